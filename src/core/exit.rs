@@ -1,0 +1,68 @@
+//! How a process ended, in numbers for policy and in words for people.
+
+use super::signal::Signal;
+use std::fmt;
+
+/// The end of a main process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// It called exit; 0..=255.
+    Code(u8),
+    /// A signal ended it.
+    Signal { signal: Signal, core: bool },
+    /// Nobody could tell us (its reaper died first). Policy treats it as a failure without an exit-code rule.
+    Unknown,
+}
+
+impl Exit {
+    /// Reads a `wait(2)` status word. `None` for a stop or continue report, which is not an end.
+    pub fn from_wait_status(status: i32) -> Option<Self> {
+        let low = status & 0x7f;
+        if low == 0 {
+            Some(Self::Code(((status >> 8) & 0xff) as u8))
+        } else if low == 0x7f {
+            None
+        } else {
+            Signal::from_number(low).map(|signal| Self::Signal { signal, core: status & 0x80 != 0 })
+        }
+    }
+
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+
+    /// The exit code that a shell or `docker run` would show: 128 + n for a signal, 255 when unknown.
+    pub fn shell_code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal { signal, .. } => 128u8.saturating_add(signal.number() as u8),
+            Self::Unknown => 255,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal { signal, core: false } => write!(f, "killed by {signal}"),
+            Self::Signal { signal, core: true } => write!(f, "killed by {signal}, core dumped"),
+            Self::Unknown => write!(f, "ended, nobody saw how"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_status_words_read_as_wait_2_defines_them() {
+        assert_eq!(Exit::from_wait_status(0), Some(Exit::Code(0)));
+        assert_eq!(Exit::from_wait_status(42 << 8), Some(Exit::Code(42)));
+        assert_eq!(Exit::from_wait_status(9), Some(Exit::Signal { signal: Signal::KILL, core: false }));
+        assert_eq!(Exit::from_wait_status(0x80 | 11).map(Exit::shell_code), Some(139));
+        assert_eq!(Exit::from_wait_status(0x137f), None, "a stop is not an end");
+        assert_eq!(Exit::from_wait_status(0xffff), None, "a continue is not an end");
+    }
+}

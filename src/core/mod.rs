@@ -1,0 +1,7 @@
+//! The pure core: what a service is, what it should do next, and why. No clock, descriptor, path or kernel crate.
+
+pub mod clock;
+pub mod exit;
+pub mod name;
+pub mod policy;
+pub mod signal;

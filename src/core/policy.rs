@@ -1,0 +1,200 @@
+//! What the owner of a service asked for, as data: restart, backoff, burst limit, exit-code table, stop ladder.
+//! The defaults are the product's (README, "A service definition"); the decisions taken from them live in `gateway`.
+
+use super::exit::Exit;
+use super::signal::Signal;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartWhen {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// What an exit code means, before the restart policy is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitRule {
+    /// Restart without the wait; still counted.
+    Now,
+    /// `finished`: not restarted, want unchanged.
+    Stop,
+    /// `failed`: not restarted until the operator says so.
+    Failed,
+}
+
+/// Exponential wait between restarts. The first failure in a row restarts at once; the n-th (n ≥ 2) waits
+/// `initial * factor^(n-2)`, at most `max`, changed by up to ± `jitter` (a fraction).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backoff {
+    pub initial: Duration,
+    pub factor: f64,
+    pub max: Duration,
+    /// 0.0..=1.0
+    pub jitter: f64,
+    /// A run of at least this long ends the row.
+    pub reset_after: Duration,
+}
+
+/// More than `burst` failures within `interval` end in `failed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BurstLimit {
+    pub burst: u32,
+    pub interval: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestartPolicy {
+    pub when: RestartWhen,
+    pub backoff: Backoff,
+    pub limit: BurstLimit,
+    pub exit_codes: BTreeMap<u8, ExitRule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopPolicy {
+    pub signal: Signal,
+    /// For the whole tree together, then it is killed.
+    pub timeout: Duration,
+    /// What outlives a main process that died unasked gets the signal and this long. Zero: killed at once.
+    pub leftovers: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Daemon,
+    /// Success is `finished`.
+    Oneshot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Auxiliary,
+    /// Its `failed` ends the container with its exit code.
+    Essential,
+}
+
+/// Everything the state machine needs to know about one service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    pub kind: Kind,
+    pub role: Role,
+    pub restart: RestartPolicy,
+    pub stop: StopPolicy,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Daemon,
+            role: Role::Auxiliary,
+            restart: RestartPolicy {
+                when: RestartWhen::Always,
+                backoff: Backoff {
+                    initial: Duration::from_millis(100),
+                    factor: 2.0,
+                    max: Duration::from_secs(30),
+                    jitter: 0.1,
+                    reset_after: Duration::from_secs(60),
+                },
+                limit: BurstLimit { burst: 10, interval: Duration::from_secs(600) },
+                exit_codes: BTreeMap::new(),
+            },
+            stop: StopPolicy {
+                signal: Signal::TERM,
+                timeout: Duration::from_secs(10),
+                leftovers: Duration::ZERO,
+            },
+        }
+    }
+}
+
+/// What the policy says about an unasked end, before backoff and burst limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Finished,
+    Failed,
+    /// Restart; `skip_wait` when an exit-code rule says `now`.
+    Restart { skip_wait: bool },
+}
+
+impl Policy {
+    /// Judges an end that nobody asked for.
+    pub fn judge(&self, exit: Exit) -> Verdict {
+        if let Exit::Code(code) = exit {
+            match self.restart.exit_codes.get(&code) {
+                Some(ExitRule::Now) => return Verdict::Restart { skip_wait: true },
+                Some(ExitRule::Stop) => return Verdict::Finished,
+                Some(ExitRule::Failed) => return Verdict::Failed,
+                None => {}
+            }
+        }
+        let success = exit.is_success();
+        match (self.kind, self.restart.when) {
+            (Kind::Oneshot, _) if success => Verdict::Finished,
+            (Kind::Oneshot | Kind::Daemon, RestartWhen::Always) => Verdict::Restart { skip_wait: false },
+            (Kind::Oneshot | Kind::Daemon, RestartWhen::OnFailure) if !success => {
+                Verdict::Restart { skip_wait: false }
+            }
+            (Kind::Daemon, RestartWhen::OnFailure | RestartWhen::Never) if success => Verdict::Finished,
+            (Kind::Oneshot | Kind::Daemon, RestartWhen::OnFailure | RestartWhen::Never) => Verdict::Failed,
+        }
+    }
+}
+
+impl Backoff {
+    /// The wait before restart number `failures` of a row (1 = the first, which does not wait).
+    /// `dice` is uniform in 0.0..1.0 and decides the jitter.
+    pub fn wait(&self, failures: u32, dice: f64) -> Duration {
+        if failures <= 1 {
+            return Duration::ZERO;
+        }
+        let exponent = i32::try_from(failures - 2).unwrap_or(i32::MAX);
+        let base = (self.initial.as_secs_f64() * self.factor.powi(exponent)).min(self.max.as_secs_f64());
+        let jittered = base * (1.0 + self.jitter * (2.0 * dice - 1.0));
+        // `min` of the cap also catches an infinite product; NaN cannot arise from the checked ranges.
+        Duration::try_from_secs_f64(jittered.min(self.max.as_secs_f64())).unwrap_or(self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_first_failure_restarts_at_once_and_later_ones_double_up_to_the_cap() {
+        let backoff = Backoff { jitter: 0.0, ..Policy::default().restart.backoff };
+        let waits: Vec<u64> = (1..=12).map(|n| backoff.wait(n, 0.5).as_millis() as u64).collect();
+        assert_eq!(waits, [0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
+    }
+
+    #[test]
+    fn the_exit_table_goes_before_the_policy() {
+        let mut policy = Policy::default();
+        policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)]);
+        assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
+        assert_eq!(policy.judge(Exit::Code(75)), Verdict::Restart { skip_wait: true });
+        assert_eq!(policy.judge(Exit::Code(78)), Verdict::Failed);
+        assert_eq!(policy.judge(Exit::Code(1)), Verdict::Restart { skip_wait: false });
+        assert_eq!(policy.judge(Exit::Unknown), Verdict::Restart { skip_wait: false });
+    }
+
+    #[test]
+    fn a_oneshot_that_succeeds_is_finished_whatever_the_restart_policy() {
+        for when in [RestartWhen::Always, RestartWhen::OnFailure, RestartWhen::Never] {
+            let mut policy = Policy { kind: Kind::Oneshot, ..Policy::default() };
+            policy.restart.when = when;
+            assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_exceeds_the_cap(failures in 0u32.., dice in 0.0f64..1.0, factor in 1.0f64..1000.0) {
+            let backoff = Backoff { factor, ..Policy::default().restart.backoff };
+            prop_assert!(backoff.wait(failures, dice) <= backoff.max);
+        }
+    }
+}
