@@ -1,1 +1,2 @@
-#[test] fn rooms() {}
+#[test]
+fn rooms() {}

@@ -20,7 +20,9 @@ pub struct ServiceName(Arc<str>);
 /// Why a text is not a service name. The message states the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("'{0}' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit")]
+    #[error(
+        "'{0}' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
+    )]
     Malformed(String),
     #[error("'{0}' is reserved: choose another name ({list} are taken by the supervisor)", list = RESERVED.join(", "))]
     Reserved(String),

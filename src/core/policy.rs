@@ -116,7 +116,9 @@ pub enum Verdict {
     Finished,
     Failed,
     /// Restart; `skip_wait` when an exit-code rule says `now`.
-    Restart { skip_wait: bool },
+    Restart {
+        skip_wait: bool,
+    },
 }
 
 impl Policy {
@@ -173,7 +175,8 @@ mod tests {
     #[test]
     fn the_exit_table_goes_before_the_policy() {
         let mut policy = Policy::default();
-        policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)]);
+        policy.restart.exit_codes =
+            BTreeMap::from([(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)]);
         assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
         assert_eq!(policy.judge(Exit::Code(75)), Verdict::Restart { skip_wait: true });
         assert_eq!(policy.judge(Exit::Code(78)), Verdict::Failed);

@@ -1,1 +1,14 @@
-//! (room)
+//! The kernel's edge: all unsafe code and all raw libc, one topic a file; safe functions out.
+
+pub mod beneath;
+pub mod child;
+pub mod clone;
+pub mod credentials;
+pub mod mount;
+pub mod peer;
+pub mod pidfd;
+pub mod plan;
+pub mod reap;
+pub mod signal;
+pub mod tty;
+pub mod users;

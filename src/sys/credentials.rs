@@ -1,0 +1,113 @@
+//! Acting on files as somebody else, one thread at a time.
+//!
+//! The supervisor is often root and the volume belongs to the gateway user, who may have planted links and odd files
+//! there. Whoever touches such a file does so with that user's file-system credentials, so that the kernel refuses
+//! what the user could not have done.
+//!
+//! setfsuid(2), setfsgid(2) and the raw setgroups(2) act on the calling thread only; setting a non-zero fsuid also
+//! takes CAP_DAC_OVERRIDE and its kin out of the effective set until the fsuid is 0 again (capabilities(7)).
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// Who touches a file: user, primary group and supplementary groups.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+impl Credentials {
+    /// Those of this process.
+    pub fn own() -> Self {
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
+        }
+    }
+
+    /// Runs `work` on this thread with these file-system credentials, and restores our own afterwards, on a panic too.
+    ///
+    /// Without the right to change (not root, and `self` is another user) nothing is run.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when the kernel does not let us act as that user.
+    pub fn on_files<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let own = Self::own();
+        if own.uid == self.uid {
+            return Ok(work());
+        }
+        let _guard = Borrowed::take(self, own)?;
+        Ok(work())
+    }
+}
+
+/// Gives the thread its own credentials back when dropped.
+struct Borrowed {
+    own: Credentials,
+}
+
+impl Borrowed {
+    fn take(wanted: &Credentials, own: Credentials) -> io::Result<Self> {
+        let guard = Self { own };
+        set_groups(&wanted.groups)?;
+        set_fs_ids(wanted.uid, wanted.gid)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        // Going back to what we were cannot be refused: the ids are our real, effective and saved ones.
+        let _ = set_fs_ids(self.own.uid, self.own.gid);
+        let _ = set_groups(&self.own.groups);
+    }
+}
+
+fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: pointer and length describe one live slice of gid_t (u32); the raw call changes this thread only.
+    let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// setfsuid(2) reports no error: only a second call, with an invalid id, tells what is in force.
+fn set_fs_ids(uid: u32, gid: u32) -> io::Result<()> {
+    const ASK: libc::c_ulong = libc::c_ulong::MAX;
+    // SAFETY: plain integer arguments; both calls act on this thread and cannot fail in a way that matters here.
+    let (got_uid, got_gid) = unsafe {
+        libc::syscall(libc::SYS_setfsgid, libc::c_ulong::from(gid));
+        libc::syscall(libc::SYS_setfsuid, libc::c_ulong::from(uid));
+        (libc::syscall(libc::SYS_setfsuid, ASK), libc::syscall(libc::SYS_setfsgid, ASK))
+    };
+    if got_uid == libc::c_long::from(uid) && got_gid == libc::c_long::from(gid) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EPERM))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_root_cannot_be_read_as_another_user_and_the_thread_comes_back() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Only root can become somebody else; the host tier runs this as root.
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "x").unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let nobody = Credentials { uid: 65534, gid: 65534, groups: vec![] };
+        let seen = nobody.on_files(|| std::fs::read(&file).map_err(|e| e.kind())).unwrap();
+        assert_eq!(seen, Err(io::ErrorKind::PermissionDenied));
+        assert_eq!(std::fs::read(&file).unwrap(), b"x");
+        let panicked = std::panic::catch_unwind(|| nobody.on_files(|| panic!("inside")));
+        assert!(panicked.is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"x");
+    }
+}

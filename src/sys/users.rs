@@ -1,0 +1,144 @@
+//! Users and groups from the C library: musl reads /etc/passwd and /etc/group itself, so a static binary needs no NSS.
+//!
+//! Looked up in the supervisor, at each use (an image may remap its user after we start), never between clone and
+//! exec.
+#![allow(unsafe_code)]
+
+use super::credentials::Credentials;
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// One line of the user database, with every group the user is in (the primary one included).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: PathBuf,
+    pub shell: PathBuf,
+}
+
+impl User {
+    pub fn credentials(&self) -> Credentials {
+        Credentials { uid: self.uid, gid: self.gid, groups: self.groups.clone() }
+    }
+}
+
+/// The user called `name`; `None` if there is none.
+///
+/// # Errors
+/// As getpwnam_r(3), for example when /etc/passwd cannot be read.
+pub fn by_name(name: &str) -> io::Result<Option<User>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    // SAFETY: all pointers are live for the call; the callback passes buffer and length of one allocation.
+    query(|entry, buffer, length, found| unsafe {
+        libc::getpwnam_r(name.as_ptr(), entry, buffer, length, found)
+    })
+}
+
+/// The user with this uid; `None` if the database has none.
+///
+/// # Errors
+/// As getpwuid_r(3).
+pub fn by_uid(uid: u32) -> io::Result<Option<User>> {
+    // SAFETY: as in `by_name`.
+    query(|entry, buffer, length, found| unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) })
+}
+
+/// A user name or a number. A number without an entry is a user with that gid, no other groups and home `/`.
+///
+/// # Errors
+/// As [`by_name`].
+pub fn resolve(text: &str) -> io::Result<Option<User>> {
+    if let Some(user) = by_name(text)? {
+        return Ok(Some(user));
+    }
+    let Ok(uid) = text.parse::<u32>() else { return Ok(None) };
+    Ok(Some(by_uid(uid)?.unwrap_or_else(|| nameless(uid, uid))))
+}
+
+/// A user that no database knows, as `docker run --user 12345` makes.
+pub fn nameless(uid: u32, gid: u32) -> User {
+    User {
+        name: uid.to_string(),
+        uid,
+        gid,
+        groups: vec![gid],
+        home: PathBuf::from("/"),
+        shell: PathBuf::from("/bin/sh"),
+    }
+}
+
+fn query(
+    call: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
+) -> io::Result<Option<User>> {
+    let mut buffer = vec![0u8; 1024];
+    loop {
+        let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
+        let mut found = std::ptr::null_mut();
+        match call(entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) {
+            0 if found.is_null() => return Ok(None),
+            // SAFETY: the call succeeded and `found` points to `entry`, whose strings live in `buffer`.
+            0 => return read_entry(unsafe { &*found }).map(Some),
+            libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 2, 0),
+            // Some systems answer a missing user with an error (getpwnam_r(3), "RETURN VALUE").
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+fn read_entry(entry: &libc::passwd) -> io::Result<User> {
+    let text = |pointer: *const libc::c_char| -> &[u8] {
+        if pointer.is_null() {
+            return b"";
+        }
+        // SAFETY: the C library fills these fields with NUL-terminated strings that live as long as `entry`.
+        unsafe { CStr::from_ptr(pointer) }.to_bytes()
+    };
+    let name = String::from_utf8_lossy(text(entry.pw_name)).into_owned();
+    Ok(User {
+        groups: groups_of(entry.pw_name, entry.pw_gid)?,
+        name,
+        uid: entry.pw_uid,
+        gid: entry.pw_gid,
+        home: PathBuf::from(OsStr::from_bytes(text(entry.pw_dir))),
+        shell: PathBuf::from(OsStr::from_bytes(text(entry.pw_shell))),
+    })
+}
+
+fn groups_of(name: *const libc::c_char, gid: u32) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 32];
+    loop {
+        let mut count = libc::c_int::try_from(groups.len()).map_err(io::Error::other)?;
+        // SAFETY: `name` is a NUL-terminated string; `count` says how many entries `groups` has room for.
+        let done = unsafe { libc::getgrouplist(name, gid, groups.as_mut_ptr(), &raw mut count) };
+        let filled = usize::try_from(count).unwrap_or(0);
+        if done >= 0 {
+            groups.truncate(filled);
+            return Ok(groups);
+        }
+        if filled <= groups.len() || filled > 1 << 16 {
+            return Err(io::Error::other("the group database gave no usable list"));
+        }
+        groups.resize(filled, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_found_by_name_and_by_number_and_an_unknown_number_is_itself() {
+        assert_eq!(by_name("root").unwrap().unwrap().uid, 0);
+        assert_eq!(by_uid(0).unwrap().unwrap().name, "root");
+        assert_eq!(by_name("no-such-user-here").unwrap(), None);
+        assert_eq!(resolve("4123456789").unwrap().unwrap().gid, 4_123_456_789);
+        assert_eq!(resolve("no-such-user-here").unwrap(), None);
+        assert_eq!(resolve("a\0b").unwrap(), None);
+    }
+}
