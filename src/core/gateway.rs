@@ -549,12 +549,20 @@ impl Gateway {
 
     fn end_if_over(&mut self, now: Tick, out: &mut Effects) {
         let over = self.life.as_ref().is_some_and(|life| life.main_is_gone() && life.empty);
-        if let (Phase::Ending(ending), true) = (&mut self.phase, over) {
-            if ending.stage != Stage::Draining {
+        match &mut self.phase {
+            Phase::Ending(ending) if over && ending.stage != Stage::Draining => {
                 ending.stage = Stage::Draining;
                 ending.until = now.after(DRAIN_PATIENCE);
                 out.push(Effect::DrainLogs { incarnation: self.history.incarnation });
             }
+            Phase::Ending(_)
+            | Phase::Down
+            | Phase::Held
+            | Phase::Starting
+            | Phase::Up
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => {}
         }
     }
 
