@@ -220,6 +220,19 @@ pub enum Part {
     LogPlace(LogPlace),
 }
 
+impl Part {
+    /// The service it is about.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Supervisor(_) => "supervisor",
+            Self::Service(service) => &service.name,
+            Self::Outcome(outcome) => &outcome.name,
+            Self::Name(name) => name,
+            Self::LogPlace(place) => &place.name,
+        }
+    }
+}
+
 /// Where the log files of one service are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPlace {
