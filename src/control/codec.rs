@@ -159,6 +159,14 @@ pub fn too_large() -> Refusal {
     )
 }
 
+/// What a client says of a reply longer than [`MAX_FRAME`].
+pub fn answer_too_large() -> Refusal {
+    Refusal::new(
+        RefusalKind::Malformed,
+        format!("the supervisor's answer cannot be understood: a frame is longer than {MAX_FRAME} bytes"),
+    )
+}
+
 // ---- replies
 
 /// # Errors

@@ -993,4 +993,30 @@ mod tests {
         assert!(matches!(Server::listen(&long, 0o600), Err(ListenError::TooLong(_))));
         assert!(matches!(Server::listen(&dir.path().join("no/s"), 0o600), Err(ListenError::Io { .. })));
     }
+
+    /// Needs root, to let a thread be somebody else.
+    #[test]
+    fn an_unprivileged_user_takes_only_its_share() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut stage = Stage::new();
+        let dir = stage.path.parent().unwrap();
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut operator = stage.client();
+        stage.settle();
+        let path = stage.path.clone();
+        let _crowd = std::thread::spawn(move || {
+            let somebody = rustix::process::Uid::from_raw(54321);
+            rustix::thread::set_thread_res_uid(somebody, somebody, somebody).unwrap();
+            (0..MAX_PER_UID + 20).map(|_| UnixStream::connect(&path).unwrap()).collect::<Vec<_>>()
+        })
+        .join()
+        .unwrap();
+        stage.settle();
+        let of = |stage: &Stage, uid| stage.server.live().filter(|(_, c)| c.peer.uid == uid).count();
+        assert_eq!((of(&stage, 54321), of(&stage, 0)), (MAX_PER_UID, 1));
+        operator.write_all(&list()).unwrap();
+        assert_eq!(stage.request().peer.uid, 0);
+    }
 }
