@@ -121,7 +121,7 @@ impl Client {
         let mut chunk = [0; 16 * 1024];
         loop {
             loop {
-                let frame = self.input.next().map_err(|codec::TooLarge| codec::answer_too_large())?;
+                let frame = self.input.next_frame().map_err(|codec::TooLarge| codec::answer_too_large())?;
                 match frame.map(codec::decode_reply).transpose()? {
                     Some(Reply::Part(part)) => each(part),
                     Some(Reply::End) => return Ok(()),

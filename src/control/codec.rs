@@ -37,7 +37,7 @@ pub struct FrameBuffer {
 pub struct TooLarge;
 
 impl FrameBuffer {
-    /// How many bytes [`push`](Self::push) takes now; never 0 after [`next`](Self::next) gave `Ok(None)`.
+    /// How many bytes [`push`](Self::push) takes now; never 0 after [`next_frame`](Self::next_frame) gave `Ok(None)`.
     pub fn room(&self) -> usize {
         (MAX_FRAME + 1).saturating_sub(self.bytes.len() - self.start)
     }
@@ -62,7 +62,7 @@ impl FrameBuffer {
     ///
     /// # Errors
     /// [`TooLarge`], from then on at each call.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, TooLarge> {
+    pub fn next_frame(&mut self) -> Result<Option<&[u8]>, TooLarge> {
         match self.bytes[self.searched..].iter().position(|byte| *byte == 0) {
             Some(found) => {
                 let frame = self.start..self.searched + found;
@@ -462,7 +462,7 @@ mod tests {
                 prop_assert!(taken > 0);
                 prop_assert!(buffer.bytes.len() <= MAX_FRAME + 1);
                 rest = &rest[taken..];
-                while let Ok(Some(frame)) = buffer.next() {
+                while let Ok(Some(frame)) = buffer.next_frame() {
                     let _ = decode_request(frame);
                     let _ = decode_reply(frame);
                     frames.push(frame.to_vec());
@@ -482,7 +482,7 @@ mod tests {
             for piece in input.chunks(chunk).chain([&b"\0"[..]]) {
                 let taken = buffer.push(piece);
                 prop_assert!(buffer.bytes.len() <= MAX_FRAME + 1);
-                verdict = buffer.next().map(|frame| frame.map(<[u8]>::len));
+                verdict = buffer.next_frame().map(|frame| frame.map(<[u8]>::len));
                 if verdict.is_err() {
                     break;
                 }
@@ -492,7 +492,7 @@ mod tests {
                 prop_assert_eq!(verdict, Ok(Some(MAX_FRAME)));
             } else {
                 prop_assert_eq!(verdict, Err(TooLarge));
-                prop_assert_eq!(buffer.next(), Err(TooLarge), "it stays refused");
+                prop_assert_eq!(buffer.next_frame(), Err(TooLarge), "it stays refused");
             }
         }
 

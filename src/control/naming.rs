@@ -6,7 +6,7 @@ use crate::core::name::{NameError, ServiceName};
 const ALIAS: &str = "gateway-";
 
 /// Finds the service that `typed` means. An exact name beats the alias.
-pub fn resolve<'a>(typed: &'a str, exists: impl Fn(&str) -> bool) -> Option<&'a str> {
+pub fn resolve(typed: &str, exists: impl Fn(&str) -> bool) -> Option<&str> {
     let alias = || typed.strip_prefix(ALIAS).filter(|name| exists(name));
     if exists(typed) { Some(typed) } else { alias() }
 }

@@ -5,6 +5,7 @@
 //! what is not known is null, times are RFC 3339 in UTC, durations whole milliseconds. A field may be added within
 //! version 1; none may change its meaning or go away. No I/O, no policy.
 
+use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
@@ -510,13 +511,20 @@ pub struct LastExit {
 }
 
 impl LastExit {
-    pub fn new(exit: crate::core::exit::Exit, oom: bool, at: Option<Utc>) -> Self {
-        use crate::core::exit::Exit;
+    pub fn new(exit: Exit, oom: bool, at: Option<Utc>) -> Self {
         let nothing = Self { code: None, signal: None, core: false, oom, unknown: false, at };
         match exit {
             Exit::Code(code) => Self { code: Some(code), ..nothing },
             Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
             Exit::Unknown => Self { unknown: true, ..nothing },
+        }
+    }
+
+    pub fn exit(&self) -> Exit {
+        match (self.code, self.signal) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(SignalName(signal))) => Exit::Signal { signal, core: self.core },
+            (None, None) => Exit::Unknown,
         }
     }
 }
@@ -566,7 +574,6 @@ impl fmt::Display for Utc {
 #[cfg(test)]
 pub(crate) mod samples {
     use super::*;
-    use crate::core::exit::Exit;
     use std::time::Duration;
 
     pub(crate) fn at(seconds: u64) -> Utc {

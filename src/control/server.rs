@@ -440,7 +440,7 @@ impl Connection {
         }
         let mut chunk = [0; 16 * 1024];
         loop {
-            match self.input.next() {
+            match self.input.next_frame() {
                 Ok(Some(frame)) => {
                     let decoded = codec::decode_request(frame);
                     self.input.release();
