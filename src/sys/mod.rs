@@ -5,6 +5,7 @@ pub mod child;
 pub mod clone;
 pub mod credentials;
 pub mod mount;
+pub mod peer;
 pub mod pidfd;
 pub mod plan;
 pub mod reap;
