@@ -19,7 +19,7 @@ pub mod users;
 mod values;
 
 #[cfg(test)]
-mod attacks;
+mod load_tests;
 #[cfg(test)]
 mod parse_tests;
 
