@@ -109,10 +109,11 @@ impl Candidate {
 }
 
 impl Loaded {
-    /// The warnings about services that are named in `after` or `requires` and that are neither here nor, as `exists`
-    /// knows, anywhere else (a profile, a record).
+    /// The warnings about services that are named in `after` or `requires` and that are neither here, right or wrong,
+    /// nor, as `exists` knows, anywhere else (a profile, a record).
     pub fn dangling(&self, exists: impl Fn(&ServiceName) -> bool) -> impl Iterator<Item = &Diagnostic> {
-        let known = move |name: &ServiceName| self.services.contains_key(name) || exists(name);
+        let here = |name: &ServiceName| self.services.contains_key(name) || self.broken.contains(name);
+        let known = move |name: &ServiceName| here(name) || exists(name);
         let missing =
             move |name: &ServiceName| !known(name) && !aliased(name).is_some_and(|name| known(&name));
         self.mentions.iter().filter(move |(name, _)| missing(name)).map(|(_, warning)| warning)

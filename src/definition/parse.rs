@@ -145,29 +145,12 @@ impl Reader<'_> {
             );
             return None;
         }
-        let gateway = &self.surroundings.gateway;
-        let named = RunAs::Named(text.clone());
-        let who = if text == gateway.name { Ok(gateway.clone()) } else { self.surroundings.lookup(&named) };
-        match (self.subject.trust, who) {
-            // By the uid of today and kept as "the gateway user": a number must not become somebody else's tomorrow.
-            (Trust::Untrusted(_), Ok(user)) if user.uid == gateway.uid => Some(RunAs::Gateway),
-            (Trust::Untrusted(reason), _) => {
-                report.wrong(
-                    &item.span(),
-                    About::Place,
-                    untrusted(
-                        reason,
-                        &format!("name a user other than the gateway user {}", quoted(&gateway.name)),
-                    ),
-                );
-                None
-            }
-            (Trust::Trusted, Err(error @ super::users::UserError::NotRoot { .. })) => {
+        match self.surroundings.may_run_as(&text, self.subject.trust) {
+            Ok(who) => Some(who),
+            Err(error) => {
                 report.wrong(&item.span(), About::Place, error.to_string());
                 None
             }
-            // A user that does not exist now may exist by the time of the start.
-            (Trust::Trusted, _) => Some(named),
         }
     }
 
@@ -230,7 +213,10 @@ impl Reader<'_> {
             }
             match self.subject.trust {
                 Trust::Untrusted(reason) => {
-                    report.wrong(&item.span(), About::Place, untrusted(reason, "name capabilities"));
+                    let message = format!(
+                        "only a root-owned definition outside --home may name capabilities; {reason}"
+                    );
+                    report.wrong(&item.span(), About::Place, message);
                 }
                 Trust::Trusted => {
                     report.wrong(
@@ -243,11 +229,6 @@ impl Reader<'_> {
         }
         table.finish(report);
     }
-}
-
-/// The refusal of what only a trusted source may say.
-pub(super) fn untrusted(reason: &str, what: &str) -> String {
-    format!("only a root-owned definition outside --home may {what}; {reason}")
 }
 
 fn settle<T>(read: Read<T>, report: &mut Report<'_>) -> Option<T> {

@@ -3,6 +3,7 @@
 //! Looked up at each use, because an image may change the uid of its user after we start.
 
 use super::resolved::RunAs;
+use super::trust::Trust;
 use crate::sys::credentials::Credentials;
 use crate::sys::users::{self, User};
 use std::io;
@@ -20,11 +21,16 @@ pub enum UserError {
          (start it as root with CAP_SETUID and CAP_SETGID, or name uid {own})"
     )]
     NotRoot { user: String, own: u32 },
+    #[error(
+        "only a root-owned definition outside --home may name a user other than the gateway user '{gateway}'; {reason}"
+    )]
+    NotTrusted { gateway: String, reason: String },
     #[error("the user database cannot be read: {0}")]
     Database(#[from] io::Error),
 }
 
-/// Who we are and whose files are whose, as everything that judges a definition needs to know it.
+/// Who we are and whose files are whose, as everything that judges a definition needs to know it. Made anew for each
+/// use, because users change under us.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// Absolute. It need not exist.
@@ -47,6 +53,23 @@ impl Surroundings {
     /// Owns nothing that others could change: root, and whoever we are.
     pub fn is_trusted_owner(&self, uid: u32) -> bool {
         uid == 0 || uid == self.own_uid
+    }
+
+    /// Whom a service runs as whose source, trusted so far, names the user `text`.
+    ///
+    /// # Errors
+    /// [`UserError::NotTrusted`] and [`UserError::NotRoot`]. A user who does not exist is no error: there may be one
+    /// by the time of the start.
+    pub fn may_run_as(&self, text: &str, trust: &Trust) -> Result<RunAs, UserError> {
+        match (trust, self.lookup(&RunAs::Named(text.to_owned()))) {
+            // By the uid of today, kept as "the gateway user": a number must not become somebody else's tomorrow.
+            (Trust::Untrusted(_), Ok(user)) if user.uid == self.gateway.uid => Ok(RunAs::Gateway),
+            (Trust::Untrusted(reason), _) => {
+                Err(UserError::NotTrusted { gateway: self.gateway.name.clone(), reason: reason.clone() })
+            }
+            (Trust::Trusted, Err(error @ UserError::NotRoot { .. })) => Err(error),
+            (Trust::Trusted, _) => Ok(RunAs::Named(text.to_owned())),
+        }
     }
 
     /// The user of a service, looked up now.
