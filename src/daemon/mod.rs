@@ -24,7 +24,8 @@ use crate::core::clock::Tick;
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::policy::Role;
-use crate::definition::Surroundings;
+use crate::definition::trust::Trust;
+use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::control::server::Server;
 use crate::store::{Store, StoreEvent};
@@ -126,6 +127,15 @@ struct Supervisor {
     /// The soft and hard limit of open files that children get.
     nofile: Option<(u64, u64)>,
     orphans: u64,
+    /// The identity of the state directory.
+    instance: String,
+    /// What gateways are made of; `None`: the operator's is malformed.
+    template: Option<Template>,
+    /// How far what the database holds may be believed.
+    state_trust: Trust,
+    has_hermes: bool,
+    /// Files are being read again.
+    looking: bool,
 }
 
 impl Supervisor {

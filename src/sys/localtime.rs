@@ -44,6 +44,18 @@ impl Local {
     }
 }
 
+impl Local {
+    /// `YYYY-MM-DDTHH:MM:SS+hhmm`.
+    pub fn iso8601(&self) -> String {
+        let Self { year, month, day, hour, minute, second, offset } = self;
+        let (sign, minutes) = (if *offset < 0 { '-' } else { '+' }, offset.abs() / 60);
+        let (east_hour, east_minute) = (minutes / 60, minutes % 60);
+        format!(
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{sign}{east_hour:02}{east_minute:02}"
+        )
+    }
+}
+
 /// `YYYY-MM-DD HH:MM:SS`.
 impl std::fmt::Display for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
