@@ -148,6 +148,10 @@ fn path_outside(path: &OsStr, home: &Path) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::name::ServiceName;
+    use crate::definition::resolved::Record;
+    use crate::definition::trust::Trust;
+    use crate::sys::users::nameless;
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<BTreeMap<String, String>, String> {
@@ -199,6 +203,30 @@ mod tests {
             path_outside(OsStr::new("/opt/data/.local/bin:/usr/bin::bin:/bin"), Path::new("/opt/data"));
         assert_eq!(cleared, Some(OsString::from("/usr/bin:/bin")));
         assert_eq!(path_outside(OsStr::new("/opt/data/bin:."), Path::new("/opt/data")), None);
+    }
+
+    #[test]
+    fn what_the_definition_says_wins_over_the_file_and_the_file_over_what_is_inherited() {
+        let home = PathBuf::from("/opt/data");
+        let surroundings = Surroundings { home, gateway: nameless(10000, 10000), own_uid: 0 };
+        let (name, argv) = (ServiceName::new("web").unwrap(), ["x".to_owned()]);
+        let env = BTreeMap::from([("BOTH".to_owned(), "env".to_owned())]);
+        let record = Record { name: &name, argv: &argv, env: &env, user: "10000" };
+        let definition = Definition::from_record(record, &Trust::Trusted, &surroundings).unwrap();
+        let seen = |uid: u32| {
+            let inherited =
+                [("PATH", "/opt/data/bin:/bin"), ("HOME", "/root"), ("BOTH", "inherited"), ("FILE", "no")];
+            let file =
+                [("BOTH", "file"), ("FILE", "file")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let inherited = inherited.map(|(key, value)| (key.into(), value.into()));
+            let all = environment(inherited, &definition, &nameless(uid, uid), file.into(), &surroundings);
+            ["PATH", "HOME", "USER", "BOTH", "FILE"].map(|key| {
+                all.get(OsStr::new(key)).map_or("-".to_owned(), |value| value.display().to_string())
+            })
+        };
+        assert_eq!(seen(10000), ["/opt/data/bin:/bin", "/", "10000", "env", "file"]);
+        assert_eq!(seen(10001), ["/bin", "/", "10001", "env", "file"]);
+        assert_eq!(seen(0), ["/bin", "/root", "-", "env", "file"]);
     }
 
     proptest! {

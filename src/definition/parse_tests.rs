@@ -388,3 +388,22 @@ proptest! {
         }
     }
 }
+
+/// A file of the largest size that is read must neither use up the stack nor flood whoever reads what is wrong with it.
+#[test]
+fn hostile_files_of_full_size_are_refused_cheaply() {
+    const SIZE: usize = 256 << 10;
+    let unknown: String = (0..).map(|n| format!("k{n}=1,")).take(SIZE / 10).collect();
+    for (what, text) in [
+        ("nested arrays", format!("command = {}", "[".repeat(SIZE))),
+        ("nested tables", format!("env = {}", "{a=".repeat(SIZE / 3))),
+        ("dotted keys", format!("{} = 1", "a.".repeat(SIZE / 2) + "a")),
+        ("errors", "=\n".repeat(SIZE / 2)),
+        ("unknown keys in one line", format!("stop = {{{unknown}}}")),
+        ("one long line", format!("umask = '{}'", "9".repeat(SIZE))),
+    ] {
+        let found = read(&text).unwrap_err();
+        let shown: usize = found.iter().map(|found| found.to_string().len()).sum();
+        assert!(found.len() <= 21 && shown < 10_000, "{what}: {} errors, {shown} bytes", found.len());
+    }
+}
