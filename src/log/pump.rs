@@ -264,7 +264,8 @@ struct Pump {
     remote: Arc<Remote>,
     outlets: Outlets,
     notify: Notify,
-    sources: HashMap<SourceId, Source>,
+    /// Boxed: a hash table keeps up to half of its places free.
+    sources: HashMap<SourceId, Box<Source>>,
     paused: Vec<SourceId>,
     drains: Vec<Drain>,
     /// Of one read, with the carried beginning before it.
@@ -332,7 +333,7 @@ impl Pump {
                 (self.notify)(LogEvent::Warning { id: Some(id), text });
             }
         }
-        self.sources.insert(id, source);
+        self.sources.insert(id, Box::new(source));
     }
 
     fn readable(&mut self, token: u64) {

@@ -76,7 +76,8 @@ impl Weave {
         if data.is_empty() {
             return;
         }
-        out.reserve(data.len() + data.len() / 4);
+        // Room for the heads of lines of 62 bytes and more.
+        out.reserve(data.len() + data.len() / 2);
         let mut rest = data;
         match self.tail {
             Tail::Ended => {}

@@ -20,11 +20,12 @@ use std::time::Duration;
 
 /// Bytes a stream holds for a reader that is behind.
 const LIMIT: usize = 1 << 20;
-/// How long the pump waits for a reader that is alive, once per half of [`LIMIT`] read: a thread that was not scheduled
-/// for a moment is no stuck reader, and a service is slowed to no less than 25 MB/s by this.
-const PATIENCE: Duration = Duration::from_millis(20);
-/// Buffers above this many bytes are given back once they are written out.
-const KEEP: usize = 128 * 1024;
+/// How long the pump waits for a reader that is alive, once per half of [`LIMIT`] read: on a loaded machine a thread
+/// that was not scheduled for a moment is no stuck reader. A stuck one costs this once; a slow one slows what is written
+/// to 10 MB/s and no further, the rest is dropped.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Buffers above this many bytes are given back when there is nothing more to write.
+const KEEP: usize = 192 * 1024;
 /// Bytes a write: as much as a pipe holds, so that progress is seen.
 const SLICE: usize = 64 * 1024;
 
@@ -229,9 +230,6 @@ impl Stream {
             state.lose(count_lines(rest));
             state.writing = 0;
             drop(state);
-            if buffer.capacity() > KEEP {
-                buffer = Vec::new();
-            }
             buffer.clear();
         }
     }
@@ -260,6 +258,11 @@ impl Stream {
             }
             if state.stop {
                 return false;
+            }
+            for idle in [&mut *buffer, &mut state.pending] {
+                if idle.capacity() > KEEP {
+                    *idle = Vec::new();
+                }
             }
             state.waiting = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
