@@ -11,5 +11,4 @@ pub mod pidfd;
 pub mod plan;
 pub mod reap;
 pub mod signal;
-pub mod tty;
 pub mod users;
