@@ -3,12 +3,14 @@
 
 use super::clock::Clock;
 use super::execute::{history, want};
+use super::launch::rung_of;
 use super::main_program::{MainProgram, NOT_FOUND, executable};
 use super::reload::{Found, Plan, discover, is_profile};
 use super::requests::Requests;
+use super::status::why_not_higher;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::{Mode, Notice, Options, Supervisor, demo};
-use crate::containment::{self, Containment, Home, Predecessor};
+use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::control::server::{ListenError, Server};
 use crate::core::event::{Command, Event};
 use crate::core::fleet::Fleet;
@@ -19,7 +21,7 @@ use crate::hermes::boot_log::{self, Action};
 use crate::hermes::redirect::{Redirect, breadcrumb, redirect};
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
-use crate::store::{self, Change, OpenError, Opened, Store, StoreEvent};
+use crate::store::{self, Change, OpenError, Opened, StoreEvent};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Local;
@@ -69,7 +71,7 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
                 container.line(Kind::Out, demo.welcome().as_bytes());
             }
             let code = supervisor.run(&mut poll);
-            supervisor.finish();
+            supervisor.say_goodbye();
             code
         }
         Ok(Start::Alone(main, signals)) => alone(main, &signals, &log),
@@ -109,7 +111,7 @@ fn refuse(container: Option<&Container>, line: &str) -> u8 {
             container.line(Kind::Err, text.as_bytes());
             container.finish(LAST_WORDS);
         }
-        None => drop(rustix::io::write(rustix::stdio::stderr(), text.as_bytes())),
+        None => drop(rustix::io::write(std::io::stderr(), text.as_bytes())),
     }
     1
 }
@@ -217,25 +219,29 @@ fn start(
     let logs = Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
         .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let report = containment::probe(options.rung, &around.gateway.credentials());
-    if let Some(why) = report.impossible() {
-        return Err(why.into());
-    }
-    end_predecessor(&opened, log);
+    let has_hermes = executable(OsStr::new("hermes"));
+    let found = find(options, &around, has_hermes)?;
+    let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
+    let wish = Wish {
+        wanted: options.rung,
+        also: &also,
+        instance: &opened.instance,
+        runtime_dir: &runtime_dir,
+        service_uid: around.gateway.uid,
+    };
+    let report = containment::probe(&wish).map_err(|error| error.to_string())?;
+    end_predecessor(&opened, log)?;
     let home = Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
     let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
     let containment = Containment::open(report.clone(), home, tokens, containment_token)
-        .map_err(|error| format!("failed to take possession of '{}': {error}", report.rung()))?;
-    let words = report.first_line();
-    slog::info!(log, "{words}"; "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
+        .map_err(|error| format!("failed to take possession of containment '{}': {error}", report.rung))?;
+    slog::info!(log, "{}", first_line(&report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
     if let Ok(note) = serde_json::to_value(containment.predecessor()) {
         // The first start of a service must not come before this is on disk; the store keeps the order.
         store.commit(0, vec![Change::Boot(note)]);
         await_commit(&notices, 0);
     }
 
-    let has_hermes = executable(OsStr::new("hermes"));
-    let found = find(options, &around, has_hermes)?;
     let cmd = judge_cmd(argv, found.active.as_ref());
     let mut warnings = BTreeMap::new();
     for warning in opened.warnings.drain(..) {
@@ -354,25 +360,37 @@ fn host_name() -> String {
 }
 
 /// Whatever a supervisor that was killed left on this state ends before anything starts.
-fn end_predecessor(opened: &Opened, log: &slog::Logger) {
-    let Some(note) = &opened.boot else { return };
+fn end_predecessor(opened: &Opened, log: &slog::Logger) -> Result<(), Refusal> {
+    let Some(note) = &opened.boot else { return Ok(()) };
     let predecessor: Predecessor = match serde_json::from_value(note.clone()) {
         Ok(predecessor) => predecessor,
         Err(error) => {
             slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
-            return;
+            return Ok(());
         }
     };
-    match containment::end_predecessor(&predecessor, PREDECESSOR_PATIENCE) {
-        Ok(ended) => {
-            let words = ended.to_string();
-            if !words.is_empty() {
-                slog::warn!(log, "{words}");
-            }
-        }
-        Err(error) => slog::error!(log, "what the last supervisor left could not be ended: {error}"),
+    let ended = containment::end_predecessor(&predecessor, PREDECESSOR_PATIENCE).map_err(|e| e.to_string())?;
+    if ended.cgroups + ended.keepers + ended.strays > 0 {
+        slog::warn!(log, "the last supervisor was killed: ended what it left";
+            "cgroups" => ended.cgroups, "keepers" => ended.keepers, "strays" => ended.strays);
     }
     while reap::next().is_ok() {}
+    Ok(())
+}
+
+/// The rung in force, why not a better one, and the flag that would give it.
+fn first_line(report: &containment::Report) -> String {
+    let mut line = format!("containment '{}'", report.rung);
+    if let Some(why) = why_not_higher(report) {
+        line.push_str(&format!(" ({why})"));
+    }
+    if let Some(weakness) = report.weakness() {
+        line.push_str(&format!("; {weakness}"));
+    }
+    if let Some(raise) = report.raise() {
+        line.push_str(&format!("; better with {}", raise.docker));
+    }
+    line
 }
 
 /// Waits, bounded, until the commit is answered. Other notices of the store at this point concern nobody yet.
@@ -529,7 +547,7 @@ impl Supervisor {
     }
 
     /// After the loop: what was written is written out, what was made is removed.
-    fn finish(self: Box<Self>) {
+    fn say_goodbye(self: Box<Self>) {
         let Self { containment, store, logs, server, log, .. } = *self;
         containment.close();
         server.close();

@@ -7,6 +7,7 @@ use crate::core::effect::Effect;
 use crate::core::event::{Event, Incarnation};
 use crate::core::fleet::{FleetEffects, ServiceId};
 use crate::core::gateway::{self, History, Want};
+use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::log::{LogEvent, SourceId};
 use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};
@@ -36,8 +37,9 @@ impl Supervisor {
             }
             Effect::Spawn { incarnation } => self.prepare(id, incarnation),
             Effect::SignalMain { incarnation, signal } => {
-                self.containment.signal_main(&life(incarnation), signal);
-                self.containment.signal_main(&life(incarnation), Signal::CONT);
+                // It may have ended meanwhile: then the news of that is on its way.
+                let _ = self.containment.signal_main(&life(incarnation), signal);
+                let _ = self.containment.signal_main(&life(incarnation), Signal::CONT);
             }
             Effect::SignalTree { incarnation, signal } => {
                 self.containment.signal_tree(&life(incarnation), signal);
@@ -55,10 +57,10 @@ impl Supervisor {
                     self.backlog.push_back((id, Event::LogsDrained { incarnation }));
                 }
             }
-            Effect::Release { incarnation } => self.containment.release(&life(incarnation)),
+            Effect::Release { incarnation } => self.containment.release(&life(incarnation), self.clock.now()),
             Effect::Abandon { incarnation } => {
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
-                self.containment.abandon(&life(incarnation));
+                self.containment.release(&life(incarnation), self.clock.now());
             }
             Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
             Effect::Changed => self.changed(id),
@@ -102,7 +104,7 @@ impl Supervisor {
     }
 
     /// A service without a definition is dropped once it has stopped.
-    fn drop_if_gone(&mut self, id: ServiceId) {
+    pub(super) fn drop_if_gone(&mut self, id: ServiceId) {
         let gone = self.services.get(&id).is_some_and(|service| service.gone);
         if gone && self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree()) {
             let name = self.services.get(&id).map(|service| service.name.clone());
@@ -196,31 +198,28 @@ impl Supervisor {
 
     pub(super) fn take_news(&mut self, news: Vec<containment::Event>) {
         for item in news {
-            let (life, event) = match item {
-                containment::Event::Spawned { id, pid } => {
-                    let incarnation = id.n;
-                    (id, Event::Spawned { incarnation, pid })
+            match item {
+                containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
+                    self.tell(&name, Event::Spawned { incarnation, pid });
                 }
-                containment::Event::SpawnFailed { id, error } => {
-                    let incarnation = id.n;
-                    (id, Event::SpawnFailed { incarnation, reason: error.to_string() })
+                containment::Event::SpawnFailed { id: IncarnationId { name, n: incarnation }, error } => {
+                    self.tell(&name, Event::SpawnFailed { incarnation, reason: error.to_string() });
+                    self.tell(&name, Event::TreeEmpty { incarnation });
                 }
-                containment::Event::MainExited { id, exit } => {
-                    let incarnation = id.n;
-                    (id, Event::MainExited { incarnation, exit })
+                containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
+                    self.tell(&name, Event::MainExited { incarnation, exit });
                 }
-                containment::Event::TreeEmpty { id } => {
-                    let incarnation = id.n;
-                    (id, Event::TreeEmpty { incarnation })
+                containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
+                    self.tell(&name, Event::TreeEmpty { incarnation });
                 }
-                containment::Event::Degraded { id, text } => {
-                    slog::warn!(self.log, "{}: {text}", id.name);
-                    continue;
-                }
-            };
-            if let Some(id) = self.fleet.id(life.name.as_str()) {
-                self.backlog.push_back((id, event));
+                containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
             }
+        }
+    }
+
+    fn tell(&mut self, name: &ServiceName, event: Event) {
+        if let Some(id) = self.fleet.id(name.as_str()) {
+            self.backlog.push_back((id, event));
         }
     }
 }

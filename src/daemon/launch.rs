@@ -27,15 +27,15 @@ impl Supervisor {
     /// First half of a start: an env file lies where it may hang, so another thread reads it.
     pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
         let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else { return };
-        let Some(path) = definition.env_file.clone() else {
+        if definition.env_file.is_none() {
             self.launch(id, incarnation, Ok(BTreeMap::new()));
             return;
-        };
+        }
         let surroundings = self.surroundings_now();
         let notifier = self.notifier.clone();
         let read = move || {
             let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
-            read_env_file(&path, &user, &surroundings).map_err(|error| error.to_string())
+            read_env_file(&definition, &user, &surroundings).map_err(|error| error.to_string())
         };
         let done = move |file: io::Result<Result<_, String>>| {
             let file = file.map_err(|error| error.to_string()).and_then(|file| file);
@@ -60,10 +60,7 @@ impl Supervisor {
             let plan = self.plan(id, file)?;
             let rung = rung_of(self.services[&id].definition.containment);
             let life = IncarnationId { name, n: incarnation };
-            let mut news = Vec::new();
-            let spawned = self.containment.spawn(&life, plan, rung, self.clock.now(), &mut news);
-            self.take_news(news);
-            spawned.map_err(|error| error.to_string())
+            self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
         });
         if let Err(reason) = started {
             self.backlog.push_back((id, Event::SpawnFailed { incarnation, reason }));
@@ -106,7 +103,7 @@ fn capabilities(security: resolved::Security) -> Option<CapabilityMasks> {
     (may && !security.inherit_capabilities).then_some(CapabilityMasks { bounding: 0, ambient: 0 })
 }
 
-fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::Rung> {
+pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::Rung> {
     use crate::containment::Rung;
     match choice {
         ContainmentChoice::Auto => None,

@@ -178,7 +178,7 @@ impl Supervisor {
             }
             Room::Containment => {
                 let mut news = Vec::new();
-                self.containment.ready(event.token(), self.clock.now(), &mut news);
+                self.containment.ready(slot, generation, &mut news);
                 self.take_news(news);
             }
             Room::MainProgram => self.main_reported(),
@@ -248,7 +248,7 @@ impl Supervisor {
                 Ok(reaped) if self.main_changed(reaped) => {}
                 Ok(reaped) if reaped.is_stop() => {}
                 Ok(reaped) => {
-                    if !self.containment.reaped(reaped.pid, reaped.status, self.clock.now(), &mut news) {
+                    if !self.containment.reaped(reaped.pid, reaped.status, &mut news) {
                         self.orphans += 1;
                         slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
                     }

@@ -403,8 +403,8 @@ impl Supervisor {
         let life = crate::containment::IncarnationId { name: name.clone(), n: gateway.history().incarnation };
         if tree {
             self.containment.signal_tree(&life, signal);
-        } else {
-            self.containment.signal_main(&life, signal);
+        } else if let Err(error) = self.containment.signal_main(&life, signal) {
+            return Outcome::failed(name.as_str(), Code::Failed, state, format!("'{name}' got no {signal}: {error}"));
         }
         Outcome::done(name.as_str(), state.unwrap_or(State::Up), Some(format!("{signal} sent")))
     }

@@ -146,7 +146,6 @@ impl Supervisor {
         match closing.orphans {
             Orphans::Spared => {
                 closing.orphans = Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
-                self.containment.close();
                 self.signal_orphans(Signal::TERM);
                 self.reap();
             }

@@ -3,7 +3,7 @@
 use super::clock::wall;
 use super::execute::{is_stuck, log_dir};
 use super::Supervisor;
-use crate::containment::IncarnationId;
+use crate::containment::{IncarnationId, Report};
 use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{self, Phase};
@@ -14,6 +14,13 @@ use std::time::Duration;
 
 /// How long a helper thread may be at one piece of work before `status` mentions it.
 const BUSY: Duration = Duration::from_secs(2);
+
+/// What was tried above the rung in force, and why it does not work.
+pub(super) fn why_not_higher(report: &Report) -> Option<String> {
+    let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung);
+    let reasons: Vec<&str> = refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
 
 impl Supervisor {
     pub(super) fn state(&self, id: ServiceId) -> Option<State> {
@@ -50,9 +57,9 @@ impl Supervisor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: Utc(wall(self.clock.started())),
             uptime_ms: u64::try_from(now.since(self.clock.started()).as_millis()).unwrap_or(u64::MAX),
-            containment: self.report.rung.word().to_owned(),
-            containment_reason: self.report.why_not_higher(),
-            containment_flag: self.report.flag(),
+            containment: self.report.rung.to_string(),
+            containment_reason: why_not_higher(&self.report),
+            containment_flag: self.report.raise().map(|raise| raise.docker.to_owned()),
             state_dir: self.options.state.clone(),
             stopping: self.closing.is_some(),
             warnings,
@@ -72,7 +79,12 @@ impl Supervisor {
             reason = format!("{reason}{separator}{text}");
         };
         if let (true, Some(life)) = (is_stuck(gateway), &life) {
-            self.containment.stuck(life).into_iter().for_each(|(pid, place)| add(format!("pid {pid} {place}")));
+            for stuck in self.containment.stuck(life) {
+                add(format!("pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
+            }
+        }
+        if let Some(weakness) = life.as_ref().and_then(|life| self.containment.weakness(life)) {
+            add(weakness.to_owned());
         }
         if service.gone {
             add("definition gone".to_owned());
@@ -109,8 +121,8 @@ impl Supervisor {
                 _ => None,
             },
             last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, false, Some(Utc(wall(at))))),
-            containment: life.as_ref().map(|life| self.containment.guarantee(life)),
-            procs: usage.as_ref().map(|usage| usage.procs),
+            containment: life.as_ref().and_then(|life| self.containment.rung(life)).map(|rung| rung.to_string()),
+            procs: usage.as_ref().map(|usage| usage.procs as u64),
             memory_bytes: usage.as_ref().and_then(|usage| usage.memory_bytes),
             memory_peak_bytes: usage.as_ref().and_then(|usage| usage.memory_peak_bytes),
             cpu_ms: usage.as_ref().and_then(|usage| usage.cpu_ms),
