@@ -12,6 +12,8 @@ pub struct Local {
     pub hour: u8,
     pub minute: u8,
     pub second: u8,
+    /// East of UTC, in seconds.
+    pub offset: i64,
 }
 
 impl Local {
@@ -37,6 +39,7 @@ impl Local {
             hour: small(parts.tm_hour),
             minute: small(parts.tm_min),
             second: small(parts.tm_sec),
+            offset: parts.tm_gmtoff,
         })
     }
 }
@@ -44,7 +47,7 @@ impl Local {
 /// `YYYY-MM-DD HH:MM:SS`.
 impl std::fmt::Display for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { year, month, day, hour, minute, second } = self;
+        let Self { year, month, day, hour, minute, second, .. } = self;
         write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
 }
