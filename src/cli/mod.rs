@@ -10,4 +10,5 @@ pub mod doctor;
 pub mod generate;
 pub mod logs;
 pub mod render;
+pub mod settings;
 pub mod status;
