@@ -343,7 +343,9 @@ impl Containment {
 
     /// Looks at one slot again, whatever woke us.
     fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
-        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else { return };
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
         let said = events.len();
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => {
@@ -365,9 +367,10 @@ impl Containment {
         let Some(held) = &place.held else { return };
         let next = match &held.on {
             On::Cgroup(cage) => cage.retry.map(|retry| retry.next),
-            On::Keeper(ward) => {
-                ward.retry.or(ward.lost.as_ref().filter(|_| !ward.over).map(|lost| lost.retry)).map(|r| r.next)
-            }
+            On::Keeper(ward) => ward
+                .retry
+                .or(ward.lost.as_ref().filter(|_| !ward.over).map(|lost| lost.retry))
+                .map(|r| r.next),
         };
         if let Some(next) = next {
             self.due.push(Reverse((next, slot, place.generation)));
@@ -410,7 +413,9 @@ impl Containment {
     pub fn kill(&mut self, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
         let Some(slot) = self.by_id.get(id).copied() else { return };
         let said = events.len();
-        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else { return };
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => cage.kill(&cgroups.tree, &held.id, now, events),
             (On::Keeper(ward), _) => ward.kill(now),
@@ -428,7 +433,8 @@ impl Containment {
             self.due.pop();
         }
         let slots = self.due.peek().map(|Reverse((at, ..))| *at);
-        let leftovers = self.cgroups.iter().flat_map(|cgroups| &cgroups.leftovers).map(|(_, retry)| retry.next);
+        let leftovers =
+            self.cgroups.iter().flat_map(|cgroups| &cgroups.leftovers).map(|(_, retry)| retry.next);
         leftovers.chain(slots).min()
     }
 
@@ -456,16 +462,17 @@ impl Containment {
             }
         }
         if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
-            leftovers.retain_mut(|(name, retry)| {
-                !retry.due(now) || leaf::remove(tree.as_fd(), name).is_err()
-            });
+            leftovers
+                .retain_mut(|(name, retry)| !retry.due(now) || leaf::remove(tree.as_fd(), name).is_err());
         }
     }
 
     fn tick_slot(&mut self, slot: u32, now: Tick, events: &mut Vec<Event>) {
         let said = events.len();
         let marker = self.held_at(slot).map(|held| held.id.clone()).map(|id| self.marker(&id));
-        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else { return };
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => cage.tick(&cgroups.tree, &held.id, now, events),
             (On::Keeper(ward), _) => match &mut ward.lost {
@@ -478,9 +485,8 @@ impl Containment {
                         keeper_started: ward.keeper_started,
                     };
                     let (by_pid, others, main) = (&self.by_pid, &self.others, ward.main_pid);
-                    let known = |pid: i32| {
-                        others.contains(&pid) || (main != Some(pid) && by_pid.contains_key(&pid))
-                    };
+                    let known =
+                        |pid: i32| others.contains(&pid) || (main != Some(pid) && by_pid.contains_key(&pid));
                     if lost.retry.due(now) && lost.look(self.own, sought, &known, self.orphans) {
                         ward.finish(&held.id, events);
                     }

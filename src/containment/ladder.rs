@@ -302,8 +302,8 @@ fn rehearse(socket: BorrowedFd<'_>, plan: &ChildPlan) -> Result<(), String> {
         }
         Word::Failed { step, errno } => {
             let subject = clone::Subject::of(plan);
-            let words = Step::from_byte(step)
-                .map(|step| subject.words(clone::Failure { step, errno, candidate: 0 }));
+            let words =
+                Step::from_byte(step).map(|step| subject.words(clone::Failure { step, errno, candidate: 0 }));
             return Err(words.unwrap_or_else(|| clone::reason(errno)));
         }
         other => return Err(format!("a keeper said {other:?} instead of making a process")),
@@ -343,7 +343,8 @@ fn null() -> io::Result<OwnedFd> {
 pub(super) fn plan_of_self(arguments: &[&str]) -> io::Result<ChildPlan> {
     let none: [(&str, &str); 0] = [];
     let argv: Vec<&str> = ["hermes-sup", ARGUMENT].into_iter().chain(arguments.iter().copied()).collect();
-    let mut plan = ChildPlan::new(&argv, none, None, [null()?, null()?, null()?]).map_err(io::Error::other)?;
+    let mut plan =
+        ChildPlan::new(&argv, none, None, [null()?, null()?, null()?]).map_err(io::Error::other)?;
     plan.set_program(c"/proc/self/exe".to_owned());
     Ok(plan)
 }

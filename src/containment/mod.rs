@@ -79,14 +79,28 @@ impl fmt::Display for Rung {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Exec succeeded.
-    Spawned { id: IncarnationId, pid: i32 },
+    Spawned {
+        id: IncarnationId,
+        pid: i32,
+    },
     /// It never ran, and nothing of it is left.
-    SpawnFailed { id: IncarnationId, error: SpawnError },
-    MainExited { id: IncarnationId, exit: Exit },
+    SpawnFailed {
+        id: IncarnationId,
+        error: SpawnError,
+    },
+    MainExited {
+        id: IncarnationId,
+        exit: Exit,
+    },
     /// Proved empty, main process reaped. Call `release` next.
-    TreeEmpty { id: IncarnationId },
+    TreeEmpty {
+        id: IncarnationId,
+    },
     /// Something weaker than promised is in force now; for the log and `status`.
-    Degraded { id: IncarnationId, text: String },
+    Degraded {
+        id: IncarnationId,
+        text: String,
+    },
 }
 
 /// Why an incarnation never ran; a sentence for people.

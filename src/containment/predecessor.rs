@@ -45,7 +45,9 @@ pub struct Ended {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EndError {
-    #[error("the earlier supervisor's processes did not end in time: {0}; they must be gone before anything starts")]
+    #[error(
+        "the earlier supervisor's processes did not end in time: {0}; they must be gone before anything starts"
+    )]
     Alive(String),
     #[error("cannot look for the earlier supervisor's processes: {0}")]
     Io(#[from] io::Error),
@@ -225,8 +227,10 @@ fn end_strays(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(),
     let mut clean = 0;
     let mut known = std::collections::HashSet::new();
     while clean < 2 {
-        let strays: Vec<i32> =
-            walk::all_processes().into_iter().filter(|pid| *pid != own && is_stray(*pid, who, &prefix)).collect();
+        let strays: Vec<i32> = walk::all_processes()
+            .into_iter()
+            .filter(|pid| *pid != own && is_stray(*pid, who, &prefix))
+            .collect();
         clean = if strays.is_empty() { clean + 1 } else { 0 };
         if clock.is_over() && !strays.is_empty() {
             return Err(EndError::Alive(format!("processes {strays:?}")));
@@ -250,7 +254,8 @@ fn end_strays(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(),
 
 /// A zombie is over: its parent, not we, has to reap it.
 fn is_stray(pid: i32, who: &Predecessor, prefix: &str) -> bool {
-    let tagged = || who.tags.is_some_and(|tags| tags::groups_of(pid).into_iter().any(|gid| tags.contains(gid)));
+    let tagged =
+        || who.tags.is_some_and(|tags| tags::groups_of(pid).into_iter().any(|gid| tags.contains(gid)));
     let marked = || tags::marker_of(pid).is_some_and(|marker| marker.starts_with(prefix));
     (tagged() || marked()) && !is_zombie(pid)
 }

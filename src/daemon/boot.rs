@@ -7,8 +7,8 @@ use super::launch::rung_of;
 use super::main_program::{MainProgram, NOT_FOUND, executable};
 use super::reload::{Found, Plan, discover, is_profile};
 use super::requests::Requests;
-use super::status::why_not_higher;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
+use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Supervisor, demo};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::control::server::{ListenError, Server};
@@ -132,7 +132,11 @@ fn logger(options: &Options, mode: &Mode, container: &Container) -> slog::Logger
     use std::io::IsTerminal;
     // While a main program has the terminal, only what it must not hide is written over it.
     let shares = matches!(mode, Mode::Init { .. }) && std::io::stdin().is_terminal();
-    let level = if shares && options.log_level == slog::Level::Info { slog::Level::Warning } else { options.log_level };
+    let level = if shares && options.log_level == slog::Level::Info {
+        slog::Level::Warning
+    } else {
+        options.log_level
+    };
     slog::Logger::root(OwnLog::new(container.clone(), level, options.log_format).fuse(), slog::o!())
 }
 
@@ -167,7 +171,10 @@ fn start(
             Route::Exec(argv) => Some(argv),
             Route::Nothing => None,
             Route::NotFound(program) => {
-                let line = format!("'{}' is no command here, and there is no hermes to give it to", program.display());
+                let line = format!(
+                    "'{}' is no command here, and there is no hermes to give it to",
+                    program.display()
+                );
                 return Err(Refusal { line, code: NOT_FOUND });
             }
         },
@@ -180,7 +187,8 @@ fn start(
     prepare_home(&around)?;
     let poll = Poll::new().map_err(|error| format!("failed to make its loop: {error}"))?;
     let registry = poll.registry();
-    let (notifier, notices) = Notifier::new(registry).map_err(|error| format!("failed to make its loop: {error}"))?;
+    let (notifier, notices) =
+        Notifier::new(registry).map_err(|error| format!("failed to make its loop: {error}"))?;
     let timer = Timer::new(registry).map_err(|error| format!("failed to make a timer: {error}"))?;
     registry
         .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
@@ -212,12 +220,15 @@ fn start(
         (Err(error), _) => return Err(error.to_string().into()),
     };
     let mut server = server.map_err(|error| error.to_string())?;
-    server.register(registry, control_token).map_err(|error| format!("failed to watch its socket: {error}"))?;
+    server
+        .register(registry, control_token)
+        .map_err(|error| format!("failed to watch its socket: {error}"))?;
 
     let runtime_dir = private_dir(&socket_dir, &opened.instance)?;
     let log_notifier = notifier.clone();
-    let logs = Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
-        .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
+    let logs =
+        Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
+            .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
     let has_hermes = executable(OsStr::new("hermes"));
     let found = find(options, &around, has_hermes)?;
@@ -231,7 +242,8 @@ fn start(
     };
     let report = containment::probe(&wish).map_err(|error| error.to_string())?;
     end_predecessor(&opened, log)?;
-    let home = Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
+    let home =
+        Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
     let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
     let containment = Containment::open(report.clone(), home, tokens, containment_token)
         .map_err(|error| format!("failed to take possession of containment '{}': {error}", report.rung))?;
@@ -344,7 +356,9 @@ fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, Refusal> {
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Ok(()) => return Ok(dir),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(format!("{shown} cannot be made: {error}: choose a place with --socket").into()),
+        Err(error) => {
+            return Err(format!("{shown} cannot be made: {error}: choose a place with --socket").into());
+        }
     }
     let meta = std::fs::symlink_metadata(&dir).map_err(|error| format!("{shown} cannot be used: {error}"))?;
     let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
@@ -369,7 +383,8 @@ fn end_predecessor(opened: &Opened, log: &slog::Logger) -> Result<(), Refusal> {
             return Ok(());
         }
     };
-    let ended = containment::end_predecessor(&predecessor, PREDECESSOR_PATIENCE).map_err(|e| e.to_string())?;
+    let ended =
+        containment::end_predecessor(&predecessor, PREDECESSOR_PATIENCE).map_err(|e| e.to_string())?;
     if ended.cgroups + ended.keepers + ended.strays > 0 {
         slog::warn!(log, "the last supervisor was killed: ended what it left";
             "cgroups" => ended.cgroups, "keepers" => ended.keepers, "strays" => ended.strays);
@@ -416,9 +431,9 @@ fn find(options: &Options, around: &Surroundings, has_hermes: bool) -> Result<Fo
         .name("definitions".to_owned())
         .spawn(move || drop(sender.send(discover(&dirs, &state, &around, has_hermes))))
         .map_err(|error| format!("failed to start a thread: {error}"))?;
-    receiver.recv_timeout(DISK_PATIENCE).map_err(|_| {
-        format!("{} does not answer: its volume hangs", options.home.display()).into()
-    })
+    receiver
+        .recv_timeout(DISK_PATIENCE)
+        .map_err(|_| format!("{} does not answer: its volume hangs", options.home.display()).into())
 }
 
 fn is_gateway_run(argv: &[OsString]) -> bool {
@@ -526,7 +541,8 @@ impl Supervisor {
         };
         let main = MainProgram::start(&argv, &self.options, self.nofile)?;
         self.containment.other_child(main.pid());
-        main.register(&self.registry).map_err(|error| format!("failed to watch the main program: {error}"))?;
+        main.register(&self.registry)
+            .map_err(|error| format!("failed to watch the main program: {error}"))?;
         self.logs.container_stream(false);
         self.main = Some(main);
         Ok(())
@@ -537,10 +553,13 @@ impl Supervisor {
         match self.fleet.id(profile.as_str()) {
             Some(id) => {
                 let ticket = self.requests.own_ticket();
-                self.backlog.push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
+                self.backlog
+                    .push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
             }
             None => {
-                let text = format!("there is no profile '{profile}': create it with 'hermes profile create {profile}'");
+                let text = format!(
+                    "there is no profile '{profile}': create it with 'hermes profile create {profile}'"
+                );
                 self.warn("command", text);
             }
         }

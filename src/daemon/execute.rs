@@ -150,7 +150,9 @@ impl Supervisor {
                 None => {}
             },
             StoreEvent::Warning { text } => self.warn("state", text),
-            StoreEvent::Degraded { reason } => self.warn("store", format!("wants are not recorded: {reason}")),
+            StoreEvent::Degraded { reason } => {
+                self.warn("store", format!("wants are not recorded: {reason}"))
+            }
             StoreEvent::Recovered { opened: _ } => {
                 self.warnings.remove("store");
                 slog::info!(self.log, "wants are recorded again");

@@ -26,7 +26,9 @@ impl Supervisor {
 
     /// First half of a start: an env file lies where it may hang, so another thread reads it.
     pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
-        let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else { return };
+        let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else {
+            return;
+        };
         if definition.env_file.is_none() {
             self.launch(id, incarnation, Ok(BTreeMap::new()));
             return;
@@ -53,7 +55,8 @@ impl Supervisor {
         incarnation: Incarnation,
         file: Result<BTreeMap<String, String>, String>,
     ) {
-        let current = self.fleet.gateway(id).is_some_and(|g| g.has_tree() && g.history().incarnation == incarnation);
+        let current =
+            self.fleet.gateway(id).is_some_and(|g| g.has_tree() && g.history().incarnation == incarnation);
         let Some(service) = self.services.get(&id).filter(|_| current) else { return };
         let name = service.name.clone();
         let started = file.and_then(|file| {

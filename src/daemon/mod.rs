@@ -20,6 +20,7 @@ mod status;
 pub use boot::run;
 
 use crate::containment::{self, Containment};
+use crate::control::server::Server;
 use crate::core::clock::Tick;
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
@@ -27,7 +28,6 @@ use crate::core::policy::Role;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
-use crate::control::server::Server;
 use crate::store::{Store, StoreEvent};
 use crate::sys::reap::{self, Left};
 use crate::sys::signal::SignalFd;
@@ -82,7 +82,11 @@ pub enum Notice {
     Store(StoreEvent),
     Log(LogEvent),
     /// The env file of a service that is about to start.
-    Environment { id: ServiceId, incarnation: u64, file: Result<BTreeMap<String, String>, String> },
+    Environment {
+        id: ServiceId,
+        incarnation: u64,
+        file: Result<BTreeMap<String, String>, String>,
+    },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
     /// They could not be read.

@@ -58,7 +58,9 @@ pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_herme
             for name in &named {
                 match state_json::read(&home, &user, &profiles::directory_of(name)) {
                     Ok(intent) => drop(intents.insert(name.clone(), intent)),
-                    Err(error) => warnings.push(format!("gateway_state.json of '{name}' is not read: {error}")),
+                    Err(error) => {
+                        warnings.push(format!("gateway_state.json of '{name}' is not read: {error}"))
+                    }
                 }
             }
             active = profiles::active(&home, &user).unwrap_or_default();
@@ -71,6 +73,7 @@ pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_herme
 }
 
 /// What services there are to be, by name: files before records before profiles.
+#[derive(Debug)]
 pub struct Plan {
     pub services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)>,
     pub complaints: Vec<String>,
@@ -85,7 +88,8 @@ impl Found {
             self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))).collect();
         for (name, row) in records {
             if services.contains_key(name) {
-                complaints.push(format!("the registered '{name}' is hidden by a definition file of that name"));
+                complaints
+                    .push(format!("the registered '{name}' is hidden by a definition file of that name"));
                 continue;
             }
             match define(name, row, self.loaded.template.as_ref(), &self.state_trust, around) {
@@ -141,9 +145,9 @@ fn define(
             let profile = Profile::in_directory(Path::new(directory), &around.home)
                 .ok_or_else(|| format!("'{name}': '{directory}' is not an absolute path of a profile"))?;
             let template = template.ok_or("the gateway template is malformed: see 'hermes-sup check'")?;
-            let mut definition = template.gateway(name, &profile, around).map_err(|diagnostics| {
-                diagnostics.first().map_or_else(String::new, Diagnostic::headline)
-            })?;
+            let mut definition = template
+                .gateway(name, &profile, around)
+                .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))?;
             definition.env.extend(row.env.clone());
             Ok(definition)
         }

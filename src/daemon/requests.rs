@@ -9,7 +9,8 @@ use super::{Commit, Supervisor};
 use crate::control::naming;
 use crate::control::permission::{Facts, Rules};
 use crate::control::protocol::{
-    Code, LogPlace, Outcome, Part, Program, Refusal, RefusalKind, Registration, Reply, Request, State, Targets, Until,
+    Code, LogPlace, Outcome, Part, Program, Refusal, RefusalKind, Registration, Reply, Request, State,
+    Targets, Until,
 };
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
@@ -247,7 +248,8 @@ impl Supervisor {
             // Users may have been remapped since we started; without root nobody else counts anyway.
             self.surroundings = self.surroundings_now();
         }
-        let reads = matches!(request, Request::Status { .. } | Request::Wait { .. } | Request::LogPlaces { .. });
+        let reads =
+            matches!(request, Request::Status { .. } | Request::Wait { .. } | Request::LogPlaces { .. });
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
         }
@@ -264,7 +266,9 @@ impl Supervisor {
         let timeout = match request {
             Request::Start { timeout_ms, .. }
             | Request::Once { timeout_ms, .. }
-            | Request::Restart { timeout_ms, .. } => Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis)),
+            | Request::Restart { timeout_ms, .. } => {
+                Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis))
+            }
             Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
             _ => None,
         };
@@ -335,7 +339,8 @@ impl Supervisor {
         };
         let mut suggestions = SUGGESTIONS;
         for typed in names {
-            let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?))) else {
+            let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
+            else {
                 let known = self.fleet.names().map(ServiceName::as_str).filter(|_| suggestions > 0);
                 let message = naming::unknown(typed, known);
                 suggestions = suggestions.saturating_sub(1);
@@ -404,7 +409,12 @@ impl Supervisor {
         if tree {
             self.containment.signal_tree(&life, signal);
         } else if let Err(error) = self.containment.signal_main(&life, signal) {
-            return Outcome::failed(name.as_str(), Code::Failed, state, format!("'{name}' got no {signal}: {error}"));
+            return Outcome::failed(
+                name.as_str(),
+                Code::Failed,
+                state,
+                format!("'{name}' got no {signal}: {error}"),
+            );
         }
         Outcome::done(name.as_str(), state.unwrap_or(State::Up), Some(format!("{signal} sent")))
     }
@@ -489,7 +499,9 @@ impl Supervisor {
     /// Callers of `wait` hear when the service is where they want it.
     pub(super) fn tell_waiting(&mut self, id: ServiceId) {
         let Some(waiting) = self.requests.waiting.get(&id) else { return };
-        let Some((state, name)) = self.state(id).zip(self.fleet.name(id).map(ToString::to_string)) else { return };
+        let Some((state, name)) = self.state(id).zip(self.fleet.name(id).map(ToString::to_string)) else {
+            return;
+        };
         let there = |ticket: &Ticket| match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
             // Without a readiness check, up is ready.
             Some(Until::Up | Until::Ready) => state.is_up(),
@@ -551,8 +563,12 @@ impl Supervisor {
         let asked = match self.registering(uid, request, registration) {
             Ok(Some(asked)) => asked,
             Ok(None) => {
-                let state = self.fleet.id(&registration.name).and_then(|id| self.state(id)).unwrap_or(State::Down);
-                self.part(conn, Outcome::done(&registration.name, state, Some("already registered".to_owned())));
+                let state =
+                    self.fleet.id(&registration.name).and_then(|id| self.state(id)).unwrap_or(State::Down);
+                self.part(
+                    conn,
+                    Outcome::done(&registration.name, state, Some("already registered".to_owned())),
+                );
                 return self.reply(conn, &Reply::End);
             }
             Err((code, message)) => {
@@ -617,9 +633,9 @@ impl Supervisor {
             .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
         if let Some(id) = self.fleet.id(name.as_str()) {
             let existing = self.services.get(&id);
-            let same = existing.and_then(|service| service.record.as_ref()).is_some_and(|old| {
-                old.user == row.user && old.program == row.program && old.env == row.env
-            });
+            let same = existing
+                .and_then(|service| service.record.as_ref())
+                .is_some_and(|old| old.user == row.user && old.program == row.program && old.env == row.env);
             let origin = self.origin(id);
             let recorded = existing.is_some_and(|service| service.record.is_some());
             return match (same, recorded) {
@@ -656,7 +672,8 @@ impl Supervisor {
         );
         self.execute(effects);
         if want == Want::Down {
-            return self.finish(ticket, Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())));
+            return self
+                .finish(ticket, Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())));
         }
         // The want is on disk already; the start goes the way of every other, and answers the caller.
         if let Some(stub) = self.requests.tickets.get_mut(&ticket) {

@@ -29,7 +29,9 @@ pub struct Closing {
 enum Orphans {
     /// Services come first.
     Spared,
-    Asked { until: Tick },
+    Asked {
+        until: Tick,
+    },
     Killed,
 }
 
@@ -145,7 +147,8 @@ impl Supervisor {
         }
         match closing.orphans {
             Orphans::Spared => {
-                closing.orphans = Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
+                closing.orphans =
+                    Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
                 self.signal_orphans(Signal::TERM);
                 self.reap();
             }

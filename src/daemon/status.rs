@@ -1,8 +1,8 @@
 //! What `status` shows, from what everybody knows.
 
+use super::Supervisor;
 use super::clock::wall;
 use super::execute::{is_stuck, log_dir};
-use super::Supervisor;
 use crate::containment::{IncarnationId, Report};
 use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::fleet::ServiceId;
@@ -18,7 +18,8 @@ const BUSY: Duration = Duration::from_secs(2);
 /// What was tried above the rung in force, and why it does not work.
 pub(super) fn why_not_higher(report: &Report) -> Option<String> {
     let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung);
-    let reasons: Vec<&str> = refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
+    let reasons: Vec<&str> =
+        refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
@@ -40,7 +41,9 @@ impl Supervisor {
         let now = self.clock.now();
         let mut warnings: Vec<String> = self.warnings.values().cloned().collect();
         let slow = |what: &str, since: Duration| format!("{what} has not answered for {} s", since.as_secs());
-        if let Some(since) = self.store.busy_since().map(|since| since.elapsed()).filter(|since| *since >= BUSY) {
+        if let Some(since) =
+            self.store.busy_since().map(|since| since.elapsed()).filter(|since| *since >= BUSY)
+        {
             warnings.push(slow("the disk of the state", since));
         }
         let health = self.logs.overall();
@@ -49,7 +52,8 @@ impl Supervisor {
         }
         for (name, stream) in [("stdout", &health.stdout), ("stderr", &health.stderr)] {
             if stream.dropped > 0 {
-                warnings.push(format!("{} lines were not shown on {name}: its reader is behind", stream.dropped));
+                warnings
+                    .push(format!("{} lines were not shown on {name}: its reader is behind", stream.dropped));
             }
         }
         SupervisorStatus {
@@ -71,7 +75,8 @@ impl Supervisor {
         let now = self.clock.now();
         let history = gateway.history();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let life = gateway.has_tree().then(|| IncarnationId { name: service.name.clone(), n: history.incarnation });
+        let life =
+            gateway.has_tree().then(|| IncarnationId { name: service.name.clone(), n: history.incarnation });
         let usage = life.as_ref().map(|life| self.containment.usage(life));
         let mut reason = gateway.reason();
         let mut add = |text: String| {
@@ -121,7 +126,10 @@ impl Supervisor {
                 _ => None,
             },
             last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, false, Some(Utc(wall(at))))),
-            containment: life.as_ref().and_then(|life| self.containment.rung(life)).map(|rung| rung.to_string()),
+            containment: life
+                .as_ref()
+                .and_then(|life| self.containment.rung(life))
+                .map(|rung| rung.to_string()),
             procs: usage.as_ref().map(|usage| usage.procs as u64),
             memory_bytes: usage.as_ref().and_then(|usage| usage.memory_bytes),
             memory_peak_bytes: usage.as_ref().and_then(|usage| usage.memory_peak_bytes),

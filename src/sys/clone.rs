@@ -130,7 +130,9 @@ impl Subject {
                 format!("cannot execute '{program}': not found in PATH")
             }
             (Step::Exec, libc::ENOEXEC) => {
-                format!("cannot execute '{program}': not a program for this machine (a script begins with '#!')")
+                format!(
+                    "cannot execute '{program}': not a program for this machine (a script begins with '#!')"
+                )
             }
             (Step::Exec, _) => format!("cannot execute '{program}': {reason}"),
             (Step::Interpreter, _) => {
@@ -257,8 +259,8 @@ fn lifted_pipe(flags: PipeFlags) -> io::Result<(OwnedFd, OwnedFd)> {
 fn bounding_to_drop(plan: &ChildPlan) -> u64 {
     use rustix::thread::CapabilitySet;
     let Some(masks) = plan.capabilities else { return 0 };
-    let may = rustix::thread::capabilities(None)
-        .is_ok_and(|own| own.effective.contains(CapabilitySet::SETPCAP));
+    let may =
+        rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SETPCAP));
     if !may && plan.no_new_privs {
         return 0;
     }

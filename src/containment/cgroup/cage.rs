@@ -60,11 +60,9 @@ impl Cage {
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let watched = watch.add(&path, slot).map_err(failed);
         let child = watched.and_then(|watched| {
-            let made = leaf::open_procs(tree.as_fd(), &leaf)
-                .map_err(failed)
-                .and_then(|procs| {
-                    clone::spawn(plan, Some(procs.as_fd())).map_err(|error| SpawnError::Clone(error.to_string()))
-                });
+            let made = leaf::open_procs(tree.as_fd(), &leaf).map_err(failed).and_then(|procs| {
+                clone::spawn(plan, Some(procs.as_fd())).map_err(|error| SpawnError::Clone(error.to_string()))
+            });
             match made {
                 Ok(child) => Ok((watched, child)),
                 Err(error) => {

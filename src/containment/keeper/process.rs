@@ -252,8 +252,7 @@ impl Keeper {
         };
         let listen = || -> io::Result<OwnedFd> {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             rustix::process::fchdir(dir)?;
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
             let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());

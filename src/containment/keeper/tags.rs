@@ -33,9 +33,9 @@ impl Tags {
             })
         };
         // FNV-1a: any spread will do.
-        let hash = instance.bytes().fold(0x811c_9dc5u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
+        let hash = instance
+            .bytes()
+            .fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         let high = HIGH + (hash % 0x8000) * COUNT;
         let high = high..high + COUNT;
         if maps(&high) {

@@ -103,7 +103,12 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// `InvalidInput` for a plan with inherited streams; otherwise those of memfd_create(2) and sendmsg(2).
-pub fn send_start(socket: BorrowedFd<'_>, name: &str, plan: &ChildPlan, dir: BorrowedFd<'_>) -> io::Result<()> {
+pub fn send_start(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    plan: &ChildPlan,
+    dir: BorrowedFd<'_>,
+) -> io::Result<()> {
     let streams = plan.streams().ok_or(io::ErrorKind::InvalidInput)?;
     let mut memory = File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
     let length = u8::try_from(name.len()).map_err(io::Error::other)?;
