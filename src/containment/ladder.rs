@@ -88,8 +88,11 @@ impl Report {
         }
     }
 
-    /// What to start the container with for a better rung; `None` on the best.
+    /// What to start the container with for a better rung; `None` on the best, and outside of containers.
     pub fn raise(&self) -> Option<Raise> {
+        if !mount::in_container() {
+            return None;
+        }
         match self.rung {
             Rung::Cgroup | Rung::CgroupPrivate => None,
             Rung::Pidns | Rung::Keeper | Rung::KeeperSameUid => Some(Raise {
@@ -347,9 +350,4 @@ pub(super) fn plan_of_self(arguments: &[&str]) -> io::Result<ChildPlan> {
         ChildPlan::new(&argv, none, None, [null()?, null()?, null()?]).map_err(io::Error::other)?;
     plan.set_program(c"/proc/self/exe".to_owned());
     Ok(plan)
-}
-
-/// Whether the visible file system says that we are in a container, for the wording of advice.
-pub fn in_container() -> bool {
-    mount::in_container()
 }

@@ -11,5 +11,7 @@ pub mod pidfd;
 pub mod plan;
 pub mod posture;
 pub mod reap;
+#[cfg(test)]
+pub mod reexec;
 pub mod signal;
 pub mod users;
