@@ -4,11 +4,14 @@ pub mod beneath;
 pub mod child;
 pub mod clone;
 pub mod credentials;
+pub mod localtime;
 pub mod mount;
 pub mod peer;
 pub mod pidfd;
 pub mod plan;
+pub mod posture;
 pub mod reap;
+#[cfg(test)]
+pub mod reexec;
 pub mod signal;
-pub mod tty;
 pub mod users;

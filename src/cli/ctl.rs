@@ -1,0 +1,486 @@
+//! `hermes-sup ctl`: asks, waits, shows one line for each service as its answer comes, and ends with the exit code
+//! that says what came of it. Interrupted, it ends by the signal; what it asked for goes on without it.
+
+use super::args::{Ctl, Verb};
+use super::logs::{self, LogFiles};
+use super::render::{Console, printable};
+use super::status;
+use crate::control::client::{Client, ClientError};
+use crate::control::protocol::{
+    Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Request, ResultsDocument, ServiceStatus,
+    StatusDocument, SupervisorStatus, VERSION,
+};
+use serde::Serialize;
+use std::time::{Duration, SystemTime};
+
+/// How long the supervisor may take for anything that it need not wait for itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What the supervisor allows a start when the caller says nothing.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Log lines on a card.
+const CARD_LINES: usize = 10;
+
+/// Carries out one `ctl` command.
+pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
+    let mut answer = Answer::default();
+    let verb = &ctl.verb;
+    let request = verb.request();
+    let called = Client::connect(&ctl.search).and_then(|mut client| {
+        client.call(&request, patience(&request), |part| {
+            // The line for a service appears when its answer does; documents are shown as a whole at the end.
+            if let Part::Outcome(outcome) = &part
+                && (!outcome.ok || !ctl.json)
+            {
+                show_outcome(console, outcome);
+            }
+            answer.take(part);
+        })
+    });
+    let connected = !matches!(called, Err(ClientError::NoSupervisor(_)));
+    let mut codes: Vec<Code> = answer.results.iter().map(outcome_code).collect();
+    if let Err(error) = &called {
+        console.error(&error.to_string());
+        codes.push(error.code());
+    }
+    if connected {
+        codes.push(show(verb, ctl.json, called.is_ok(), answer, console, files));
+    }
+    if console.failed() {
+        codes.push(Code::Failed);
+    }
+    Code::common(codes)
+}
+
+/// Everything that an answer can hold.
+#[derive(Debug, Default)]
+struct Answer {
+    supervisor: Option<SupervisorStatus>,
+    services: Vec<ServiceStatus>,
+    results: Vec<Outcome>,
+    names: Vec<String>,
+    places: Vec<LogPlace>,
+}
+
+impl Answer {
+    fn take(&mut self, part: Part) {
+        match part {
+            Part::Supervisor(supervisor) => self.supervisor = Some(*supervisor),
+            Part::Service(service) => self.services.push(*service),
+            Part::Outcome(outcome) => self.results.push(outcome),
+            Part::Name(name) => self.names.push(name),
+            Part::LogPlace(place) => self.places.push(place),
+        }
+    }
+}
+
+/// Shows what is left to show at the end. `complete`: the answer was.
+fn show(
+    verb: &Verb,
+    json: bool,
+    complete: bool,
+    answer: Answer,
+    console: &mut Console<'_>,
+    files: &dyn LogFiles,
+) -> Code {
+    match verb {
+        Verb::Status { names } => return show_status(names, json, complete, answer, console, files),
+        Verb::Logs { .. } => return show_logs(verb, json, &answer.places, console, files),
+        Verb::List if json => document(console, &NamesDocument { version: VERSION, names: answer.names }),
+        Verb::List => {
+            let lines: String = answer.names.iter().map(|name| format!("{}\n", printable(name))).collect();
+            console.show(&lines);
+        }
+        _ if json => document(console, &ResultsDocument { version: VERSION, results: answer.results }),
+        Verb::Reload { .. } if complete && answer.results.is_empty() => console.line("nothing changed"),
+        Verb::Shutdown { .. } if complete => console.line("shutting down"),
+        _ => {}
+    }
+    Code::Done
+}
+
+fn show_status(
+    names: &[String],
+    json: bool,
+    complete: bool,
+    answer: Answer,
+    console: &mut Console<'_>,
+    files: &dyn LogFiles,
+) -> Code {
+    let Some(supervisor) = answer.supervisor else {
+        if complete {
+            let refusal = Refusal::new(RefusalKind::Malformed, "the supervisor's answer has no status in it");
+            console.error(&refusal.to_string());
+            return Code::Failed;
+        }
+        return Code::Done;
+    };
+    let services = answer.services;
+    let not_up = !names.is_empty() && services.iter().any(|service| !service.state.is_up());
+    if json {
+        document(console, &StatusDocument { version: VERSION, supervisor, services });
+    } else {
+        let mut text = status::header(&supervisor);
+        match (names, &services[..]) {
+            ([_], [service]) => {
+                let tail = service.log.as_deref().map(|dir| files.tail(dir, CARD_LINES)).unwrap_or_default();
+                text.push_str(&status::card(service, &tail, console.color));
+            }
+            // Named, and none found: the errors have said so.
+            ([_, ..], []) => text.clear(),
+            _ => text.push_str(&status::table(&services, console.color)),
+        }
+        console.show(&text);
+    }
+    if not_up { Code::NotUp } else { Code::Done }
+}
+
+fn show_logs(
+    verb: &Verb,
+    json: bool,
+    places: &[LogPlace],
+    console: &mut Console<'_>,
+    files: &dyn LogFiles,
+) -> Code {
+    let Some(query) = verb.log_query(SystemTime::now()).filter(|_| !places.is_empty()) else {
+        return Code::Done;
+    };
+    match logs::show(console, files, places, &query, json) {
+        Ok(()) => Code::Done,
+        Err(error) => {
+            console.error(&format!("failed to read the log: {error}"));
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
+                _ => Code::Failed,
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NamesDocument {
+    version: u32,
+    names: Vec<String>,
+}
+
+fn document(console: &mut Console<'_>, document: &impl Serialize) {
+    match serde_json::to_string(document) {
+        Ok(text) => console.show(&format!("{text}\n")),
+        Err(error) => console.error(&format!("cannot be put into JSON: {error}")),
+    }
+}
+
+fn show_outcome(console: &mut Console<'_>, outcome: &Outcome) {
+    let name = &outcome.name;
+    let state = outcome.state.map_or("done", |state| state.word());
+    let words = outcome.message.as_deref().unwrap_or(state);
+    if outcome.ok {
+        console.line(&format!("{name}: {words}"));
+    } else if words.contains(&format!("'{name}'")) {
+        console.error(words);
+    } else {
+        console.error(&format!("{name}: {words}"));
+    }
+}
+
+fn outcome_code(outcome: &Outcome) -> Code {
+    match (outcome.ok, outcome.code) {
+        (true, _) => Code::Done,
+        (false, Code::Done) => Code::Failed,
+        (false, code) => code,
+    }
+}
+
+/// How long to bear the supervisor's silence. What ends when it ends (a stop, a wait without timeout) has no bound.
+fn patience(request: &Request) -> Option<Duration> {
+    let own = |timeout_ms: Option<u64>| timeout_ms.map(Duration::from_millis);
+    match request {
+        Request::Start { timeout_ms, .. } | Request::Once { timeout_ms, .. } => {
+            Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
+        }
+        Request::Register(_) => Some(START_TIMEOUT + PATIENCE),
+        Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),
+        // A reload that restarts what has changed waits for trees to end, as a stop does.
+        Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Unregister { .. }
+        | Request::Reload { restart: true } => None,
+        Request::Status { .. }
+        | Request::List {}
+        | Request::Kill { .. }
+        | Request::Reload { restart: false }
+        | Request::Shutdown { .. }
+        | Request::LogPlaces { .. } => Some(PATIENCE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Command, parse};
+    use crate::cli::logs::{LogLine, LogQuery, Stream};
+    use crate::control::codec::{FrameBuffer, decode_request, encode_reply};
+    use crate::control::protocol::{Reply, State, Targets, samples};
+    use std::ffi::OsString;
+    use std::io::{self, Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::{Path, PathBuf};
+
+    /// What one `ctl` command did against a supervisor that answers with given replies.
+    struct Told {
+        code: Code,
+        out: String,
+        err: String,
+        asked: Option<Request>,
+    }
+
+    struct NoFiles;
+
+    impl LogFiles for NoFiles {
+        fn tail(&self, dir: &Path, lines: usize) -> Vec<String> {
+            vec![format!("last {lines} of {}", dir.display())]
+        }
+        fn read(
+            &self,
+            dirs: &[PathBuf],
+            query: &LogQuery,
+            each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+        ) -> io::Result<()> {
+            assert_eq!(query.last, Some(1));
+            for source in 0..dirs.len() {
+                each(LogLine { source, time: "t", stream: Stream::Out, text: b"hello" })?;
+            }
+            Ok(())
+        }
+    }
+
+    fn tell(words: &[&str], replies: Vec<Reply>) -> Told {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut input, mut chunk) = (FrameBuffer::default(), [0; 512]);
+            let request = loop {
+                if let Some(frame) = input.next_frame().unwrap() {
+                    break decode_request(frame).unwrap();
+                }
+                let got = stream.read(&mut chunk).unwrap();
+                assert_eq!(input.push(&chunk[..got]), got);
+            };
+            for reply in replies {
+                stream.write_all(&encode_reply(&reply).unwrap()).unwrap();
+            }
+            request
+        });
+        let mut told = alone(words, &path);
+        told.asked = Some(server.join().unwrap());
+        told
+    }
+
+    fn alone(words: &[&str], socket: &Path) -> Told {
+        let words = [&["hermes-sup", "ctl", "--socket", socket.to_str().unwrap()], words].concat();
+        let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        let Ok(Command::Ctl(ctl)) = parse(&words, &|_| None) else { panic!("{words:?}") };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console::new(&mut out, &mut err);
+        let code = run(&ctl, &mut console, &NoFiles);
+        drop(console);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Told { code, out: text(out), err: text(err), asked: None }
+    }
+
+    fn outcome(outcome: Outcome) -> Reply {
+        Reply::Part(Part::Outcome(outcome))
+    }
+
+    fn supervisor() -> Reply {
+        Reply::Part(Part::Supervisor(Box::new(samples::supervisor())))
+    }
+
+    fn service(service: ServiceStatus) -> Reply {
+        Reply::Part(Part::Service(Box::new(service)))
+    }
+
+    const HEADER: &str = "supervisor pid 1, up 2h13m, containment keeper (/sys/fs/cgroup is read-only; more with \
+                          --security-opt writable-cgroups)\n";
+
+    #[test]
+    fn a_verb_prints_a_line_for_each_service_and_ends_with_their_common_code() {
+        let unknown = crate::control::naming::unknown("typo", ["tipo"]);
+        let told = tell(
+            &["start", "a", "b", "c", "typo"],
+            vec![
+                outcome(Outcome::done("a", State::Up, None)),
+                outcome(Outcome::done("b", State::Ready, Some("already ready".to_owned()))),
+                outcome(Outcome::failed("typo", Code::NoSuchService, None, unknown)),
+                outcome(Outcome::failed(
+                    "c",
+                    Code::TimedOut,
+                    Some(State::Starting),
+                    "not up after 30 s:\nsee 'ctl status c'",
+                )),
+                Reply::End,
+            ],
+        );
+        assert_eq!(told.out, "a: up\nb: already ready\n");
+        assert_eq!(
+            told.err,
+            "hermes-sup: no such gateway 'typo' (did you mean 'tipo'?): register it with \
+             'hermes profile create typo' or 'hermes-sup ctl register typo -- COMMAND'\n\
+             hermes-sup: c: not up after 30 s:\\nsee 'ctl status c'\n"
+        );
+        assert_eq!(told.code, Code::Failed, "4 and 7 have nothing in common");
+        assert!(matches!(told.asked, Some(Request::Start { .. })));
+    }
+
+    #[test]
+    fn the_common_code_of_like_failures_is_theirs() {
+        let failed = |name| outcome(Outcome::failed(name, Code::TimedOut, Some(State::Down), "late"));
+        let done = outcome(Outcome::done("c", State::Up, None));
+        let told = tell(&["wait", "a", "b", "c", "--up"], vec![failed("a"), done, failed("b"), Reply::End]);
+        assert_eq!((told.code, told.out.as_str()), (Code::TimedOut, "c: up\n"));
+        assert_eq!(told.err, "hermes-sup: a: late\nhermes-sup: b: late\n");
+    }
+
+    #[test]
+    fn json_of_a_verb_is_one_document_and_errors_stay_on_stderr() {
+        let told = tell(
+            &["stop", "--all", "--json"],
+            vec![
+                outcome(Outcome::done("a", State::Down, None)),
+                outcome(Outcome::failed(
+                    "b",
+                    Code::Failed,
+                    Some(State::Down),
+                    "stopped, but not recorded: disk full",
+                )),
+                Reply::End,
+            ],
+        );
+        assert_eq!(
+            told.out,
+            concat!(
+                r#"{"version":1,"results":[{"name":"a","ok":true,"code":0,"state":"down","message":null},"#,
+                r#"{"name":"b","ok":false,"code":1,"state":"down","message":"stopped, but not recorded: disk full"}]}"#,
+                "\n"
+            )
+        );
+        assert_eq!(told.err, "hermes-sup: b: stopped, but not recorded: disk full\n");
+        assert_eq!(told.code, Code::Failed);
+        assert_eq!(told.asked, Some(Request::Stop { targets: Targets::All }));
+    }
+
+    #[test]
+    fn a_refusal_is_its_line_and_its_code() {
+        let refusal = Refusal::new(RefusalKind::NotPermitted, "not permitted to reload: you are uid 7");
+        let told = tell(&["reload"], vec![Reply::Refused(refusal)]);
+        assert_eq!((told.code, told.out.as_str()), (Code::NotPermitted, ""));
+        assert_eq!(told.err, "hermes-sup: not permitted to reload: you are uid 7\n");
+    }
+
+    #[test]
+    fn nobody_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        for words in [&["status"][..], &["--json", "stop", "a"]] {
+            let told = alone(words, &dir.path().join("s"));
+            assert_eq!((told.code, told.out.as_str()), (Code::NoSupervisor, ""));
+            assert_eq!(
+                told.err,
+                format!(
+                    "hermes-sup: no supervisor answers at {}/s: start one with 'hermes-sup run', or name its socket \
+                     with --socket\n",
+                    dir.path().display()
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_supervisor_that_ends_in_the_middle_is_an_error_after_what_was_told() {
+        let told = tell(&["stop", "a", "b"], vec![outcome(Outcome::done("a", State::Down, None))]);
+        assert_eq!((told.code, told.out.as_str()), (Code::Failed, "a: down\n"));
+        assert!(told.err.contains("ended the connection before the answer was complete"), "{}", told.err);
+    }
+
+    #[test]
+    fn status_of_all_is_a_table_and_ends_with_0_whatever_is_down() {
+        let told = tell(
+            &["status"],
+            vec![supervisor(), service(samples::service("coder")), service(samples::down("b")), Reply::End],
+        );
+        assert_eq!(
+            told.out,
+            [
+                HEADER,
+                "NAME   WANT  STATE  PID  UPTIME  RESTARTS  MEMORY  REASON\n",
+                "coder  up    up      42    1m5s         2   12.3M  -\n",
+                "b      down  down     -       -         0       -  -\n",
+            ]
+            .concat()
+        );
+        assert_eq!((told.code, told.err.as_str()), (Code::Done, ""));
+    }
+
+    #[test]
+    fn status_of_one_is_a_card_with_the_end_of_its_log_and_3_unless_up() {
+        let told =
+            tell(&["status", "coder"], vec![supervisor(), service(samples::service("coder")), Reply::End]);
+        assert!(told.out.starts_with(&format!("{HEADER}coder: up for 1m5s, want up\n")), "{}", told.out);
+        assert!(told.out.ends_with("    last 10 of /opt/data/logs/gateways/coder\n"), "{}", told.out);
+        assert_eq!(told.code, Code::Done);
+
+        let told = tell(&["status", "b"], vec![supervisor(), service(samples::down("b")), Reply::End]);
+        assert_eq!(told.out, [HEADER, "b: down, want down\n  restarts     0\n"].concat());
+        assert_eq!((told.code, told.err.as_str()), (Code::NotUp, ""));
+    }
+
+    #[test]
+    fn status_of_nobody_is_4_and_its_line_only() {
+        let line = crate::control::naming::unknown("typo", []);
+        let told = tell(
+            &["status", "typo"],
+            vec![
+                supervisor(),
+                outcome(Outcome::failed("typo", Code::NoSuchService, None, line.clone())),
+                Reply::End,
+            ],
+        );
+        assert_eq!((told.code, told.out.as_str()), (Code::NoSuchService, ""));
+        assert_eq!(told.err, format!("hermes-sup: {line}\n"));
+    }
+
+    #[test]
+    fn json_status_is_the_document() {
+        let told =
+            tell(&["--json", "status", "b"], vec![supervisor(), service(samples::down("b")), Reply::End]);
+        let document: StatusDocument = serde_json::from_str(&told.out).unwrap();
+        assert_eq!(document.services, [samples::down("b")]);
+        assert_eq!((document.version, document.supervisor), (1, samples::supervisor()));
+        assert_eq!(told.code, Code::NotUp);
+    }
+
+    #[test]
+    fn list_reload_shutdown_and_logs() {
+        let name = |name: &str| Reply::Part(Part::Name(name.to_owned()));
+        assert_eq!(tell(&["list"], vec![name("a"), name("b"), Reply::End]).out, "a\nb\n");
+        let told = tell(&["list", "--json"], vec![name("a"), name("b"), Reply::End]);
+        assert_eq!(told.out, "{\"version\":1,\"names\":[\"a\",\"b\"]}\n");
+        assert_eq!(tell(&["reload"], vec![Reply::End]).out, "nothing changed\n");
+        assert_eq!(tell(&["shutdown"], vec![Reply::End]).out, "shutting down\n");
+        let place =
+            |name: &str| Reply::Part(Part::LogPlace(LogPlace { name: name.to_owned(), dir: "/l".into() }));
+        let told = tell(&["logs", "a", "bb", "-n", "1"], vec![place("a"), place("bb"), Reply::End]);
+        assert_eq!((told.code, told.out.as_str()), (Code::Done, "a  | t  hello\nbb | t  hello\n"));
+    }
+
+    #[test]
+    fn what_has_no_bound_of_its_own_is_waited_for_without_one() {
+        let targets = || Targets::All;
+        assert_eq!(patience(&Request::Stop { targets: targets() }), None);
+        assert_eq!(patience(&Request::Status { targets: targets() }), Some(Duration::from_secs(10)));
+        let start = |timeout_ms| Request::Start { targets: targets(), timeout_ms, force: false };
+        assert_eq!(patience(&start(None)), Some(Duration::from_secs(40)));
+        assert_eq!(patience(&start(Some(1000))), Some(Duration::from_secs(11)));
+        assert!(patience(&start(Some(u64::MAX))).is_some(), "no overflow");
+    }
+}

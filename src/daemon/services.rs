@@ -1,0 +1,29 @@
+//! The services as the daemon knows them: what defines each, and what a start of it needs.
+
+use crate::core::fleet::ServiceId;
+use crate::core::name::ServiceName;
+use crate::definition::Definition;
+use crate::store::RecordRow;
+use std::collections::BTreeMap;
+
+/// One service, beside its state machine.
+#[derive(Debug)]
+pub struct Service {
+    pub name: ServiceName,
+    pub definition: Definition,
+    /// It was registered, with this record.
+    pub record: Option<RecordRow>,
+    /// Its definition is gone; dropped once it is stopped.
+    pub gone: bool,
+    /// Its log is open.
+    pub logged: bool,
+}
+
+impl Service {
+    pub fn new(definition: Definition, record: Option<RecordRow>) -> Self {
+        Self { name: definition.name.clone(), definition, record, gone: false, logged: false }
+    }
+}
+
+/// All of them, by number.
+pub type Services = BTreeMap<ServiceId, Service>;
