@@ -259,6 +259,23 @@ impl World {
         self.holder.as_ref().expect("a holder").pid
     }
 
+    /// Starts a command in the world without any supervisor, its stdout in the file of the world.
+    pub fn run_alone(&mut self, words: &[&str]) -> Launched {
+        let holder = self.hold();
+        let mut command = self.launcher("enter");
+        command.args(["--target", &holder.to_string()]);
+        command.arg("--stdout").arg(self.outside("stdout")).arg("--stderr").arg(self.outside("stderr"));
+        command.arg("--").args(words);
+        let mut process = Launched::start(command);
+        process.wait_exec();
+        process
+    }
+
+    /// Kills everything in the world's cgroup, PID 1 too, the kernel's way.
+    pub fn cgroup_kill(&self) {
+        std::fs::write(self.cgroup.join("cgroup.kill"), "1").expect("cgroup.kill");
+    }
+
     /// Runs a command inside the world beside the supervisor, as `docker exec` would, to its end.
     pub fn exec(&self, beside: &Supervisor, uid: u32, words: &[&str]) -> Answer {
         let target = self.holder.as_ref().map_or(beside.process.pid, |holder| holder.pid);
@@ -381,6 +398,11 @@ impl World {
 
     // ---- oracles ----
 
+    /// PID 1 of the world, as seen outside, where the supervisor is not it.
+    pub fn holder_pid(&self) -> i32 {
+        self.holder.as_ref().map_or(0, |holder| holder.pid)
+    }
+
     fn namespace_of(&self, supervisor: &Supervisor) -> PathBuf {
         let pid = self.holder.as_ref().map_or(supervisor.process.pid, |holder| holder.pid);
         process::pid_namespace(pid).expect("the world's pid namespace")
@@ -415,6 +437,12 @@ impl World {
             (zombies == 0).then_some(())
         });
         assert!(left.is_some(), "zombies stay unreaped: {:?}", self.processes(supervisor));
+    }
+
+    /// The pids in the world's own cgroup, without those below it.
+    pub fn cgroup_pids(&self) -> Vec<i32> {
+        let text = std::fs::read_to_string(self.cgroup.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
     /// Directories that the supervisor has made below the world's cgroup.
