@@ -61,6 +61,12 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// A path outside for the supervisor's stdout, instead of a file of the world.
     pub stdout: Option<PathBuf>,
+    /// `run`, whatever stands for PID 1 and main programs elsewhere.
+    pub verb: Option<&'static str>,
+    /// The user's own launcher options for the supervisor, such as an inherited disposition.
+    pub launcher: Vec<String>,
+    /// Name of a cgroup of the world that the next supervisor is put into; empty for the world's own.
+    pub cgroup: String,
 }
 
 impl Setup {
@@ -73,6 +79,9 @@ impl Setup {
             main_program: Vec::new(),
             environment: Vec::new(),
             stdout: None,
+            verb: None,
+            launcher: Vec::new(),
+            cgroup: String::new(),
         }
     }
 
@@ -194,7 +203,7 @@ impl World {
 
     fn launcher(&self, verb: &str) -> Command {
         let mut command = Command::new(adversary_program());
-        command.arg(verb).arg("--cgroup").arg(&self.cgroup);
+        command.arg(verb).arg("--cgroup").arg(self.cgroup.join(&self.setup.cgroup));
         if verb == "world" {
             let mount = if self.setup.rung == Rung::Cgroup { "rw" } else { "ro" };
             command.arg("--root").arg(&self.root).args(["--cgroup-mount", mount]);
@@ -206,7 +215,7 @@ impl World {
 
     /// Adds the rights of the rung and the streams of the supervisor.
     fn as_supervisor(&self, command: &mut Command) {
-        command.arg("--seccomp");
+        command.arg("--seccomp").args(&self.setup.launcher);
         if self.setup.rung == Rung::KeeperSameUid {
             command.args(["--uid", &HERMES.to_string()]);
         }
@@ -227,7 +236,8 @@ impl World {
             }
         };
         self.as_supervisor(&mut command);
-        let verb = if self.setup.place == Place::Pid1 || !self.setup.main_program.is_empty() { "init" } else { "run" };
+        let usual = if self.setup.place == Place::Pid1 || !self.setup.main_program.is_empty() { "init" } else { "run" };
+        let verb = self.setup.verb.unwrap_or(usual);
         command.args(["--", "/hermes-sup", verb]).args(&self.setup.supervisor);
         if !self.setup.main_program.is_empty() {
             command.arg("--").args(&self.setup.main_program);
@@ -274,6 +284,12 @@ impl World {
     /// Kills everything in the world's cgroup, PID 1 too, the kernel's way.
     pub fn cgroup_kill(&self) {
         std::fs::write(self.cgroup.join("cgroup.kill"), "1").expect("cgroup.kill");
+    }
+
+    /// Makes a cgroup beside the supervisor's for the next one to start in.
+    pub fn move_to_cgroup(&mut self, name: &str) {
+        std::fs::create_dir_all(self.cgroup.join(name)).expect("a cgroup");
+        self.setup.cgroup = name.to_owned();
     }
 
     /// Runs a command inside the world beside the supervisor, as `docker exec` would, to its end.
