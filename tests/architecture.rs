@@ -62,7 +62,9 @@ fn every_room_is_in_the_table() {
 fn unsafe_is_in_sys_only() {
     let broken: Vec<_> = sources()
         .into_iter()
-        .filter(|(file, text)| module_of(file).first().is_none_or(|room| room != "sys") && speaks_unsafe(text))
+        .filter(|(file, text)| {
+            module_of(file).first().is_none_or(|room| room != "sys") && speaks_unsafe(text)
+        })
         .map(|(file, _)| file)
         .collect();
     assert!(broken.is_empty(), "unsafe outside src/sys: {broken:?}");
@@ -73,7 +75,9 @@ fn the_core_is_pure() {
     let broken: Vec<String> = sources()
         .iter()
         .filter(|(file, _)| module_of(file).first().is_some_and(|room| room == "core"))
-        .flat_map(|(file, text)| impure_words(text).into_iter().map(move |word| format!("{}: {word}", file.display())))
+        .flat_map(|(file, text)| {
+            impure_words(text).into_iter().map(move |word| format!("{}: {word}", file.display()))
+        })
         .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
@@ -150,9 +154,7 @@ fn forbidden_uses(file: &Path, text: &str) -> Vec<String> {
         .filter_map(|path| absolute(&module, &path))
         .filter(|path| path.first().is_some_and(|first| first != room))
         .map(|path| path.join("::"))
-        .filter(|path| {
-            !allowed.iter().any(|room| path == room || path.starts_with(&format!("{room}::")))
-        })
+        .filter(|path| !allowed.iter().any(|room| path == room || path.starts_with(&format!("{room}::"))))
         .map(|path| format!("{}: {room} may not use {path}", file.display()))
         .collect()
 }
@@ -167,7 +169,7 @@ fn impure_words(text: &str) -> BTreeSet<String> {
         .map(|path| path.join("::"))
         .filter(|path| {
             let begins = |word: &&str| path == *word || path.starts_with(&format!("{word}::"));
-            IMPURE.iter().any(|word| begins(&word)) || IMPURE_CRATES.iter().any(|word| begins(&word))
+            IMPURE.iter().any(|word| begins(word)) || IMPURE_CRATES.iter().any(|word| begins(word))
         })
         .collect()
 }
@@ -182,7 +184,11 @@ fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
     };
     let ups = path.iter().take_while(|part| *part == "super").count();
     base.truncate(base.len().saturating_sub(ups));
-    base.extend(path.iter().skip_while(|part| matches!(part.as_str(), "crate" | "hermes_sup" | "self" | "super")).cloned());
+    base.extend(
+        path.iter()
+            .skip_while(|part| matches!(part.as_str(), "crate" | "hermes_sup" | "self" | "super"))
+            .cloned(),
+    );
     (!base.is_empty()).then_some(base)
 }
 

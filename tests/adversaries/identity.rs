@@ -13,11 +13,19 @@ fn status_lines(keys: &[&str]) {
 }
 
 pub fn print_ids() -> i32 {
-    status_lines(&["Uid", "Gid", "Groups", "NoNewPrivs", "Umask", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]);
-    say(&format!(
-        "Cwd {}",
-        std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default()
-    ));
+    status_lines(&[
+        "Uid",
+        "Gid",
+        "Groups",
+        "NoNewPrivs",
+        "Umask",
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+    ]);
+    say(&format!("Cwd {}", std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default()));
     // SAFETY: plain numbers.
     let (session, group, own) = unsafe { (libc::getsid(0), libc::getpgrp(), libc::getpid()) };
     say(&format!("Session {}", if session == own { "own" } else { "shared" }));

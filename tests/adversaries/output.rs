@@ -76,3 +76,20 @@ pub fn holds_fds(count: u64) -> i32 {
     say("ready holds-fds");
     forever()
 }
+
+/// `impostor PATH`: listens there as if it were the supervisor, and says what it is asked.
+pub fn impostor(path: &str) -> i32 {
+    use std::io::Read;
+    let listener = std::os::unix::net::UnixListener::bind(path).expect("a socket");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("a mode");
+    say("ready impostor");
+    for mut stream in listener.incoming().flatten() {
+        let mut asked = [0u8; 4096];
+        match stream.read(&mut asked) {
+            Ok(count) if count > 0 => say(&format!("asked {count} bytes")),
+            _ => say("hung up"),
+        }
+        write_all(std::os::fd::AsRawFd::as_raw_fd(&stream), b"{\"parameters\":{}}\0");
+    }
+    0
+}

@@ -40,7 +40,8 @@ struct Options {
 }
 
 fn parse(args: &[String]) -> Options {
-    let mut options = Options { capabilities: "docker".into(), cgroup_mount: "rw".into(), ..Options::default() };
+    let mut options =
+        Options { capabilities: "docker".into(), cgroup_mount: "rw".into(), ..Options::default() };
     let mut args = args.iter().cloned();
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_default();
@@ -143,7 +144,11 @@ fn run(options: &Options, home: Option<File>, prepare: impl FnOnce(&Options)) ->
     let child = fork(|| {
         die_with_parent();
         // Opened before the root changes: these are paths of the outside.
-        let streams = [open_stream(&options.stdin, 0), open_stream(&options.stdout, 1), open_stream(&options.stderr, 2)];
+        let streams = [
+            open_stream(&options.stdin, 0),
+            open_stream(&options.stdout, 1),
+            open_stream(&options.stderr, 2),
+        ];
         prepare(options);
         for (number, stream) in (0..).zip(&streams) {
             if let Some(stream) = stream {
@@ -216,9 +221,8 @@ fn join_cgroup(dir: &str) -> Option<File> {
 fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) {
     let (from, to, fstype, options) = (text(source), text(target), text(kind), text(data));
     // SAFETY: four live C strings.
-    let done = unsafe {
-        libc::mount(from.as_ptr(), to.as_ptr(), fstype.as_ptr(), flags, options.as_ptr().cast())
-    };
+    let done =
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), fstype.as_ptr(), flags, options.as_ptr().cast()) };
     call(&format!("mount {source} on {target}"), done);
 }
 
@@ -232,7 +236,13 @@ fn build_root(options: &Options) {
         if std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir()) {
             let _ = std::fs::create_dir(format!("{root}{dir}"));
             mount(dir, &format!("{root}{dir}"), "", libc::MS_BIND | libc::MS_REC, "");
-            mount("none", &format!("{root}{dir}"), "", libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY, "");
+            mount(
+                "none",
+                &format!("{root}{dir}"),
+                "",
+                libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY,
+                "",
+            );
         }
     }
     mount("/dev", &format!("{root}/dev"), "", libc::MS_BIND | libc::MS_REC, "");
@@ -250,7 +260,8 @@ fn build_root(options: &Options) {
         match kind.as_str() {
             "tmpfs" => mount("tmpfs", &target, "tmpfs", 0, value),
             "disk" => {
-                let loop_mount = std::process::Command::new("mount").args(["-o", "loop", value, &target]).status();
+                let loop_mount =
+                    std::process::Command::new("mount").args(["-o", "loop", value, &target]).status();
                 if !loop_mount.is_ok_and(|status| status.success()) {
                     complain("adversary sandbox: the disk image cannot be mounted");
                     quit(125);
@@ -344,7 +355,9 @@ fn default_signals() {
     let default = [0u64; 4];
     for signal in 1..=64 {
         // SAFETY: one live struct of the kernel's size; SIGKILL and SIGSTOP answer EINVAL.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8)
+        };
     }
 }
 

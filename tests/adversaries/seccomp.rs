@@ -1,7 +1,9 @@
 //! The part of Docker's default seccomp profile (moby `profiles/seccomp/default.json`) that a supervisor notices when
 //! it lacks CAP_SYS_ADMIN: `clone3` does not exist, and nothing that makes namespaces or mounts is permitted.
 
-use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
+};
 
 const DENIED: [libc::c_long; 14] = [
     libc::SYS_unshare,
@@ -54,8 +56,7 @@ pub fn like_docker() -> std::io::Result<()> {
     program.push(statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: `filter` and the program it points to live until the call returns; the kernel copies both.
-    let done = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&filter))
-    };
+    let done =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&filter)) };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

@@ -1,6 +1,8 @@
 //! Programs whose tree is hard to end.
 
-use crate::tools::{RollCall, complain, daemonise, forever, fork, ignore_stop_signals, quit, reap, say, stubborn};
+use crate::tools::{
+    RollCall, complain, daemonise, forever, fork, ignore_stop_signals, quit, reap, say, stubborn,
+};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 

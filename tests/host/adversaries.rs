@@ -203,7 +203,12 @@ fn what_is_printed_is_what_was_handed_over() {
     assert!(world.stdout().contains("SigBlk 0000000000000000"), "{}", world.stdout());
     assert!(world.stdout().contains("SigIgn 0000000000000000"), "{}", world.stdout());
     let (world, _process) = alone(&["print-fds"]);
-    assert_eq!(world.stdout().lines().filter(|line| line.starts_with("fd ")).count(), 3, "{}", world.stdout());
+    assert_eq!(
+        world.stdout().lines().filter(|line| line.starts_with("fd ")).count(),
+        3,
+        "{}",
+        world.stdout()
+    );
     let (world, _process) = alone(&["print-ids"]);
     for expected in ["Uid 0 0 0 0", "Session own", "Umask 0022", "Cwd /"] {
         assert!(world.stdout().lines().any(|line| line == expected), "{expected}: {}", world.stdout());
@@ -213,7 +218,10 @@ fn what_is_printed_is_what_was_handed_over() {
 #[test]
 fn the_filter_answers_as_dockers_does() {
     let mut world = World::new(Setup::plain());
-    let mut process = world.run_alone(&["/adversary", "seccomp", "--", "/usr/bin/unshare", "-m", "/bin/true"]);
+    let mut process =
+        world.run_alone(&["/adversary", "seccomp", "--", "/usr/bin/unshare", "-m", "/bin/true"]);
     assert_eq!(process.wait(), End::Code(1));
-    wait::until("the refusal", world.root.as_path(), || world.stderr().contains("not permitted").then_some(()));
+    wait::until("the refusal", world.root.as_path(), || {
+        world.stderr().contains("not permitted").then_some(())
+    });
 }

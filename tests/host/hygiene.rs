@@ -9,7 +9,11 @@ fn a_service_starts_clean(mut setup: Setup) {
     let rung = setup.rung;
     setup.launcher = vec!["--sigchld-ignored".into()];
     let mut world = World::new(setup);
-    world.adversary("ids", "print-ids", "").adversary("mask", "print-mask", "").adversary("fds", "print-fds", "");
+    world.adversary("ids", "print-ids", "").adversary("mask", "print-mask", "").adversary(
+        "fds",
+        "print-fds",
+        "",
+    );
     world.adversary("other", "print-ids", "umask = \"0077\"\nworking_dir = \"/tmp\"");
     // A neighbour with open pipes and a descriptor or two in the supervisor: none of it may be passed on.
     world.adversary("neighbour", "pause", "");

@@ -92,7 +92,7 @@ fn ten_rounds_leak_nothing() {
             world.adversary(&format!("s{count}"), "pause", "autostart = false");
         }
         let supervisor = world.start();
-        let mut round = || {
+        let round = || {
             world.ctl(&["start", "--all"]).ok();
             world.ctl(&["restart", "--all"]).ok();
             world.ctl(&["stop", "--all"]).ok();

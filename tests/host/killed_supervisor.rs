@@ -125,7 +125,11 @@ fn an_acknowledged_command_is_never_lost(setup: Setup) {
             let state = if acknowledged[index] == "up" { "--up" } else { "--down" };
             world.ctl(&["wait", name, state]).ok();
             let copies = world.marked(name).len();
-            assert_eq!(copies, usize::from(acknowledged[index] == "up"), "{name} in round {round}, seed {seed}");
+            assert_eq!(
+                copies,
+                usize::from(acknowledged[index] == "up"),
+                "{name} in round {round}, seed {seed}"
+            );
         }
     }
 }

@@ -13,7 +13,9 @@ fn lines_of_both_streams_are_exact(setup: Setup) {
     world.adversary("both", "both-streams 50", "");
     let supervisor = world.start();
     world.wait_log("both", "ready");
-    wait::until("the last line of stderr", &world.log_dir("both"), || world.log("both").contains("err 50").then_some(()));
+    wait::until("the last line of stderr", &world.log_dir("both"), || {
+        world.log("both").contains("err 50").then_some(())
+    });
     let log = world.log("both");
     let (mut out, mut err) = (0, 0);
     for line in log.lines() {
@@ -36,7 +38,9 @@ fn lines_of_both_streams_are_exact(setup: Setup) {
     world.wait_stdout("out 50\n");
     world.wait_stderr("err 50\n");
     assert!(world.stdout().contains("out 1\nout 2\n"), "{}", world.stdout());
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(world.log_dir("both").join("current")).expect("current"));
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(world.log_dir("both").join("current")).expect("current"),
+    );
     assert_eq!(owner, HERMES, "written with the user's own rights");
     assert_eq!(supervisor.terminate(), End::Code(0));
 }
@@ -44,9 +48,10 @@ fn lines_of_both_streams_are_exact(setup: Setup) {
 /// `YYYY-MM-DD HH:MM:SS.nnnnnnnnn`
 fn is_stamp(text: &str) -> bool {
     text.len() == 29
-        && text.chars().zip("0000-00-00 00:00:00.000000000".chars()).all(|(c, shape)| {
-            if shape == '0' { c.is_ascii_digit() } else { c == shape }
-        })
+        && text
+            .chars()
+            .zip("0000-00-00 00:00:00.000000000".chars())
+            .all(|(c, shape)| if shape == '0' { c.is_ascii_digit() } else { c == shape })
 }
 
 fn nothing_is_lost_when_a_service_ends(setup: Setup) {
@@ -72,7 +77,11 @@ fn assert_flood(lines: &[String], count: usize) {
 #[test]
 fn files_rotate_and_the_oldest_goes() {
     let mut world = World::new(Setup::plain());
-    world.adversary("flood", "flood 20000 100", "[log]\nmax_size = \"100kB\"\nkeep = 3\n[restart]\npolicy = \"never\"");
+    world.adversary(
+        "flood",
+        "flood 20000 100",
+        "[log]\nmax_size = \"100kB\"\nkeep = 3\n[restart]\npolicy = \"never\"",
+    );
     let _supervisor = world.start();
     world.wait_state("flood", &["finished"]);
     let mut archives = Vec::new();
@@ -114,8 +123,14 @@ fn a_stuck_reader_of_the_container_stops_nobody() {
     let mut setup = Setup::new(Rung::Cgroup, Place::Pid1);
     let pipe = tempfile::tempdir().expect("a directory");
     let path = pipe.path().join("stdout");
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
-        .expect("a fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("a fifo");
     // Opened for both so that opening waits for nobody.
     let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("the reader");
     setup.stdout = Some(path);
@@ -144,10 +159,17 @@ fn a_stuck_reader_of_the_container_stops_nobody() {
         None
     });
     let text = String::from_utf8_lossy(&seen).into_owned();
-    assert!(said.is_some(), "the number of dropped lines is written there: …{}", &text[text.len().saturating_sub(500)..]);
+    assert!(
+        said.is_some(),
+        "the number of dropped lines is written there: …{}",
+        &text[text.len().saturating_sub(500)..]
+    );
     let whole = text.lines().filter(|line| line.starts_with("flood 0"));
     assert!(whole.clone().count() < 200_000);
-    assert!(text.lines().filter(|line| line.starts_with("flood 0")).all(|line| line.len() >= 60), "whole lines only");
+    assert!(
+        text.lines().filter(|line| line.starts_with("flood 0")).all(|line| line.len() >= 60),
+        "whole lines only"
+    );
 }
 
 #[test]
@@ -171,9 +193,11 @@ fn the_next_supervisor_reads_on() {
 #[test]
 fn a_full_log_disk_is_counted_and_stops_nobody() {
     // One page of the world's tmpfs is enough for the directory tree.
-    let mut world = World::new(
-        Setup::plain().world_option(&["--tmpfs", "/opt/data/logs", "size=1m,uid=10000,gid=10000,mode=755"]),
-    );
+    let mut world = World::new(Setup::plain().world_option(&[
+        "--tmpfs",
+        "/opt/data/logs",
+        "size=1m,uid=10000,gid=10000,mode=755",
+    ]));
     world.write_as_hermes("/opt/data/logs/.keep", "");
     world.adversary("flood", "flood 100000 60", "[log]\nkeep = 50\n[restart]\npolicy = \"never\"");
     world.adversary("clock", "tick 50", "");
@@ -182,7 +206,10 @@ fn a_full_log_disk_is_counted_and_stops_nobody() {
     world.wait_stdout("flood done");
     world.ctl(&["restart", "clock"]).ok();
     let document = world.ctl(&["--json", "status"]).out;
-    assert!(document.contains("drop") || document.contains("No space") || document.contains("full"), "{document}");
+    assert!(
+        document.contains("drop") || document.contains("No space") || document.contains("full"),
+        "{document}"
+    );
 }
 
 #[test]
@@ -196,6 +223,7 @@ fn a_log_directory_that_cannot_be_written_is_one_warning() {
     let _supervisor = world.start();
     world.wait_stdout("tick 20");
     assert_eq!(world.state("clock"), "up");
-    let warnings = world.stderr().lines().filter(|line| line.contains("clock") && line.contains("enied")).count();
+    let warnings =
+        world.stderr().lines().filter(|line| line.contains("clock") && line.contains("enied")).count();
     assert_eq!(warnings, 1, "{}", world.stderr());
 }

@@ -44,7 +44,11 @@ fn too_many_failures_are_the_end_and_the_reason_is_kept() {
     let status = world.wait_state("crasher", &["failed"]);
     assert_eq!(status["want"], json!("up"), "a crash changes no want");
     assert_eq!(status["last_exit"]["code"], json!(1));
-    assert_eq!(world.log("crasher").matches("ready").count(), 4, "the first, and a restart for each of the burst");
+    assert_eq!(
+        world.log("crasher").matches("ready").count(),
+        4,
+        "the first, and a restart for each of the burst"
+    );
     let card = world.ctl(&["status", "crasher"]).out;
     assert!(card.contains("torn without end"), "the last lines: {card}");
     assert!(card.contains("failed"), "{card}");
@@ -60,7 +64,11 @@ fn too_many_failures_are_the_end_and_the_reason_is_kept() {
 #[test]
 fn backoff_outlives_the_supervisor() {
     let mut world = World::new(Setup::plain());
-    world.adversary("crasher", "exit 1", "[restart]\nbackoff = { initial = \"1h\", max = \"1h\", jitter = 0.0 }");
+    world.adversary(
+        "crasher",
+        "exit 1",
+        "[restart]\nbackoff = { initial = \"1h\", max = \"1h\", jitter = 0.0 }",
+    );
     let supervisor = world.start();
     world.wait_state("crasher", &["backoff"]);
     let lives = world.log("crasher").matches("ready").count();
@@ -69,7 +77,10 @@ fn backoff_outlives_the_supervisor() {
     let _supervisor = world.start();
     let status = world.status("crasher");
     assert_eq!(status["state"], json!("backoff"), "{status}");
-    assert!(status["next_retry_ms"].as_u64().is_some_and(|left| left > 3_000_000 && left <= 3_600_000), "{status}");
+    assert!(
+        status["next_retry_ms"].as_u64().is_some_and(|left| left > 3_000_000 && left <= 3_600_000),
+        "{status}"
+    );
     assert_eq!(world.log("crasher").matches("ready").count(), lives);
 }
 
@@ -78,7 +89,10 @@ fn exit_codes_have_their_rules() {
     let rules = "[restart]\nexit_codes = { 0 = \"stop\", 75 = \"now\", 78 = \"failed\" }\n\
                  limit = { burst = 3, interval = \"10m\" }\nbackoff = { initial = \"1h\", max = \"1h\" }";
     let mut world = World::new(Setup::plain());
-    world.adversary("stop", "exit 0", rules).adversary("now", "exit 75", rules).adversary("fatal", "exit 78", rules);
+    world
+        .adversary("stop", "exit 0", rules)
+        .adversary("now", "exit 75", rules)
+        .adversary("fatal", "exit 78", rules);
     world.adversary("on-failure", "exit 0", "[restart]\npolicy = \"on-failure\"");
     world.adversary("never", "exit 5", "[restart]\npolicy = \"never\"");
     world.adversary("oneshot", "exit 0", "type = \"oneshot\"");
@@ -102,8 +116,14 @@ fn leftovers_get_their_time_where_it_is_given() {
     // The child prints when TERM reaches it: it can only do so if it is not killed at once.
     let script = "(trap 'echo child got TERM; exit 0' TERM; echo ready; while :; do read -t 60 x < /tmp/never || :; done) & \
                   while [ ! -e /tmp/go ]; do read -t 0.01 x < /tmp/never || :; done; exit 1";
-    assert!(std::process::Command::new("mkfifo").arg(world.path("/tmp/never")).status().is_ok_and(|s| s.success()));
-    std::fs::set_permissions(world.path("/tmp/never"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("a mode");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(world.path("/tmp/never"))
+            .status()
+            .is_ok_and(|s| s.success())
+    );
+    std::fs::set_permissions(world.path("/tmp/never"), std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .expect("a mode");
     world.define(
         "parent",
         &format!("command = [\"/bin/bash\", \"-c\", {script:?}]\n[stop]\nleftovers = \"20s\"\n[restart]\npolicy = \"never\"\n"),
@@ -148,7 +168,12 @@ fn a_failed_exec_is_said_in_words() {
     world.define("nowhere", "command = [\"/bin/true\"]\nworking_dir = \"/no/such/dir\"\nautostart = false");
     world.define("nobody", "command = [\"/bin/true\"]\nuser = \"no-such-user\"\nautostart = false");
     let supervisor = world.start();
-    for (name, word) in [("absent", "/no/such"), ("text", "/tmp/not-executable"), ("nowhere", "/no/such/dir"), ("nobody", "no-such-user")] {
+    for (name, word) in [
+        ("absent", "/no/such"),
+        ("text", "/tmp/not-executable"),
+        ("nowhere", "/no/such/dir"),
+        ("nobody", "no-such-user"),
+    ] {
         let said = world.ctl(&["start", name]).fails(1);
         assert!(said.contains(word), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");

@@ -27,7 +27,9 @@ fn a_hundred_orphans_leave_no_zombie(setup: Setup) {
     let supervisor = world.start();
     world.wait_log("maker", "orphaned");
     world.assert_no_zombies(&supervisor);
-    wait::until("only the main process to be left", &world.root, || (world.marked("").len() == 1).then_some(()));
+    wait::until("only the main process to be left", &world.root, || {
+        (world.marked("").len() == 1).then_some(())
+    });
 }
 
 #[test]
@@ -35,7 +37,8 @@ fn each_stop_signal_shuts_down() {
     for place in [Place::Pid1, Place::Child] {
         // SIGRTMIN+3 is what systemd-aware engines send; the kernel's number with either C library.
         let halt = Signal::from_named_raw(37);
-        for signal in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::POWER), halt].into_iter().flatten() {
+        for signal in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::POWER), halt].into_iter().flatten()
+        {
             let mut world = World::new(Setup::new(Rung::Cgroup, place));
             world.adversary("wood", "tree 3", "[stop]\ntimeout = \"50ms\"");
             let mut supervisor = world.start();
@@ -52,9 +55,7 @@ fn hangup_reloads() {
     let (world, supervisor) = World::started(Setup::plain());
     world.adversary("added", "pause", "");
     supervisor.process.signal(Signal::HUP);
-    wait::until("the new service", &world.root, || {
-        (world.ctl(&["status", "added"]).code == 0).then_some(())
-    });
+    wait::until("the new service", &world.root, || (world.ctl(&["status", "added"]).code == 0).then_some(()));
 }
 
 /// The moment is known: as soon as the process has blocked SIGTERM, which it must do before anything else.
@@ -117,7 +118,11 @@ fn what_is_inherited_does_not_harm() {
     world.adversary("short", "exit 7", "[restart]\npolicy = \"never\"");
     let supervisor = world.start();
     let status = world.wait_state("short", &["failed"]);
-    assert_eq!(status["last_exit"]["code"], serde_json::json!(7), "with SIGCHLD ignored there would be no status");
+    assert_eq!(
+        status["last_exit"]["code"],
+        serde_json::json!(7),
+        "with SIGCHLD ignored there would be no status"
+    );
     world.assert_no_zombies(&supervisor);
 }
 
@@ -126,7 +131,13 @@ fn what_is_inherited_does_not_harm() {
 fn a_strangers_orphan_is_reaped() {
     let mut world = World::new(Setup::new(Rung::Cgroup, Place::Pid1));
     let supervisor = world.start();
-    world.exec(&supervisor, HERMES, &["/bin/sh", "-c", "(/adversary exit-after 50 0 &) ; (/bin/true &) ; true"]).ok();
+    world
+        .exec(
+            &supervisor,
+            HERMES,
+            &["/bin/sh", "-c", "(/adversary exit-after 50 0 &) ; (/bin/true &) ; true"],
+        )
+        .ok();
     world.assert_no_zombies(&supervisor);
     let left = wait::within(Duration::from_secs(10), &world.root, || {
         (world.processes(&supervisor).iter().all(|each| !each.command.contains("exit-after"))).then_some(())

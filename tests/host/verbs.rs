@@ -38,13 +38,21 @@ fn a_service_goes_through_its_life(setup: Setup) {
     assert_eq!((world.want("coder"), world.state("coder")), ("down".into(), "down".into()));
 
     world.ctl(&["restart", "coder"]).ok();
-    assert_eq!((world.want("coder"), world.state("coder")), ("up".into(), "up".into()), "restart of what is down starts it");
+    assert_eq!(
+        (world.want("coder"), world.state("coder")),
+        ("up".into(), "up".into()),
+        "restart of what is down starts it"
+    );
 
     world.ctl(&["shutdown"]).ok();
     let mut supervisor = supervisor;
     assert_eq!(supervisor.ends(), crate::harness::End::Code(0), "{}", world.stderr());
     world.assert_no_survivors("after shutdown");
-    assert!(world.cgroups().iter().all(|dir| !dir.to_string_lossy().contains("coder.")), "{:?}", world.cgroups());
+    assert!(
+        world.cgroups().iter().all(|dir| !dir.to_string_lossy().contains("coder.")),
+        "{:?}",
+        world.cgroups()
+    );
 }
 
 #[test]
@@ -130,9 +138,27 @@ fn json_has_the_documented_shape() {
 
     let service = world.status("alpha");
     for key in [
-        "name", "kind", "want", "state", "reason", "pid", "since", "uptime_ms", "restarts", "next_retry_ms",
-        "last_exit", "containment", "procs", "memory_bytes", "memory_peak_bytes", "cpu_ms", "io", "pressure", "log",
-        "limits", "definition",
+        "name",
+        "kind",
+        "want",
+        "state",
+        "reason",
+        "pid",
+        "since",
+        "uptime_ms",
+        "restarts",
+        "next_retry_ms",
+        "last_exit",
+        "containment",
+        "procs",
+        "memory_bytes",
+        "memory_peak_bytes",
+        "cpu_ms",
+        "io",
+        "pressure",
+        "log",
+        "limits",
+        "definition",
     ] {
         assert!(service.get(key).is_some(), "{key} is there, if only as null: {service}");
     }
@@ -146,7 +172,8 @@ fn json_has_the_documented_shape() {
     let results = results.json();
     assert_eq!(results["version"], json!(1));
     let outcomes = results["results"].as_array().cloned().unwrap_or_default();
-    let find = |name: &str| outcomes.iter().find(|each| each["name"] == json!(name)).cloned().unwrap_or_default();
+    let find =
+        |name: &str| outcomes.iter().find(|each| each["name"] == json!(name)).cloned().unwrap_or_default();
     assert_eq!((&find("alpha")["ok"], &find("alpha")["code"]), (&json!(true), &json!(0)));
     assert_eq!((&find("nobody")["ok"], &find("nobody")["code"]), (&json!(false), &json!(4)));
     assert_eq!(find("alpha")["state"], json!("down"));
@@ -290,7 +317,8 @@ fn reload_says_what_changed_and_stops_nothing() {
     }
     let _supervisor = world.start();
     world.ctl(&["wait", "--all", "--up"]).ok();
-    let before: Vec<_> = ["same", "changed", "removed", "broken"].map(|name| world.status(name)["pid"].clone()).into();
+    let before: Vec<_> =
+        ["same", "changed", "removed", "broken"].map(|name| world.status(name)["pid"].clone()).into();
     world.adversary("changed", "tree 2", "").adversary("added", "pause", "");
     std::fs::remove_file(world.path("/etc/hermes-sup/services/removed.toml")).expect("a definition");
     world.define("broken", "command = 7\n");
@@ -300,7 +328,8 @@ fn reload_says_what_changed_and_stops_nothing() {
         assert!(said.contains(name), "{said}");
     }
     assert!(said.contains("broken.toml:1:"), "file, line and column: {said}");
-    let after: Vec<_> = ["same", "changed", "removed", "broken"].map(|name| world.status(name)["pid"].clone()).into();
+    let after: Vec<_> =
+        ["same", "changed", "removed", "broken"].map(|name| world.status(name)["pid"].clone()).into();
     assert_eq!(before, after, "reload alone restarts nothing");
     world.ctl(&["wait", "added", "--up"]).ok();
     assert!(world.ctl(&["status", "removed"]).ok().contains("definition gone"));
@@ -401,7 +430,8 @@ fn repeated_requests_coalesce() {
     assert_eq!(world.marked("pause").len(), 1);
     world.wait_log("coder", "ready");
     assert_eq!(world.log("coder").matches("ready").count(), 1);
-    let quick = wait::within(Duration::from_secs(1), &world.root, || (world.state("coder") == "up").then_some(()));
+    let quick =
+        wait::within(Duration::from_secs(1), &world.root, || (world.state("coder") == "up").then_some(()));
     assert!(quick.is_some());
 }
 

@@ -54,7 +54,7 @@ impl Answer {
     /// The output of a command that must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
+        assert_eq!(self.code, 0, "{}: {self:?}", self.asked);
         self.out
     }
 

@@ -39,7 +39,8 @@ pub fn until<T>(what: &str, dir: &Path, look: impl FnMut() -> Option<T>) -> T {
 /// As [`until`], with its own deadline and without the panic.
 pub fn within<T>(patience: Duration, dir: &Path, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("inotify");
+    let watch =
+        inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("inotify");
     let events = inotify::WatchFlags::CREATE
         | inotify::WatchFlags::MODIFY
         | inotify::WatchFlags::MOVED_TO

@@ -120,6 +120,8 @@ pub struct World {
     pub mark: String,
     /// The PID 1 that only reaps, where the supervisor is not to be it.
     holder: Option<Launched>,
+    /// A process inside, as seen outside; 0 before there is one.
+    latest_pid: i32,
 }
 
 /// A running supervisor.
@@ -130,7 +132,10 @@ pub struct Supervisor {
 impl World {
     /// Lays out the root directory and the cgroup; nothing runs yet.
     pub fn new(setup: Setup) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "the host tier makes namespaces and mounts: run it as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "the host tier makes namespaces and mounts: run it as root"
+        );
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("hermes-sup-").tempdir().expect("a temporary directory");
@@ -139,7 +144,7 @@ impl World {
         lay_out(&root);
         let cgroup = cgroup_mount().join(format!("hermes-sup-test.{id}"));
         std::fs::create_dir(&cgroup).expect("a cgroup for the world");
-        Self { setup, dir, root, cgroup, mark: format!("mark-{id}-"), holder: None }
+        Self { setup, dir, root, cgroup, mark: format!("mark-{id}-"), holder: None, latest_pid: 0 }
     }
 
     /// A world with its supervisor running in it.
@@ -151,9 +156,15 @@ impl World {
 
     // ---- files ----
 
-    /// A path of the world as seen outside.
+    /// A path of the world as seen outside. Where the world has mounts of its own, through one of its processes.
     pub fn path(&self, inside: &str) -> PathBuf {
-        self.root.join(inside.trim_start_matches('/'))
+        let pid = self.latest_pid;
+        let base = if self.setup.world.is_empty() || pid == 0 {
+            self.root.clone()
+        } else {
+            PathBuf::from(format!("/proc/{pid}/root"))
+        };
+        base.join(inside.trim_start_matches('/'))
     }
 
     /// A path outside the world's root, for pipes and images.
@@ -172,6 +183,7 @@ impl World {
     pub fn write_as_hermes(&self, inside: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.write(inside, content);
         let home = self.path("/opt/data");
+        chown(&path, Some(HERMES), Some(HERMES)).expect("an owner");
         for level in path.ancestors().take_while(|level| level.starts_with(&home)) {
             chown(level, Some(HERMES), Some(HERMES)).expect("an owner");
         }
@@ -236,13 +248,19 @@ impl World {
             }
         };
         self.as_supervisor(&mut command);
-        let usual = if self.setup.place == Place::Pid1 || !self.setup.main_program.is_empty() { "init" } else { "run" };
+        let usual = if self.setup.place == Place::Pid1 || !self.setup.main_program.is_empty() {
+            "init"
+        } else {
+            "run"
+        };
         let verb = self.setup.verb.unwrap_or(usual);
         command.args(["--", "/hermes-sup", verb]).args(&self.setup.supervisor);
         if !self.setup.main_program.is_empty() {
             command.arg("--").args(&self.setup.main_program);
         }
-        Launched::start(command)
+        let process = Launched::start(command);
+        self.latest_pid = self.holder.as_ref().map_or(process.pid, |holder| holder.pid);
+        process
     }
 
     /// Starts the supervisor and waits until it answers.
@@ -286,6 +304,14 @@ impl World {
         std::fs::write(self.cgroup.join("cgroup.kill"), "1").expect("cgroup.kill");
     }
 
+    /// The command that starts the supervisor as PID 1 on whatever terminal it is itself started on.
+    pub fn on_a_terminal(&mut self) -> Command {
+        let mut command = self.launcher("world");
+        command.args(["--tty", "--quiet", "--seccomp", "--", "/hermes-sup", "init"]);
+        command.args(&self.setup.supervisor).arg("--").args(&self.setup.main_program).env("TERM", "dumb");
+        command
+    }
+
     /// Makes a cgroup beside the supervisor's for the next one to start in.
     pub fn move_to_cgroup(&mut self, name: &str) {
         std::fs::create_dir_all(self.cgroup.join(name)).expect("a cgroup");
@@ -296,7 +322,9 @@ impl World {
     pub fn exec(&self, beside: &Supervisor, uid: u32, words: &[&str]) -> Answer {
         let target = self.holder.as_ref().map_or(beside.process.pid, |holder| holder.pid);
         let mut command = self.launcher("enter");
-        command.args(["--target", &target.to_string(), "--quiet", "--uid", &uid.to_string(), "--"]).args(words);
+        command
+            .args(["--target", &target.to_string(), "--quiet", "--uid", &uid.to_string(), "--"])
+            .args(words);
         Answer::of(command, PATIENCE)
     }
 
@@ -335,12 +363,16 @@ impl World {
 
     #[track_caller]
     pub fn wait_stderr(&self, text: &str) {
-        wait::until(&format!("{text:?} on stderr"), self.dir.path(), || self.stderr().contains(text).then_some(()));
+        wait::until(&format!("{text:?} on stderr"), self.dir.path(), || {
+            self.stderr().contains(text).then_some(())
+        });
     }
 
     #[track_caller]
     pub fn wait_stdout(&self, text: &str) {
-        wait::until(&format!("{text:?} on stdout"), self.dir.path(), || self.stdout().contains(text).then_some(()));
+        wait::until(&format!("{text:?} on stdout"), self.dir.path(), || {
+            self.stdout().contains(text).then_some(())
+        });
     }
 
     /// The one service `name` of `ctl --json status`.
@@ -390,7 +422,10 @@ impl World {
         });
         // TAI64N labels sort by time, and '@' sorts before 'c'.
         files.sort();
-        files.iter().map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()).collect()
+        files
+            .iter()
+            .map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned())
+            .collect()
     }
 
     /// The lines of the service's log without time and stream.
@@ -407,9 +442,14 @@ impl World {
     #[track_caller]
     pub fn wait_log_times(&self, name: &str, text: &str, times: usize) {
         let dir = self.log_dir(name);
-        wait::within(PATIENCE, &dir, || (self.log(name).matches(text).count() >= times).then_some(())).unwrap_or_else(|| {
-            panic!("no {text:?} × {times} in the log of {name}:\n{}\nsupervisor:\n{}", self.log(name), self.stderr())
-        });
+        wait::within(PATIENCE, &dir, || (self.log(name).matches(text).count() >= times).then_some(()))
+            .unwrap_or_else(|| {
+                panic!(
+                    "no {text:?} × {times} in the log of {name}:\n{}\nsupervisor:\n{}",
+                    self.log(name),
+                    self.stderr()
+                )
+            });
     }
 
     // ---- oracles ----
@@ -442,14 +482,26 @@ impl World {
     #[track_caller]
     pub fn assert_no_survivors(&self, when: &str) {
         let left = self.marked("");
-        assert!(left.is_empty(), "{when}: {} survivors, such as {:?}\n{}", left.len(), left.first(), self.stderr());
+        assert!(
+            left.is_empty(),
+            "{when}: {} survivors, such as {:?}\n{}",
+            left.len(),
+            left.first(),
+            self.stderr()
+        );
+    }
+
+    #[track_caller]
+    pub fn assert_no_survivors_named(&self, word: &str) {
+        assert!(self.marked(word).is_empty(), "{:?}", self.marked(word));
     }
 
     #[track_caller]
     pub fn assert_no_zombies(&self, supervisor: &Supervisor) {
         // The reaping of what has just died is one wake-up away: give it that.
         let left = wait::within(Duration::from_secs(5), Path::new("/"), || {
-            let zombies = self.processes(supervisor).into_iter().filter(|process| process.state == 'Z').count();
+            let zombies =
+                self.processes(supervisor).into_iter().filter(|process| process.state == 'Z').count();
             (zombies == 0).then_some(())
         });
         assert!(left.is_some(), "zombies stay unreaped: {:?}", self.processes(supervisor));
