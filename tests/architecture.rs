@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["core"]),
     ("log", &["core", "sys"]),
     ("definition", &["core", "sys::users", "sys::beneath", "sys::credentials"]),
-    ("control", &["core"]),
+    ("control", &["core", "sys::peer"]),
     ("health", &["core", "sys"]),
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials"]),
     ("s6", &["core", "control", "definition"]),
@@ -122,7 +122,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             let path = entry.path();
             if path.is_dir() {
                 walk(&path, root, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test_file(&path) {
                 let text = std::fs::read_to_string(&path).expect("a source file");
                 found.push((path.strip_prefix(root).expect("below src").to_owned(), text));
             }
@@ -133,6 +133,13 @@ fn sources() -> Vec<(PathBuf, String)> {
     walk(&root, &root, &mut found);
     assert!(found.len() > 20, "the house has been found");
     found
+}
+
+/// A module that its parent declares under `#[cfg(test)]` is known by its name.
+fn is_test_file(path: &Path) -> bool {
+    path.file_stem()
+        .and_then(|stem| stem.to_str())
+        .is_some_and(|stem| stem == "tests" || stem.ends_with("_tests"))
 }
 
 /// `log/pump.rs` is `log::pump`, `log/mod.rs` is `log`, `lib.rs` and `main.rs` are the crate itself.
