@@ -292,13 +292,8 @@ fn logs_are_shown_merged_and_followed() {
     let merged = world.ctl(&["logs", "both", "clock"]).ok();
     assert!(merged.contains("out 1") && merged.contains("tick 1"), "{merged}");
 
-    let follower = std::process::Command::new(env!("CARGO_BIN_EXE_hermes-sup"))
-        .args(["ctl", "--socket"])
-        .arg(world.socket())
-        .args(["logs", "-f", "clock"])
-        .stdout(std::process::Stdio::piped())
-        .spawn();
-    let mut follower = follower.expect("a follower");
+    let mut follower = world.inside_command(0, &["/hermes-sup", "ctl", "logs", "-f", "clock"]);
+    let mut follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("a follower");
     let lines = std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().expect("stdout")));
     let latest = lines
         .map_while(Result::ok)

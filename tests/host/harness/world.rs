@@ -320,12 +320,20 @@ impl World {
 
     /// Runs a command inside the world beside the supervisor, as `docker exec` would, to its end.
     pub fn exec(&self, beside: &Supervisor, uid: u32, words: &[&str]) -> Answer {
-        let target = self.holder.as_ref().map_or(beside.process.pid, |holder| holder.pid);
+        assert!(beside.process.pid > 0);
+        self.inside(PATIENCE, uid, words)
+    }
+
+    fn inside(&self, patience: Duration, uid: u32, words: &[&str]) -> Answer {
+        Answer::of(self.inside_command(uid, words), patience)
+    }
+
+    /// The command that does it, for those that do not end by themselves.
+    pub fn inside_command(&self, uid: u32, words: &[&str]) -> Command {
         let mut command = self.launcher("enter");
+        command.args(["--target", &self.latest_pid.to_string(), "--quiet", "--uid", &uid.to_string(), "--"]);
+        command.args(words);
         command
-            .args(["--target", &target.to_string(), "--quiet", "--uid", &uid.to_string(), "--"])
-            .args(words);
-        Answer::of(command, PATIENCE)
     }
 
     /// `ctl` as another user, inside.
@@ -345,7 +353,14 @@ impl World {
         self.ctl_within(PATIENCE, words)
     }
 
+    /// Asked from outside over the shared socket, so that it outlives the world's PID 1; from inside where the client
+    /// itself opens files.
     pub fn ctl_within(&self, patience: Duration, words: &[&str]) -> Answer {
+        if matches!(words.first(), Some(&"logs" | &"status")) {
+            let mut command = vec!["/hermes-sup", "ctl"];
+            command.extend_from_slice(words);
+            return self.inside(patience, 0, &command);
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_hermes-sup"));
         command.arg("ctl").arg("--socket").arg(self.socket()).args(words).env_remove("HERMES_SUP_SOCKET");
         Answer::of(command, patience)
