@@ -19,34 +19,42 @@ fn file(pid: i32, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
 }
 
-/// A line of /proc/PID/status.
-pub fn status(pid: i32, key: &str) -> Option<String> {
-    let status = file(pid, "status")?;
+fn line<'a>(status: &'a str, key: &str) -> Option<&'a str> {
     status.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        (name == key).then(|| value.trim().to_owned())
+        (name == key).then(|| value.trim())
     })
 }
 
+/// A line of /proc/PID/status.
+pub fn status(pid: i32, key: &str) -> Option<String> {
+    line(&file(pid, "status")?, key).map(str::to_owned)
+}
+
 fn read(outer: i32) -> Option<Process> {
-    let first = |value: String| value.split_whitespace().next().map(str::to_owned);
+    let command = file(outer, "cmdline")?;
+    let status = file(outer, "status")?;
     Some(Process {
         outer,
-        inner: status(outer, "NSpid")?.split_whitespace().last()?.parse().ok()?,
-        parent: status(outer, "PPid")?.parse().ok()?,
-        state: status(outer, "State")?.chars().next()?,
-        uid: status(outer, "Uid").and_then(first)?.parse().ok()?,
-        command: file(outer, "cmdline")?,
+        inner: line(&status, "NSpid")?.split_whitespace().last()?.parse().ok()?,
+        parent: line(&status, "PPid")?.parse().ok()?,
+        state: line(&status, "State")?.chars().next()?,
+        uid: line(&status, "Uid")?.split_whitespace().next()?.parse().ok()?,
+        command,
     })
+}
+
+/// Processes alive whose command line carries `mark`.
+pub fn marked(mark: &str) -> Vec<Process> {
+    pids()
+        .filter(|pid| file(*pid, "cmdline").is_some_and(|command| command.contains(mark)))
+        .filter_map(read)
+        .filter(|process| process.state != 'Z' && process.command.contains(mark))
+        .collect()
 }
 
 pub fn pid_namespace(pid: i32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
-}
-
-/// Every process of the machine.
-pub fn all() -> Vec<Process> {
-    pids().filter_map(read).collect()
 }
 
 fn pids() -> impl Iterator<Item = i32> {

@@ -486,9 +486,8 @@ impl World {
 
     /// Processes alive whose command line carries the world's mark and, if given, `word` as one of its words.
     pub fn marked(&self, word: &str) -> Vec<Process> {
-        process::all()
+        process::marked(&self.mark)
             .into_iter()
-            .filter(|process| process.command.contains(&self.mark) && process.state != 'Z')
             .filter(|process| word.is_empty() || process.command.split(' ').any(|each| each == word))
             .collect()
     }
