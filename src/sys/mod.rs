@@ -9,6 +9,9 @@ pub mod mount;
 pub mod peer;
 pub mod pidfd;
 pub mod plan;
+pub mod posture;
 pub mod reap;
+#[cfg(test)]
+pub mod reexec;
 pub mod signal;
 pub mod users;

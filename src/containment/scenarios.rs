@@ -1,0 +1,525 @@
+//! Real processes on every rung: what a service can do to escape its end, and that it does not.
+//!
+//! Each test runs in a process of its own (the harness started again for that one test), because a subreaper that
+//! reaps everything must not share its process with other tests.
+
+use super::keeper::tags;
+use super::ladder::{Wish, probe};
+use super::*;
+use crate::core::clock::Tick;
+use crate::core::signal::Signal;
+use crate::sys::credentials::Credentials;
+use crate::sys::plan::{ChildPlan, Stdio};
+use crate::sys::reexec::ROLE;
+use rustix::process::WaitOptions;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const INNER: &str = "HERMES_SUP_TEST_INNER";
+const PATIENCE: Duration = Duration::from_secs(30);
+const RUNGS: [Rung; 3] = [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid];
+
+/// Runs `body` alone in a fresh process.
+fn isolated(name: &str, body: fn()) {
+    if std::env::var(INNER).as_deref() == Ok(name) {
+        return body();
+    }
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("containment::scenarios::{name}"), "--nocapture"])
+        .env(INNER, name)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name}: {status}");
+}
+
+/// A daemon in miniature.
+struct World {
+    held: Containment,
+    poll: mio::Poll,
+    begun: Instant,
+    events: Vec<Event>,
+    instance: String,
+    runtime: tempfile::TempDir,
+}
+
+fn token(slot: u32, generation: u32) -> mio::Token {
+    mio::Token((generation as usize) << 32 | slot as usize)
+}
+
+impl World {
+    fn new(rung: Rung) -> Self {
+        let instance = format!("test-{}-{}", std::process::id(), rung);
+        Self::with_instance(rung, instance)
+    }
+
+    fn with_instance(rung: Rung, instance: String) -> Self {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let runtime = tempfile::tempdir().unwrap();
+        let wish = Wish {
+            wanted: Some(rung),
+            also: &[],
+            instance: &instance,
+            runtime_dir: runtime.path(),
+            service_uid: 65534,
+        };
+        let report = probe(&wish).unwrap();
+        assert_eq!(report.rung, rung);
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
+        let held = Containment::open(report, home, registry, token).unwrap();
+        Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, runtime }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(self.begun.elapsed().as_millis() as u64)
+    }
+
+    fn id(&self, n: u64) -> IncarnationId {
+        IncarnationId { name: ServiceName::new("svc").unwrap(), n }
+    }
+
+    /// The service's plan, and the reading end of its stdout.
+    fn plan(&self, argv: &[&str], role: &str, rung: Rung) -> (ChildPlan, File) {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
+        let env = [(ROLE, role), ("PATH", "/usr/bin:/bin")];
+        let mut plan = ChildPlan::new(argv, env, None, [null(), null(), null()]).unwrap();
+        plan.stdout = Stdio::Fd(write);
+        plan.no_new_privs = true;
+        if rung != Rung::KeeperSameUid {
+            plan.identity = Some(Credentials { uid: 65534, gid: 65534, groups: vec![65534] });
+        }
+        (plan, File::from(read))
+    }
+
+    /// Starts one of the hostile programs and waits until it says that it is in place.
+    fn start(&mut self, n: u64, role: &str, rung: Rung) -> i32 {
+        let (plan, mut stdout) = self.plan(&["/proc/self/exe"], role, rung);
+        let id = self.id(n);
+        self.held.spawn(&id, plan, None).unwrap();
+        let pid = self.until("spawned", |event| match event {
+            Event::Spawned { pid, .. } => Some(*pid),
+            _ => None,
+        });
+        let mut byte = [0u8; 1];
+        assert_eq!(stdout.read(&mut byte).unwrap(), 1, "{role} never came up");
+        pid
+    }
+
+    /// One round of the loop.
+    fn turn(&mut self) {
+        let mut ready = mio::Events::with_capacity(64);
+        let now = self.now();
+        let wait = self.held.next_deadline().map_or(Duration::from_millis(10), |at| at.since(now));
+        self.poll.poll(&mut ready, Some(wait.min(Duration::from_millis(10)))).unwrap();
+        for event in &ready {
+            let token = event.token().0;
+            self.held.ready(token as u32, (token >> 32) as u32, &mut self.events);
+        }
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            self.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), &mut self.events);
+        }
+        let now = self.now();
+        self.held.tick(now, &mut self.events);
+    }
+
+    /// Turns until an event that `pick` wants has come; it and those before it stay in `events`.
+    fn until<T>(&mut self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.events.iter().find_map(&pick) {
+                return found;
+            }
+            assert!(Instant::now() < end, "never {what}: {:?}", self.events);
+            self.turn();
+        }
+    }
+
+    /// Kills, waits for the end, and checks it against what /proc says.
+    fn end(&mut self, n: u64) {
+        let (id, now) = (self.id(n), self.now());
+        self.held.kill(&id, now, &mut self.events);
+        self.empty(n);
+    }
+
+    fn empty(&mut self, n: u64) {
+        let id = self.id(n);
+        self.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+        assert_eq!(self.survivors(), Vec::<i32>::new(), "after {:?}", self.events);
+        let exits = self.events.iter().filter(|event| matches!(event, Event::MainExited { .. })).count();
+        assert_eq!(exits, 1, "{:?}", self.events);
+        self.held.release(&id, self.now());
+        self.events.clear();
+    }
+
+    /// Live processes that carry our marker (as root we may read it of everybody).
+    fn survivors(&self) -> Vec<i32> {
+        let prefix = format!("{}:", self.instance);
+        walk::all_processes()
+            .into_iter()
+            .filter(|pid| tags::marker_of(*pid).is_some_and(|marker| marker.starts_with(&prefix)))
+            .filter(|pid| walk::stat(*pid).is_some_and(|stat| stat.state != b'Z'))
+            .collect()
+    }
+
+    fn cgroup_dir(&self) -> Option<PathBuf> {
+        let place = self.held.report().place()?.dir.clone();
+        Some(place.join(format!("hermes-sup.{}", self.instance)))
+    }
+
+    /// Nothing is left: no child, no directory, no descriptor that the loop would still watch.
+    fn finish(mut self) {
+        let end = Instant::now() + PATIENCE;
+        let dir = self.cgroup_dir();
+        let left = |dir: &PathBuf| {
+            std::fs::read_dir(dir).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir()).count()
+        };
+        while dir.as_ref().is_some_and(|dir| left(dir) > 0) || has_children() {
+            assert!(Instant::now() < end, "something is left behind");
+            self.turn();
+        }
+        self.held.close();
+        assert!(dir.is_none_or(|dir| !dir.exists()));
+        assert!(!self.runtime.path().join("keepers").exists());
+    }
+}
+
+fn has_children() -> bool {
+    !walk::children(std::process::id().cast_signed()).is_empty()
+}
+
+/// The same on every rung.
+fn on_every_rung(scenario: fn(&mut World, Rung)) {
+    for rung in RUNGS {
+        let mut world = World::new(rung);
+        scenario(&mut world, rung);
+        world.finish();
+    }
+}
+
+#[test]
+fn a_tree_that_double_forked_and_ignores_every_signal_ends_whole() {
+    isolated("a_tree_that_double_forked_and_ignores_every_signal_ends_whole", || {
+        on_every_rung(|world, rung| {
+            world.start(1, "tree:50", rung);
+            let id = world.id(1);
+            assert_eq!(world.held.rung(&id), Some(rung));
+            assert_eq!(world.held.usage(&id).procs, 101);
+            world.held.signal_tree(&id, Signal::TERM);
+            world.until("exited", |event| matches!(event, Event::MainExited { .. }).then_some(()));
+            assert_eq!(world.held.processes(&id).len(), 100, "the leader obeyed, the others did not");
+            world.end(1);
+        });
+    });
+}
+
+#[test]
+fn comets_end() {
+    isolated("comets_end", || {
+        on_every_rung(|world, rung| {
+            world.start(1, "comet:5", rung);
+            world.end(1);
+        });
+    });
+}
+
+#[test]
+fn a_fork_storm_ends() {
+    isolated("a_fork_storm_ends", || {
+        on_every_rung(|world, rung| {
+            world.start(1, "storm:10", rung);
+            world.end(1);
+        });
+    });
+}
+
+/// cgroup.kill leaves it alive on 6.18: the signal is pended on the dead leader.
+#[test]
+fn a_leader_that_exited_before_its_threads_ends() {
+    isolated("a_leader_that_exited_before_its_threads_ends", || {
+        on_every_rung(|world, rung| {
+            let pid = world.start(1, "zombie-leader", rung);
+            let end = Instant::now() + PATIENCE;
+            while walk::stat(pid).is_some_and(|stat| stat.state != b'Z') {
+                assert!(Instant::now() < end);
+                world.turn();
+            }
+            world.end(1);
+        });
+    });
+}
+
+#[test]
+fn what_outlives_the_main_process_is_seen_and_ends_on_order() {
+    isolated("what_outlives_the_main_process_is_seen_and_ends_on_order", || {
+        on_every_rung(|world, rung| {
+            world.start(1, "leave:3", rung);
+            let exit = world.until("exited", |event| match event {
+                Event::MainExited { exit, .. } => Some(*exit),
+                _ => None,
+            });
+            assert_eq!(exit, Exit::Code(3));
+            assert!(!world.events.iter().any(|event| matches!(event, Event::TreeEmpty { .. })));
+            world.end(1);
+        });
+    });
+}
+
+#[test]
+fn one_life_after_another_and_each_exit_code_is_the_services_own() {
+    isolated("one_life_after_another_and_each_exit_code_is_the_services_own", || {
+        on_every_rung(|world, rung| {
+            for n in 1..20 {
+                let (plan, _stdout) = world.plan(&["/proc/self/exe"], &format!("exit:{n}"), rung);
+                let id = world.id(n);
+                world.held.spawn(&id, plan, None).unwrap();
+                world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+                let exit = Exit::Code(n as u8);
+                let expected = [
+                    matches!(world.events[0], Event::Spawned { .. }),
+                    world.events[1] == Event::MainExited { id: id.clone(), exit },
+                    world.events[2] == Event::TreeEmpty { id: id.clone() },
+                    world.events.len() == 3,
+                ];
+                assert_eq!(expected, [true; 4], "{:?}", world.events);
+                world.empty(n);
+            }
+        });
+    });
+}
+
+#[test]
+fn what_cannot_be_executed_says_why_and_leaves_nothing() {
+    isolated("what_cannot_be_executed_says_why_and_leaves_nothing", || {
+        on_every_rung(|world, rung| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .unwrap();
+            let file = |name: &str, text: &str, mode: u32| {
+                let path = dir.path().join(name);
+                std::fs::write(&path, text).unwrap();
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+                std::fs::set_permissions(&path, mode).unwrap();
+                path.to_str().unwrap().to_owned()
+            };
+            let script = file("script", "#!/no/such/interpreter\n", 0o755);
+            let plain = file("plain", "#!/bin/sh\n", 0o644);
+            let text = file("text", "just text\n", 0o755);
+            let cases = [
+                ("/no/such/program".to_owned(), "'/no/such/program': No such file or directory"),
+                ("no-such-program".to_owned(), "not found in PATH"),
+                (plain, "Permission denied"),
+                (script, "the interpreter or loader that it names does not exist"),
+                (text, "not a program for this machine"),
+            ];
+            for (n, (program, words)) in (1..).zip(cases) {
+                let (plan, _stdout) = world.plan(&[&program], "pause", rung);
+                let id = world.id(n);
+                world.held.spawn(&id, plan, None).unwrap();
+                let error = world.until("failed", |event| match event {
+                    Event::SpawnFailed { error, .. } => Some(error.to_string()),
+                    _ => None,
+                });
+                assert!(error.contains(words), "{error}");
+                assert_eq!(world.events.len(), 1, "{:?}", world.events);
+                assert_eq!(world.held.rung(&id), None, "nothing is held any more");
+                world.events.clear();
+            }
+        });
+    });
+}
+
+#[test]
+fn a_killed_keeper_does_not_let_its_tree_go() {
+    isolated("a_killed_keeper_does_not_let_its_tree_go", || {
+        for rung in [Rung::Keeper, Rung::KeeperSameUid] {
+            for role in ["tree:20", "comet:3", "storm:3"] {
+                let mut world = World::new(rung);
+                // Another service, and a child that is none of ours, are to survive it.
+                world.start(7, "obey", rung);
+                world.events.clear();
+                let main = world.start(1, role, rung);
+                let keeper = walk::stat(main).unwrap().parent;
+                kill_nine(keeper);
+                let exit = world.until("exited", |event| match event {
+                    Event::MainExited { exit, .. } => Some(*exit),
+                    _ => None,
+                });
+                assert_eq!(exit, Exit::Unknown);
+                world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+                assert!(world.events.iter().any(|event| matches!(event, Event::Degraded { .. })));
+                let id = world.id(7);
+                let other = world.held.processes(&id);
+                assert_eq!((other.len(), world.survivors()), (1, other), "only the other service is left");
+                let id = world.id(1);
+                world.held.release(&id, world.now());
+                world.events.clear();
+                world.end(7);
+                world.finish();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_service_that_kills_its_keeper_ends_and_counts_as_crashed() {
+    isolated("a_service_that_kills_its_keeper_ends_and_counts_as_crashed", || {
+        let mut world = World::new(Rung::KeeperSameUid);
+        world.start(1, "parricide", Rung::KeeperSameUid);
+        world.empty(1);
+        world.finish();
+    });
+}
+
+/// The service's own uid is all it takes to stop a keeper; a stopped one is woken.
+#[test]
+fn a_stopped_keeper_still_ends_its_tree() {
+    isolated("a_stopped_keeper_still_ends_its_tree", || {
+        let mut world = World::new(Rung::KeeperSameUid);
+        let main = world.start(1, "pause", Rung::KeeperSameUid);
+        let keeper = walk::stat(main).unwrap().parent;
+        crate::sys::pidfd::Pidfd::open(keeper).unwrap().send(Signal::STOP).unwrap();
+        world.end(1);
+        world.finish();
+    });
+}
+
+#[test]
+fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
+    isolated("a_killed_supervisor_leaves_trees_that_its_successor_ends", || {
+        for rung in RUNGS {
+            let mut world = World::new(rung);
+            world.start(1, "tree:10", rung);
+            let record = serde_json::to_string(&world.held.predecessor()).unwrap();
+            let (instance, runtime) = (world.instance.clone(), world.runtime);
+            // What a SIGKILL does to a supervisor: every descriptor closes, nothing is said to anyone.
+            drop(world.held);
+            drop(world.poll);
+            let predecessor: Predecessor = serde_json::from_str(&record).unwrap();
+            if rung != Rung::Cgroup {
+                let end = Instant::now() + PATIENCE;
+                while std::fs::read_dir(runtime.path().join("keepers")).unwrap().count() == 0 {
+                    assert!(Instant::now() < end, "the keeper never listened");
+                    std::thread::yield_now();
+                }
+            }
+            let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let expected = match rung {
+                Rung::Cgroup => (1, 0, 0),
+                _ => (0, 1, 0),
+            };
+            assert_eq!((ended.cgroups, ended.keepers, ended.strays), expected);
+            reap_all();
+            let mut world = World::with_instance(rung, instance);
+            assert_eq!(world.survivors(), Vec::<i32>::new());
+            // The same numbers again, in a life that knows nothing of the first.
+            world.start(1, "obey", rung);
+            world.events.clear();
+            world.events.push(Event::MainExited { id: world.id(1), exit: Exit::Unknown });
+            world.events.clear();
+            world.end(1);
+            world.finish();
+        }
+    });
+}
+
+#[test]
+fn a_successor_finds_strays_whose_keeper_was_killed_too() {
+    isolated("a_successor_finds_strays_whose_keeper_was_killed_too", || {
+        for rung in [Rung::Keeper, Rung::KeeperSameUid] {
+            let mut world = World::new(rung);
+            let main = world.start(1, "tree:10", rung);
+            let keeper = walk::stat(main).unwrap().parent;
+            let predecessor = world.held.predecessor();
+            kill_nine(keeper);
+            let World { held, poll, runtime, .. } = world;
+            drop((held, poll));
+            let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
+            assert_eq!((ended.keepers, ended.strays), (0, 21));
+            reap_all();
+            drop(runtime);
+            let again = end_predecessor(&predecessor, PATIENCE).unwrap();
+            assert_eq!(again, Ended::default(), "a second time there is nothing");
+        }
+    });
+}
+
+/// A kill that comes before the child has joined its cgroup, or before its exec, must not be outrun.
+#[test]
+fn a_kill_right_after_the_spawn_is_not_outrun() {
+    isolated("a_kill_right_after_the_spawn_is_not_outrun", || {
+        on_every_rung(|world, rung| {
+            for n in 1..30 {
+                let (plan, _stdout) = world.plan(&["/proc/self/exe"], "tree:3", rung);
+                let (id, now) = (world.id(n), world.now());
+                world.held.spawn(&id, plan, None).unwrap();
+                world.held.kill(&id, now, &mut world.events);
+                world.until("over", |event| {
+                    matches!(event, Event::TreeEmpty { .. } | Event::SpawnFailed { .. }).then_some(())
+                });
+                assert_eq!(world.survivors(), Vec::<i32>::new());
+                world.held.release(&id, world.now());
+                world.events.clear();
+            }
+        });
+    });
+}
+
+/// What a child inherits is what its plan says, on every rung: no blocked or ignored signal, no descriptor, no group.
+#[test]
+fn a_service_starts_clean() {
+    isolated("a_service_starts_clean", || {
+        let _blocked = crate::sys::posture::block_signals().unwrap();
+        let _leak = rustix::io::fcntl_dupfd_cloexec(File::open("/dev/null").unwrap(), 50).unwrap();
+        on_every_rung(|world, rung| {
+            let (mut plan, _stdout) = world.plan(&["/proc/self/exe"], "obey", rung);
+            plan.nofile = Some((64, 128));
+            plan.umask = Some(0o27);
+            let id = world.id(1);
+            world.held.spawn(&id, plan, None).unwrap();
+            let pid = world.until("spawned", |event| match event {
+                Event::Spawned { pid, .. } => Some(*pid),
+                _ => None,
+            });
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let field = |name: &str| -> String {
+                let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+                line.unwrap_or_default().trim().to_owned()
+            };
+            assert_eq!((field("SigBlk"), field("SigIgn")), ("0".repeat(16), "0".repeat(16)));
+            assert_eq!((field("NoNewPrivs").as_str(), field("Umask").as_str()), ("1", "0027"));
+            let mut fds: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            fds.sort();
+            assert_eq!(fds, ["0", "1", "2"]);
+            let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+            let nofile = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+            assert_eq!(nofile.split_whitespace().nth(3), Some("64"), "{nofile}");
+            if rung != Rung::KeeperSameUid {
+                assert_eq!(field("Uid"), "65534\t65534\t65534\t65534");
+                assert_eq!(field("CapEff"), "0".repeat(16));
+                let groups = tags::groups_of(pid);
+                assert!(groups.contains(&65534) && !groups.contains(&0), "{groups:?}");
+            }
+            world.end(1);
+        });
+    });
+}
+
+fn kill_nine(pid: i32) {
+    crate::sys::pidfd::Pidfd::open(pid).unwrap().send(Signal::KILL).unwrap();
+}
+
+fn reap_all() {
+    let end = Instant::now() + PATIENCE;
+    while !matches!(rustix::process::wait(WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD)) {
+        assert!(Instant::now() < end, "children are left");
+        std::thread::yield_now();
+    }
+}

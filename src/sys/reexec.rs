@@ -1,0 +1,140 @@
+//! Tests only: the test binary, started again as one of the programs that tests need.
+//!
+//! A keeper is `/proc/self/exe keeper`, and in a test that file is the test harness. A hook that the loader runs before
+//! `main` turns it into the keeper, or into a hostile program named by an environment variable, so that the tests
+//! need no interpreter and no helper binary.
+#![allow(unsafe_code)]
+
+use std::process::ExitCode;
+
+/// Names the program, with a number after a colon where one is wanted: `tree:100`.
+pub const ROLE: &str = "HERMES_SUP_TEST_ROLE";
+
+#[used]
+// SAFETY: the section holds pointers to functions that the loader calls once, before `main`.
+#[unsafe(link_section = ".init_array")]
+static HOOK: extern "C" fn() = hook;
+
+extern "C" fn hook() {
+    let code = if std::env::args().nth(1).as_deref() == Some(crate::containment::keeper::ARGUMENT) {
+        i32::from(crate::containment::keeper::main() != ExitCode::SUCCESS)
+    } else if let Ok(role) = std::env::var(ROLE) {
+        let (name, number) = role.split_once(':').unwrap_or((&role, "0"));
+        play(name, number.parse().unwrap_or(0))
+    } else {
+        return;
+    };
+    // SAFETY: ends the process before a harness that was never meant to run.
+    unsafe { libc::_exit(code) }
+}
+
+fn play(role: &str, number: i32) -> i32 {
+    match role {
+        "exit" => return number,
+        "pause" => ignore_signals(),
+        "obey" => {}
+        // Descendants that double-forked, left their session and ignore every signal; the leader obeys.
+        "tree" => (0..number).for_each(|_| {
+            if fork() == 0 {
+                // SAFETY: plain system calls.
+                unsafe { libc::setsid() };
+                ignore_signals();
+                if fork() == 0 {
+                    pause();
+                }
+                pause();
+            }
+        }),
+        "comet" => (0..number).for_each(|_| comet()),
+        "storm" => (0..number).for_each(|_| storm()),
+        "zombie-leader" => {
+            std::thread::spawn(pause);
+            ready();
+            // SAFETY: ends this thread only, which is the leader; the other one lives on.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+        }
+        "leave" => {
+            if fork() == 0 {
+                // SAFETY: as above.
+                unsafe { libc::setsid() };
+                ignore_signals();
+                pause();
+            }
+            ready();
+            return number;
+        }
+        // Kills its parent, which is its keeper, and stays.
+        "parricide" => {
+            ignore_signals();
+            if fork() == 0 {
+                pause();
+            }
+            ready();
+            // SAFETY: as above.
+            unsafe { libc::kill(libc::getppid(), libc::SIGKILL) };
+        }
+        _ => return 99,
+    }
+    ready();
+    pause()
+}
+
+/// Tells the test, over stdout, that everything is in place.
+fn ready() {
+    let _ = rustix::io::write(rustix::stdio::stdout(), b"r");
+}
+
+fn fork() -> i32 {
+    // SAFETY: these programs have one thread where they fork, and use what they inherit.
+    unsafe { libc::fork() }
+}
+
+fn pause() -> ! {
+    loop {
+        // SAFETY: no arguments.
+        unsafe { libc::pause() };
+    }
+}
+
+fn ignore_signals() {
+    for number in 1..32 {
+        // SAFETY: a disposition without a handler.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}
+
+/// Forks and exits, for ever: never the same process twice.
+fn comet() {
+    if fork() != 0 {
+        return;
+    }
+    // SAFETY: plain system calls.
+    unsafe {
+        libc::setsid();
+        loop {
+            if libc::fork() > 0 {
+                libc::_exit(0);
+            }
+        }
+    }
+}
+
+/// Keeps some thirty short-lived children about it.
+fn storm() {
+    if fork() != 0 {
+        return;
+    }
+    ignore_signals();
+    // SAFETY: plain system calls; with SIGCHLD ignored nobody has to reap.
+    unsafe {
+        libc::setsid();
+        loop {
+            if libc::fork() == 0 {
+                libc::setsid();
+                libc::poll(std::ptr::null_mut(), 0, 30);
+                libc::_exit(0);
+            }
+            libc::poll(std::ptr::null_mut(), 0, 1);
+        }
+    }
+}
