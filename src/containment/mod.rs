@@ -18,7 +18,7 @@ mod usage;
 mod walk;
 
 pub use hold::{Containment, Home};
-pub use ladder::{Report, probe};
+pub use ladder::{Report, Wish, probe};
 pub use predecessor::{Ended, Predecessor, end as end_predecessor};
 pub use usage::{Stuck, Usage};
 
@@ -123,4 +123,9 @@ pub enum SpawnError {
     Rung(Rung, String),
     #[error("'{0}' is still held: its last tree has not been released")]
     Busy(IncarnationId),
+}
+
+/// The children of this process, once every incarnation was released: they belong to nobody.
+pub fn children_of_ours() -> Vec<i32> {
+    walk::children(rustix::process::getpid().as_raw_nonzero().get())
 }
