@@ -124,7 +124,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             let path = entry.path();
             if path.is_dir() {
                 walk(&path, root, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test_file(&path) {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).expect("a source file");
                 found.push((path.strip_prefix(root).expect("below src").to_owned(), text));
             }
@@ -134,14 +134,40 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     walk(&root, &root, &mut found);
     assert!(found.len() > 20, "the house has been found");
+    let tests: BTreeSet<PathBuf> = found.iter().flat_map(|(file, text)| test_modules(file, text)).collect();
+    found.retain(|(file, _)| !tests.contains(file));
     found
 }
 
-/// A module that its parent declares under `#[cfg(test)]` is known by its name.
-fn is_test_file(path: &Path) -> bool {
-    path.file_stem()
-        .and_then(|stem| stem.to_str())
-        .is_some_and(|stem| stem == "tests" || stem.ends_with("_tests"))
+/// The files of the modules that `file` declares under `#[cfg(test)]`, by name or by `#[path]`.
+fn test_modules(file: &Path, text: &str) -> Vec<PathBuf> {
+    let beside = file.parent().unwrap_or(Path::new("")).to_owned();
+    let own = module_of(file).iter().collect::<PathBuf>();
+    let mut found = Vec::new();
+    let mut under_test = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[cfg(test)]") {
+            under_test = true;
+        } else if let Some(path) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]"))
+        {
+            if under_test {
+                found.push(beside.join(path));
+            }
+        } else if !line.starts_with("#[") {
+            let words = line
+                .trim_start_matches("pub ")
+                .trim_start_matches("pub(super) ")
+                .trim_start_matches("pub(crate) ");
+            if let Some(name) = words.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+                && under_test
+            {
+                found.push(own.join(name).with_extension("rs"));
+                found.push(own.join(name).join("mod.rs"));
+            }
+            under_test = false;
+        }
+    }
+    found
 }
 
 /// `log/pump.rs` is `log::pump`, `log/mod.rs` is `log`, `lib.rs` and `main.rs` are the crate itself.
