@@ -104,9 +104,11 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
     show("next attempt", service.next_retry_ms.map(|wait| format!("in {}", duration(wait))));
     show(
         "containment",
-        service.containment.as_ref().map(|rung| match guarantee(rung) {
-            Some(sentence) => format!("{rung}: {sentence}"),
-            None => rung.clone(),
+        service.containment.as_ref().map(|rung| {
+            let sentence = guarantee(rung).map(|sentence| format!(": {sentence}")).unwrap_or_default();
+            let weakness = service.containment_weakness.as_ref();
+            let weakness = weakness.map(|weakness| format!("; but {weakness}")).unwrap_or_default();
+            format!("{rung}{sentence}{weakness}")
         }),
     );
     show("tree", service.procs.map(|count| format!("{count} process{}", if count == 1 { "" } else { "es" })));
@@ -157,7 +159,7 @@ fn guarantee(rung: &str) -> Option<&'static str> {
         "pidns" => "the tree lives in its own PID namespace and ends with its init",
         "keeper" => "a keeper under another user collects what detaches; a stop sweeps until nothing is left",
         "keeper-same-uid" => {
-            "a keeper under the same user collects what detaches; a hostile service can kill its keeper"
+            "a keeper under the same user collects what detaches; a stop sweeps until nothing is left"
         }
         _ => return None,
     })

@@ -264,9 +264,11 @@ impl Server {
     pub fn take_gone(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.gone)
     }
+}
 
+impl Drop for Server {
     /// Sends what can be sent at once, closes everything and removes the socket.
-    pub fn close(mut self) {
+    fn drop(&mut self) {
         for connection in self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut()) {
             let _ = connection.send();
         }
@@ -274,7 +276,9 @@ impl Server {
             let _ = rustix::fs::unlink(&self.path);
         }
     }
+}
 
+impl Server {
     fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut((id.slot as usize).checked_sub(1)?)?;
         slot.connection.as_mut().filter(|_| slot.generation == id.generation)

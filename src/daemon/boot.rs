@@ -293,6 +293,7 @@ fn start(
         instance: opened.instance.clone(),
         template: found.loaded.template.clone(),
         state_trust: found.state_trust.clone(),
+        runtime_dir,
         has_hermes,
         looking: false,
     };
@@ -567,11 +568,15 @@ impl Supervisor {
 
     /// After the loop: what was written is written out, what was made is removed.
     fn say_goodbye(self: Box<Self>) {
-        let Self { containment, store, logs, server, log, .. } = *self;
+        let Self { containment, store, logs, server, log, runtime_dir, .. } = *self;
         containment.close();
-        server.close();
+        drop(server);
         if !logs.finish(LAST_WORDS) {
             slog::error!(log, "the last log lines could not be written");
+        }
+        // Everything that wrote into the FIFOs has ended and was read.
+        if let Err(error) = std::fs::remove_dir_all(&runtime_dir) {
+            slog::debug!(log, "the runtime directory stays"; "error" => %error);
         }
         if let Err(why) = store.close(LAST_WORDS) {
             slog::error!(log, "{why}");

@@ -31,8 +31,15 @@ impl Supervisor {
             Effect::SaveHistory => {
                 if let Some(gateway) = self.fleet.gateway(id) {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
-                    let row = run_row(gateway.history(), gateway.state() == "finished", hash);
-                    self.store.commit_lazily(vec![Change::Run(name, row)]);
+                    let state = gateway.state();
+                    let rows = vec![Change::Run(name, run_row(gateway.history(), state == "finished", hash))];
+                    if state == "failed" {
+                        // A service that was given up stays so, also when the power fails now.
+                        self.next_commit += 1;
+                        self.store.commit(self.next_commit, rows);
+                    } else {
+                        self.store.commit_lazily(rows);
+                    }
                 }
             }
             Effect::Spawn { incarnation } => self.prepare(id, incarnation),
@@ -75,6 +82,9 @@ impl Supervisor {
         match (state, reason) {
             ("failed" | "backoff", Some(reason)) => {
                 slog::warn!(self.log, "{name}: {state}: {reason}");
+            }
+            ("starting" | "stopping", reason) => {
+                slog::debug!(self.log, "{name}: {state}: {}", reason.unwrap_or_default());
             }
             (_, Some(reason)) => slog::info!(self.log, "{name}: {state}: {reason}"),
             (_, None) => match gateway.pid() {

@@ -137,6 +137,8 @@ struct Supervisor {
     template: Option<Template>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
+    /// FIFOs and keepers of this boot; ours alone.
+    runtime_dir: PathBuf,
     has_hermes: bool,
     /// Files are being read again.
     looking: bool,

@@ -82,7 +82,7 @@ pub struct Plan {
 impl Found {
     /// Puts files, records and profiles together.
     pub fn plan(&self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
-        let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(ToString::to_string).collect();
+        let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
         complaints.extend(self.warnings.iter().cloned());
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
             self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))).collect();
@@ -104,11 +104,11 @@ impl Found {
             let Some(template) = &self.loaded.template else { continue };
             match template.gateway(name, &Profile::named(name), around) {
                 Ok(definition) => drop(services.insert(name.clone(), (definition, None))),
-                Err(diagnostics) => complaints.extend(diagnostics.iter().map(Diagnostic::to_string)),
+                Err(diagnostics) => complaints.extend(diagnostics.iter().map(Diagnostic::headline)),
             }
         }
         let known: BTreeSet<&ServiceName> = services.keys().collect();
-        complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(ToString::to_string));
+        complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
         Plan { services, complaints }
     }
 

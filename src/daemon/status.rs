@@ -88,9 +88,6 @@ impl Supervisor {
                 add(format!("pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
             }
         }
-        if let Some(weakness) = life.as_ref().and_then(|life| self.containment.weakness(life)) {
-            add(weakness.to_owned());
-        }
         if service.gone {
             add("definition gone".to_owned());
         }
@@ -130,6 +127,10 @@ impl Supervisor {
                 .as_ref()
                 .and_then(|life| self.containment.rung(life))
                 .map(|rung| rung.to_string()),
+            containment_weakness: life
+                .as_ref()
+                .and_then(|life| self.containment.weakness(life))
+                .map(ToOwned::to_owned),
             procs: usage.as_ref().map(|usage| usage.procs as u64),
             memory_bytes: usage.as_ref().and_then(|usage| usage.memory_bytes),
             memory_peak_bytes: usage.as_ref().and_then(|usage| usage.memory_peak_bytes),
