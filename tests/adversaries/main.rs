@@ -1,0 +1,83 @@
+//! Small hostile (and a few obedient) programs that the tests supervise, and the sandbox they are supervised in.
+//!
+//! Run as `adversary NAME [ARG…] [MARK]`. Those that live long say `ready` on stdout once they are what they claim to be,
+//! and every process of theirs carries the whole command line, so a unique last argument finds each survivor in /proc.
+//! Nothing here is used by the product.
+// Forks, raw clones and signal games are what these programs are made of, and rustix leaves most of them out.
+#![allow(unsafe_code)]
+// Without the runtime of std, which would ignore SIGPIPE, take SIGSEGV and reopen closed descriptors before we look:
+// what is printed here must be what the supervisor handed over.
+#![no_main]
+
+mod ends;
+mod identity;
+mod output;
+mod sandbox;
+mod seccomp;
+mod tools;
+mod trees;
+
+use std::ffi::{CStr, c_char, c_int};
+
+// SAFETY: the C start-up code calls this once with a valid argument vector; no other symbol of ours is called main.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
+    let args: Vec<String> = (1..usize::try_from(count).unwrap_or(0))
+        // SAFETY: the vector holds `count` pointers to strings that live as long as the process.
+        .map(|index| unsafe { CStr::from_ptr(*vector.add(index)) }.to_string_lossy().into_owned())
+        .collect();
+    let Some((name, rest)) = args.split_first() else {
+        return usage("no name given");
+    };
+    match name.as_str() {
+        "tree" => trees::tree(number(rest, 0, 10)),
+        "comet" => trees::comet(number(rest, 0, 3)),
+        "storm" => trees::storm(number(rest, 0, 500)),
+        "ignore-term" => trees::ignore_term(),
+        "obey-but-child-ignores" => trees::obey_but_child_ignores(),
+        "zombie-leader" => trees::zombie_leader(),
+        "vfork-child" => trees::vfork_child(),
+        "stopped" => trees::stopped(),
+        "ptraced" => trees::ptraced(),
+        "uid-changer" => trees::uid_changer(),
+        "cgroup-escaper" => trees::cgroup_escaper(),
+        "kill-keeper" => trees::kill_keeper(),
+        "leave-remains" => trees::leave_remains(number(rest, 0, 0)),
+        "orphan-maker" => trees::orphan_maker(number(rest, 0, 100)),
+        "exclusive" => trees::exclusive(rest.first().map_or("/tmp/exclusive", String::as_str)),
+        "exit" => ends::exit(number(rest, 0, 0)),
+        "exit-after" => ends::exit_after(number(rest, 0, 100), number(rest, 1, 0)),
+        "crash-with" => ends::crash_with(number(rest, 0, 11)),
+        "wait-signal" => ends::wait_signal(),
+        "echo-signals" => ends::echo_signals(),
+        "pause" => ends::announced_pause(),
+        "tick" => output::tick(number(rest, 0, 100)),
+        "flood" => output::flood(number(rest, 0, 1000), number(rest, 1, 60)),
+        "long-line" => output::long_line(number(rest, 0, 1 << 20)),
+        "torn-line" => output::torn_line(),
+        "both-streams" => output::both_streams(number(rest, 0, 10)),
+        "closes-stdout" => output::closes_stdout(),
+        "holds-fds" => output::holds_fds(number(rest, 0, 100)),
+        "print-ids" => identity::print_ids(),
+        "print-mask" => identity::print_mask(),
+        "print-fds" => identity::print_fds(),
+        "print-env" => identity::print_env(),
+        "print-tty" => identity::print_tty(),
+        "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
+        "seccomp" => sandbox::under_seccomp(rest),
+        "world" => sandbox::world(rest),
+        "enter" => sandbox::enter(rest),
+        "hold" => sandbox::hold(),
+        other => usage(other),
+    }
+}
+
+fn usage(wrong: &str) -> i32 {
+    tools::complain(&format!("adversary: {wrong}: not one of those in tests/adversaries/main.rs"));
+    2
+}
+
+/// The argument at `index` as a number; a marker or nothing there means `default`.
+fn number(args: &[String], index: usize, default: u64) -> u64 {
+    args.get(index).and_then(|text| text.parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,95 @@
+//! The oracle: what the kernel says is alive, read from outside the world.
+
+use std::path::{Path, PathBuf};
+
+/// One process, as /proc shows it outside.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub outer: i32,
+    /// In the pid namespace it lives in.
+    pub inner: i32,
+    pub parent: i32,
+    pub state: char,
+    pub uid: u32,
+    pub command: String,
+}
+
+fn file(pid: i32, name: &str) -> Option<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/{name}")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
+}
+
+fn line<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name == key).then(|| value.trim())
+    })
+}
+
+/// A line of /proc/PID/status.
+pub fn status(pid: i32, key: &str) -> Option<String> {
+    line(&file(pid, "status")?, key).map(str::to_owned)
+}
+
+fn read(outer: i32) -> Option<Process> {
+    let command = file(outer, "cmdline")?;
+    let status = file(outer, "status")?;
+    Some(Process {
+        outer,
+        inner: line(&status, "NSpid")?.split_whitespace().last()?.parse().ok()?,
+        parent: line(&status, "PPid")?.parse().ok()?,
+        state: line(&status, "State")?.chars().next()?,
+        uid: line(&status, "Uid")?.split_whitespace().next()?.parse().ok()?,
+        command,
+    })
+}
+
+/// Processes alive whose command line carries `mark`.
+pub fn marked(mark: &str) -> Vec<Process> {
+    pids()
+        .filter(|pid| file(*pid, "cmdline").is_some_and(|command| command.contains(mark)))
+        .filter_map(read)
+        .filter(|process| process.state != 'Z' && process.command.contains(mark))
+        .collect()
+}
+
+pub fn pid_namespace(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc");
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Every process of a pid namespace. One pass is a glance: what forks meanwhile can be missed, so a test that wants
+/// none asks the cgroup of the world too.
+pub fn in_namespace(namespace: &Path) -> Vec<Process> {
+    pids().filter(|pid| pid_namespace(*pid).as_deref() == Some(namespace)).filter_map(read).collect()
+}
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Resident memory in kB.
+pub fn resident_kb(pid: i32) -> u64 {
+    status(pid, "VmRSS").and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// How often all threads of the process gave up or lost the processor, ever. A thread that does nothing adds nothing.
+pub fn context_switches(pid: i32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("tasks");
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
+        .flat_map(|status| {
+            status
+                .lines()
+                .filter(|line| line.contains("ctxt_switches"))
+                .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+                .collect::<Vec<_>>()
+        })
+        .sum()
+}

@@ -1,0 +1,70 @@
+//! Waiting with a deadline.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take milliseconds. Eight busy neighbours share this machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where there is no event for a change (a foreign process's /proc entry, a state inside the supervisor), it is looked
+/// at again this often. Never the whole of a wait: each look can end it.
+const GLANCE: Duration = Duration::from_millis(15);
+
+/// Waits until `fd` is readable or hung up. False at the deadline.
+pub fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// Looks again after every change in `dir`, and now and then, until `look` finds something.
+///
+/// # Panics
+/// At the deadline, saying what was waited for.
+pub fn until<T>(what: &str, dir: &Path, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, dir, look).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// As [`until`], with its own deadline and without the panic.
+pub fn within<T>(patience: Duration, dir: &Path, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    let watch =
+        inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("inotify");
+    let events = inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::MOVED_TO
+        | inotify::WatchFlags::DELETE;
+    // A directory that is not there yet is only glanced at.
+    let _ = inotify::add_watch(&watch, dir, events);
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        readable(watch.as_fd(), GLANCE);
+        let mut events = [0u8; 4096];
+        while rustix::io::read(&watch, &mut events).is_ok_and(|count| count > 0) {}
+    }
+}
+
+/// Waits for the end of a process that need not be our child. False at the deadline.
+pub fn gone(pid: i32, patience: Duration) -> bool {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return true };
+    match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Ok(fd) => readable(fd.as_fd(), patience),
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,113 @@
+//! Costs nothing, loses nothing: the supervisor at rest, and after a thousand services have come and gone.
+//!
+//! Rest is measured by the kernel's count of context switches of all its threads: a thread that makes a system call
+//! that waits, or is woken, adds to it. A window of time is what is measured here, so here alone time is waited for,
+//! on a descriptor that never becomes readable.
+
+use crate::harness::{Place, Rung, Setup, Supervisor, World, process, wait};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Lets `span` pass.
+fn let_pass(span: Duration) {
+    let (never, _held) = rustix::pipe::pipe().expect("a pipe");
+    assert!(!wait::readable(never.as_fd(), span));
+}
+
+/// After at most ten short windows to settle in, a long one without a single wake-up.
+#[track_caller]
+fn assert_idle(supervisor: &Supervisor) {
+    let pid = supervisor.pid();
+    let switches_within = |span| {
+        let before = process::context_switches(pid);
+        let_pass(span);
+        process::context_switches(pid) - before
+    };
+    let settled = (0..10).any(|_| switches_within(Duration::from_millis(300)) == 0);
+    assert!(settled, "never at rest");
+    assert_eq!(switches_within(Duration::from_secs(2)), 0, "wakes up while nothing happens");
+}
+
+#[test]
+fn nothing_happens_while_nothing_happens() {
+    for rung in [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid] {
+        let mut world = World::new(Setup::new(rung, Place::Pid1));
+        for count in 0..10 {
+            world.adversary(&format!("quiet-{count}"), "pause", "");
+        }
+        world.adversary("mute", "closes-stdout", "").adversary("holder", "holds-fds 50", "");
+        world.adversary("resting", "exit 1", "[restart]\nbackoff = { initial = \"1h\", max = \"1h\" }");
+        let supervisor = world.start();
+        world.wait_log("mute", "ready");
+        world.wait_log("holder", "ready");
+        world.wait_state("resting", &["backoff"]);
+        // A client that has connected and says nothing is no work either.
+        let _silent = std::os::unix::net::UnixStream::connect(world.socket()).expect("a connection");
+        assert_idle(&supervisor);
+    }
+}
+
+/// Counts that must come back to where they were.
+#[derive(Debug, PartialEq, Eq)]
+struct Footprint {
+    descriptors: usize,
+    cgroups: usize,
+    processes: usize,
+}
+
+fn footprint(world: &World, supervisor: &Supervisor) -> Footprint {
+    Footprint {
+        descriptors: process::descriptors(supervisor.pid()),
+        cgroups: world.cgroups().len(),
+        processes: world.processes(supervisor).len(),
+    }
+}
+
+#[test]
+fn a_thousand_services_start_rest_and_stop() {
+    const SERVICES: usize = 1000;
+    let mut world = World::new(Setup::new(Rung::Cgroup, Place::Pid1));
+    for count in 0..SERVICES {
+        world.adversary(&format!("s{count}"), "pause", "autostart = false");
+    }
+    let supervisor = world.start();
+    let before = footprint(&world, &supervisor);
+    let minute = Duration::from_secs(60);
+    world.ctl_within(minute, &["start", "--all"]).ok();
+    assert_eq!(world.marked("pause").len(), SERVICES);
+    let used = process::descriptors(supervisor.pid()) - before.descriptors;
+    assert!(used <= 3 * SERVICES, "at most three descriptors a service: {used}");
+    assert_idle(&supervisor);
+    world.ctl_within(minute, &["stop", "--all"]).ok();
+    world.assert_no_survivors("after stop --all");
+    world.assert_no_zombies(&supervisor);
+    assert_eq!(footprint(&world, &supervisor), before);
+}
+
+#[test]
+fn ten_rounds_leak_nothing() {
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let mut world = World::new(Setup::new(rung, Place::Pid1));
+        for count in 0..50 {
+            world.adversary(&format!("s{count}"), "pause", "autostart = false");
+        }
+        let supervisor = world.start();
+        let round = || {
+            world.ctl(&["start", "--all"]).ok();
+            world.ctl(&["restart", "--all"]).ok();
+            world.ctl(&["stop", "--all"]).ok();
+            world.assert_no_zombies(&supervisor);
+            (footprint(&world, &supervisor), process::resident_kb(supervisor.pid()))
+        };
+        // Two rounds to fill what is kept on purpose: caches, restart history, the allocator's lists.
+        round();
+        let (before, memory) = round();
+        let mut last = memory;
+        for _ in 0..8 {
+            let (after, now) = round();
+            assert_eq!(after, before);
+            last = now;
+        }
+        assert!(last <= memory + 512, "memory grows: {memory} kB, then {last} kB");
+    }
+}

@@ -1,0 +1,159 @@
+//! The supervisor is killed with SIGKILL, and another one takes its place.
+
+use crate::harness::{End, Place, Rung, Setup, Supervisor, World, wait};
+use serde_json::json;
+
+crate::on_every_rung_as_a_child!(
+    a_successor_runs_exactly_one_copy_of_what_is_wanted,
+    a_stop_that_was_cut_short_is_finished_by_the_successor,
+    an_acknowledged_command_is_never_lost,
+);
+
+const STUBBORN: &str = "[stop]\ntimeout = \"60s\"";
+
+fn lock_for_hermes(world: &World) {
+    world.write_as_hermes("/opt/data/lock", "");
+}
+
+fn a_successor_runs_exactly_one_copy_of_what_is_wanted(setup: Setup) {
+    let mut world = World::new(setup);
+    lock_for_hermes(&world);
+    world.adversary("wood", "tree 20", STUBBORN).adversary("single", "exclusive /opt/data/lock", STUBBORN);
+    world.adversary("rest", "pause", "autostart = false").adversary("gone", "tree 5", STUBBORN);
+    let mut supervisor = world.start();
+    for round in 1..=3 {
+        world.wait_log_times("wood", "ready tree", round);
+        world.wait_log_times("single", "ready exclusive", round);
+        if round == 1 {
+            world.wait_log("gone", "ready tree");
+            // A definition that is taken away leaves a tree behind all the same.
+            std::fs::remove_file(world.path("/etc/hermes-sup/services/gone.toml")).expect("a definition");
+        }
+        assert_eq!(supervisor.kill(), End::Signal(9));
+        if round == 2 {
+            world.move_to_cgroup("elsewhere");
+        }
+        supervisor = world.start();
+        world.ctl(&["wait", "wood", "single", "--up"]).ok();
+    }
+    world.wait_log_times("wood", "ready tree", 4);
+    world.wait_log_times("single", "ready exclusive", 4);
+    assert_eq!(world.marked("20").len(), 21, "one copy of the tree");
+    assert_eq!(world.marked("exclusive").len(), 2);
+    assert_eq!(world.marked("5").len(), 0, "what nobody defines any more is ended");
+    assert_eq!(world.marked("pause").len(), 0);
+    assert_eq!(world.read("/opt/data/lock"), "start\n".repeat(4), "no life began beside remains of another");
+    world.ctl(&["stop", "--all"]).ok();
+    world.assert_no_survivors("after stop --all");
+}
+
+fn a_stop_that_was_cut_short_is_finished_by_the_successor(setup: Setup) {
+    let mut world = World::new(setup);
+    world.adversary("wood", "tree 20", STUBBORN);
+    let supervisor = world.start();
+    world.wait_log("wood", "ready tree");
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| world.ctl(&["stop", "wood"]));
+        world.wait_state("wood", &["stopping"]);
+        assert_eq!(supervisor.kill(), End::Signal(9));
+        assert_ne!(stop.join().expect("the stop").code, 0, "nobody has answered it");
+    });
+    assert_eq!(world.marked("tree").len(), 21);
+    let _successor = world.start();
+    world.ctl(&["wait", "wood", "--down"]).ok();
+    assert_eq!(world.want("wood"), "down");
+    world.assert_no_survivors("once the successor has it down");
+}
+
+/// A small generator, so that a failing run can be repeated with the seed it prints.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn an_acknowledged_command_is_never_lost(setup: Setup) {
+    const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+    let seed = u64::from(std::process::id()) << 16 | 1;
+    println_seed(seed);
+    let mut dice = Dice(seed);
+    let mut world = World::new(setup);
+    for name in NAMES {
+        world.adversary(name, &format!("pause {name}"), "autostart = false");
+    }
+    let mut acknowledged = ["down"; 3];
+    let mut supervisor: Supervisor = world.start();
+    for round in 0..6 {
+        for _ in 0..dice.roll(5) {
+            let which = dice.roll(3) as usize;
+            let verb = ["start", "stop"][dice.roll(2) as usize];
+            if world.ctl(&[verb, NAMES[which]]).code == 0 {
+                acknowledged[which] = if verb == "start" { "up" } else { "down" };
+            }
+        }
+        // One more is under way when the supervisor dies: it may count or not, but wholly.
+        let which = dice.roll(3) as usize;
+        let verb = ["start", "stop"][dice.roll(2) as usize];
+        let answer = std::thread::scope(|scope| {
+            let cut = scope.spawn(|| world.ctl(&[verb, NAMES[which]]));
+            if dice.roll(2) == 0 {
+                wait::within(std::time::Duration::from_millis(dice.roll(6)), &world.root, || None::<()>);
+            }
+            supervisor.kill();
+            cut.join().expect("ctl")
+        });
+        supervisor = world.start();
+        for (name, expected) in NAMES.iter().zip(acknowledged) {
+            let want = world.want(name);
+            if *name == NAMES[which] && answer.code != 0 {
+                continue;
+            }
+            let expected = match verb {
+                _ if *name != NAMES[which] => expected,
+                "start" => "up",
+                _ => "down",
+            };
+            assert_eq!(want, expected, "{name} in round {round}, seed {seed}: {answer:?}");
+        }
+        for (index, name) in NAMES.iter().enumerate() {
+            acknowledged[index] = if world.want(name) == "up" { "up" } else { "down" };
+            let state = if acknowledged[index] == "up" { "--up" } else { "--down" };
+            world.ctl(&["wait", name, state]).ok();
+            let copies = world.marked(name).len();
+            assert_eq!(
+                copies,
+                usize::from(acknowledged[index] == "up"),
+                "{name} in round {round}, seed {seed}"
+            );
+        }
+    }
+}
+
+#[allow(clippy::disallowed_macros, reason = "the test harness captures it and shows it on failure")]
+fn println_seed(seed: u64) {
+    println!("seed {seed}");
+}
+
+/// `docker kill` and `docker start`: the namespace dies with PID 1.
+#[test]
+fn a_killed_container_starts_again_with_what_was_wanted() {
+    for rung in [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid] {
+        let mut world = World::new(Setup::new(rung, Place::Pid1));
+        world.adversary("up", "tree 5", "").adversary("down", "pause", "");
+        let supervisor = world.start();
+        world.wait_log("up", "ready tree");
+        world.ctl(&["stop", "down"]).ok();
+        assert_eq!(supervisor.kill(), End::Signal(9));
+        world.assert_no_survivors("the kernel ends them with PID 1");
+        let _supervisor = world.start();
+        world.wait_log_times("up", "ready tree", 2);
+        assert_eq!(world.marked("tree").len(), 6);
+        assert_eq!(world.status("down")["want"], json!("down"));
+        assert_eq!(world.marked("pause").len(), 0);
+    }
+}

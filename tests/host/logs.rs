@@ -1,0 +1,229 @@
+//! What services write is kept, whole and in order, and never stops anything.
+
+use crate::harness::world::HERMES;
+use crate::harness::{End, Place, Rung, Setup, World, wait};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+crate::on_every_rung!(lines_of_both_streams_are_exact, nothing_is_lost_when_a_service_ends);
+
+fn lines_of_both_streams_are_exact(setup: Setup) {
+    let mut world = World::new(setup);
+    world.adversary("both", "both-streams 50", "");
+    let supervisor = world.start();
+    world.wait_log("both", "ready");
+    wait::until("the last line of stderr", &world.log_dir("both"), || {
+        world.log("both").contains("err 50").then_some(())
+    });
+    let log = world.log("both");
+    let (mut out, mut err) = (0, 0);
+    for line in log.lines() {
+        assert!(is_stamp(&line[..29]), "{line}");
+        match (&line[29..31], &line[31..]) {
+            ("  ", "ready both-streams") => {}
+            ("  ", text) => {
+                out += 1;
+                assert_eq!(text, format!("out {out}"));
+            }
+            (" !", text) => {
+                err += 1;
+                assert_eq!(text, format!("err {err}"));
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert_eq!((out, err), (50, 50));
+    // The container's streams get the raw lines.
+    world.wait_stdout("out 50\n");
+    world.wait_stderr("err 50\n");
+    assert!(world.stdout().contains("out 1\nout 2\n"), "{}", world.stdout());
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(world.log_dir("both").join("current")).expect("current"),
+    );
+    assert_eq!(owner, HERMES, "written with the user's own rights");
+    assert_eq!(supervisor.terminate(), End::Code(0));
+}
+
+/// `YYYY-MM-DD HH:MM:SS.nnnnnnnnn`
+fn is_stamp(text: &str) -> bool {
+    text.len() == 29
+        && text
+            .chars()
+            .zip("0000-00-00 00:00:00.000000000".chars())
+            .all(|(c, shape)| if shape == '0' { c.is_ascii_digit() } else { c == shape })
+}
+
+fn nothing_is_lost_when_a_service_ends(setup: Setup) {
+    let mut world = World::new(setup);
+    let keep = "[log]\nmax_size = \"1MB\"\nkeep = 50\n[restart]\npolicy = \"never\"";
+    world.adversary("flood", "flood 50000 60", keep).adversary("torn", "torn-line", keep);
+    let _supervisor = world.start();
+    world.wait_state("flood", &["finished"]);
+    world.wait_state("torn", &["failed"]);
+    assert_flood(&world.log_lines("flood"), 50_000);
+    assert_eq!(world.log_lines("torn"), ["ready torn-line", "torn without end"], "a torn last line is kept");
+}
+
+#[track_caller]
+fn assert_flood(lines: &[String], count: usize) {
+    let floods: Vec<_> = lines.iter().filter(|line| line.starts_with("flood 0")).collect();
+    assert_eq!(floods.len(), count);
+    for (number, line) in (1..).zip(floods) {
+        assert!(line.starts_with(&format!("flood {number:09} x")), "{number}: {line}");
+    }
+}
+
+#[test]
+fn files_rotate_and_the_oldest_goes() {
+    let mut world = World::new(Setup::plain());
+    world.adversary(
+        "flood",
+        "flood 20000 100",
+        "[log]\nmax_size = \"100kB\"\nkeep = 3\n[restart]\npolicy = \"never\"",
+    );
+    let _supervisor = world.start();
+    world.wait_state("flood", &["finished"]);
+    let mut archives = Vec::new();
+    for entry in std::fs::read_dir(world.log_dir("flood")).expect("the log directory").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(label) = name.strip_prefix('@') {
+            let label = label.strip_suffix(".s").unwrap_or_else(|| panic!("{name}"));
+            assert!(label.len() == 24 && label.chars().all(|c| c.is_ascii_hexdigit()), "{name}");
+            let size = entry.metadata().expect("its size").len();
+            assert!((50_000..=110_000).contains(&size), "{name}: {size}");
+            archives.push(name);
+        }
+    }
+    assert_eq!(archives.len(), 3, "{archives:?}");
+    let lines = world.log_lines("flood");
+    assert_eq!(lines.last().map(String::as_str), Some("flood done"));
+    let numbers: Vec<u64> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("flood ")?.split(' ').next()?.parse().ok())
+        .collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "no gap from file to file");
+    assert_eq!(numbers.last(), Some(&20_000));
+}
+
+#[test]
+fn a_line_of_any_length_is_one_line() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("long", "long-line 300000", "");
+    let _supervisor = world.start();
+    world.wait_log("long", "ready");
+    let lines = world.log_lines("long");
+    assert_eq!(lines[0].len(), 300_000);
+    assert!(lines[0].bytes().all(|byte| byte == b'L'));
+}
+
+/// The container's reader is stuck: the service, its file and the operator notice nothing.
+#[test]
+fn a_stuck_reader_of_the_container_stops_nobody() {
+    let mut setup = Setup::new(Rung::Cgroup, Place::Pid1);
+    let pipe = tempfile::tempdir().expect("a directory");
+    let path = pipe.path().join("stdout");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("a fifo");
+    // Opened for both so that opening waits for nobody.
+    let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("the reader");
+    setup.stdout = Some(path);
+    let mut world = World::new(setup);
+    let keep = "[log]\nmax_size = \"5MB\"\nkeep = 50\n[restart]\npolicy = \"never\"";
+    world.adversary("flood", "flood 200000 60", keep);
+    world.adversary("clock", "tick 10", "");
+    let supervisor = world.start();
+    world.wait_state("flood", &["finished"]);
+    assert_flood(&world.log_lines("flood"), 200_000);
+    world.wait_log("clock", "tick 5");
+    world.ctl(&["restart", "clock"]).ok();
+    assert!(supervisor.pid() > 0);
+
+    // The reader comes back: whole lines, and a word on how many are missing.
+    let mut seen = Vec::new();
+    let mut buffer = [0u8; 65536];
+    let said = wait::within(wait::PATIENCE, &world.root, || {
+        while wait::readable(reader.as_fd(), Duration::from_millis(20)) {
+            let count = reader.read(&mut buffer).expect("lines");
+            seen.extend_from_slice(&buffer[..count]);
+            if String::from_utf8_lossy(&seen).contains("drop") {
+                return Some(());
+            }
+        }
+        None
+    });
+    let text = String::from_utf8_lossy(&seen).into_owned();
+    assert!(
+        said.is_some(),
+        "the number of dropped lines is written there: …{}",
+        &text[text.len().saturating_sub(500)..]
+    );
+    let whole = text.lines().filter(|line| line.starts_with("flood 0"));
+    assert!(whole.clone().count() < 200_000);
+    assert!(
+        text.lines().filter(|line| line.starts_with("flood 0")).all(|line| line.len() >= 60),
+        "whole lines only"
+    );
+}
+
+#[test]
+fn the_next_supervisor_reads_on() {
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let mut world = World::new(Setup::new(rung, Place::Child));
+        world.adversary("clock", "tick 2", "");
+        let supervisor = world.start();
+        world.wait_log("clock", "tick 20");
+        supervisor.kill();
+        let _successor = world.start();
+        world.wait_log_times("clock", "ready tick", 2);
+        let lines = world.log_lines("clock");
+        let first_life = lines.iter().skip(1).take_while(|line| *line != "ready tick");
+        for (count, line) in (1..).zip(first_life) {
+            assert_eq!(line, &format!("tick {count}"), "no line of the first life is missing");
+        }
+    }
+}
+
+#[test]
+fn a_full_log_disk_is_counted_and_stops_nobody() {
+    // One page of the world's tmpfs is enough for the directory tree.
+    let mut world = World::new(Setup::plain().world_option(&[
+        "--tmpfs",
+        "/opt/data/logs",
+        "size=1m,uid=10000,gid=10000,mode=755",
+    ]));
+    world.write_as_hermes("/opt/data/logs/.keep", "");
+    world.adversary("flood", "flood 100000 60", "[log]\nkeep = 50\n[restart]\npolicy = \"never\"");
+    world.adversary("clock", "tick 50", "");
+    let _supervisor = world.start();
+    world.wait_state("flood", &["finished"]);
+    world.wait_stdout("flood done");
+    world.ctl(&["restart", "clock"]).ok();
+    let document = world.ctl(&["--json", "status"]).out;
+    assert!(
+        document.contains("drop") || document.contains("No space") || document.contains("full"),
+        "{document}"
+    );
+}
+
+#[test]
+fn a_log_directory_that_cannot_be_written_is_one_warning() {
+    let mut world = World::new(Setup::plain());
+    world.write("/opt/data/logs/gateways/.keep", "");
+    for dir in ["/opt/data/logs", "/opt/data/logs/gateways"] {
+        std::os::unix::fs::chown(world.path(dir), Some(0), Some(0)).expect("an owner");
+    }
+    world.adversary("clock", "tick 5", "");
+    let _supervisor = world.start();
+    world.wait_stdout("tick 20");
+    assert_eq!(world.state("clock"), "up");
+    let warnings =
+        world.stderr().lines().filter(|line| line.contains("clock") && line.contains("enied")).count();
+    assert_eq!(warnings, 1, "{}", world.stderr());
+}

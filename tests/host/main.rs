@@ -1,0 +1,16 @@
+//! The host tier: the real binary in containers in miniature, without Docker. Run as root.
+
+mod adversaries;
+mod harness;
+mod hygiene;
+mod idle;
+mod input;
+mod killed_supervisor;
+mod logs;
+mod main_program;
+mod restarts;
+mod signals;
+mod state;
+mod trees;
+mod trust;
+mod verbs;

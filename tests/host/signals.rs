@@ -1,0 +1,147 @@
+//! Signals to the supervisor, and the children that are nobody's.
+
+use crate::harness::world::HERMES;
+use crate::harness::{End, Place, Rung, Setup, World, process, wait};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+crate::on_every_rung!(a_stop_signal_changes_no_want, a_hundred_orphans_leave_no_zombie);
+
+fn a_stop_signal_changes_no_want(setup: Setup) {
+    let mut world = World::new(setup);
+    world.adversary("up", "pause", "").adversary("down", "pause", "");
+    let supervisor = world.start();
+    world.ctl(&["stop", "down"]).ok();
+    world.ctl(&["wait", "up", "--up"]).ok();
+    assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
+    world.assert_no_survivors("after SIGTERM");
+    let _supervisor = world.start();
+    world.ctl(&["wait", "up", "--up"]).ok();
+    assert_eq!((world.want("up"), world.want("down")), ("up".into(), "down".into()));
+    assert_eq!(world.marked("pause").len(), 1);
+}
+
+fn a_hundred_orphans_leave_no_zombie(setup: Setup) {
+    let mut world = World::new(setup);
+    world.adversary("maker", "orphan-maker 100", "");
+    let supervisor = world.start();
+    world.wait_log("maker", "orphaned");
+    world.assert_no_zombies(&supervisor);
+    wait::until("only the main process to be left", &world.root, || {
+        (world.marked("").len() == 1).then_some(())
+    });
+}
+
+#[test]
+fn each_stop_signal_shuts_down() {
+    for place in [Place::Pid1, Place::Child] {
+        // SIGRTMIN+3 is what systemd-aware engines send; the kernel's number with either C library.
+        let halt = Signal::from_named_raw(37);
+        for signal in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::POWER), halt].into_iter().flatten()
+        {
+            let mut world = World::new(Setup::new(Rung::Cgroup, place));
+            world.adversary("wood", "tree 3", "[stop]\ntimeout = \"50ms\"");
+            let mut supervisor = world.start();
+            world.wait_log("wood", "ready");
+            supervisor.process.signal(signal);
+            assert_eq!(supervisor.ends(), End::Code(0), "{signal:?} {place:?}: {}", world.stderr());
+            world.assert_no_survivors("after the shutdown");
+        }
+    }
+}
+
+#[test]
+fn hangup_reloads() {
+    let (world, supervisor) = World::started(Setup::plain());
+    world.adversary("added", "pause", "");
+    supervisor.process.signal(Signal::HUP);
+    wait::until("the new service", &world.root, || (world.ctl(&["status", "added"]).code == 0).then_some(()));
+}
+
+/// The moment is known: as soon as the process has blocked SIGTERM, which it must do before anything else.
+#[test]
+fn a_stop_signal_before_the_loop_runs_is_not_lost() {
+    for place in [Place::Pid1, Place::Child] {
+        for _ in 0..10 {
+            let mut world = World::new(Setup::new(Rung::Cgroup, place));
+            world.adversary("early", "pause", "");
+            let mut supervisor = world.launch();
+            supervisor.wait_exec();
+            let deadline = Instant::now() + wait::PATIENCE;
+            while !blocks_term(supervisor.pid) {
+                assert!(Instant::now() < deadline && supervisor.running(), "SIGTERM is never blocked");
+                std::thread::yield_now();
+            }
+            supervisor.signal(Signal::TERM);
+            assert_eq!(supervisor.wait(), End::Code(0), "{place:?}: {}", world.stderr());
+            world.assert_no_survivors("after an early SIGTERM");
+        }
+    }
+}
+
+fn blocks_term(pid: i32) -> bool {
+    let blocked = process::status(pid, "SigBlk").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+    blocked.is_some_and(|mask| mask >> (15 - 1) & 1 == 1)
+}
+
+#[test]
+fn a_second_stop_signal_goes_straight_to_the_kill() {
+    let mut world = World::new(Setup::plain().supervisor_option(&["--stop-budget", "60s"]));
+    world.adversary("deaf", "tree 10", "[stop]\ntimeout = \"60s\"");
+    let mut supervisor = world.start();
+    world.wait_log("deaf", "ready");
+    supervisor.process.signal(Signal::TERM);
+    world.wait_state("deaf", &["stopping"]);
+    assert!(supervisor.process.running());
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
+    world.assert_no_survivors("after the second SIGTERM");
+}
+
+#[test]
+fn the_stop_budget_cuts_every_timeout_and_the_log_names_who_used_it() {
+    let mut world = World::new(Setup::plain().supervisor_option(&["--stop-budget", "500ms"]));
+    world.adversary("deaf", "ignore-term", "[stop]\ntimeout = \"60s\"").adversary("good", "pause", "");
+    let supervisor = world.start();
+    world.wait_log("deaf", "ready");
+    world.ctl(&["wait", "good", "--up"]).ok();
+    assert_eq!(supervisor.terminate(), End::Code(0));
+    world.assert_no_survivors("after the budget");
+    assert!(world.stderr().contains("deaf"), "{}", world.stderr());
+}
+
+#[test]
+fn what_is_inherited_does_not_harm() {
+    let mut setup = Setup::plain();
+    setup.launcher = vec!["--sigchld-ignored".into()];
+    let mut world = World::new(setup);
+    world.adversary("short", "exit 7", "[restart]\npolicy = \"never\"");
+    let supervisor = world.start();
+    let status = world.wait_state("short", &["failed"]);
+    assert_eq!(
+        status["last_exit"]["code"],
+        serde_json::json!(7),
+        "with SIGCHLD ignored there would be no status"
+    );
+    world.assert_no_zombies(&supervisor);
+}
+
+/// As `docker exec … &` leaves it: a process that the supervisor never started falls to it and ends.
+#[test]
+fn a_strangers_orphan_is_reaped() {
+    let mut world = World::new(Setup::new(Rung::Cgroup, Place::Pid1));
+    let supervisor = world.start();
+    world
+        .exec(
+            &supervisor,
+            HERMES,
+            &["/bin/sh", "-c", "(/adversary exit-after 50 0 &) ; (/bin/true &) ; true"],
+        )
+        .ok();
+    world.assert_no_zombies(&supervisor);
+    let left = wait::within(Duration::from_secs(10), &world.root, || {
+        (world.processes(&supervisor).iter().all(|each| !each.command.contains("exit-after"))).then_some(())
+    });
+    assert!(left.is_some());
+    world.assert_no_zombies(&supervisor);
+}

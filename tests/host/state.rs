@@ -1,0 +1,186 @@
+//! The durable state when the disk, a neighbour or a stranger is unkind to it.
+
+use crate::harness::world::HERMES;
+use crate::harness::{Answer, End, Place, Rung, Setup, World, wait};
+use serde_json::json;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
+
+const STATE: &str = "/opt/data/supervisor";
+
+#[test]
+fn the_state_directory_is_closed_to_others() {
+    for rung in [Rung::Cgroup, Rung::KeeperSameUid] {
+        let (world, _supervisor) = World::started(Setup::new(rung, Place::Child));
+        let dir = std::fs::metadata(world.path(STATE)).expect("the state directory");
+        let file = std::fs::metadata(world.path("/opt/data/supervisor/state.redb")).expect("the database");
+        let owner = if rung == Rung::Cgroup { 0 } else { HERMES };
+        assert_eq!((dir.mode() & 0o7777, dir.uid(), dir.gid()), (0o750, owner, HERMES));
+        assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o640, owner, HERMES));
+    }
+}
+
+#[test]
+fn a_corrupt_database_is_set_aside_and_the_wants_come_back() {
+    for damage in [&b"not a database at all"[..], &[0u8; 65536], b""] {
+        let mut world = World::new(Setup::plain());
+        world.adversary("up", "pause", "autostart = false").adversary("down", "pause", "");
+        let supervisor = world.start();
+        world.ctl(&["start", "up"]).ok();
+        world.ctl(&["stop", "down"]).ok();
+        assert_eq!(supervisor.terminate(), End::Code(0));
+        // Written through, so that owner and mode stay what the supervisor left.
+        std::fs::write(world.path("/opt/data/supervisor/state.redb"), damage).expect("damage");
+        let _supervisor = world.start();
+        world.ctl(&["wait", "up", "--up"]).ok();
+        assert_eq!((world.want("up"), world.want("down")), ("up".into(), "down".into()));
+        let aside = std::fs::read_dir(world.path(STATE)).expect("the state").flatten().any(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let time = name.strip_prefix("state.redb.corrupt-").map(str::to_owned);
+            time.is_some_and(|time| time.parse::<u64>().is_ok())
+        });
+        assert!(aside || damage.is_empty(), "set aside under its name");
+        assert!(world.stderr().contains("corrupt") || damage.is_empty(), "{}", world.stderr());
+        let status = world.ctl(&["status"]);
+        assert!(
+            format!("{}{}", status.out, status.err).contains("corrupt") || damage.is_empty(),
+            "{status:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_supervisor_is_refused_by_name() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("coder", "pause", "");
+    let first = world.start();
+    world.ctl(&["wait", "coder", "--up"]).ok();
+    let inner = world.ctl(&["--json", "status"]).json()["supervisor"]["pid"].clone();
+    let refused = world.exec(&first, 0, &["/hermes-sup", "run", "--socket", "/tmp/second.sock"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains(&inner.to_string()), "its pid {inner}: {}", refused.err);
+    let host = rustix::system::uname();
+    assert!(refused.err.contains(&*host.nodename().to_string_lossy()), "its host: {}", refused.err);
+    assert!(refused.err.contains("since"), "{}", refused.err);
+    assert_eq!(world.marked("pause").len(), 1);
+    assert_eq!(world.state("coder"), "up");
+}
+
+#[test]
+fn another_main_program_runs_beside_the_holder_of_the_state() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("coder", "pause", "");
+    let first = world.start();
+    world.ctl(&["wait", "coder", "--up"]).ok();
+    let beside = world.exec(
+        &first,
+        0,
+        &["/hermes-sup", "init", "--socket", "/tmp/second.sock", "--", "/bin/sh", "-c", "echo chat; exit 42"],
+    );
+    assert_eq!(beside.code, 42, "{beside:?}");
+    assert_eq!(beside.out, "chat\n");
+    assert!(beside.err.contains("supervisor"), "one line says so: {}", beside.err);
+    assert_eq!(world.marked("pause").len(), 1);
+}
+
+#[test]
+fn read_only_state_runs_what_is_defined_and_says_so() {
+    let mut world = World::new(Setup::plain().world_option(&["--read-only", STATE]));
+    std::fs::create_dir_all(world.root.join("opt/data/supervisor")).expect("a directory");
+    world.adversary("up", "pause", "").adversary("down", "pause", "autostart = false");
+    let _supervisor = world.start();
+    world.ctl(&["wait", "up", "--up"]).ok();
+    assert!(!world.ctl(&["start", "down"]).fails(1).is_empty());
+    assert_eq!(world.state("down"), "down", "what cannot be recorded is not begun");
+    assert!(world.ctl(&["stop", "up"]).fails(1).contains("stopped, but not recorded"));
+    world.assert_no_survivors("stop acts all the same");
+    let status = world.ctl(&["--json", "status"]).json();
+    assert_ne!(status["supervisor"]["warnings"], json!([]), "{status}");
+}
+
+#[test]
+fn a_full_state_disk_never_keeps_a_service_running() {
+    let mut world = World::new(Setup::plain().world_option(&["--tmpfs", STATE, "size=8m,mode=750"]));
+    std::fs::create_dir_all(world.root.join("opt/data/supervisor")).expect("a directory");
+    for count in 0..5 {
+        world.adversary(&format!("s{count}"), "pause", "");
+    }
+    let _supervisor = world.start();
+    world.ctl(&["wait", "--all", "--up"]).ok();
+    let _ = std::fs::write(world.path("/opt/data/supervisor/filler"), vec![0u8; 16 << 20]);
+    let full = std::fs::write(world.path("/opt/data/supervisor/more"), vec![0u8; 8192]);
+    assert!(full.is_err(), "the disk is full");
+    for count in 0..5 {
+        let stopped = world.ctl(&["stop", &format!("s{count}")]);
+        let unrecorded = stopped.code == 1 && stopped.err.contains("stopped, but not recorded");
+        assert!(stopped.code == 0 || unrecorded, "{stopped:?}");
+        assert_eq!(world.marked("pause").len(), 4 - count);
+    }
+    // An answer of success is a promise, also on a full disk: see that it is one for starts too.
+    let started = world.ctl(&["start", "s0"]);
+    assert!(started.code == 0 || (started.code == 1 && !started.err.is_empty()), "{started:?}");
+    assert_eq!(world.state("s0") == "up", started.code == 0);
+}
+
+/// A disk that hangs: an ext4 image whose file system is frozen, so that every write to it waits.
+#[test]
+fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
+    let images = tempfile::tempdir().expect("a directory");
+    let image = images.path().join("disk");
+    std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
+    let made =
+        std::process::Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&image).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4 is needed here");
+    let mut world =
+        World::new(Setup::plain().world_option(&["--disk", "/opt/data", &image.to_string_lossy()]));
+    world.adversary("wood", "tree 5", "[stop]\ntimeout = \"100ms\"").adversary("clock", "tick 10", "");
+    let mut supervisor = world.start();
+    world.wait_log("wood", "ready");
+    world.wait_log("clock", "tick 3");
+    let disk = Frozen::freeze(world.path("/opt/data"));
+    let began = Instant::now();
+    let stopped = world.ctl(&["stop", "wood"]);
+    assert!(world.marked("tree").is_empty(), "{stopped:?}");
+    assert!(stopped.code == 1 && stopped.err.contains("stopped, but not recorded"), "{stopped:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_ne!(world.ctl(&["status", "clock"]).code, 5, "answers while the disk hangs");
+    let refused = world.ctl(&["start", "wood", "--timeout", "1s"]);
+    assert_ne!(refused.code, 0, "what is not recorded is not acknowledged: {refused:?}");
+    drop(disk);
+    assert!(supervisor.process.running());
+    // Once the disk is back, everything works again.
+    wait::until("stop to be recorded again", &world.root, || {
+        (world.ctl(&["stop", "wood"]).code == 0).then_some(())
+    });
+    world.assert_no_survivors_named("tree");
+}
+
+/// Thaws when dropped, or nothing that has touched the disk could ever end.
+struct Frozen(std::path::PathBuf);
+
+impl Frozen {
+    fn freeze(path: std::path::PathBuf) -> Self {
+        let status = std::process::Command::new("fsfreeze").arg("-f").arg(&path).status();
+        assert!(status.is_ok_and(|status| status.success()), "fsfreeze is needed here");
+        Self(path)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn an_unwritable_run_directory_moves_the_socket_to_the_state() {
+    let (world, _supervisor) = World::started(Setup::new(Rung::KeeperSameUid, Place::Pid1));
+    assert!(world.socket().ends_with("opt/data/supervisor/control.sock"));
+    let found: Answer = {
+        let supervisor = &_supervisor;
+        world.exec(supervisor, HERMES, &["/hermes-sup", "ctl", "list"])
+    };
+    found.ok();
+    let mode = std::fs::metadata(world.socket()).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o007, 0, "{mode:o}");
+}

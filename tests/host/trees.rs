@@ -1,0 +1,114 @@
+//! Trees that do not want to end: each, on every rung and wherever the supervisor stands, ends wholly.
+
+use crate::harness::{End, Setup, World};
+
+/// Every adversary, what its log says when it is in place, and how long TERM is given before the kill.
+const MATRIX: [(&str, &str); 12] = [
+    ("tree 100", "ready tree"),
+    ("comet 2", "ready comet"),
+    ("storm 400", "ready storm"),
+    ("ignore-term", "ready ignore-term"),
+    ("obey-but-child-ignores", "ready obey"),
+    ("zombie-leader", "ready zombie-leader"),
+    ("vfork-child", "ready vfork-child"),
+    ("stopped", "ready stopped"),
+    ("ptraced", "ready ptraced"),
+    ("uid-changer", "ready uid-changer"),
+    ("cgroup-escaper", "ready cgroup-escaper"),
+    ("holds-fds 200", "ready holds-fds"),
+];
+
+const IMPATIENT: &str = "autostart = false\n[stop]\ntimeout = \"100ms\"";
+
+fn name(adversary: &str) -> &str {
+    adversary.split(' ').next().unwrap_or(adversary)
+}
+
+crate::on_every_rung!(
+    stop_leaves_no_survivor,
+    nothing_of_a_crashed_tree_is_left_when_the_next_life_begins,
+    shutdown_leaves_no_survivor,
+    a_service_that_kills_its_keeper_gains_nothing,
+);
+
+fn stop_leaves_no_survivor(setup: Setup) {
+    let mut world = World::new(setup);
+    for (adversary, _) in MATRIX {
+        world.adversary(name(adversary), adversary, IMPATIENT);
+    }
+    let supervisor = world.start();
+    for (adversary, ready) in MATRIX {
+        let service = name(adversary);
+        world.ctl(&["start", service]).ok();
+        world.wait_log(service, ready);
+        world.ctl(&["stop", service]).ok();
+        world.assert_no_survivors(adversary);
+        assert_eq!(world.state(service), "down");
+    }
+    assert!(!world.log("cgroup-escaper").contains("escaped\n"), "{}", world.log("cgroup-escaper"));
+    world.assert_no_zombies(&supervisor);
+    let left: Vec<_> = world.cgroups().into_iter().filter(|dir| !is_of_the_supervisor(dir)).collect();
+    assert!(left.is_empty(), "cgroups of services are removed: {left:?}");
+}
+
+/// The supervisor's own leaf and parents stay; an incarnation is `<name>.<n>`.
+fn is_of_the_supervisor(dir: &std::path::Path) -> bool {
+    let services = MATRIX.map(|(adversary, _)| format!("{}.", name(adversary)));
+    !dir.components().any(|part| {
+        let part = part.as_os_str().to_string_lossy();
+        services.iter().any(|service| part.starts_with(service.as_str()))
+    })
+}
+
+fn nothing_of_a_crashed_tree_is_left_when_the_next_life_begins(setup: Setup) {
+    let mut world = World::new(setup);
+    // Each life and all its remains hold a lock on the file: a second one beside them writes OVERLAP.
+    world.write("/tmp/lock", "");
+    std::os::unix::fs::chown(world.path("/tmp/lock"), Some(10000), Some(10000)).expect("an owner");
+    world.adversary("exclusive", "exclusive /tmp/lock", "");
+    world.adversary("remains", "leave-remains 3", "[restart]\nlimit = { burst = 3, interval = \"10m\" }");
+    let supervisor = world.start();
+    for life in 1..=5 {
+        world.wait_log_times("exclusive", "ready exclusive", life);
+        world.ctl(&["kill", "exclusive", "KILL"]).ok();
+    }
+    world.wait_log_times("exclusive", "ready exclusive", 6);
+    assert_eq!(world.read("/tmp/lock"), "start\n".repeat(6));
+    assert_eq!(world.marked("exclusive").len(), 2, "main process and its daemon");
+    world.wait_state("remains", &["failed"]);
+    assert!(world.marked("leave-remains").is_empty(), "what a crash leaves is ended");
+    assert_eq!(world.ctl(&["status", "exclusive"]).code, 0);
+    world.assert_no_zombies(&supervisor);
+}
+
+fn shutdown_leaves_no_survivor(setup: Setup) {
+    let mut world = World::new(setup);
+    for (adversary, _) in MATRIX {
+        world.adversary(name(adversary), adversary, "[stop]\ntimeout = \"300ms\"");
+    }
+    let supervisor = world.start();
+    for (adversary, ready) in MATRIX {
+        world.wait_log(name(adversary), ready);
+    }
+    assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
+    world.assert_no_survivors("after SIGTERM to the supervisor");
+}
+
+fn a_service_that_kills_its_keeper_gains_nothing(setup: Setup) {
+    let same_uid = setup.rung == crate::harness::Rung::KeeperSameUid;
+    let mut world = World::new(setup);
+    world.adversary("killer", "kill-keeper", IMPATIENT).adversary("bystander", "pause", "");
+    let mut supervisor = world.start();
+    world.ctl(&["wait", "bystander", "--up"]).ok();
+    let bystander = world.status("bystander")["pid"].clone();
+    world.ctl(&["start", "killer"]);
+    world.wait_log("killer", "ready kill-keeper");
+    if !same_uid {
+        assert!(world.log("killer").contains("parent kill refused"), "{}", world.log("killer"));
+    }
+    assert!(supervisor.process.running());
+    world.ctl(&["stop", "killer"]).ok();
+    assert!(world.marked("kill-keeper").is_empty());
+    assert_eq!(world.status("bystander")["pid"], bystander, "nobody else was touched");
+    world.assert_no_zombies(&supervisor);
+}
