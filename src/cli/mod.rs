@@ -1,1 +1,12 @@
-//! (room)
+//! The command line: what was typed (`args`), what it asks of a supervisor (`ctl`), and how the answer looks.
+//!
+//! Nothing here writes but through [`render::Console`], and nothing reads the environment but through the function
+//! that is handed in: so all of it is tested without a daemon, a terminal or another process.
+
+pub mod args;
+pub mod ctl;
+pub mod doctor;
+pub mod generate;
+pub mod logs;
+pub mod render;
+pub mod status;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-/// Milliseconds on the supervisor's monotonic clock. Only differences mean anything.
+/// Milliseconds on the supervisor's own clock.
+///
+/// It starts at the wall clock's Unix time when the supervisor starts and from then on follows the monotonic clock,
+/// so a clock that is set during the run moves no deadline, while ticks kept in the database stay comparable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tick(pub u64);
 

@@ -1,7 +1,13 @@
 //! The pure core: what a service is, what it should do next, and why. No clock, descriptor, path or kernel crate.
 
 pub mod clock;
+pub mod effect;
+pub mod event;
 pub mod exit;
+pub mod fleet;
+pub mod gateway;
+#[cfg(test)]
+mod model;
 pub mod name;
 pub mod policy;
 pub mod signal;

@@ -1,1 +1,267 @@
-//! (room)
+//! What the services write: from their FIFOs to the container's streams and to rotated files.
+//!
+//! ```text
+//! service ─FIFO─▶ pump ─▶ Container (stdout, stderr: a thread each, drops behind a stuck reader)
+//!                   └───▶ Backlog ─▶ files (a thread: log files, rotation, other work under --home)
+//! ```
+//!
+//! Invariants: a call from the loop never waits for a disk or a reader; when nothing is written, no thread wakes; an
+//! idle service costs two descriptors and some hundred bytes; what a service wrote before it died reaches its file.
+//! Between FIFO and file the bytes of one service keep their order, and every line that is left out is counted.
+//!
+//! The threads inherit the signal mask: block signals before they are started.
+
+mod backlog;
+mod busy;
+mod drain;
+mod fifo;
+mod files;
+mod logfile;
+mod pump;
+mod read;
+mod rotate;
+mod split;
+mod stamp;
+mod stream;
+pub mod tai64n;
+
+pub use backlog::{FilesHandle, Refused};
+pub use drain::{Format, OwnLog};
+pub use read::{Line, Query, Reader};
+pub use stream::{Container, StreamHealth};
+
+use crate::core::name::ServiceName;
+use crate::sys::credentials::Credentials;
+use backlog::{Backlog, Item};
+use fifo::FifoDir;
+use logfile::LogFile;
+use pump::{Command, Remote};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Virtual size; only what is used counts.
+const THREAD_STACK: usize = 256 * 1024;
+
+/// A service in this room: a small number that the caller chooses, free again after [`LogEvent::Closed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceId(pub u32);
+
+/// One of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Out,
+    Err,
+}
+
+/// What happens to a service whose file is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// Its writers wait.
+    #[default]
+    Block,
+    /// Whole lines are left out and counted.
+    Drop,
+}
+
+/// What the room reports, from its own threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEvent {
+    /// Everything that was in the service's FIFOs at [`Logs::drain`] is in its file. Also after two seconds, with a
+    /// warning, when the disk hangs: what is left then stays in order before the next incarnation's lines.
+    Drained(SourceId),
+    /// After [`Logs::close`]: file closed, FIFOs removed.
+    Closed(SourceId),
+    /// For the supervisor's own log and `status`.
+    Warning { id: Option<SourceId>, text: String },
+}
+
+/// Where and how a service's output is kept.
+#[derive(Debug, Clone)]
+pub struct LogSpec {
+    pub name: ServiceName,
+    pub home: PathBuf,
+    /// Relative to `home`, such as `logs/gateways/coder`.
+    pub dir: PathBuf,
+    /// Bytes of a file before it is rotated. A single longer line is not cut.
+    pub max_size: u64,
+    /// Archives.
+    pub keep: u32,
+    pub to_container: bool,
+    pub overflow: Overflow,
+    /// Who owns FIFOs and files, and with whose rights the files are opened.
+    pub owner: Credentials,
+}
+
+/// How one service's log does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceHealth {
+    /// Lines, since the service was opened here.
+    pub dropped_from_stream: u64,
+    pub dropped_from_file: u64,
+    /// Why the last write failed; `None` when it did not.
+    pub file_error: Option<String>,
+}
+
+/// How the room does: how long each destination has been at the piece of work in its hand; `None` when idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Health {
+    pub files_busy: Option<Duration>,
+    pub stdout: StreamHealth,
+    pub stderr: StreamHealth,
+}
+
+/// What the threads and the front know together about one service.
+#[derive(Debug, Default)]
+struct Shared {
+    dropped_from_stream: AtomicU64,
+    dropped_from_file: AtomicU64,
+    /// Bytes on their way to the file.
+    backlog: AtomicUsize,
+    file_error: Mutex<Option<String>>,
+}
+
+type Notify = Box<dyn Fn(LogEvent) + Send>;
+
+/// The room's front.
+#[derive(Debug)]
+pub struct Logs {
+    fifos: FifoDir,
+    remote: Arc<Remote>,
+    backlog: Arc<Backlog>,
+    container: Container,
+    sources: Mutex<HashMap<SourceId, (ServiceName, Arc<Shared>)>>,
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Logs {
+    /// Starts the threads. FIFOs go into `<runtime_dir>/log/`; `notify` is called from those threads and must not wait.
+    ///
+    /// # Errors
+    /// As mkdir(2), epoll_create(2), eventfd(2), pthread_create(3).
+    pub fn start(
+        runtime_dir: &Path,
+        container: Container,
+        notify: impl Fn(LogEvent) + Send + Clone + 'static,
+    ) -> io::Result<Self> {
+        let fifos = FifoDir::open(runtime_dir)?;
+        let remote = Arc::new(Remote::new()?);
+        let backlog = Arc::new(Backlog::new(Arc::clone(&remote)));
+        let (alive, ended) = channel();
+        files::start(Arc::clone(&backlog), Box::new(notify.clone()), alive.clone())?;
+        let pump = pump::start(
+            fifos.duplicate()?,
+            Arc::clone(&remote),
+            Arc::clone(&backlog),
+            container.clone(),
+            Box::new(notify),
+            alive,
+        );
+        if pump.is_err() {
+            backlog.stop();
+        }
+        pump?;
+        let (sources, ended) = (Mutex::default(), Mutex::new(ended));
+        Ok(Self { fifos, remote, backlog, container, sources, ended })
+    }
+
+    /// Makes the FIFOs of a service, or takes over those that an earlier life left, and its directory and file. For an
+    /// id that is open, the new spec takes effect, but for name and FIFOs.
+    ///
+    /// # Errors
+    /// As mkfifo(3), open(2), chown(2) in the runtime directory. Trouble with the file is a later warning.
+    pub fn open(&self, id: SourceId, spec: LogSpec) -> io::Result<()> {
+        let mut sources = lock(&self.sources);
+        let known = sources.get(&id).map(|(_, shared)| Arc::clone(shared));
+        let ends = match known {
+            Some(_) => None,
+            None => Some([
+                self.fifos.make(&spec.name, Kind::Out, &spec.owner)?,
+                self.fifos.make(&spec.name, Kind::Err, &spec.owner)?,
+            ]),
+        };
+        let shared = known.unwrap_or_default();
+        sources.insert(id, (spec.name.clone(), Arc::clone(&shared)));
+        drop(sources);
+        let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
+        self.backlog.push(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
+        self.remote.send(Command::Open { id, name, ends, to_container, overflow, shared });
+        Ok(())
+    }
+
+    /// Descriptors for a child's stdout and stderr: blocking, close-on-exec, to be closed here once the child has them.
+    ///
+    /// # Errors
+    /// `NotFound` for an id that is not open; as open(2).
+    pub fn child_ends(&self, id: SourceId) -> io::Result<(OwnedFd, OwnedFd)> {
+        let sources = lock(&self.sources);
+        let (name, _) = sources.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        Ok((self.fifos.child_end(name, Kind::Out)?, self.fifos.child_end(name, Kind::Err)?))
+    }
+
+    /// The service's tree is empty: bring what it left in the FIFOs to its file, end its torn last lines, then report
+    /// [`LogEvent::Drained`]. A stranger who holds the FIFO open cannot prolong this: what counts is what is in it now.
+    pub fn drain(&self, id: SourceId) {
+        self.remote.send(Command::Drain(id));
+    }
+
+    /// Drains, closes the file, removes the FIFOs, reports [`LogEvent::Closed`]. Do not open `id` again before that.
+    pub fn close(&self, id: SourceId) {
+        if lock(&self.sources).remove(&id).is_some() {
+            self.remote.send(Command::Close(id));
+        }
+    }
+
+    /// Whether service lines go to the container's streams: not while a main program has the terminal. At first: yes.
+    pub fn container_stream(&self, on: bool) {
+        self.remote.send(Command::ContainerStream(on));
+    }
+
+    /// What became of a service's output; zeros for an id that is not open.
+    pub fn health(&self, id: SourceId) -> SourceHealth {
+        lock(&self.sources).get(&id).map_or_else(SourceHealth::default, |(_, shared)| SourceHealth {
+            dropped_from_stream: shared.dropped_from_stream.load(Ordering::Relaxed),
+            dropped_from_file: shared.dropped_from_file.load(Ordering::Relaxed),
+            file_error: lock(&shared.file_error).clone(),
+        })
+    }
+
+    pub fn overall(&self) -> Health {
+        Health {
+            files_busy: self.backlog.busy(),
+            stdout: self.container.health(Kind::Out),
+            stderr: self.container.health(Kind::Err),
+        }
+    }
+
+    /// The thread that may wait for disks, for other work under `--home`.
+    pub fn files(&self) -> FilesHandle {
+        FilesHandle::new(Arc::clone(&self.backlog))
+    }
+
+    /// A loud line of the supervisor's own on the container's stream.
+    pub fn line_to_container(&self, kind: Kind, bytes: &[u8]) {
+        self.container.line(kind, bytes);
+    }
+
+    /// Writes out everything that is there and ends pump and files; the FIFOs stay, for a successor. Waits `limit` at
+    /// most and returns whether all was written. The container's streams go on until [`Container::finish`].
+    pub fn finish(self, limit: Duration) -> bool {
+        self.remote.send(Command::Finish(limit));
+        // Nobody sends: the channel ends when both threads have.
+        lock(&self.ended).recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+/// A thread that panicked while it held one of these locks left plain numbers and bytes: usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

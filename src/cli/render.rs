@@ -1,0 +1,224 @@
+//! How things are shown: one writer for both streams, and the small conversions from numbers to words.
+//!
+//! A reader that went away (`ctl logs | head`) is no error and silences the rest. Whatever comes from elsewhere goes
+//! through [`printable`]: no text of a service reaches the terminal as a control sequence.
+
+use crate::control::protocol::State;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+/// Where the command line writes to.
+pub struct Console<'a> {
+    out: Box<dyn Write + 'a>,
+    err: Box<dyn Write + 'a>,
+    /// The output is a terminal.
+    pub terminal: bool,
+    /// Colours are wanted.
+    pub color: bool,
+    /// Why nothing more is written.
+    ended: Option<io::Error>,
+}
+
+impl std::fmt::Debug for Console<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("terminal", &self.terminal).field("ended", &self.ended).finish()
+    }
+}
+
+impl Console<'static> {
+    /// The process's own streams; colours if it is a terminal and `NO_COLOR` is unset or empty.
+    pub fn stdio(env: &crate::cli::args::Env<'_>) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let color = terminal
+            && env("NO_COLOR").is_none_or(|v| v.is_empty())
+            && env("TERM").is_none_or(|v| v != "dumb");
+        Self { terminal, color, ..Self::new(io::stdout(), io::stderr()) }
+    }
+}
+
+impl<'a> Console<'a> {
+    /// Plain output to anywhere.
+    pub fn new(out: impl Write + 'a, err: impl Write + 'a) -> Self {
+        Self { out: Box::new(out), err: Box::new(err), terminal: false, color: false, ended: None }
+    }
+
+    /// Writes `text` as it is: whole lines, control characters already escaped.
+    pub fn show(&mut self, text: &str) {
+        self.show_bytes(text.as_bytes());
+    }
+
+    pub fn show_bytes(&mut self, bytes: &[u8]) {
+        if self.ended.is_none() {
+            self.ended = self.out.write_all(bytes).and_then(|()| self.out.flush()).err();
+        }
+    }
+
+    /// One line, escaped.
+    pub fn line(&mut self, text: &str) {
+        self.show(&format!("{}\n", printable(text)));
+    }
+
+    /// One line on the error stream, with the program's name in front, escaped.
+    pub fn error(&mut self, message: &str) {
+        // Where errors cannot be told, there is nobody to tell that.
+        let _ = self.err.write_all(format!("hermes-sup: {}\n", printable(message)).as_bytes());
+    }
+
+    /// The reader is gone, or the output failed: more of it is in vain.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Says so if the output failed otherwise than by a reader that went away, and is then `true`.
+    pub fn failed(&mut self) -> bool {
+        match self.ended.take() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.error(&format!("failed to write the output: {error}"));
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+}
+
+/// The text with every control character as an escape, and also what changes the direction of writing.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let unsafe_char = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(unsafe_char) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if unsafe_char(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// The two largest units: `3d4h`, `2h13m`, `5m12s`, `42s`, and below ten seconds `1.5s`.
+pub fn duration(millis: u64) -> String {
+    let duration = Duration::from_millis(millis);
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds < 10 => format!("{}.{}s", seconds, duration.subsec_millis() / 100),
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+/// In the largest binary unit, one decimal: `512B`, `1.5K`, `12.3M`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
+    if count < 1024 {
+        return format!("{count}B");
+    }
+    let mut unit = 0;
+    let mut rest = count;
+    // The comparison is with what would round up to 1024.0 of the smaller unit.
+    while rest >= 1024 * 1024 - 51 && unit < UNITS.len() - 1 {
+        rest /= 1024;
+        unit += 1;
+    }
+    let tenths = (u128::from(rest) * 10 + 512) / 1024;
+    format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// The word for a state, padded to `width`, with its colour if asked for.
+pub fn state(state: State, width: usize, color: bool) -> String {
+    let word = format!("{state:<width$}");
+    let code = match state {
+        State::Up | State::Ready => "32",
+        State::Failed => "31",
+        State::Starting | State::Stopping | State::Backoff => "33",
+        State::Down | State::Finished => "2",
+    };
+    if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word }
+}
+
+/// Appends one `label  value` line of a card.
+pub fn field(card: &mut String, label: &str, value: &str) {
+    let _ = writeln!(card, "  {label:<12} {}", printable(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_the_rest_is_not_touched() {
+        assert!(matches!(printable("plain ä 漢"), Cow::Borrowed(_)));
+        assert_eq!(
+            printable("a\x1b[31mb\n\t\u{9b}\x7f\u{202e}"),
+            "a\\u{1b}[31mb\\n\\t\\u{9b}\\u{7f}\\u{202e}"
+        );
+    }
+
+    #[test]
+    fn durations_show_their_two_largest_units() {
+        for (millis, text) in [
+            (0, "0.0s"),
+            (1_560, "1.5s"),
+            (9_999, "9.9s"),
+            (10_000, "10s"),
+            (59_999, "59s"),
+            (60_000, "1m0s"),
+            (3_599_000, "59m59s"),
+            (7_980_000, "2h13m"),
+            (86_400_000, "1d0h"),
+            (u64::MAX, "213503982334d14h"),
+        ] {
+            assert_eq!(duration(millis), text);
+        }
+    }
+
+    #[test]
+    fn bytes_show_one_decimal_of_the_largest_unit() {
+        for (count, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0K"),
+            (1536, "1.5K"),
+            (12_900_000, "12.3M"),
+            (1024 * 1024 - 1, "1.0M"),
+            (1 << 30, "1.0G"),
+            (u64::MAX, "16.0E"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error_and_a_full_disk_is() {
+        struct Failing(io::ErrorKind);
+        impl Write for Failing {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for (kind, told) in
+            [(io::ErrorKind::BrokenPipe, ""), (io::ErrorKind::StorageFull, "hermes-sup: failed")]
+        {
+            let mut err = Vec::new();
+            let mut console = Console::new(Failing(kind), &mut err);
+            console.line("a");
+            assert!(console.has_ended());
+            assert_eq!(console.failed(), !told.is_empty());
+            drop(console);
+            assert!(String::from_utf8(err).unwrap().starts_with(told));
+        }
+    }
+}

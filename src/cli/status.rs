@@ -1,0 +1,267 @@
+//! What `ctl status` shows: the table of all, the card of one.
+
+use super::render::{bytes, duration, field, printable, state};
+use crate::control::protocol::{LastExit, ServiceStatus, State, SupervisorStatus};
+use std::fmt::Write as _;
+
+const HEADINGS: [&str; 8] = ["NAME", "WANT", "STATE", "PID", "UPTIME", "RESTARTS", "MEMORY", "REASON"];
+/// Columns of numbers, flush right.
+const NUMBERS: [bool; 8] = [false, false, false, true, true, true, true, false];
+const STATE_COLUMN: usize = 2;
+
+/// One line about the supervisor, and one for each thing that is not as it should be.
+pub fn header(supervisor: &SupervisorStatus) -> String {
+    let mut text = format!(
+        "supervisor pid {}, up {}, containment {}",
+        supervisor.pid,
+        duration(supervisor.uptime_ms),
+        printable(&supervisor.containment)
+    );
+    if let Some(reason) = &supervisor.containment_reason {
+        let _ = write!(text, " ({}", printable(reason));
+        if let Some(flag) = &supervisor.containment_flag {
+            let _ = write!(text, "; more with {}", printable(flag));
+        }
+        text.push(')');
+    }
+    if supervisor.stopping {
+        text.push_str(", shutting down");
+    }
+    text.push('\n');
+    for warning in &supervisor.warnings {
+        let _ = writeln!(text, "warning: {}", printable(warning));
+    }
+    text
+}
+
+/// The table of services, in the order they came.
+pub fn table(services: &[ServiceStatus], color: bool) -> String {
+    if services.is_empty() {
+        return "no services\n".to_owned();
+    }
+    let rows: Vec<[String; 8]> = services.iter().map(row).collect();
+    let mut widths = HEADINGS.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    line(&mut text, &HEADINGS.map(str::to_owned), &widths, None);
+    for (cells, service) in rows.iter().zip(services) {
+        line(&mut text, cells, &widths, color.then_some(service.state));
+    }
+    text
+}
+
+fn row(service: &ServiceStatus) -> [String; 8] {
+    let absent = || "-".to_owned();
+    [
+        printable(&service.name).into_owned(),
+        service.want.word().to_owned(),
+        service.state.word().to_owned(),
+        service.pid.map_or_else(absent, |pid| pid.to_string()),
+        service.uptime_ms.map_or_else(absent, duration),
+        service.restarts.to_string(),
+        service.memory_bytes.map_or_else(absent, bytes),
+        service.reason.as_deref().map_or_else(absent, |reason| printable(reason).into_owned()),
+    ]
+}
+
+/// One line of the table; with `colored` the state in its colour.
+fn line(text: &mut String, cells: &[String; 8], widths: &[usize; 8], colored: Option<State>) {
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        if column > 0 {
+            text.push_str("  ");
+        }
+        let _ = match colored {
+            Some(word) if column == STATE_COLUMN => write!(text, "{}", state(word, *width, true)),
+            _ if column == cells.len() - 1 => write!(text, "{cell}"),
+            _ if NUMBERS[column] => write!(text, "{cell:>width$}"),
+            _ => write!(text, "{cell:<width$}"),
+        };
+    }
+    text.push('\n');
+}
+
+/// Everything about one service; `tail`: the last lines of its log.
+pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
+    let mut text = format!("{}: {}", printable(&service.name), state(service.state, 0, color));
+    if let Some(uptime) = service.uptime_ms {
+        let _ = write!(text, " for {}", duration(uptime));
+    }
+    let _ = writeln!(text, ", want {}", service.want.word());
+    let mut show = |label: &str, value: Option<String>| {
+        if let Some(value) = value {
+            field(&mut text, label, &value);
+        }
+    };
+    show("reason", service.reason.clone());
+    show("main pid", service.pid.map(|pid| pid.to_string()));
+    show("since", service.since.map(|since| since.to_string()));
+    show("last exit", service.last_exit.as_ref().map(last_exit));
+    show("restarts", Some(service.restarts.to_string()));
+    show("next attempt", service.next_retry_ms.map(|wait| format!("in {}", duration(wait))));
+    show(
+        "containment",
+        service.containment.as_ref().map(|rung| match guarantee(rung) {
+            Some(sentence) => format!("{rung}: {sentence}"),
+            None => rung.clone(),
+        }),
+    );
+    show("tree", service.procs.map(|count| format!("{count} process{}", if count == 1 { "" } else { "es" })));
+    show(
+        "memory",
+        service.memory_bytes.map(|now| match service.memory_peak_bytes {
+            Some(peak) => format!("{}, at most {}", bytes(now), bytes(peak)),
+            None => bytes(now),
+        }),
+    );
+    show("cpu", service.cpu_ms.map(duration));
+    show(
+        "io",
+        service.io.map(|io| format!("{} read, {} written", bytes(io.read_bytes), bytes(io.write_bytes))),
+    );
+    show(
+        "limits",
+        service.limits.as_ref().filter(|limits| !limits.is_empty()).map(|limits| {
+            limits.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        }),
+    );
+    show("definition", service.definition.clone());
+    show("log", service.log.as_ref().map(|dir| dir.display().to_string()));
+    for line in tail {
+        let _ = writeln!(text, "    {}", printable(line));
+    }
+    text
+}
+
+fn last_exit(last: &LastExit) -> String {
+    let mut words = last.exit().to_string();
+    if last.oom {
+        words.push_str(", out of memory");
+    }
+    if let Some(at) = last.at {
+        let _ = write!(words, ", at {at}");
+    }
+    words
+}
+
+/// What a rung promises, in one sentence; none for a rung that this client does not know.
+fn guarantee(rung: &str) -> Option<&'static str> {
+    Some(match rung {
+        "cgroup" => "the kernel keeps the whole tree together and kills it as one",
+        "cgroup-private" => {
+            "the kernel keeps the whole tree together and kills it as one; no service can reach its cgroup"
+        }
+        "pidns" => "the tree lives in its own PID namespace and ends with its init",
+        "keeper" => "a keeper under another user collects what detaches; a stop sweeps until nothing is left",
+        "keeper-same-uid" => {
+            "a keeper under the same user collects what detaches; a hostile service can kill its keeper"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::{Io, Want, samples};
+
+    #[test]
+    fn the_header_says_what_is_degraded() {
+        let mut supervisor = samples::supervisor();
+        assert_eq!(
+            header(&supervisor),
+            "supervisor pid 1, up 2h13m, containment keeper (/sys/fs/cgroup is read-only; more with \
+             --security-opt writable-cgroups)\n"
+        );
+        supervisor.containment = "cgroup".to_owned();
+        supervisor.containment_reason = None;
+        supervisor.stopping = true;
+        supervisor.warnings = vec!["the disk is full: \x1bwants are not recorded".to_owned()];
+        assert_eq!(
+            header(&supervisor),
+            "supervisor pid 1, up 2h13m, containment cgroup, shutting down\n\
+             warning: the disk is full: \\u{1b}wants are not recorded\n"
+        );
+    }
+
+    fn waiting() -> ServiceStatus {
+        ServiceStatus {
+            want: Want::Up,
+            state: State::Backoff,
+            reason: Some("exited with code 1\nagain".to_owned()),
+            restarts: 12,
+            next_retry_ms: Some(12_800),
+            ..samples::down("a-much-longer-name")
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        let services = [samples::service("coder"), samples::down("b"), waiting()];
+        assert_eq!(
+            table(&services, false),
+            concat!(
+                "NAME                WANT  STATE    PID  UPTIME  RESTARTS  MEMORY  REASON\n",
+                "coder               up    up        42    1m5s         2   12.3M  -\n",
+                "b                   down  down       -       -         0       -  -\n",
+                "a-much-longer-name  up    backoff    -       -        12       -  exited with code 1\\nagain\n",
+            )
+        );
+        assert_eq!(table(&[], true), "no services\n");
+    }
+
+    #[test]
+    fn colours_do_not_move_the_columns() {
+        let services = [samples::service("coder"), waiting()];
+        let colored = table(&services, true);
+        assert!(
+            colored.contains("\x1b[32mup     \x1b[0m") && colored.contains("\x1b[33mbackoff\x1b[0m"),
+            "{colored}"
+        );
+        let mut plain = colored;
+        for code in ["\x1b[32m", "\x1b[33m", "\x1b[0m"] {
+            plain = plain.replace(code, "");
+        }
+        assert_eq!(plain, table(&services, false));
+    }
+
+    #[test]
+    fn the_card_of_a_running_service() {
+        let mut service = samples::service("coder");
+        service.memory_peak_bytes = Some(20 << 20);
+        service.io = Some(Io { read_bytes: 1024, write_bytes: 0 });
+        service.limits = Some([("memory_max".to_owned(), "512M".to_owned())].into());
+        assert_eq!(
+            card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false),
+            "coder: up for 1m5s, want up\n\
+             \x20 main pid     42\n\
+             \x20 since        2023-11-14T22:14:20.000Z\n\
+             \x20 last exit    killed by SIGKILL, out of memory, at 2023-11-14T22:14:10.000Z\n\
+             \x20 restarts     2\n\
+             \x20 containment  keeper: a keeper under another user collects what detaches; a stop sweeps until nothing \
+             is left\n\
+             \x20 tree         5 processes\n\
+             \x20 memory       12.3M, at most 20.0M\n\
+             \x20 cpu          1m1s\n\
+             \x20 io           1.0K read, 0B written\n\
+             \x20 limits       memory_max=512M\n\
+             \x20 definition   /opt/data/profiles/coder\n\
+             \x20 log          /opt/data/logs/gateways/coder\n\
+             \x20   2026-01-31 12:00:00.000000001  hello \\u{7}\n"
+        );
+    }
+
+    #[test]
+    fn the_card_of_one_that_waits_leaves_out_what_there_is_not() {
+        assert_eq!(
+            card(&waiting(), &[], false),
+            "a-much-longer-name: backoff, want up\n\
+             \x20 reason       exited with code 1\\nagain\n\
+             \x20 restarts     12\n\
+             \x20 next attempt in 12s\n"
+        );
+    }
+}

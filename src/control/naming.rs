@@ -1,0 +1,109 @@
+//! What a typed name means: the service itself, the alias `gateway-NAME`, or nothing, said helpfully. Pure.
+
+use crate::core::name::{NameError, ServiceName};
+
+/// What may stand before a service's name wherever a name is accepted.
+const ALIAS: &str = "gateway-";
+
+/// Finds the service that `typed` means. An exact name beats the alias.
+pub fn resolve(typed: &str, exists: impl Fn(&str) -> bool) -> Option<&str> {
+    let alias = || typed.strip_prefix(ALIAS).filter(|name| exists(name));
+    if exists(typed) { Some(typed) } else { alias() }
+}
+
+/// The one line for a name that is no service. `known`: the names that the caller may see.
+///
+/// Costs one comparison a known name: a caller with many unknown names gets suggestions for the first few only
+/// (hand in nothing for the rest).
+pub fn unknown<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // A text that could not be a name is not worth a guess, and must not be put into a command to copy.
+    if let Err(error @ NameError::Malformed(_)) = ServiceName::new(typed) {
+        return error.to_string();
+    }
+    let guess = nearest(typed, known).map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default();
+    format!(
+        "no such gateway '{typed}'{guess}: register it with 'hermes profile create {typed}' \
+         or 'hermes-sup ctl register {typed} -- COMMAND'"
+    )
+}
+
+/// The known name that is fewest slips of the finger away: at most one, or a third of the typed length.
+/// Of several, the first in the alphabet.
+fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (typed.len() / 3).max(1);
+    known
+        .into_iter()
+        .filter(|name| name.len().abs_diff(typed.len()) <= limit)
+        .map(|name| (distance(typed.as_bytes(), name.as_bytes()), name))
+        .filter(|(slips, _)| *slips <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours between two texts (optimal string alignment).
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exact_name_beats_the_alias() {
+        let only = |names: &'static [&'static str]| move |name: &str| names.contains(&name);
+        assert_eq!(resolve("coder", only(&["coder"])), Some("coder"));
+        assert_eq!(resolve("gateway-coder", only(&["coder"])), Some("coder"));
+        assert_eq!(resolve("gateway-coder", only(&["coder", "gateway-coder"])), Some("gateway-coder"));
+        assert_eq!(resolve("gateway-gateway-coder", only(&["coder"])), None, "one alias, not a chain");
+        assert_eq!(resolve("gateway-", only(&["coder"])), None);
+        assert_eq!(resolve("typo", only(&["coder"])), None);
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_documented_line() {
+        assert_eq!(
+            unknown("typo", ["coder", "tipo"]),
+            "no such gateway 'typo' (did you mean 'tipo'?): register it with 'hermes profile create typo' \
+             or 'hermes-sup ctl register typo -- COMMAND'"
+        );
+        assert_eq!(
+            unknown("typo", ["coder"]),
+            "no such gateway 'typo': register it with 'hermes profile create typo' \
+             or 'hermes-sup ctl register typo -- COMMAND'"
+        );
+        assert_eq!(
+            unknown("Ty\x1bpo", ["typo"]),
+            "'Ty?po' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
+        );
+    }
+
+    #[test]
+    fn the_nearest_is_the_one_with_fewest_slips() {
+        assert_eq!(nearest("cdoer", ["coder", "cider"]), Some("coder"), "a swap is one slip");
+        assert_eq!(
+            nearest("writr", ["writer", "write"]),
+            Some("write"),
+            "a tie goes to the first in the alphabet"
+        );
+        assert_eq!(nearest("a", ["b"]), Some("b"));
+        assert_eq!(nearest("ab", ["xy"]), None);
+        assert_eq!(nearest("coder", []), None);
+        assert_eq!(distance(b"", b"abc"), 3);
+        assert_eq!(distance(b"kitten", b"sitting"), 3);
+    }
+}

@@ -1,0 +1,213 @@
+//! Who may ask for what: a pure function of the caller's uid (from `SO_PEERCRED`), the request and a few facts.
+//!
+//! Root and the supervisor's own uid may do everything. Any other uid may act on the services that run as itself, may
+//! read everything once it owns one, and may not reload or shut down. A registered definition never runs as a user
+//! that its registrant is not.
+
+use super::protocol::Request;
+
+/// What is the same for every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The supervisor's effective uid.
+    pub supervisor_uid: u32,
+    /// `--public-status`: anybody may read.
+    pub public_status: bool,
+}
+
+/// What the answer depends on besides caller and request. What a request does not need may be left at its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts<'a> {
+    /// The service that is acted on, or would be registered.
+    pub name: &'a str,
+    /// The uid that this service runs as, looked up now. `None`: its user does not exist.
+    pub runs_as: Option<u32>,
+    /// Some service runs as the caller.
+    pub owns_one: bool,
+}
+
+/// A refusal in one line, for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denied(pub String);
+
+impl Rules {
+    pub fn is_privileged(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.supervisor_uid
+    }
+
+    /// May `caller` have `request` done to the service of `facts`? Ask once for each service that it names.
+    ///
+    /// # Errors
+    /// [`Denied`] with the line to answer.
+    pub fn judge(&self, caller: u32, request: &Request, facts: &Facts<'_>) -> Result<(), Denied> {
+        if self.is_privileged(caller) {
+            return Ok(());
+        }
+        let method = request.method();
+        match request {
+            Request::Start { .. }
+            | Request::Stop { .. }
+            | Request::Restart { .. }
+            | Request::Once { .. }
+            | Request::Unregister { .. }
+            | Request::Kill { .. } => match facts.runs_as {
+                Some(uid) if uid == caller => Ok(()),
+                runs_as => Err(Denied(format!(
+                    "not permitted to {method} '{}': it runs as {}, you are uid {caller}; ask its user or root",
+                    facts.name,
+                    user(runs_as)
+                ))),
+            },
+            Request::Register(_) if self.may_run_as(caller, facts.runs_as) => Ok(()),
+            Request::Register(_) => Err(Denied(format!(
+                "not permitted to register '{}' to run as {}: you are uid {caller}, and only root may register \
+                 for another user",
+                facts.name,
+                user(facts.runs_as)
+            ))),
+            Request::Status { .. } | Request::List {} | Request::Wait { .. } | Request::LogPlaces { .. } => {
+                if facts.owns_one || self.public_status {
+                    Ok(())
+                } else {
+                    Err(Denied(format!(
+                        "not permitted to read: no service runs as you, uid {caller}; ask root, or start the \
+                         supervisor with --public-status"
+                    )))
+                }
+            }
+            Request::Reload { .. } | Request::Shutdown { .. } => Err(Denied(format!(
+                "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
+                self.supervisor_uid
+            ))),
+        }
+    }
+
+    /// May a definition that `registrant` registered run as `runs_as`? To be asked again at each start: users change.
+    pub fn may_run_as(&self, registrant: u32, runs_as: Option<u32>) -> bool {
+        self.is_privileged(registrant) || runs_as == Some(registrant)
+    }
+}
+
+fn user(uid: Option<u32>) -> String {
+    uid.map_or_else(|| "a user that does not exist".to_owned(), |uid| format!("uid {uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::{Program, Registration, SignalName, Targets, Until};
+    use crate::core::signal::Signal;
+
+    const OURS: u32 = 500;
+    const OWNER: u32 = 1000;
+    const OTHER: u32 = 2000;
+
+    fn every_request() -> Vec<Request> {
+        let targets = || Targets::Names(vec!["coder".to_owned()]);
+        vec![
+            Request::Start { targets: targets(), timeout_ms: None, force: false },
+            Request::Stop { targets: targets() },
+            Request::Restart { targets: targets(), timeout_ms: None, rolling: None },
+            Request::Once { targets: targets(), timeout_ms: None },
+            Request::Status { targets: targets() },
+            Request::List {},
+            Request::Register(Registration {
+                name: "coder".to_owned(),
+                user: None,
+                env: Default::default(),
+                down: false,
+                program: Program::Argv(vec!["x".to_owned()]),
+            }),
+            Request::Unregister { targets: targets() },
+            Request::Kill { targets: targets(), signal: SignalName(Signal::TERM), tree: false },
+            Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
+            Request::Reload { restart: false },
+            Request::Shutdown { code: None },
+            Request::LogPlaces { targets: targets() },
+        ]
+    }
+
+    /// Each verb against each kind of caller, for a service that runs as `OWNER`.
+    #[test]
+    fn the_table() {
+        let rules = Rules { supervisor_uid: OURS, public_status: false };
+        //               method       root  ours   owner  other that owns one, other that owns none
+        let table = [
+            ("start", [true, true, true, false, false]),
+            ("stop", [true, true, true, false, false]),
+            ("restart", [true, true, true, false, false]),
+            ("once", [true, true, true, false, false]),
+            ("status", [true, true, true, true, false]),
+            ("list", [true, true, true, true, false]),
+            ("register", [true, true, true, false, false]),
+            ("unregister", [true, true, true, false, false]),
+            ("kill", [true, true, true, false, false]),
+            ("wait", [true, true, true, true, false]),
+            ("reload", [true, true, false, false, false]),
+            ("shutdown", [true, true, false, false, false]),
+            ("log-places", [true, true, true, true, false]),
+        ];
+        let callers = [(0, false), (OURS, false), (OWNER, true), (OTHER, true), (OTHER, false)];
+        let requests = every_request();
+        assert_eq!(requests.iter().map(Request::method).collect::<Vec<_>>(), table.map(|row| row.0));
+        for (request, (method, allowed)) in requests.iter().zip(table) {
+            for ((uid, owns_one), allowed) in callers.into_iter().zip(allowed) {
+                let facts = Facts { name: "coder", runs_as: Some(OWNER), owns_one };
+                let verdict = rules.judge(uid, request, &facts);
+                assert_eq!(verdict.is_ok(), allowed, "{method} by {uid}: {verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn public_status_opens_reading_and_nothing_else() {
+        let rules = Rules { supervisor_uid: OURS, public_status: true };
+        let open: Vec<_> = every_request()
+            .iter()
+            .filter(|request| {
+                rules
+                    .judge(OTHER, request, &Facts { name: "coder", runs_as: Some(OWNER), owns_one: false })
+                    .is_ok()
+            })
+            .map(Request::method)
+            .collect();
+        assert_eq!(open, ["status", "list", "wait", "log-places"]);
+    }
+
+    #[test]
+    fn a_service_whose_user_is_gone_belongs_to_nobody_but_root() {
+        let rules = Rules { supervisor_uid: OURS, public_status: false };
+        let stop = Request::Stop { targets: Targets::All };
+        let facts = Facts { name: "coder", runs_as: None, owns_one: true };
+        assert!(rules.judge(0, &stop, &facts).is_ok());
+        assert_eq!(
+            rules.judge(OWNER, &stop, &facts).unwrap_err().to_string(),
+            "not permitted to stop 'coder': it runs as a user that does not exist, you are uid 1000; \
+             ask its user or root"
+        );
+        assert!(!rules.may_run_as(OWNER, None));
+    }
+
+    #[test]
+    fn the_lines_are_clear() {
+        let rules = Rules { supervisor_uid: OURS, public_status: false };
+        let facts = Facts { name: "coder", runs_as: Some(OWNER), owns_one: false };
+        let lines: Vec<_> = every_request()
+            .iter()
+            .filter(|request| ["stop", "status", "register", "reload"].contains(&request.method()))
+            .map(|request| rules.judge(OTHER, request, &facts).unwrap_err().to_string())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "not permitted to stop 'coder': it runs as uid 1000, you are uid 2000; ask its user or root",
+                "not permitted to read: no service runs as you, uid 2000; ask root, or start the supervisor \
+                 with --public-status",
+                "not permitted to register 'coder' to run as uid 1000: you are uid 2000, and only root may register \
+                 for another user",
+                "not permitted to reload: you are uid 2000, and only root and uid 500 may",
+            ]
+        );
+    }
+}

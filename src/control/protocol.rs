@@ -1,0 +1,722 @@
+//! The words of the control protocol, version 1: requests, the parts of an answer, and the status documents.
+//!
+//! A connection carries one request at a time: its answer is any number of parts and then [`Reply::End`] or
+//! [`Reply::Refused`]. The documents here are also exactly what `--json` prints: every field is always present,
+//! what is not known is null, times are RFC 3339 in UTC, durations whole milliseconds. A field may be added within
+//! version 1; none may change its meaning or go away. No I/O, no policy.
+
+use crate::core::exit::Exit;
+use crate::core::signal::Signal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// Of the protocol and of every `--json` document.
+pub const VERSION: u32 = 1;
+
+/// Most names in one request. Bounds the work that one frame can ask for; `all` is not limited.
+pub const MAX_NAMES: usize = 1024;
+
+// ---- requests
+
+/// What a client asks for. Names are as the user typed them: aliases are resolved by the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "parameters", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// `timeout_ms`: how long the service may take to be up; absent: the supervisor's 30 s. `force`: also when the
+    /// last tree is stuck.
+    Start {
+        targets: Targets,
+        timeout_ms: Option<u64>,
+        #[serde(default)]
+        force: bool,
+    },
+    /// Ends when every tree is empty, however long that takes.
+    Stop {
+        targets: Targets,
+    },
+    /// `rolling`: at most so many at a time, each up before the next.
+    Restart {
+        targets: Targets,
+        timeout_ms: Option<u64>,
+        rolling: Option<u32>,
+    },
+    Once {
+        targets: Targets,
+        timeout_ms: Option<u64>,
+    },
+    Status {
+        targets: Targets,
+    },
+    List {},
+    Register(Registration),
+    Unregister {
+        targets: Targets,
+    },
+    /// To the main process, or with `tree` to every process of the service.
+    Kill {
+        targets: Targets,
+        signal: SignalName,
+        #[serde(default)]
+        tree: bool,
+    },
+    Wait {
+        targets: Targets,
+        until: Until,
+        timeout_ms: Option<u64>,
+    },
+    /// `restart`: restart what has changed.
+    Reload {
+        #[serde(default)]
+        restart: bool,
+    },
+    /// `code`: the exit code of the supervisor; absent: its own rules.
+    Shutdown {
+        code: Option<u8>,
+    },
+    /// Where the log files are, so that the client reads them itself, with its own rights.
+    LogPlaces {
+        targets: Targets,
+    },
+}
+
+impl Request {
+    /// The wire name of the method, which is also the name of the `ctl` verb where there is one.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Restart { .. } => "restart",
+            Self::Once { .. } => "once",
+            Self::Status { .. } => "status",
+            Self::List {} => "list",
+            Self::Register(_) => "register",
+            Self::Unregister { .. } => "unregister",
+            Self::Kill { .. } => "kill",
+            Self::Wait { .. } => "wait",
+            Self::Reload { .. } => "reload",
+            Self::Shutdown { .. } => "shutdown",
+            Self::LogPlaces { .. } => "log-places",
+        }
+    }
+
+    /// The services it names; `None` for a request that is not about named services.
+    pub fn targets(&self) -> Option<&Targets> {
+        match self {
+            Self::Start { targets, .. }
+            | Self::Stop { targets }
+            | Self::Restart { targets, .. }
+            | Self::Once { targets, .. }
+            | Self::Status { targets }
+            | Self::Unregister { targets }
+            | Self::Kill { targets, .. }
+            | Self::Wait { targets, .. }
+            | Self::LogPlaces { targets } => Some(targets),
+            Self::List {} | Self::Register(_) | Self::Reload { .. } | Self::Shutdown { .. } => None,
+        }
+    }
+}
+
+/// All methods, for the message that answers an unknown one.
+pub const METHODS: [&str; 13] = [
+    "start",
+    "stop",
+    "restart",
+    "once",
+    "status",
+    "list",
+    "register",
+    "unregister",
+    "kill",
+    "wait",
+    "reload",
+    "shutdown",
+    "log-places",
+];
+
+/// `"all"` or `{"names":[…]}`: an empty list never means everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Targets {
+    All,
+    Names(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    pub name: String,
+    /// Absent: the caller's own.
+    pub user: Option<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Recorded with want down; otherwise it starts at once.
+    #[serde(default)]
+    pub down: bool,
+    pub program: Program,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// An absolute profile directory.
+    Profile(PathBuf),
+    /// Not empty; executed without a shell.
+    Argv(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// Also satisfied by ready.
+    Up,
+    Ready,
+    Down,
+}
+
+/// A signal by its name (`"SIGTERM"`); anything that [`Signal::parse`] knows is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalName(pub Signal);
+
+impl Serialize for SignalName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignalName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Signal::parse(&text)
+            .or_else(|| Signal::from_number(text.strip_prefix("signal ")?.parse().ok()?))
+            .map(Self)
+            .ok_or_else(|| de::Error::custom("that is not a signal"))
+    }
+}
+
+// ---- answers
+
+/// One frame of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// More follows.
+    Part(Part),
+    /// The answer is complete.
+    End,
+    /// The answer ends here: the request as a whole could not be done.
+    Refused(Refusal),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    Supervisor(Box<SupervisorStatus>),
+    Service(Box<ServiceStatus>),
+    /// What became of a verb for one service; sent as soon as it is known.
+    Outcome(Outcome),
+    /// One entry of `list`.
+    Name(String),
+    LogPlace(LogPlace),
+}
+
+impl Part {
+    /// The service it is about.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Supervisor(_) => "supervisor",
+            Self::Service(service) => &service.name,
+            Self::Outcome(outcome) => &outcome.name,
+            Self::Name(name) => name,
+            Self::LogPlace(place) => &place.name,
+        }
+    }
+}
+
+/// Where the log files of one service are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlace {
+    pub name: String,
+    pub dir: PathBuf,
+}
+
+/// The result of a verb for one service, as in `"results"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub name: String,
+    pub ok: bool,
+    pub code: Code,
+    /// The state after the verb; absent when there is no such service.
+    pub state: Option<State>,
+    /// One line. With `ok`: a phrase such as `already up`, shown in place of the state. Otherwise: what failed and
+    /// what to do about it.
+    pub message: Option<String>,
+}
+
+impl Outcome {
+    pub fn done(name: impl Into<String>, state: State, message: Option<String>) -> Self {
+        Self { name: name.into(), ok: true, code: Code::Done, state: Some(state), message }
+    }
+
+    pub fn failed(
+        name: impl Into<String>,
+        code: Code,
+        state: Option<State>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), ok: false, code, state, message: Some(message.into()) }
+    }
+}
+
+/// Why a request as a whole was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    /// One line: what is wrong and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    Malformed,
+    TooLarge,
+    UnknownMethod,
+    WrongVersion,
+    Busy,
+    NotPermitted,
+    /// Also whatever a later supervisor may say that this client does not know.
+    #[serde(other)]
+    Failed,
+}
+
+impl RefusalKind {
+    pub fn code(self) -> Code {
+        match self {
+            Self::NotPermitted => Code::NotPermitted,
+            Self::Malformed
+            | Self::TooLarge
+            | Self::UnknownMethod
+            | Self::WrongVersion
+            | Self::Busy
+            | Self::Failed => Code::Failed,
+        }
+    }
+}
+
+/// The exit codes of the command line, also `code` of an [`Outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Code {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    /// `status NAME` of a service that is not up.
+    NotUp = 3,
+    NoSuchService = 4,
+    NoSupervisor = 5,
+    NotPermitted = 6,
+    TimedOut = 7,
+}
+
+impl Code {
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NotUp,
+        Self::NoSuchService,
+        Self::NoSupervisor,
+        Self::NotPermitted,
+        Self::TimedOut,
+    ];
+
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The code of several answers together: that of the failures if they agree, else 1; 0 without a failure.
+    pub fn common(codes: impl IntoIterator<Item = Self>) -> Self {
+        codes.into_iter().filter(|code| *code != Self::Done).fold(Self::Done, |all, code| match all {
+            Self::Done => code,
+            same if same == code => same,
+            _ => Self::Failed,
+        })
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.number())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        Ok(Self::ALL.into_iter().find(|code| code.number() == number).unwrap_or(Self::Failed))
+    }
+}
+
+// ---- status
+
+/// The whole of `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    pub version: u32,
+    pub supervisor: SupervisorStatus,
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The whole of `--json` of a verb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultsDocument {
+    pub version: u32,
+    pub results: Vec<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    pub pid: u32,
+    /// Of the program, as in `--version`.
+    pub version: String,
+    pub since: Utc,
+    pub uptime_ms: u64,
+    /// The rung in force, by its name.
+    pub containment: String,
+    /// Why it is not a higher one.
+    pub containment_reason: Option<String>,
+    /// The one flag of the container engine that would raise it.
+    pub containment_flag: Option<String>,
+    pub state_dir: PathBuf,
+    pub stopping: bool,
+    /// What is degraded just now (store, logs, weaker guarantees), a line each.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub kind: Kind,
+    pub want: Want,
+    pub state: State,
+    /// Why it is in this state, in words.
+    pub reason: Option<String>,
+    /// Of the main process.
+    pub pid: Option<u32>,
+    /// When the state began.
+    pub since: Option<Utc>,
+    /// Of the main process.
+    pub uptime_ms: Option<u64>,
+    pub restarts: u64,
+    /// Time until the next attempt, in `backoff`.
+    pub next_retry_ms: Option<u64>,
+    pub last_exit: Option<LastExit>,
+    /// The rung that holds the tree, by its name.
+    pub containment: Option<String>,
+    pub procs: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub memory_peak_bytes: Option<u64>,
+    pub cpu_ms: Option<u64>,
+    pub io: Option<Io>,
+    pub pressure: Option<Pressure>,
+    /// The directory of its log files.
+    pub log: Option<PathBuf>,
+    /// Limits in force, by the names of the definition.
+    pub limits: Option<BTreeMap<String, String>>,
+    /// Where it was defined: a file, a profile's directory, or `registered`.
+    pub definition: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Gateway,
+    Daemon,
+    Oneshot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Want {
+    Up,
+    Down,
+}
+
+impl Want {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Down,
+    Starting,
+    Up,
+    Ready,
+    Stopping,
+    Backoff,
+    Failed,
+    Finished,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Finished => "finished",
+        }
+    }
+
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::Ready)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// How the last incarnation's main process ended: one of `code`, `signal` and `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    pub code: Option<u8>,
+    pub signal: Option<SignalName>,
+    pub core: bool,
+    /// The kernel's out-of-memory killer had a hand in it.
+    pub oom: bool,
+    pub unknown: bool,
+    pub at: Option<Utc>,
+}
+
+impl LastExit {
+    pub fn new(exit: Exit, oom: bool, at: Option<Utc>) -> Self {
+        let nothing = Self { code: None, signal: None, core: false, oom, unknown: false, at };
+        match exit {
+            Exit::Code(code) => Self { code: Some(code), ..nothing },
+            Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
+            Exit::Unknown => Self { unknown: true, ..nothing },
+        }
+    }
+
+    pub fn exit(&self) -> Exit {
+        match (self.code, self.signal) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(SignalName(signal))) => Exit::Signal { signal, core: self.core },
+            (None, None) => Exit::Unknown,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+}
+
+/// Share of the last 10 s in which something waited, in percent (`some avg10` of the kernel's pressure files).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    pub cpu: Option<f64>,
+    pub memory: Option<f64>,
+    pub io: Option<f64>,
+}
+
+/// A moment, written as RFC 3339 in UTC with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Utc(pub SystemTime);
+
+impl Serialize for Utc {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Utc {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The formatter refuses years beyond 9999 and before 1970: a clock that is so wrong is shown as the epoch.
+        let limit = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(253_402_300_799);
+        let shown =
+            if (SystemTime::UNIX_EPOCH..=limit).contains(&self.0) { self.0 } else { SystemTime::UNIX_EPOCH };
+        humantime::format_rfc3339_millis(shown).fmt(f)
+    }
+}
+
+/// Documents for the tests of this room and of the command line.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+    use std::time::Duration;
+
+    pub(crate) fn at(seconds: u64) -> Utc {
+        Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds))
+    }
+
+    pub(crate) fn supervisor() -> SupervisorStatus {
+        SupervisorStatus {
+            pid: 1,
+            version: "0.1.0".to_owned(),
+            since: at(0),
+            uptime_ms: 7_980_000,
+            containment: "keeper".to_owned(),
+            containment_reason: Some("/sys/fs/cgroup is read-only".to_owned()),
+            containment_flag: Some("--security-opt writable-cgroups".to_owned()),
+            state_dir: "/opt/data/supervisor".into(),
+            stopping: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn service(name: &str) -> ServiceStatus {
+        ServiceStatus {
+            name: name.to_owned(),
+            kind: Kind::Gateway,
+            want: Want::Up,
+            state: State::Up,
+            reason: None,
+            pid: Some(42),
+            since: Some(at(60)),
+            uptime_ms: Some(65_000),
+            restarts: 2,
+            next_retry_ms: None,
+            last_exit: Some(LastExit::new(
+                Exit::Signal { signal: Signal::KILL, core: false },
+                true,
+                Some(at(50)),
+            )),
+            containment: Some("keeper".to_owned()),
+            procs: Some(5),
+            memory_bytes: Some(12_900_000),
+            memory_peak_bytes: None,
+            cpu_ms: Some(61_500),
+            io: None,
+            pressure: None,
+            log: Some("/opt/data/logs/gateways/coder".into()),
+            limits: None,
+            definition: Some("/opt/data/profiles/coder".to_owned()),
+        }
+    }
+
+    /// A service that is down and never ran: everything that can be absent is.
+    pub(crate) fn down(name: &str) -> ServiceStatus {
+        ServiceStatus {
+            name: name.to_owned(),
+            kind: Kind::Daemon,
+            want: Want::Down,
+            state: State::Down,
+            reason: None,
+            pid: None,
+            since: None,
+            uptime_ms: None,
+            restarts: 0,
+            next_retry_ms: None,
+            last_exit: None,
+            containment: None,
+            procs: None,
+            memory_bytes: None,
+            memory_peak_bytes: None,
+            cpu_ms: None,
+            io: None,
+            pressure: None,
+            log: None,
+            limits: None,
+            definition: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_document_has_every_field_and_null_for_what_is_absent() {
+        let document = StatusDocument {
+            version: VERSION,
+            supervisor: samples::supervisor(),
+            services: vec![samples::down("b"), samples::service("coder")],
+        };
+        let expected = concat!(
+            r#"{"version":1,"supervisor":{"pid":1,"version":"0.1.0","since":"2023-11-14T22:13:20.000Z","#,
+            r#""uptime_ms":7980000,"containment":"keeper","containment_reason":"/sys/fs/cgroup is read-only","#,
+            r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
+            r#""stopping":false,"warnings":[]},"services":["#,
+            r#"{"name":"b","kind":"daemon","want":"down","state":"down","reason":null,"pid":null,"since":null,"#,
+            r#""uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"procs":null,"#,
+            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"io":null,"pressure":null,"log":null,"#,
+            r#""limits":null,"definition":null},"#,
+            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","reason":null,"pid":42,"#,
+            r#""since":"2023-11-14T22:14:20.000Z","uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
+            r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
+            r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","procs":5,"memory_bytes":12900000,"#,
+            r#""memory_peak_bytes":null,"cpu_ms":61500,"io":null,"pressure":null,"#,
+            r#""log":"/opt/data/logs/gateways/coder","limits":null,"definition":"/opt/data/profiles/coder"}]}"#,
+        );
+        assert_eq!(serde_json::to_string(&document).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), document);
+    }
+
+    #[test]
+    fn a_results_document_is_the_documented_one() {
+        let results = vec![
+            Outcome::done("a", State::Up, None),
+            Outcome::failed("b", Code::NoSuchService, None, "no such gateway"),
+        ];
+        assert_eq!(
+            serde_json::to_string(&ResultsDocument { version: VERSION, results }).unwrap(),
+            concat!(
+                r#"{"version":1,"results":[{"name":"a","ok":true,"code":0,"state":"up","message":null},"#,
+                r#"{"name":"b","ok":false,"code":4,"state":null,"message":"no such gateway"}]}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn several_failures_give_their_common_code_else_1() {
+        use Code::*;
+        for (codes, common) in [
+            (vec![], Done),
+            (vec![Done, Done], Done),
+            (vec![Done, NoSuchService], NoSuchService),
+            (vec![TimedOut, Done, TimedOut], TimedOut),
+            (vec![TimedOut, NoSuchService], Failed),
+            (vec![Failed, Failed], Failed),
+        ] {
+            assert_eq!(Code::common(codes.clone()), common, "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_supervisors_words_are_still_understood() {
+        assert_eq!(serde_json::from_str::<RefusalKind>(r#""on-strike""#).unwrap(), RefusalKind::Failed);
+        assert_eq!(serde_json::from_str::<Code>("99").unwrap(), Code::Failed);
+    }
+}

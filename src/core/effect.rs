@@ -1,0 +1,95 @@
+//! Everything that the supervisor does for one service, as data. What became of it comes back as an event.
+
+use super::event::{Command, Incarnation, Ticket};
+use super::gateway::Want;
+use super::signal::Signal;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Put the want on disk, durably; answered by `Recorded` or `NotRecorded`.
+    Record {
+        seq: u64,
+        want: Want,
+    },
+    /// Remove every row of the service from disk; answered likewise.
+    Erase {
+        seq: u64,
+    },
+    /// Put the history on disk when convenient; never answered.
+    SaveHistory,
+    /// Make the place, put the main process into it, execute.
+    Spawn {
+        incarnation: Incarnation,
+    },
+    /// Thaw, then the signal to the main process, then SIGCONT.
+    SignalMain {
+        incarnation: Incarnation,
+        signal: Signal,
+    },
+    /// The signal to every process of the tree.
+    SignalTree {
+        incarnation: Incarnation,
+        signal: Signal,
+    },
+    /// End every process of the tree; answered by `TreeEmpty`.
+    KillTree {
+        incarnation: Incarnation,
+    },
+    /// The tree is empty: read its log to the end; answered by `LogsDrained`.
+    DrainLogs {
+        incarnation: Incarnation,
+    },
+    /// Remove the place of an empty tree.
+    Release {
+        incarnation: Incarnation,
+    },
+    /// Leave a tree that cannot be ended to itself.
+    Abandon {
+        incarnation: Incarnation,
+    },
+    Reply {
+        ticket: Ticket,
+        outcome: Outcome,
+    },
+    /// Something that `status` shows is different now.
+    Changed,
+    /// Unregistered and empty: drop it.
+    Retired,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Done {
+        /// It was so before the command.
+        already: bool,
+        /// The wish acts but is not on disk; why.
+        unrecorded: Option<String>,
+    },
+    Failed(String),
+    Overtaken(Command),
+}
+
+/// The effects of one step, in the order in which they must be carried out.
+#[derive(Debug, Default)]
+#[must_use = "effects that are dropped never happen"]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl IntoIterator for Effects {
+    type Item = Effect;
+    type IntoIter = std::vec::IntoIter<Effect>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}

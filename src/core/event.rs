@@ -1,0 +1,78 @@
+//! Everything that can happen to one service.
+
+use super::clock::Tick;
+use super::exit::Exit;
+use super::gateway::{Gate, Restored};
+
+/// One request of one caller, so that every caller gets its own answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What an operator asks of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// `force` gives up on remains that cannot be killed.
+    Start {
+        force: bool,
+    },
+    Stop,
+    Restart,
+    /// Runs it now; want stays down.
+    Once,
+    /// Stop for good: the service is forgotten, on disk first.
+    Unregister,
+}
+
+/// A numbered life of a service. Events of a life that was given up are ignored.
+pub type Incarnation = u64;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// What the database and the definition say, once, before anything else.
+    Boot(Restored),
+    Command {
+        ticket: Ticket,
+        command: Command,
+    },
+    /// The caller has gone or was told that time is up: owe it nothing.
+    Forget(Ticket),
+    /// The write numbered `seq` is on disk.
+    Recorded {
+        seq: u64,
+    },
+    /// The write numbered `seq` failed.
+    NotRecorded {
+        seq: u64,
+        reason: String,
+    },
+    /// exec succeeded.
+    Spawned {
+        incarnation: Incarnation,
+        pid: i32,
+    },
+    /// There will be no main process; `TreeEmpty` follows.
+    SpawnFailed {
+        incarnation: Incarnation,
+        reason: String,
+    },
+    MainExited {
+        incarnation: Incarnation,
+        exit: Exit,
+    },
+    TreeEmpty {
+        incarnation: Incarnation,
+    },
+    LogsDrained {
+        incarnation: Incarnation,
+    },
+    /// Time passed. Harmless when nothing is due.
+    Time,
+    /// What the services before it in the order allow.
+    Gate(Gate),
+    /// End by `deadline`; want stays as it is and nothing starts any more.
+    Shutdown {
+        deadline: Tick,
+    },
+    /// No more patience: kill what is left, now.
+    KillNow,
+}

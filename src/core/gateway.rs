@@ -1,0 +1,1006 @@
+//! The life of one service: a pure state machine. Events in, effects out; no clock, descriptor or path.
+//!
+//! Total state is (want, phase):
+//!
+//! | phase    | want up                                        | want down                                      |
+//! |----------|------------------------------------------------|------------------------------------------------|
+//! | Down     | only while the supervisor shuts down           | at rest                                        |
+//! | Held     | waits for what it requires or comes after      | `once` waits likewise                          |
+//! | Starting | the main process is being made                 | `once`                                         |
+//! | Up       | runs                                           | `once`                                         |
+//! | Ending   | restart, crash, lost requirement, shutdown     | stop                                           |
+//! | Backoff  | waits before the next try                      | impossible                                     |
+//! | Failed   | given up until the operator says otherwise     | impossible                                     |
+//! | Finished | ended as it should, nothing left to do         | impossible                                     |
+//!
+//! Invariants, searched exhaustively in `model`: nothing is spawned while an earlier tree lives or against the want;
+//! no command is acknowledged before its commit; every phase can be left; every caller is answered exactly once.
+//!
+//! A want changes only by a command. It is adopted when its write is on disk, with one exception: a stop acts after
+//! [`RECORD_PATIENCE`] or a failed write all the same, because the operator must be able to stop what fills the disk.
+
+use super::clock::Tick;
+use super::effect::{Effect, Effects, Outcome};
+use super::event::{Command, Event, Incarnation, Ticket};
+use super::exit::Exit;
+use super::policy::{Policy, RestartWhen, Role, Verdict};
+use std::time::Duration;
+
+/// How long a stop waits for the disk before it acts without it.
+pub const RECORD_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a killed tree may take to be empty before the service is called stuck (a process in D state).
+pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the log of an empty tree may take to be read to its end before the service goes on without it.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The operator's durable intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Want {
+    Up,
+    Down,
+}
+
+/// Whether the services around it let it start.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Gate {
+    Open,
+    /// Not yet; for whom it waits.
+    Wait(String),
+    /// Not at all, and a running one must stop; which requirement is missing.
+    Refused(String),
+}
+
+/// What happened to the service so far, kept in the database.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// Restarts that nobody asked for.
+    pub restarts: u64,
+    /// Failures in the present row.
+    pub row: u32,
+    /// When they happened, oldest first; at most the burst limit and one more.
+    pub failures: Vec<Tick>,
+    pub backoff_until: Option<Tick>,
+    /// Why it was given up, and when.
+    pub failed: Option<(String, Tick)>,
+    pub last_exit: Option<(Exit, Tick)>,
+    /// The number of the last life.
+    pub incarnation: Incarnation,
+}
+
+/// What is known about a service when the supervisor starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Restored {
+    pub want: Want,
+    pub history: History,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Down,
+    Held,
+    Starting,
+    Up,
+    Ending(Ending),
+    Backoff { until: Tick },
+    Failed,
+    Finished,
+}
+
+/// The stop ladder: each stage has a deadline, after which the next one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ending {
+    pub stage: Stage,
+    until: Tick,
+    /// We ended it: its exit is no failure.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The main process exists only halfway: the stop signal follows exec.
+    Unsignalled,
+    /// The stop signal was sent; the tree may end by itself.
+    Grace,
+    /// The tree was killed.
+    Killing,
+    /// It was killed and does not die.
+    Stuck,
+    /// It is empty; its last log lines are being read.
+    Draining,
+}
+
+/// One life of the service, from spawn to an empty tree.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Life {
+    pid: Option<i32>,
+    up_since: Option<Tick>,
+    exit: Option<Exit>,
+    spawn_error: Option<String>,
+    empty: bool,
+}
+
+impl Life {
+    fn main_is_gone(&self) -> bool {
+        self.exit.is_some() || self.spawn_error.is_some()
+    }
+}
+
+/// The newest command, waiting for the disk.
+#[derive(Debug, Clone, PartialEq)]
+struct Pending {
+    seq: u64,
+    command: Command,
+    /// When a stop acts without the disk.
+    patience: Option<Tick>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Waiter {
+    ticket: Ticket,
+    command: Command,
+    seq: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    policy: Policy,
+    want: Want,
+    phase: Phase,
+    since: Tick,
+    gate: Gate,
+    life: Option<Life>,
+    history: History,
+    pending: Option<Pending>,
+    waiters: Vec<Waiter>,
+    /// Number of the newest command.
+    seq: u64,
+    /// Number of the newest command that acts; its callers may be answered.
+    acted: u64,
+    /// Why the want in force is not on disk.
+    unrecorded: Option<String>,
+    /// The disk may say something else than `want`: a write failed, or is late.
+    unsure: bool,
+    /// Runs although want is down.
+    once: bool,
+    /// The supervisor shuts down; the end must be over by then.
+    closing: Option<Tick>,
+    retiring: bool,
+    seed: u64,
+}
+
+impl Gateway {
+    /// A service at rest. `seed` decides the jitter of its waits.
+    pub fn new(policy: Policy, seed: u64) -> Self {
+        Self {
+            policy,
+            want: Want::Down,
+            phase: Phase::Down,
+            since: Tick::default(),
+            gate: Gate::Open,
+            life: None,
+            history: History::default(),
+            pending: None,
+            waiters: Vec::new(),
+            seq: 0,
+            acted: 0,
+            unrecorded: None,
+            unsure: false,
+            once: false,
+            closing: None,
+            retiring: false,
+            seed,
+        }
+    }
+
+    /// Takes one event at `now` and returns what must be done about it.
+    pub fn step(&mut self, event: Event, now: Tick) -> Effects {
+        let mut out = Effects::default();
+        match event {
+            Event::Boot(restored) => self.boot(restored, now, &mut out),
+            Event::Command { ticket, command } => self.command(ticket, command, now, &mut out),
+            Event::Forget(ticket) => self.waiters.retain(|waiter| waiter.ticket != ticket),
+            Event::Recorded { seq } => self.recorded(seq, None, now, &mut out),
+            Event::NotRecorded { seq, reason } => self.recorded(seq, Some(reason), now, &mut out),
+            Event::Spawned { incarnation, pid } if self.is_current(incarnation) => {
+                self.spawned(pid, now, &mut out)
+            }
+            Event::SpawnFailed { incarnation, reason } if self.is_current(incarnation) => {
+                self.spawn_failed(reason, now, &mut out);
+            }
+            Event::MainExited { incarnation, exit } if self.is_current(incarnation) => {
+                self.main_exited(exit, now, &mut out);
+            }
+            Event::TreeEmpty { incarnation } if self.is_current(incarnation) => {
+                self.tree_empty(now, &mut out)
+            }
+            Event::LogsDrained { incarnation } if self.is_current(incarnation) => {
+                if self.stage() == Some(Stage::Draining) {
+                    self.settle(now, &mut out);
+                }
+            }
+            // Late news of a life that is over or was given up.
+            Event::Spawned { .. }
+            | Event::SpawnFailed { .. }
+            | Event::MainExited { .. }
+            | Event::TreeEmpty { .. }
+            | Event::LogsDrained { .. } => {}
+            Event::Time => self.time(now, &mut out),
+            Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
+            Event::Shutdown { deadline } => self.shutdown(deadline, now, &mut out),
+            Event::KillNow => {
+                if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace)) {
+                    self.kill(now, &mut out);
+                }
+            }
+        }
+        out
+    }
+
+    // ---- Commands -------------------------------------------------------------------------------------------------
+
+    fn command(&mut self, ticket: Ticket, command: Command, now: Tick, out: &mut Effects) {
+        if let Some(refusal) = self.refusal(command) {
+            out.push(Effect::Reply { ticket, outcome: Outcome::Failed(refusal) });
+            return;
+        }
+        self.overtake(command, out);
+        // The same request again, while the first is still on its way, joins it.
+        if let Some(pending) = self.pending.as_ref().filter(|pending| pending.command == command) {
+            self.waiters.push(Waiter { ticket, command, seq: pending.seq });
+            return;
+        }
+        // So does a restart while an earlier one still ends the old life, and a second unregister.
+        let joins_restart = command == Command::Restart
+            && self.pending.is_none()
+            && !self.unsure
+            && matches!(self.phase, Phase::Ending(_))
+            && self.waiters.iter().any(|waiter| waiter.command == Command::Restart);
+        if joins_restart || self.retiring {
+            self.waiters.push(Waiter { ticket, command, seq: self.acted });
+            return;
+        }
+        self.seq += 1;
+        self.waiters.push(Waiter { ticket, command, seq: self.seq });
+        let want = match command {
+            Command::Start { .. } | Command::Restart => Want::Up,
+            Command::Stop | Command::Unregister => Want::Down,
+            Command::Once => self.want,
+        };
+        if command == Command::Unregister {
+            out.push(Effect::Erase { seq: self.seq });
+        } else if want == self.want && !self.unsure && self.pending.is_none() {
+            self.act(command, self.seq, now, out);
+            return;
+        } else {
+            out.push(Effect::Record { seq: self.seq, want });
+        }
+        let patience = (command == Command::Stop).then(|| now.after(RECORD_PATIENCE));
+        self.pending = Some(Pending { seq: self.seq, command, patience });
+    }
+
+    fn refusal(&self, command: Command) -> Option<String> {
+        let starts = matches!(command, Command::Start { .. } | Command::Restart | Command::Once);
+        if self.closing.is_some() && command != Command::Stop {
+            return Some("the supervisor is shutting down".to_owned());
+        }
+        if self.retiring || matches!(&self.pending, Some(pending) if pending.command == Command::Unregister) {
+            return (command != Command::Unregister).then(|| "it is being unregistered".to_owned());
+        }
+        let stuck = self.stage() == Some(Stage::Stuck);
+        if stuck && starts && command != (Command::Start { force: true }) {
+            return Some(
+                "remains of its last run cannot be killed; 'start --force' starts beside them".to_owned(),
+            );
+        }
+        if command == Command::Once && self.want == Want::Up && self.phase != Phase::Up {
+            return Some("it is wanted up already; 'start' or 'restart' tries again now".to_owned());
+        }
+        None
+    }
+
+    /// The newest wins: callers who wait for something else are told who overtook them.
+    fn overtake(&mut self, by: Command, out: &mut Effects) {
+        let aim = |command: Command| match command {
+            Command::Start { .. } | Command::Restart => 0,
+            Command::Stop | Command::Unregister => 1,
+            Command::Once => 2,
+        };
+        self.waiters.retain(|waiter| {
+            let overtaken = aim(waiter.command) != aim(by);
+            if overtaken {
+                out.push(Effect::Reply { ticket: waiter.ticket, outcome: Outcome::Overtaken(by) });
+            }
+            !overtaken
+        });
+    }
+
+    fn recorded(&mut self, seq: u64, error: Option<String>, now: Tick, out: &mut Effects) {
+        if seq == self.seq {
+            self.unsure = error.is_some();
+        }
+        match self.pending.take_if(|pending| pending.seq == seq) {
+            Some(Pending { command, .. }) => match (error, command) {
+                (None, _) => {
+                    self.unrecorded = None;
+                    self.act(command, seq, now, out);
+                }
+                (Some(reason), Command::Stop) => {
+                    self.unrecorded = Some(reason);
+                    self.act(command, seq, now, out);
+                }
+                (
+                    Some(reason),
+                    Command::Start { .. } | Command::Restart | Command::Once | Command::Unregister,
+                ) => {
+                    // Everybody who joined this write, directly or through one that it replaced.
+                    let acted = self.acted;
+                    self.answer(seq, out, |waiter| {
+                        (waiter.seq > acted).then(|| Outcome::Failed(format!("not recorded: {reason}")))
+                    });
+                }
+            },
+            // It lost patience and acted before the disk answered, and nothing newer came.
+            None if seq == self.acted && seq == self.seq && self.unrecorded.is_some() => {
+                self.unrecorded = error;
+                out.push(Effect::Changed);
+            }
+            None => {}
+        }
+    }
+
+    /// Carries out a command whose want is decided.
+    fn act(&mut self, command: Command, seq: u64, now: Tick, out: &mut Effects) {
+        self.acted = seq;
+        match command {
+            Command::Start { force } => {
+                self.want = Want::Up;
+                self.once = false;
+                self.forgive(out);
+                if force && self.stage() == Some(Stage::Stuck) {
+                    out.push(Effect::Abandon { incarnation: self.history.incarnation });
+                    self.life = None;
+                    self.begin_start(now, out);
+                } else {
+                    self.ask_up(now, out);
+                }
+            }
+            Command::Restart => {
+                self.want = Want::Up;
+                self.once = false;
+                self.forgive(out);
+                match self.phase {
+                    Phase::Up | Phase::Starting => self.begin_stop(now, out),
+                    Phase::Down
+                    | Phase::Held
+                    | Phase::Ending(_)
+                    | Phase::Backoff { .. }
+                    | Phase::Failed
+                    | Phase::Finished => self.ask_up(now, out),
+                }
+            }
+            Command::Once => {
+                self.once = self.want == Want::Down;
+                self.ask_up(now, out);
+            }
+            Command::Stop => self.ask_down(now, out),
+            Command::Unregister => {
+                self.retiring = true;
+                self.ask_down(now, out);
+            }
+        }
+    }
+
+    /// An operator's start ends the row of failures.
+    fn forgive(&mut self, out: &mut Effects) {
+        if self.history.row != 0 || self.history.failed.is_some() || self.history.backoff_until.is_some() {
+            self.history.row = 0;
+            self.history.failures.clear();
+            self.history.failed = None;
+            self.history.backoff_until = None;
+            out.push(Effect::SaveHistory);
+        }
+    }
+
+    fn ask_up(&mut self, now: Tick, out: &mut Effects) {
+        match &mut self.phase {
+            Phase::Up => {
+                self.answer(self.acted, out, |_| Some(Outcome::Done { already: true, unrecorded: None }));
+                out.push(Effect::Changed);
+            }
+            Phase::Starting => {}
+            Phase::Ending(ending) => ending.asked = true,
+            Phase::Down | Phase::Held | Phase::Backoff { .. } | Phase::Failed | Phase::Finished => {
+                self.begin_start(now, out);
+            }
+        }
+    }
+
+    fn ask_down(&mut self, now: Tick, out: &mut Effects) {
+        self.want = Want::Down;
+        self.history.backoff_until = None;
+        match &mut self.phase {
+            Phase::Up | Phase::Starting => self.begin_stop(now, out),
+            Phase::Ending(ending) => ending.asked = true,
+            Phase::Down => self.rest(true, now, out),
+            Phase::Held | Phase::Backoff { .. } | Phase::Failed | Phase::Finished => {
+                self.rest(false, now, out)
+            }
+        }
+    }
+
+    // ---- Start ----------------------------------------------------------------------------------------------------
+
+    fn begin_start(&mut self, now: Tick, out: &mut Effects) {
+        if self.closing.is_some() {
+            self.rest(false, now, out);
+            return;
+        }
+        match &self.gate {
+            Gate::Open => {
+                self.history.incarnation += 1;
+                self.history.backoff_until = None;
+                self.life = Some(Life::default());
+                self.enter(Phase::Starting, now, out);
+                out.push(Effect::Spawn { incarnation: self.history.incarnation });
+            }
+            Gate::Wait(_) => self.enter(Phase::Held, now, out),
+            Gate::Refused(reason) => {
+                let reason = reason.clone();
+                self.refused(&reason, now, out);
+            }
+        }
+    }
+
+    /// Something it requires is missing: whoever waits is told; a want that is up goes on waiting.
+    fn refused(&mut self, reason: &str, now: Tick, out: &mut Effects) {
+        self.fail_starters(reason, out);
+        match self.want {
+            Want::Up => self.enter(Phase::Held, now, out),
+            Want::Down => self.rest(false, now, out),
+        }
+    }
+
+    fn spawned(&mut self, pid: i32, now: Tick, out: &mut Effects) {
+        let Some(life) = &mut self.life else { return };
+        life.pid = Some(pid);
+        life.up_since = Some(now);
+        match &mut self.phase {
+            Phase::Starting => {
+                self.enter(Phase::Up, now, out);
+                self.answer_up(out);
+                out.push(Effect::SaveHistory);
+            }
+            Phase::Ending(ending) if ending.stage == Stage::Unsignalled => {
+                ending.stage = Stage::Grace;
+                let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
+                out.push(Effect::SignalMain { incarnation, signal });
+            }
+            Phase::Down
+            | Phase::Held
+            | Phase::Up
+            | Phase::Ending(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => {}
+        }
+    }
+
+    fn spawn_failed(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        let Some(life) = &mut self.life else { return };
+        life.spawn_error = Some(reason.clone());
+        if self.phase == Phase::Starting {
+            self.fail_starters(&reason, out);
+            // Nothing of it ran; `TreeEmpty` follows, and the patience is for the bug that it does not.
+            self.enter_ending(Stage::Killing, now.after(KILL_PATIENCE), false, now, out);
+        }
+        self.end_if_over(now, out);
+    }
+
+    // ---- End ------------------------------------------------------------------------------------------------------
+
+    fn begin_stop(&mut self, now: Tick, out: &mut Effects) {
+        let stage = if self.phase == Phase::Up { Stage::Grace } else { Stage::Unsignalled };
+        self.enter_ending(stage, self.capped(now.after(self.policy.stop.timeout)), true, now, out);
+        if stage == Stage::Grace {
+            let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
+            out.push(Effect::SignalMain { incarnation, signal });
+        }
+    }
+
+    fn main_exited(&mut self, exit: Exit, now: Tick, out: &mut Effects) {
+        let Some(life) = &mut self.life else { return };
+        life.exit = Some(exit);
+        let empty = life.empty;
+        self.history.last_exit = Some((exit, now));
+        let incarnation = self.history.incarnation;
+        let stop = self.policy.stop;
+        match self.phase {
+            Phase::Starting | Phase::Up if !empty && stop.leftovers.is_zero() => {
+                self.enter_ending(Stage::Killing, now.after(KILL_PATIENCE), false, now, out);
+                out.push(Effect::KillTree { incarnation });
+            }
+            Phase::Starting | Phase::Up => {
+                self.enter_ending(Stage::Grace, self.capped(now.after(stop.leftovers)), false, now, out);
+                if !empty {
+                    out.push(Effect::SignalTree { incarnation, signal: stop.signal });
+                }
+            }
+            // Leftovers get the signal and what is left of the same timeout.
+            Phase::Ending(Ending { stage: Stage::Unsignalled | Stage::Grace, .. }) if !empty => {
+                out.push(Effect::SignalTree { incarnation, signal: stop.signal });
+            }
+            Phase::Ending(_)
+            | Phase::Down
+            | Phase::Held
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => {}
+        }
+        self.end_if_over(now, out);
+    }
+
+    fn tree_empty(&mut self, now: Tick, out: &mut Effects) {
+        if let Some(life) = &mut self.life {
+            // While it is up this only means that the main process is dead and not yet reaped.
+            life.empty = true;
+            self.end_if_over(now, out);
+        }
+    }
+
+    fn end_if_over(&mut self, now: Tick, out: &mut Effects) {
+        let over = self.life.as_ref().is_some_and(|life| life.main_is_gone() && life.empty);
+        match &mut self.phase {
+            Phase::Ending(ending) if over && ending.stage != Stage::Draining => {
+                ending.stage = Stage::Draining;
+                ending.until = now.after(DRAIN_PATIENCE);
+                out.push(Effect::DrainLogs { incarnation: self.history.incarnation });
+            }
+            Phase::Ending(_)
+            | Phase::Down
+            | Phase::Held
+            | Phase::Starting
+            | Phase::Up
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => {}
+        }
+    }
+
+    fn kill(&mut self, now: Tick, out: &mut Effects) {
+        if let Phase::Ending(ending) = &mut self.phase {
+            ending.stage = Stage::Killing;
+            ending.until = now.after(KILL_PATIENCE);
+            out.push(Effect::KillTree { incarnation: self.history.incarnation });
+        }
+    }
+
+    /// The tree is empty and its log is read: what now?
+    fn settle(&mut self, now: Tick, out: &mut Effects) {
+        let life = self.life.take().unwrap_or_default();
+        let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
+        out.push(Effect::Release { incarnation: self.history.incarnation });
+        if self.want == Want::Down || self.closing.is_some() {
+            out.push(Effect::SaveHistory);
+            self.rest(false, now, out);
+        } else if asked {
+            self.begin_start(now, out);
+        } else {
+            self.judge(&life, now, out);
+        }
+    }
+
+    /// Decides about a service that ended unasked and is wanted up.
+    fn judge(&mut self, life: &Life, now: Tick, out: &mut Effects) {
+        let words = match (&life.spawn_error, life.exit) {
+            (Some(error), _) => error.clone(),
+            (None, Some(exit)) => exit.to_string(),
+            (None, None) => Exit::Unknown.to_string(),
+        };
+        let verdict = match (life.exit, self.policy.restart.when) {
+            (Some(exit), _) => self.policy.judge(exit),
+            (None, RestartWhen::Never) => Verdict::Failed,
+            (None, RestartWhen::Always | RestartWhen::OnFailure) => Verdict::Restart { skip_wait: false },
+        };
+        match verdict {
+            Verdict::Finished => {
+                self.history.row = 0;
+                self.enter(Phase::Finished, now, out);
+                self.fail_starters(&words, out);
+                out.push(Effect::SaveHistory);
+            }
+            Verdict::Failed => self.give_up(words, now, out),
+            Verdict::Restart { skip_wait } => {
+                let ran = life.up_since.map_or(Duration::ZERO, |since| now.since(since));
+                self.count_failure(ran, now);
+                let limit = self.policy.restart.limit;
+                if self.history.failures.len() > limit.burst as usize {
+                    let interval = humantime_words(limit.interval);
+                    self.give_up(
+                        format!(
+                            "{} failures within {interval}; the last: {words}",
+                            self.history.failures.len()
+                        ),
+                        now,
+                        out,
+                    );
+                    return;
+                }
+                // What could not even be executed is not worth an immediate second try.
+                let row = self.history.row.max(if life.spawn_error.is_some() { 2 } else { 1 });
+                let wait = if skip_wait {
+                    Duration::ZERO
+                } else {
+                    self.policy.restart.backoff.wait(row, self.dice())
+                };
+                self.history.restarts += 1;
+                if wait.is_zero() {
+                    self.begin_start(now, out);
+                } else {
+                    let until = now.after(wait);
+                    self.history.backoff_until = Some(until);
+                    self.enter(Phase::Backoff { until }, now, out);
+                    self.fail_starters(&words, out);
+                }
+                out.push(Effect::SaveHistory);
+            }
+        }
+    }
+
+    fn count_failure(&mut self, ran: Duration, now: Tick) {
+        if ran >= self.policy.restart.backoff.reset_after {
+            self.history.row = 0;
+        }
+        self.history.row = self.history.row.saturating_add(1);
+        let limit = self.policy.restart.limit;
+        // A time in the future comes from a clock that was set back between two runs: it counts as now.
+        self.history.failures.retain(|at| now.since(*at) < limit.interval);
+        self.history.failures.push(now);
+        let excess = self.history.failures.len().saturating_sub(limit.burst as usize + 1);
+        self.history.failures.drain(..excess);
+    }
+
+    fn give_up(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        self.fail_starters(&reason, out);
+        self.history.failed = Some((reason, now));
+        self.enter(Phase::Failed, now, out);
+        out.push(Effect::SaveHistory);
+    }
+
+    /// No process, nothing to do. `already`: it was so before.
+    fn rest(&mut self, already: bool, now: Tick, out: &mut Effects) {
+        self.once = false;
+        self.history.failed = None;
+        self.enter(Phase::Down, now, out);
+        let unrecorded = self.unrecorded.clone();
+        let closing = self.closing.is_some();
+        self.answer(self.acted, out, |waiter| match waiter.command {
+            Command::Stop | Command::Unregister => {
+                Some(Outcome::Done { already, unrecorded: unrecorded.clone() })
+            }
+            Command::Start { .. } | Command::Restart | Command::Once => {
+                let why =
+                    if closing { "the supervisor is shutting down" } else { "it ended before it was up" };
+                Some(Outcome::Failed(why.to_owned()))
+            }
+        });
+        if self.retiring {
+            out.push(Effect::Retired);
+        }
+    }
+
+    // ---- The rest -------------------------------------------------------------------------------------------------
+
+    fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
+        let Restored { want, history } = restored;
+        self.want = want;
+        self.history = history;
+        if self.policy.role == Role::Essential {
+            // Its failure ended the container; that somebody started the container again is the wish to try again.
+            self.history.failed = None;
+        }
+        match (want, self.history.backoff_until, &self.history.failed) {
+            (Want::Down, _, _) => self.enter(Phase::Down, now, out),
+            (Want::Up, _, Some(_)) => self.enter(Phase::Failed, now, out),
+            (Want::Up, Some(until), None) if until > now => {
+                // Never longer than the policy allows, whatever the clock did between two runs.
+                let until = until.min(now.after(self.policy.restart.backoff.max));
+                self.enter(Phase::Backoff { until }, now, out);
+            }
+            (Want::Up, _, None) => self.begin_start(now, out),
+        }
+    }
+
+    fn time(&mut self, now: Tick, out: &mut Effects) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.patience.is_some_and(|at| at <= now)) {
+            self.unrecorded = Some("the disk does not answer".to_owned());
+            self.unsure = true;
+            self.act(pending.command, pending.seq, now, out);
+        }
+        match self.phase {
+            Phase::Backoff { until } if until <= now => self.begin_start(now, out),
+            Phase::Ending(Ending { stage, until, .. }) if until <= now => match stage {
+                Stage::Unsignalled | Stage::Grace => self.kill(now, out),
+                Stage::Killing => {
+                    if let Phase::Ending(ending) = &mut self.phase {
+                        ending.stage = Stage::Stuck;
+                    }
+                    self.answer(self.acted, out, |_| {
+                        Some(Outcome::Failed("killed, but processes of it do not end".to_owned()))
+                    });
+                    out.push(Effect::Changed);
+                }
+                Stage::Draining => self.settle(now, out),
+                Stage::Stuck => {}
+            },
+            Phase::Down
+            | Phase::Held
+            | Phase::Starting
+            | Phase::Up
+            | Phase::Ending(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => {}
+        }
+    }
+
+    fn gate_moved(&mut self, gate: Gate, now: Tick, out: &mut Effects) {
+        if self.gate == gate {
+            return;
+        }
+        self.gate = gate;
+        match (&self.gate, self.phase) {
+            (Gate::Open, Phase::Held) => self.begin_start(now, out),
+            (Gate::Refused(reason), Phase::Held) => {
+                let reason = reason.clone();
+                self.refused(&reason, now, out);
+            }
+            (Gate::Refused(_), Phase::Up | Phase::Starting) => self.begin_stop(now, out),
+            (
+                Gate::Open | Gate::Wait(_) | Gate::Refused(_),
+                Phase::Down
+                | Phase::Held
+                | Phase::Starting
+                | Phase::Up
+                | Phase::Ending(_)
+                | Phase::Backoff { .. }
+                | Phase::Failed
+                | Phase::Finished,
+            ) => {}
+        }
+    }
+
+    fn shutdown(&mut self, deadline: Tick, now: Tick, out: &mut Effects) {
+        self.closing = Some(deadline);
+        match &mut self.phase {
+            Phase::Up | Phase::Starting => self.begin_stop(now, out),
+            Phase::Ending(ending) => {
+                if matches!(ending.stage, Stage::Unsignalled | Stage::Grace) {
+                    ending.until = ending.until.min(deadline);
+                }
+            }
+            Phase::Held | Phase::Backoff { .. } => {
+                // The wait is kept in the history: the next boot waits the remainder.
+                let failed = self.history.failed.take();
+                self.rest(false, now, out);
+                self.history.failed = failed;
+            }
+            Phase::Down | Phase::Failed | Phase::Finished => {}
+        }
+    }
+
+    /// No stop may take longer than a shutdown that has begun.
+    fn capped(&self, until: Tick) -> Tick {
+        self.closing.map_or(until, |deadline| until.min(deadline))
+    }
+
+    fn enter_ending(&mut self, stage: Stage, until: Tick, asked: bool, now: Tick, out: &mut Effects) {
+        self.enter(Phase::Ending(Ending { stage, until, asked }), now, out);
+    }
+
+    /// The single place where a phase begins.
+    fn enter(&mut self, phase: Phase, now: Tick, out: &mut Effects) {
+        self.phase = phase;
+        self.since = now;
+        out.push(Effect::Changed);
+    }
+
+    fn answer_up(&mut self, out: &mut Effects) {
+        self.answer(self.acted, out, |waiter| match waiter.command {
+            Command::Start { .. } | Command::Restart | Command::Once => {
+                Some(Outcome::Done { already: false, unrecorded: None })
+            }
+            Command::Stop | Command::Unregister => None,
+        });
+    }
+
+    fn fail_starters(&mut self, reason: &str, out: &mut Effects) {
+        self.answer(self.acted, out, |waiter| match waiter.command {
+            Command::Start { .. } | Command::Restart | Command::Once => {
+                Some(Outcome::Failed(reason.to_owned()))
+            }
+            Command::Stop | Command::Unregister => None,
+        });
+    }
+
+    /// Answers callers whose command acts (numbered up to `seq`) and for whom `outcome` has an answer.
+    fn answer(&mut self, seq: u64, out: &mut Effects, outcome: impl Fn(&Waiter) -> Option<Outcome>) {
+        self.waiters.retain(|waiter| match outcome(waiter).filter(|_| waiter.seq <= seq) {
+            Some(outcome) => {
+                out.push(Effect::Reply { ticket: waiter.ticket, outcome });
+                false
+            }
+            None => true,
+        });
+    }
+
+    fn is_current(&self, incarnation: Incarnation) -> bool {
+        self.life.is_some() && incarnation == self.history.incarnation
+    }
+
+    /// A number in 0.0..1.0 that differs between services and failures but not between runs of a test.
+    fn dice(&self) -> f64 {
+        let mut x = self.seed ^ self.history.restarts.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    // ---- What others may see --------------------------------------------------------------------------------------
+
+    pub fn want(&self) -> Want {
+        self.want
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Runs, or is about to, although want is down.
+    pub fn is_once(&self) -> bool {
+        self.once
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Takes a changed definition; running processes keep what they were started with.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Since when it is in this phase.
+    pub fn since(&self) -> Tick {
+        self.since
+    }
+
+    pub fn stage(&self) -> Option<Stage> {
+        match self.phase {
+            Phase::Ending(ending) => Some(ending.stage),
+            Phase::Down
+            | Phase::Held
+            | Phase::Starting
+            | Phase::Up
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => None,
+        }
+    }
+
+    /// The main process, while it lives.
+    pub fn pid(&self) -> Option<i32> {
+        self.life.as_ref().filter(|life| !life.main_is_gone()).and_then(|life| life.pid)
+    }
+
+    /// A tree exists or is being made.
+    pub fn has_tree(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// When `Event::Time` has something to do, at the latest.
+    pub fn deadline(&self) -> Option<Tick> {
+        let patience = self.pending.as_ref().and_then(|pending| pending.patience);
+        let phase = match self.phase {
+            Phase::Backoff { until } => Some(until),
+            Phase::Ending(Ending { stage: Stage::Stuck, .. }) => None,
+            Phase::Ending(Ending { until, .. }) => Some(until),
+            Phase::Down | Phase::Held | Phase::Starting | Phase::Up | Phase::Failed | Phase::Finished => None,
+        };
+        [patience, phase].into_iter().flatten().min()
+    }
+
+    /// The state in the product's words.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Down => "down",
+            Phase::Held | Phase::Starting => "starting",
+            Phase::Up => "up",
+            Phase::Ending(Ending { stage: Stage::Stuck, .. }) => "failed",
+            Phase::Ending(_) => "stopping",
+            Phase::Backoff { .. } => "backoff",
+            Phase::Failed => "failed",
+            Phase::Finished => "finished",
+        }
+    }
+
+    /// Why it is in this state; empty when there is nothing to say.
+    pub fn reason(&self) -> String {
+        let last = || {
+            self.history
+                .last_exit
+                .map_or_else(|| "could not be started".to_owned(), |(exit, _)| exit.to_string())
+        };
+        let text = match (self.phase, &self.gate) {
+            (Phase::Held, Gate::Wait(reason) | Gate::Refused(reason)) => reason.clone(),
+            (Phase::Ending(Ending { stage: Stage::Stuck, .. }), _) => {
+                "killed, but processes of it do not end".to_owned()
+            }
+            (Phase::Ending(Ending { asked: false, .. }), _) => format!("{}; ending what it left", last()),
+            (Phase::Backoff { .. }, _) => format!("{}; failure {} in a row", last(), self.history.row),
+            (Phase::Failed, _) => {
+                self.history.failed.as_ref().map_or_else(String::new, |(reason, _)| reason.clone())
+            }
+            (Phase::Finished, _) => last(),
+            (Phase::Up, _) if self.once => "runs once".to_owned(),
+            (Phase::Held | Phase::Down | Phase::Starting | Phase::Up | Phase::Ending(_), _) => String::new(),
+        };
+        match &self.unrecorded {
+            Some(why) if text.is_empty() => format!("want not recorded: {why}"),
+            Some(why) => format!("{text}; want not recorded: {why}"),
+            None => text,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Gateway {
+    /// For the exhaustive search: everything that decides what happens next, without absolute times and numbers.
+    pub(super) fn fingerprint(&self) -> String {
+        let waiters: Vec<_> = self.waiters.iter().map(|w| (w.command, self.fingerprint_seq(w.seq))).collect();
+        let life =
+            self.life.as_ref().map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some()));
+        format!(
+            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {}",
+            self.want,
+            self.gate,
+            self.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
+            self.unrecorded.is_some(),
+            self.unsure,
+            self.once,
+            self.closing.is_some(),
+            self.retiring,
+            self.history.row.min(2),
+            self.history.failures.len(),
+            self.seq == self.acted,
+        )
+    }
+
+    pub(super) fn fingerprint_ending(&self) -> String {
+        match self.phase {
+            Phase::Ending(ending) => format!("{:?} asked={}", ending.stage, ending.asked),
+            _ => String::new(),
+        }
+    }
+
+    /// Where a number stands: newest command, newest that acts, or older.
+    pub(super) fn fingerprint_seq(&self, seq: u64) -> (bool, bool, bool) {
+        (seq == self.seq, seq <= self.acted, self.pending.as_ref().is_some_and(|p| p.seq == seq))
+    }
+}
+
+fn humantime_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 60, seconds % 60) {
+        (0, s) => format!("{s} s"),
+        (m, 0) => format!("{m} min"),
+        (m, s) => format!("{m} min {s} s"),
+    }
+}
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;

@@ -1,0 +1,366 @@
+//! Stories of single services: what the exhaustive search in `model` cannot see, times, counts and words.
+
+use super::super::policy::{ExitRule, Kind};
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const START: Command = Command::Start { force: false };
+
+struct Story {
+    gateway: Gateway,
+    now: Tick,
+    log: Vec<Effect>,
+}
+
+impl Story {
+    fn new(policy: Policy) -> Self {
+        let mut story = Self { gateway: Gateway::new(policy, 1), now: Tick(1_000_000), log: Vec::new() };
+        story.feed(Event::Boot(Restored { want: Want::Down, history: History::default() }));
+        story
+    }
+
+    fn feed(&mut self, event: Event) -> Vec<Effect> {
+        let effects: Vec<Effect> = self.gateway.step(event, self.now).into_iter().collect();
+        self.log.extend(effects.clone());
+        effects
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now = Tick(self.now.0 + millis);
+        self.feed(Event::Time);
+    }
+
+    fn command(&mut self, ticket: u64, command: Command) -> Vec<Effect> {
+        let mut effects = self.feed(Event::Command { ticket: Ticket(ticket), command });
+        let seq = effects.iter().find_map(|effect| match effect {
+            Effect::Record { seq, .. } | Effect::Erase { seq } => Some(*seq),
+            _ => None,
+        });
+        if let Some(seq) = seq {
+            effects.extend(self.feed(Event::Recorded { seq }));
+        }
+        effects
+    }
+
+    fn n(&self) -> u64 {
+        self.gateway.history().incarnation
+    }
+
+    fn spawned(&mut self) {
+        let incarnation = self.n();
+        self.feed(Event::Spawned { incarnation, pid: 100 });
+    }
+
+    fn ends(&mut self, exit: Exit) {
+        let incarnation = self.n();
+        self.feed(Event::MainExited { incarnation, exit });
+        self.feed(Event::TreeEmpty { incarnation });
+        self.feed(Event::LogsDrained { incarnation });
+    }
+
+    fn up(&mut self) {
+        self.command(1, START);
+        self.spawned();
+        assert_eq!(self.gateway.state(), "up");
+    }
+
+    fn replies(&self) -> Vec<(u64, Outcome)> {
+        let reply = |effect: &Effect| match effect {
+            Effect::Reply { ticket, outcome } => Some((ticket.0, outcome.clone())),
+            _ => None,
+        };
+        self.log.iter().filter_map(reply).collect()
+    }
+}
+
+const DONE: Outcome = Outcome::Done { already: false, unrecorded: None };
+const ALREADY: Outcome = Outcome::Done { already: true, unrecorded: None };
+const CRASH: Exit = Exit::Code(1);
+
+#[test]
+fn a_crash_is_restarted_at_once_and_the_second_one_after_a_wait() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.ends(CRASH);
+    assert_eq!((story.gateway.state(), story.n()), ("starting", 2));
+    story.spawned();
+    story.ends(CRASH);
+    assert_eq!(story.gateway.state(), "backoff");
+    assert_eq!(story.gateway.reason(), "exited with code 1; failure 2 in a row");
+    let wait = story.gateway.deadline().unwrap().since(story.now).as_millis();
+    assert!((90..=110).contains(&wait), "{wait} ms is not 100 ms with a tenth of jitter");
+    story.wait(111);
+    assert_eq!((story.gateway.state(), story.n()), ("starting", 3));
+}
+
+#[test]
+fn a_long_run_ends_the_row_of_failures() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    for _ in 0..3 {
+        story.wait(60_000);
+        story.ends(CRASH);
+        assert_eq!(story.gateway.state(), "starting");
+        story.spawned();
+    }
+}
+
+#[test]
+fn more_failures_than_the_burst_end_in_failed_with_the_reason_and_start_forgives() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    while story.gateway.state() != "failed" {
+        story.ends(CRASH);
+        story.wait(30_000);
+        if story.gateway.state() == "starting" {
+            story.spawned();
+        }
+    }
+    assert_eq!(story.gateway.reason(), "11 failures within 10 min; the last: exited with code 1");
+    assert_eq!(story.gateway.history().restarts, 10);
+    assert_eq!(story.gateway.want(), Want::Up);
+    story.command(2, START);
+    assert_eq!((story.gateway.state(), story.gateway.history().row), ("starting", 0));
+}
+
+#[test]
+fn the_exit_code_table_decides_before_the_policy() {
+    let mut policy = Policy::default();
+    policy.restart.exit_codes =
+        BTreeMap::from([(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)]);
+    let mut story = Story::new(policy);
+    story.up();
+    for _ in 0..5 {
+        story.ends(Exit::Code(75));
+        assert_eq!(story.gateway.state(), "starting", "75 skips the wait");
+        story.spawned();
+    }
+    story.ends(Exit::Code(0));
+    assert_eq!((story.gateway.state(), story.gateway.want()), ("finished", Want::Up));
+    story.command(2, START);
+    story.spawned();
+    story.ends(Exit::Code(78));
+    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("failed", "exited with code 78"));
+}
+
+#[test]
+fn leftovers_of_a_crash_are_killed_before_the_restart() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let effects = story.feed(Event::MainExited { incarnation: 1, exit: CRASH });
+    assert!(effects.contains(&Effect::KillTree { incarnation: 1 }));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Spawn { .. })));
+    let effects = story.feed(Event::TreeEmpty { incarnation: 1 });
+    assert_eq!(effects, [Effect::DrainLogs { incarnation: 1 }]);
+    let effects = story.feed(Event::LogsDrained { incarnation: 1 });
+    assert!(effects.contains(&Effect::Spawn { incarnation: 2 }));
+}
+
+#[test]
+fn a_stop_signals_once_waits_for_the_whole_tree_and_kills_at_the_timeout() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let effects = story.command(2, Command::Stop);
+    assert!(
+        effects.contains(&Effect::SignalMain { incarnation: 1, signal: crate::core::signal::Signal::TERM })
+    );
+    story.wait(4_000);
+    let effects = story.feed(Event::MainExited { incarnation: 1, exit: Exit::Code(0) });
+    assert!(
+        effects.contains(&Effect::SignalTree { incarnation: 1, signal: crate::core::signal::Signal::TERM })
+    );
+    assert_eq!(
+        story.gateway.deadline().map(|at| at.since(story.now).as_secs()),
+        Some(6),
+        "the rest of the timeout"
+    );
+    story.log.clear();
+    story.wait(6_000);
+    assert_eq!(story.log, [Effect::KillTree { incarnation: 1 }]);
+    story.feed(Event::TreeEmpty { incarnation: 1 });
+    assert!(story.replies().is_empty(), "not before the log is read");
+    story.feed(Event::LogsDrained { incarnation: 1 });
+    assert_eq!(story.replies(), [(2, DONE)]);
+    assert_eq!(story.gateway.history().row, 0, "an exit after our own signal is no failure");
+}
+
+#[test]
+fn a_stop_acts_without_the_disk_after_two_seconds_and_says_so() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.log.clear();
+    story.feed(Event::Command { ticket: Ticket(2), command: Command::Stop });
+    story.wait(1_999);
+    assert_eq!(story.gateway.state(), "up");
+    story.wait(1);
+    story.ends(Exit::Code(0));
+    let why = Some("the disk does not answer".to_owned());
+    assert_eq!(story.replies(), [(2, Outcome::Done { already: false, unrecorded: why })]);
+    assert_eq!(story.gateway.reason(), "want not recorded: the disk does not answer");
+    // The disk answers late: the warning goes.
+    story.feed(Event::Recorded { seq: 2 });
+    assert_eq!(story.gateway.reason(), "");
+}
+
+#[test]
+fn a_start_that_cannot_be_recorded_fails_and_changes_nothing() {
+    let mut story = Story::new(Policy::default());
+    story.feed(Event::Command { ticket: Ticket(1), command: START });
+    story.feed(Event::NotRecorded { seq: 1, reason: "no space left".into() });
+    assert_eq!(story.replies(), [(1, Outcome::Failed("not recorded: no space left".into()))]);
+    assert_eq!((story.gateway.want(), story.gateway.state()), (Want::Down, "down"));
+}
+
+#[test]
+fn a_start_overtaken_by_a_stop_says_so() {
+    let mut story = Story::new(Policy::default());
+    story.command(1, START);
+    story.command(2, Command::Stop);
+    assert_eq!(story.replies(), [(1, Outcome::Overtaken(Command::Stop))]);
+    story.spawned();
+    assert!(matches!(story.log.last(), Some(Effect::SignalMain { .. })), "the stop signal follows exec");
+    story.ends(Exit::Code(0));
+    assert_eq!(story.replies()[1..], [(2, DONE)]);
+}
+
+#[test]
+fn seventy_seven_restarts_at_once_are_one() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.log.clear();
+    for ticket in 10..87 {
+        story.command(ticket, Command::Restart);
+    }
+    story.ends(Exit::Code(0));
+    story.spawned();
+    assert_eq!(story.n(), 2);
+    assert_eq!(story.replies().len(), 77);
+    assert!(story.replies().iter().all(|(_, outcome)| *outcome == DONE));
+}
+
+#[test]
+fn what_is_so_already_is_answered_at_once() {
+    let mut story = Story::new(Policy::default());
+    story.command(1, Command::Stop);
+    story.up();
+    story.command(3, START);
+    assert_eq!(story.replies(), [(1, ALREADY), (1, DONE), (3, ALREADY)]);
+}
+
+#[test]
+fn once_runs_without_changing_the_want_and_is_not_restarted() {
+    let mut story = Story::new(Policy::default());
+    story.command(1, Command::Once);
+    story.spawned();
+    assert_eq!((story.gateway.state(), story.gateway.want()), ("up", Want::Down));
+    story.ends(CRASH);
+    assert_eq!((story.gateway.state(), story.n()), ("down", 1));
+    assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(CRASH));
+}
+
+#[test]
+fn exec_that_fails_is_told_to_the_caller_and_tried_again_after_a_wait() {
+    let mut story = Story::new(Policy::default());
+    story.command(1, START);
+    story.feed(Event::SpawnFailed { incarnation: 1, reason: "cannot execute '/x': no such file".into() });
+    assert_eq!(story.replies(), [(1, Outcome::Failed("cannot execute '/x': no such file".into()))]);
+    story.feed(Event::TreeEmpty { incarnation: 1 });
+    story.feed(Event::LogsDrained { incarnation: 1 });
+    assert_eq!((story.gateway.state(), story.gateway.want()), ("backoff", Want::Up));
+}
+
+#[test]
+fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_policy() {
+    let boot = |want, history| {
+        let mut gateway = Gateway::new(Policy::default(), 1);
+        let _ = gateway.step(Event::Boot(Restored { want, history }), Tick(1_000_000));
+        gateway
+    };
+    let failed = History { failed: Some(("gave up".into(), Tick(5))), ..History::default() };
+    assert_eq!(boot(Want::Up, failed.clone()).state(), "failed");
+    assert_eq!(boot(Want::Down, failed).state(), "down");
+    let waiting = |until| History { backoff_until: Some(Tick(until)), ..History::default() };
+    assert_eq!(boot(Want::Up, waiting(1_005_000)).deadline(), Some(Tick(1_005_000)));
+    assert_eq!(boot(Want::Up, waiting(999_999)).state(), "starting");
+    assert_eq!(boot(Want::Up, waiting(u64::MAX)).deadline(), Some(Tick(1_030_000)));
+}
+
+#[test]
+fn a_shutdown_cuts_every_timeout_to_its_own_and_changes_no_want() {
+    let mut policy = Policy::default();
+    policy.stop.timeout = Duration::from_secs(75);
+    let mut story = Story::new(policy);
+    story.up();
+    story.feed(Event::Shutdown { deadline: story.now.after(Duration::from_secs(9)) });
+    assert_eq!(story.gateway.deadline(), Some(story.now.after(Duration::from_secs(9))));
+    story.ends(Exit::Code(1));
+    assert_eq!((story.gateway.state(), story.gateway.want()), ("down", Want::Up));
+    assert!(!story.log.iter().any(|effect| matches!(effect, Effect::Record { want: Want::Down, .. })));
+}
+
+#[test]
+fn remains_that_do_not_die_are_said_and_force_starts_beside_them() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.command(2, Command::Stop);
+    story.wait(10_000);
+    story.wait(10_000);
+    assert_eq!(story.gateway.state(), "failed");
+    let why = Outcome::Failed("killed, but processes of it do not end".into());
+    assert_eq!(story.replies().last(), Some(&(2, why)));
+    story.command(3, START);
+    assert!(matches!(story.replies().last(), Some((3, Outcome::Failed(why))) if why.contains("--force")));
+    let effects = story.command(4, Command::Start { force: true });
+    assert!(effects.contains(&Effect::Abandon { incarnation: 1 }));
+    assert!(effects.contains(&Effect::Spawn { incarnation: 2 }));
+    assert!(story.feed(Event::TreeEmpty { incarnation: 1 }).is_empty(), "news of the life given up");
+}
+
+#[test]
+fn a_oneshot_is_finished_when_it_succeeds_and_unregister_ends_it_for_good() {
+    let mut story = Story::new(Policy { kind: Kind::Oneshot, ..Policy::default() });
+    story.up();
+    story.ends(Exit::Code(0));
+    assert_eq!(story.gateway.state(), "finished");
+    let effects = story.command(2, Command::Unregister);
+    assert_eq!(effects.last(), Some(&Effect::Retired));
+}
+
+proptest! {
+    /// Any sequence of events, in any order and number, sensible or not: nothing panics, and the two rules that the
+    /// outside relies on hold.
+    #[test]
+    fn no_sequence_of_events_breaks_it(events in proptest::collection::vec((0u8..16, 0u64..40_000, 0u8..4), 0..200)) {
+        let mut story = Story::new(Policy::default());
+        let mut alive = false;
+        for (index, (kind, millis, choice)) in events.into_iter().enumerate() {
+            let incarnation = story.n();
+            let seq = story.gateway.seq;
+            let ticket = Ticket(index as u64);
+            let command = [START, Command::Stop, Command::Restart, Command::Once][usize::from(choice)];
+            let event = match kind {
+                0..=4 => Event::Command { ticket, command },
+                5 | 6 => Event::Recorded { seq },
+                7 => Event::NotRecorded { seq, reason: "full".into() },
+                8 => Event::Spawned { incarnation, pid: 9 },
+                9 => Event::SpawnFailed { incarnation, reason: "none".into() },
+                10 | 11 => Event::MainExited { incarnation, exit: Exit::Code(choice) },
+                12 => Event::TreeEmpty { incarnation },
+                13 => Event::LogsDrained { incarnation },
+                14 => Event::Gate([Gate::Open, Gate::Wait("x".into()), Gate::Refused("x".into()), Gate::Open][usize::from(choice)].clone()),
+                _ => { story.wait(millis); continue }
+            };
+            if matches!(event, Event::TreeEmpty { .. }) {
+                alive = false;
+            }
+            for effect in story.feed(event) {
+                if matches!(effect, Effect::Spawn { .. }) {
+                    prop_assert!(!alive, "spawned beside a living tree");
+                    prop_assert!(story.gateway.want() == Want::Up || story.gateway.is_once());
+                    alive = true;
+                }
+            }
+        }
+    }
+}

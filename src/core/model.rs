@@ -1,0 +1,518 @@
+//! An abstract kernel, disk and set of callers around the state machine, searched exhaustively.
+//!
+//! Every reachable combination is visited once. In each one the safety rules hold, and from each one, without any
+//! further command, a state can be reached in which every caller is answered. Seeded faults prove that the search
+//! would notice: each is a change to the stream between machine and world that some rule must catch.
+
+use super::clock::Tick;
+use super::effect::{Effect, Outcome};
+use super::event::{Command, Event, Ticket};
+use super::exit::Exit;
+use super::gateway::{Gate, Gateway, Phase, Restored, Stage, Want};
+use super::policy::{BurstLimit, ExitRule, Policy};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+/// Deliberate bugs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    KillIsLost,
+    RecordIsLost,
+    AcknowledgedBeforeTheCommit,
+    MainExitTakenForEmptyTree,
+    StopTakenForRestart,
+    ReplyIsLost,
+    SpawnIsRepeated,
+}
+
+/// The search is run twice, because callers and gates together would be too many states for a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    TwoCallers,
+    OneCallerAndGates,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Main {
+    None,
+    Making,
+    Alive,
+    Dead,
+}
+
+#[derive(Clone)]
+struct World {
+    gateway: Gateway,
+    now: Tick,
+    fault: Fault,
+    scope: Scope,
+    main: Main,
+    /// Processes exist, besides a main process that is not reaped yet.
+    tree: bool,
+    tree_told: bool,
+    killed: bool,
+    draining: bool,
+    disk: VecDeque<(u64, Option<Want>)>,
+    on_disk: Want,
+    tickets: BTreeMap<Ticket, Command>,
+    next_ticket: u64,
+    gone: bool,
+}
+
+const FORCE: Command = Command::Start { force: true };
+
+const COMMANDS: [Command; 6] = [
+    Command::Start { force: false },
+    FORCE,
+    Command::Stop,
+    Command::Restart,
+    Command::Once,
+    Command::Unregister,
+];
+
+/// What the world may do next.
+#[derive(Debug, Clone, PartialEq)]
+enum Move {
+    Command(Command),
+    Disk { works: bool },
+    Exec { works: bool },
+    MainEnds(Exit, /* leaves processes */ bool),
+    TreeEnds,
+    Reaped(Exit),
+    Drained,
+    Time,
+    Gate(Gate),
+    Shutdown,
+}
+
+impl World {
+    fn new(fault: Fault, scope: Scope, want: Want) -> Result<Self, String> {
+        let mut policy = Policy::default();
+        policy.restart.limit = BurstLimit { burst: 2, interval: Duration::from_secs(600) };
+        policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop)]);
+        let mut world = Self {
+            gateway: Gateway::new(policy, 7),
+            now: Tick(1_000_000),
+            fault,
+            scope,
+            main: Main::None,
+            tree: false,
+            tree_told: false,
+            killed: false,
+            draining: false,
+            disk: VecDeque::new(),
+            on_disk: want,
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            gone: false,
+        };
+        world.feed(Event::Boot(Restored { want, history: Default::default() }))?;
+        Ok(world)
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.gateway.history().incarnation
+    }
+
+    fn moves(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        if self.gone {
+            return moves;
+        }
+        let callers = if self.scope == Scope::TwoCallers { 2 } else { 1 };
+        if self.tickets.len() < callers && self.disk.len() < 2 {
+            let stuck = self.gateway.stage() == Some(Stage::Stuck);
+            moves.extend(COMMANDS.into_iter().filter(|c| stuck || *c != FORCE).map(Move::Command));
+        }
+        moves.extend(self.environment());
+        if self.scope == Scope::OneCallerAndGates {
+            let gates = [Gate::Open, Gate::Wait("a".into()), Gate::Refused("a".into())];
+            moves.extend(gates.map(Move::Gate));
+        }
+        moves.push(Move::Shutdown);
+        moves
+    }
+
+    /// The moves that must suffice to answer everybody.
+    fn environment(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        if self.gone {
+            return moves;
+        }
+        if !self.disk.is_empty() {
+            moves.push(Move::Disk { works: true });
+            moves.push(Move::Disk { works: false });
+        }
+        if self.main == Main::Making {
+            moves.push(Move::Exec { works: true });
+            moves.push(Move::Exec { works: false });
+        }
+        if self.main == Main::Alive && !self.tree_told {
+            for exit in [Exit::Code(0), Exit::Code(1)] {
+                moves.push(Move::MainEnds(exit, true));
+                moves.push(Move::MainEnds(exit, false));
+            }
+        }
+        // Leftovers are hostile: only the kill ends them.
+        if self.tree && self.main == Main::Dead && self.killed {
+            moves.push(Move::TreeEnds);
+        }
+        // A killed tree may be seen empty before its main process is reaped.
+        if self.tree && self.main == Main::Alive && self.killed {
+            moves.push(Move::TreeEnds);
+        }
+        if self.main == Main::Alive && self.tree_told {
+            moves.push(Move::Reaped(Exit::Code(1)));
+        }
+        if self.draining {
+            moves.push(Move::Drained);
+        }
+        if self.gateway.deadline().is_some() {
+            moves.push(Move::Time);
+        }
+        moves
+    }
+
+    fn apply(&mut self, step: &Move) -> Result<(), String> {
+        let incarnation = self.incarnation();
+        match step.clone() {
+            Move::Command(command) => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.tickets.insert(ticket, command);
+                let command = match (self.fault, command) {
+                    (Fault::StopTakenForRestart, Command::Stop) => Command::Restart,
+                    (_, command) => command,
+                };
+                self.feed(Event::Command { ticket, command })
+            }
+            Move::Disk { works } => {
+                let (seq, want) = self.disk.pop_front().ok_or("no write")?;
+                if !works {
+                    return self.feed(Event::NotRecorded { seq, reason: "full".into() });
+                }
+                self.on_disk = want.unwrap_or(Want::Down);
+                self.feed(Event::Recorded { seq })
+            }
+            Move::Exec { works: true } => {
+                self.main = Main::Alive;
+                self.feed(Event::Spawned { incarnation, pid: 42 })
+            }
+            Move::Exec { works: false } => {
+                (self.main, self.tree) = (Main::Dead, false);
+                self.feed(Event::SpawnFailed { incarnation, reason: "no such file".into() })?;
+                self.tell_empty()
+            }
+            Move::MainEnds(exit, leaves) => {
+                self.main = Main::Dead;
+                self.tree = leaves;
+                self.feed(Event::MainExited { incarnation, exit })?;
+                if leaves && self.fault != Fault::MainExitTakenForEmptyTree {
+                    Ok(())
+                } else {
+                    self.tell_empty()
+                }
+            }
+            Move::Reaped(exit) => {
+                self.main = Main::Dead;
+                self.feed(Event::MainExited { incarnation, exit })
+            }
+            Move::TreeEnds => {
+                self.tree = false;
+                self.tell_empty()
+            }
+            Move::Drained => {
+                self.draining = false;
+                self.feed(Event::LogsDrained { incarnation })
+            }
+            Move::Time => {
+                self.now = self.gateway.deadline().ok_or("no deadline")?.max(self.now);
+                self.feed(Event::Time)
+            }
+            Move::Gate(gate) => self.feed(Event::Gate(gate)),
+            Move::Shutdown => self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) }),
+        }
+    }
+
+    fn tell_empty(&mut self) -> Result<(), String> {
+        if self.tree_told {
+            return Ok(());
+        }
+        self.tree_told = true;
+        self.feed(Event::TreeEmpty { incarnation: self.incarnation() })
+    }
+
+    fn feed(&mut self, event: Event) -> Result<(), String> {
+        let before = self.gateway.want();
+        let effects = self.gateway.step(event.clone(), self.now);
+        if self.gateway.want() != before && !matches!(event, Event::Command { .. }) {
+            let from_disk =
+                matches!(event, Event::Recorded { .. } | Event::NotRecorded { .. } | Event::Boot(_));
+            if !from_disk && event != Event::Time {
+                return Err(format!("{event:?} changed the want"));
+            }
+        }
+        for effect in effects {
+            self.carry_out(effect)?;
+        }
+        self.check()
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), String> {
+        match effect {
+            Effect::Record { seq, want } => {
+                if self.fault == Fault::AcknowledgedBeforeTheCommit {
+                    let ticket = self.tickets.keys().next_back().copied().ok_or("nobody asked")?;
+                    self.carry_out(Effect::Reply {
+                        ticket,
+                        outcome: Outcome::Done { already: false, unrecorded: None },
+                    })?;
+                }
+                if self.fault != Fault::RecordIsLost {
+                    self.disk.push_back((seq, Some(want)));
+                }
+            }
+            Effect::Erase { seq } => self.disk.push_back((seq, None)),
+            Effect::SaveHistory | Effect::Changed => {}
+            Effect::Spawn { incarnation } => {
+                self.spawn(incarnation)?;
+                if self.fault == Fault::SpawnIsRepeated {
+                    self.spawn(incarnation)?;
+                }
+            }
+            Effect::SignalMain { .. } if self.main != Main::Alive => {
+                return Err("a signal to no process".into());
+            }
+            Effect::SignalTree { .. } if self.tree_told => return Err("a signal to an empty tree".into()),
+            Effect::SignalMain { .. } | Effect::SignalTree { .. } => {}
+            Effect::KillTree { .. } => self.killed = self.fault != Fault::KillIsLost,
+            Effect::DrainLogs { .. } if self.tree => return Err("the log of a living tree was closed".into()),
+            Effect::DrainLogs { .. } => self.draining = true,
+            Effect::Release { .. } if self.tree => {
+                return Err("the place of a living tree was removed".into());
+            }
+            Effect::Release { .. } => {
+                self.main = Main::None;
+                self.draining = false;
+            }
+            Effect::Abandon { .. } => {
+                if self.gateway.stage() == Some(Stage::Draining) {
+                    return Err("an empty tree was abandoned".into());
+                }
+                (self.main, self.tree) = (Main::None, false);
+            }
+            Effect::Reply { .. } if self.fault == Fault::ReplyIsLost => {}
+            Effect::Reply { ticket, outcome } => self.reply(ticket, &outcome)?,
+            Effect::Retired if self.tree => return Err("unregistered with a living tree".into()),
+            Effect::Retired => self.gone = true,
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, incarnation: u64) -> Result<(), String> {
+        if self.tree || !matches!(self.main, Main::None) {
+            return Err("spawned beside a living tree".into());
+        }
+        if self.gateway.want() == Want::Down && !self.gateway.is_once() {
+            return Err("spawned against the want".into());
+        }
+        if incarnation != self.incarnation() {
+            return Err("spawned under an old number".into());
+        }
+        (self.main, self.tree, self.tree_told, self.killed) = (Main::Making, true, false, false);
+        Ok(())
+    }
+
+    fn reply(&mut self, ticket: Ticket, outcome: &Outcome) -> Result<(), String> {
+        let command = self.tickets.remove(&ticket).ok_or("answered twice")?;
+        match (outcome, command) {
+            (Outcome::Done { unrecorded: Some(_), .. }, Command::Stop) => {}
+            (Outcome::Done { unrecorded: Some(_), .. }, _) => {
+                return Err(format!("{command:?} acted unrecorded"));
+            }
+            (Outcome::Done { .. }, Command::Start { .. } | Command::Restart) if self.on_disk != Want::Up => {
+                return Err("start acknowledged before its commit".into());
+            }
+            (Outcome::Done { .. }, Command::Stop | Command::Unregister) if self.on_disk != Want::Down => {
+                return Err("stop acknowledged before its commit".into());
+            }
+            _ => {}
+        }
+        if let Outcome::Done { .. } = outcome {
+            let down = matches!(command, Command::Stop | Command::Unregister);
+            if down && (self.tree || self.main == Main::Alive) {
+                return Err("stop acknowledged with a living tree".into());
+            }
+            if !down && self.main != Main::Alive {
+                return Err("start acknowledged without a main process".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let phase = self.gateway.phase();
+        let wants_up = self.gateway.want() == Want::Up;
+        match phase {
+            Phase::Backoff { .. } | Phase::Failed | Phase::Finished if !wants_up => {
+                Err("waits against the want".into())
+            }
+            Phase::Up if self.main == Main::Making => Err("up before exec".into()),
+            Phase::Down if self.tree => Err("down with a living tree".into()),
+            Phase::Ending(_) | Phase::Backoff { .. }
+                if self.gateway.stage() != Some(Stage::Stuck) && self.gateway.deadline().is_none() =>
+            {
+                Err("waits for nothing".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What makes two worlds the same for the search: everything but absolute times and numbers.
+    fn phase_name(&self) -> String {
+        match self.gateway.phase() {
+            Phase::Backoff { .. } => "Backoff".to_owned(),
+            Phase::Ending(_) => self.gateway.fingerprint_ending(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn key(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        self.fingerprint().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn fingerprint(&self) -> String {
+        let phase = self.phase_name();
+        let disk: Vec<_> =
+            self.disk.iter().map(|(seq, want)| (self.gateway.fingerprint_seq(*seq), want)).collect();
+        format!(
+            "{phase} {} {:?} {} {} {} {} {disk:?} {:?} {:?} {}",
+            self.gateway.fingerprint(),
+            self.main,
+            self.tree,
+            self.tree_told,
+            self.killed,
+            self.draining,
+            self.on_disk,
+            self.tickets.values().collect::<Vec<_>>(),
+            self.gone,
+        )
+    }
+}
+
+struct Search {
+    worlds: Vec<World>,
+    /// For each world, the worlds that the environment alone can make of it.
+    onward: Vec<Vec<usize>>,
+    edges: usize,
+}
+
+fn search(fault: Fault, scope: Scope) -> Result<Search, String> {
+    let mut index: HashMap<u64, usize> = HashMap::new();
+    let mut found = Search { worlds: Vec::new(), onward: Vec::new(), edges: 0 };
+    for want in [Want::Down, Want::Up] {
+        let world = World::new(fault, scope, want)?;
+        index.insert(world.key(), found.worlds.len());
+        found.worlds.push(world);
+        found.onward.push(Vec::new());
+    }
+    let mut next = 0;
+    while next < found.worlds.len() {
+        let world = found.worlds[next].clone();
+        let environment = world.environment();
+        for step in world.moves() {
+            let mut after = world.clone();
+            after.apply(&step).map_err(|broken| format!("{broken}: {step:?} in {}", world.fingerprint()))?;
+            found.edges += 1;
+            let fresh = found.worlds.len();
+            let at = *index.entry(after.key()).or_insert(fresh);
+            if at == fresh {
+                found.worlds.push(after);
+                found.onward.push(Vec::new());
+            }
+            if environment.contains(&step) {
+                found.onward[next].push(at);
+            }
+        }
+        next += 1;
+    }
+    Ok(found)
+}
+
+/// Worlds from which the environment alone cannot reach one where nobody waits.
+fn unanswerable(found: &Search) -> Option<String> {
+    let mut inward = vec![Vec::new(); found.worlds.len()];
+    for (from, tos) in found.onward.iter().enumerate() {
+        for to in tos {
+            inward[*to].push(from);
+        }
+    }
+    // A start that waits for another service is answered when that one moves: the gate is not the environment's.
+    let fine = |world: &World| world.tickets.is_empty() || world.gateway.phase() == Phase::Held;
+    let mut good: Vec<bool> = found.worlds.iter().map(fine).collect();
+    let mut queue: Vec<usize> = (0..good.len()).filter(|at| good[*at]).collect();
+    while let Some(at) = queue.pop() {
+        for from in &inward[at] {
+            if !good[*from] {
+                good[*from] = true;
+                queue.push(*from);
+            }
+        }
+    }
+    let bad = good.iter().position(|good| !good);
+    bad.map(|at| format!("nobody answers in {}", found.worlds[at].fingerprint()))
+}
+
+fn verdict(fault: Fault, scope: Scope) -> Result<Search, String> {
+    let found = search(fault, scope)?;
+    match unanswerable(&found) {
+        Some(bad) => Err(bad),
+        None => Ok(found),
+    }
+}
+
+#[test]
+fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
+    let mut seen = String::new();
+    for scope in [Scope::TwoCallers, Scope::OneCallerAndGates] {
+        let found = verdict(Fault::None, scope).unwrap_or_else(|broken| panic!("{scope:?}: {broken}"));
+        assert!(found.edges > 10_000, "{scope:?}: {} states, {} edges", found.worlds.len(), found.edges);
+        found.worlds.iter().for_each(|world| seen.push_str(&world.phase_name()));
+    }
+    // The search must have been a search: all phases were reached.
+    for name in [
+        "Down",
+        "Held",
+        "Starting",
+        "Up",
+        "Grace",
+        "Unsignalled",
+        "Killing",
+        "Stuck",
+        "Draining",
+        "Backoff",
+        "Failed",
+        "Finished",
+    ] {
+        assert!(seen.contains(name), "{name} was never reached");
+    }
+}
+
+#[test]
+fn the_search_catches_every_seeded_fault() {
+    for fault in [
+        Fault::KillIsLost,
+        Fault::RecordIsLost,
+        Fault::AcknowledgedBeforeTheCommit,
+        Fault::MainExitTakenForEmptyTree,
+        Fault::StopTakenForRestart,
+        Fault::ReplyIsLost,
+        Fault::SpawnIsRepeated,
+    ] {
+        assert!(verdict(fault, Scope::OneCallerAndGates).is_err(), "{fault:?} went unnoticed");
+    }
+}

@@ -1,0 +1,42 @@
+//! The services as the daemon knows them: what defines each, and what a start of it needs.
+
+use crate::core::fleet::ServiceId;
+use crate::core::name::ServiceName;
+use crate::definition::resolved::{Definition, RunAs};
+use crate::store::RecordRow;
+use std::collections::BTreeMap;
+
+/// One service, beside its state machine.
+#[derive(Debug)]
+pub struct Service {
+    pub name: ServiceName,
+    pub definition: Definition,
+    /// It was registered, with this record.
+    pub record: Option<RecordRow>,
+    /// Its definition is gone; dropped once it is stopped.
+    pub gone: bool,
+    /// Its log is open.
+    pub logged: bool,
+    /// It was defined while this supervisor ran: nothing of an earlier one can belong to it.
+    pub hidden_reason: Option<String>,
+}
+
+impl Service {
+    pub fn new(definition: Definition, record: Option<RecordRow>) -> Self {
+        Self {
+            name: definition.name.clone(),
+            definition,
+            record,
+            gone: false,
+            logged: false,
+            hidden_reason: None,
+        }
+    }
+
+    pub fn run_as(&self) -> &RunAs {
+        &self.definition.user
+    }
+}
+
+/// All of them, by number.
+pub type Services = BTreeMap<ServiceId, Service>;

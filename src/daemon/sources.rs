@@ -1,0 +1,131 @@
+//! Where wake-ups come from: tokens, the one timer, and the notices of helper threads.
+
+use super::Notice;
+use crate::core::clock::Tick;
+use mio::{Interest, Registry, Token, Waker, unix::SourceFd};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+/// Which part of the supervisor a token belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    Signals,
+    Timer,
+    Notices,
+    Control,
+    Containment,
+    MainProgram,
+}
+
+const ROOMS: [Room; 6] =
+    [Room::Signals, Room::Timer, Room::Notices, Room::Control, Room::Containment, Room::MainProgram];
+
+/// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up
+/// is recognised as stale by its generation.
+const SLOT_BITS: u32 = 24;
+
+fn token(room: Room, slot: u32, generation: u32) -> Token {
+    let slot = slot & ((1 << SLOT_BITS) - 1);
+    Token((room as usize) << 56 | (slot as usize) << 32 | generation as usize)
+}
+
+/// Room, slot and generation of a token.
+pub fn read_token(token: Token) -> Option<(Room, u32, u32)> {
+    let slot = (token.0 >> 32) as u32 & ((1 << SLOT_BITS) - 1);
+    ROOMS.get(token.0 >> 56).map(|room| (*room, slot, token.0 as u32))
+}
+
+pub fn control_token(slot: u32, generation: u32) -> Token {
+    token(Room::Control, slot, generation)
+}
+
+pub fn containment_token(slot: u32, generation: u32) -> Token {
+    token(Room::Containment, slot, generation)
+}
+
+pub fn plain_token(room: Room) -> Token {
+    token(room, 0, 0)
+}
+
+/// The one timer, armed for the earliest deadline of everybody. Poll's own timeout has a grain of a millisecond.
+#[derive(Debug)]
+pub struct Timer {
+    fd: OwnedFd,
+    armed: Option<Tick>,
+}
+
+impl Timer {
+    pub fn new(registry: &Registry) -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        registry.register(&mut SourceFd(&fd.as_raw_fd()), plain_token(Room::Timer), Interest::READABLE)?;
+        Ok(Self { fd, armed: None })
+    }
+
+    /// Arms it for `deadline`, which is `wait` away; nothing is done when it is armed so already.
+    pub fn arm(&mut self, deadline: Option<Tick>, wait: Duration) -> io::Result<()> {
+        if self.armed == deadline {
+            return Ok(());
+        }
+        // A zero time would disarm it.
+        let wait = deadline.map_or(Duration::ZERO, |_| wait.max(Duration::from_nanos(1)));
+        let once = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec {
+                tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(wait.subsec_nanos()),
+            },
+        };
+        rustix::time::timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)?;
+        self.armed = deadline;
+        Ok(())
+    }
+
+    /// It fired: whatever is still to come must be armed anew.
+    pub fn fired(&mut self) {
+        let mut count = [0u8; 8];
+        // Nothing to read is fine: the timer was armed again in between.
+        let _ = rustix::io::read(&self.fd, &mut count);
+        self.armed = None;
+    }
+}
+
+/// How a helper thread reaches the loop. Never waits.
+#[derive(Debug, Clone)]
+pub struct Notifier {
+    sender: Sender<Notice>,
+    waker: Arc<Waker>,
+}
+
+impl Notifier {
+    pub fn new(registry: &Registry) -> io::Result<(Self, Receiver<Notice>)> {
+        let (sender, receiver) = channel();
+        let waker = Arc::new(Waker::new(registry, plain_token(Room::Notices))?);
+        Ok((Self { sender, waker }, receiver))
+    }
+
+    pub fn send(&self, notice: Notice) {
+        // The loop has ended, or its eventfd is gone with it: nobody is left to tell.
+        if self.sender.send(notice).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_keep_room_slot_and_generation_apart() {
+        for room in ROOMS {
+            for (slot, generation) in [(0, 0), ((1 << SLOT_BITS) - 1, 5), (7, u32::MAX)] {
+                assert_eq!(read_token(token(room, slot, generation)), Some((room, slot, generation)));
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The files thread: takes the backlog's work in order and may wait for a disk as long as it takes.
+
+use super::backlog::{Announce, Backlog, Item};
+use super::logfile::LogFile;
+use super::stamp::Stamp;
+use super::{LogEvent, Notify, SourceId, THREAD_STACK};
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// Log files held open at a time. The others are opened again at their next line.
+const OPEN_MAX: usize = 64;
+
+struct Files {
+    backlog: Arc<Backlog>,
+    notify: Notify,
+    logs: HashMap<SourceId, (LogFile, u64)>,
+    stamp: Stamp,
+    /// Counts writes: the time of a log's last use.
+    uses: u64,
+}
+
+/// Starts the thread; `alive` is dropped at its end.
+pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) -> io::Result<()> {
+    std::thread::Builder::new().name("log-files".to_owned()).stack_size(THREAD_STACK).spawn(move || {
+        let _alive = alive;
+        let mut files = Files { backlog, notify, logs: HashMap::new(), stamp: Stamp::default(), uses: 0 };
+        while let Some(item) = files.backlog.next() {
+            files.process(item);
+        }
+    })?;
+    Ok(())
+}
+
+impl Files {
+    fn process(&mut self, item: Item) {
+        match item {
+            Item::Open(id, mut log) => {
+                if let Some((old, _)) = self.logs.remove(&id) {
+                    log.succeed(old);
+                }
+                let warning = log.prepare();
+                self.logs.insert(id, (*log, 0));
+                self.warn(id, warning);
+            }
+            Item::Write { id, bytes, lost } => self.write(id, bytes, lost),
+            Item::Mark(announce) => self.announce(&announce),
+            Item::Close(id, announce) => {
+                self.logs.remove(&id);
+                self.announce(&announce);
+            }
+            Item::Run(job) => {
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    let text = "a bug ended some work on files; the thread goes on".to_owned();
+                    (self.notify)(LogEvent::Warning { id: None, text });
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, id: SourceId, bytes: Vec<u8>, lost: u64) {
+        self.uses += 1;
+        if self.logs.get(&id).is_some_and(|(log, _)| !log.is_open()) {
+            self.make_room();
+        }
+        let Some((log, used)) = self.logs.get_mut(&id) else { return };
+        *used = self.uses;
+        let warning = log.write(&bytes, lost, &mut self.stamp);
+        self.backlog.written(log.shared(), bytes);
+        self.warn(id, warning);
+    }
+
+    /// Closes the file that was not used for longest when too many are open.
+    fn make_room(&mut self) {
+        let open = || self.logs.values().filter(|(log, _)| log.is_open());
+        if open().count() < OPEN_MAX {
+            return;
+        }
+        let oldest = open().map(|(_, used)| *used).min();
+        for (log, used) in self.logs.values_mut() {
+            if log.is_open() && Some(*used) == oldest {
+                log.rest();
+            }
+        }
+    }
+
+    fn announce(&self, announce: &Announce) {
+        if announce.claim() {
+            (self.notify)(announce.event.clone());
+            self.backlog.wake_pump();
+        }
+    }
+
+    fn warn(&self, id: SourceId, text: Option<String>) {
+        if let Some(text) = text {
+            (self.notify)(LogEvent::Warning { id: Some(id), text });
+        }
+    }
+}

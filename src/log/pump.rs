@@ -1,0 +1,483 @@
+//! The pump: one thread that reads all FIFOs and hands lines to the container's streams and to the files thread.
+//!
+//! Invariants: it waits for nothing but its poll, so neither a disk nor a reader stops it; a service whose file is
+//! behind is not read (`block`) or loses counted lines (`drop`), and no other service notices; one read a service a
+//! turn; a beginning of a line is kept back until its end comes, at most [`CARRY_MAX`] bytes.
+
+use super::backlog::{Announce, Backlog, Item};
+use super::fifo::FifoDir;
+use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
+use super::stamp::Stamp;
+use super::stream::{Container, Writer};
+use super::{Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
+use crate::core::name::ServiceName;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Bytes a read: what a pipe holds.
+const READ: usize = 64 * 1024;
+/// A drain that waits for the disk is given up after this long: `down` is not to wait for a hung volume.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+const WAKE: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Open {
+        id: SourceId,
+        name: ServiceName,
+        /// `None` for a service that is open already.
+        ends: Option<[OwnedFd; 2]>,
+        to_container: bool,
+        overflow: Overflow,
+        shared: Arc<Shared>,
+    },
+    Drain(SourceId),
+    Close(SourceId),
+    ContainerStream(bool),
+    Finish(Duration),
+}
+
+/// How other threads reach the pump.
+#[derive(Debug)]
+pub(super) struct Remote {
+    commands: Mutex<Vec<Command>>,
+    event: OwnedFd,
+}
+
+impl Remote {
+    pub(super) fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { commands: Mutex::default(), event })
+    }
+
+    pub(super) fn send(&self, command: Command) {
+        lock(&self.commands).push(command);
+        self.wake();
+    }
+
+    pub(super) fn wake(&self) {
+        // EAGAIN means that 2^64 wake-ups are pending: one is enough.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn take(&self) -> Vec<Command> {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        std::mem::take(&mut lock(&self.commands))
+    }
+}
+
+/// Starts the thread; `alive` is dropped at its end.
+pub(super) fn start(
+    fifos: FifoDir,
+    remote: Arc<Remote>,
+    backlog: Arc<Backlog>,
+    container: Container,
+    notify: Notify,
+    alive: Sender<()>,
+) -> io::Result<()> {
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, &remote.event, EventData::new_u64(WAKE), EventFlags::IN)?;
+    let outlets = Outlets { container, on: true, backlog, stamp: Stamp::default() };
+    let mut pump = Pump {
+        epoll,
+        fifos,
+        remote,
+        outlets,
+        notify,
+        sources: HashMap::new(),
+        paused: Vec::new(),
+        drains: Vec::new(),
+        buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
+        finishing: false,
+    };
+    std::thread::Builder::new().name("log-pump".to_owned()).stack_size(THREAD_STACK).spawn(move || {
+        let _alive = alive;
+        pump.run();
+    })?;
+    Ok(())
+}
+
+/// One FIFO.
+#[derive(Debug)]
+struct Side {
+    fd: OwnedFd,
+    /// The beginning of a line whose end has not come.
+    carry: Vec<u8>,
+    /// A piece of a long line has gone on without its end.
+    open: bool,
+    to_stream: Gate,
+    to_file: Gate,
+    /// Bytes still to be drained.
+    left: usize,
+}
+
+impl Side {
+    fn new(fd: OwnedFd) -> Self {
+        let (to_stream, to_file) = Default::default();
+        Self { fd, carry: Vec::new(), open: false, to_stream, to_file, left: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Source {
+    name: ServiceName,
+    shared: Arc<Shared>,
+    to_container: bool,
+    overflow: Overflow,
+    out: Side,
+    err: Side,
+    weave: Weave,
+    paused: bool,
+    /// Lines left out of the file since the last that went there.
+    lost: u64,
+}
+
+impl Source {
+    fn side(&mut self, kind: Kind) -> &mut Side {
+        match kind {
+            Kind::Out => &mut self.out,
+            Kind::Err => &mut self.err,
+        }
+    }
+
+    fn must_wait(&self, backlog: &Backlog) -> bool {
+        self.overflow == Overflow::Block && !backlog.has_room(&self.shared, self.paused)
+    }
+}
+
+/// Where lines go.
+struct Outlets {
+    container: Container,
+    on: bool,
+    backlog: Arc<Backlog>,
+    stamp: Stamp,
+}
+
+impl Outlets {
+    fn deliver(&mut self, id: SourceId, source: &mut Source, kind: Kind, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        let (shared, to_container) = (Arc::clone(&source.shared), source.to_container && self.on);
+        let side = source.side(kind);
+        side.open = is_open(data);
+        if to_container {
+            let lost = self.container.push(kind, Writer::Source(id), &mut side.to_stream, data);
+            shared.dropped_from_stream.fetch_add(lost, Ordering::Relaxed);
+        } else {
+            // A line that begins unseen is not continued when the stream is switched on.
+            let (data, _) = side.to_stream.admit(data);
+            side.to_stream.refuse(data);
+        }
+        let (data, mut lost) = side.to_file.admit(data);
+        let full = source.overflow == Overflow::Drop && !self.backlog.has_room(&shared, false);
+        if full && !data.is_empty() {
+            lost += source.side(kind).to_file.refuse(data);
+            source.weave.left_out(kind);
+        }
+        source.lost += lost;
+        shared.dropped_from_file.fetch_add(lost, Ordering::Relaxed);
+        if !full && !data.is_empty() {
+            let mut lines = self.backlog.buffer();
+            source.weave.add(&mut lines, data, kind, &self.stamp.now(kind));
+            self.backlog.write(id, &shared, lines, std::mem::take(&mut source.lost));
+        }
+    }
+
+    /// Hands on what is kept back, as a whole line.
+    fn flush(&mut self, id: SourceId, source: &mut Source) {
+        for kind in [Kind::Out, Kind::Err] {
+            let side = source.side(kind);
+            if side.open || !side.carry.is_empty() {
+                let mut line = std::mem::take(&mut side.carry);
+                line.push(b'\n');
+                self.deliver(id, source, kind, &line);
+            }
+        }
+    }
+
+    /// One read of at most `max` bytes; 0 when there was nothing.
+    fn read(&mut self, id: SourceId, source: &mut Source, kind: Kind, buffer: &mut [u8], max: usize) -> usize {
+        let side = source.side(kind);
+        let (carried, space) = buffer.split_at_mut(side.carry.len());
+        carried.copy_from_slice(&side.carry);
+        let Some(space) = space.get_mut(..max) else { return 0 };
+        let count = loop {
+            match rustix::io::read(&side.fd, &mut *space) {
+                Ok(count) => break count,
+                Err(Errno::INTR) => {}
+                Err(_) => break 0,
+            }
+        };
+        if count == 0 {
+            return 0;
+        }
+        let length = side.carry.len() + count;
+        let data = buffer.get(..length).unwrap_or_default();
+        let (now, later) = data.split_at(ready(data));
+        side.carry.clear();
+        side.carry.extend_from_slice(later);
+        if side.carry.capacity() > 1024 + 4 * later.len() {
+            side.carry.shrink_to_fit();
+        }
+        self.deliver(id, source, kind, now);
+        count
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Drain,
+    Close,
+    Finish,
+}
+
+/// A drain under way.
+struct Drain {
+    id: SourceId,
+    after: After,
+    deadline: Instant,
+    announce: Announce,
+    /// The FIFOs are empty and the files thread has been told so.
+    marked: bool,
+}
+
+struct Pump {
+    epoll: OwnedFd,
+    fifos: FifoDir,
+    remote: Arc<Remote>,
+    outlets: Outlets,
+    notify: Notify,
+    sources: HashMap<SourceId, Source>,
+    paused: Vec<SourceId>,
+    drains: Vec<Drain>,
+    /// Of one read, with the carried beginning before it.
+    buffer: Box<[u8]>,
+    finishing: bool,
+}
+
+impl Pump {
+    fn run(&mut self) {
+        let mut events = Vec::with_capacity(64);
+        while !(self.finishing && self.drains.is_empty()) {
+            let room = self.resume();
+            let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
+            events.clear();
+            let spare = rustix::buffer::spare_capacity(&mut events);
+            let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => self.obey(),
+                    token => self.readable(token),
+                }
+            }
+            self.advance();
+        }
+        self.outlets.backlog.stop();
+    }
+
+    fn obey(&mut self) {
+        for command in self.remote.take() {
+            match command {
+                Command::Open { id, name, ends, to_container, overflow, shared } => match ends {
+                    Some([out, err]) => {
+                        let (out, err, weave) = (Side::new(out), Side::new(err), Weave::default());
+                        let (paused, lost) = Default::default();
+                        let source =
+                            Source { name, shared, to_container, overflow, out, err, weave, paused, lost };
+                        self.add(id, source);
+                    }
+                    None => {
+                        if let Some(source) = self.sources.get_mut(&id) {
+                            (source.to_container, source.overflow) = (to_container, overflow);
+                        }
+                    }
+                },
+                Command::Drain(id) => {
+                    self.begin_drain(id, After::Drain, LogEvent::Drained(id), DRAIN_LIMIT);
+                }
+                Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
+                Command::ContainerStream(on) => self.outlets.on = on,
+                Command::Finish(limit) => {
+                    self.finishing = true;
+                    for id in self.sources.keys().copied().collect::<Vec<_>>() {
+                        self.begin_drain(id, After::Finish, LogEvent::Drained(id), limit);
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, id: SourceId, source: Source) {
+        for (kind, side) in [(Kind::Out, &source.out), (Kind::Err, &source.err)] {
+            let data = EventData::new_u64(token(id, kind));
+            if let Err(error) = epoll::add(&self.epoll, &side.fd, data, EventFlags::IN) {
+                let text = format!("cannot watch the output of '{}': {error}", source.name);
+                (self.notify)(LogEvent::Warning { id: Some(id), text });
+            }
+        }
+        self.sources.insert(id, source);
+    }
+
+    fn readable(&mut self, token: u64) {
+        let (id, kind) = source_of(token);
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if source.paused {
+            return;
+        }
+        if source.must_wait(&self.outlets.backlog) {
+            self.pause(id);
+        } else {
+            self.outlets.read(id, source, kind, &mut self.buffer, READ);
+        }
+    }
+
+    fn pause(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            if !source.paused {
+                source.paused = true;
+                self.paused.push(id);
+                watch(&self.epoll, id, source, EventFlags::empty());
+            }
+        }
+    }
+
+    /// Reads again what there is room for. True when something was resumed.
+    fn resume(&mut self) -> bool {
+        if self.paused.is_empty() {
+            return false;
+        }
+        // Before looking: a piece written in between would otherwise wake nobody.
+        self.outlets.backlog.wake_pump_at_next();
+        let before = self.paused.len();
+        let Self { paused, sources, outlets, epoll, .. } = self;
+        paused.retain(|id| {
+            let Some(source) = sources.get_mut(id) else { return false };
+            let stays = source.must_wait(&outlets.backlog);
+            if !stays {
+                source.paused = false;
+                watch(epoll, *id, source, EventFlags::IN);
+            }
+            stays
+        });
+        self.paused.len() < before
+    }
+
+    fn begin_drain(&mut self, id: SourceId, after: After, event: LogEvent, limit: Duration) {
+        let announce = Announce::new(event);
+        let Some(source) = self.sources.get_mut(&id) else {
+            if announce.claim() {
+                (self.notify)(announce.event);
+            }
+            return;
+        };
+        for kind in [Kind::Out, Kind::Err] {
+            let side = source.side(kind);
+            // What the dead have written is in the pipe by now; what a stranger adds is not waited for.
+            let there = rustix::io::ioctl_fionread(&side.fd).unwrap_or(0);
+            side.left = usize::try_from(there).unwrap_or(usize::MAX);
+        }
+        let deadline = Instant::now() + limit;
+        self.drains.push(Drain { id, after, deadline, announce, marked: false });
+    }
+
+    fn time_left(&self) -> Option<Timespec> {
+        let next = self.drains.iter().map(|drain| drain.deadline).min()?;
+        // Rounded up: a poll that ends too early would find nothing due and spin.
+        let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Timespec::try_from(wait).ok()
+    }
+
+    fn advance(&mut self) {
+        if self.drains.is_empty() {
+            return;
+        }
+        let mut drains = std::mem::take(&mut self.drains);
+        drains.retain_mut(|drain| !self.is_over(drain));
+        self.drains = drains;
+    }
+
+    /// Does what it can of a drain; true when nothing is left to do.
+    fn is_over(&mut self, drain: &mut Drain) -> bool {
+        if !drain.marked && self.empty(drain.id) {
+            drain.marked = true;
+            self.mark(drain);
+        }
+        if drain.announce.is_done() || drain.marked && drain.after == After::Finish {
+            return true;
+        }
+        if Instant::now() < drain.deadline {
+            return false;
+        }
+        if !drain.marked && drain.after == After::Close {
+            self.mark(drain);
+        }
+        if drain.after != After::Finish && drain.announce.claim() {
+            let text = "the disk under the log does not keep up: the last output is not in its file yet";
+            (self.notify)(LogEvent::Warning { id: Some(drain.id), text: text.to_owned() });
+            (self.notify)(drain.announce.event.clone());
+        }
+        true
+    }
+
+    /// Reads what is to be drained; false when it has to wait for the files thread.
+    fn empty(&mut self, id: SourceId) -> bool {
+        let Some(source) = self.sources.get_mut(&id) else { return true };
+        for kind in [Kind::Out, Kind::Err] {
+            while source.side(kind).left > 0 {
+                if source.must_wait(&self.outlets.backlog) {
+                    self.pause(id);
+                    return false;
+                }
+                let max = source.side(kind).left.min(READ);
+                let count = self.outlets.read(id, source, kind, &mut self.buffer, max);
+                let side = source.side(kind);
+                side.left = if count == 0 { 0 } else { side.left.saturating_sub(count) };
+            }
+        }
+        true
+    }
+
+    /// Nothing more of this service comes before its mark.
+    fn mark(&mut self, drain: &Drain) {
+        if let Some(source) = self.sources.get_mut(&drain.id) {
+            self.outlets.flush(drain.id, source);
+        }
+        let announce = drain.announce.clone();
+        match drain.after {
+            After::Drain => self.outlets.backlog.push(Item::Mark(announce)),
+            After::Close => {
+                // Closing our ends takes them out of the epoll set.
+                if let Some(source) = self.sources.remove(&drain.id) {
+                    self.fifos.remove(&source.name);
+                }
+                self.outlets.backlog.push(Item::Close(drain.id, announce));
+            }
+            After::Finish => {}
+        }
+    }
+}
+
+fn watch(epoll: &OwnedFd, id: SourceId, source: &Source, flags: EventFlags) {
+    for (kind, side) in [(Kind::Out, &source.out), (Kind::Err, &source.err)] {
+        // Both are registered; what could fail here failed, and was reported, when they were added.
+        let _ = epoll::modify(epoll, &side.fd, EventData::new_u64(token(id, kind)), flags);
+    }
+}
+
+fn token(id: SourceId, kind: Kind) -> u64 {
+    u64::from(id.0) << 1 | u64::from(kind == Kind::Err)
+}
+
+fn source_of(token: u64) -> (SourceId, Kind) {
+    let kind = if token & 1 == 1 { Kind::Err } else { Kind::Out };
+    (SourceId(u32::try_from(token >> 1).unwrap_or(u32::MAX)), kind)
+}

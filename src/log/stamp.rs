@@ -1,0 +1,68 @@
+//! The head of a line in a log file: `YYYY-MM-DD HH:MM:SS.nnnnnnnnn`, then two spaces or ` !`.
+//!
+//! The calendar part is asked for once a second at most, so a change of daylight saving shows at its second.
+
+use super::Kind;
+use crate::sys::localtime::Local;
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Bytes of date, time and nanoseconds.
+pub(super) const TIME_LEN: usize = 29;
+/// Bytes before the text of a line.
+pub(super) const HEAD_LEN: usize = TIME_LEN + 2;
+
+pub(super) type Head = [u8; HEAD_LEN];
+
+#[derive(Debug, Default)]
+pub(super) struct Stamp {
+    known: Option<(u64, String)>,
+}
+
+impl Stamp {
+    pub(super) fn now(&mut self, kind: Kind) -> Head {
+        self.at(SystemTime::now(), kind)
+    }
+
+    pub(super) fn at(&mut self, time: SystemTime, kind: Kind) -> Head {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let second = since.as_secs();
+        let calendar = match &mut self.known {
+            Some((known, text)) if *known == second => text,
+            known => &mut known.insert((second, calendar(second))).1,
+        };
+        let mark = match kind {
+            Kind::Out => "  ",
+            Kind::Err => " !",
+        };
+        let mut head = [b' '; HEAD_LEN];
+        // A year past 9999 would not fit: the head is then cut, never longer.
+        let _ = write!(&mut head[..], "{calendar}.{:09}{mark}", since.subsec_nanos());
+        head
+    }
+}
+
+fn calendar(second: u64) -> String {
+    i64::try_from(second)
+        .ok()
+        .and_then(|second| Local::at(second).ok())
+        .map_or_else(|| "0000-00-00 00:00:00".to_owned(), |local| local.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_has_the_form_that_s6_log_writes_and_moves_with_the_second() {
+        let mut stamp = Stamp::default();
+        let first = stamp.at(UNIX_EPOCH + Duration::new(86_400, 5), Kind::Out);
+        let text = std::str::from_utf8(&first).unwrap();
+        assert_eq!(&text[..19], Local::at(86_400).unwrap().to_string());
+        assert_eq!(&text[19..], ".000000005  ");
+        let second = stamp.at(UNIX_EPOCH + Duration::new(86_401, 999_999_999), Kind::Err);
+        let text = std::str::from_utf8(&second).unwrap();
+        assert_eq!(&text[..19], Local::at(86_401).unwrap().to_string());
+        assert_eq!(&text[19..], ".999999999 !");
+    }
+}
