@@ -205,7 +205,14 @@ impl Outlets {
     }
 
     /// One read of at most `max` bytes; 0 when there was nothing.
-    fn read(&mut self, id: SourceId, source: &mut Source, kind: Kind, buffer: &mut [u8], max: usize) -> usize {
+    fn read(
+        &mut self,
+        id: SourceId,
+        source: &mut Source,
+        kind: Kind,
+        buffer: &mut [u8],
+        max: usize,
+    ) -> usize {
         let side = source.side(kind);
         let (carried, space) = buffer.split_at_mut(side.carry.len());
         carried.copy_from_slice(&side.carry);

@@ -65,7 +65,8 @@ impl Reader {
             let head = Stamp::default().at(since, Kind::Out);
             head.get(..TIME_LEN).unwrap_or_default().to_vec()
         });
-        let logs = dirs.iter().map(|dir| Log::open(home.dir(dir)?, query.since)).collect::<io::Result<_>>()?;
+        let logs =
+            dirs.iter().map(|dir| Log::open(home.dir(dir)?, query.since)).collect::<io::Result<_>>()?;
         Ok(Self { logs, filter: Filter { since, stream: query.stream }, last: query.last })
     }
 
@@ -85,7 +86,8 @@ impl Reader {
         }
         loop {
             // The first of the smallest: lines of one moment stay in the order of the services.
-            let candidates = self.logs.iter().enumerate().filter(|(index, _)| ready.get(*index) == Some(&true));
+            let candidates =
+                self.logs.iter().enumerate().filter(|(index, _)| ready.get(*index) == Some(&true));
             let Some((index, _)) = candidates.min_by(|(_, a), (_, b)| a.time.cmp(&b.time)) else {
                 return Ok(());
             };
@@ -311,7 +313,8 @@ fn split_head(line: &[u8]) -> Option<(&[u8], Kind)> {
     let (head, _) = line.split_at_checked(HEAD_LEN)?;
     let (time, mark) = head.split_at_checked(TIME_LEN)?;
     let form = b"0000-00-00 00:00:00.000000000";
-    let fits = time.iter().zip(form).all(|(b, form)| if *form == b'0' { b.is_ascii_digit() } else { b == form });
+    let fits =
+        time.iter().zip(form).all(|(b, form)| if *form == b'0' { b.is_ascii_digit() } else { b == form });
     match mark {
         b"  " if fits => Some((time, Kind::Out)),
         b" !" if fits => Some((time, Kind::Err)),
@@ -331,7 +334,8 @@ impl Watch {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let mut watches: HashMap<i32, Vec<usize>> = HashMap::new();
         for (index, log) in logs.iter().enumerate() {
-            let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+            let flags =
+                inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
             let path = format!("/proc/self/fd/{}", log.dir.as_fd().as_raw_fd());
             watches.entry(inotify::add_watch(&fd, path, flags)?).or_default().push(index);
         }

@@ -70,21 +70,9 @@ fn standard_input_reaches_the_program() {
     assert_eq!(last_line(&String::from_utf8_lossy(&output.stdout)), "through and through");
 }
 
-/// The client in a terminal of 37 rows and 123 columns.
-fn terminal(script: &str) -> (Container, rexpect::session::PtySession) {
-    let (container, client) = Run::new().cmd(&["sh", "-c", script]).attached(&["--interactive", "--tty"]);
-    let mut command = std::process::Command::new("sh");
-    command
-        .args(["-c", "stty rows 37 cols 123; docker \"$@\"; echo client ended with $?", "sh"])
-        .args(client.get_args());
-    let deadline = DEADLINE.as_millis().try_into().expect("fits");
-    let session = rexpect::session::spawn_command(command, Some(deadline)).expect("a pseudoterminal");
-    (container, session)
-}
-
 #[test]
 fn the_program_has_the_terminal() {
-    let (_container, mut session) = terminal(
+    let (_container, mut session) = Run::new().terminal(
         "tty; until [ \"$(stty size)\" = '37 123' ]; do :; done
          python3 -c 'import os; print(\"foreground\", os.tcgetpgrp(0) == os.getpgrp())'",
     );
@@ -106,7 +94,8 @@ fn control_c_reaches_the_program() {
 /// There is no shell to come back to, so a stopped program would hang for ever.
 #[test]
 fn control_z_does_not_stop_the_program() {
-    let (_container, mut session) = terminal("echo ready; while read -r line; do echo \"got $line\"; done");
+    let (_container, mut session) =
+        Run::new().terminal("echo ready; while read -r line; do echo \"got $line\"; done");
     session.exp_string("ready").expect("the start");
     session.send_control('z').expect("sent");
     session.send_line("after").expect("sent");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use rexpect::session::PtySession;
 use serde_json::Value;
 
 /// Beyond this a wait has failed. Generous: a slow machine is not a defect.
@@ -182,6 +183,16 @@ impl Run {
         let mut client = Command::new("docker");
         client.args(self.args(&[&["--rm", "--name", &name], mode].concat()));
         (Container(name), client)
+    }
+
+    /// Runs a shell script in a terminal of 37 rows and 123 columns, and tells at the end how the client ended.
+    pub fn terminal(self, script: &str) -> (Container, PtySession) {
+        let (container, client) = self.cmd(&["sh", "-c", script]).attached(&["--interactive", "--tty"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "stty rows 37 cols 123; docker \"$@\"; echo client ended with $?", "sh"]);
+        command.args(client.get_args());
+        let deadline = DEADLINE.as_millis().try_into().expect("fits");
+        (container, rexpect::session::spawn_command(command, Some(deadline)).expect("a pseudoterminal"))
     }
 
     /// Starts it in the background.

@@ -34,6 +34,19 @@ fn both_streams_are_in_docker_logs_and_in_the_file() {
     assert!(shown.contains(out), "{shown}");
 }
 
+/// A full-screen program would be overwritten.
+#[test]
+fn services_keep_off_the_terminal_of_the_program() {
+    let volume = Volume::with_gateways(&["coder"]);
+    let script = format!(
+        "until grep -qs 'messaging platforms enabled' {CURRENT}; do sleep 0.1; done; echo all is written"
+    );
+    let (_container, mut session) = Run::new().volume(&volume).terminal(&script);
+    let before = session.exp_string("all is written").expect("the end");
+    assert!(!before.contains("messaging") && !before.contains("Hermes Gateway"), "{before}");
+    session.exp_string("client ended with 0").expect("the exit code");
+}
+
 /// A client that stays attached and reads nothing: the pipe to it fills, then the engine's, then ours.
 #[test]
 fn a_stuck_reader_holds_up_nothing() {
