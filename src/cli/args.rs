@@ -1,20 +1,16 @@
 //! What was typed. `Cli` and its parts are what clap reads, validated only (man page and completions come from them);
-//! [`Command`] is what it means once the environment and the defaults have had their say.
-//!
-//! The environment comes in through a function and an empty variable counts as none: compose files like to set those.
+//! [`Command`] is what it means, with [`Settings`] resolved.
 
 use super::logs::{LogQuery, Since, Stream};
+use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::signal::Signal;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-/// The value of an environment variable.
-pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,77 +33,6 @@ pub enum Command {
     Man(Vec<String>),
 }
 
-/// The options of `init` and `run`, with environment and defaults applied. All paths are absolute.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    pub home: PathBuf,
-    pub services: Vec<PathBuf>,
-    pub state: PathBuf,
-    /// Absent: the first of `/run/hermes-sup` and the state directory that can be written.
-    pub socket: Option<PathBuf>,
-    pub containment: Containment,
-    /// Controllers are to be enabled where they can be.
-    pub controllers: bool,
-    /// Absent: `hermes` if it exists, else our own.
-    pub gateway_user: Option<String>,
-    pub main_user: Option<String>,
-    pub stop_budget: Duration,
-    pub public_status: bool,
-    pub demo: bool,
-    pub log_level: LogLevel,
-    pub log_format: LogFormat,
-}
-
-impl Settings {
-    /// Where a client of these settings looks for the supervisor.
-    pub fn search(&self) -> Search {
-        Search { explicit: self.socket.clone(), state: self.state.clone() }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Containment {
-    Auto,
-    Cgroup,
-    CgroupPrivate,
-    Pidns,
-    Keeper,
-    KeeperSameUid,
-}
-
-impl Containment {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cgroup => "cgroup",
-            Self::CgroupPrivate => "cgroup-private",
-            Self::Pidns => "pidns",
-            Self::Keeper => "keeper",
-            Self::KeeperSameUid => "keeper-same-uid",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Controllers {
-    Auto,
-    None,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum LogLevel {
-    Error,
-    Warning,
-    Info,
-    Debug,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 /// `hermes-sup ctl`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ctl {
@@ -124,7 +49,7 @@ pub struct Early {
 }
 
 impl Early {
-    fn usage(text: impl Into<String>) -> Self {
+    pub(super) fn usage(text: impl Into<String>) -> Self {
         Self { code: Code::Usage, text: text.into() }
     }
 
@@ -191,50 +116,6 @@ enum Typed {
         #[arg(value_name = "COMMAND")]
         command: Vec<String>,
     },
-}
-
-/// Each is also an environment variable, `HERMES_SUP_` and its name.
-#[derive(Debug, Default, Args)]
-struct Options {
-    /// The data volume [env: HERMES_SUP_HOME, HERMES_HOME] [default: /opt/data]
-    #[arg(long, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// Where definitions are; repeatable [default: /etc/hermes-sup/services, then HOME/services]
-    #[arg(long, value_name = "DIR")]
-    services: Vec<PathBuf>,
-    /// Where wants are kept [default: HOME/supervisor]
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// The control socket [default: /run/hermes-sup/control.sock, else STATE/control.sock]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// How trees are held [default: auto]
-    #[arg(long, value_name = "RUNG")]
-    containment: Option<Containment>,
-    /// Whether to enable the memory, pids, cpu and io controllers [default: auto]
-    #[arg(long)]
-    controllers: Option<Controllers>,
-    /// The user of gateways [default: hermes if it exists, else our own]
-    #[arg(long, value_name = "USER")]
-    gateway_user: Option<String>,
-    /// The user of the main program [default: unchanged]
-    #[arg(long, value_name = "USER")]
-    main_user: Option<String>,
-    /// How long a shutdown may take altogether [default: 9s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    stop_budget: Option<Duration>,
-    /// Serve the tools of s6 (not supported yet)
-    #[arg(long)]
-    s6_surface: bool,
-    /// Let every user read the status
-    #[arg(long)]
-    public_status: bool,
-    /// [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<LogLevel>,
-    /// [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -463,31 +344,28 @@ impl Verb {
 pub fn parse(argv: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
     let own_name = argv.first().map(|name| Path::new(name).file_name().unwrap_or_default());
     if own_name == Some(OsStr::new("init")) {
-        let settings = settings(Options::default(), false, env)?;
+        let settings = Settings::new(Options::default(), false, env)?;
         return Ok(Command::Init { settings, command: argv[1..].to_vec() });
     }
     // Messages name the program as it is called in documents, not by the path it was started with.
-    let arguments = std::iter::once(OsString::from("hermes-sup")).chain(argv.iter().skip(1).cloned());
-    let Cli { command } = Cli::try_parse_from(arguments).map_err(early)?;
+    let words = argv.get(1..).unwrap_or_default();
+    let typed = std::iter::once(OsStr::new("hermes-sup")).chain(words.iter().map(OsString::as_os_str));
+    let Cli { command } = Cli::try_parse_from(typed).map_err(|error| early(&error, words))?;
     Ok(match command {
         Typed::Init { options, command } => {
-            Command::Init { settings: settings(options, false, env)?, command }
+            Command::Init { settings: Settings::new(options, false, env)?, command }
         }
         Typed::Run { options, demo } => {
-            let demo = demo || flag("HERMES_SUP_DEMO", env)?;
-            Command::Run(settings(options, demo, env)?)
+            let demo = demo || settings::flag("HERMES_SUP_DEMO", env)?;
+            Command::Run(Settings::new(options, demo, env)?)
         }
         Typed::Ctl { socket, json, verb } => {
-            let state = |home: PathBuf| {
-                path("HERMES_SUP_STATE", env).map_or_else(|| home.join("supervisor"), |dir| absolute(&dir))
-            };
-            let explicit = socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path));
-            Command::Ctl(Ctl { search: Search { explicit, state: state(home(None, env)) }, json, verb })
+            Command::Ctl(Ctl { search: settings::search(socket, env), json, verb })
         }
         Typed::Check { paths } => {
-            Command::Check { paths, settings: settings(Options::default(), false, env)? }
+            Command::Check { paths, settings: Settings::new(Options::default(), false, env)? }
         }
-        Typed::Doctor => Command::Doctor(settings(Options::default(), false, env)?),
+        Typed::Doctor => Command::Doctor(Settings::new(Options::default(), false, env)?),
         Typed::Completions { shell } => Command::Completions(shell),
         Typed::Man { command } => Command::Man(command),
     })
@@ -496,121 +374,6 @@ pub fn parse(argv: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
 /// The definition of all commands, for completions and manual pages.
 pub fn definition() -> clap::Command {
     Cli::command()
-}
-
-fn settings(options: Options, demo: bool, env: &Env<'_>) -> Result<Settings, Early> {
-    let home = home(options.home, env);
-    let services =
-        if options.services.is_empty() { paths("HERMES_SUP_SERVICES", env) } else { options.services };
-    let containment =
-        choice(options.containment, "HERMES_SUP_CONTAINMENT", env)?.unwrap_or(Containment::Auto);
-    if matches!(containment, Containment::CgroupPrivate | Containment::Pidns) {
-        return Err(Early::usage(format!(
-            "containment {} is not supported yet: use auto",
-            containment.word()
-        )));
-    }
-    if options.s6_surface || flag("HERMES_SUP_S6_SURFACE", env)? {
-        return Err(Early::usage("--s6-surface is not supported yet: leave it out"));
-    }
-    let stop_budget = match (options.stop_budget, text("HERMES_SUP_STOP_BUDGET", env)?) {
-        (Some(budget), _) => budget,
-        (None, Some(text)) => {
-            parse_duration(&text).map_err(|why| invalid("HERMES_SUP_STOP_BUDGET", &text, &why))?
-        }
-        (None, None) => Duration::from_secs(9),
-    };
-    let controllers = choice(options.controllers, "HERMES_SUP_CONTROLLERS", env)?;
-    Ok(Settings {
-        services: if services.is_empty() {
-            vec!["/etc/hermes-sup/services".into(), home.join("services")]
-        } else {
-            services.iter().map(|dir| absolute(dir)).collect()
-        },
-        state: options
-            .state
-            .or_else(|| path("HERMES_SUP_STATE", env))
-            .map_or_else(|| home.join("supervisor"), |dir| absolute(&dir)),
-        home,
-        socket: options.socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path)),
-        containment,
-        controllers: controllers.unwrap_or(Controllers::Auto) == Controllers::Auto,
-        gateway_user: or_env(options.gateway_user, "HERMES_SUP_GATEWAY_USER", env)?,
-        main_user: or_env(options.main_user, "HERMES_SUP_MAIN_USER", env)?,
-        stop_budget,
-        public_status: options.public_status || flag("HERMES_SUP_PUBLIC_STATUS", env)?,
-        demo,
-        log_level: choice(options.log_level, "HERMES_SUP_LOG_LEVEL", env)?.unwrap_or(LogLevel::Info),
-        log_format: choice(options.log_format, "HERMES_SUP_LOG_FORMAT", env)?.unwrap_or(LogFormat::Text),
-    })
-}
-
-fn home(option: Option<PathBuf>, env: &Env<'_>) -> PathBuf {
-    let found = option.or_else(|| path("HERMES_SUP_HOME", env)).or_else(|| path("HERMES_HOME", env));
-    found.map_or_else(|| "/opt/data".into(), |dir| absolute(&dir))
-}
-
-/// Without a look at the disk. A relative path stays so only where there is no working directory any more.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn path(variable: &str, env: &Env<'_>) -> Option<PathBuf> {
-    env(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// Colon-separated.
-fn paths(variable: &str, env: &Env<'_>) -> Vec<PathBuf> {
-    let list = env(variable).unwrap_or_default();
-    std::env::split_paths(&list).filter(|dir| !dir.as_os_str().is_empty()).collect()
-}
-
-fn text(variable: &str, env: &Env<'_>) -> Result<Option<String>, Early> {
-    match env(variable).filter(|value| !value.is_empty()).map(OsString::into_string) {
-        None => Ok(None),
-        Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(raw)) => Err(invalid(variable, &raw.to_string_lossy(), "it is not UTF-8")),
-    }
-}
-
-fn or_env(option: Option<String>, variable: &str, env: &Env<'_>) -> Result<Option<String>, Early> {
-    if option.is_some() { Ok(option) } else { text(variable, env) }
-}
-
-fn choice<T: ValueEnum>(option: Option<T>, variable: &str, env: &Env<'_>) -> Result<Option<T>, Early> {
-    match (option, text(variable, env)?) {
-        (Some(chosen), _) => Ok(Some(chosen)),
-        (None, None) => Ok(None),
-        (None, Some(text)) => T::from_str(&text, true).map(Some).map_err(|_| {
-            let names: Vec<_> =
-                T::value_variants().iter().filter_map(|value| value.to_possible_value()).collect();
-            let names: Vec<_> = names.iter().map(|value| value.get_name()).collect();
-            invalid(variable, &text, &format!("use {}", names.join(", ")))
-        }),
-    }
-}
-
-fn flag(variable: &str, env: &Env<'_>) -> Result<bool, Early> {
-    let value = text(variable, env)?.unwrap_or_default();
-    match value.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Ok(true),
-        "" | "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err(invalid(variable, &value, "use 1 or 0")),
-    }
-}
-
-fn invalid(variable: &str, value: &str, why: &str) -> Early {
-    Early::usage(format!("invalid value '{value}' in the environment variable {variable}: {why}"))
-}
-
-/// `90` (seconds), `1.5s` is not one, `500ms`, `1h30m`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => {
-            humantime::parse_duration(text).map_err(|_| "use a duration as in 500ms, 30s or 1h30m".to_owned())
-        }
-    }
 }
 
 fn parse_signal(text: &str) -> Result<Signal, String> {
@@ -625,21 +388,14 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
 }
 
 /// clap's message of several paragraphs as one line, with where to read more.
-fn early(error: clap::Error) -> Early {
+fn early(error: &clap::Error, arguments: &[OsString]) -> Early {
     use clap::error::ErrorKind;
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Early { code: Code::Done, text },
         _ => {}
     }
-    let mut usage = text.lines().filter_map(|line| line.trim_start().strip_prefix("Usage: "));
-    let called: Vec<&str> = usage
-        .next()
-        .unwrap_or("hermes-sup")
-        .split(' ')
-        .take_while(|word| word.starts_with(|first: char| first.is_ascii_lowercase()))
-        .collect();
-    let more = format!("try '{} --help'", called.join(" "));
+    let more = format!("try '{} --help'", called(arguments));
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Early::usage(format!("a command is missing: {more}"));
     }
@@ -649,4 +405,348 @@ fn early(error: clap::Error) -> Early {
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     let tip = tip.map(|tip| format!(" ({tip})")).unwrap_or_default();
     Early::usage(format!("{what}{tip}: {more}"))
+}
+
+/// The command that the words mean, as far as they mean one.
+fn called(words: &[OsString]) -> String {
+    let (mut command, mut path) = (definition(), "hermes-sup".to_owned());
+    for word in words {
+        if let Some(found) = command.find_subcommand(word).cloned() {
+            path = format!("{path} {}", found.get_name());
+            command = found;
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    fn parsed(words: &[&str]) -> Result<Command, Early> {
+        parse(&line(words), &|_| None)
+    }
+
+    fn request(words: &[&str]) -> Request {
+        let words = [&["/usr/bin/hermes-sup", "ctl"], words].concat();
+        match parsed(&words) {
+            Ok(Command::Ctl(ctl)) => ctl.verb.request(),
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    fn names(list: &[&str]) -> Targets {
+        Targets::Names(list.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn init_takes_options_up_to_the_first_word_or_dashes() {
+        let table: [(&[&str], &str, &[&str]); 12] = [
+            (&["hermes-sup", "init"], "/opt/data", &[]),
+            (&["hermes-sup", "init", "sleep", "1"], "/opt/data", &["sleep", "1"]),
+            (&["hermes-sup", "init", "--home", "/x", "--", "cmd", "-x"], "/x", &["cmd", "-x"]),
+            (
+                &["hermes-sup", "init", "--home", "/x", "cmd", "-x", "--home", "/y"],
+                "/x",
+                &["cmd", "-x", "--home", "/y"],
+            ),
+            (
+                &["hermes-sup", "init", "sh", "-c", "true", "--", "a"],
+                "/opt/data",
+                &["sh", "-c", "true", "--", "a"],
+            ),
+            (&["hermes-sup", "init", "--", "--version"], "/opt/data", &["--version"]),
+            (&["hermes-sup", "init", "--", "a", "--", "b"], "/opt/data", &["a", "--", "b"]),
+            (&["hermes-sup", "init", "hermes", "--help"], "/opt/data", &["hermes", "--help"]),
+            (&["/init"], "/opt/data", &[]),
+            (&["/init", "--version"], "/opt/data", &["--version"]),
+            (&["/init", "--", "x"], "/opt/data", &["--", "x"]),
+            (&["init", "--home", "/x", "run"], "/opt/data", &["--home", "/x", "run"]),
+        ];
+        for (words, home, expected) in table {
+            match parsed(words) {
+                Ok(Command::Init { settings, command }) => {
+                    assert_eq!(settings.home, Path::new(home), "{words:?}");
+                    assert_eq!(command, line(expected), "{words:?}");
+                }
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_of_init_need_not_be_utf_8() {
+        use std::os::unix::ffi::OsStringExt;
+        let raw = OsString::from_vec(b"\xff".to_vec());
+        for first in [&["hermes-sup", "init"][..], &["/init"]] {
+            let words = [line(first), vec![raw.clone()]].concat();
+            let Ok(Command::Init { command, .. }) = parse(&words, &|_| None) else { panic!("{words:?}") };
+            assert_eq!(command, std::slice::from_ref(&raw));
+        }
+    }
+
+    #[test]
+    fn options_and_environment_meet_in_the_settings() {
+        let env = |name: &str| match name {
+            "HERMES_SUP_DEMO" => Some(OsString::from("1")),
+            "HERMES_HOME" => Some(OsString::from("/h")),
+            _ => None,
+        };
+        let Ok(Command::Run(settings)) = parse(&line(&["hermes-sup", "run"]), &env) else { panic!() };
+        assert!(settings.demo);
+        assert_eq!(settings.home, Path::new("/h"));
+        let words = [
+            "hermes-sup",
+            "run",
+            "--services",
+            "/a",
+            "--services",
+            "/b",
+            "--controllers",
+            "none",
+            "--containment",
+            "keeper-same-uid",
+            "--stop-budget",
+            "1500ms",
+            "--log-format",
+            "json",
+            "--public-status",
+        ];
+        let Ok(Command::Run(settings)) = parsed(&words) else { panic!() };
+        assert_eq!(settings.services, [Path::new("/a"), Path::new("/b")]);
+        assert_eq!(settings.containment, super::settings::Containment::KeeperSameUid);
+        assert_eq!(settings.stop_budget, Duration::from_millis(1500));
+        assert!(!settings.controllers && settings.public_status && !settings.demo);
+        let Ok(Command::Init { settings, .. }) = parse(&line(&["/init"]), &env) else { panic!() };
+        assert!(!settings.demo, "only run has it");
+    }
+
+    #[test]
+    fn each_verb_asks_for_what_was_typed() {
+        let table: [(&[&str], Request); 20] = [
+            (
+                &["start", "a", "b"],
+                Request::Start { targets: names(&["a", "b"]), timeout_ms: None, force: false },
+            ),
+            (
+                &["start", "--all", "--timeout", "5", "--force"],
+                Request::Start { targets: Targets::All, timeout_ms: Some(5000), force: true },
+            ),
+            (&["stop", "a"], Request::Stop { targets: names(&["a"]) }),
+            (&["--json", "stop", "--all"], Request::Stop { targets: Targets::All }),
+            (
+                &["restart", "a", "--rolling", "2"],
+                Request::Restart { targets: names(&["a"]), timeout_ms: None, rolling: Some(2) },
+            ),
+            (&["once", "a"], Request::Once { targets: names(&["a"]), timeout_ms: None }),
+            (&["status"], Request::Status { targets: Targets::All }),
+            (&["status", "a"], Request::Status { targets: names(&["a"]) }),
+            (&["list"], Request::List {}),
+            (&["unregister", "a"], Request::Unregister { targets: names(&["a"]) }),
+            (
+                &["kill", "a"],
+                Request::Kill { targets: names(&["a"]), signal: SignalName(Signal::TERM), tree: false },
+            ),
+            (
+                &["kill", "a", "hup", "--tree"],
+                Request::Kill { targets: names(&["a"]), signal: SignalName(Signal::HUP), tree: true },
+            ),
+            (
+                &["wait", "a", "--ready", "--timeout", "1m"],
+                Request::Wait { targets: names(&["a"]), until: Until::Ready, timeout_ms: Some(60_000) },
+            ),
+            (
+                &["wait", "a", "--up"],
+                Request::Wait { targets: names(&["a"]), until: Until::Up, timeout_ms: None },
+            ),
+            (
+                &["wait", "--all", "--down"],
+                Request::Wait { targets: Targets::All, until: Until::Down, timeout_ms: None },
+            ),
+            (&["reload"], Request::Reload { restart: false }),
+            (&["reload", "--restart"], Request::Reload { restart: true }),
+            (&["shutdown"], Request::Shutdown { code: None }),
+            (&["shutdown", "--code", "3"], Request::Shutdown { code: Some(3) }),
+            (&["logs", "a", "-f"], Request::LogPlaces { targets: names(&["a"]) }),
+        ];
+        for (words, expected) in table {
+            assert_eq!(request(words), expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn register_takes_a_command_or_a_profile() {
+        let plain = Registration {
+            name: "a".to_owned(),
+            user: None,
+            env: BTreeMap::new(),
+            down: false,
+            program: Program::Argv(vec!["sleep".to_owned(), "--json".to_owned(), "--".to_owned()]),
+        };
+        assert_eq!(
+            request(&["register", "a", "--", "sleep", "--json", "--"]),
+            Request::Register(plain.clone())
+        );
+        assert_eq!(
+            request(&[
+                "register",
+                "a",
+                "--user",
+                "u",
+                "--env",
+                "K=V=W",
+                "--env",
+                "E=",
+                "--down",
+                "--profile",
+                "/p"
+            ]),
+            Request::Register(Registration {
+                user: Some("u".to_owned()),
+                env: [("K".to_owned(), "V=W".to_owned()), ("E".to_owned(), String::new())].into(),
+                down: true,
+                program: Program::Profile("/p".into()),
+                ..plain
+            })
+        );
+        let Request::Register(relative) = request(&["register", "a", "--profile", "p"]) else { panic!() };
+        let Program::Profile(dir) = relative.program else { panic!() };
+        assert!(dir.is_absolute() && dir.ends_with("p"), "the supervisor has another working directory");
+    }
+
+    #[test]
+    fn logs_knows_which_lines() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let query = |words: &[&str]| match parsed(&[&["hermes-sup", "ctl", "logs", "a"], words].concat()) {
+            Ok(Command::Ctl(ctl)) => ctl.verb.log_query(now),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(query(&[]), Some(LogQuery::default()));
+        assert_eq!(
+            query(&["-f", "-n", "5", "--since", "1m", "--stream", "err"]),
+            Some(LogQuery {
+                last: Some(5),
+                since: Some(now - Duration::from_secs(60)),
+                stream: Some(Stream::Err),
+                follow: true
+            })
+        );
+        assert_eq!(Verb::List.log_query(now), None);
+    }
+
+    #[test]
+    fn ctl_options_may_stand_on_either_side_of_the_verb() {
+        for words in [
+            &["hermes-sup", "ctl", "--socket", "/s", "--json", "stop", "a"][..],
+            &["hermes-sup", "ctl", "stop", "a", "--socket", "/s", "--json"],
+        ] {
+            let Ok(Command::Ctl(ctl)) = parsed(words) else { panic!("{words:?}") };
+            assert_eq!((ctl.search.explicit, ctl.json), (Some("/s".into()), true), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_with_a_hint_and_code_2() {
+        let table: [(&[&str], &str); 17] = [
+            (&["hermes-sup"], "a command is missing: try 'hermes-sup --help'"),
+            (&["hermes-sup", "ctl"], "a command is missing: try 'hermes-sup ctl --help'"),
+            (&["hermes-sup", "stat"], "unrecognized subcommand 'stat': try 'hermes-sup --help'"),
+            (
+                &["hermes-sup", "ctl", "staus"],
+                "unrecognized subcommand 'staus' (some similar subcommands exist: 'start', 'status'): try 'hermes-sup ctl --help'",
+            ),
+            (
+                &["hermes-sup", "init", "--bogus", "sleep"],
+                "unexpected argument '--bogus' found (to pass '--bogus' as a value, use '-- --bogus'): \
+                 try 'hermes-sup init --help'",
+            ),
+            (
+                &["hermes-sup", "init", "--demo"],
+                "unexpected argument '--demo' found (to pass '--demo' as a value, use '-- --demo'): \
+                 try 'hermes-sup init --help'",
+            ),
+            (
+                &["hermes-sup", "run", "extra"],
+                "unexpected argument 'extra' found: try 'hermes-sup run --help'",
+            ),
+            (
+                &["hermes-sup", "run", "--stop-budget", "soon"],
+                "invalid value 'soon' for '--stop-budget <DURATION>': use a duration as in 500ms, 30s or 1h30m: \
+                 try 'hermes-sup run --help'",
+            ),
+            (
+                &["hermes-sup", "run", "--containment", "jail"],
+                "invalid value 'jail' for '--containment <RUNG>' [possible values: auto, cgroup, cgroup-private, pidns, \
+                 keeper, keeper-same-uid]: try 'hermes-sup run --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "stop"],
+                "the following required arguments were not provided: <NAME>...: try 'hermes-sup ctl stop --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "stop", "a", "--all"],
+                "the argument '[NAME]...' cannot be used with '--all': try 'hermes-sup ctl stop --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "wait", "a"],
+                "the following required arguments were not provided: <--up|--ready|--down>: \
+                 try 'hermes-sup ctl wait --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "wait", "a", "--up", "--down"],
+                "the argument '--up' cannot be used with '--down': try 'hermes-sup ctl wait --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "register", "a"],
+                "the following required arguments were not provided: --profile <DIR>: \
+                 try 'hermes-sup ctl register --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "kill", "a", "BANG"],
+                "invalid value 'BANG' for '[SIG]': use a signal as in SIGTERM, TERM or 15: \
+                 try 'hermes-sup ctl kill --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "shutdown", "--code", "256"],
+                "invalid value '256' for '--code <N>': 256 is not in 0..=255: \
+                 try 'hermes-sup ctl shutdown --help'",
+            ),
+            (
+                &["hermes-sup", "ctl", "restart", "a", "--rolling", "0"],
+                "invalid value '0' for '--rolling <N>'",
+            ),
+        ];
+        let mut wrong = Vec::new();
+        for (words, text) in table {
+            let early = parsed(words).unwrap_err();
+            assert_eq!(early.code, Code::Usage, "{words:?}");
+            assert!(!early.text.contains('\n'), "{:?}", early.text);
+            if !early.text.starts_with(text) {
+                wrong.push(format!("{words:?}:\n  {}\n  {text}", early.text));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn help_and_version_are_no_mistakes() {
+        for (words, text) in [
+            (&["hermes-sup", "--version"][..], concat!("hermes-sup ", env!("CARGO_PKG_VERSION"), "\n")),
+            (&["hermes-sup", "--help"], "Keeps gateways running as their owner wants"),
+            (&["hermes-sup", "ctl", "stop", "--help"], "Want down, and wait until every process is gone"),
+        ] {
+            let early = parsed(words).unwrap_err();
+            assert_eq!(early.code, Code::Done);
+            assert!(early.text.starts_with(text), "{}", early.text);
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definitions() {
+        definition().debug_assert();
+    }
 }

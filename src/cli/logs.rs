@@ -71,7 +71,7 @@ impl Since {
     pub fn parse(text: &str) -> Result<Self, String> {
         humantime::parse_rfc3339_weak(text)
             .map(Self::At)
-            .or_else(|_| super::args::parse_duration(text).map(Self::Ago))
+            .or_else(|_| super::settings::parse_duration(text).map(Self::Ago))
             .map_err(|_| {
                 "use how long ago, as in 10m, or a time in UTC, as in 2026-01-31T12:00:00Z".to_owned()
             })
@@ -80,7 +80,9 @@ impl Since {
     pub fn moment(self, now: SystemTime) -> SystemTime {
         match self {
             Self::At(moment) => moment,
-            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
+            Self::Ago(ago) => {
+                now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH)
+            }
         }
     }
 }

@@ -4,9 +4,11 @@
 //! that is handed in: so all of it is tested without a daemon, a terminal or another process.
 
 pub mod args;
+pub mod check;
 pub mod ctl;
 pub mod doctor;
 pub mod generate;
 pub mod logs;
 pub mod render;
+pub mod settings;
 pub mod status;

@@ -29,7 +29,7 @@ impl std::fmt::Debug for Console<'_> {
 
 impl Console<'static> {
     /// The process's own streams; colours if it is a terminal and `NO_COLOR` is unset or empty.
-    pub fn stdio(env: &crate::cli::args::Env<'_>) -> Self {
+    pub fn stdio(env: &super::settings::Env<'_>) -> Self {
         let terminal = io::stdout().is_terminal();
         let color = terminal
             && env("NO_COLOR").is_none_or(|v| v.is_empty())

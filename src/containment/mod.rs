@@ -1,1 +1,131 @@
-//! (room)
+//! Containment: how a service's whole tree is held from before its first instruction until it is proved empty.
+//!
+//! One file a rung below, one front for all: [`Containment`] in `hold.rs`. What went in ([`IncarnationId`]) comes out
+//! as [`Event`]s in a fixed order: either `SpawnFailed`, and then nothing of it is left; or `Spawned`, later
+//! `MainExited`, and last `TreeEmpty`. `Degraded` may come at any time and changes nothing but what we may promise.
+//!
+//! Invariants: no process is signalled by number; no rung is dropped silently; nothing here blocks or sleeps, except
+//! `ladder::probe` and `predecessor::end`, which run before the loop does.
+
+mod cgroup;
+mod hold;
+pub mod keeper;
+pub mod ladder;
+mod predecessor;
+#[cfg(test)]
+mod scenarios;
+mod usage;
+mod walk;
+
+pub use hold::{Containment, Home};
+pub use ladder::{Report, Wish, probe};
+pub use predecessor::{Ended, Predecessor, end as end_predecessor};
+pub use usage::{Stuck, Usage};
+
+use crate::core::exit::Exit;
+use crate::core::name::ServiceName;
+use crate::sys::plan::PlanError;
+use std::fmt;
+
+/// One life of one service. `n` is never used twice for a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IncarnationId {
+    pub name: ServiceName,
+    pub n: u64,
+}
+
+impl fmt::Display for IncarnationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.name, self.n)
+    }
+}
+
+/// The rungs of the ladder, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rung {
+    Cgroup,
+    CgroupPrivate,
+    Pidns,
+    Keeper,
+    KeeperSameUid,
+}
+
+impl Rung {
+    pub const ALL: [Self; 5] =
+        [Self::Cgroup, Self::CgroupPrivate, Self::Pidns, Self::Keeper, Self::KeeperSameUid];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::CgroupPrivate => "cgroup-private",
+            Self::Pidns => "pidns",
+            Self::Keeper => "keeper",
+            Self::KeeperSameUid => "keeper-same-uid",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.as_str() == text)
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What has happened to an incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Exec succeeded.
+    Spawned {
+        id: IncarnationId,
+        pid: i32,
+    },
+    /// It never ran, and nothing of it is left.
+    SpawnFailed {
+        id: IncarnationId,
+        error: SpawnError,
+    },
+    MainExited {
+        id: IncarnationId,
+        exit: Exit,
+    },
+    /// Proved empty, main process reaped. Call `release` next.
+    TreeEmpty {
+        id: IncarnationId,
+    },
+    /// Something weaker than promised is in force now; for the log and `status`.
+    Degraded {
+        id: IncarnationId,
+        text: String,
+    },
+}
+
+/// Why an incarnation never ran; a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpawnError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The child told us which step failed.
+    #[error("{words}")]
+    Child { words: String, errno: i32 },
+    #[error("killed before it could be executed")]
+    Killed,
+    #[error("cannot create {path}: {reason}")]
+    Cgroup { path: String, reason: String },
+    #[error("cannot make a process: {0}")]
+    Clone(String),
+    #[error("cannot start its keeper: {0}")]
+    Keeper(String),
+    #[error("containment '{0}' does not work here: {1}")]
+    Rung(Rung, String),
+    #[error("'{0}' is still held: its last tree has not been released")]
+    Busy(IncarnationId),
+}
+
+/// Children of this process that nobody holds here any more, once every incarnation was released.
+pub fn children_of_ours() -> Vec<i32> {
+    walk::children(rustix::process::getpid().as_raw_nonzero().get())
+}

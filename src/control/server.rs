@@ -22,6 +22,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub const MAX_CONNECTIONS: usize = 256;
 /// Of [`MAX_CONNECTIONS`], those that only root and our own uid may take: an operator always gets in.
@@ -156,9 +157,15 @@ impl Server {
         // The kernel takes the mode of the socket's file from the socket itself, less the umask (Linux since 2.6;
         // net/unix/af_unix.c, unix_bind_bsd). A chmod by path afterwards could be led astray by a planted link.
         rustix::fs::fchmod(&listener, Mode::from_raw_mode(mode)).map_err(failed)?;
-        let umask = rustix::process::umask(Mode::empty());
-        let bound = rustix::net::bind(&listener, &address);
-        rustix::process::umask(umask);
+        let bound = {
+            // Two that borrow it at once would leave it borrowed.
+            static UMASK: Mutex<()> = Mutex::new(());
+            let _one_at_a_time = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
+            let umask = rustix::process::umask(Mode::empty());
+            let bound = rustix::net::bind(&listener, &address);
+            rustix::process::umask(umask);
+            bound
+        };
         match bound {
             Err(Errno::ADDRINUSE) => return Err(ListenError::InUse(path.to_owned())),
             other => other.map_err(failed)?,

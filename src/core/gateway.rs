@@ -855,6 +855,11 @@ impl Gateway {
         self.phase
     }
 
+    /// It is being unregistered.
+    pub fn is_retiring(&self) -> bool {
+        self.retiring
+    }
+
     /// Runs, or is about to, although want is down.
     pub fn is_once(&self) -> bool {
         self.once

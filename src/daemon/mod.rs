@@ -1,1 +1,299 @@
-//! (room)
+//! The thin shell around the core: the only room that knows all the others.
+//!
+//! One loop, one thread. A wake-up gathers what happened, hands it to the core as events, carries out the effects,
+//! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
+//! threads of the rooms, who answer with a [`Notice`].
+
+mod boot;
+mod clock;
+mod demo;
+mod execute;
+mod launch;
+mod main_program;
+mod reload;
+mod requests;
+mod services;
+mod shutdown;
+mod sources;
+mod status;
+
+pub use boot::run;
+
+use crate::containment::{self, Containment};
+use crate::control::server::Server;
+use crate::core::clock::Tick;
+use crate::core::event::Event;
+use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
+use crate::core::policy::Role;
+use crate::definition::trust::Trust;
+use crate::definition::{Surroundings, Template};
+use crate::log::{Container, LogEvent, Logs};
+use crate::store::{Store, StoreEvent};
+use crate::sys::reap::{self, Left};
+use crate::sys::signal::SignalFd;
+use clock::Clock;
+use main_program::MainProgram;
+use mio::{Events, Poll, Registry};
+use reload::Found;
+use requests::Requests;
+use services::Services;
+use shutdown::Closing;
+use sources::{Notifier, Room, Timer, read_token};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// What the supervisor was told. Paths are absolute.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub home: PathBuf,
+    pub services: Vec<PathBuf>,
+    pub state: PathBuf,
+    /// `None`: the first of `/run/hermes-sup` and the state directory that can be written.
+    pub socket: Option<PathBuf>,
+    /// `None`: the highest rung that works.
+    pub rung: Option<containment::Rung>,
+    pub controllers: bool,
+    pub gateway_user: Option<String>,
+    pub main_user: Option<String>,
+    /// For a shutdown altogether.
+    pub stop_budget: Duration,
+    pub public_status: bool,
+    pub demo: bool,
+    pub log_level: slog::Level,
+    pub log_format: crate::log::Format,
+}
+
+/// How the supervisor was called.
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// Without a main program.
+    Run,
+    /// As an init: `command` is the container's CMD, and may be empty.
+    Init { command: Vec<OsString> },
+}
+
+/// What helper threads tell the loop.
+#[derive(Debug)]
+pub enum Notice {
+    Store(StoreEvent),
+    Log(LogEvent),
+    /// The env file of a service that is about to start.
+    Environment {
+        id: ServiceId,
+        incarnation: u64,
+        file: Result<BTreeMap<String, String>, String>,
+    },
+    /// Definitions and profiles, read again.
+    Found(Box<Found>),
+    /// They could not be read.
+    NotFound(String),
+}
+
+/// For whom a commit was made.
+#[derive(Debug)]
+enum Commit {
+    Want(ServiceId, u64),
+    Registration(Box<requests::Registering>),
+}
+
+/// Everything, owned by the loop.
+struct Supervisor {
+    options: Options,
+    log: slog::Logger,
+    clock: Clock,
+    registry: Registry,
+    notices: Receiver<Notice>,
+    notifier: Notifier,
+    signals: SignalFd,
+    timer: Timer,
+    fleet: Fleet,
+    services: Services,
+    /// Events that effects caused at once, for the core's next turn.
+    backlog: VecDeque<(ServiceId, Event)>,
+    surroundings: Surroundings,
+    containment: Containment,
+    report: containment::Report,
+    container: Container,
+    logs: Logs,
+    store: Store,
+    commits: HashMap<u64, Commit>,
+    next_commit: u64,
+    server: Server,
+    requests: Requests,
+    main: Option<MainProgram>,
+    closing: Option<Closing>,
+    /// What is wrong with the whole, by topic, for `status`.
+    warnings: BTreeMap<&'static str, String>,
+    /// The soft and hard limit of open files that children get.
+    nofile: Option<(u64, u64)>,
+    orphans: u64,
+    /// The identity of the state directory.
+    instance: String,
+    /// What gateways are made of; `None`: the operator's is malformed.
+    template: Option<Template>,
+    /// How far what the database holds may be believed.
+    state_trust: Trust,
+    has_hermes: bool,
+    /// Files are being read again.
+    looking: bool,
+}
+
+impl Supervisor {
+    /// Runs until everything has ended; returns the exit code.
+    fn run(&mut self, poll: &mut Poll) -> u8 {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            self.settle();
+            if let Some(code) = self.ended() {
+                return code;
+            }
+            self.arm_timer();
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    slog::error!(self.log, "failed to wait for events"; "error" => %error);
+                }
+                _ => {}
+            }
+            for event in &events {
+                self.wake(event);
+            }
+        }
+    }
+
+    fn wake(&mut self, event: &mio::event::Event) {
+        let Some((room, slot, generation)) = read_token(event.token()) else { return };
+        match room {
+            Room::Signals => self.take_signals(),
+            Room::Timer => self.timer.fired(),
+            Room::Notices => self.take_notices(),
+            Room::Control => {
+                let mut incoming = Vec::new();
+                self.server.ready(&self.registry, slot, generation, event.into(), &mut incoming);
+                for request in incoming {
+                    self.take_request(request);
+                }
+                for gone in self.server.take_gone() {
+                    self.caller_is_gone(gone);
+                }
+            }
+            Room::Containment => {
+                let mut news = Vec::new();
+                self.containment.ready(slot, generation, &mut news);
+                self.take_news(news);
+            }
+            Room::MainProgram => self.main_reported(),
+        }
+    }
+
+    /// Lets everything that is due happen, until nothing is.
+    fn settle(&mut self) {
+        loop {
+            let now = self.clock.now();
+            let due = self.fleet.pass_time(now);
+            self.execute(due);
+            if self.containment.next_deadline().is_some_and(|at| at <= now) {
+                let mut news = Vec::new();
+                self.containment.tick(now, &mut news);
+                self.take_news(news);
+            }
+            self.time_out_requests(now);
+            self.push_shutdown(now);
+            if self.backlog.is_empty() {
+                return;
+            }
+            while let Some((id, event)) = self.backlog.pop_front() {
+                self.feed(id, event);
+            }
+        }
+    }
+
+    fn arm_timer(&mut self) {
+        let deadlines = [
+            self.fleet.next_deadline(),
+            self.containment.next_deadline(),
+            self.requests.next_deadline(),
+            self.closing.as_ref().and_then(Closing::next_deadline),
+        ];
+        let next: Option<Tick> = deadlines.into_iter().flatten().min();
+        let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
+        if let Err(error) = self.timer.arm(next, wait) {
+            slog::error!(self.log, "failed to arm the timer"; "error" => %error);
+        }
+    }
+
+    /// Hands one event to the core and carries out what it answers.
+    fn feed(&mut self, id: ServiceId, event: Event) {
+        let effects: FleetEffects = self.fleet.step(id, event, self.clock.now());
+        self.execute(effects);
+    }
+
+    fn take_signals(&mut self) {
+        loop {
+            match self.signals.read() {
+                Ok(Some(received)) => self.take_signal(received),
+                Ok(None) => return,
+                Err(error) => {
+                    slog::error!(self.log, "failed to read signals"; "error" => %error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reaps until nothing is left to reap: one SIGCHLD can stand for any number of ends.
+    fn reap(&mut self) {
+        let mut news = Vec::new();
+        let left = loop {
+            match reap::next() {
+                Ok(reaped) if self.main_changed(reaped) => {}
+                Ok(reaped) if reaped.is_stop() => {}
+                Ok(reaped) => {
+                    if !self.containment.reaped(reaped.pid, reaped.status, &mut news) {
+                        self.orphans += 1;
+                        slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
+                    }
+                }
+                Err(left) => break left,
+            }
+        };
+        self.take_news(news);
+        if let Some(closing) = &mut self.closing {
+            closing.children_left = left == Left::Living;
+        }
+    }
+
+    fn take_notices(&mut self) {
+        while let Ok(notice) = self.notices.try_recv() {
+            match notice {
+                Notice::Store(event) => self.take_store_event(event),
+                Notice::Log(event) => self.take_log_event(event),
+                Notice::Environment { id, incarnation, file } => self.launch(id, incarnation, file),
+                Notice::Found(found) => self.take_found(*found),
+                Notice::NotFound(reason) => self.found_nothing(&reason),
+            }
+        }
+    }
+
+    /// An essential service that failed ends the container with its exit code.
+    fn check_essential(&mut self, id: ServiceId) {
+        let Some(gateway) = self.fleet.gateway(id) else { return };
+        if gateway.policy().role != Role::Essential || gateway.state() != "failed" || self.closing.is_some() {
+            return;
+        }
+        let code = gateway.history().last_exit.map_or(1, |(exit, _)| exit.shell_code()).max(1);
+        let name = self.fleet.name(id).map(ToString::to_string).unwrap_or_default();
+        slog::error!(self.log, "essential service failed, shutting down"; "service" => name, "code" => code);
+        self.begin_shutdown(Some(code));
+    }
+
+    fn warn(&mut self, topic: &'static str, text: String) {
+        if self.warnings.get(topic) != Some(&text) {
+            slog::warn!(self.log, "{text}"; "topic" => topic);
+            self.warnings.insert(topic, text);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
-use crate::definition::resolved::{Definition, RunAs};
+use crate::definition::Definition;
 use crate::store::RecordRow;
 use std::collections::BTreeMap;
 
@@ -17,24 +17,11 @@ pub struct Service {
     pub gone: bool,
     /// Its log is open.
     pub logged: bool,
-    /// It was defined while this supervisor ran: nothing of an earlier one can belong to it.
-    pub hidden_reason: Option<String>,
 }
 
 impl Service {
     pub fn new(definition: Definition, record: Option<RecordRow>) -> Self {
-        Self {
-            name: definition.name.clone(),
-            definition,
-            record,
-            gone: false,
-            logged: false,
-            hidden_reason: None,
-        }
-    }
-
-    pub fn run_as(&self) -> &RunAs {
-        &self.definition.user
+        Self { name: definition.name.clone(), definition, record, gone: false, logged: false }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Bytes on their way to one file.
-const SOURCE_LIMIT: usize = 1 << 20;
+const SOURCE_LIMIT: usize = 384 * 1024;
 /// Bytes on their way to all files.
 const TOTAL_LIMIT: usize = 8 << 20;
 /// Pieces up to this size join the piece before them, so that many short lines make one write.
@@ -27,7 +27,7 @@ const JOBS: usize = 64;
 /// After this long at one piece of work the thread counts as stuck, and further work is refused.
 const STUCK: Duration = Duration::from_secs(10);
 /// Buffers kept for the next read, and how large they may be.
-const SPARE: usize = 2;
+const SPARE: usize = 4;
 const SPARE_MAX: usize = 256 * 1024;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;

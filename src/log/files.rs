@@ -16,7 +16,8 @@ const OPEN_MAX: usize = 64;
 struct Files {
     backlog: Arc<Backlog>,
     notify: Notify,
-    logs: HashMap<SourceId, (LogFile, u64)>,
+    /// Each with the count at its last use.
+    logs: HashMap<SourceId, (Box<LogFile>, u64)>,
     stamp: Stamp,
     /// Counts writes: the time of a log's last use.
     uses: u64,
@@ -39,10 +40,10 @@ impl Files {
         match item {
             Item::Open(id, mut log) => {
                 if let Some((old, _)) = self.logs.remove(&id) {
-                    log.succeed(old);
+                    log.succeed(*old);
                 }
                 let warning = log.prepare();
-                self.logs.insert(id, (*log, 0));
+                self.logs.insert(id, (log, 0));
                 self.warn(id, warning);
             }
             Item::Write { id, bytes, lost } => self.write(id, bytes, lost),

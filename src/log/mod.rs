@@ -251,7 +251,7 @@ impl Logs {
 
     /// Writes out everything that is there and ends pump and files; the FIFOs stay, for a successor. Waits `limit` at
     /// most and returns whether all was written. The container's streams go on until [`Container::finish`].
-    pub fn finish(self, limit: Duration) -> bool {
+    pub fn finish(&self, limit: Duration) -> bool {
         self.remote.send(Command::Finish(limit));
         // Nobody sends: the channel ends when both threads have.
         lock(&self.ended).recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)

@@ -1,6 +1,7 @@
 //! The pump: one thread that reads all FIFOs and hands lines to the container's streams and to the files thread.
 //!
-//! Invariants: it waits for nothing but its poll, so neither a disk nor a reader stops it; a service whose file is
+//! Invariants: it waits for nothing but its poll (and some milliseconds for the container's stream before it drops), so
+//! neither a disk nor a reader stops it; a service whose file is
 //! behind is not read (`block`) or loses counted lines (`drop`), and no other service notices; one read a service a
 //! turn; a beginning of a line is kept back until its end comes, at most [`CARRY_MAX`] bytes.
 
@@ -8,7 +9,7 @@ use super::backlog::{Announce, Backlog, Item};
 use super::fifo::FifoDir;
 use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
 use super::stamp::Stamp;
-use super::stream::{Container, Writer};
+use super::stream::Container;
 use super::{Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
 use crate::core::name::ServiceName;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -170,7 +171,7 @@ impl Outlets {
         let side = source.side(kind);
         side.open = is_open(data);
         if to_container {
-            let lost = self.container.push(kind, Writer::Source(id), &mut side.to_stream, data);
+            let lost = self.container.push_patiently(kind, id, &mut side.to_stream, data);
             shared.dropped_from_stream.fetch_add(lost, Ordering::Relaxed);
         } else {
             // A line that begins unseen is not continued when the stream is switched on.
@@ -263,7 +264,8 @@ struct Pump {
     remote: Arc<Remote>,
     outlets: Outlets,
     notify: Notify,
-    sources: HashMap<SourceId, Source>,
+    /// Boxed: a hash table keeps up to half of its places free.
+    sources: HashMap<SourceId, Box<Source>>,
     paused: Vec<SourceId>,
     drains: Vec<Drain>,
     /// Of one read, with the carried beginning before it.
@@ -331,7 +333,7 @@ impl Pump {
                 (self.notify)(LogEvent::Warning { id: Some(id), text });
             }
         }
-        self.sources.insert(id, source);
+        self.sources.insert(id, Box::new(source));
     }
 
     fn readable(&mut self, token: u64) {
@@ -348,12 +350,10 @@ impl Pump {
     }
 
     fn pause(&mut self, id: SourceId) {
-        if let Some(source) = self.sources.get_mut(&id) {
-            if !source.paused {
-                source.paused = true;
-                self.paused.push(id);
-                watch(&self.epoll, id, source, EventFlags::empty());
-            }
+        if let Some(source) = self.sources.get_mut(&id).filter(|source| !source.paused) {
+            source.paused = true;
+            self.paused.push(id);
+            watch(&self.epoll, id, source, EventFlags::empty());
         }
     }
 

@@ -98,7 +98,8 @@ impl Reader {
         }
     }
 
-    /// Hands over what comes, until `take` answers with an error or `end` is readable or hung up.
+    /// Hands over what comes, until `take` answers with an error or the other side of `end` hangs up:
+    /// give it the stdout that `take` writes to, whose reader may go away while nothing is to be written.
     ///
     /// # Errors
     /// As inotify_add_watch(2) and read(2); what `take` answers.
@@ -345,7 +346,7 @@ impl Watch {
     /// Waits for changes: which logs; `None` at the end.
     fn wait(&self, end: Option<BorrowedFd<'_>>) -> io::Result<Option<Vec<usize>>> {
         let mut fds = vec![PollFd::from_borrowed_fd(self.fd.as_fd(), PollFlags::IN)];
-        fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
+        fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::empty())));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

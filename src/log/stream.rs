@@ -15,19 +15,23 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes a stream holds for a reader that is behind.
-const LIMIT: usize = 4 << 20;
-/// Buffers above this many bytes are given back once they are written out.
-const KEEP: usize = 128 * 1024;
+const LIMIT: usize = 1 << 20;
+/// How long the pump waits for a reader that is alive, once per half of [`LIMIT`] read: on a loaded machine a thread
+/// that was not scheduled for a moment is no stuck reader. A stuck one costs this once; a slow one slows what is written
+/// to 10 MB/s and no further, the rest is dropped.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Buffers above this many bytes are given back when there is nothing more to write.
+const KEEP: usize = 192 * 1024;
 /// Bytes a write: as much as a pipe holds, so that progress is seen.
 const SLICE: usize = 64 * 1024;
 
 /// Who writes a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writer {
+enum Writer {
     Supervisor,
     Source(SourceId),
 }
@@ -45,6 +49,8 @@ struct State {
     /// The last write failed: no notice of our own accord.
     broken: bool,
     waiting: bool,
+    /// The pump's patience is used up; it comes back when half of the buffer is written.
+    impatient: bool,
     stop: bool,
 }
 
@@ -52,6 +58,8 @@ struct State {
 struct Stream {
     state: Mutex<State>,
     changed: Condvar,
+    /// For the pump, when half of the buffer is written.
+    room: Condvar,
     busy: Busy,
 }
 
@@ -104,7 +112,8 @@ impl Container {
 
     /// Puts whole lines of the supervisor's own on a stream. Never waits.
     pub fn line(&self, kind: Kind, bytes: &[u8]) {
-        self.push(kind, Writer::Supervisor, &mut Gate::default(), bytes);
+        let stream = self.stream(kind);
+        stream.put(lock(&stream.state), Writer::Supervisor, &mut Gate::default(), bytes);
     }
 
     pub fn health(&self, kind: Kind) -> StreamHealth {
@@ -124,27 +133,19 @@ impl Container {
         lock(&self.ended).recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// Hands over lines of `writer`, whose `gate` for this stream it is. Returns how many lines were left out.
-    pub(super) fn push(&self, kind: Kind, writer: Writer, gate: &mut Gate, bytes: &[u8]) -> u64 {
-        let (bytes, mut lost) = gate.admit(bytes);
+    /// Hands over lines of a service, whose `gate` for this stream it is, and waits for a reader that is a little
+    /// behind. Returns how many lines were left out. For the pump's thread only.
+    pub(super) fn push_patiently(&self, kind: Kind, id: SourceId, gate: &mut Gate, bytes: &[u8]) -> u64 {
         let stream = self.stream(kind);
         let mut state = lock(&stream.state);
-        if state.stop || state.pending.len() + state.writing + bytes.len() > LIMIT {
-            lost += gate.refuse(bytes);
-            state.lose(lost);
-            if let Some((open, torn)) = &mut state.open {
-                *torn |= *open == writer;
-            }
-            return lost;
+        if state.is_full(bytes) && !state.impatient {
+            let full = |state: &mut State| state.is_full(bytes) && !state.stop;
+            let waited = stream.room.wait_timeout_while(state, PATIENCE, full);
+            let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            state.impatient = timeout.timed_out();
         }
-        state.lose(lost);
-        if !bytes.is_empty() {
-            state.append(writer, bytes);
-            if state.waiting {
-                stream.changed.notify_one();
-            }
-        }
-        lost
+        stream.put(state, Writer::Source(id), gate, bytes)
     }
 
     fn stream(&self, kind: Kind) -> &Stream {
@@ -157,6 +158,10 @@ impl Container {
 }
 
 impl State {
+    fn is_full(&self, more: &[u8]) -> bool {
+        self.pending.len() + self.writing + more.len() > LIMIT
+    }
+
     fn lose(&mut self, lines: u64) {
         self.lost += lines;
         self.lost_ever += lines;
@@ -186,6 +191,25 @@ impl State {
 }
 
 impl Stream {
+    fn put(&self, mut state: MutexGuard<'_, State>, writer: Writer, gate: &mut Gate, bytes: &[u8]) -> u64 {
+        let (bytes, mut lost) = gate.admit(bytes);
+        let full = state.stop || state.is_full(bytes);
+        if full {
+            lost += gate.refuse(bytes);
+            if let Some((open, torn)) = &mut state.open {
+                *torn |= *open == writer;
+            }
+        }
+        state.lose(lost);
+        if !full && !bytes.is_empty() {
+            state.append(writer, bytes);
+            if state.waiting {
+                self.changed.notify_one();
+            }
+        }
+        lost
+    }
+
     fn run(&self, sink: Option<OwnedFd>, _alive: Sender<()>) {
         let mut buffer = Vec::new();
         while self.take(&mut buffer) {
@@ -197,7 +221,7 @@ impl Stream {
                     Ok(count) => done += count,
                     Err(_) => break,
                 }
-                lock(&self.state).writing = buffer.len() - done;
+                self.progress(buffer.len() - done);
             }
             self.busy.end();
             let mut state = lock(&self.state);
@@ -206,10 +230,16 @@ impl Stream {
             state.lose(count_lines(rest));
             state.writing = 0;
             drop(state);
-            if buffer.capacity() > KEEP {
-                buffer = Vec::new();
-            }
             buffer.clear();
+        }
+    }
+
+    fn progress(&self, left: usize) {
+        let mut state = lock(&self.state);
+        state.writing = left;
+        if state.pending.len() + left <= LIMIT / 2 {
+            state.impatient = false;
+            self.room.notify_one();
         }
     }
 
@@ -229,8 +259,13 @@ impl Stream {
             if state.stop {
                 return false;
             }
+            for idle in [&mut *buffer, &mut state.pending] {
+                if idle.capacity() > KEEP {
+                    *idle = Vec::new();
+                }
+            }
             state.waiting = true;
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.waiting = false;
         }
     }
@@ -260,8 +295,8 @@ mod tests {
         (Container::on([Some(out_end.into()), Some(err_end.into())]).unwrap(), [out, err])
     }
 
-    const A: Writer = Writer::Source(SourceId(1));
-    const B: Writer = Writer::Source(SourceId(2));
+    const ONE: SourceId = SourceId(1);
+    const TWO: SourceId = SourceId(2);
 
     #[test]
     fn behind_a_stuck_reader_lines_are_dropped_there_only_and_counted_where_they_are_missing() {
@@ -270,7 +305,7 @@ mod tests {
         let mut gate = Gate::default();
         let mut given = 0u64;
         while container.health(Kind::Out).dropped < 10 {
-            container.push(Kind::Out, A, &mut gate, &line);
+            container.push_patiently(Kind::Out, ONE, &mut gate, &line);
             given += 1;
         }
         container.line(Kind::Err, b"still here\n");
@@ -293,7 +328,7 @@ mod tests {
         };
         assert_eq!(notice, "hermes-sup: lines dropped here: 10 (the reader was behind)");
         assert_eq!(whole + 10, given);
-        container.push(Kind::Out, A, &mut gate, b"after\n");
+        container.push_patiently(Kind::Out, ONE, &mut gate, b"after\n");
         assert_eq!(lines.next().unwrap().unwrap(), "after");
         assert!(container.finish(Duration::from_secs(10)));
     }
@@ -302,13 +337,13 @@ mod tests {
     fn lines_of_two_writers_are_not_mixed_and_a_cut_line_is_ended() {
         let (container, [mut out, _err]) = pipes();
         let (mut a, mut b) = (Gate::default(), Gate::default());
-        container.push(Kind::Out, A, &mut a, b"one ");
-        container.push(Kind::Out, A, &mut a, b"line\nopen");
-        container.push(Kind::Out, B, &mut b, b"other\n");
-        container.push(Kind::Out, A, &mut a, b"rest");
+        container.push_patiently(Kind::Out, ONE, &mut a, b"one ");
+        container.push_patiently(Kind::Out, ONE, &mut a, b"line\nopen");
+        container.push_patiently(Kind::Out, TWO, &mut b, b"other\n");
+        container.push_patiently(Kind::Out, ONE, &mut a, b"rest");
         // Full for this piece: the rest of the line stays away, up to its end.
-        container.push(Kind::Out, A, &mut a, &vec![b'y'; LIMIT + 1]);
-        container.push(Kind::Out, A, &mut a, b"yy\nnext\n");
+        container.push_patiently(Kind::Out, ONE, &mut a, &vec![b'y'; LIMIT + 1]);
+        container.push_patiently(Kind::Out, ONE, &mut a, b"yy\nnext\n");
         assert!(container.finish(Duration::from_secs(10)));
         drop(container);
         let mut text = String::new();

@@ -1,1 +1,338 @@
-//! (room)
+//! The durable state: wants, registered services, restart history, the supervisor's own notes.
+//!
+//! ```text
+//!   loop ──commit──▶ pending (merged by key) ──▶ thread "store": session ─▶ engine (redb) · mirror · lock
+//!     ▲                                             │
+//!     └───────────────── StoreEvent ◀───────────────┘
+//! ```
+//!
+//! Invariants: a ticket is answered once, `Committed` only after the sync; a failed commit is not adopted, also if
+//! its bytes reached the disk (the next successful commit puts the former values back). No method waits for the disk
+//! except [`open`] and [`Store::close`], which wait no longer than they are told. What is asked for while a commit
+//! runs shares the next one. Without anything pending the thread sleeps without a timeout.
+//!
+//! The store only keeps what it is told: it decides nothing about services, and it trusts no file that somebody else
+//! could have written (`place`).
+
+mod disk;
+mod engine;
+mod lock;
+mod mirror;
+mod place;
+mod schema;
+mod session;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use engine::panic_is_expected;
+pub use lock::Holder;
+pub use schema::{FailedRow, LastExit, MAX_FAILURE_TIMES, Program, RecordRow, RunRow, SCHEMA, Want, WantRow};
+
+use crate::core::name::ServiceName;
+use schema::{Key, Rows, Write};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many changes may wait for the disk. A thousand services asked for everything at once fill half of it.
+const MAX_PENDING: usize = 8192;
+
+/// How a store ends that has written everything.
+const CLOSED: &str = "the store is closed";
+
+/// Where the state is and for whom.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--home`: below it no link is followed on the way to `dir`.
+    pub home: PathBuf,
+    /// The state directory.
+    pub dir: PathBuf,
+    /// The gateway user's group, which may read everything.
+    pub gid: u32,
+    /// This machine's name, for whoever finds the state locked.
+    pub host: String,
+    /// How long [`open`] waits for the disk before it goes on without.
+    pub patience: Duration,
+}
+
+/// One thing to remember.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Want(ServiceName, WantRow),
+    Record(ServiceName, RecordRow),
+    Run(ServiceName, RunRow),
+    /// All rows of the service.
+    Forget(ServiceName),
+    /// Its restart history.
+    ForgetRun(ServiceName),
+    /// The supervisor's note to its successor; opaque here.
+    Boot(serde_json::Value),
+}
+
+/// What was found at opening.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Opened {
+    /// 32 hexadecimal digits, made once for each state directory.
+    pub instance: String,
+    pub wants: BTreeMap<ServiceName, WantRow>,
+    pub records: BTreeMap<ServiceName, RecordRow>,
+    pub runs: BTreeMap<ServiceName, RunRow>,
+    pub boot: Option<serde_json::Value>,
+    /// When the mirror of the wants was last written, Unix time in milliseconds.
+    pub mirrored_at_ms: Option<u64>,
+    /// Lines for log and `status`: what was set aside, rebuilt, not locked; the reason in `volatile` too.
+    pub warnings: Vec<String>,
+    /// Why nothing is recorded for now. Recovery is reported as [`StoreEvent::Recovered`].
+    pub volatile: Option<String>,
+}
+
+/// What the store has to say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoreEvent {
+    /// On the disk.
+    Committed { ticket: u64 },
+    /// Not adopted. The reason is one line that says what to do.
+    Failed { ticket: u64, reason: String },
+    /// Something to say loudly that changes nothing else: a damaged file was replaced, a foreign one set aside.
+    Warning { text: String },
+    /// From now on something is not recorded, and why. Repeated when the reason changes.
+    Degraded { reason: String },
+    /// All is recorded again. `opened` is there when the database could not be read before: what it holds may differ
+    /// from what the loop went on with.
+    Recovered { opened: Option<Box<Opened>> },
+}
+
+/// Why the supervisor must not go on with this state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("{} is in use by another supervisor ({holder}): stop that one, or choose another --state",
+        path.display(), holder = holder.as_ref().map_or("it left no note".to_owned(), Holder::to_string))]
+    Held { path: PathBuf, holder: Option<Holder> },
+    #[error(
+        "{} was written by a newer hermes-sup (schema {found}, this one knows up to {SCHEMA}): \
+         use that version, or choose another --state",
+        path.display()
+    )]
+    NewerSchema { path: PathBuf, found: u32 },
+}
+
+/// The front of the store. Dropped without [`Store::close`] it still writes what is pending, unattended.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// Opens the state. `notify` is called from the store's thread, and from [`Store::commit`] when it refuses; it must
+/// not block.
+///
+/// # Errors
+/// [`OpenError`] when another supervisor has it or a newer one wrote it. Everything else (read-only, full, broken,
+/// silent for longer than `patience`) is no error: what can be read is in [`Opened`], commits fail with the reason,
+/// and it recovers by itself.
+pub fn open(
+    options: Options,
+    notify: impl Fn(StoreEvent) + Send + Sync + 'static,
+) -> Result<(Store, Opened), OpenError> {
+    open_on(options, Box::new(notify), disk::plain())
+}
+
+type Notify = Box<dyn Fn(StoreEvent) + Send + Sync>;
+
+fn open_on(options: Options, notify: Notify, wrap: disk::Wrap) -> Result<(Store, Opened), OpenError> {
+    let patience = options.patience;
+    let path = options.dir.clone();
+    let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
+    let store = Store { shared: Arc::clone(&shared) };
+    let unopened = |reason: String| Opened {
+        instance: session::new_instance(),
+        warnings: vec![volatile_line(&reason)],
+        volatile: Some(reason),
+        ..Opened::default()
+    };
+    shared.state().busy_since = Some(Instant::now());
+    let thread = std::thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(move || worker::run(options, wrap, shared));
+    if let Err(error) = thread {
+        let reason = format!("no thread for {}: {error}", path.display());
+        store.shared.state().dead = Some(reason.clone());
+        return Ok((store, unopened(reason)));
+    }
+    let state = store.shared.state();
+    let (mut state, _) = store
+        .shared
+        .changed
+        .wait_timeout_while(state, patience, |state| matches!(state.boot, Boot::Pending))
+        .unwrap_or_else(PoisonError::into_inner);
+    match std::mem::replace(&mut state.boot, Boot::Over) {
+        Boot::Done(result) => {
+            drop(state);
+            Ok((store, (*result)?))
+        }
+        Boot::Pending | Boot::Over => {
+            drop(state);
+            Ok((
+                store,
+                unopened(format!("{} has not answered for {patience:?}: check its volume", path.display())),
+            ))
+        }
+    }
+}
+
+fn volatile_line(reason: &str) -> String {
+    format!("nothing is recorded, wants are kept in memory only: {reason}")
+}
+
+impl Store {
+    /// Asks for these changes to be made durable, together. The answer is an event with this ticket. Never waits;
+    /// refuses at once when too much waits for the disk already.
+    pub fn commit(&self, ticket: u64, changes: Vec<Change>) {
+        let refused = {
+            let mut state = self.shared.state();
+            if let Some(reason) = &state.dead {
+                Some(reason.clone())
+            } else if state.pending.len() + state.tickets.len() + changes.len() > MAX_PENDING {
+                Some(
+                    "the disk does not keep up, too many changes wait for it: check the state volume"
+                        .to_owned(),
+                )
+            } else {
+                state.tickets.push(ticket);
+                state.add(changes, true);
+                self.shared.changed.notify_all();
+                None
+            }
+        };
+        if let Some(reason) = refused {
+            (self.shared.notify)(StoreEvent::Failed { ticket, reason });
+        }
+    }
+
+    /// Remembers these changes with the next commit, or a little later by themselves. Never answered. Only the
+    /// newest for each row is kept, so what waits is bounded by the number of services.
+    pub fn commit_lazily(&self, changes: Vec<Change>) {
+        let mut state = self.shared.state();
+        if state.dead.is_none() {
+            state.add(changes, false);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Since when the disk has been at work without an answer; `None` when it owes nothing.
+    pub fn busy_since(&self) -> Option<Instant> {
+        self.shared.state().busy_since
+    }
+
+    /// Writes what is pending, closes the database and gives the lock back; waits for it at most so long.
+    ///
+    /// # Errors
+    /// One line when it did not end in time (it goes on unattended) or something could not be written.
+    pub fn close(self, patience: Duration) -> Result<(), String> {
+        let mut state = self.shared.state();
+        state.closing = true;
+        self.shared.changed.notify_all();
+        let (state, _) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, patience, |state| state.dead.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        match &state.dead {
+            None => Err(format!("the state was not closed within {patience:?}: its disk does not answer")),
+            Some(reason) if reason == CLOSED => Ok(()),
+            Some(reason) => Err(reason.clone()),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// What the loop's thread and the store's thread share. The mutex is held for moments only, never over I/O.
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    notify: Notify,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The newest write for each row, and whether somebody waits for it.
+    pending: BTreeMap<Key, (Write, Waited)>,
+    tickets: Vec<u64>,
+    /// When the oldest lazy write was asked for.
+    lazy_since: Option<Instant>,
+    busy_since: Option<Instant>,
+    closing: bool,
+    /// The thread has ended, and why.
+    dead: Option<String>,
+    boot: Boot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Yes,
+    No,
+}
+
+#[derive(Debug, Default)]
+enum Boot {
+    #[default]
+    Pending,
+    Done(Box<Result<Opened, OpenError>>),
+    /// Taken, or given up waiting for.
+    Over,
+}
+
+impl State {
+    fn add(&mut self, changes: Vec<Change>, waited: bool) {
+        let waited = if waited { Waited::Yes } else { Waited::No };
+        for write in changes.into_iter().flat_map(writes) {
+            if waited == Waited::No {
+                self.lazy_since.get_or_insert_with(Instant::now);
+            }
+            self.pending.insert(write.key(), (write, waited));
+        }
+    }
+}
+
+fn writes(change: Change) -> Vec<Write> {
+    match change {
+        Change::Want(name, row) => vec![Write::Want(name, Some(row))],
+        Change::Record(name, row) => vec![Write::Record(name, Some(row))],
+        Change::Run(name, mut row) => {
+            let excess = row.failure_times_ms.len().saturating_sub(MAX_FAILURE_TIMES);
+            row.failure_times_ms.drain(..excess);
+            vec![Write::Run(name, Some(row))]
+        }
+        Change::Forget(name) => {
+            vec![Write::Want(name.clone(), None), Write::Record(name.clone(), None), Write::Run(name, None)]
+        }
+        Change::ForgetRun(name) => vec![Write::Run(name, None)],
+        Change::Boot(value) => vec![Write::Boot(Some(value))],
+    }
+}
+
+impl Opened {
+    fn from_rows(rows: &Rows) -> Self {
+        let Rows { instance, stamp: _, wants, records, runs, boot } = rows.clone();
+        Self { instance, wants, records, runs, boot, ..Self::default() }
+    }
+}

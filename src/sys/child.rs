@@ -1,1 +1,313 @@
-//! (to be written)
+//! Everything a child does between clone and exec.
+//!
+//! The child is a copy of one thread of a process whose other threads may have held any lock: it calls the kernel on
+//! prepared memory and nothing else. No allocation, no panic (the entry is `extern "C"`, where a panic aborts), no C
+//! library function that takes a lock or keeps other threads in step (the setuid family is called raw, per thread).
+//!
+//! Order, and why: into the cgroup first, so that no later step happens outside; session and stdio while still
+//! privileged; capabilities and ids; then the wait for "go"; the working directory after the ids, so that it is
+//! entered with the service's rights; the signal mask last, so that nothing interrupts.
+//!
+//! Each failure is reported as one record over a close-on-exec pipe. A record `READY` goes ahead of the first exec,
+//! so that a child which was killed before it got there is told apart from a program that died at once.
+#![allow(unsafe_code)]
+
+use super::plan::{ChildPlan, Session, Stdio};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// The step at which a child failed. The number is the byte on the pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    Join = 1,
+    Session,
+    Terminal,
+    Streams,
+    Limits,
+    Bounding,
+    Groups,
+    Gid,
+    Uid,
+    Capabilities,
+    NoNewPrivs,
+    WorkingDir,
+    Exec,
+    /// Exec said "no such file" about a file that is there: its `#!` interpreter or loader is missing.
+    Interpreter,
+}
+
+impl Step {
+    const ALL: [Self; 14] = [
+        Self::Join,
+        Self::Session,
+        Self::Terminal,
+        Self::Streams,
+        Self::Limits,
+        Self::Bounding,
+        Self::Groups,
+        Self::Gid,
+        Self::Uid,
+        Self::Capabilities,
+        Self::NoNewPrivs,
+        Self::WorkingDir,
+        Self::Exec,
+        Self::Interpreter,
+    ];
+
+    /// The step with this number; `None` for a byte that no child of ours writes.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| *step as u8 == byte)
+    }
+}
+
+/// First byte of the record that says "about to exec".
+pub(super) const READY: u8 = 0xff;
+
+/// Length of a record: step, three bytes of candidate index (little endian), four bytes of errno.
+pub(super) const RECORD: usize = 8;
+
+/// What the child sees: the plan, its pointer tables, its pipes.
+pub(super) struct Order<'a> {
+    pub plan: &'a ChildPlan,
+    pub argv: &'a [*const libc::c_char],
+    pub envp: &'a [*const libc::c_char],
+    pub groups: &'a [Gid],
+    pub bounding_drop: u64,
+    pub join: Option<BorrowedFd<'a>>,
+    pub report: BorrowedFd<'a>,
+    pub go: BorrowedFd<'a>,
+    /// Our copies of the parent's ends, closed so that its death is an end-of-file here.
+    pub parent_ends: [BorrowedFd<'a>; 2],
+}
+
+/// A failed step.
+struct Failure {
+    step: Step,
+    candidate: usize,
+    errno: i32,
+}
+
+fn at(step: Step) -> impl FnOnce(Errno) -> Failure {
+    move |errno| Failure { step, candidate: 0, errno: errno.raw_os_error() }
+}
+
+/// The life of a child. Never returns: it becomes the program or exits with 127.
+///
+/// # Safety
+/// Only in a process that `clone` has just made, on that process's only thread; every pointer of `order` must point
+/// to NUL-terminated strings, and the tables must end in a null pointer.
+pub(super) unsafe extern "C" fn run(order: &Order<'_>) -> ! {
+    for end in order.parent_ends {
+        // SAFETY: this process's own copy; nothing here uses it again, and no destructor runs.
+        unsafe { libc::syscall(libc::SYS_close, end.as_raw_fd()) };
+    }
+    if let Err(failure) = steps(order) {
+        let candidate = (failure.candidate as u32).to_le_bytes();
+        let errno = failure.errno.to_le_bytes();
+        let record = [
+            failure.step as u8,
+            candidate[0],
+            candidate[1],
+            candidate[2],
+            errno[0],
+            errno[1],
+            errno[2],
+            errno[3],
+        ];
+        let _ = rustix::io::write(order.report, &record);
+    }
+    // SAFETY: ends this process without destructors or exit handlers, which belong to the parent.
+    unsafe { libc::_exit(127) }
+}
+
+fn steps(order: &Order<'_>) -> Result<(), Failure> {
+    let plan = order.plan;
+    if let Some(procs) = order.join {
+        // "0" is the writer itself (cgroups(7)); the right was checked when the parent opened the file.
+        rustix::io::write(procs, b"0").map_err(at(Step::Join))?;
+    }
+    // All signals stay blocked until exec: SIGTTOU would stop us in tcsetpgrp(3), the rest has no business here.
+    set_mask(u64::MAX);
+    reset_dispositions();
+    session(plan)?;
+    streams(plan)?;
+    if let Some(mask) = plan.umask {
+        rustix::process::umask(Mode::from_bits_truncate(mask));
+    }
+    if let Some((soft, hard)) = plan.nofile {
+        let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
+        rustix::process::setrlimit(Resource::Nofile, limit).map_err(at(Step::Limits))?;
+    }
+    identity(order)?;
+    if plan.no_new_privs {
+        rustix::thread::set_no_new_privs(true).map_err(at(Step::NoNewPrivs))?;
+    }
+    wait_for_go(order);
+    if let Some(dir) = plan.working_dir() {
+        rustix::process::chdir(dir.as_c_str()).map_err(at(Step::WorkingDir))?;
+    }
+    let first = if plan.pass.is_some() { 4u32 } else { 3u32 };
+    // SAFETY: integers only. Marks what is above for closing at exec; the report pipe must live until then. Before
+    // kernel 5.11 this fails with EINVAL, and everything of ours is close-on-exec anyway.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let _ = rustix::io::write(order.report, &[READY, 0, 0, 0, 0, 0, 0, 0]);
+    set_mask(0);
+    Err(execute(order))
+}
+
+/// Tries the candidates as execvp(3) does: a missing or forbidden one is passed over, any other error ends the search.
+fn execute(order: &Order<'_>) -> Failure {
+    let mut last = Failure { step: Step::Exec, candidate: 0, errno: libc::ENOENT };
+    for (candidate, path) in order.plan.candidates().iter().enumerate() {
+        // SAFETY: path and tables are NUL-terminated and null-terminated, as `run` demands.
+        unsafe { libc::execve(path.as_ptr(), order.argv.as_ptr(), order.envp.as_ptr()) };
+        let errno = last_errno();
+        let step = match errno {
+            libc::ENOENT if exists(path) => Step::Interpreter,
+            _ => Step::Exec,
+        };
+        match (step, errno) {
+            (Step::Exec, libc::ENOENT | libc::ENOTDIR) => {}
+            (Step::Exec, libc::EACCES) => last = Failure { step, candidate, errno },
+            _ => return Failure { step, candidate, errno },
+        }
+    }
+    last
+}
+
+fn exists(path: &std::ffi::CStr) -> bool {
+    // SAFETY: a NUL-terminated path; F_OK reads nothing but whether it is there.
+    unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK) == 0 }
+}
+
+/// The supervisor says one byte when its books are in order; an end-of-file means that it is gone, and then no
+/// instruction of the service may run.
+fn wait_for_go(order: &Order<'_>) {
+    let mut byte = [0u8; 1];
+    loop {
+        match rustix::io::read(order.go, &mut byte) {
+            Ok(1) => return,
+            Err(Errno::INTR) => {}
+            // SAFETY: as in `run`.
+            Ok(_) | Err(_) => unsafe { libc::_exit(127) },
+        }
+    }
+}
+
+fn session(plan: &ChildPlan) -> Result<(), Failure> {
+    match &plan.session {
+        Session::New => {
+            rustix::process::setsid().map_err(at(Step::Session))?;
+        }
+        Session::Foreground { terminal } => {
+            rustix::process::setpgid(None, None).map_err(at(Step::Session))?;
+            if let Some(terminal) = terminal {
+                let own = rustix::process::getpid();
+                rustix::termios::tcsetpgrp(terminal, own).map_err(at(Step::Terminal))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn streams(plan: &ChildPlan) -> Result<(), Failure> {
+    let streams = [(&plan.stdin, 0), (&plan.stdout, 1), (&plan.stderr, 2)];
+    for (stream, number) in streams {
+        if let Stdio::Fd(fd) = stream {
+            place(fd.as_fd(), number)?;
+        }
+    }
+    if let Some(fd) = &plan.pass {
+        place(fd.as_fd(), 3)?;
+    }
+    Ok(())
+}
+
+/// dup2(2) never leaves close-on-exec set on the copy; source and target differ because the plan was lifted above 3.
+fn place(fd: BorrowedFd<'_>, number: i32) -> Result<(), Failure> {
+    // SAFETY: dup3 on a live descriptor; the target number is one of the child's standard ones.
+    let done = unsafe { libc::syscall(libc::SYS_dup3, fd.as_raw_fd(), number, 0) };
+    if done < 0 { Err(Failure { step: Step::Streams, candidate: 0, errno: last_errno() }) } else { Ok(()) }
+}
+
+fn identity(order: &Order<'_>) -> Result<(), Failure> {
+    let plan = order.plan;
+    drop_bounding(order.bounding_drop)?;
+    let ambient = plan.capabilities.map_or(0, |masks| masks.ambient);
+    if ambient != 0 {
+        // Otherwise leaving uid 0 empties the permitted set (capabilities(7)).
+        rustix::thread::set_keep_capabilities(true).map_err(at(Step::Capabilities))?;
+    }
+    if let Some(who) = &plan.identity {
+        rustix::thread::set_thread_groups(order.groups).map_err(at(Step::Groups))?;
+        let gid = Gid::from_raw(who.gid);
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(Step::Gid))?;
+        let uid = Uid::from_raw(who.uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(at(Step::Uid))?;
+    }
+    if let Some(masks) = plan.capabilities {
+        capabilities(masks.bounding, ambient)?;
+    }
+    Ok(())
+}
+
+fn drop_bounding(mut mask: u64) -> Result<(), Failure> {
+    while mask != 0 {
+        let lowest = mask & mask.wrapping_neg();
+        let one = CapabilitySet::from_bits_retain(lowest);
+        rustix::thread::remove_capability_from_bounding_set(one).map_err(at(Step::Bounding))?;
+        mask ^= lowest;
+    }
+    Ok(())
+}
+
+/// What is left: the ambient set for a non-root service, what the bounding set allows for a root one.
+fn capabilities(bounding: u64, ambient: u64) -> Result<(), Failure> {
+    let failed = || at(Step::Capabilities);
+    rustix::thread::clear_ambient_capability_set().map_err(failed())?;
+    let now = rustix::thread::capabilities(None).map_err(failed())?;
+    let kept = if rustix::process::geteuid().is_root() { bounding } else { ambient };
+    let kept = CapabilitySet::from_bits_retain(kept) & now.permitted;
+    let raised = CapabilitySet::from_bits_retain(ambient);
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: raised & kept };
+    rustix::thread::set_capabilities(None, sets).map_err(failed())?;
+    let mut rest = ambient;
+    while rest != 0 {
+        let lowest = rest & rest.wrapping_neg();
+        let one = CapabilitySet::from_bits_retain(lowest);
+        rustix::thread::configure_capability_in_ambient_set(one, true).map_err(failed())?;
+        rest ^= lowest;
+    }
+    Ok(())
+}
+
+/// Raw, because the C library keeps two signals for itself and refuses to touch them.
+fn set_mask(mask: u64) {
+    // SAFETY: the mask is 8 bytes, as announced; nothing is written back.
+    unsafe {
+        let none = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, 8);
+    }
+}
+
+/// Ignored signals stay ignored across exec (signal(7)): SIGPIPE of every Rust program, SIGCHLD of an odd parent.
+fn reset_dispositions() {
+    // SIG_DFL, no flags, no restorer, empty mask, whatever the order of the fields on this architecture.
+    let default = [0u64; 4];
+    for number in 1..=64 {
+        // SAFETY: the kernel reads a `struct sigaction` of at most 32 bytes; KILL and STOP answer EINVAL.
+        unsafe {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), none, 8);
+        }
+    }
+}
+
+fn last_errno() -> i32 {
+    // Reads the thread's errno; no allocation.
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}

@@ -12,6 +12,8 @@ pub struct Local {
     pub hour: u8,
     pub minute: u8,
     pub second: u8,
+    /// East of UTC, in seconds.
+    pub offset: i64,
 }
 
 impl Local {
@@ -37,14 +39,27 @@ impl Local {
             hour: small(parts.tm_hour),
             minute: small(parts.tm_min),
             second: small(parts.tm_sec),
+            offset: parts.tm_gmtoff,
         })
+    }
+}
+
+impl Local {
+    /// `YYYY-MM-DDTHH:MM:SS+hhmm`.
+    pub fn iso8601(&self) -> String {
+        let Self { year, month, day, hour, minute, second, offset } = self;
+        let (sign, minutes) = (if *offset < 0 { '-' } else { '+' }, offset.abs() / 60);
+        let (east_hour, east_minute) = (minutes / 60, minutes % 60);
+        format!(
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{sign}{east_hour:02}{east_minute:02}"
+        )
     }
 }
 
 /// `YYYY-MM-DD HH:MM:SS`.
 impl std::fmt::Display for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { year, month, day, hour, minute, second } = self;
+        let Self { year, month, day, hour, minute, second, .. } = self;
         write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
 }
@@ -57,14 +72,14 @@ mod tests {
     #[test]
     fn daylight_saving_is_right_to_the_second() {
         if std::env::var_os("LOCALTIME_INNER").is_none() {
-            let status = std::process::Command::new(std::env::current_exe().unwrap())
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "sys::localtime::tests::daylight_saving_is_right_to_the_second"])
                 .env("LOCALTIME_INNER", "1")
                 .env("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
-                .stdout(std::process::Stdio::null())
-                .status()
+                .output()
                 .unwrap();
-            assert!(status.success());
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
             return;
         }
         for (unix, text) in [

@@ -9,6 +9,7 @@ pub mod mount;
 pub mod peer;
 pub mod pidfd;
 pub mod plan;
+pub mod posture;
 pub mod reap;
 pub mod signal;
 pub mod users;

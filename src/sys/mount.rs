@@ -1,1 +1,115 @@
-//! (to be written)
+//! Mounts of cgroup2: where they are, and making one of ours writable.
+//!
+//! Read from /proc/self/mountinfo (proc(5)) by hand and not through the procfs crate, which leaves the octal escapes
+//! of odd path names as they are.
+
+use rustix::mount::MountFlags;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One mount of the cgroup2 file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupMount {
+    /// The directory of the hierarchy that the mount shows, as seen from our cgroup namespace (`/..` when above it).
+    pub root: PathBuf,
+    pub point: PathBuf,
+    /// This mount refuses writes.
+    pub read_only: bool,
+    /// The file system behind it does, so no remount of the mount alone can help.
+    pub read_only_below: bool,
+}
+
+/// All cgroup2 mounts in the order of mountinfo: a later one on the same point hides an earlier one.
+///
+/// # Errors
+/// When /proc is not mounted or cannot be read.
+pub fn cgroup2_mounts() -> io::Result<Vec<CgroupMount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+fn parse(mountinfo: &[u8]) -> Vec<CgroupMount> {
+    let mut mounts: Vec<CgroupMount> = Vec::new();
+    for line in mountinfo.split(|byte| *byte == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let &[_, _, _, root, point, options, ref rest @ ..] = fields.as_slice() else { continue };
+        let point = unescape(point);
+        mounts.retain(|older| older.point != point);
+        let mut tail = rest.iter().skip_while(|field| **field != b"-").skip(1);
+        let (kind, _source, below) = (tail.next(), tail.next(), tail.next());
+        if kind != Some(&&b"cgroup2"[..]) {
+            continue;
+        }
+        let read_only = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
+        mounts.push(CgroupMount {
+            root: unescape(root),
+            point,
+            read_only: read_only(options),
+            read_only_below: below.is_some_and(|options| read_only(options)),
+        });
+    }
+    mounts
+}
+
+/// Undoes `\040` and its kin.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        match tail {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+/// Makes this one mount writable, nothing else: a remount of the bind, so that the options of the shared superblock
+/// (`nsdelegate` above all) stay as the host set them.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN, with a locked flag (mount_namespaces(7)) or under AppArmor's `deny mount`.
+pub fn remount_writable(point: &Path) -> io::Result<()> {
+    let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(rustix::mount::mount_remount(point, flags, "")?)
+}
+
+/// Whether we live in a container: our PID or our cgroup namespace is not the machine's first one, whose inode
+/// numbers are fixed (include/linux/proc_ns.h, PROC_PID_INIT_INO and PROC_CGROUP_INIT_INO).
+pub fn in_container() -> bool {
+    let differs = |kind: &str, first: &str| {
+        std::fs::read_link(format!("/proc/self/ns/{kind}"))
+            .is_ok_and(|link| link.as_os_str().as_bytes() != format!("{kind}:[{first}]").as_bytes())
+    };
+    differs("pid", "4026531836") || differs("cgroup", "4026531835")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_beside_v1_with_odd_names_and_a_hidden_one_is_not() {
+        let text = b"31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+            32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:1 master:2 - cgroup2 cgroup2 rw,nsdelegate\n\
+            50 31 0:38 /a\\040b /mnt/x\\134y ro,nosuid - cgroup2 none rw\n\
+            51 31 0:38 / /hidden rw - cgroup2 none rw\n\
+            52 51 0:40 / /hidden rw - tmpfs none rw\n\
+            short line\n";
+        let mounts = parse(text);
+        assert_eq!(mounts.len(), 2, "{mounts:?}");
+        assert_eq!(mounts[0].point, Path::new("/sys/fs/cgroup/unified"));
+        assert!(!mounts[0].read_only);
+        assert_eq!(mounts[1].root, Path::new("/a b"));
+        assert_eq!(mounts[1].point, Path::new("/mnt/x\\y"));
+        assert!(mounts[1].read_only && !mounts[1].read_only_below);
+    }
+}

@@ -1,0 +1,420 @@
+//! The options of `init` and `run`, and what they mean once the environment and the defaults have had their say.
+//!
+//! The environment comes in through a function, and an empty variable counts as none: compose files like to set those.
+
+use super::args::Early;
+use crate::control::client::Search;
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The value of an environment variable.
+pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
+
+/// The options of `init` and `run`, with environment and defaults applied. All paths are absolute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub home: PathBuf,
+    pub services: Vec<PathBuf>,
+    pub state: PathBuf,
+    /// Absent: the first of `/run/hermes-sup` and the state directory that can be written.
+    pub socket: Option<PathBuf>,
+    pub containment: Containment,
+    /// Controllers are to be enabled where they can be.
+    pub controllers: bool,
+    /// Absent: `hermes` if it exists, else our own.
+    pub gateway_user: Option<String>,
+    pub main_user: Option<String>,
+    pub stop_budget: Duration,
+    pub public_status: bool,
+    pub demo: bool,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Where a client of these settings looks for the supervisor.
+    pub fn search(&self) -> Search {
+        Search { explicit: self.socket.clone(), state: self.state.clone() }
+    }
+
+    /// `demo`: only `run` has it.
+    ///
+    /// # Errors
+    /// [`Early`] with one line about a variable or a choice that is not supported yet.
+    pub(super) fn new(options: Options, demo: bool, env: &Env<'_>) -> Result<Self, Early> {
+        let home = home(options.home, env);
+        let services =
+            if options.services.is_empty() { paths("HERMES_SUP_SERVICES", env) } else { options.services };
+        let containment =
+            choice(options.containment, "HERMES_SUP_CONTAINMENT", env)?.unwrap_or(Containment::Auto);
+        if matches!(containment, Containment::CgroupPrivate | Containment::Pidns) {
+            return Err(Early::usage(format!(
+                "containment {} is not supported yet: use auto",
+                containment.word()
+            )));
+        }
+        if options.s6_surface || flag("HERMES_SUP_S6_SURFACE", env)? {
+            return Err(Early::usage("--s6-surface is not supported yet: leave it out"));
+        }
+        let stop_budget = match (options.stop_budget, text("HERMES_SUP_STOP_BUDGET", env)?) {
+            (Some(budget), _) => budget,
+            (None, Some(text)) => {
+                parse_duration(&text).map_err(|why| invalid("HERMES_SUP_STOP_BUDGET", &text, &why))?
+            }
+            (None, None) => Duration::from_secs(9),
+        };
+        let controllers = choice(options.controllers, "HERMES_SUP_CONTROLLERS", env)?;
+        Ok(Self {
+            services: if services.is_empty() {
+                vec!["/etc/hermes-sup/services".into(), home.join("services")]
+            } else {
+                services.iter().map(|dir| absolute(dir)).collect()
+            },
+            state: state(options.state, &home, env),
+            home,
+            socket: options.socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path)),
+            containment,
+            controllers: controllers.unwrap_or(Controllers::Auto) == Controllers::Auto,
+            gateway_user: or_env(options.gateway_user, "HERMES_SUP_GATEWAY_USER", env)?,
+            main_user: or_env(options.main_user, "HERMES_SUP_MAIN_USER", env)?,
+            stop_budget,
+            public_status: options.public_status || flag("HERMES_SUP_PUBLIC_STATUS", env)?,
+            demo,
+            log_level: choice(options.log_level, "HERMES_SUP_LOG_LEVEL", env)?.unwrap_or(LogLevel::Info),
+            log_format: choice(options.log_format, "HERMES_SUP_LOG_FORMAT", env)?.unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Containment {
+    Auto,
+    Cgroup,
+    CgroupPrivate,
+    Pidns,
+    Keeper,
+    KeeperSameUid,
+}
+
+impl Containment {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cgroup => "cgroup",
+            Self::CgroupPrivate => "cgroup-private",
+            Self::Pidns => "pidns",
+            Self::Keeper => "keeper",
+            Self::KeeperSameUid => "keeper-same-uid",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Controllers {
+    Auto,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warning,
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Each is also an environment variable, `HERMES_SUP_` and its name.
+#[derive(Debug, Default, Args)]
+pub(super) struct Options {
+    /// The data volume [env: HERMES_SUP_HOME, HERMES_HOME] [default: /opt/data]
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Where definitions are; repeatable [default: /etc/hermes-sup/services, then HOME/services]
+    #[arg(long, value_name = "DIR")]
+    services: Vec<PathBuf>,
+    /// Where wants are kept [default: HOME/supervisor]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The control socket [default: /run/hermes-sup/control.sock, else STATE/control.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// How trees are held [default: auto]
+    #[arg(long, value_name = "RUNG")]
+    containment: Option<Containment>,
+    /// Whether to enable the memory, pids, cpu and io controllers [default: auto]
+    #[arg(long)]
+    controllers: Option<Controllers>,
+    /// The user of gateways [default: hermes if it exists, else our own]
+    #[arg(long, value_name = "USER")]
+    gateway_user: Option<String>,
+    /// The user of the main program [default: unchanged]
+    #[arg(long, value_name = "USER")]
+    main_user: Option<String>,
+    /// How long a shutdown may take altogether [default: 9s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    stop_budget: Option<Duration>,
+    /// Serve the tools of s6 (not supported yet)
+    #[arg(long)]
+    s6_surface: bool,
+    /// Let every user read the status
+    #[arg(long)]
+    public_status: bool,
+    /// [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// Where a client looks, without the rest of the settings: a mistake in one of those is the supervisor's matter.
+pub(super) fn search(socket: Option<PathBuf>, env: &Env<'_>) -> Search {
+    let explicit = socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path));
+    Search { explicit, state: state(None, &home(None, env), env) }
+}
+
+fn state(option: Option<PathBuf>, home: &Path, env: &Env<'_>) -> PathBuf {
+    let found = option.or_else(|| path("HERMES_SUP_STATE", env));
+    found.map_or_else(|| home.join("supervisor"), |dir| absolute(&dir))
+}
+
+fn home(option: Option<PathBuf>, env: &Env<'_>) -> PathBuf {
+    let found = option.or_else(|| path("HERMES_SUP_HOME", env)).or_else(|| path("HERMES_HOME", env));
+    found.map_or_else(|| "/opt/data".into(), |dir| absolute(&dir))
+}
+
+/// Without a look at the disk. A relative path stays so only where there is no working directory any more.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn path(variable: &str, env: &Env<'_>) -> Option<PathBuf> {
+    env(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Colon-separated.
+fn paths(variable: &str, env: &Env<'_>) -> Vec<PathBuf> {
+    let list = env(variable).unwrap_or_default();
+    std::env::split_paths(&list).filter(|dir| !dir.as_os_str().is_empty()).collect()
+}
+
+fn text(variable: &str, env: &Env<'_>) -> Result<Option<String>, Early> {
+    match env(variable).filter(|value| !value.is_empty()).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text)),
+        Some(Err(raw)) => Err(invalid(variable, &raw.to_string_lossy(), "it is not UTF-8")),
+    }
+}
+
+fn or_env(option: Option<String>, variable: &str, env: &Env<'_>) -> Result<Option<String>, Early> {
+    if option.is_some() { Ok(option) } else { text(variable, env) }
+}
+
+fn choice<T: ValueEnum>(option: Option<T>, variable: &str, env: &Env<'_>) -> Result<Option<T>, Early> {
+    match (option, text(variable, env)?) {
+        (Some(chosen), _) => Ok(Some(chosen)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => T::from_str(&text, true).map(Some).map_err(|_| {
+            let names: Vec<_> =
+                T::value_variants().iter().filter_map(|value| value.to_possible_value()).collect();
+            let names: Vec<_> = names.iter().map(|value| value.get_name()).collect();
+            invalid(variable, &text, &format!("use {}", names.join(", ")))
+        }),
+    }
+}
+
+pub(super) fn flag(variable: &str, env: &Env<'_>) -> Result<bool, Early> {
+    let value = text(variable, env)?.unwrap_or_default();
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "" | "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(invalid(variable, &value, "use 1 or 0")),
+    }
+}
+
+fn invalid(variable: &str, value: &str, why: &str) -> Early {
+    Early::usage(format!("invalid value '{value}' in the environment variable {variable}: {why}"))
+}
+
+/// `90` (seconds), `500ms`, `1h30m`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => {
+            humantime::parse_duration(text).map_err(|_| "use a duration as in 500ms, 30s or 1h30m".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::Code;
+
+    fn with<'a>(pairs: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+        |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+    }
+
+    fn defaults() -> Settings {
+        Settings {
+            home: "/opt/data".into(),
+            services: vec!["/etc/hermes-sup/services".into(), "/opt/data/services".into()],
+            state: "/opt/data/supervisor".into(),
+            socket: None,
+            containment: Containment::Auto,
+            controllers: true,
+            gateway_user: None,
+            main_user: None,
+            stop_budget: Duration::from_secs(9),
+            public_status: false,
+            demo: false,
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+        }
+    }
+
+    fn resolved(pairs: &[(&str, &str)]) -> Result<Settings, Early> {
+        Settings::new(Options::default(), false, &with(pairs))
+    }
+
+    #[test]
+    fn without_options_and_environment_the_documented_defaults_hold() {
+        assert_eq!(resolved(&[]), Ok(defaults()));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_none() {
+        let names = [
+            "HOME",
+            "SERVICES",
+            "STATE",
+            "SOCKET",
+            "CONTAINMENT",
+            "CONTROLLERS",
+            "GATEWAY_USER",
+            "MAIN_USER",
+            "STOP_BUDGET",
+            "S6_SURFACE",
+            "PUBLIC_STATUS",
+            "LOG_LEVEL",
+            "LOG_FORMAT",
+        ];
+        let names = names.map(|name| format!("HERMES_SUP_{name}"));
+        let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+        assert_eq!(resolved(&pairs), Ok(defaults()));
+    }
+
+    #[test]
+    fn each_option_is_also_a_variable() {
+        let pairs = [
+            ("HERMES_SUP_HOME", "/h"),
+            ("HERMES_HOME", "/other"),
+            ("HERMES_SUP_SERVICES", "/a::/b"),
+            ("HERMES_SUP_STATE", "/s"),
+            ("HERMES_SUP_SOCKET", "/x.sock"),
+            ("HERMES_SUP_CONTAINMENT", "keeper"),
+            ("HERMES_SUP_CONTROLLERS", "none"),
+            ("HERMES_SUP_GATEWAY_USER", "g"),
+            ("HERMES_SUP_MAIN_USER", "m"),
+            ("HERMES_SUP_STOP_BUDGET", "1m"),
+            ("HERMES_SUP_PUBLIC_STATUS", "Yes"),
+            ("HERMES_SUP_LOG_LEVEL", "debug"),
+            ("HERMES_SUP_LOG_FORMAT", "json"),
+        ];
+        let expected = Settings {
+            home: "/h".into(),
+            services: vec!["/a".into(), "/b".into()],
+            state: "/s".into(),
+            socket: Some("/x.sock".into()),
+            containment: Containment::Keeper,
+            controllers: false,
+            gateway_user: Some("g".to_owned()),
+            main_user: Some("m".to_owned()),
+            stop_budget: Duration::from_secs(60),
+            public_status: true,
+            demo: false,
+            log_level: LogLevel::Debug,
+            log_format: LogFormat::Json,
+        };
+        assert_eq!(resolved(&pairs), Ok(expected));
+    }
+
+    #[test]
+    fn an_option_beats_its_variable() {
+        let options = Options {
+            home: Some("/o".into()),
+            services: vec!["/mine".into()],
+            stop_budget: Some(Duration::from_secs(1)),
+            containment: Some(Containment::Keeper),
+            ..Options::default()
+        };
+        let pairs = [
+            ("HERMES_SUP_HOME", "/h"),
+            ("HERMES_SUP_SERVICES", "/a"),
+            ("HERMES_SUP_STOP_BUDGET", "5s"),
+            ("HERMES_SUP_CONTAINMENT", "cgroup"),
+        ];
+        let got = Settings::new(options, true, &with(&pairs)).unwrap();
+        assert_eq!(got.home, Path::new("/o"));
+        assert_eq!(got.services, [Path::new("/mine")]);
+        assert_eq!(got.state, Path::new("/o/supervisor"));
+        assert_eq!(got.stop_budget, Duration::from_secs(1));
+        assert_eq!(got.containment, Containment::Keeper);
+        assert!(got.demo);
+    }
+
+    #[test]
+    fn a_client_looks_where_the_server_of_the_same_environment_listens() {
+        for pairs in [
+            &[][..],
+            &[("HERMES_HOME", "/h")],
+            &[("HERMES_HOME", "/h"), ("HERMES_SUP_HOME", "/i"), ("HERMES_SUP_SOCKET", "/x")],
+            &[("HERMES_SUP_STATE", "/s"), ("HERMES_SUP_HOME", "/i")],
+        ] {
+            assert_eq!(search(None, &with(pairs)), resolved(pairs).unwrap().search(), "{pairs:?}");
+        }
+        let pairs = [("HERMES_SUP_SOCKET", "/x")];
+        assert_eq!(search(Some("/y".into()), &with(&pairs)).explicit, Some("/y".into()));
+    }
+
+    #[test]
+    fn a_bad_value_is_one_line_with_the_variable_in_it() {
+        for (variable, value, why) in [
+            ("HERMES_SUP_STOP_BUDGET", "soon", "use a duration as in 500ms, 30s or 1h30m"),
+            ("HERMES_SUP_PUBLIC_STATUS", "maybe", "use 1 or 0"),
+            ("HERMES_SUP_LOG_LEVEL", "loud", "use error, warning, info, debug"),
+            (
+                "HERMES_SUP_CONTAINMENT",
+                "jail",
+                "use auto, cgroup, cgroup-private, pidns, keeper, keeper-same-uid",
+            ),
+        ] {
+            let early = resolved(&[(variable, value)]).unwrap_err();
+            let text = format!("invalid value '{value}' in the environment variable {variable}: {why}");
+            assert_eq!(early, Early { code: Code::Usage, text });
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_an_error_and_not_ignored() {
+        for (variable, value, text) in [
+            ("HERMES_SUP_S6_SURFACE", "1", "--s6-surface is not supported yet: leave it out"),
+            ("HERMES_SUP_CONTAINMENT", "pidns", "containment pidns is not supported yet: use auto"),
+            (
+                "HERMES_SUP_CONTAINMENT",
+                "cgroup-private",
+                "containment cgroup-private is not supported yet: use auto",
+            ),
+        ] {
+            assert_eq!(resolved(&[(variable, value)]).unwrap_err().text, text);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One incarnation in its cgroup, from the supervisor's side.
+//!
+//! Every wake is a hint and ends in [`Cage::settle`], which looks at what is true now and says what is new. The tree is
+//! over when the main process is reaped *and* the directory is not populated: either can come first.
+
+use super::leaf;
+use super::tree::Tree;
+use super::watch::Watch;
+use crate::containment::hold::Retry;
+use crate::containment::{Event, IncarnationId, SpawnError};
+use crate::core::clock::Tick;
+use crate::core::exit::Exit;
+use crate::core::signal::Signal;
+use crate::sys::clone::{self, Child, Progress, Report, Subject};
+use crate::sys::pidfd::Pidfd;
+use crate::sys::plan::ChildPlan;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Cage {
+    leaf: String,
+    watch: i32,
+    pub main_pid: i32,
+    main: Pidfd,
+    /// Present until the exec is decided, with what its failure would be described by.
+    starting: Option<Box<(Report, Subject)>>,
+    failure: Option<SpawnError>,
+    /// The wait status, once reaped.
+    reaped: Option<i32>,
+    exit_said: bool,
+    pub over: bool,
+    pub retry: Option<Retry>,
+    /// `cgroup.kill` was refused: said once.
+    per_process: bool,
+}
+
+/// A killed tree is looked at again after this long, then at doubled intervals.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+
+impl Cage {
+    /// Makes the directory, watches it and makes the child in it.
+    ///
+    /// # Errors
+    /// Nothing is left behind then.
+    pub fn spawn(
+        tree: &Tree,
+        watch: &mut Watch,
+        slot: u32,
+        id: &IncarnationId,
+        plan: &mut ChildPlan,
+    ) -> Result<Self, SpawnError> {
+        let leaf = id.to_string();
+        let path = tree.path().join(&leaf);
+        let failed = |error: io::Error| SpawnError::Cgroup {
+            path: path.display().to_string(),
+            reason: create_words(&error),
+        };
+        leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
+        let watched = watch.add(&path, slot).map_err(failed);
+        let child = watched.and_then(|watched| {
+            let made = leaf::open_procs(tree.as_fd(), &leaf).map_err(failed).and_then(|procs| {
+                clone::spawn(plan, Some(procs.as_fd())).map_err(|error| SpawnError::Clone(error.to_string()))
+            });
+            match made {
+                Ok(child) => Ok((watched, child)),
+                Err(error) => {
+                    watch.remove(watched);
+                    Err(error)
+                }
+            }
+        });
+        match child {
+            Ok((watch, Child { pid, pidfd, report })) => Ok(Self {
+                leaf,
+                watch,
+                main_pid: pid,
+                main: pidfd,
+                starting: Some(Box::new((report, Subject::of(plan)))),
+                failure: None,
+                reaped: None,
+                exit_said: false,
+                over: false,
+                retry: None,
+                per_process: false,
+            }),
+            Err(error) => {
+                let _ = leaf::remove(tree.as_fd(), &leaf);
+                Err(error)
+            }
+        }
+    }
+
+    /// What the loop has to watch for the exec; `None` once that is decided.
+    pub fn pending_report(&self) -> Option<BorrowedFd<'_>> {
+        self.starting.as_ref().map(|starting| starting.0.as_fd())
+    }
+
+    pub fn reaped(&mut self, status: i32) {
+        self.reaped = Some(status);
+    }
+
+    /// Looks at everything again and says what is new.
+    pub fn settle(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
+        if self.over {
+            return;
+        }
+        self.settle_exec(id, events);
+        let Some(status) = self.reaped else { return };
+        if self.failure.is_none() && !self.exit_said {
+            self.exit_said = true;
+            let exit = Exit::from_wait_status(status).unwrap_or(Exit::Unknown);
+            events.push(Event::MainExited { id: id.clone(), exit });
+        }
+        // An unreadable file counts as populated: emptiness has to be seen.
+        if leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
+            return;
+        }
+        self.over = true;
+        self.retry = None;
+        events.push(match self.failure.take() {
+            Some(error) => Event::SpawnFailed { id: id.clone(), error },
+            None => Event::TreeEmpty { id: id.clone() },
+        });
+    }
+
+    fn settle_exec(&mut self, id: &IncarnationId, events: &mut Vec<Event>) {
+        let Some(starting) = &mut self.starting else { return };
+        let (report, subject) = &mut **starting;
+        match report.read() {
+            Progress::Pending if self.reaped.is_none() => return,
+            Progress::Executed => events.push(Event::Spawned { id: id.clone(), pid: self.main_pid }),
+            Progress::Failed(failure) => {
+                let words = subject.words(failure);
+                self.failure = Some(SpawnError::Child { words, errno: failure.errno });
+            }
+            Progress::Pending | Progress::Killed => self.failure = Some(SpawnError::Killed),
+        }
+        self.starting = None;
+    }
+
+    pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
+        self.main.send(signal)
+    }
+
+    pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
+        leaf::signal_each(tree.as_fd(), &self.leaf, signal);
+    }
+
+    /// Begins the kill; [`Cage::tick`] goes on with it until the tree is empty.
+    pub fn kill(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        // It may not have joined yet, and `cgroup.kill` does not wait for those who come later.
+        let _ = self.main.send(Signal::KILL);
+        self.strike(tree, id, events);
+        self.retry = Some(Retry::first(now, FIRST_LOOK));
+    }
+
+    /// The next look at a killed tree.
+    pub fn tick(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        self.settle(tree, id, events);
+        if self.over {
+            return;
+        }
+        if let Some(retry) = &mut self.retry
+            && retry.due(now)
+        {
+            self.strike(tree, id, events);
+            // What `cgroup.kill` leaves alive on 6.18: a zombie leader whose other threads run.
+            leaf::signal_each(tree.as_fd(), &self.leaf, Signal::KILL);
+        }
+    }
+
+    fn strike(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
+        let Err(error) = leaf::kill(tree.as_fd(), &self.leaf) else { return };
+        // Gone with its directory, which is what we want.
+        if error.kind() == io::ErrorKind::NotFound && !tree.path().join(&self.leaf).exists() {
+            return;
+        }
+        leaf::signal_each(tree.as_fd(), &self.leaf, Signal::KILL);
+        if !self.per_process {
+            self.per_process = true;
+            let text = format!("cgroup.kill does not work ({error}): its processes are killed one by one");
+            events.push(Event::Degraded { id: id.clone(), text });
+        }
+    }
+
+    pub fn processes(&self, tree: &Tree) -> Vec<i32> {
+        leaf::processes(tree.as_fd(), &self.leaf)
+    }
+
+    pub fn leaf(&self) -> &str {
+        &self.leaf
+    }
+
+    /// Stops watching and gives back the name of the directory, which is to be removed.
+    pub fn release(self, watch: &mut Watch) -> String {
+        watch.remove(self.watch);
+        self.leaf
+    }
+}
+
+fn create_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "the limit on cgroups is reached (cgroup.max.descendants or cgroup.max.depth above us)".to_owned()
+        }
+        Some(libc::ENOSPC) => "the limit on watches is reached: raise fs.inotify.max_user_watches".to_owned(),
+        Some(errno) => clone::reason(errno),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,152 @@
+//! The directory of one incarnation: make it, join it, end it, see it empty, remove it.
+//!
+//! Everything goes through the descriptor of the instance's directory, so that nothing else mounted or renamed along
+//! the path can be hit.
+
+use crate::core::signal::Signal;
+use crate::sys::pidfd::Pidfd;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The child of an incarnation's directory that holds the main process; limits and kill act one level up.
+const MAIN: &str = "main";
+
+/// Makes `<leaf>` and `<leaf>/main`, both fresh.
+///
+/// # Errors
+/// mkdir(2); `EAGAIN` means that `cgroup.max.descendants` or `.depth` is reached. `EEXIST` only when an older
+/// directory of that name is still populated.
+pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o755);
+    match rustix::fs::mkdirat(tree, leaf, mode) {
+        Err(Errno::EXIST) => {
+            // Left by an earlier life of the supervisor. It may have been killed or frozen: never used again.
+            remove(tree, leaf)?;
+            rustix::fs::mkdirat(tree, leaf, mode)?;
+        }
+        other => other?,
+    }
+    let main = format!("{leaf}/{MAIN}");
+    if let Err(error) = rustix::fs::mkdirat(tree, &main, mode) {
+        let _ = rustix::fs::unlinkat(tree, leaf, AtFlags::REMOVEDIR);
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// The `cgroup.procs` that the child of this incarnation writes itself into.
+pub fn open_procs(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<OwnedFd> {
+    let path = format!("{leaf}/{MAIN}/cgroup.procs");
+    Ok(rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Whether any live process is below. Zombies do not count (cgroup-v2.rst, "[Un]populated Notification").
+///
+/// A directory that is gone is empty.
+pub fn populated(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<bool> {
+    let mut buffer = [0u8; 128];
+    let path = format!("{leaf}/cgroup.events");
+    let read = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut buffer));
+    match read {
+        Ok(length) => {
+            let text = buffer.get(..length).unwrap_or_default();
+            Ok(!text.split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+        }
+        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Kills what is below at one stroke (`cgroup.kill`, kernel 5.14), after closing the door where a pids controller is.
+///
+/// Not the whole truth: before 6.14 a fork can slip through, and on 6.18 a process whose leader thread has exited
+/// while others run survives it. So the caller looks again and uses [`signal_each`].
+pub fn kill(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
+    let write = |file: &str, text: &[u8]| -> io::Result<()> {
+        let path = format!("{leaf}/{file}");
+        let file = rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, text)?;
+        Ok(())
+    };
+    // No such file without the controller.
+    let _ = write("pids.max", b"0");
+    write("cgroup.kill", b"1")
+}
+
+/// Signals every process listed below, each through a pidfd that was checked to still be one of ours.
+///
+/// Returns how many took it.
+pub fn signal_each(tree: BorrowedFd<'_>, leaf: &str, signal: Signal) -> usize {
+    let listed = processes(tree, leaf);
+    listed.into_iter().filter(|pid| signal_one(*pid, leaf, signal).is_ok()).count()
+}
+
+fn signal_one(pid: i32, leaf: &str, signal: Signal) -> io::Result<()> {
+    let process = Pidfd::open(pid)?;
+    // The number may have been given to somebody else between the list and the open; from here on it cannot.
+    let path = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let inside = path
+        .lines()
+        .filter_map(|line| line.strip_prefix("0::"))
+        .any(|path| path.split('/').any(|part| part == leaf));
+    if !inside {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    process.send(signal)
+}
+
+/// The processes below, those of nested directories too. For people and for the slow path; never a proof.
+pub fn processes(tree: BorrowedFd<'_>, leaf: &str) -> Vec<i32> {
+    let mut pids = Vec::new();
+    for dir in below(tree, leaf) {
+        let path = format!("{dir}/cgroup.procs");
+        let Ok(file) = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+            continue;
+        };
+        let text = io::read_to_string(std::fs::File::from(file)).unwrap_or_default();
+        // 0 stands for a process outside our PID namespace (traps of cgroup.procs): nobody we can name.
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Removes the directory with all below it.
+///
+/// # Errors
+/// `EBUSY` while something is populated, which on 6.19 and later can outlast the reaping: try again later.
+pub fn remove(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
+    for dir in below(tree, leaf).into_iter().rev() {
+        match rustix::fs::unlinkat(tree, &dir, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The directory itself and all below it, parents before children. A service may have nested more than anyone wants
+/// to walk: what is beyond the bound keeps the directory busy, which is seen and said.
+fn below(tree: BorrowedFd<'_>, leaf: &str) -> Vec<String> {
+    const MOST: usize = 10_000;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dirs = vec![leaf.to_owned()];
+    let mut next = 0;
+    while let Some(dir) = dirs.get(next).cloned() {
+        next += 1;
+        let Ok(fd) = rustix::fs::openat(tree, &dir, flags, Mode::empty()) else { continue };
+        let Ok(entries) = rustix::fs::Dir::read_from(fd.as_fd()) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy();
+            let is_dir = entry.file_type() == rustix::fs::FileType::Directory;
+            if is_dir && name != "." && name != ".." && dirs.len() < MOST {
+                dirs.push(format!("{dir}/{name}"));
+            }
+        }
+    }
+    dirs
+}

@@ -1,0 +1,16 @@
+//! The rung `cgroup`: a directory of cgroup v2 for each incarnation.
+//!
+//! `<own cgroup>/hermes-sup.<instance>/<name>.<n>/main`. The directory is fresh for each incarnation: nothing that a
+//! former life left (a kill sequence number, `frozen`, counters) can touch the next. The end is `populated 0` in
+//! `cgroup.events`, never a list of processes.
+//!
+//! Direct, by directory descriptor: mkdir, rmdir, `cgroup.procs`, `cgroup.kill`, `cgroup.events`, `subtree_control`,
+//! because errors decide there and cgroups-rs drops them, picks v1 on a hybrid host and has no events. Through
+//! cgroups-rs, with a hierarchy of our own: what is read for people (`stats.rs`).
+
+pub(super) mod cage;
+pub(super) mod discover;
+pub(super) mod leaf;
+pub(super) mod stats;
+pub(super) mod tree;
+pub(super) mod watch;

@@ -1,0 +1,163 @@
+//! The directory of this instance, and the controllers above it.
+//!
+//! The supervisor stays where it is unless controllers are wanted: kill, freeze and events need none. For them it
+//! must leave its own cgroup first, because one that has processes cannot hand domain controllers down
+//! (cgroup-v2.rst, "No Internal Process Constraint"). It never writes a limit of that cgroup.
+
+use super::discover::{OWN_LEAF, Place};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Those that limits and figures need, in the order of how much they matter.
+const WANTED: [&str; 4] = ["memory", "pids", "cpu", "io"];
+
+#[derive(Debug)]
+pub struct Tree {
+    dir: OwnedFd,
+    path: PathBuf,
+    cgroup: PathBuf,
+    inode: u64,
+    base: PathBuf,
+    moved: bool,
+    pub controllers: Vec<&'static str>,
+    /// Why one that is there was not enabled.
+    pub refused: Option<String>,
+}
+
+/// The name of an instance's directory.
+pub fn directory_name(instance: &str) -> String {
+    format!("hermes-sup.{instance}")
+}
+
+impl Tree {
+    /// Makes (or takes over) the instance's directory below `place`, enabling controllers if asked to.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and open(2), with the path.
+    pub fn create(place: &Place, instance: &str, with_controllers: bool) -> io::Result<Self> {
+        let path = place.dir.join(directory_name(instance));
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(named(error.into())),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| named(error.into()))?;
+        let mut tree = Self {
+            inode: rustix::fs::fstat(&dir)?.st_ino,
+            dir,
+            cgroup: place.cgroup.join(directory_name(instance)),
+            path,
+            base: place.dir.clone(),
+            moved: false,
+            controllers: Vec::new(),
+            refused: None,
+        };
+        if with_controllers {
+            tree.enable_controllers(place);
+        }
+        Ok(tree)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path in the hierarchy and the inode: what a successor looks for.
+    pub fn identity(&self) -> (&Path, u64) {
+        (&self.cgroup, self.inode)
+    }
+
+    /// Removes the directory if it is empty, and goes back to where we came from.
+    pub fn remove(&self) -> io::Result<()> {
+        rustix::fs::rmdir(&self.path)?;
+        if self.moved {
+            for controller in &self.controllers {
+                let _ = write(&self.base, "cgroup.subtree_control", &format!("-{controller}"));
+            }
+            move_one(&self.base, std::process::id())?;
+            let _ = rustix::fs::rmdir(self.base.join(OWN_LEAF));
+        }
+        Ok(())
+    }
+
+    fn enable_controllers(&mut self, place: &Place) {
+        let there = std::fs::read_to_string(self.base.join("cgroup.controllers")).unwrap_or_default();
+        let wanted: Vec<&'static str> =
+            WANTED.into_iter().filter(|name| there.split_whitespace().any(|have| have == *name)).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        if !place.is_real_root
+            && let Err(reason) = self.leave_base(place, &wanted)
+        {
+            self.refused = Some(reason);
+            return;
+        }
+        for name in wanted {
+            let done = write(&self.base, "cgroup.subtree_control", &format!("+{name}"))
+                .and_then(|()| write(&self.path, "cgroup.subtree_control", &format!("+{name}")));
+            match done {
+                Ok(()) => self.controllers.push(name),
+                Err(error) => self.refused = Some(format!("{name}: {error}")),
+            }
+        }
+    }
+
+    /// Moves us, and in a container everything else that is there, into a leaf. `docker exec` and health checks join
+    /// the same cgroup at any moment, so both steps are tried together, a bounded number of times.
+    fn leave_base(&mut self, place: &Place, wanted: &[&str]) -> Result<(), String> {
+        const TRIES: usize = 50;
+        let own_leaf = self.base.join(OWN_LEAF);
+        match rustix::fs::mkdir(&own_leaf, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(format!("{}: {error}", own_leaf.display())),
+        }
+        // Only in a cgroup namespace of our own is everybody here part of our container; on a host it may be a shell.
+        let everybody = place.cgroup == Path::new("/");
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            let listed = std::fs::read_to_string(self.base.join("cgroup.procs")).unwrap_or_default();
+            for pid in listed.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid > 0) {
+                if everybody || pid == std::process::id() {
+                    // A process that has just ended is no obstacle.
+                    let _ = move_one(&own_leaf, pid);
+                }
+            }
+            self.moved = true;
+            let first = wanted.first().copied().unwrap_or_default();
+            match write(&self.base, "cgroup.subtree_control", &format!("+{first}")) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error.to_string(),
+            }
+            if !everybody {
+                break;
+            }
+        }
+        let _ = move_one(&self.base, std::process::id());
+        let _ = rustix::fs::rmdir(&own_leaf);
+        self.moved = false;
+        Err(format!("{} has other processes in it: {last}", self.base.display()))
+    }
+}
+
+impl AsFd for Tree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+fn move_one(dir: &Path, pid: u32) -> io::Result<()> {
+    write(dir, "cgroup.procs", &pid.to_string())
+}
+
+fn write(dir: &Path, file: &str, text: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(dir.join(file), flags, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
+}

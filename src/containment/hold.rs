@@ -1,0 +1,624 @@
+//! The front of the room: every incarnation that is held, on whatever rung, and the four ways in which news arrives:
+//! a descriptor ([`Containment::ready`]), a reaped child ([`Containment::reaped`]), time ([`Containment::tick`]) and
+//! orders. Every one of them costs the same whether one service or a thousand are held.
+
+use super::cgroup::cage::Cage;
+use super::cgroup::tree::Tree;
+use super::cgroup::watch::{Changed, Watch};
+use super::cgroup::{leaf, stats};
+use super::keeper::lost::Sought;
+use super::keeper::tags::{MARKER, Tags};
+use super::keeper::ward::{self, Ward};
+use super::ladder::Report;
+use super::usage::{self, Stuck, Usage};
+use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
+use crate::core::clock::Tick;
+use crate::core::exit::Exit;
+use crate::core::signal::Signal;
+use crate::sys::plan::ChildPlan;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::fs::{Mode, OFlags};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where an instance lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Home<'a> {
+    /// Kept in the database; tells several supervisors under one parent apart. Used in a directory name.
+    pub instance: &'a str,
+    /// Ours alone; keepers listen in a directory below it.
+    pub runtime_dir: &'a Path,
+    /// Enable memory, pids, cpu and io where they can be.
+    pub controllers: bool,
+}
+
+/// The room. See the module head.
+#[derive(Debug)]
+pub struct Containment {
+    report: Report,
+    instance: String,
+    runtime_dir: PathBuf,
+    own: i32,
+    registry: Registry,
+    tokens: fn(u32, u32) -> Token,
+    cgroups: Option<Cgroups>,
+    keepers: OwnedFd,
+    null: OwnedFd,
+    tags: Option<Tags>,
+    /// How many tags were handed out.
+    tagged: u64,
+    /// Slot 0 is the inotify's; its entry stays empty.
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_id: HashMap<IncarnationId, u32>,
+    by_pid: HashMap<i32, Who>,
+    /// Children of the daemon that are none of ours.
+    others: HashSet<i32>,
+    orphans: u64,
+    due: BinaryHeap<Reverse<(Tick, u32, u32)>>,
+}
+
+#[derive(Debug)]
+struct Cgroups {
+    tree: Tree,
+    watch: Watch,
+    /// Directories still to be removed, with when to try next.
+    leftovers: Vec<(String, Retry)>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    id: IncarnationId,
+    on: On,
+    /// The descriptor registered with the loop, if any: a report's or a keeper's socket.
+    registered: Option<i32>,
+    /// The service may undo its own containment: said in `status`.
+    owner: bool,
+}
+
+#[derive(Debug)]
+enum On {
+    Cgroup(Cage),
+    Keeper(Box<Ward>),
+}
+
+/// Who a child of ours is.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    /// The main process of the slot: on `cgroup` always, on `keeper` after the keeper's loss.
+    Main(u32),
+    Keeper(u32),
+    /// A keeper that has said all and was released: only to be reaped.
+    Ending,
+}
+
+/// When something is tried again, and how long after that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    pub next: Tick,
+    wait: Duration,
+    tries: u32,
+}
+
+impl Retry {
+    const LONGEST: Duration = Duration::from_millis(500);
+
+    pub fn first(now: Tick, wait: Duration) -> Self {
+        Self { next: now.after(wait), wait, tries: 0 }
+    }
+
+    /// At once: at `now` if that is known, else at the next tick.
+    pub fn now(now: Option<Tick>, wait: Duration) -> Self {
+        Self { next: now.unwrap_or_default(), wait, tries: 0 }
+    }
+
+    pub fn is_first(&self) -> bool {
+        self.tries == 0
+    }
+
+    /// Whether it is time; if so, the next time is set, at twice the distance up to a bound.
+    pub fn due(&mut self, now: Tick) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.tries += 1;
+        self.next = now.after(self.wait);
+        if self.wait < Self::LONGEST {
+            self.wait = (self.wait * 2).min(Self::LONGEST);
+        }
+        true
+    }
+}
+
+impl Containment {
+    /// Takes possession: the instance's cgroup directory, the keepers' directory, the inotify. `tokens` makes the
+    /// loop's token from a slot and its generation; the loop hands the same two back to [`Self::ready`].
+    ///
+    /// # Errors
+    /// What the probe found possible and now is not; the message names the path.
+    pub fn open(
+        report: Report,
+        home: Home<'_>,
+        registry: Registry,
+        tokens: fn(u32, u32) -> Token,
+    ) -> io::Result<Self> {
+        let cgroups = match report.place() {
+            None => None,
+            Some(place) => {
+                let tree = Tree::create(place, home.instance, home.controllers)?;
+                let watch = Watch::new()?;
+                let fd = watch.as_fd().as_raw_fd();
+                registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
+                Some(Cgroups { tree, watch, leftovers: Vec::new() })
+            }
+        };
+        let keepers = keepers_dir(home.runtime_dir)?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self {
+            tags: report.tags(),
+            report,
+            instance: home.instance.to_owned(),
+            runtime_dir: home.runtime_dir.to_owned(),
+            own: rustix::process::getpid().as_raw_nonzero().get(),
+            registry,
+            tokens,
+            cgroups,
+            keepers,
+            null,
+            tagged: 0,
+            slots: vec![Slot::default()],
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            by_pid: HashMap::new(),
+            others: HashSet::new(),
+            orphans: 0,
+            due: BinaryHeap::new(),
+        })
+    }
+
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The controllers in force, and why one that is there is not.
+    pub fn controllers(&self) -> (&[&'static str], Option<&str>) {
+        match &self.cgroups {
+            Some(cgroups) => (&cgroups.tree.controllers, cgroups.tree.refused.as_deref()),
+            None => (&[], None),
+        }
+    }
+
+    /// What the next supervisor on this state has to know to end all trees of this one.
+    pub fn predecessor(&self) -> Predecessor {
+        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.tree.identity());
+        Predecessor::of_this_boot(&self.instance, &self.runtime_dir, cgroup, self.tags)
+    }
+
+    /// A child of the daemon that is not held here (the main program): never taken for a lost keeper's orphan.
+    pub fn other_child(&mut self, pid: i32) {
+        self.others.insert(pid);
+    }
+
+    /// Begins an incarnation on `wanted`, or on the report's rung. Never waits: what became of it is an event.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; nothing is held or left behind then, and no event follows.
+    pub fn spawn(
+        &mut self,
+        id: &IncarnationId,
+        mut plan: ChildPlan,
+        wanted: Option<Rung>,
+    ) -> Result<(), SpawnError> {
+        if self.by_id.contains_key(id) {
+            return Err(SpawnError::Busy(id.clone()));
+        }
+        let rung = self.report.choose(wanted)?;
+        plan.set_env(MARKER, &self.marker(id))?;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let made = self.make(slot, id, &mut plan, rung);
+        let owner = made.is_ok() && plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
+        match made {
+            Ok(on) => {
+                self.by_id.insert(id.clone(), slot);
+                if let Some(place) = self.slots.get_mut(slot as usize) {
+                    place.held = Some(Held { id: id.clone(), on, registered: None, owner });
+                }
+                self.register(slot);
+                Ok(())
+            }
+            Err(error) => {
+                self.free.push(slot);
+                Err(error)
+            }
+        }
+    }
+
+    fn make(
+        &mut self,
+        slot: u32,
+        id: &IncarnationId,
+        plan: &mut ChildPlan,
+        rung: Rung,
+    ) -> Result<On, SpawnError> {
+        match (rung, &mut self.cgroups) {
+            (Rung::Cgroup, Some(Cgroups { tree, watch, .. })) => {
+                let cage = Cage::spawn(tree, watch, slot, id, plan)?;
+                self.by_pid.insert(cage.main_pid, Who::Main(slot));
+                Ok(On::Cgroup(cage))
+            }
+            _ => {
+                let tag = ward::tag_for(self.tags, self.tagged);
+                self.tagged += 1;
+                let ward = Ward::spawn(plan, id, tag, self.null.as_fd(), self.keepers.as_fd())?;
+                self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
+                Ok(On::Keeper(Box::new(ward)))
+            }
+        }
+    }
+
+    fn register(&mut self, slot: u32) {
+        let Some(place) = self.slots.get_mut(slot as usize) else { return };
+        let token = (self.tokens)(slot, place.generation);
+        let Some(held) = &mut place.held else { return };
+        let (fd, interest) = match &held.on {
+            // Only the hang-up counts: see `sys::clone::Report`.
+            On::Cgroup(cage) => (cage.pending_report(), Interest::PRIORITY),
+            On::Keeper(ward) => (Some(ward.socket()), Interest::READABLE),
+        };
+        let fd = fd.map(|fd| fd.as_raw_fd());
+        held.registered = fd.filter(|fd| self.registry.register(&mut SourceFd(fd), token, interest).is_ok());
+    }
+
+    /// A descriptor of ours became ready: `slot` and `generation` are those that the token was made of.
+    pub fn ready(&mut self, slot: u32, generation: u32, events: &mut Vec<Event>) {
+        if slot == 0 {
+            return self.cgroups_changed(events);
+        }
+        if self.slots.get(slot as usize).is_some_and(|place| place.generation == generation) {
+            self.settle(slot, events);
+        }
+    }
+
+    fn cgroups_changed(&mut self, events: &mut Vec<Event>) {
+        let Some(cgroups) = &mut self.cgroups else { return };
+        let slots = match cgroups.watch.drain() {
+            Changed::Slots(slots) => slots,
+            Changed::Anything => (1..self.slots.len() as u32).collect(),
+        };
+        for slot in slots {
+            self.settle(slot, events);
+        }
+    }
+
+    /// The daemon has reaped a child. Returns whether it was one of ours.
+    pub fn reaped(&mut self, pid: i32, status: i32, events: &mut Vec<Event>) -> bool {
+        match self.by_pid.remove(&pid) {
+            Some(Who::Main(slot)) => {
+                let Some(held) = self.held_at(slot) else { return true };
+                match &mut held.on {
+                    On::Cgroup(cage) => cage.reaped(status),
+                    On::Keeper(ward) => {
+                        // A SIGKILL here is most likely our own and tells nothing about the service.
+                        let exit = Exit::from_wait_status(status)
+                            .filter(|exit| !matches!(exit, Exit::Signal { signal: Signal::KILL, .. }));
+                        let id = held.id.clone();
+                        ward.exited(exit.unwrap_or(Exit::Unknown), &id, events);
+                    }
+                }
+                self.settle(slot, events);
+                true
+            }
+            Some(Who::Keeper(slot)) => {
+                if let Some(Held { id, on: On::Keeper(ward), .. }) = self.held_at(slot) {
+                    ward.keeper_reaped(id, None, events);
+                    if let (Some(main), true) = (ward.main_pid, ward.lost.is_some()) {
+                        self.by_pid.insert(main, Who::Main(slot));
+                    }
+                }
+                self.settle(slot, events);
+                true
+            }
+            Some(Who::Ending) => true,
+            None => {
+                self.others.remove(&pid);
+                self.orphans += 1;
+                false
+            }
+        }
+    }
+
+    /// Looks at one slot again, whatever woke us.
+    fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
+        let said = events.len();
+        match (&mut held.on, &self.cgroups) {
+            (On::Cgroup(cage), Some(cgroups)) => {
+                cage.settle(&cgroups.tree, &held.id, events);
+                if cage.pending_report().is_none() {
+                    // The report is closed, which took it out of the loop's set; its number may be somebody else's now.
+                    held.registered = None;
+                }
+            }
+            (On::Keeper(ward), _) => ward.settle(&held.id, events),
+            (On::Cgroup(_), None) => {}
+        }
+        self.after(slot, said, events);
+    }
+
+    /// Keeps the books after anything may have happened to a slot.
+    fn after(&mut self, slot: u32, said: usize, events: &[Event]) {
+        let Some(place) = self.slots.get(slot as usize) else { return };
+        let Some(held) = &place.held else { return };
+        let next = match &held.on {
+            On::Cgroup(cage) => cage.retry.map(|retry| retry.next),
+            On::Keeper(ward) => ward
+                .retry
+                .or(ward.lost.as_ref().filter(|_| !ward.over).map(|lost| lost.retry))
+                .map(|r| r.next),
+        };
+        if let Some(next) = next {
+            self.due.push(Reverse((next, slot, place.generation)));
+        }
+        let new = events.get(said..).unwrap_or_default();
+        if new.iter().any(|event| matches!(event, Event::SpawnFailed { .. })) {
+            let id = held.id.clone();
+            self.release(&id, Tick::default());
+        }
+    }
+
+    fn held_at(&mut self, slot: u32) -> Option<&mut Held> {
+        self.slots.get_mut(slot as usize)?.held.as_mut()
+    }
+
+    fn held(&self, id: &IncarnationId) -> Option<&Held> {
+        self.slots.get(*self.by_id.get(id)? as usize)?.held.as_ref()
+    }
+
+    /// # Errors
+    /// `ESRCH` when it has ended or was never there.
+    pub fn signal_main(&self, id: &IncarnationId, signal: Signal) -> io::Result<()> {
+        match self.held(id).map(|held| &held.on) {
+            Some(On::Cgroup(cage)) => cage.signal_main(signal),
+            Some(On::Keeper(ward)) => ward.signal_main(signal),
+            None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    }
+
+    /// Every process of the tree, once each; one that is born meanwhile may be missed.
+    pub fn signal_tree(&self, id: &IncarnationId, signal: Signal) {
+        match (self.held(id).map(|held| &held.on), &self.cgroups) {
+            (Some(On::Cgroup(cage)), Some(cgroups)) => cage.signal_tree(&cgroups.tree, signal),
+            (Some(On::Keeper(ward)), _) => ward.signal_tree(signal),
+            (Some(On::Cgroup(_)) | None, _) => {}
+        }
+    }
+
+    /// Begins the end of the whole tree; it converges through `ready`, `reaped` and `tick` until `TreeEmpty`.
+    pub fn kill(&mut self, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        let Some(slot) = self.by_id.get(id).copied() else { return };
+        let said = events.len();
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
+        match (&mut held.on, &self.cgroups) {
+            (On::Cgroup(cage), Some(cgroups)) => cage.kill(&cgroups.tree, &held.id, now, events),
+            (On::Keeper(ward), _) => ward.kill(now),
+            (On::Cgroup(_), None) => {}
+        }
+        self.after(slot, said, events);
+    }
+
+    /// When [`Self::tick`] wants to be called; `None`: only when something else happens.
+    pub fn next_deadline(&mut self) -> Option<Tick> {
+        while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
+            if self.wants(slot, generation, at) {
+                break;
+            }
+            self.due.pop();
+        }
+        let slots = self.due.peek().map(|Reverse((at, ..))| *at);
+        let leftovers =
+            self.cgroups.iter().flat_map(|cgroups| &cgroups.leftovers).map(|(_, retry)| retry.next);
+        leftovers.chain(slots).min()
+    }
+
+    fn wants(&self, slot: u32, generation: u32, at: Tick) -> bool {
+        let Some(place) = self.slots.get(slot as usize).filter(|place| place.generation == generation) else {
+            return false;
+        };
+        let retry = match place.held.as_ref().map(|held| &held.on) {
+            Some(On::Cgroup(cage)) => cage.retry,
+            Some(On::Keeper(ward)) if !ward.over => ward.retry.or(ward.lost.as_ref().map(|lost| lost.retry)),
+            Some(On::Keeper(_)) | None => None,
+        };
+        retry.is_some_and(|retry| retry.next == at)
+    }
+
+    /// What time brings: the next look at killed trees, removals that were refused.
+    pub fn tick(&mut self, now: Tick, events: &mut Vec<Event>) {
+        while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            if self.wants(slot, generation, at) {
+                self.tick_slot(slot, now, events);
+            }
+        }
+        if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
+            leftovers
+                .retain_mut(|(name, retry)| !retry.due(now) || leaf::remove(tree.as_fd(), name).is_err());
+        }
+    }
+
+    fn tick_slot(&mut self, slot: u32, now: Tick, events: &mut Vec<Event>) {
+        let said = events.len();
+        let marker = self.held_at(slot).map(|held| held.id.clone()).map(|id| self.marker(&id));
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
+        match (&mut held.on, &self.cgroups) {
+            (On::Cgroup(cage), Some(cgroups)) => cage.tick(&cgroups.tree, &held.id, now, events),
+            (On::Keeper(ward), _) => match &mut ward.lost {
+                None => ward.tick(&held.id, now, events),
+                Some(lost) => {
+                    let sought = Sought {
+                        tag: ward.tag,
+                        same_uid: ward.same_uid,
+                        marker: marker.as_deref().unwrap_or_default(),
+                        keeper_started: ward.keeper_started,
+                    };
+                    let (by_pid, others, main) = (&self.by_pid, &self.others, ward.main_pid);
+                    let known =
+                        |pid: i32| others.contains(&pid) || (main != Some(pid) && by_pid.contains_key(&pid));
+                    if lost.retry.due(now) && lost.look(self.own, sought, &known, self.orphans) {
+                        ward.finish(&held.id, events);
+                    }
+                }
+            },
+            (On::Cgroup(_), None) => {}
+        }
+        self.after(slot, said, events);
+    }
+
+    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes at the next tick, after whatever is
+    /// more urgent, and is tried again while the kernel calls it busy.
+    pub fn release(&mut self, id: &IncarnationId, now: Tick) {
+        let Some(slot) = self.by_id.remove(id) else { return };
+        let Some(place) = self.slots.get_mut(slot as usize) else { return };
+        place.generation = place.generation.wrapping_add(1);
+        let Some(held) = place.held.take() else { return };
+        if let Some(fd) = held.registered {
+            let _ = self.registry.deregister(&mut SourceFd(&fd));
+        }
+        self.free.push(slot);
+        match (held.on, &mut self.cgroups) {
+            (On::Cgroup(cage), Some(cgroups)) => {
+                let leaf = cage.release(&mut cgroups.watch);
+                cgroups.leftovers.push((leaf, Retry::now(Some(now), Duration::from_millis(5))));
+            }
+            (On::Keeper(ward), _) => {
+                if let Some(main) = ward.main_pid {
+                    self.by_pid.remove(&main);
+                }
+                if let Some(who @ Who::Keeper(_)) = self.by_pid.get_mut(&ward.keeper_pid()) {
+                    *who = Who::Ending;
+                }
+            }
+            (On::Cgroup(_), None) => {}
+        }
+    }
+
+    /// The live processes of the tree, for people.
+    pub fn processes(&self, id: &IncarnationId) -> Vec<i32> {
+        match (self.held(id).map(|held| &held.on), &self.cgroups) {
+            (Some(On::Cgroup(cage)), Some(cgroups)) => cage.processes(&cgroups.tree),
+            (Some(On::Keeper(ward)), _) => ward.processes(),
+            (Some(On::Cgroup(_)) | None, _) => Vec::new(),
+        }
+    }
+
+    /// Those of the tree that hang in the kernel: why a killed tree does not end.
+    pub fn stuck(&self, id: &IncarnationId) -> Vec<Stuck> {
+        usage::stuck(&self.processes(id))
+    }
+
+    pub fn usage(&self, id: &IncarnationId) -> Usage {
+        let pids = self.processes(id);
+        let summed = || Some(usage::resident(&pids));
+        match (self.held(id).map(|held| &held.on), &self.cgroups) {
+            (Some(On::Cgroup(cage)), Some(cgroups)) => {
+                let tree = cgroups.tree.path();
+                let (current, peak) = stats::memory(tree, cage.leaf());
+                Usage {
+                    procs: pids.len(),
+                    memory_bytes: current.or_else(summed),
+                    memory_peak_bytes: peak,
+                    cpu_ms: stats::cpu_ms(tree, cage.leaf()),
+                }
+            }
+            (Some(On::Keeper(_)), _) => Usage {
+                procs: pids.len(),
+                memory_bytes: summed(),
+                memory_peak_bytes: None,
+                cpu_ms: Some(usage::cpu_ms(&pids)),
+            },
+            (Some(On::Cgroup(_)) | None, _) => Usage::default(),
+        }
+    }
+
+    /// The rung that holds this incarnation.
+    pub fn rung(&self, id: &IncarnationId) -> Option<Rung> {
+        self.held(id).map(|held| match &held.on {
+            On::Cgroup(_) => Rung::Cgroup,
+            On::Keeper(ward) if ward.same_uid => Rung::KeeperSameUid,
+            On::Keeper(_) => Rung::Keeper,
+        })
+    }
+
+    /// What is weaker than the rung promises for this service; `None`: nothing.
+    pub fn weakness(&self, id: &IncarnationId) -> Option<&'static str> {
+        let held = self.held(id)?;
+        match &held.on {
+            On::Cgroup(_) if held.owner => {
+                Some("it runs as the owner of its cgroup: a hostile service can move itself out")
+            }
+            On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),
+            On::Keeper(ward) if ward.same_uid => Some("a hostile service can kill its keeper"),
+            On::Cgroup(_) | On::Keeper(_) => None,
+        }
+    }
+
+    /// At the very end: removes what is empty. What is not stays for the successor to find.
+    pub fn close(mut self) {
+        if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
+            leftovers.retain(|(name, _)| leaf::remove(tree.as_fd(), name).is_err());
+            let _ = tree.remove();
+        }
+        let _ = rustix::fs::rmdir(keepers_path(&self.runtime_dir));
+    }
+
+    fn marker(&self, id: &IncarnationId) -> String {
+        format!("{}:{id}", self.instance)
+    }
+}
+
+/// Where keepers without a supervisor listen.
+pub(super) fn keepers_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("keepers")
+}
+
+/// Makes and opens it: mode 0700, ours.
+pub(super) fn keepers_dir(runtime_dir: &Path) -> io::Result<OwnedFd> {
+    let path = keepers_path(runtime_dir);
+    let named = |error: rustix::io::Errno| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    };
+    match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(named(error)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).map_err(named)
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

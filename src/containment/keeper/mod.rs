@@ -1,0 +1,13 @@
+//! The rungs `keeper` and `keeper-same-uid`: one small process for each incarnation, which is the parent of its tree.
+//!
+//! `process.rs` is that process, `wire.rs` what is said between it and the supervisor, `ward.rs` the supervisor's
+//! side, `lost.rs` what happens when a keeper dies first, `tags.rs` the groups by which a tree is known.
+
+pub(super) mod lost;
+mod process;
+pub(super) mod tags;
+pub(super) mod ward;
+pub(super) mod wire;
+
+pub(super) use process::REHEARSE;
+pub use process::{ARGUMENT, main};

@@ -1,0 +1,312 @@
+//! The keeper itself: `hermes-sup keeper`, one single-threaded process that is its tree's parent, reaper and end.
+//!
+//! Being a child subreaper, every orphan of the tree becomes its child; so `ECHILD` from its own wait is the proof
+//! that nothing is left, whatever the tree did. It says what happened over descriptor 3. When the supervisor is gone
+//! it keeps the tree running and listens for a successor.
+//!
+//! It stays small: plain descriptors and one poll, no crates beyond rustix in its path, nothing kept but numbers.
+
+use super::wire::{self, Heard, Order, Word};
+use crate::containment::ladder::plan_of_self;
+use crate::containment::walk;
+use crate::sys::clone::{self, Progress, Report};
+use crate::sys::pidfd::Pidfd;
+use crate::sys::plan::ChildPlan;
+use crate::sys::posture;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::WaitOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+/// The subcommand, which is no business of a user's.
+pub const ARGUMENT: &str = "keeper";
+
+/// The descriptor at which the supervisor put our end of the socket.
+pub(super) const SOCKET: i32 = 3;
+
+/// The second argument of a probe's main process: leaves a daemon behind and exits.
+pub(in crate::containment) const REHEARSE: &str = "rehearse";
+
+/// The second argument of that daemon.
+const LINGER: &str = "linger";
+
+/// `hermes-sup keeper`: runs until its tree is empty.
+pub fn main() -> ExitCode {
+    let role = std::env::args().nth(2);
+    let played = match role.as_deref() {
+        None => Keeper::begin().and_then(Keeper::run),
+        Some(REHEARSE) => rehearse(),
+        Some(_) => linger(),
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody listens to a keeper's stderr; its death is what the supervisor sees.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+struct Keeper {
+    own: i32,
+    signals: OwnedFd,
+    link: Link,
+    /// Known once the start order came: where to listen, and as what.
+    address: Option<(OwnedFd, String)>,
+    main: Option<Main>,
+    /// Set by the order to end the tree: how long to wait before the next sweep.
+    killing: Option<u32>,
+    done: bool,
+}
+
+enum Link {
+    Connected(OwnedFd),
+    Listening(OwnedFd),
+    /// Not even listening is possible: the tree is kept, and a successor finds us by other means.
+    Alone,
+}
+
+struct Main {
+    pid: i32,
+    pidfd: Option<Pidfd>,
+    /// While the exec is still open.
+    report: Option<Report>,
+    /// What to say once nothing is left, instead of the usual.
+    failure: Option<Word>,
+}
+
+impl Keeper {
+    fn begin() -> io::Result<Self> {
+        let signals = posture::block_signals()?;
+        posture::guard(c"hermes-keeper")?;
+        let link = Link::Connected(posture::inherited(SOCKET)?);
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        Ok(Self { own, signals, link, address: None, main: None, killing: None, done: false })
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        while !self.done {
+            self.wait()?;
+            self.hear();
+            self.look_at_report();
+            self.reap();
+        }
+        if let (Link::Listening(_), Some((dir, name))) = (&self.link, &self.address) {
+            let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something can have changed; in the middle of a kill also for a bounded time, then sweeps again.
+    fn wait(&mut self) -> io::Result<()> {
+        let link = match &self.link {
+            Link::Connected(fd) | Link::Listening(fd) => Some(fd),
+            Link::Alone => None,
+        };
+        let report = self.main.as_ref().and_then(|main| main.report.as_ref());
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(link.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        // No interest: a hang-up is always reported, and that is the exec.
+        fds.extend(report.map(|report| PollFd::new(report, PollFlags::empty())));
+        let timeout = self.killing.map(|millis| Timespec {
+            tv_sec: i64::from(millis / 1000),
+            tv_nsec: i64::from(millis % 1000) * 1_000_000,
+        });
+        let ready = match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(ready) => ready,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut record = [0u8; 512];
+        while rustix::io::read(&self.signals, &mut record).is_ok_and(|n| n > 0) {}
+        if ready == 0 {
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        loop {
+            match &self.link {
+                Link::Connected(socket) => match wire::hear_order(socket.as_fd()) {
+                    Heard::Message(order, fds) => self.obey(order, fds),
+                    Heard::Nothing => return,
+                    Heard::End => self.listen(),
+                },
+                Link::Listening(listener) => match accept(listener) {
+                    Some(socket) => self.link = Link::Connected(socket),
+                    None => return,
+                },
+                Link::Alone => return,
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order, fds: Vec<OwnedFd>) {
+        match order {
+            Order::Start if self.main.is_none() => self.start(fds),
+            // A second main process would be somebody's mistake.
+            Order::Start => {}
+            Order::Kill => {
+                self.killing = Some(FIRST_WAIT);
+                walk::end(self.own, &mut || walk::children(self.own));
+            }
+            Order::Signal(signal) => walk::signal(self.own, walk::children(self.own), signal),
+        }
+    }
+
+    fn start(&mut self, fds: Vec<OwnedFd>) {
+        let made = wire::read_start(fds).and_then(|(name, mut plan, dir)| {
+            self.address = Some((dir, name));
+            make(&mut plan)
+        });
+        match made {
+            Ok(main) => self.main = Some(main),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EPROTO);
+                self.say(Word::NotMade { errno });
+                self.done = true;
+            }
+        }
+    }
+
+    fn look_at_report(&mut self) {
+        let Some(main) = &mut self.main else { return };
+        let Some(report) = &mut main.report else { return };
+        let word = match report.read() {
+            Progress::Pending => return,
+            Progress::Executed => Word::Spawned { pid: main.pid },
+            Progress::Failed(failure) => {
+                main.failure = Some(Word::Failed { step: failure.step as u8, errno: failure.errno });
+                main.report = None;
+                return;
+            }
+            Progress::Killed => {
+                main.failure = Some(Word::NotMade { errno: 0 });
+                main.report = None;
+                return;
+            }
+        };
+        main.report = None;
+        let pidfd = main.pidfd.take();
+        self.send(word, pidfd.as_ref());
+    }
+
+    /// Reaps all there is. `ECHILD` ends the keeper, once it has had a child at all.
+    fn reap(&mut self) {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.reaped(pid.as_raw_nonzero().get(), status.as_raw()),
+                Ok(None) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        let Some(main) = &self.main else {
+            // Never started, and whoever could start us is gone.
+            self.done |= !matches!(self.link, Link::Connected(_));
+            return;
+        };
+        let last = main.failure.unwrap_or(Word::Empty);
+        self.say(last);
+        self.done = true;
+    }
+
+    fn reaped(&mut self, pid: i32, status: i32) {
+        if self.main.as_ref().is_none_or(|main| main.pid != pid) {
+            return;
+        }
+        // The exec's outcome comes first, whichever wake brought us here.
+        self.look_at_report();
+        if self.main.as_ref().is_some_and(|main| main.failure.is_none()) {
+            self.say(Word::MainExited { status });
+        }
+    }
+
+    fn sweep(&mut self) {
+        if let Some(millis) = &mut self.killing {
+            *millis = (*millis * 2).min(LONGEST_WAIT);
+            walk::end(self.own, &mut || walk::children(self.own));
+        }
+    }
+
+    fn say(&mut self, word: Word) {
+        self.send(word, None);
+    }
+
+    /// A supervisor that is gone is noticed where orders are read.
+    fn send(&mut self, word: Word, pidfd: Option<&Pidfd>) {
+        if let Link::Connected(socket) = &self.link {
+            let _ = wire::send_word(socket.as_fd(), word, pidfd.map(AsFd::as_fd));
+        }
+    }
+
+    /// The supervisor is gone: the tree stays, and a successor may come. The socket is made under a path relative to
+    /// the directory, for a full one may be longer than an address takes (unix(7)).
+    fn listen(&mut self) {
+        self.link = Link::Alone;
+        let Some((dir, name)) = &self.address else {
+            // No order to start ever came, so there is nothing to keep.
+            self.done = true;
+            return;
+        };
+        let listen = || -> io::Result<OwnedFd> {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            rustix::process::fchdir(dir)?;
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+            let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
+            rustix::net::bind(&socket, &SocketAddrUnix::new(name.as_str())?)?;
+            rustix::net::listen(&socket, 4)?;
+            Ok(socket)
+        };
+        if let Ok(socket) = listen() {
+            self.link = Link::Listening(socket);
+        }
+    }
+}
+
+/// What a probe's tree does: a child in a session of its own, without its parent.
+fn rehearse() -> io::Result<()> {
+    let mut plan = plan_of_self(&[LINGER])?;
+    let mut child = clone::spawn(&mut plan, None)?;
+    let mut fds = [PollFd::new(&child.report, PollFlags::empty())];
+    rustix::event::poll(&mut fds, None)?;
+    match child.report.read() {
+        Progress::Executed => Ok(()),
+        Progress::Pending | Progress::Failed(_) | Progress::Killed => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+/// Ends by itself, should nobody end it.
+fn linger() -> io::Result<()> {
+    let _signals = posture::block_signals()?;
+    rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 30, tv_nsec: 0 }))?;
+    Ok(())
+}
+
+/// Milliseconds from a sweep to the next: a tree that is dying anyway is left alone meanwhile.
+const FIRST_WAIT: u32 = 10;
+const LONGEST_WAIT: u32 = 500;
+
+fn make(plan: &mut ChildPlan) -> io::Result<Main> {
+    let child = clone::spawn(plan, None)?;
+    Ok(Main { pid: child.pid, pidfd: Some(child.pidfd), report: Some(child.report), failure: None })
+}
+
+/// A successor: root, or our own uid. Anybody else is hung up on.
+fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    loop {
+        let socket = match rustix::net::accept_with(listener, flags) {
+            Ok(socket) => socket,
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+            Err(_) => return None,
+        };
+        let own = rustix::process::geteuid();
+        let peer = rustix::net::sockopt::socket_peercred(&socket).map(|peer| peer.uid);
+        if peer.is_ok_and(|uid| uid == own || uid.is_root()) {
+            return Some(socket);
+        }
+    }
+}

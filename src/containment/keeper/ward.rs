@@ -1,0 +1,235 @@
+//! One incarnation under a keeper, from the supervisor's side.
+
+use super::lost::Lost;
+use super::process::ARGUMENT;
+use super::tags::Tags;
+use super::wire::{self, Heard, Order, Word};
+use crate::containment::hold::Retry;
+use crate::containment::walk;
+use crate::containment::{Event, IncarnationId, SpawnError};
+use crate::core::clock::Tick;
+use crate::core::exit::Exit;
+use crate::core::signal::Signal;
+use crate::sys::child::Step;
+use crate::sys::clone::{self, Child, Failure, Progress, Subject};
+use crate::sys::credentials::Credentials;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::plan::ChildPlan;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Ward {
+    socket: OwnedFd,
+    keeper: Child,
+    /// When the keeper was made, in clock ticks since boot: what is older is not of its tree.
+    pub keeper_started: u64,
+    pub main_pid: Option<i32>,
+    main: Option<Pidfd>,
+    subject: Option<Box<Subject>>,
+    pub tag: Option<u32>,
+    pub same_uid: bool,
+    exit_said: bool,
+    pub over: bool,
+    pub retry: Option<Retry>,
+    /// The keeper died before its tree was empty: we end what falls to us.
+    pub lost: Option<Lost>,
+}
+
+/// A keeper that has not answered the order to kill is looked at this often: it may have been stopped.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Ward {
+    /// Makes a keeper and hands it the plan.
+    ///
+    /// # Errors
+    /// Nothing is left behind then.
+    pub fn spawn(
+        plan: &mut ChildPlan,
+        id: &IncarnationId,
+        tag: Option<u32>,
+        null: BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
+    ) -> Result<Self, SpawnError> {
+        let failed = |error: io::Error| SpawnError::Keeper(error.to_string());
+        let own = Credentials::own();
+        let same_uid = plan.identity.as_ref().is_none_or(|who| who.uid == own.uid);
+        if let Some(tag) = tag {
+            plan.identity.get_or_insert(own).groups.push(tag);
+        }
+        // Otherwise a set-uid program is all it takes to leave the rung.
+        plan.no_new_privs |= same_uid;
+        let (socket, theirs) = wire::pair().map_err(failed)?;
+        let mut keeper_plan = keeper_plan(null, theirs).map_err(failed)?;
+        let keeper = clone::spawn(&mut keeper_plan, None).map_err(failed)?;
+        if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, dir) {
+            // It ends by itself: its socket is closed without an order to start. Its reaping is nobody's news.
+            return Err(failed(error));
+        }
+        Ok(Self {
+            keeper_started: walk::stat(keeper.pid).map_or(0, |stat| stat.started),
+            socket,
+            keeper,
+            main_pid: None,
+            main: None,
+            subject: Some(Box::new(Subject::of(plan))),
+            tag,
+            same_uid,
+            exit_said: false,
+            over: false,
+            retry: None,
+            lost: None,
+        })
+    }
+
+    pub fn keeper_pid(&self) -> i32 {
+        self.keeper.pid
+    }
+
+    /// What the loop has to watch.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Hears what the keeper has to say.
+    pub fn settle(&mut self, id: &IncarnationId, events: &mut Vec<Event>) {
+        while !self.over && self.lost.is_none() {
+            match wire::hear_word(self.socket.as_fd()) {
+                Heard::Nothing => return,
+                Heard::Message(word, fds) => self.take(word, fds, id, events),
+                Heard::End => {
+                    // Dead, or not talking to us any more. Its reaping starts what has to be done.
+                    let _ = self.keeper.pidfd.send(Signal::KILL);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, word: Word, fds: Vec<OwnedFd>, id: &IncarnationId, events: &mut Vec<Event>) {
+        match word {
+            Word::Spawned { pid } => {
+                self.main_pid = Some(pid);
+                self.main = fds.into_iter().next().map(Pidfd::from_fd);
+                self.subject = None;
+                events.push(Event::Spawned { id: id.clone(), pid });
+            }
+            Word::NotMade { errno: 0 } => self.fail(SpawnError::Killed, id, events),
+            Word::NotMade { errno } => self.fail(SpawnError::Clone(clone::reason(errno)), id, events),
+            Word::Failed { step, errno } => {
+                let words = self.words(step, errno);
+                self.fail(SpawnError::Child { words, errno }, id, events);
+            }
+            Word::MainExited { status } => self.exited(exit_of(status), id, events),
+            Word::Empty => self.finish(id, events),
+        }
+    }
+
+    fn words(&self, step: u8, errno: i32) -> String {
+        match (Step::from_byte(step), &self.subject) {
+            (Some(step), Some(subject)) => subject.words(Failure { step, errno, candidate: 0 }),
+            (Some(_) | None, _) => clone::reason(errno),
+        }
+    }
+
+    fn fail(&mut self, error: SpawnError, id: &IncarnationId, events: &mut Vec<Event>) {
+        self.over = true;
+        self.retry = None;
+        events.push(Event::SpawnFailed { id: id.clone(), error });
+    }
+
+    pub fn exited(&mut self, exit: Exit, id: &IncarnationId, events: &mut Vec<Event>) {
+        if !self.exit_said {
+            self.exit_said = true;
+            events.push(Event::MainExited { id: id.clone(), exit });
+        }
+    }
+
+    /// The tree is empty: said by the keeper, or found after its loss.
+    pub fn finish(&mut self, id: &IncarnationId, events: &mut Vec<Event>) {
+        if self.main_pid.is_none() {
+            let reason = "it was killed before the service ran".to_owned();
+            return self.fail(SpawnError::Keeper(reason), id, events);
+        }
+        self.exited(Exit::Unknown, id, events);
+        self.over = true;
+        self.retry = None;
+        events.push(Event::TreeEmpty { id: id.clone() });
+    }
+
+    /// The keeper was reaped. Usually it had said all; if not, its tree has fallen to us.
+    pub fn keeper_reaped(&mut self, id: &IncarnationId, now: Option<Tick>, events: &mut Vec<Event>) {
+        self.settle(id, events);
+        if self.over || self.lost.is_some() {
+            return;
+        }
+        if let Progress::Failed(failure) = self.keeper.report.read() {
+            let reason = format!("/proc/self/exe: {}", clone::reason(failure.errno));
+            return self.fail(SpawnError::Keeper(reason), id, events);
+        }
+        self.retry = None;
+        self.lost = Some(Lost::begin(now));
+        let text = "its keeper was killed: the supervisor ends what is left of the tree".to_owned();
+        events.push(Event::Degraded { id: id.clone(), text });
+    }
+
+    pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
+        match &self.main {
+            Some(main) => main.send(signal),
+            None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    }
+
+    pub fn signal_tree(&self, signal: Signal) {
+        // A keeper that cannot hear is dead, and that is noticed elsewhere.
+        let _ = wire::send_order(self.socket.as_fd(), Order::Signal(signal));
+    }
+
+    pub fn kill(&mut self, now: Tick) {
+        let _ = wire::send_order(self.socket.as_fd(), Order::Kill);
+        if self.lost.is_none() {
+            self.retry = Some(Retry::first(now, PATIENCE));
+        }
+    }
+
+    /// A keeper of our own uid can be stopped by its service: woken once, then given up, which ends in `Lost`.
+    pub fn tick(&mut self, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        self.settle(id, events);
+        let Some(retry) = &mut self.retry else { return };
+        let first = retry.is_first();
+        if self.over || !retry.due(now) {
+            return;
+        }
+        let stopped = walk::stat(self.keeper.pid).is_some_and(|stat| matches!(stat.state, b'T' | b't'));
+        if stopped {
+            let _ = self.keeper.pidfd.send(if first { Signal::CONT } else { Signal::KILL });
+        }
+        // An order that found the socket full is lost; a second one does no harm.
+        let _ = wire::send_order(self.socket.as_fd(), Order::Kill);
+    }
+
+    pub fn processes(&self) -> Vec<i32> {
+        walk::descendants(walk::children(self.keeper.pid))
+    }
+}
+
+/// How a keeper is made: ourselves again, no environment, nothing open but its socket.
+pub fn keeper_plan(null: BorrowedFd<'_>, socket: OwnedFd) -> io::Result<ChildPlan> {
+    let copy = || rustix::io::fcntl_dupfd_cloexec(null, 4);
+    let none: [(&str, &str); 0] = [];
+    let mut plan = ChildPlan::new(&["hermes-sup", ARGUMENT], none, None, [copy()?, copy()?, copy()?])
+        .map_err(io::Error::other)?;
+    plan.set_program(c"/proc/self/exe".to_owned());
+    plan.pass = Some(socket);
+    Ok(plan)
+}
+
+/// A tag for an incarnation: unique among the living by number.
+pub fn tag_for(tags: Option<Tags>, counter: u64) -> Option<u32> {
+    tags.map(|tags| tags.nth(counter))
+}
+
+fn exit_of(status: i32) -> Exit {
+    Exit::from_wait_status(status).unwrap_or(Exit::Unknown)
+}

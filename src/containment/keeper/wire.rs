@@ -1,0 +1,250 @@
+//! What supervisor and keeper say to each other: one packet a message (SOCK_SEQPACKET keeps them apart), one version.
+//!
+//! Both sides are the same binary, except across an upgrade; a packet of another version is refused. The plan of a
+//! child may be larger than a socket takes at once, so it travels as a sealed memory file, and nobody ever blocks.
+
+use crate::core::signal::Signal;
+use crate::sys::plan::ChildPlan;
+use rustix::fs::MemfdFlags;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const VERSION: u8 = 1;
+
+/// More than execve(2) takes for arguments and environment together on any machine.
+const MOST_PLAN: u64 = 16 << 20;
+
+/// Supervisor to keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Make the main process. Comes with five descriptors: see [`send_start`].
+    Start,
+    /// End the tree; answered by [`Word::Empty`].
+    Kill,
+    /// Signal every process of the tree, once.
+    Signal(Signal),
+}
+
+/// Keeper to supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Exec succeeded. Comes with the pidfd.
+    Spawned { pid: i32 },
+    /// It could not be made at all, or was killed on its way (errno 0). Nothing of it is left.
+    NotMade { errno: i32 },
+    /// A step failed; nothing of it is left.
+    Failed { step: u8, errno: i32 },
+    /// The main process ended with this wait status.
+    MainExited { status: i32 },
+    /// `ECHILD`: nothing is left. The keeper ends.
+    Empty,
+}
+
+impl Order {
+    fn encode(self) -> [u8; 3] {
+        match self {
+            Self::Start => [VERSION, 1, 0],
+            Self::Kill => [VERSION, 2, 0],
+            Self::Signal(signal) => [VERSION, 3, signal.number() as u8],
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        match *bytes {
+            [VERSION, 1, _] => Some(Self::Start),
+            [VERSION, 2, _] => Some(Self::Kill),
+            [VERSION, 3, number] => Signal::from_number(i32::from(number)).map(Self::Signal),
+            _ => None,
+        }
+    }
+}
+
+impl Word {
+    fn encode(self) -> [u8; 7] {
+        let (kind, step, number) = match self {
+            Self::Spawned { pid } => (1, 0, pid),
+            Self::NotMade { errno } => (2, 0, errno),
+            Self::Failed { step, errno } => (3, step, errno),
+            Self::MainExited { status } => (4, 0, status),
+            Self::Empty => (5, 0, 0),
+        };
+        let [a, b, c, d] = number.to_le_bytes();
+        [VERSION, kind, step, a, b, c, d]
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let &[VERSION, kind, step, a, b, c, d] = bytes else { return None };
+        let number = i32::from_le_bytes([a, b, c, d]);
+        match kind {
+            1 => Some(Self::Spawned { pid: number }),
+            2 => Some(Self::NotMade { errno: number }),
+            3 => Some(Self::Failed { step, errno: number }),
+            4 => Some(Self::MainExited { status: number }),
+            5 => Some(Self::Empty),
+            _ => None,
+        }
+    }
+}
+
+/// A connected pair; ours does not block, the keeper's does not either (it polls).
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Sends the order to make the main process: the plan, its three streams, and the directory in which the keeper is
+/// to listen as `name` should we be gone.
+///
+/// # Errors
+/// `InvalidInput` for a plan with inherited streams; otherwise those of memfd_create(2) and sendmsg(2).
+pub fn send_start(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    plan: &ChildPlan,
+    dir: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let streams = plan.streams().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut memory = File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
+    let length = u8::try_from(name.len()).map_err(io::Error::other)?;
+    memory.write_all(&[length])?;
+    memory.write_all(name.as_bytes())?;
+    memory.write_all(&plan.encode())?;
+    let [stdin, stdout, stderr] = streams;
+    let fds = [memory.as_fd(), stdin, stdout, stderr, dir];
+    send(socket, &Order::Start.encode(), &fds)
+}
+
+/// What [`send_start`] sent, read back.
+pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)> {
+    let fds: [OwnedFd; 5] = fds.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+    let [memory, stdin, stdout, stderr, dir] = fds;
+    let mut memory = File::from(memory);
+    memory.rewind()?;
+    if memory.metadata()?.len() > MOST_PLAN {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    memory.take(MOST_PLAN).read_to_end(&mut bytes)?;
+    let (length, rest) = bytes.split_first().ok_or(io::ErrorKind::InvalidData)?;
+    let (name, plan) = rest.split_at_checked(usize::from(*length)).ok_or(io::ErrorKind::InvalidData)?;
+    let name = String::from_utf8(name.to_owned()).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok((name, ChildPlan::decode(plan, [stdin, stdout, stderr])?, dir))
+}
+
+pub fn send_order(socket: BorrowedFd<'_>, order: Order) -> io::Result<()> {
+    send(socket, &order.encode(), &[])
+}
+
+pub fn send_word(socket: BorrowedFd<'_>, word: Word, pidfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = pidfd.into_iter().collect();
+    send(socket, &word.encode(), &fds)
+}
+
+/// One packet.
+#[derive(Debug)]
+pub enum Heard<T> {
+    Message(T, Vec<OwnedFd>),
+    /// Nothing now.
+    Nothing,
+    /// The other side is gone, or speaks another language.
+    End,
+}
+
+pub fn hear_order(socket: BorrowedFd<'_>) -> Heard<Order> {
+    hear(socket, Order::decode)
+}
+
+pub fn hear_word(socket: BorrowedFd<'_>) -> Heard<Word> {
+    hear(socket, Word::decode)
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn hear<T>(socket: BorrowedFd<'_>, decode: fn(&[u8]) -> Option<T>) -> Heard<T> {
+    let mut bytes = [0u8; 16];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let length = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(message) => break message.bytes,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Heard::Nothing,
+            Err(_) => return Heard::End,
+        }
+    };
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    match bytes.get(..length).and_then(decode) {
+        Some(message) => Heard::Message(message, fds),
+        None => Heard::End,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_what_is_heard_and_then_the_end() {
+        let (ours, theirs) = pair().unwrap();
+        for order in [Order::Kill, Order::Signal(Signal::TERM)] {
+            send_order(ours.as_fd(), order).unwrap();
+            let Heard::Message(heard, fds) = hear_order(theirs.as_fd()) else { panic!("nothing came") };
+            assert_eq!((heard, fds.len()), (order, 0));
+        }
+        let words = [
+            Word::Spawned { pid: 77 },
+            Word::NotMade { errno: 11 },
+            Word::Failed { step: 13, errno: 2 },
+            Word::MainExited { status: -1 },
+            Word::Empty,
+        ];
+        for word in words {
+            send_word(theirs.as_fd(), word, Some(ours.as_fd())).unwrap();
+            let Heard::Message(heard, fds) = hear_word(ours.as_fd()) else { panic!("nothing came") };
+            assert_eq!((heard, fds.len()), (word, 1));
+        }
+        assert!(matches!(hear_word(ours.as_fd()), Heard::Nothing));
+        drop(theirs);
+        assert!(matches!(hear_word(ours.as_fd()), Heard::End));
+    }
+
+    #[test]
+    fn a_plan_larger_than_a_socket_buffer_arrives_whole() {
+        let (ours, theirs) = pair().unwrap();
+        let null = || -> OwnedFd { File::open("/dev/null").unwrap().into() };
+        let long = "x".repeat(1 << 20);
+        let env = [("LONG", long.as_str())];
+        let plan = ChildPlan::new(&["/bin/true"], env, None, [null(), null(), null()]).unwrap();
+        send_start(ours.as_fd(), "coder.7", &plan, null().as_fd()).unwrap();
+        let Heard::Message(Order::Start, fds) = hear_order(theirs.as_fd()) else { panic!("nothing came") };
+        let (name, back, _dir) = read_start(fds).unwrap();
+        assert_eq!((name.as_str(), back.encode()), ("coder.7", plan.encode()));
+    }
+
+    #[test]
+    fn another_version_is_the_end_of_the_talk() {
+        let (ours, theirs) = pair().unwrap();
+        send(ours.as_fd(), &[VERSION + 1, 2, 0], &[]).unwrap();
+        assert!(matches!(hear_order(theirs.as_fd()), Heard::End));
+    }
+}

@@ -1,0 +1,265 @@
+//! The end of a predecessor that was killed: every tree it held ends before anything of ours starts.
+//!
+//! Runs before the loop and may wait: each wait is a poll, bounded by the caller's deadline.
+
+use super::cgroup::{discover, leaf};
+use super::hold::keepers_path;
+use super::keeper::tags::{self, Tags};
+use super::keeper::wire::{self, Heard, Order, Word};
+use super::walk;
+use crate::core::signal::Signal;
+use crate::sys::pidfd::Pidfd;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What is known of a supervisor, stored once in each of its lives.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Predecessor {
+    pub boot_id: String,
+    /// Inode of its PID namespace.
+    pub pid_namespace: u64,
+    pub instance: String,
+    pub runtime_dir: PathBuf,
+    /// The path of its directory in the cgroup hierarchy and that directory's inode; `None` on the keeper rungs.
+    pub cgroup: Option<(PathBuf, u64)>,
+    pub tags: Option<Tags>,
+}
+
+/// What was found and ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Another boot: there was nothing to look for.
+    pub other_boot: bool,
+    /// Trees in cgroups.
+    pub cgroups: usize,
+    /// Trees under keepers that were still there.
+    pub keepers: usize,
+    /// Processes that had lost their keeper and were found by tag or marker.
+    pub strays: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    #[error(
+        "the earlier supervisor's processes did not end in time: {0}; they must be gone before anything starts"
+    )]
+    Alive(String),
+    #[error("cannot look for the earlier supervisor's processes: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Predecessor {
+    pub(super) fn of_this_boot(
+        instance: &str,
+        runtime_dir: &Path,
+        cgroup: Option<(&Path, u64)>,
+        tags: Option<Tags>,
+    ) -> Self {
+        Self {
+            boot_id: boot_id(),
+            pid_namespace: pid_namespace(),
+            instance: instance.to_owned(),
+            runtime_dir: runtime_dir.to_owned(),
+            cgroup: cgroup.map(|(path, inode)| (path.to_owned(), inode)),
+            tags,
+        }
+    }
+}
+
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map(|meta| meta.ino()).unwrap_or_default()
+}
+
+/// Ends every tree of `who`, on every rung, wherever our own cgroup is now, and removes what it left.
+///
+/// # Errors
+/// [`EndError::Alive`] at the deadline, naming what is left: starting anything beside it is out of the question.
+pub fn end(who: &Predecessor, patience: Duration) -> Result<Ended, EndError> {
+    let mut ended = Ended::default();
+    if who.boot_id != boot_id() {
+        ended.other_boot = true;
+        return Ok(ended);
+    }
+    let clock = Clock::start(patience);
+    end_cgroups(who, &clock, &mut ended)?;
+    // Processes of a PID namespace that is gone ended with it, and numbers of another one mean nothing here.
+    if who.pid_namespace == pid_namespace() {
+        end_keepers(who, &clock, &mut ended)?;
+        end_strays(who, &clock, &mut ended)?;
+    }
+    Ok(ended)
+}
+
+/// The deadline. Boot is the one place of this room where time is asked for rather than handed in.
+struct Clock(Instant);
+
+impl Clock {
+    fn start(patience: Duration) -> Self {
+        Self(Instant::now() + patience)
+    }
+
+    fn is_over(&self) -> bool {
+        self.0 <= Instant::now()
+    }
+
+    /// Waits for `fd` (or nothing) at most `most`, and not past the deadline.
+    fn wait(&self, fd: Option<(&OwnedFd, PollFlags)>, most: Duration) {
+        let left = self.0.saturating_duration_since(Instant::now()).min(most);
+        let timeout =
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut fds: Vec<PollFd<'_>> = fd.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)).collect();
+        let _ = rustix::event::poll(&mut fds, Some(&timeout));
+    }
+}
+
+const GLANCE: Duration = Duration::from_millis(20);
+
+fn end_cgroups(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+    let Some((cgroup, inode)) = &who.cgroup else { return Ok(()) };
+    for path in discover::visible(cgroup) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { continue };
+        // The same name may be somebody else's by now; an inode of cgroup2 is not used twice in a boot.
+        if rustix::fs::fstat(&dir).map_err(io::Error::from)?.st_ino != *inode {
+            continue;
+        }
+        for name in leaves(&dir)? {
+            if leaf::populated(dir.as_fd(), &name)? {
+                ended.cgroups += 1;
+            }
+            end_leaf(&dir, &name, clock)?;
+        }
+    }
+    Ok(())
+}
+
+fn leaves(dir: &OwnedFd) -> io::Result<Vec<String>> {
+    let entries = rustix::fs::Dir::read_from(dir)?;
+    Ok(entries
+        .flatten()
+        .filter(|entry| entry.file_type() == rustix::fs::FileType::Directory)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "." && name != "..")
+        .collect())
+}
+
+fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
+    let path = format!("{name}/cgroup.events");
+    let events = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    loop {
+        if !leaf::populated(dir.as_fd(), name)? && leaf::remove(dir.as_fd(), name).is_ok() {
+            return Ok(());
+        }
+        if clock.is_over() {
+            return Err(EndError::Alive(format!("{name} holds {:?}", leaf::processes(dir.as_fd(), name))));
+        }
+        if leaf::kill(dir.as_fd(), name).is_err() {
+            leaf::signal_each(dir.as_fd(), name, Signal::KILL);
+        }
+        clock.wait(events.as_ref().ok().map(|fd| (fd, PollFlags::PRI)), GLANCE);
+        // Whoever is still listed is one that cgroup.kill does not reach, or not yet.
+        leaf::signal_each(dir.as_fd(), name, Signal::KILL);
+    }
+}
+
+fn end_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+    let path = keepers_path(&who.runtime_dir);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { return Ok(()) };
+    for entry in rustix::fs::Dir::read_from(&dir).map_err(io::Error::from)?.flatten() {
+        if entry.file_type() != rustix::fs::FileType::Socket {
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let socket = path.join(&name);
+        match call(&socket) {
+            Ok(keeper) => {
+                end_keeper(&keeper, &name, clock)?;
+                ended.keepers += 1;
+            }
+            // Nobody listens: that keeper is dead too, and what is left of its tree is a stray.
+            Err(_) => {}
+        }
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(())
+}
+
+fn call(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+fn end_keeper(keeper: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
+    wire::send_order(keeper.as_fd(), Order::Kill)?;
+    loop {
+        match wire::hear_word(keeper.as_fd()) {
+            Heard::Message(Word::Empty | Word::NotMade { .. } | Word::Failed { .. }, _) => return Ok(()),
+            Heard::Message(Word::Spawned { .. } | Word::MainExited { .. }, _) => continue,
+            // It died in the middle: the rest of its tree are strays.
+            Heard::End => return Ok(()),
+            Heard::Nothing => {}
+        }
+        if clock.is_over() {
+            return Err(EndError::Alive(format!("the keeper of {name} is still at work")));
+        }
+        clock.wait(Some((keeper, PollFlags::IN)), Duration::from_secs(1));
+    }
+}
+
+/// Two clean looks in a row: the strays are nobody's children that we could wait for.
+fn end_strays(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+    let prefix = format!("{}:", who.instance);
+    let own = std::process::id().cast_signed();
+    let mut clean = 0;
+    let mut known = std::collections::HashSet::new();
+    while clean < 2 {
+        let strays: Vec<i32> = walk::all_processes()
+            .into_iter()
+            .filter(|pid| *pid != own && is_stray(*pid, who, &prefix))
+            .collect();
+        clean = if strays.is_empty() { clean + 1 } else { 0 };
+        if clock.is_over() && !strays.is_empty() {
+            return Err(EndError::Alive(format!("processes {strays:?}")));
+        }
+        for signal in [Signal::STOP, Signal::KILL] {
+            for pid in &strays {
+                let Ok(process) = Pidfd::open(*pid) else { continue };
+                // Looked at again behind the pidfd: the number may have changed hands.
+                if is_stray(*pid, who, &prefix) && process.send(signal).is_ok() {
+                    known.insert(*pid);
+                }
+            }
+        }
+        if !strays.is_empty() {
+            clock.wait(None, Duration::from_millis(2));
+        }
+    }
+    ended.strays = known.len();
+    Ok(())
+}
+
+/// A zombie is over: its parent, not we, has to reap it.
+fn is_stray(pid: i32, who: &Predecessor, prefix: &str) -> bool {
+    let tagged =
+        || who.tags.is_some_and(|tags| tags::groups_of(pid).into_iter().any(|gid| tags.contains(gid)));
+    let marked = || tags::marker_of(pid).is_some_and(|marker| marker.starts_with(prefix));
+    (tagged() || marked()) && !is_zombie(pid)
+}
+
+fn is_zombie(pid: i32) -> bool {
+    walk::stat(pid).is_none_or(|stat| stat.state == b'Z') && walk::children(pid).is_empty()
+}

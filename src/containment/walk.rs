@@ -1,0 +1,138 @@
+//! Walking a tree of processes through /proc, and stopping or killing it from outside.
+//!
+//! A walk is a hint: a process that forks and exits in a loop can slip through any of them. What is proved empty is
+//! proved by `ECHILD` (the keeper) or by `populated 0`, never here.
+
+use crate::core::signal::Signal;
+use crate::sys::pidfd::Pidfd;
+use std::collections::HashSet;
+
+/// The few words of /proc/PID/stat that matter (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    pub state: u8,
+    pub parent: i32,
+    /// In clock ticks since boot.
+    pub started: u64,
+}
+
+/// `None` when the process is gone, or hidden from us.
+pub fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    // The name in parentheses may contain anything, parentheses too: the last one ends it.
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let parent = fields.next()?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    Some(Stat { state, parent, started })
+}
+
+/// The children of all threads of a process, zombies included. Exact only while they stand still (proc_pid_tid_children(5)).
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut readable = false;
+    for task in tasks {
+        let Ok(list) = std::fs::read_to_string(task.path().join("children")) else { continue };
+        readable = true;
+        found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+    }
+    if !readable && stat(pid).is_some() {
+        // A kernel without CONFIG_PROC_CHILDREN.
+        found.extend(all_processes().into_iter().filter(|one| stat(*one).is_some_and(|s| s.parent == pid)));
+    }
+    found
+}
+
+/// Every process that /proc shows.
+pub fn all_processes() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// `roots` and everything below them, parents before children.
+pub fn descendants(roots: Vec<i32>) -> Vec<i32> {
+    let mut seen: HashSet<i32> = roots.iter().copied().collect();
+    let mut order = roots;
+    let mut next = 0;
+    while let Some(pid) = order.get(next).copied() {
+        next += 1;
+        order.extend(children(pid).into_iter().filter(|child| seen.insert(*child)));
+    }
+    order
+}
+
+/// Stops a tree until nothing new turns up, then kills it: stopped first, so that no member can react to the death of
+/// another.
+///
+/// `roots` names the direct children of `heir` that belong to the tree, now; `heir` is who gets its orphans.
+pub fn end(heir: i32, roots: &mut dyn FnMut() -> Vec<i32>) {
+    // A fork in progress either fails when the stop arrives or is listed already; so a tree that is not hopping is
+    // complete after one more pass. A hopping one gets this many, then the kill, and the caller comes back.
+    const PASSES: usize = 32;
+    let mut stopped = HashSet::new();
+    for _ in 0..PASSES {
+        let before = stopped.len();
+        visit(heir, roots(), &mut |pid, process| {
+            if stopped.insert(pid) {
+                let _ = process.send(Signal::STOP);
+            }
+        });
+        if stopped.len() == before {
+            break;
+        }
+    }
+    visit(heir, roots(), &mut |_, process| {
+        let _ = process.send(Signal::KILL);
+    });
+}
+
+/// Sends `signal` to every member of the tree, once.
+pub fn signal(heir: i32, roots: Vec<i32>, signal: Signal) {
+    visit(heir, roots, &mut |_, process| {
+        let _ = process.send(signal);
+    });
+}
+
+/// Calls `act` for each process of the tree, children known before it acts on their parent.
+///
+/// A number may have been reused between the listing and the opening of its pidfd. So its parent is looked at once
+/// more through what the pidfd now pins: it must be the one that listed it, or the heir.
+fn visit(heir: i32, roots: Vec<i32>, act: &mut dyn FnMut(i32, &Pidfd)) {
+    let mut seen: HashSet<i32> = roots.iter().copied().collect();
+    let mut stack: Vec<(i32, i32)> = roots.into_iter().map(|pid| (pid, heir)).collect();
+    while let Some((pid, parent)) = stack.pop() {
+        let Ok(process) = Pidfd::open(pid) else { continue };
+        let Some(now) = stat(pid) else { continue };
+        if now.parent != parent && now.parent != heir {
+            continue;
+        }
+        let below = children(pid);
+        stack.extend(below.into_iter().filter(|child| seen.insert(*child)).map(|child| (child, pid)));
+        act(pid, &process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_move_the_fields() {
+        let text = b"42 (a) b) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99887 1 1";
+        assert_eq!(parse_stat(text), Some(Stat { state: b'S', parent: 7, started: 99887 }));
+        assert_eq!(parse_stat(b"42 (x"), None);
+        assert_eq!(parse_stat(b"42 (x) S"), None);
+    }
+
+    #[test]
+    fn our_own_line_reads() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(stat(own).is_some_and(|stat| stat.state == b'R' || stat.state == b'S'));
+    }
+}

@@ -1,0 +1,617 @@
+//! The order of the start. Up to the loop, an error refuses to start with one line; from the loop on, nothing ends
+//! the process but its own orders.
+
+use super::clock::Clock;
+use super::execute::{history, want};
+use super::launch::rung_of;
+use super::main_program::{MainProgram, NOT_FOUND, executable};
+use super::reload::{Found, Plan, discover, is_profile};
+use super::requests::Requests;
+use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
+use super::status::why_not_higher;
+use super::{Mode, Notice, Options, Supervisor, demo};
+use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
+use crate::control::server::{ListenError, Server};
+use crate::core::event::{Command, Event};
+use crate::core::fleet::Fleet;
+use crate::core::gateway::{Restored, Want};
+use crate::core::name::ServiceName;
+use crate::definition::Surroundings;
+use crate::hermes::boot_log::{self, Action};
+use crate::hermes::redirect::{Redirect, breadcrumb, redirect};
+use crate::hermes::routing::{Route, route};
+use crate::log::{Container, Kind, Logs, OwnLog};
+use crate::store::{self, Change, OpenError, Opened, StoreEvent};
+use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
+use crate::sys::localtime::Local;
+use crate::sys::reap;
+use crate::sys::signal::SignalFd;
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use rustix::process::{Resource, Rlimit};
+use slog::Drain;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// How long a start waits for a disk before it goes on without what is on it.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start may take to end what a killed supervisor left.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the end waits for a disk or a reader to take the last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Where the control socket is by default, and with it everything of this boot.
+const RUNTIME_DIR: &str = "/run/hermes-sup";
+
+/// Boots, supervises, ends; returns the exit code. Call it on the first thread, before there is another.
+pub fn run(mut options: Options, mode: Mode) -> u8 {
+    // A stop signal that arrives from here on is kept until the loop reads it.
+    let signals = match SignalFd::block() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(None, &format!("failed to block signals: {error}")),
+    };
+    let nofile = prepare_process();
+    let container = match Container::start() {
+        Ok(container) => container,
+        Err(error) => return refuse(None, &format!("failed to start its threads: {error}")),
+    };
+    let demo = match options.demo.then(|| demo::prepare(&mut options)).transpose() {
+        Ok(demo) => demo,
+        Err(error) => return refuse(Some(&container), &format!("the demo cannot be set up: {error}")),
+    };
+    let log = logger(&options, &mode, &container);
+    let code = match start(&options, &mode, signals, nofile, &container, &log) {
+        Ok(Start::Supervise(mut supervisor, mut poll)) => {
+            if let Some(demo) = &demo {
+                container.line(Kind::Out, demo.welcome().as_bytes());
+            }
+            let code = supervisor.run(&mut poll);
+            supervisor.say_goodbye();
+            code
+        }
+        Ok(Start::Alone(main, signals)) => alone(main, &signals, &log),
+        Err(Refusal { line, code }) => {
+            slog::error!(log, "{line}");
+            code
+        }
+    };
+    drop(demo);
+    drop(log);
+    container.finish(LAST_WORDS);
+    code
+}
+
+/// Why it does not start; one line that says what to do.
+struct Refusal {
+    line: String,
+    code: u8,
+}
+
+impl From<String> for Refusal {
+    fn from(line: String) -> Self {
+        Self { line, code: 1 }
+    }
+}
+
+enum Start {
+    Supervise(Box<Supervisor>, Poll),
+    /// Only the main program: the state is somebody else's.
+    Alone(MainProgram, SignalFd),
+}
+
+fn refuse(container: Option<&Container>, line: &str) -> u8 {
+    let text = format!("hermes-sup: {line}\n");
+    match container {
+        Some(container) => {
+            container.line(Kind::Err, text.as_bytes());
+            container.finish(LAST_WORDS);
+        }
+        None => drop(rustix::io::write(std::io::stderr(), text.as_bytes())),
+    }
+    1
+}
+
+/// What this process must be before it has children. Returns the limit of open files that children get back.
+fn prepare_process() -> Option<(u64, u64)> {
+    // Nobody of our uid may look into us or attach to us (ptrace(2)).
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    // As PID 1 orphans come to us anyway; elsewhere this makes them (prctl(2), PR_SET_CHILD_SUBREAPER).
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    limit.current.zip(limit.maximum)
+}
+
+fn logger(options: &Options, mode: &Mode, container: &Container) -> slog::Logger {
+    use std::io::IsTerminal;
+    // While a main program has the terminal, only what it must not hide is written over it.
+    let shares = matches!(mode, Mode::Init { .. }) && std::io::stdin().is_terminal();
+    let level = if shares && options.log_level == slog::Level::Info {
+        slog::Level::Warning
+    } else {
+        options.log_level
+    };
+    slog::Logger::root(OwnLog::new(container.clone(), level, options.log_format).fuse(), slog::o!())
+}
+
+/// What becomes of the CMD.
+enum Cmd {
+    Main(Vec<OsString>),
+    /// A gateway in the foreground; its service stays down.
+    Foreground(Vec<OsString>, ServiceName),
+    /// A gateway, supervised instead, with further arguments.
+    Supervised(ServiceName, Vec<String>),
+    None,
+}
+
+/// Does this CMD leave the state to others? The dashboard container lives beside the one with the gateways.
+fn is_dashboard(argv: &[OsString]) -> bool {
+    let word = if argv.first().is_some_and(|first| first == "hermes") { argv.get(1) } else { argv.first() };
+    word.is_some_and(|word| word == "dashboard")
+}
+
+fn start(
+    options: &Options,
+    mode: &Mode,
+    signals: SignalFd,
+    nofile: Option<(u64, u64)>,
+    container: &Container,
+    log: &slog::Logger,
+) -> Result<Start, Refusal> {
+    let clock = Clock::start();
+    let argv = match mode {
+        Mode::Run => None,
+        Mode::Init { command } => match route(command, executable) {
+            Route::Exec(argv) => Some(argv),
+            Route::Nothing => None,
+            Route::NotFound(program) => {
+                let line = format!(
+                    "'{}' is no command here, and there is no hermes to give it to",
+                    program.display()
+                );
+                return Err(Refusal { line, code: NOT_FOUND });
+            }
+        },
+    };
+    if let Some(argv) = argv.as_ref().filter(|argv| is_dashboard(argv)) {
+        return alone_start(argv, options, nofile, signals);
+    }
+    let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref())
+        .map_err(|error| error.to_string())?;
+    prepare_home(&around)?;
+    let poll = Poll::new().map_err(|error| format!("failed to make its loop: {error}"))?;
+    let registry = poll.registry();
+    let (notifier, notices) =
+        Notifier::new(registry).map_err(|error| format!("failed to make its loop: {error}"))?;
+    let timer = Timer::new(registry).map_err(|error| format!("failed to make a timer: {error}"))?;
+    registry
+        .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
+        .map_err(|error| format!("failed to watch signals: {error}"))?;
+
+    // The socket is bound before the store's thread exists (it changes the umask for a moment), but a held state is
+    // the better message than a held socket, so that error waits.
+    let (server, socket_dir) = listen(options);
+    let store_notifier = notifier.clone();
+    let store_options = store::Options {
+        home: options.home.clone(),
+        dir: options.state.clone(),
+        gid: around.gateway.gid,
+        host: host_name(),
+        patience: DISK_PATIENCE,
+    };
+    let opened = store::open(store_options, move |event| store_notifier.send(Notice::Store(event)));
+    let (store, mut opened) = match (opened, &argv) {
+        (Ok(opened), _) => opened,
+        (Err(OpenError::Held { path, holder }), Some(argv)) if !is_gateway_run(argv) => {
+            let holder = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
+            slog::warn!(
+                log,
+                "{} is in use by another supervisor{holder}: running the command without supervising gateways",
+                path.display()
+            );
+            return alone_start(argv, options, nofile, signals);
+        }
+        (Err(error), _) => return Err(error.to_string().into()),
+    };
+    let mut server = server.map_err(|error| error.to_string())?;
+    server
+        .register(registry, control_token)
+        .map_err(|error| format!("failed to watch its socket: {error}"))?;
+
+    let runtime_dir = private_dir(&socket_dir, &opened.instance)?;
+    let log_notifier = notifier.clone();
+    let logs =
+        Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
+            .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
+
+    let has_hermes = executable(OsStr::new("hermes"));
+    let found = find(options, &around, has_hermes)?;
+    let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
+    let wish = Wish {
+        wanted: options.rung,
+        also: &also,
+        instance: &opened.instance,
+        runtime_dir: &runtime_dir,
+        service_uid: around.gateway.uid,
+    };
+    let report = containment::probe(&wish).map_err(|error| error.to_string())?;
+    end_predecessor(&opened, log)?;
+    let home =
+        Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
+    let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
+    let containment = Containment::open(report.clone(), home, tokens, containment_token)
+        .map_err(|error| format!("failed to take possession of containment '{}': {error}", report.rung))?;
+    slog::info!(log, "{}", first_line(&report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
+    if let Ok(note) = serde_json::to_value(containment.predecessor()) {
+        // The first start of a service must not come before this is on disk; the store keeps the order.
+        store.commit(0, vec![Change::Boot(note)]);
+        await_commit(&notices, 0);
+    }
+
+    let cmd = judge_cmd(argv, found.active.as_ref());
+    let mut warnings = BTreeMap::new();
+    for warning in opened.warnings.drain(..) {
+        slog::warn!(log, "{warning}");
+        warnings.insert("state", warning);
+    }
+    if let Some(reason) = &opened.volatile {
+        warnings.insert("store", format!("wants are not recorded: {reason}"));
+    }
+    let mut supervisor = Supervisor {
+        options: options.clone(),
+        log: log.clone(),
+        clock,
+        registry: registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?,
+        notices,
+        notifier,
+        signals,
+        timer,
+        fleet: Fleet::default(),
+        services: BTreeMap::new(),
+        backlog: VecDeque::new(),
+        surroundings: around,
+        containment,
+        report,
+        container: container.clone(),
+        logs,
+        store,
+        commits: HashMap::new(),
+        next_commit: 0,
+        server,
+        requests: Requests::default(),
+        main: None,
+        closing: None,
+        warnings,
+        nofile,
+        orphans: 0,
+        instance: opened.instance.clone(),
+        template: found.loaded.template.clone(),
+        state_trust: found.state_trust.clone(),
+        has_hermes,
+        looking: false,
+    };
+    supervisor.boot_services(&opened, &found, &cmd);
+    supervisor.boot_main(cmd)?;
+    Ok(Start::Supervise(Box::new(supervisor), poll))
+}
+
+/// Home is there, and the gateway user can use it.
+fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt;
+    let (home, gateway) = (&around.home, &around.gateway);
+    let shown = home.display();
+    match std::fs::metadata(home) {
+        Ok(meta) if !meta.is_dir() => Err(format!("{shown} is not a directory: name another --home").into()),
+        Ok(meta) if around.own_uid == 0 && meta.uid() != gateway.uid => Err(format!(
+            "{shown} belongs to uid {}, but gateways run as '{}' (uid {}): 'chown -R {}:{} {shown}' once, or name \
+             its owner with --gateway-user",
+            meta.uid(),
+            gateway.name,
+            gateway.uid,
+            gateway.uid,
+            gateway.gid
+        )
+        .into()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = std::fs::create_dir_all(home)
+                .and_then(|()| std::os::unix::fs::lchown(home, Some(gateway.uid), Some(gateway.gid)));
+            made.map_err(|error| format!("{shown} cannot be made: {error}: name another --home").into())
+        }
+        Err(error) => Err(format!("{shown} cannot be used: {error}: name another --home").into()),
+    }
+}
+
+/// The control socket: the one that was named, else the first default place where it can be.
+fn listen(options: &Options) -> (Result<Server, ListenError>, PathBuf) {
+    let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+    if let Some(path) = &options.socket {
+        let dir = parent(path);
+        // A missing directory is made; if that fails, the bind says why.
+        let _ = std::fs::create_dir_all(&dir);
+        return (Server::listen(path, 0o666), dir);
+    }
+    let run = Path::new(RUNTIME_DIR);
+    let usable = std::fs::create_dir_all(run).is_ok()
+        && rustix::fs::access(run, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok();
+    if usable {
+        return (Server::listen(&run.join("control.sock"), 0o666), run.to_owned());
+    }
+    let path = options.state.join("control.sock");
+    let _ = std::fs::create_dir_all(&options.state);
+    (Server::listen(&path, 0o660), options.state.clone())
+}
+
+/// A directory of this instance's own for FIFOs and keepers: several supervisors may share the place of the sockets.
+fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, Refusal> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let dir = socket_dir.join(instance.get(..12).unwrap_or(instance));
+    let shown = dir.display();
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => return Ok(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(format!("{shown} cannot be made: {error}: choose a place with --socket").into());
+        }
+    }
+    let meta = std::fs::symlink_metadata(&dir).map_err(|error| format!("{shown} cannot be used: {error}"))?;
+    let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    if ours {
+        Ok(dir)
+    } else {
+        Err(format!("{shown} is in the way: remove it, or choose another place with --socket").into())
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Whatever a supervisor that was killed left on this state ends before anything starts.
+fn end_predecessor(opened: &Opened, log: &slog::Logger) -> Result<(), Refusal> {
+    let Some(note) = &opened.boot else { return Ok(()) };
+    let predecessor: Predecessor = match serde_json::from_value(note.clone()) {
+        Ok(predecessor) => predecessor,
+        Err(error) => {
+            slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
+            return Ok(());
+        }
+    };
+    let ended =
+        containment::end_predecessor(&predecessor, PREDECESSOR_PATIENCE).map_err(|e| e.to_string())?;
+    if ended.cgroups + ended.keepers + ended.strays > 0 {
+        slog::warn!(log, "the last supervisor was killed: ended what it left";
+            "cgroups" => ended.cgroups, "keepers" => ended.keepers, "strays" => ended.strays);
+    }
+    while reap::next().is_ok() {}
+    Ok(())
+}
+
+/// The rung in force, why not a better one, and the flag that would give it.
+fn first_line(report: &containment::Report) -> String {
+    let mut line = format!("containment '{}'", report.rung);
+    if let Some(why) = why_not_higher(report) {
+        line.push_str(&format!(" ({why})"));
+    }
+    if let Some(weakness) = report.weakness() {
+        line.push_str(&format!("; {weakness}"));
+    }
+    if let Some(raise) = report.raise() {
+        line.push_str(&format!("; better with {}", raise.docker));
+    }
+    line
+}
+
+/// Waits, bounded, until the commit is answered. Other notices of the store at this point concern nobody yet.
+fn await_commit(notices: &Receiver<Notice>, wanted: u64) {
+    loop {
+        match notices.recv_timeout(DISK_PATIENCE) {
+            Ok(Notice::Store(StoreEvent::Committed { ticket } | StoreEvent::Failed { ticket, .. }))
+                if ticket == wanted =>
+            {
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Definitions and profiles; an empty answer when the disk hangs.
+fn find(options: &Options, around: &Surroundings, has_hermes: bool) -> Result<Found, Refusal> {
+    let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
+    let (sender, receiver) = channel();
+    std::thread::Builder::new()
+        .name("definitions".to_owned())
+        .spawn(move || drop(sender.send(discover(&dirs, &state, &around, has_hermes))))
+        .map_err(|error| format!("failed to start a thread: {error}"))?;
+    receiver
+        .recv_timeout(DISK_PATIENCE)
+        .map_err(|_| format!("{} does not answer: its volume hangs", options.home.display()).into())
+}
+
+fn is_gateway_run(argv: &[OsString]) -> bool {
+    matches!(redirect(argv, |name| std::env::var_os(name), None), Redirect::Supervise { .. })
+}
+
+fn judge_cmd(argv: Option<Vec<OsString>>, active: Option<&ServiceName>) -> Cmd {
+    let Some(argv) = argv else { return Cmd::None };
+    match redirect(&argv, |name| std::env::var_os(name), active) {
+        Redirect::NotAGateway => Cmd::Main(argv),
+        Redirect::Foreground { hold_down } => Cmd::Foreground(argv, hold_down),
+        Redirect::Supervise { profile, extra_args } => Cmd::Supervised(profile, extra_args),
+    }
+}
+
+impl Supervisor {
+    /// All services become known and go where the database wants them.
+    fn boot_services(&mut self, opened: &Opened, found: &Found, cmd: &Cmd) {
+        let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
+        for complaint in complaints {
+            slog::warn!(self.log, "{complaint}");
+        }
+        let now = self.clock.now();
+        let mut restored = BTreeMap::new();
+        let mut first_seen = Vec::new();
+        let mut boot_lines = Vec::new();
+        for (name, (mut definition, record)) in services {
+            let row = opened.wants.get(&name);
+            let (mut wanted, cause) = match row {
+                Some(row) => (want(row), None),
+                None => {
+                    let (first, cause) = found.first_want(&definition);
+                    (first, Some(cause))
+                }
+            };
+            match cmd {
+                Cmd::Supervised(profile, extra) if *profile == name => {
+                    definition.command.extend(extra.iter().cloned());
+                    wanted = Want::Up;
+                }
+                // Held down for the life of this container; the database keeps what it says.
+                Cmd::Foreground(_, held) if *held == name => wanted = Want::Down,
+                _ => {}
+            }
+            if is_profile(&definition) {
+                let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
+                let action = if wanted == Want::Up { Action::Started } else { Action::Registered };
+                boot_lines.push(boot_log::line(&name, prior, action));
+            }
+            let hash = definition.hash;
+            let id = self.add_service(definition, record);
+            let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
+            let changed = matches!(cmd, Cmd::Supervised(profile, _) if *profile == name)
+                && row.is_none_or(|row| want(row) == Want::Down);
+            if (cause.is_some() || changed) && !foreground {
+                let cause = if changed { "gateway run" } else { cause.unwrap_or("first-boot") };
+                first_seen.push(Change::Want(name.clone(), self.want_row(id, wanted, cause)));
+            }
+            let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
+            restored.insert(id, Restored { want: wanted, history });
+        }
+        if !first_seen.is_empty() {
+            self.store.commit_lazily(first_seen);
+        }
+        self.tell_boot(boot_lines);
+        let effects = self.fleet.boot(restored, now);
+        self.execute(effects);
+    }
+
+    /// One line a profile on stdout and in the boot log.
+    fn tell_boot(&self, lines: Vec<String>) {
+        if lines.is_empty() {
+            return;
+        }
+        let shown: String = lines.iter().map(|line| format!("{}\n", boot_log::stdout_line(line))).collect();
+        self.container.line(Kind::Out, shown.as_bytes());
+        let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
+        let unix = i64::try_from(self.clock.now().0 / 1000).unwrap_or(i64::MAX);
+        let log = self.log.clone();
+        let write = move || {
+            let time = Local::at(unix)?.iso8601();
+            boot_log::append(&Beneath::open(&home)?, &user, &time, &lines)
+        };
+        let done = move |result: std::io::Result<std::io::Result<()>>| {
+            if let Err(error) = result.and_then(|written| written) {
+                slog::warn!(log, "the boot log was not written"; "error" => %error);
+            }
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), write, done) {
+            slog::warn!(self.log, "the boot log was not written"; "error" => %refused);
+        }
+    }
+
+    /// The main program, if the CMD is one.
+    fn boot_main(&mut self, cmd: Cmd) -> Result<(), Refusal> {
+        let argv = match cmd {
+            Cmd::Main(argv) | Cmd::Foreground(argv, _) => argv,
+            Cmd::Supervised(profile, _) => {
+                let line = format!("{}\n", breadcrumb(&profile));
+                self.container.line(Kind::Err, line.as_bytes());
+                self.want_up_after_boot(&profile);
+                return Ok(());
+            }
+            Cmd::None => return Ok(()),
+        };
+        let main = MainProgram::start(&argv, &self.options, self.nofile)?;
+        self.containment.other_child(main.pid());
+        main.register(&self.registry)
+            .map_err(|error| format!("failed to watch the main program: {error}"))?;
+        self.logs.container_stream(false);
+        self.main = Some(main);
+        Ok(())
+    }
+
+    /// `gateway run` is an operator's start: a service that had failed tries again.
+    fn want_up_after_boot(&mut self, profile: &ServiceName) {
+        match self.fleet.id(profile.as_str()) {
+            Some(id) => {
+                let ticket = self.requests.own_ticket();
+                self.backlog
+                    .push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
+            }
+            None => {
+                let text = format!(
+                    "there is no profile '{profile}': create it with 'hermes profile create {profile}'"
+                );
+                self.warn("command", text);
+            }
+        }
+    }
+
+    /// After the loop: what was written is written out, what was made is removed.
+    fn say_goodbye(self: Box<Self>) {
+        let Self { containment, store, logs, server, log, .. } = *self;
+        containment.close();
+        server.close();
+        if !logs.finish(LAST_WORDS) {
+            slog::error!(log, "the last log lines could not be written");
+        }
+        if let Err(why) = store.close(LAST_WORDS) {
+            slog::error!(log, "{why}");
+        }
+    }
+}
+
+fn alone_start(
+    argv: &[OsString],
+    options: &Options,
+    nofile: Option<(u64, u64)>,
+    signals: SignalFd,
+) -> Result<Start, Refusal> {
+    Ok(Start::Alone(MainProgram::start(argv, options, nofile)?, signals))
+}
+
+/// An init and nothing else: signals go to the main program, children are reaped, its exit code is ours.
+fn alone(mut main: MainProgram, signals: &SignalFd, log: &slog::Logger) -> u8 {
+    use crate::core::signal::Signal;
+    let mut asked = false;
+    loop {
+        while let Ok(reaped) = reap::next() {
+            if let Some(Some(code)) = main.ended(reaped, None) {
+                return code;
+            }
+        }
+        let mut wait = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut wait, None);
+        while let Ok(Some(received)) = signals.read() {
+            match received.signal {
+                Signal::CHLD | Signal::TSTP | Signal::TTIN | Signal::TTOU => {}
+                Signal::TERM | Signal::RTMIN_PLUS_3 | Signal::PWR => {
+                    main.signal(if asked { Signal::KILL } else { Signal::TERM });
+                    asked = true;
+                }
+                signal => main.signal(signal),
+            }
+        }
+        if let Some(words) = main.reported(None) {
+            slog::error!(log, "{words}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Effects become system calls and messages; what helper threads and the containment answer becomes events.
+
+use super::services::Service;
+use super::{Commit, Supervisor};
+use crate::containment::{self, IncarnationId};
+use crate::core::effect::Effect;
+use crate::core::event::{Event, Incarnation};
+use crate::core::fleet::{FleetEffects, ServiceId};
+use crate::core::gateway::{self, History, Want};
+use crate::core::name::ServiceName;
+use crate::core::signal::Signal;
+use crate::log::{LogEvent, SourceId};
+use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};
+
+impl Supervisor {
+    pub(super) fn execute(&mut self, effects: FleetEffects) {
+        for (id, effect) in effects {
+            self.carry_out(id, effect);
+        }
+    }
+
+    fn carry_out(&mut self, id: ServiceId, effect: Effect) {
+        let Some(name) = self.fleet.name(id).cloned() else { return };
+        let life = |n: Incarnation| IncarnationId { name: name.clone(), n };
+        match effect {
+            Effect::Record { seq, want } => {
+                let row = self.want_row(id, want, "operator");
+                self.commit(Commit::Want(id, seq), vec![Change::Want(name, row)]);
+            }
+            Effect::Erase { seq } => self.commit(Commit::Want(id, seq), vec![Change::Forget(name)]),
+            Effect::SaveHistory => {
+                if let Some(gateway) = self.fleet.gateway(id) {
+                    let hash = self.services.get(&id).map(|service| service.definition.hash);
+                    let row = run_row(gateway.history(), gateway.state() == "finished", hash);
+                    self.store.commit_lazily(vec![Change::Run(name, row)]);
+                }
+            }
+            Effect::Spawn { incarnation } => self.prepare(id, incarnation),
+            Effect::SignalMain { incarnation, signal } => {
+                // It may have ended meanwhile: then the news of that is on its way.
+                let _ = self.containment.signal_main(&life(incarnation), signal);
+                let _ = self.containment.signal_main(&life(incarnation), Signal::CONT);
+            }
+            Effect::SignalTree { incarnation, signal } => {
+                self.containment.signal_tree(&life(incarnation), signal);
+                self.containment.signal_tree(&life(incarnation), Signal::CONT);
+            }
+            Effect::KillTree { incarnation } => {
+                let mut news = Vec::new();
+                self.containment.kill(&life(incarnation), self.clock.now(), &mut news);
+                self.take_news(news);
+            }
+            Effect::DrainLogs { incarnation } => {
+                if self.services.get(&id).is_some_and(|service| service.logged) {
+                    self.logs.drain(SourceId(id.0));
+                } else {
+                    self.backlog.push_back((id, Event::LogsDrained { incarnation }));
+                }
+            }
+            Effect::Release { incarnation } => self.containment.release(&life(incarnation), self.clock.now()),
+            Effect::Abandon { incarnation } => {
+                slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
+                self.containment.release(&life(incarnation), self.clock.now());
+            }
+            Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
+            Effect::Changed => self.changed(id),
+            Effect::Retired => self.retire(id),
+        }
+    }
+
+    fn changed(&mut self, id: ServiceId) {
+        let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
+        let (state, reason) = (gateway.state(), gateway.reason());
+        let reason = if reason.is_empty() { None } else { Some(reason) };
+        match (state, reason) {
+            ("failed" | "backoff", Some(reason)) => {
+                slog::warn!(self.log, "{name}: {state}: {reason}");
+            }
+            (_, Some(reason)) => slog::info!(self.log, "{name}: {state}: {reason}"),
+            (_, None) => match gateway.pid() {
+                Some(pid) => slog::info!(self.log, "{name}: {state}"; "pid" => pid),
+                None => slog::info!(self.log, "{name}: {state}"),
+            },
+        }
+        self.tell_waiting(id);
+        self.check_essential(id);
+        self.drop_if_gone(id);
+    }
+
+    /// A service that was unregistered and is empty: its log goes, then its callers are told, then it is no more.
+    fn retire(&mut self, id: ServiceId) {
+        match self.services.get_mut(&id) {
+            Some(service) if service.logged => self.logs.close(SourceId(id.0)),
+            _ => self.forget(id),
+        }
+    }
+
+    /// The last trace of a service goes.
+    fn forget(&mut self, id: ServiceId) {
+        self.answer_retired(id);
+        self.services.remove(&id);
+        let effects = self.fleet.remove(id, self.clock.now());
+        self.execute(effects);
+    }
+
+    /// A service without a definition is dropped once it has stopped.
+    pub(super) fn drop_if_gone(&mut self, id: ServiceId) {
+        let gone = self.services.get(&id).is_some_and(|service| service.gone);
+        if gone && self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree()) {
+            let name = self.services.get(&id).map(|service| service.name.clone());
+            self.store.commit_lazily(name.map(Change::Forget).into_iter().collect());
+            if let Some(service) = self.services.get_mut(&id) {
+                service.gone = false;
+            }
+            self.retire(id);
+        }
+    }
+
+    // ---- The store ------------------------------------------------------------------------------------------------
+
+    pub(super) fn commit(&mut self, commit: Commit, changes: Vec<Change>) {
+        self.next_commit += 1;
+        self.commits.insert(self.next_commit, commit);
+        self.store.commit(self.next_commit, changes);
+    }
+
+    pub(super) fn want_row(&self, id: ServiceId, want: Want, cause: &str) -> WantRow {
+        WantRow {
+            want: match want {
+                Want::Up => store::Want::Up,
+                Want::Down => store::Want::Down,
+            },
+            asked_by_uid: self.requests.last_caller(id),
+            asked_at_ms: self.clock.now().0,
+            cause: cause.to_owned(),
+            definition_hash: self.services.get(&id).map(|service| service.definition.hash),
+        }
+    }
+
+    pub(super) fn take_store_event(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Committed { ticket } => match self.commits.remove(&ticket) {
+                Some(Commit::Want(id, seq)) => self.feed(id, Event::Recorded { seq }),
+                Some(Commit::Registration(registering)) => self.registered(*registering, None),
+                None => {}
+            },
+            StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
+                Some(Commit::Want(id, seq)) => self.feed(id, Event::NotRecorded { seq, reason }),
+                Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
+                None => {}
+            },
+            StoreEvent::Warning { text } => self.warn("state", text),
+            StoreEvent::Degraded { reason } => {
+                self.warn("store", format!("wants are not recorded: {reason}"))
+            }
+            StoreEvent::Recovered { opened: _ } => {
+                self.warnings.remove("store");
+                slog::info!(self.log, "wants are recorded again");
+                self.record_everything();
+            }
+        }
+    }
+
+    /// The database was away and is back: it gets what is true now.
+    fn record_everything(&mut self) {
+        let rows: Vec<Change> = self
+            .fleet
+            .ids()
+            .filter_map(|id| {
+                let want = self.fleet.gateway(id)?.want();
+                Some(Change::Want(self.fleet.name(id)?.clone(), self.want_row(id, want, "kept in memory")))
+            })
+            .collect();
+        self.store.commit_lazily(rows);
+    }
+
+    // ---- The log --------------------------------------------------------------------------------------------------
+
+    pub(super) fn take_log_event(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Drained(source) => {
+                let id = ServiceId(source.0);
+                if let Some(gateway) = self.fleet.gateway(id) {
+                    let incarnation = gateway.history().incarnation;
+                    self.feed(id, Event::LogsDrained { incarnation });
+                }
+            }
+            LogEvent::Closed(source) => self.forget(ServiceId(source.0)),
+            LogEvent::Warning { id, text } => {
+                let name = id.and_then(|id| self.fleet.name(ServiceId(id.0)));
+                match name {
+                    Some(name) => slog::warn!(self.log, "{name}: {text}"),
+                    None => slog::warn!(self.log, "{text}"),
+                }
+            }
+        }
+    }
+
+    // ---- The containment ------------------------------------------------------------------------------------------
+
+    pub(super) fn take_news(&mut self, news: Vec<containment::Event>) {
+        for item in news {
+            match item {
+                containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
+                    self.tell(&name, Event::Spawned { incarnation, pid });
+                }
+                containment::Event::SpawnFailed { id: IncarnationId { name, n: incarnation }, error } => {
+                    self.tell(&name, Event::SpawnFailed { incarnation, reason: error.to_string() });
+                    self.tell(&name, Event::TreeEmpty { incarnation });
+                }
+                containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
+                    self.tell(&name, Event::MainExited { incarnation, exit });
+                }
+                containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
+                    self.tell(&name, Event::TreeEmpty { incarnation });
+                }
+                containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
+            }
+        }
+    }
+
+    fn tell(&mut self, name: &ServiceName, event: Event) {
+        if let Some(id) = self.fleet.id(name.as_str()) {
+            self.backlog.push_back((id, event));
+        }
+    }
+}
+
+/// History as the database keeps it. Ticks are Unix milliseconds.
+pub(super) fn run_row(history: &History, finished: bool, definition_hash: Option<u64>) -> RunRow {
+    RunRow {
+        restarts: history.restarts,
+        failures_in_row: history.row,
+        failure_times_ms: history.failures.iter().map(|at| at.0).collect(),
+        backoff_until_ms: history.backoff_until.map(|at| at.0),
+        failed: history.failed.as_ref().map(|(reason, at)| FailedRow {
+            reason: reason.clone(),
+            at_ms: at.0,
+            definition_hash,
+        }),
+        finished,
+        last_exit: history.last_exit.map(|(exit, at)| LastExit { exit, at_ms: at.0 }),
+        incarnation: history.incarnation,
+    }
+}
+
+/// What the database kept, for a service whose definition now has this hash: a changed definition ends `failed`.
+pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
+    use crate::core::clock::Tick;
+    let same = |failed: &FailedRow| failed.definition_hash.is_none_or(|hash| hash == definition_hash);
+    History {
+        restarts: row.restarts,
+        row: row.failures_in_row,
+        failures: row.failure_times_ms.iter().map(|at| Tick(*at)).collect(),
+        backoff_until: row.backoff_until_ms.map(Tick),
+        failed: row.failed.clone().filter(same).map(|failed| (failed.reason, Tick(failed.at_ms))),
+        last_exit: row.last_exit.map(|last| (last.exit, Tick(last.at_ms))),
+        incarnation: row.incarnation,
+    }
+}
+
+/// The want of a row.
+pub(super) fn want(row: &WantRow) -> Want {
+    match row.want {
+        store::Want::Up => Want::Up,
+        store::Want::Down => Want::Down,
+    }
+}
+
+/// For `status`: is the service's tree one that does not die?
+pub(super) fn is_stuck(gateway: &gateway::Gateway) -> bool {
+    gateway.stage() == Some(gateway::Stage::Stuck)
+}
+
+/// The log directory of a service, relative to home.
+pub(super) fn log_dir(service: &Service) -> std::path::PathBuf {
+    std::path::Path::new("logs/gateways").join(service.name.as_str())
+}

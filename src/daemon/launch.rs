@@ -1,0 +1,140 @@
+//! From a definition to a running main process: environment, user, streams, limits, then the containment.
+
+use super::execute::log_dir;
+use super::{Notice, Supervisor};
+use crate::containment::IncarnationId;
+use crate::core::event::{Event, Incarnation};
+use crate::core::fleet::ServiceId;
+use crate::definition::environment::{environment, read_env_file};
+use crate::definition::resolved::{ContainmentChoice, Definition, Overflow};
+use crate::definition::{Surroundings, resolved};
+use crate::log::{self, LogSpec, SourceId};
+use crate::sys::credentials::Credentials;
+use crate::sys::plan::{CapabilityMasks, ChildPlan};
+use crate::sys::users::User;
+use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+impl Supervisor {
+    /// The surroundings of now: the gateway user may have been remapped since we started.
+    pub(super) fn surroundings_now(&self) -> Surroundings {
+        let fresh = Surroundings::now(self.options.home.clone(), self.options.gateway_user.as_deref());
+        fresh.unwrap_or_else(|_| self.surroundings.clone())
+    }
+
+    /// First half of a start: an env file lies where it may hang, so another thread reads it.
+    pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
+        let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else {
+            return;
+        };
+        if definition.env_file.is_none() {
+            self.launch(id, incarnation, Ok(BTreeMap::new()));
+            return;
+        }
+        let surroundings = self.surroundings_now();
+        let notifier = self.notifier.clone();
+        let read = move || {
+            let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
+            read_env_file(&definition, &user, &surroundings).map_err(|error| error.to_string())
+        };
+        let done = move |file: io::Result<Result<_, String>>| {
+            let file = file.map_err(|error| error.to_string()).and_then(|file| file);
+            notifier.send(Notice::Environment { id, incarnation, file });
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), read, done) {
+            self.launch(id, incarnation, Err(refused.to_string()));
+        }
+    }
+
+    /// Second half: everything is at hand.
+    pub(super) fn launch(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        file: Result<BTreeMap<String, String>, String>,
+    ) {
+        let current =
+            self.fleet.gateway(id).is_some_and(|g| g.has_tree() && g.history().incarnation == incarnation);
+        let Some(service) = self.services.get(&id).filter(|_| current) else { return };
+        let name = service.name.clone();
+        let started = file.and_then(|file| {
+            let plan = self.plan(id, file)?;
+            let rung = rung_of(self.services[&id].definition.containment);
+            let life = IncarnationId { name, n: incarnation };
+            self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
+        });
+        if let Err(reason) = started {
+            self.backlog.push_back((id, Event::SpawnFailed { incarnation, reason }));
+            self.backlog.push_back((id, Event::TreeEmpty { incarnation }));
+        }
+    }
+
+    fn plan(&mut self, id: ServiceId, file: BTreeMap<String, String>) -> Result<ChildPlan, String> {
+        let surroundings = self.surroundings_now();
+        let service = self.services.get_mut(&id).ok_or("the service is gone")?;
+        let definition = &service.definition;
+        let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
+        let source = SourceId(id.0);
+        if !service.logged {
+            let spec = log_spec(definition, log_dir(service), &user, &surroundings);
+            self.logs.open(source, spec).map_err(|error| format!("failed to open its log: {error}"))?;
+            service.logged = true;
+        }
+        let definition = &service.definition;
+        let (stdout, stderr) =
+            self.logs.child_ends(source).map_err(|error| format!("failed to open its log: {error}"))?;
+        let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
+        let env = environment(std::env::vars_os(), definition, &user, file, &surroundings);
+        let directory = Some(definition.working_dir.as_os_str());
+        let mut plan = ChildPlan::new(&definition.command, env, directory, [null, stdout, stderr])
+            .map_err(|error| error.to_string())?;
+        plan.umask = definition.umask;
+        plan.nofile = self.nofile;
+        plan.identity = (surroundings.own_uid == 0).then(|| user.credentials());
+        plan.no_new_privs = definition.security.no_new_privs;
+        plan.capabilities = capabilities(definition.security);
+        Ok(plan)
+    }
+}
+
+/// The masks of a definition's `[security]`. Without CAP_SETPCAP the bounding set cannot be changed; there is nothing
+/// to take away then either, but for root without it, which keeps what the container left it.
+fn capabilities(security: resolved::Security) -> Option<CapabilityMasks> {
+    let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false);
+    (may && !security.inherit_capabilities).then_some(CapabilityMasks { bounding: 0, ambient: 0 })
+}
+
+pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::Rung> {
+    use crate::containment::Rung;
+    match choice {
+        ContainmentChoice::Auto => None,
+        ContainmentChoice::Cgroup => Some(Rung::Cgroup),
+        ContainmentChoice::Keeper => Some(Rung::Keeper),
+        ContainmentChoice::KeeperSameUid => Some(Rung::KeeperSameUid),
+    }
+}
+
+fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, around: &Surroundings) -> LogSpec {
+    let policy = &definition.log;
+    // The directory under home belongs to the gateway user, whoever the service runs as.
+    let owner = if around.own_uid == 0 { around.gateway.credentials() } else { user.credentials() };
+    LogSpec {
+        name: definition.name.clone(),
+        home: around.home.clone(),
+        dir,
+        max_size: policy.max_size,
+        keep: policy.keep,
+        to_container: policy.to_container,
+        overflow: match policy.overflow {
+            Overflow::Block => log::Overflow::Block,
+            Overflow::Drop => log::Overflow::Drop,
+        },
+        owner,
+    }
+}
+
+pub(super) fn dev_null() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}

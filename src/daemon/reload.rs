@@ -1,0 +1,330 @@
+//! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
+
+use super::services::Service;
+use super::{Notice, Supervisor};
+use crate::control::protocol::{Code, Outcome, Part, Reply, State};
+use crate::control::server::Incoming;
+use crate::core::event::{Command, Event};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::{Restored, Want};
+use crate::core::name::ServiceName;
+use crate::definition::diagnose::Diagnostic;
+use crate::definition::load::{Loaded, load};
+use crate::definition::resolved::{Origin, Record};
+use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
+use crate::definition::trust::{Place, Trust};
+use crate::definition::{Definition, Surroundings};
+use crate::hermes::{profiles, state_json};
+use crate::store::{self, Change, RecordRow};
+use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Everything that lies in files, read on a thread that may wait for them.
+#[derive(Debug)]
+pub struct Found {
+    pub loaded: Loaded,
+    pub profiles: Vec<ServiceName>,
+    /// What each profile's `gateway_state.json` says.
+    pub intents: BTreeMap<ServiceName, state_json::Intent>,
+    pub active: Option<ServiceName>,
+    pub warnings: Vec<String>,
+    /// How far the place of the database may be believed.
+    pub state_trust: Trust,
+}
+
+/// Reads it. Blocks.
+pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_hermes: bool) -> Found {
+    let mut warnings = Vec::new();
+    let mut named = Vec::new();
+    let mut intents = BTreeMap::new();
+    let mut active = None;
+    let user = around.gateway.credentials();
+    match Beneath::open(&around.home) {
+        Ok(home) => {
+            match profiles::discover(&home, &user) {
+                Ok(found) => {
+                    named = found.named;
+                    warnings.extend(found.warnings);
+                }
+                Err(error) => warnings.push(format!("the profiles cannot be read: {error}")),
+            }
+            // On a machine without Hermes the root profile would be a service that nobody knows.
+            if has_hermes && let Ok(default) = ServiceName::new(DEFAULT_PROFILE) {
+                named.insert(0, default);
+            }
+            for name in &named {
+                match state_json::read(&home, &user, &profiles::directory_of(name)) {
+                    Ok(intent) => drop(intents.insert(name.clone(), intent)),
+                    Err(error) => {
+                        warnings.push(format!("gateway_state.json of '{name}' is not read: {error}"))
+                    }
+                }
+            }
+            active = profiles::active(&home, &user).unwrap_or_default();
+        }
+        Err(error) => warnings.push(format!("{} cannot be read: {error}", around.home.display())),
+    }
+    let state_trust = Place::open(state, around)
+        .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone());
+    Found { loaded: load(dirs, around), profiles: named, intents, active, warnings, state_trust }
+}
+
+/// What services there are to be, by name: files before records before profiles.
+#[derive(Debug)]
+pub struct Plan {
+    pub services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)>,
+    pub complaints: Vec<String>,
+}
+
+impl Found {
+    /// Puts files, records and profiles together.
+    pub fn plan(&self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
+        let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(ToString::to_string).collect();
+        complaints.extend(self.warnings.iter().cloned());
+        let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
+            self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))).collect();
+        for (name, row) in records {
+            if services.contains_key(name) {
+                complaints
+                    .push(format!("the registered '{name}' is hidden by a definition file of that name"));
+                continue;
+            }
+            match define(name, row, self.loaded.template.as_ref(), &self.state_trust, around) {
+                Ok(definition) => drop(services.insert(name.clone(), (definition, Some(row.clone())))),
+                Err(complaint) => complaints.push(complaint),
+            }
+        }
+        for name in &self.profiles {
+            if services.contains_key(name) || self.loaded.broken.contains(name) {
+                continue;
+            }
+            let Some(template) = &self.loaded.template else { continue };
+            match template.gateway(name, &Profile::named(name), around) {
+                Ok(definition) => drop(services.insert(name.clone(), (definition, None))),
+                Err(diagnostics) => complaints.extend(diagnostics.iter().map(Diagnostic::to_string)),
+            }
+        }
+        let known: BTreeSet<&ServiceName> = services.keys().collect();
+        complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(ToString::to_string));
+        Plan { services, complaints }
+    }
+
+    /// The want of a service that is seen for the first time, and why.
+    pub fn first_want(&self, definition: &Definition) -> (Want, &'static str) {
+        let intent = self.intents.get(&definition.name).filter(|_| is_profile(definition));
+        match intent {
+            Some(intent) if intent.state.is_some() => {
+                (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
+            }
+            _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
+        }
+    }
+}
+
+pub fn is_profile(definition: &Definition) -> bool {
+    matches!(definition.origin, Origin::Profile { .. })
+}
+
+/// The definition that a record stands for.
+fn define(
+    name: &ServiceName,
+    row: &RecordRow,
+    template: Option<&Template>,
+    trust: &Trust,
+    around: &Surroundings,
+) -> Result<Definition, String> {
+    match &row.program {
+        store::Program::Argv(argv) => {
+            let record = Record { name, argv, env: &row.env, user: &row.user };
+            Definition::from_record(record, trust, around).map_err(|error| error.to_string())
+        }
+        store::Program::Profile(directory) => {
+            let profile = Profile::in_directory(Path::new(directory), &around.home)
+                .ok_or_else(|| format!("'{name}': '{directory}' is not an absolute path of a profile"))?;
+            let template = template.ok_or("the gateway template is malformed: see 'hermes-sup check'")?;
+            let mut definition = template
+                .gateway(name, &profile, around)
+                .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))?;
+            definition.env.extend(row.env.clone());
+            Ok(definition)
+        }
+    }
+}
+
+impl Supervisor {
+    /// The definition of a record that is being made.
+    pub(super) fn define_record(&self, name: &ServiceName, row: &RecordRow) -> Result<Definition, String> {
+        define(name, row, self.template.as_ref(), &self.state_trust, &self.surroundings)
+    }
+
+    /// Reads all files again on the thread that may wait for them. False when that thread takes no more work.
+    pub(super) fn look_again(&mut self) -> bool {
+        if self.looking {
+            return true;
+        }
+        self.surroundings = self.surroundings_now();
+        let (dirs, state) = (self.options.services.clone(), self.options.state.clone());
+        let (around, has_hermes) = (self.surroundings.clone(), self.has_hermes);
+        let notifier = self.notifier.clone();
+        let work = move || discover(&dirs, &state, &around, has_hermes);
+        let done = move |found: io::Result<Found>| {
+            notifier.send(match found {
+                Ok(found) => Notice::Found(Box::new(found)),
+                Err(error) => Notice::NotFound(error.to_string()),
+            });
+        };
+        self.looking = self.logs.files().run(Credentials::own(), work, done).is_ok();
+        self.looking
+    }
+
+    /// The files were read: new profiles come in, a `reload` is carried out, parked requests are answered.
+    pub(super) fn take_found(&mut self, found: Found) {
+        self.looking = false;
+        let reloading = std::mem::take(&mut self.requests.reloading);
+        if self.closing.is_none() {
+            if reloading.is_empty() {
+                self.add_new_profiles(&found);
+            } else {
+                self.reload(found, reloading);
+            }
+        }
+        for incoming in std::mem::take(&mut self.requests.parked) {
+            self.serve(incoming);
+        }
+    }
+
+    pub(super) fn found_nothing(&mut self, reason: &str) {
+        self.looking = false;
+        for (incoming, _) in std::mem::take(&mut self.requests.reloading) {
+            let message = format!("nothing was reloaded: {reason}");
+            let refusal = crate::control::protocol::Refusal::new(
+                crate::control::protocol::RefusalKind::Failed,
+                message,
+            );
+            self.reply(incoming.id, &Reply::Refused(refusal));
+        }
+        for incoming in std::mem::take(&mut self.requests.parked) {
+            self.serve(incoming);
+        }
+    }
+
+    fn add_new_profiles(&mut self, found: &Found) {
+        let plan = found.plan(&BTreeMap::new(), &self.surroundings);
+        let new = plan.services.into_values().filter(|(definition, _)| is_profile(definition));
+        let new: Vec<Definition> = new.map(|(definition, _)| definition).collect();
+        for definition in new {
+            if self.fleet.id(definition.name.as_str()).is_none() {
+                self.introduce(found, definition);
+            }
+        }
+    }
+
+    /// A service that was not there before: its first want is recorded, and it starts if that is up.
+    fn introduce(&mut self, found: &Found, definition: Definition) -> ServiceId {
+        let (want, cause) = found.first_want(&definition);
+        let name = definition.name.clone();
+        let id = self.add_service(definition, None);
+        let row = self.want_row(id, want, cause);
+        self.store.commit_lazily(vec![Change::Want(name, row)]);
+        let restored = Restored { want, history: Default::default() };
+        let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
+        self.execute(effects);
+        id
+    }
+
+    /// A service becomes known, at rest.
+    pub(super) fn add_service(&mut self, definition: Definition, record: Option<RecordRow>) -> ServiceId {
+        let seed = crate::definition::resolved::fingerprint([definition.name.as_str(), &self.instance]);
+        let id = self.fleet.add(
+            definition.name.clone(),
+            definition.policy.clone(),
+            definition.after.clone(),
+            definition.requires.clone(),
+            seed,
+        );
+        self.services.insert(id, Service::new(definition, record));
+        id
+    }
+
+    fn reload(&mut self, found: Found, callers: Vec<(Incoming, bool)>) {
+        let restart = callers.iter().any(|(_, restart)| *restart);
+        let records: BTreeMap<ServiceName, RecordRow> = self
+            .services
+            .values()
+            .filter_map(|service| Some((service.name.clone(), service.record.clone()?)))
+            .collect();
+        let plan = found.plan(&records, &self.surroundings);
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let mut say = |name: &ServiceName, state: Option<State>, text: &str| {
+            outcomes.push(Outcome::done(name.as_str(), state.unwrap_or(State::Down), Some(text.to_owned())));
+        };
+        let mut planned = plan.services;
+        for id in self.fleet.ids().collect::<Vec<_>>() {
+            let Some(service) = self.services.get_mut(&id) else { continue };
+            let name = service.name.clone();
+            let Some((definition, _)) = planned.remove(&name) else {
+                let kept = service.record.is_some()
+                    || found.loaded.broken.contains(&name)
+                    || matches!(&service.definition.origin, Origin::File(path)
+                        if found.loaded.unread.iter().any(|dir| path.starts_with(dir)));
+                if !kept && !service.gone {
+                    service.gone = true;
+                    let state = self.state(id);
+                    say(&name, state, "definition gone: dropped once it is stopped");
+                    self.drop_if_gone(id);
+                }
+                continue;
+            };
+            service.gone = false;
+            if service.definition.hash == definition.hash && service.definition.origin == definition.origin {
+                continue;
+            }
+            let (policy, after, requires) =
+                (definition.policy.clone(), definition.after.clone(), definition.requires.clone());
+            if !matches!(definition.origin, Origin::Record) {
+                service.record = None;
+            }
+            service.definition = definition;
+            let effects = self.fleet.redefine(id, policy, after, requires, self.clock.now());
+            self.execute(effects);
+            let running = self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree());
+            let failed = self.fleet.gateway(id).is_some_and(|gateway| gateway.state() == "failed");
+            let state = self.state(id);
+            match (running, restart) {
+                (true, true) => say(&name, state, "changed: restarting"),
+                (true, false) => say(&name, state, "changed: takes effect at its next start"),
+                (false, _) => say(&name, state, "changed"),
+            }
+            if (running && restart) || failed {
+                let ticket = self.requests.own_ticket();
+                self.backlog.push_back((id, Event::Command { ticket, command: Command::Restart }));
+            }
+        }
+        for (definition, record) in planned.into_values() {
+            let name = definition.name.clone();
+            if record.is_none() {
+                let id = self.introduce(&found, definition);
+                say(&name, self.state(id), "added");
+            }
+        }
+        self.template = found.loaded.template;
+        self.state_trust = found.state_trust;
+        for complaint in &plan.complaints {
+            slog::warn!(self.log, "{complaint}");
+        }
+        let malformed = plan.complaints.iter().map(|complaint| {
+            let line = complaint.lines().next().unwrap_or_default();
+            Outcome::failed("reload", Code::Failed, None, line.to_owned())
+        });
+        outcomes.extend(malformed);
+        for (incoming, _) in callers {
+            for outcome in &outcomes {
+                self.reply(incoming.id, &Reply::Part(Part::Outcome(outcome.clone())));
+            }
+            self.reply(incoming.id, &Reply::End);
+        }
+    }
+}

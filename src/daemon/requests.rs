@@ -1,0 +1,694 @@
+//! What callers ask over the control socket: permission, commands to the core, and a truthful answer to each.
+//!
+//! One request can name many services. Each of them gets a ticket; the answer for a service is sent as soon as it is
+//! known, the request is over when none is outstanding. A caller who goes away is owed nothing, but what was asked for
+//! is done all the same: a gateway may restart itself from inside its own tree.
+
+use super::services::Service;
+use super::{Commit, Supervisor};
+use crate::control::naming;
+use crate::control::permission::{Facts, Rules};
+use crate::control::protocol::{
+    Code, LogPlace, Outcome, Part, Program, Refusal, RefusalKind, Registration, Reply, Request, State,
+    Targets, Until,
+};
+use crate::control::server::{ConnId, Incoming};
+use crate::core::clock::Tick;
+use crate::core::effect;
+use crate::core::event::{Command, Event, Ticket};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::{Restored, Want};
+use crate::core::name::ServiceName;
+use crate::definition::Definition;
+use crate::store::{self, Change, RecordRow};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+/// How long a start may take when the caller does not say.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
+const SUGGESTIONS: usize = 3;
+
+/// One request under way.
+#[derive(Debug)]
+struct Ask {
+    /// `None`: the caller has gone.
+    conn: Option<ConnId>,
+    outstanding: BTreeSet<Ticket>,
+    /// For `restart --rolling`: who comes next, when one of the first is up.
+    queue: VecDeque<ServiceId>,
+    deadline: Option<Tick>,
+}
+
+/// What a ticket stands for.
+#[derive(Debug, Clone, Copy)]
+struct Stub {
+    ask: u64,
+    id: ServiceId,
+    /// Waits for a state instead of a command.
+    until: Option<Until>,
+}
+
+/// A registration whose record is on its way to the disk.
+#[derive(Debug)]
+pub struct Registering {
+    definition: Definition,
+    record: RecordRow,
+    want: Want,
+    ask: u64,
+    ticket: Ticket,
+}
+
+/// All requests under way.
+#[derive(Debug, Default)]
+pub struct Requests {
+    asks: BTreeMap<u64, Ask>,
+    tickets: HashMap<Ticket, Stub>,
+    waiting: BTreeMap<ServiceId, BTreeSet<Ticket>>,
+    deadlines: BTreeSet<(Tick, u64)>,
+    next: u64,
+    /// Who asked last, for the record.
+    callers: BTreeMap<ServiceId, u32>,
+    /// Answers to `unregister` that wait for the log to be closed.
+    retiring: BTreeMap<ServiceId, Vec<Ticket>>,
+    /// Names that are being registered.
+    registering: BTreeSet<ServiceName>,
+    /// Requests that name something unknown, until the profiles were looked at again.
+    pub(super) parked: Vec<Incoming>,
+    /// Requests to reload, until everything was read again.
+    pub(super) reloading: Vec<(Incoming, bool)>,
+}
+
+impl Requests {
+    pub fn last_caller(&self, id: ServiceId) -> Option<u32> {
+        self.callers.get(&id).copied()
+    }
+
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// A ticket that nobody waits for.
+    pub fn own_ticket(&mut self) -> Ticket {
+        Ticket(self.number())
+    }
+
+    fn open(&mut self, conn: ConnId, deadline: Option<Tick>) -> u64 {
+        let ask = self.number();
+        let entry = Ask { conn: Some(conn), outstanding: BTreeSet::new(), queue: VecDeque::new(), deadline };
+        self.asks.insert(ask, entry);
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, ask));
+        }
+        ask
+    }
+
+    fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Until>) -> Ticket {
+        let ticket = Ticket(self.number());
+        self.tickets.insert(ticket, Stub { ask, id, until });
+        if let Some(ask) = self.asks.get_mut(&ask) {
+            ask.outstanding.insert(ticket);
+        }
+        if until.is_some() {
+            self.waiting.entry(id).or_default().insert(ticket);
+        }
+        ticket
+    }
+
+    /// The ticket is done with; returns its stub and who is to be told.
+    fn close(&mut self, ticket: Ticket) -> Option<(Stub, Option<ConnId>)> {
+        let stub = self.tickets.remove(&ticket)?;
+        if let Some(waiting) = self.waiting.get_mut(&stub.id) {
+            waiting.remove(&ticket);
+            if waiting.is_empty() {
+                self.waiting.remove(&stub.id);
+            }
+        }
+        let ask = self.asks.get_mut(&stub.ask)?;
+        ask.outstanding.remove(&ticket);
+        Some((stub, ask.conn))
+    }
+
+    fn is_over(&self, ask: u64) -> bool {
+        self.asks.get(&ask).is_some_and(|ask| ask.outstanding.is_empty() && ask.queue.is_empty())
+    }
+
+    fn remove(&mut self, ask: u64) -> Option<Ask> {
+        let entry = self.asks.remove(&ask)?;
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, ask));
+        }
+        Some(entry)
+    }
+}
+
+impl Supervisor {
+    fn rules(&self) -> Rules {
+        Rules { supervisor_uid: self.surroundings.own_uid, public_status: self.options.public_status }
+    }
+
+    pub(super) fn reply(&mut self, conn: ConnId, reply: &Reply) {
+        self.server.reply(&self.registry, conn, reply);
+    }
+
+    fn part(&mut self, conn: ConnId, outcome: Outcome) {
+        self.reply(conn, &Reply::Part(Part::Outcome(outcome)));
+    }
+
+    fn refuse(&mut self, conn: ConnId, kind: RefusalKind, message: impl Into<String>) {
+        self.reply(conn, &Reply::Refused(Refusal::new(kind, message)));
+    }
+
+    /// A request arrived. Names that nobody knows may be new profiles, so those are looked up before the answer.
+    pub(super) fn take_request(&mut self, incoming: Incoming) {
+        let unknown = match incoming.request.targets() {
+            Some(Targets::Names(names)) => names.iter().any(|name| self.resolve(name).is_none()),
+            Some(Targets::All) | None => false,
+        };
+        if unknown && self.closing.is_none() && self.look_again() {
+            self.requests.parked.push(incoming);
+        } else {
+            self.serve(incoming);
+        }
+    }
+
+    fn resolve(&self, typed: &str) -> Option<ServiceId> {
+        naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
+    }
+
+    /// Answers a request with what is known now.
+    pub(super) fn serve(&mut self, incoming: Incoming) {
+        let Incoming { id: conn, peer, ref request } = incoming;
+        slog::debug!(self.log, "asked"; "method" => request.method(), "uid" => peer.uid, "pid" => peer.pid);
+        match request {
+            Request::Register(registration) => self.register(conn, peer.uid, request, registration),
+            Request::List {} => {
+                if let Err(denied) = self.may_read(peer.uid, request) {
+                    return self.refuse(conn, RefusalKind::NotPermitted, denied);
+                }
+                let names: Vec<String> = self.fleet.names().map(ToString::to_string).collect();
+                for name in names {
+                    self.reply(conn, &Reply::Part(Part::Name(name)));
+                }
+                self.reply(conn, &Reply::End);
+            }
+            Request::Reload { restart } => {
+                let restart = *restart;
+                match self.rules().judge(peer.uid, request, &Facts::default()) {
+                    Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                    Ok(()) if self.closing.is_some() => {
+                        self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
+                    }
+                    Ok(()) => {
+                        self.requests.reloading.push((incoming, restart));
+                        if !self.look_again() {
+                            self.found_nothing("the disk under the home directory does not answer");
+                        }
+                    }
+                }
+            }
+            Request::Shutdown { code } => match self.rules().judge(peer.uid, request, &Facts::default()) {
+                Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                Ok(()) => {
+                    slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid);
+                    let code = *code;
+                    self.reply(conn, &Reply::End);
+                    self.begin_shutdown(code);
+                }
+            },
+            Request::Start { targets, .. }
+            | Request::Stop { targets }
+            | Request::Restart { targets, .. }
+            | Request::Once { targets, .. }
+            | Request::Status { targets }
+            | Request::Unregister { targets }
+            | Request::Kill { targets, .. }
+            | Request::Wait { targets, .. }
+            | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
+        }
+    }
+
+    fn may_read(&self, uid: u32, request: &Request) -> Result<(), String> {
+        let owns_one = self.services.values().any(|service| self.runs_as(service) == Some(uid));
+        let facts = Facts { owns_one, ..Facts::default() };
+        self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
+    }
+
+    fn runs_as(&self, service: &Service) -> Option<u32> {
+        self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
+    }
+
+    fn serve_named(&mut self, conn: ConnId, uid: u32, request: &Request, targets: &Targets) {
+        if !self.rules().is_privileged(uid) {
+            // Users may have been remapped since we started; without root nobody else counts anyway.
+            self.surroundings = self.surroundings_now();
+        }
+        let reads =
+            matches!(request, Request::Status { .. } | Request::Wait { .. } | Request::LogPlaces { .. });
+        if reads && let Err(denied) = self.may_read(uid, request) {
+            return self.refuse(conn, RefusalKind::NotPermitted, denied);
+        }
+        let (ids, mut complaints) = self.select(uid, request, targets, reads);
+        if let (Targets::All, true, [first, ..]) = (targets, ids.is_empty(), complaints.as_slice()) {
+            // Nothing of `--all` is the caller's: one line, not one for each service.
+            let message = first.message.clone().unwrap_or_default();
+            return self.refuse(conn, RefusalKind::NotPermitted, message);
+        }
+        if matches!(targets, Targets::All) {
+            complaints.clear();
+        }
+        let now = self.clock.now();
+        let timeout = match request {
+            Request::Start { timeout_ms, .. }
+            | Request::Once { timeout_ms, .. }
+            | Request::Restart { timeout_ms, .. } => {
+                Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis))
+            }
+            Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
+            _ => None,
+        };
+        let ask = self.requests.open(conn, timeout.map(|timeout| now.after(timeout)));
+        if let Request::Status { .. } = request {
+            let status = Box::new(self.supervisor_status());
+            self.reply(conn, &Reply::Part(Part::Supervisor(status)));
+        }
+        for complaint in complaints {
+            self.part(conn, complaint);
+        }
+        match request {
+            Request::Start { force, .. } => self.command_all(ask, uid, ids, Command::Start { force: *force }),
+            Request::Stop { .. } => self.command_all(ask, uid, ids, Command::Stop),
+            Request::Once { .. } => self.command_all(ask, uid, ids, Command::Once),
+            Request::Restart { rolling, .. } => self.restart_all(ask, uid, ids, *rolling),
+            Request::Unregister { .. } => self.unregister_all(ask, uid, conn, ids),
+            Request::Status { .. } => {
+                for id in ids {
+                    if let Some(status) = self.service_status(id) {
+                        self.reply(conn, &Reply::Part(Part::Service(Box::new(status))));
+                    }
+                }
+            }
+            Request::LogPlaces { .. } => {
+                for id in ids {
+                    if let Some(service) = self.services.get(&id) {
+                        let dir = self.options.home.join(super::execute::log_dir(service));
+                        let place = LogPlace { name: service.name.to_string(), dir };
+                        self.reply(conn, &Reply::Part(Part::LogPlace(place)));
+                    }
+                }
+            }
+            Request::Kill { signal, tree, .. } => {
+                for id in ids {
+                    let outcome = self.kill_service(id, signal.0, *tree);
+                    self.part(conn, outcome);
+                }
+            }
+            Request::Wait { until, .. } => {
+                for id in ids {
+                    self.requests.ticket(ask, id, Some(*until));
+                    self.tell_waiting(id);
+                }
+            }
+            Request::List {} | Request::Register(_) | Request::Reload { .. } | Request::Shutdown { .. } => {}
+        }
+        self.end_if_over(ask);
+    }
+
+    /// The services that are meant and permitted, and an answer for each name that is not.
+    fn select(
+        &self,
+        uid: u32,
+        request: &Request,
+        targets: &Targets,
+        reads: bool,
+    ) -> (Vec<ServiceId>, Vec<Outcome>) {
+        let mut complaints = Vec::new();
+        let mut ids = Vec::new();
+        let all: Vec<String>;
+        let names = match targets {
+            Targets::Names(names) => names,
+            Targets::All => {
+                all = self.fleet.names().map(ToString::to_string).collect();
+                &all
+            }
+        };
+        let mut suggestions = SUGGESTIONS;
+        for typed in names {
+            let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
+            else {
+                let known = self.fleet.names().map(ServiceName::as_str).filter(|_| suggestions > 0);
+                let message = naming::unknown(typed, known);
+                suggestions = suggestions.saturating_sub(1);
+                complaints.push(Outcome::failed(typed, Code::NoSuchService, None, message));
+                continue;
+            };
+            let facts = Facts { name: service.name.as_str(), runs_as: self.runs_as(service), owns_one: true };
+            match self.rules().judge(uid, request, &facts) {
+                Err(denied) if !reads => {
+                    let state = self.state(id);
+                    complaints.push(Outcome::failed(typed, Code::NotPermitted, state, denied.to_string()));
+                }
+                _ if ids.contains(&id) => {}
+                _ => ids.push(id),
+            }
+        }
+        (ids, complaints)
+    }
+
+    fn command_all(&mut self, ask: u64, uid: u32, ids: Vec<ServiceId>, command: Command) {
+        for id in ids {
+            let ticket = self.requests.ticket(ask, id, None);
+            self.requests.callers.insert(id, uid);
+            self.feed(id, Event::Command { ticket, command });
+        }
+    }
+
+    fn restart_all(&mut self, ask: u64, uid: u32, mut ids: Vec<ServiceId>, rolling: Option<u32>) {
+        let at_once = rolling.map_or(ids.len(), |n| n.max(1) as usize).min(ids.len());
+        let rest = ids.split_off(at_once);
+        for id in &rest {
+            self.requests.callers.insert(*id, uid);
+        }
+        if let Some(ask) = self.requests.asks.get_mut(&ask) {
+            ask.queue = rest.into();
+        }
+        self.command_all(ask, uid, ids, Command::Restart);
+    }
+
+    fn unregister_all(&mut self, ask: u64, uid: u32, conn: ConnId, ids: Vec<ServiceId>) {
+        for id in ids {
+            let Some(service) = self.services.get(&id) else { continue };
+            if service.record.is_some() {
+                self.command_all(ask, uid, vec![id], Command::Unregister);
+                continue;
+            }
+            let (name, state) = (service.name.to_string(), self.state(id));
+            let message = format!(
+                "'{name}' was not registered but comes from {}: remove that, then 'hermes-sup ctl reload'",
+                self.origin(id)
+            );
+            self.part(conn, Outcome::failed(name, Code::Failed, state, message));
+        }
+    }
+
+    fn kill_service(&mut self, id: ServiceId, signal: crate::core::signal::Signal, tree: bool) -> Outcome {
+        let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else {
+            return Outcome::failed("", Code::NoSuchService, None, "the service is gone");
+        };
+        let (name, state) = (name.clone(), self.state(id));
+        let running = if tree { gateway.has_tree() } else { gateway.pid().is_some() };
+        if !running {
+            return Outcome::failed(name.as_str(), Code::Failed, state, format!("'{name}' is not running"));
+        }
+        let life = crate::containment::IncarnationId { name: name.clone(), n: gateway.history().incarnation };
+        if tree {
+            self.containment.signal_tree(&life, signal);
+        } else if let Err(error) = self.containment.signal_main(&life, signal) {
+            return Outcome::failed(
+                name.as_str(),
+                Code::Failed,
+                state,
+                format!("'{name}' got no {signal}: {error}"),
+            );
+        }
+        Outcome::done(name.as_str(), state.unwrap_or(State::Up), Some(format!("{signal} sent")))
+    }
+
+    // ---- Answers --------------------------------------------------------------------------------------------------
+
+    /// The core answers a command.
+    pub(super) fn answer(&mut self, id: ServiceId, ticket: Ticket, outcome: effect::Outcome) {
+        let retiring = self.requests.tickets.contains_key(&ticket)
+            && matches!(outcome, effect::Outcome::Done { .. })
+            && self.services.get(&id).is_some_and(|service| service.record.is_some())
+            && self.fleet.gateway(id).is_some_and(crate::core::gateway::Gateway::is_retiring);
+        if retiring {
+            self.requests.retiring.entry(id).or_default().push(ticket);
+            return;
+        }
+        let Some(name) = self.fleet.name(id).map(ToString::to_string) else { return };
+        let state = self.state(id);
+        let outcome = match outcome {
+            effect::Outcome::Done { already, unrecorded: None } => {
+                let word = state.map_or("down", State::word);
+                Outcome::done(name, state.unwrap_or(State::Down), already.then(|| format!("already {word}")))
+            }
+            effect::Outcome::Done { unrecorded: Some(why), .. } => {
+                let message = format!("'{name}' is stopped, but not recorded: {why}");
+                Outcome::failed(name, Code::Failed, state, message)
+            }
+            effect::Outcome::Failed(why) => {
+                let message = format!("'{name}': {why}");
+                Outcome::failed(name, Code::Failed, state, message)
+            }
+            effect::Outcome::Overtaken(by) => {
+                let by = match by {
+                    Command::Start { .. } => "start",
+                    Command::Stop => "stop",
+                    Command::Restart => "restart",
+                    Command::Once => "once",
+                    Command::Unregister => "unregister",
+                };
+                let message = format!("'{name}': overtaken by a newer '{by}'");
+                Outcome::failed(name, Code::Failed, state, message)
+            }
+        };
+        self.finish(ticket, outcome);
+    }
+
+    fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Some((stub, conn)) = self.requests.close(ticket) else { return };
+        if let Some(conn) = conn {
+            self.part(conn, outcome);
+        }
+        let next = self.requests.asks.get_mut(&stub.ask).and_then(|ask| ask.queue.pop_front());
+        if let Some(next) = next {
+            let ticket = self.requests.ticket(stub.ask, next, None);
+            self.backlog.push_back((next, Event::Command { ticket, command: Command::Restart }));
+        }
+        self.end_if_over(stub.ask);
+    }
+
+    fn end_if_over(&mut self, ask: u64) {
+        if self.requests.is_over(ask)
+            && let Some(Ask { conn: Some(conn), .. }) = self.requests.remove(ask)
+        {
+            self.reply(conn, &Reply::End);
+        }
+    }
+
+    /// A service that was unregistered is gone, log and all.
+    pub(super) fn answer_retired(&mut self, id: ServiceId) {
+        let Some(name) = self.fleet.name(id).map(ToString::to_string) else { return };
+        for ticket in self.requests.retiring.remove(&id).unwrap_or_default() {
+            self.finish(ticket, Outcome::done(name.clone(), State::Down, Some("unregistered".to_owned())));
+        }
+        let waiting: Vec<Ticket> = self.requests.waiting.get(&id).into_iter().flatten().copied().collect();
+        for ticket in waiting {
+            let message = format!("'{name}' was unregistered");
+            self.finish(ticket, Outcome::failed(name.clone(), Code::NoSuchService, None, message));
+        }
+        self.requests.callers.remove(&id);
+    }
+
+    /// Callers of `wait` hear when the service is where they want it.
+    pub(super) fn tell_waiting(&mut self, id: ServiceId) {
+        let Some(waiting) = self.requests.waiting.get(&id) else { return };
+        let Some((state, name)) = self.state(id).zip(self.fleet.name(id).map(ToString::to_string)) else {
+            return;
+        };
+        let there = |ticket: &Ticket| match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
+            // Without a readiness check, up is ready.
+            Some(Until::Up | Until::Ready) => state.is_up(),
+            Some(Until::Down) => matches!(state, State::Down | State::Failed | State::Finished),
+            None => false,
+        };
+        let done: Vec<Ticket> = waiting.iter().copied().filter(there).collect();
+        for ticket in done {
+            self.finish(ticket, Outcome::done(name.clone(), state, None));
+        }
+    }
+
+    pub(super) fn time_out_requests(&mut self, now: Tick) {
+        while let Some((_, number)) = self.requests.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(ask) = self.requests.remove(number) else { return };
+            for ticket in ask.outstanding {
+                let Some(stub) = self.requests.tickets.remove(&ticket) else { continue };
+                if let Some(waiting) = self.requests.waiting.get_mut(&stub.id) {
+                    waiting.remove(&ticket);
+                }
+                self.backlog.push_back((stub.id, Event::Forget(ticket)));
+                let name = self.fleet.name(stub.id).map(ToString::to_string).unwrap_or_default();
+                let state = self.state(stub.id);
+                let word = state.map_or("gone", State::word);
+                let message = format!("'{name}': timed out, it is {word}");
+                if let Some(conn) = ask.conn {
+                    self.part(conn, Outcome::failed(name, Code::TimedOut, state, message));
+                }
+            }
+            if let Some(conn) = ask.conn {
+                self.reply(conn, &Reply::End);
+            }
+        }
+    }
+
+    /// A connection ended before its answer: what it asked for goes on, what it waited for does not matter any more.
+    pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
+        self.requests.parked.retain(|incoming| incoming.id != conn);
+        let found = self.requests.asks.iter_mut().find(|(_, ask)| ask.conn == Some(conn));
+        let Some((number, ask)) = found.map(|(number, ask)| (*number, ask)) else { return };
+        ask.conn = None;
+        let waits: Vec<Ticket> = ask
+            .outstanding
+            .iter()
+            .copied()
+            .filter(|ticket| self.requests.tickets.get(ticket).is_some_and(|stub| stub.until.is_some()))
+            .collect();
+        for ticket in waits {
+            self.requests.close(ticket);
+        }
+        if self.requests.is_over(number) {
+            self.requests.remove(number);
+        }
+    }
+
+    // ---- Registration ---------------------------------------------------------------------------------------------
+
+    fn register(&mut self, conn: ConnId, uid: u32, request: &Request, registration: &Registration) {
+        let asked = match self.registering(uid, request, registration) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => {
+                let state =
+                    self.fleet.id(&registration.name).and_then(|id| self.state(id)).unwrap_or(State::Down);
+                self.part(
+                    conn,
+                    Outcome::done(&registration.name, state, Some("already registered".to_owned())),
+                );
+                return self.reply(conn, &Reply::End);
+            }
+            Err((code, message)) => {
+                self.part(conn, Outcome::failed(&registration.name, code, None, message));
+                return self.reply(conn, &Reply::End);
+            }
+        };
+        let (definition, record) = asked;
+        let want = if registration.down { Want::Down } else { Want::Up };
+        let ask = self.requests.open(conn, Some(self.clock.now().after(START_TIMEOUT)));
+        // The number is not a service's yet: it is given one when the record is on disk.
+        let ticket = self.requests.ticket(ask, ServiceId(u32::MAX), None);
+        let name = definition.name.clone();
+        let row = store::WantRow {
+            want: if registration.down { store::Want::Down } else { store::Want::Up },
+            asked_by_uid: Some(uid),
+            asked_at_ms: self.clock.now().0,
+            cause: "register".to_owned(),
+            definition_hash: Some(definition.hash),
+        };
+        let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];
+        self.requests.registering.insert(name);
+        let registering = Registering { definition, record, want, ask, ticket };
+        self.commit(Commit::Registration(Box::new(registering)), changes);
+    }
+
+    /// The checked registration; `None` when exactly this is registered already.
+    fn registering(
+        &mut self,
+        uid: u32,
+        request: &Request,
+        registration: &Registration,
+    ) -> Result<Option<(Definition, RecordRow)>, (Code, String)> {
+        let failed = |message: String| (Code::Failed, message);
+        if self.closing.is_some() {
+            return Err(failed("the supervisor is shutting down".to_owned()));
+        }
+        let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;
+        if self.requests.registering.contains(&name) {
+            return Err(failed(format!("'{name}' is being registered by somebody else: try again")));
+        }
+        self.surroundings = self.surroundings_now();
+        let gateway = &self.surroundings.gateway;
+        // Nothing below home runs as anybody but the gateway user: root's own default would be refused.
+        let user = registration.user.clone().unwrap_or_else(|| {
+            if self.rules().is_privileged(uid) { gateway.name.clone() } else { uid.to_string() }
+        });
+        let row = RecordRow {
+            registrant_uid: uid,
+            user,
+            program: match &registration.program {
+                Program::Argv(argv) => store::Program::Argv(argv.clone()),
+                Program::Profile(dir) => store::Program::Profile(dir.to_string_lossy().into_owned()),
+            },
+            env: registration.env.clone(),
+            registered_at_ms: self.clock.now().0,
+        };
+        let runs_as = crate::sys::users::resolve(&row.user).ok().flatten().map(|user| user.uid);
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false };
+        self.rules()
+            .judge(uid, request, &facts)
+            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
+        if let Some(id) = self.fleet.id(name.as_str()) {
+            let existing = self.services.get(&id);
+            let same = existing
+                .and_then(|service| service.record.as_ref())
+                .is_some_and(|old| old.user == row.user && old.program == row.program && old.env == row.env);
+            let origin = self.origin(id);
+            let recorded = existing.is_some_and(|service| service.record.is_some());
+            return match (same, recorded) {
+                (true, _) => Ok(None),
+                (false, true) => Err(failed(format!(
+                    "'{name}' is registered already, differently: 'hermes-sup ctl unregister {name}' first"
+                ))),
+                (false, false) => {
+                    Err(failed(format!("'{name}' exists already, from {origin}: choose another name")))
+                }
+            };
+        }
+        let definition = self.define_record(&name, &row).map_err(failed)?;
+        Ok(Some((definition, row)))
+    }
+
+    /// The record is on disk, or could not be put there.
+    pub(super) fn registered(&mut self, registering: Registering, error: Option<String>) {
+        let Registering { definition, record, want, ask, ticket } = registering;
+        let name = definition.name.clone();
+        self.requests.registering.remove(&name);
+        if let Some(why) = error {
+            let message = format!("'{name}' is not registered: {why}");
+            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+        }
+        if self.fleet.id(name.as_str()).is_some() {
+            let message = format!("'{name}' came into being meanwhile: try again");
+            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+        }
+        let id = self.add_service(definition, Some(record));
+        let effects = self.fleet.boot(
+            BTreeMap::from([(id, Restored { want: Want::Down, history: Default::default() })]),
+            self.clock.now(),
+        );
+        self.execute(effects);
+        if want == Want::Down {
+            return self
+                .finish(ticket, Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())));
+        }
+        // The want is on disk already; the start goes the way of every other, and answers the caller.
+        if let Some(stub) = self.requests.tickets.get_mut(&ticket) {
+            *stub = Stub { ask, id, until: None };
+        }
+        self.feed(id, Event::Command { ticket, command: Command::Start { force: false } });
+    }
+
+    /// Where the definition of a service comes from, in words.
+    pub(super) fn origin(&self, id: ServiceId) -> String {
+        use crate::definition::resolved::Origin;
+        self.services.get(&id).map_or_else(String::new, |service| match &service.definition.origin {
+            Origin::File(path) => path.display().to_string(),
+            Origin::Profile { .. } => format!("the profile '{}'", service.name),
+            Origin::Record => "its registration".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! The end of everything, within one budget: services in reverse order, then whatever children are left.
+
+use super::Supervisor;
+use crate::core::clock::Tick;
+use crate::core::signal::Signal;
+use crate::sys::signal::Received;
+use std::time::Duration;
+
+/// How long children that belong to nobody may take to obey, once all services are gone.
+const ORPHAN_GRACE: Duration = Duration::from_millis(500);
+/// After the budget: how long what was killed may take to vanish before we end without it (a process in D state).
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub struct Closing {
+    deadline: Tick,
+    /// Asked for, or an essential service's: wins over the main program's.
+    code: Option<u8>,
+    /// The main program's, if it ended by itself.
+    main_code: Option<u8>,
+    /// Children exist that have not been reaped.
+    pub children_left: bool,
+    orphans: Orphans,
+    hurried: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orphans {
+    /// Services come first.
+    Spared,
+    Asked {
+        until: Tick,
+    },
+    Killed,
+}
+
+impl Closing {
+    pub fn next_deadline(&self) -> Option<Tick> {
+        match self.orphans {
+            Orphans::Asked { until } => Some(until),
+            Orphans::Spared if !self.hurried => Some(self.deadline),
+            Orphans::Spared | Orphans::Killed => Some(self.deadline.after(LAST_PATIENCE)),
+        }
+    }
+}
+
+impl Supervisor {
+    pub(super) fn take_signal(&mut self, received: Received) {
+        match received.signal {
+            Signal::CHLD => self.reap(),
+            Signal::TERM | Signal::RTMIN_PLUS_3 | Signal::PWR => {
+                slog::info!(self.log, "{} received, shutting down", received.signal; "from" => received.pid);
+                self.stop_signal();
+            }
+            Signal::INT if self.main.is_none() => {
+                slog::info!(self.log, "SIGINT received, shutting down");
+                self.stop_signal();
+            }
+            Signal::HUP if self.main.is_none() => {
+                slog::info!(self.log, "SIGHUP received, reading definitions again");
+                self.look_again();
+            }
+            // For a terminal's stop signals there is nobody to come back to.
+            Signal::TSTP | Signal::TTIN | Signal::TTOU => {}
+            signal => {
+                if let Some(main) = &self.main {
+                    main.signal(signal);
+                }
+            }
+        }
+    }
+
+    /// The first asks everybody to end, the second kills.
+    fn stop_signal(&mut self) {
+        if self.closing.is_none() {
+            self.begin_shutdown(None);
+        } else {
+            self.hurry();
+        }
+    }
+
+    fn hurry(&mut self) {
+        let now = self.clock.now();
+        if let Some(closing) = &mut self.closing {
+            closing.hurried = true;
+            closing.deadline = closing.deadline.min(now);
+        }
+        if let Some(main) = &self.main {
+            main.signal(Signal::KILL);
+        }
+        let effects = self.fleet.kill_all(now);
+        self.execute(effects);
+    }
+
+    /// The main program ended by itself, or after our signal.
+    pub(super) fn main_ended(&mut self, code: u8) {
+        slog::debug!(self.log, "the main program ended"; "code" => code);
+        if self.closing.is_none() {
+            self.begin_shutdown(None);
+            if let Some(closing) = &mut self.closing {
+                closing.main_code = Some(code);
+            }
+        }
+    }
+
+    pub(super) fn begin_shutdown(&mut self, code: Option<u8>) {
+        if let Some(closing) = &mut self.closing {
+            closing.code = closing.code.or(code);
+            return;
+        }
+        let now = self.clock.now();
+        let deadline = now.after(self.options.stop_budget);
+        self.closing = Some(Closing {
+            deadline,
+            code,
+            main_code: None,
+            children_left: true,
+            orphans: Orphans::Spared,
+            hurried: false,
+        });
+        if let Some(main) = &self.main {
+            main.signal(Signal::TERM);
+            main.signal(Signal::CONT);
+        }
+        let effects = self.fleet.shutdown(deadline, now);
+        self.execute(effects);
+    }
+
+    /// Takes the shutdown as far as it goes now.
+    pub(super) fn push_shutdown(&mut self, now: Tick) {
+        let Some(closing) = &self.closing else { return };
+        if closing.deadline <= now && !closing.hurried {
+            for id in self.fleet.ids().collect::<Vec<_>>() {
+                if let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id))
+                    && gateway.has_tree()
+                {
+                    slog::warn!(self.log, "{name} used up the stop budget and is killed");
+                }
+            }
+            self.hurry();
+        }
+        let over = self.fleet.is_empty_handed() && self.main.is_none();
+        let Some(closing) = &mut self.closing else { return };
+        if !over {
+            return;
+        }
+        match closing.orphans {
+            Orphans::Spared => {
+                closing.orphans =
+                    Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
+                self.signal_orphans(Signal::TERM);
+                self.reap();
+            }
+            Orphans::Asked { until } if until <= now => {
+                closing.orphans = Orphans::Killed;
+                self.signal_orphans(Signal::KILL);
+            }
+            Orphans::Asked { .. } => {}
+            // A killed one's children fall to us: they are killed as they appear.
+            Orphans::Killed => self.signal_orphans(Signal::KILL),
+        }
+    }
+
+    /// The exit code, once everything has ended or the last patience is over.
+    pub(super) fn ended(&self) -> Option<u8> {
+        let closing = self.closing.as_ref()?;
+        let over = self.fleet.is_empty_handed() && self.main.is_none() && !closing.children_left;
+        let enough = closing.deadline.after(LAST_PATIENCE) <= self.clock.now();
+        if enough && !over {
+            slog::error!(self.log, "ending although processes are left that do not die");
+        }
+        (over || enough).then(|| closing.code.or(closing.main_code).unwrap_or(0))
+    }
+
+    fn signal_orphans(&self, signal: Signal) {
+        for pid in crate::containment::children_of_ours() {
+            if let Ok(orphan) = crate::sys::pidfd::Pidfd::open(pid) {
+                let _ = orphan.send(signal);
+            }
+        }
+    }
+}

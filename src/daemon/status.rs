@@ -1,0 +1,144 @@
+//! What `status` shows, from what everybody knows.
+
+use super::Supervisor;
+use super::clock::wall;
+use super::execute::{is_stuck, log_dir};
+use crate::containment::{IncarnationId, Report};
+use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::{self, Phase};
+use crate::core::policy;
+use crate::definition::resolved::Origin;
+use crate::log::SourceId;
+use std::time::Duration;
+
+/// How long a helper thread may be at one piece of work before `status` mentions it.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// What was tried above the rung in force, and why it does not work.
+pub(super) fn why_not_higher(report: &Report) -> Option<String> {
+    let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung);
+    let reasons: Vec<&str> =
+        refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+impl Supervisor {
+    pub(super) fn state(&self, id: ServiceId) -> Option<State> {
+        self.fleet.gateway(id).map(|gateway| match gateway.phase() {
+            Phase::Down => State::Down,
+            Phase::Held | Phase::Starting => State::Starting,
+            Phase::Up => State::Up,
+            Phase::Ending(_) if is_stuck(gateway) => State::Failed,
+            Phase::Ending(_) => State::Stopping,
+            Phase::Backoff { .. } => State::Backoff,
+            Phase::Failed => State::Failed,
+            Phase::Finished => State::Finished,
+        })
+    }
+
+    pub(super) fn supervisor_status(&self) -> SupervisorStatus {
+        let now = self.clock.now();
+        let mut warnings: Vec<String> = self.warnings.values().cloned().collect();
+        let slow = |what: &str, since: Duration| format!("{what} has not answered for {} s", since.as_secs());
+        if let Some(since) =
+            self.store.busy_since().map(|since| since.elapsed()).filter(|since| *since >= BUSY)
+        {
+            warnings.push(slow("the disk of the state", since));
+        }
+        let health = self.logs.overall();
+        if let Some(since) = health.files_busy.filter(|since| *since >= BUSY) {
+            warnings.push(slow("the disk under home", since));
+        }
+        for (name, stream) in [("stdout", &health.stdout), ("stderr", &health.stderr)] {
+            if stream.dropped > 0 {
+                warnings
+                    .push(format!("{} lines were not shown on {name}: its reader is behind", stream.dropped));
+            }
+        }
+        SupervisorStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: Utc(wall(self.clock.started())),
+            uptime_ms: u64::try_from(now.since(self.clock.started()).as_millis()).unwrap_or(u64::MAX),
+            containment: self.report.rung.to_string(),
+            containment_reason: why_not_higher(&self.report),
+            containment_flag: self.report.raise().map(|raise| raise.docker.to_owned()),
+            state_dir: self.options.state.clone(),
+            stopping: self.closing.is_some(),
+            warnings,
+        }
+    }
+
+    pub(super) fn service_status(&self, id: ServiceId) -> Option<ServiceStatus> {
+        let (service, gateway) = (self.services.get(&id)?, self.fleet.gateway(id)?);
+        let now = self.clock.now();
+        let history = gateway.history();
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let life =
+            gateway.has_tree().then(|| IncarnationId { name: service.name.clone(), n: history.incarnation });
+        let usage = life.as_ref().map(|life| self.containment.usage(life));
+        let mut reason = gateway.reason();
+        let mut add = |text: String| {
+            let separator = if reason.is_empty() { "" } else { "; " };
+            reason = format!("{reason}{separator}{text}");
+        };
+        if let (true, Some(life)) = (is_stuck(gateway), &life) {
+            for stuck in self.containment.stuck(life) {
+                add(format!("pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
+            }
+        }
+        if let Some(weakness) = life.as_ref().and_then(|life| self.containment.weakness(life)) {
+            add(weakness.to_owned());
+        }
+        if service.gone {
+            add("definition gone".to_owned());
+        }
+        let log = self.logs.health(SourceId(id.0));
+        if log.dropped_from_file + log.dropped_from_stream > 0 {
+            add(format!(
+                "log lines left out: {} of the file, {} of the container's stream",
+                log.dropped_from_file, log.dropped_from_stream
+            ));
+        }
+        if let Some(error) = log.file_error {
+            add(format!("log not written: {error}"));
+        }
+        Some(ServiceStatus {
+            name: service.name.to_string(),
+            kind: match (&service.definition.origin, gateway.policy().kind) {
+                (Origin::Profile { .. }, _) => Kind::Gateway,
+                (_, policy::Kind::Daemon) => Kind::Daemon,
+                (_, policy::Kind::Oneshot) => Kind::Oneshot,
+            },
+            want: match gateway.want() {
+                gateway::Want::Up => Want::Up,
+                gateway::Want::Down => Want::Down,
+            },
+            state: self.state(id)?,
+            reason: (!reason.is_empty()).then_some(reason),
+            pid: gateway.pid().and_then(|pid| u32::try_from(pid).ok()),
+            since: Some(Utc(wall(gateway.since()))),
+            uptime_ms: matches!(gateway.phase(), Phase::Up).then(|| millis(now.since(gateway.since()))),
+            restarts: history.restarts,
+            next_retry_ms: match gateway.phase() {
+                Phase::Backoff { until } => Some(millis(until.since(now))),
+                _ => None,
+            },
+            last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, false, Some(Utc(wall(at))))),
+            containment: life
+                .as_ref()
+                .and_then(|life| self.containment.rung(life))
+                .map(|rung| rung.to_string()),
+            procs: usage.as_ref().map(|usage| usage.procs as u64),
+            memory_bytes: usage.as_ref().and_then(|usage| usage.memory_bytes),
+            memory_peak_bytes: usage.as_ref().and_then(|usage| usage.memory_peak_bytes),
+            cpu_ms: usage.as_ref().and_then(|usage| usage.cpu_ms),
+            io: None,
+            pressure: None,
+            log: Some(self.options.home.join(log_dir(service))),
+            limits: None,
+            definition: Some(self.origin(id)),
+        })
+    }
+}

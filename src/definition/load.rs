@@ -1,0 +1,257 @@
+//! All definitions of the services directories, with everything that is wrong among them. A bad file is reported and
+//! does not stop the others.
+//!
+//! Of two files with the same name the trusted one counts, else the one in the earlier directory; the other is
+//! refused. A bad file keeps its name all the same: what it hides must not come up in its place. The order is also that
+//! in which dependencies are accepted, so whoever closes a cycle is refused, never what was there before.
+
+use super::diagnose::{About, Diagnostic, Source, quoted};
+use super::parse::{Parsed, Subject, parse};
+use super::resolved::{Definition, Origin, Security};
+use super::template::{self, DEFAULT_PROFILE, Profile, Template};
+use super::trust::{Place, Trust};
+use super::users::Surroundings;
+use crate::core::name::ServiceName;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Largest definition, in bytes.
+const MOST_BYTES: u64 = 256 << 10;
+/// Most definitions of one directory.
+const MOST_FILES: usize = 10_000;
+
+/// What the services directories hold.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub services: BTreeMap<ServiceName, Definition>,
+    /// The operator's template, or the built-in one. `None`: there is a `gateway.toml`, and it is wrong.
+    pub template: Option<Template>,
+    /// Names that a file claims but that are not in `services`, because that file is wrong. A reload keeps what it has.
+    pub broken: BTreeSet<ServiceName>,
+    /// Directories that are there and could not be read. A reload keeps what came from them.
+    pub unread: Vec<PathBuf>,
+    /// Everything that was found wrong, in the order of reading.
+    pub diagnostics: Vec<Diagnostic>,
+    mentions: Vec<(ServiceName, Diagnostic)>,
+}
+
+/// A file that has been read, or could not be, and has not yet been understood.
+struct Candidate {
+    path: PathBuf,
+    trust: Trust,
+    text: Result<String, String>,
+}
+
+/// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
+pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
+    let mut loaded = Loaded { template: Some(Template::built_in()), ..Loaded::default() };
+    let mut candidates = Vec::new();
+    for dir in dirs {
+        if let Err(error) = gather(dir, surroundings, &mut candidates, &mut loaded.diagnostics) {
+            loaded.unread.push(dir.clone());
+            loaded.complain(dir, format!("the directory cannot be read: {error}"));
+        }
+    }
+    loaded.understand(candidates, surroundings);
+    loaded
+}
+
+/// Reads one file, as if it were alone in its directory. Blocks on the file system.
+///
+/// # Errors
+/// When the directory it lies in cannot be opened; what is wrong with the file itself is in the diagnostics.
+pub fn load_file(path: &Path, surroundings: &Surroundings) -> io::Result<Loaded> {
+    let absolute = std::path::absolute(path)?;
+    let place = Place::open(absolute.parent().unwrap_or(&absolute), surroundings)?;
+    let mut loaded = Loaded { template: Some(Template::built_in()), ..Loaded::default() };
+    let candidate = Candidate::read(&place, path.to_owned(), surroundings);
+    loaded.understand(vec![candidate], surroundings);
+    Ok(loaded)
+}
+
+fn gather(
+    dir: &Path,
+    surroundings: &Surroundings,
+    candidates: &mut Vec<Candidate>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> io::Result<()> {
+    let place = match Place::open(dir, surroundings) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let mut names = place.list(surroundings)?;
+    // Editors keep their copies and locks under names that begin with a dot.
+    names.retain(|name| {
+        let bytes = name.as_encoded_bytes();
+        bytes.ends_with(b".toml") && !bytes.starts_with(b".")
+    });
+    if names.len() > MOST_FILES {
+        let message = format!("holds more than {MOST_FILES} definitions; the rest is not read");
+        diagnostics.push(Diagnostic::whole(dir, About::Text, message));
+        names.truncate(MOST_FILES);
+    }
+    candidates.extend(names.iter().map(|name| Candidate::read(&place, dir.join(name), surroundings)));
+    Ok(())
+}
+
+impl Candidate {
+    fn read(place: &Place, path: PathBuf, surroundings: &Surroundings) -> Self {
+        let name = Path::new(path.file_name().unwrap_or_default());
+        match place.read(name, MOST_BYTES, surroundings) {
+            Ok((bytes, trust)) => {
+                let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned());
+                Self { path, trust, text }
+            }
+            Err(error) => Self { path, trust: place.trust().clone(), text: Err(error.to_string()) },
+        }
+    }
+}
+
+impl Loaded {
+    /// The warnings about services that are named in `after` or `requires` and that are neither here, right or wrong,
+    /// nor, as `exists` knows, anywhere else (a profile, a record).
+    pub fn dangling(&self, exists: impl Fn(&ServiceName) -> bool) -> impl Iterator<Item = &Diagnostic> {
+        let here = |name: &ServiceName| self.services.contains_key(name) || self.broken.contains(name);
+        let known = move |name: &ServiceName| here(name) || exists(name);
+        let missing =
+            move |name: &ServiceName| !known(name) && !aliased(name).is_some_and(|name| known(&name));
+        self.mentions.iter().filter(move |(name, _)| missing(name)).map(|(_, warning)| warning)
+    }
+
+    fn complain(&mut self, path: &Path, message: impl Into<String>) {
+        self.diagnostics.push(Diagnostic::whole(path, About::Text, message));
+    }
+
+    fn understand(&mut self, mut candidates: Vec<Candidate>, surroundings: &Surroundings) {
+        candidates.sort_by_key(|candidate| candidate.trust != Trust::Trusted);
+        let mut taken: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for candidate in candidates {
+            let path = &candidate.path;
+            let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else {
+                self.complain(path, "its name is not UTF-8 text; rename it to NAME.toml");
+                continue;
+            };
+            if let Some(first) = taken.get(&stem) {
+                let message =
+                    format!("{} is already defined by {}; remove one", quoted(&stem), first.display());
+                self.complain(path, message);
+                continue;
+            }
+            taken.insert(stem.clone(), path.clone());
+            if path.file_name().is_some_and(|name| name == template::FILE_NAME) {
+                self.add_template(candidate, surroundings);
+                continue;
+            }
+            match ServiceName::new(&stem) {
+                Ok(name) => self.add_service(&name, candidate, surroundings),
+                Err(error) => self.complain(path, error.to_string()),
+            }
+        }
+    }
+
+    fn add_template(&mut self, candidate: Candidate, surroundings: &Surroundings) {
+        self.template = None;
+        let Candidate { path, trust, text } = candidate;
+        let text = match text {
+            Ok(text) => text,
+            Err(wrong) => return self.complain(&path, wrong),
+        };
+        let template = Template::from_file(Source { path, text }, trust);
+        // Filled in once, for the profile that is always there: what is wrong is said now, not at the first gateway.
+        let filled = ServiceName::new(DEFAULT_PROFILE)
+            .map(|name| template.gateway(&name, &Profile::Default, surroundings).map(|_| ()));
+        match filled {
+            Ok(Err(diagnostics)) => self.diagnostics.extend(diagnostics),
+            Ok(Ok(())) | Err(_) => self.template = Some(template),
+        }
+    }
+
+    fn add_service(&mut self, name: &ServiceName, candidate: Candidate, surroundings: &Surroundings) {
+        let Candidate { path, trust, text } = candidate;
+        let text = match text {
+            Ok(text) => text,
+            Err(wrong) => {
+                self.broken.insert(name.clone());
+                return self.complain(&path, wrong);
+            }
+        };
+        let source = Source { path: path.clone(), text };
+        let subject = Subject {
+            name,
+            origin: Origin::File(path),
+            trust: &trust,
+            security: Security::CONFINED,
+            placeholders: &[],
+        };
+        match parse(&source, subject, surroundings).and_then(|parsed| self.without_cycle(parsed)) {
+            Ok(Parsed { definition, mentions }) => {
+                self.services.insert(name.clone(), definition);
+                self.mentions.extend(mentions);
+            }
+            Err(diagnostics) => {
+                self.broken.insert(name.clone());
+                self.diagnostics.extend(diagnostics);
+            }
+        }
+    }
+
+    /// Refuses a definition that would make services wait for each other in a circle.
+    fn without_cycle(&self, parsed: Parsed) -> Result<Parsed, Vec<Diagnostic>> {
+        let new = &parsed.definition;
+        let here = |name: &ServiceName| *name == new.name || self.services.contains_key(name);
+        let exact = |name: &ServiceName| {
+            let alias = if here(name) { None } else { aliased(name).filter(here) };
+            alias.unwrap_or_else(|| name.clone())
+        };
+        let cycle = find_cycle(&new.name, |name| {
+            let found = if *name == new.name { Some(new) } else { self.services.get(name) };
+            found.map(|definition| definition.after.iter().map(exact).collect()).unwrap_or_default()
+        });
+        let Some(cycle) = cycle else { return Ok(parsed) };
+        let names: Vec<&str> = cycle.iter().map(ServiceName::as_str).collect();
+        let message = format!(
+            "these services wait for each other: {}; remove one 'after' or 'requires'",
+            names.join(" -> ")
+        );
+        // All of `after` was mentioned, so there is a place to show.
+        let mut mentions = parsed.mentions.into_iter();
+        let closing = mentions.find(|(name, _)| cycle.get(1) == Some(&exact(name)));
+        Err(closing.map(|(_, mention)| mention.about(About::Text, message)).into_iter().collect())
+    }
+}
+
+/// `gateway-coder` names the service `coder` where there is none called `gateway-coder`.
+pub fn aliased(name: &ServiceName) -> Option<ServiceName> {
+    ServiceName::new(name.as_str().strip_prefix("gateway-")?).ok()
+}
+
+/// A shortest way from `start` back to itself along `after`, beginning and ending with `start`. For everybody who adds
+/// a service to others: profiles and records can close a cycle as well as files.
+pub fn find_cycle(
+    start: &ServiceName,
+    after: impl Fn(&ServiceName) -> Vec<ServiceName>,
+) -> Option<Vec<ServiceName>> {
+    let mut came_from: BTreeMap<ServiceName, ServiceName> = BTreeMap::new();
+    let mut next = VecDeque::from([start.clone()]);
+    while let Some(name) = next.pop_front() {
+        for target in after(&name) {
+            if target == *start {
+                let mut cycle = vec![start.clone()];
+                let mut at = name;
+                while at != *start {
+                    cycle.push(at.clone());
+                    at = came_from.remove(&at)?;
+                }
+                cycle.push(start.clone());
+                cycle.reverse();
+                return Some(cycle);
+            }
+            if !came_from.contains_key(&target) {
+                came_from.insert(target.clone(), name.clone());
+                next.push_back(target);
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,443 @@
+//! The text of a definition → a checked `Definition`, or everything that is wrong with it.
+//!
+//! Every key of the documented format is asked for here, once, with its default and its range. A known key that is not
+//! built yet is refused, never ignored.
+
+use super::diagnose::{About, Diagnostic, Report, Source, quoted};
+use super::raw::{Item, Placeholders, Read, Table};
+use super::resolved::{
+    ContainmentChoice, Definition, LogPolicy, Origin, Overflow, RunAs, Security, fingerprint,
+};
+use super::trust::Trust;
+use super::users::Surroundings;
+use super::values::{DAY, MILLISECOND, octal_mode};
+use crate::core::name::ServiceName;
+use crate::core::policy::{
+    Backoff, BurstLimit, ExitRule, Kind, Policy, RestartPolicy, RestartWhen, Role, StopPolicy,
+};
+use crate::core::signal::Signal;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::de::DeTable;
+
+/// What a text becomes, besides what it says itself.
+#[derive(Debug, Clone)]
+pub(super) struct Subject<'a> {
+    pub name: &'a ServiceName,
+    pub origin: Origin,
+    pub trust: &'a Trust,
+    /// The default of `[security]`.
+    pub security: Security,
+    pub placeholders: Placeholders<'a>,
+}
+
+/// A definition, and where it names other services.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub definition: Definition,
+    /// For each service named in `after` or `requires`, the warning to give if there is none of that name.
+    pub mentions: Vec<(ServiceName, Diagnostic)>,
+}
+
+/// Parses and checks `source`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text; never empty.
+pub(super) fn parse(
+    source: &Source,
+    subject: Subject<'_>,
+    surroundings: &Surroundings,
+) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut report = Report::new(source);
+    let (document, syntax) = DeTable::parse_recoverable(&source.text);
+    for error in &syntax {
+        let end = source.text.len();
+        report.wrong(&error.span().unwrap_or(end..end), About::Text, error.message());
+    }
+    if !report.is_clean() {
+        // What the parser made of a broken text would only give misleading errors.
+        return Err(report.finish());
+    }
+    let table = Table::new("the definition", document.get_ref(), subject.placeholders);
+    let mut mentions = Vec::new();
+    let read = Reader { subject, surroundings }.definition(table, &mut mentions, &mut report);
+    match read {
+        Some(definition) if report.is_clean() => Ok(Parsed { definition, mentions }),
+        _ => Err(report.finish()),
+    }
+}
+
+struct Reader<'a> {
+    subject: Subject<'a>,
+    surroundings: &'a Surroundings,
+}
+
+impl Reader<'_> {
+    /// `None` only after something was reported.
+    fn definition(
+        self,
+        mut top: Table<'_>,
+        mentions: &mut Vec<(ServiceName, Diagnostic)>,
+        report: &mut Report<'_>,
+    ) -> Option<Definition> {
+        let command = top.take("command");
+        if command.is_none() {
+            report.wrong(
+                &(0..0),
+                About::Text,
+                "'command' is missing; write command = [\"program\", \"argument\"]",
+            );
+        }
+        let command = command.and_then(|item| settle(argv(&item), report));
+        let user = top.take("user");
+        let user = user.map_or(Some(RunAs::Gateway), |item| self.user(&item, report));
+        let working_dir = top.read("working_dir", report, absolute);
+        let env = top.read("env", report, environment).unwrap_or_default();
+        let env_file = top.take("env_file").and_then(|item| self.env_file(&item, user.as_ref(), report));
+        let umask = top.read("umask", report, |item| item.parsed(octal_mode));
+        let autostart = top.read("autostart", report, Item::boolean).unwrap_or(true);
+        let kinds = [("daemon", Kind::Daemon), ("oneshot", Kind::Oneshot)];
+        let kind = top.read("type", report, |item| item.choice(&kinds)).unwrap_or(Kind::Daemon);
+        let roles = [("auxiliary", Role::Auxiliary), ("essential", Role::Essential)];
+        let role = top.read("role", report, |item| item.choice(&roles)).unwrap_or(Role::Auxiliary);
+        let requires = self.services(&mut top, "requires", mentions, report);
+        let mut after = self.services(&mut top, "after", mentions, report);
+        after.extend(requires.iter().cloned());
+        let containment = top.read("containment", report, containment).unwrap_or(ContainmentChoice::Auto);
+        let stop = stop(top.section("stop", "[stop]", report), report);
+        let restart = restart(top.section("restart", "[restart]", report), report);
+        let log = log(top.section("log", "[log]", report), report);
+        self.security(top.section("security", "[security]", report), report);
+        not_built_yet(&mut top, report);
+        top.finish(report);
+        let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
+        let hash = fingerprint(std::iter::once(report.source.text.as_str()).chain(filled));
+        Some(Definition {
+            name: self.subject.name.clone(),
+            origin: self.subject.origin,
+            command: command?,
+            user: user?,
+            working_dir: working_dir.unwrap_or_else(|| self.surroundings.home.clone()),
+            env,
+            env_file,
+            umask,
+            autostart,
+            policy: Policy { kind, role, restart, stop },
+            after: sorted(after),
+            requires: sorted(requires),
+            containment,
+            log,
+            security: self.subject.security,
+            hash,
+        })
+    }
+
+    /// Only a trusted source may name somebody else than the gateway user, and only root can become somebody else.
+    fn user(&self, item: &Item<'_>, report: &mut Report<'_>) -> Option<RunAs> {
+        let text = settle(item.text(), report)?;
+        if text.is_empty() {
+            report.wrong(
+                &item.span(),
+                About::Text,
+                "'user' is empty; write a name or a number, or leave it out",
+            );
+            return None;
+        }
+        match self.surroundings.may_run_as(&text, self.subject.trust) {
+            Ok(who) => Some(who),
+            Err(error) => {
+                report.wrong(&item.span(), About::Place, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// What the gateway user can write must not become the environment of anybody else (LD_PRELOAD is enough).
+    fn env_file(&self, item: &Item<'_>, user: Option<&RunAs>, report: &mut Report<'_>) -> Option<PathBuf> {
+        let path = settle(absolute(item), report)?;
+        if matches!(user, Some(RunAs::Named(_))) && path.starts_with(&self.surroundings.home) {
+            let message = "an env_file below --home is only read for services of the gateway user; \
+                           put it elsewhere, owned by root or the service's user";
+            report.wrong(&item.span(), About::Text, message);
+        }
+        Some(path)
+    }
+
+    fn services(
+        &self,
+        top: &mut Table<'_>,
+        key: &'static str,
+        mentions: &mut Vec<(ServiceName, Diagnostic)>,
+        report: &mut Report<'_>,
+    ) -> Vec<ServiceName> {
+        let items = top.read(key, report, Item::elements).unwrap_or_default();
+        let mut names = Vec::new();
+        for item in items {
+            let read = item
+                .text()
+                .and_then(|text| ServiceName::new(&text).map_err(|error| item.fault(error.to_string())));
+            let Some(name) = settle(read, report) else { continue };
+            if name == *self.subject.name {
+                report.wrong(
+                    &item.span(),
+                    About::Text,
+                    format!("'{name}' cannot wait for itself; name another service"),
+                );
+                continue;
+            }
+            let warning = format!("there is no service '{name}'; '{key}' has no effect until there is one");
+            let warning = Diagnostic::at(report.source, &item.span(), About::Reference, warning);
+            mentions.push((name.clone(), warning));
+            names.push(name);
+        }
+        names
+    }
+
+    /// Only the defaults are built. Below --home the refusal says the lasting reason, not the passing one.
+    fn security(&self, mut table: Table<'_>, report: &mut Report<'_>) {
+        let inherits = self.subject.security == Security::INHERITED;
+        if let Some(item) = table.take("no_new_privs")
+            && let Some(asked) = settle(item.boolean(), report)
+            && asked == inherits
+        {
+            let message = format!("no_new_privs = {asked} is not supported yet; leave it out");
+            report.wrong(&item.span(), About::Text, message);
+        }
+        for key in ["capabilities", "ambient"] {
+            let Some(item) = table.take(key) else { continue };
+            let Some(asked) = settle(item.texts(), report) else { continue };
+            if asked.is_empty() && !inherits {
+                continue;
+            }
+            match self.subject.trust {
+                Trust::Untrusted(reason) => {
+                    let message = format!(
+                        "only a root-owned definition outside --home may name capabilities; {reason}"
+                    );
+                    report.wrong(&item.span(), About::Place, message);
+                }
+                Trust::Trusted => {
+                    report.wrong(
+                        &item.span(),
+                        About::Text,
+                        format!("{key} is not supported yet; leave it out"),
+                    );
+                }
+            }
+        }
+        table.finish(report);
+    }
+}
+
+fn settle<T>(read: Read<T>, report: &mut Report<'_>) -> Option<T> {
+    read.map_err(|fault| report.wrong(&fault.span, About::Text, fault.message)).ok()
+}
+
+fn argv(item: &Item<'_>) -> Read<Vec<String>> {
+    let argv = item.texts()?;
+    match argv.first() {
+        Some(program) if !program.is_empty() => Ok(argv),
+        _ => Err(item.fault("'command' names no program; write command = [\"program\", \"argument\"]")),
+    }
+}
+
+fn absolute(item: &Item<'_>) -> Read<PathBuf> {
+    item.parsed(|text| match text.starts_with('/') {
+        true => Ok(PathBuf::from(text)),
+        false => Err("is not an absolute path; begin it with '/'".to_owned()),
+    })
+}
+
+fn environment(item: &Item<'_>) -> Read<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
+    for (key, value) in item.table("env")?.take_all() {
+        if !is_variable_name(key) {
+            return Err(value.fault(format!(
+                "{} cannot be the name of a variable; it must not be empty nor contain '=' or NUL",
+                quoted(key)
+            )));
+        }
+        env.insert(key.to_owned(), value.text()?);
+    }
+    Ok(env)
+}
+
+pub(super) fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+fn containment(item: &Item<'_>) -> Read<ContainmentChoice> {
+    let choices = [
+        ("auto", Some(ContainmentChoice::Auto)),
+        ("cgroup", Some(ContainmentChoice::Cgroup)),
+        ("cgroup-private", None),
+        ("pidns", None),
+        ("keeper", Some(ContainmentChoice::Keeper)),
+        ("keeper-same-uid", Some(ContainmentChoice::KeeperSameUid)),
+    ];
+    item.choice(&choices)?.ok_or_else(|| {
+        item.fault("this containment is not supported yet; allowed: auto, cgroup, keeper, keeper-same-uid")
+    })
+}
+
+fn stop(mut table: Table<'_>, report: &mut Report<'_>) -> StopPolicy {
+    let default = Policy::default().stop;
+    let signal = table.read("signal", report, |item| {
+        item.parsed(|text| {
+            let wrong = "is not a signal; allowed: names as SIGTERM or TERM, SIGRTMIN+3, numbers 1 to 64";
+            Signal::parse(text).ok_or_else(|| wrong.to_owned())
+        })
+    });
+    let timeout = duration(&mut table, "timeout", MILLISECOND..=DAY, default.timeout, report);
+    let leftovers = duration(&mut table, "leftovers", Duration::ZERO..=DAY, default.leftovers, report);
+    table.finish(report);
+    StopPolicy { signal: signal.unwrap_or(default.signal), timeout, leftovers }
+}
+
+fn duration(
+    table: &mut Table<'_>,
+    key: &'static str,
+    allowed: RangeInclusive<Duration>,
+    default: Duration,
+    report: &mut Report<'_>,
+) -> Duration {
+    table.read(key, report, |item| item.duration(&allowed)).unwrap_or(default)
+}
+
+fn restart(mut table: Table<'_>, report: &mut Report<'_>) -> RestartPolicy {
+    let default = Policy::default().restart;
+    let policies = [
+        ("always", RestartWhen::Always),
+        ("on-failure", RestartWhen::OnFailure),
+        ("never", RestartWhen::Never),
+    ];
+    let when = table.read("policy", report, |item| item.choice(&policies)).unwrap_or(default.when);
+    let backoff = table.take("backoff").map(|item| backoff(&item, default.backoff.clone(), report));
+    let limit = limit(table.section("limit", "limit", report), default.limit, report);
+    let exit_codes = table.take("exit_codes").map(|item| exit_codes(&item, report));
+    table.finish(report);
+    RestartPolicy {
+        when,
+        backoff: backoff.unwrap_or(default.backoff),
+        limit,
+        exit_codes: exit_codes.unwrap_or_default(),
+    }
+}
+
+fn backoff(item: &Item<'_>, default: Backoff, report: &mut Report<'_>) -> Backoff {
+    let Some(mut table) = settle(item.table("backoff"), report) else { return default };
+    let initial = duration(&mut table, "initial", MILLISECOND..=DAY, default.initial, report);
+    let max = duration(&mut table, "max", MILLISECOND..=DAY, default.max.max(initial), report);
+    let reset_after =
+        duration(&mut table, "reset_after", Duration::ZERO..=DAY * 365, default.reset_after, report);
+    let factor = table.read("factor", report, |item| item.float(&(1.0..=1000.0))).unwrap_or(default.factor);
+    let jitter = table.read("jitter", report, |item| item.float(&(0.0..=1.0))).unwrap_or(default.jitter);
+    table.finish(report);
+    if initial > max {
+        let message = "'initial' is longer than 'max'; a wait grows from initial to max";
+        report.wrong(&item.span(), About::Text, message);
+    }
+    Backoff { initial, factor, max, jitter, reset_after }
+}
+
+fn limit(mut table: Table<'_>, default: BurstLimit, report: &mut Report<'_>) -> BurstLimit {
+    // The times of that many failures are kept for each service.
+    let burst = table.read("burst", report, |item| item.integer(&(0..=10_000)));
+    let interval = duration(&mut table, "interval", MILLISECOND..=DAY * 365, default.interval, report);
+    table.finish(report);
+    let burst = burst.and_then(|burst| u32::try_from(burst).ok()).unwrap_or(default.burst);
+    BurstLimit { burst, interval }
+}
+
+fn exit_codes(item: &Item<'_>, report: &mut Report<'_>) -> BTreeMap<u8, ExitRule> {
+    let rules = [("now", ExitRule::Now), ("stop", ExitRule::Stop), ("failed", ExitRule::Failed)];
+    let mut codes = BTreeMap::new();
+    let Some(mut table) = settle(item.table("exit_codes"), report) else { return codes };
+    for (key, value) in table.take_all() {
+        // Plain digits only: `+75` and `075` would be second names of one code.
+        let code = key.parse::<u8>().ok().filter(|code| code.to_string() == key);
+        let Some(code) = code else {
+            let message = format!("{} is not an exit code; allowed: 0 to 255", quoted(key));
+            report.wrong(&value.key_span(), About::Text, message);
+            continue;
+        };
+        if let Some(rule) = settle(value.choice(&rules), report) {
+            codes.insert(code, rule);
+        }
+    }
+    codes
+}
+
+fn log(mut table: Table<'_>, report: &mut Report<'_>) -> LogPolicy {
+    let default = LogPolicy::default();
+    // Below the smallest, every line or two would be an archive of its own (s6-log has the same bound).
+    let sizes = 4096..=100_000_000_000;
+    let max_size = table.read("max_size", report, |item| item.size(&sizes, "4096 bytes to 100GB"));
+    let keep = table.read("keep", report, |item| item.integer(&(0..=10_000)));
+    let to_container = table.read("to_container", report, Item::boolean);
+    let overflows = [("block", Overflow::Block), ("drop", Overflow::Drop)];
+    let overflow = table.read("overflow", report, |item| item.choice(&overflows));
+    table.finish(report);
+    LogPolicy {
+        max_size: max_size.unwrap_or(default.max_size),
+        keep: keep.and_then(|keep| u32::try_from(keep).ok()).unwrap_or(default.keep),
+        to_container: to_container.unwrap_or(default.to_container),
+        overflow: overflow.unwrap_or(default.overflow),
+    }
+}
+
+/// `[ready]`, `[health]`, `[hooks]` and `[limits]`: known, and refused where they would have to do something.
+fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
+    let mut ready = top.section("ready", "[ready]", report);
+    let kinds = ["none", "fd", "notify", "tcp", "unix", "http", "exec", "log", "gateway-state"];
+    ready.read("kind", report, |item| only_none(item, &kinds));
+    ready.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
+    ready.finish(report);
+
+    let mut health = top.section("health", "[health]", report);
+    let kinds = ["none", "exec", "http", "tcp", "watchdog", "file-age"];
+    health.read("kind", report, |item| only_none(item, &kinds));
+    health.read("interval", report, |item| item.duration(&(MILLISECOND..=DAY)));
+    health.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
+    health.read("failures", report, |item| item.integer(&(1..=10_000)));
+    health.read("action", report, |item| item.choice(&[("restart", ()), ("mark", ())]));
+    health.finish(report);
+
+    let mut hooks = top.section("hooks", "[hooks]", report);
+    hooks.not_yet(&["pre_start", "post_stop"], report);
+    hooks.finish(report);
+
+    let mut limits = top.section("limits", "[limits]", report);
+    let keys = [
+        "memory_max",
+        "memory_high",
+        "swap_max",
+        "pids_max",
+        "cpu_max",
+        "cpu_weight",
+        "io_weight",
+        "oom",
+        "nofile",
+        "nproc",
+        "core",
+        "oom_score_adj",
+    ];
+    limits.not_yet(&keys, report);
+    limits.finish(report);
+}
+
+fn only_none(item: &Item<'_>, kinds: &[&str]) -> Read<()> {
+    let choices: Vec<(&str, &str)> = kinds.iter().map(|kind| (*kind, *kind)).collect();
+    match item.choice(&choices)? {
+        "none" => Ok(()),
+        kind => Err(item.fault(format!("kind '{kind}' is not supported yet; allowed: none"))),
+    }
+}
+
+fn sorted(mut names: Vec<ServiceName>) -> Vec<ServiceName> {
+    names.sort();
+    names.dedup();
+    names
+}

@@ -1,0 +1,409 @@
+//! Every key of the documented format: its example, its default, its range, and the exact words of a refusal.
+
+use super::diagnose::{About, Source};
+use super::parse::{Subject, parse};
+use super::resolved::*;
+use super::trust::Trust;
+use super::users::Surroundings;
+use crate::core::name::ServiceName;
+use crate::core::policy::{ExitRule, Kind, Policy, RestartWhen, Role};
+use crate::core::signal::Signal;
+use crate::sys::users::nameless;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+fn surroundings() -> Surroundings {
+    Surroundings { home: PathBuf::from("/opt/data"), gateway: nameless(10000, 10000), own_uid: 0 }
+}
+
+fn read_as(
+    text: &str,
+    trust: &Trust,
+    surroundings: &Surroundings,
+) -> Result<Definition, Vec<super::Diagnostic>> {
+    let name = ServiceName::new("web").unwrap();
+    let path = PathBuf::from("web.toml");
+    let subject = Subject {
+        name: &name,
+        origin: Origin::File(path.clone()),
+        trust,
+        security: Security::CONFINED,
+        placeholders: &[],
+    };
+    parse(&Source { path, text: text.to_owned() }, subject, surroundings).map(|parsed| parsed.definition)
+}
+
+fn read(text: &str) -> Result<Definition, Vec<super::Diagnostic>> {
+    read_as(text, &Trust::Trusted, &surroundings())
+}
+
+/// The headlines of what is wrong with a definition that also has a command, one line further down than written.
+fn wrong(text: &str) -> Vec<String> {
+    let found = read(&format!("command = [\"x\"]\n{text}"));
+    found.map(|_| vec![]).unwrap_or_else(|found| found.iter().map(super::Diagnostic::headline).collect())
+}
+
+#[test]
+fn a_command_alone_has_the_documented_defaults() {
+    let made = read("command = ['python3', '-m', 'http.server']").unwrap();
+    let expected = Definition {
+        name: ServiceName::new("web").unwrap(),
+        origin: Origin::File(PathBuf::from("web.toml")),
+        command: ["python3", "-m", "http.server"].map(str::to_owned).into(),
+        user: RunAs::Gateway,
+        working_dir: PathBuf::from("/opt/data"),
+        env: BTreeMap::new(),
+        env_file: None,
+        umask: None,
+        autostart: true,
+        policy: Policy::default(),
+        after: vec![],
+        requires: vec![],
+        containment: ContainmentChoice::Auto,
+        log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
+        security: Security { no_new_privs: true, inherit_capabilities: false },
+        hash: made.hash,
+    };
+    assert_eq!(made, expected);
+}
+
+/// The example of the documentation, with another value than the default wherever one is built.
+const EVERYTHING: &str = r#"
+command = ["python3", "-m", "http.server"]   # argv, no shell
+user = "10001"
+working_dir = "/srv"
+env = { KEY = "value" }
+env_file = "/etc/web.env"
+umask = "0022"
+autostart = false
+type = "oneshot"
+role = "essential"
+after = ["migrate", "cache", "migrate"]
+requires = ["database"]
+containment = "keeper"
+
+[stop]
+signal = "SIGINT"
+timeout = "1m30s"
+leftovers = "2s"
+
+[restart]
+policy = "on-failure"
+backoff = { initial = "200ms", factor = 3, max = "1m", jitter = 0, reset_after = "2m" }
+limit = { burst = 3, interval = "1m" }
+exit_codes = { 75 = "now", 78 = "failed", 0 = "stop" }
+
+[ready]
+kind = "none"
+timeout = "60s"
+
+[health]
+kind = "none"
+interval = "30s"
+timeout = "5s"
+failures = 3
+action = "restart"
+
+[hooks]
+
+[log]
+max_size = "2M"
+keep = 0
+to_container = false
+overflow = "drop"
+
+[limits]
+
+[security]
+no_new_privs = true
+capabilities = []
+"#;
+
+#[test]
+fn every_key_is_understood() {
+    let made = read(EVERYTHING).unwrap_or_else(|found| panic!("{}", found[0]));
+    let names = |names: &[&str]| names.iter().map(|name| ServiceName::new(name).unwrap()).collect::<Vec<_>>();
+    assert_eq!(made.user, RunAs::Named("10001".to_owned()));
+    assert_eq!(made.working_dir, Path::new("/srv"));
+    assert_eq!(made.env, BTreeMap::from([("KEY".to_owned(), "value".to_owned())]));
+    assert_eq!(made.env_file.as_deref(), Some(Path::new("/etc/web.env")));
+    assert_eq!(made.umask, Some(0o022));
+    assert!(!made.autostart);
+    assert_eq!((made.policy.kind, made.policy.role), (Kind::Oneshot, Role::Essential));
+    assert_eq!(made.after, names(&["cache", "database", "migrate"]), "order includes what is required");
+    assert_eq!(made.requires, names(&["database"]));
+    assert_eq!(made.containment, ContainmentChoice::Keeper);
+    let stop = made.policy.stop;
+    assert_eq!((stop.signal, stop.timeout, stop.leftovers), (Signal::INT, secs(90), secs(2)));
+    let restart = made.policy.restart;
+    assert_eq!(restart.when, RestartWhen::OnFailure);
+    assert_eq!((restart.backoff.initial, restart.backoff.max), (Duration::from_millis(200), secs(60)));
+    assert_eq!((restart.backoff.factor, restart.backoff.jitter), (3.0, 0.0));
+    assert_eq!(
+        (restart.backoff.reset_after, restart.limit.burst, restart.limit.interval),
+        (secs(120), 3, secs(60))
+    );
+    let rules = [(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)];
+    assert_eq!(restart.exit_codes, BTreeMap::from(rules));
+    let log = LogPolicy { max_size: 2 << 20, keep: 0, to_container: false, overflow: Overflow::Drop };
+    assert_eq!(made.log, log);
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_and_never_ignored() {
+    for (text, column) in [
+        ("ready = { kind = 'notify' }", 18),
+        ("health = { kind = 'http' }", 19),
+        ("hooks = { pre_start = ['a'] }", 11),
+        ("hooks = { post_stop = ['a'] }", 11),
+        ("containment = 'cgroup-private'", 15),
+        ("containment = 'pidns'", 15),
+        ("security = { no_new_privs = false }", 29),
+        ("security = { capabilities = ['CAP_NET_BIND_SERVICE'] }", 29),
+        ("security = { ambient = ['CAP_CHOWN'] }", 24),
+    ] {
+        let found = wrong(text);
+        assert!(found[0].starts_with(&format!("web.toml:2:{column}: ")), "{found:?}");
+        assert!(found[0].contains("not supported yet"), "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+    for key in [
+        "memory_max",
+        "memory_high",
+        "swap_max",
+        "pids_max",
+        "cpu_max",
+        "cpu_weight",
+        "io_weight",
+        "oom",
+        "nofile",
+        "nproc",
+        "core",
+        "oom_score_adj",
+    ] {
+        let expected = format!("web.toml:3:1: '{key}' of [limits] is not supported yet; leave it out");
+        assert_eq!(wrong(&format!("[limits]\n{key} = 1")), [expected]);
+    }
+}
+
+#[test]
+fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
+    for (text, expected) in [
+        ("umask = 22", "2:9: 'umask' is an integer; write a text in quotes"),
+        ("umask = '99'", "2:9: '99' is not a umask; write octal digits in quotes, \"0000\" to \"0777\""),
+        ("autostart = 'yes'", "2:13: 'autostart' is a string; write true or false"),
+        ("type = 'forking'", "2:8: 'forking' is not known here; allowed: daemon, oneshot"),
+        ("role = 'main'", "2:8: 'main' is not known here; allowed: auxiliary, essential"),
+        ("working_dir = 'data'", "2:15: 'data' is not an absolute path; begin it with '/'"),
+        ("env = { A = 1 }", "2:13: 'A' is an integer; write a text in quotes"),
+        (
+            "env = { '' = 'x' }",
+            "2:14: '' cannot be the name of a variable; it must not be empty nor contain '=' or NUL",
+        ),
+        ("env = { A = \"\\u0000\" }", "2:13: 'A' contains a NUL character; none is allowed"),
+        ("user = ''", "2:8: 'user' is empty; write a name or a number, or leave it out"),
+        ("after = 'migrate'", "2:9: 'after' is a string; write a list in brackets, as in [\"a\", \"b\"]"),
+        ("after = ['web']", "2:10: 'web' cannot wait for itself; name another service"),
+        (
+            "requires = ['a', 'B']",
+            "2:18: 'B' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit",
+        ),
+        ("stop = 3", "2:8: 'stop' is an integer; write a table, as in { key = \"value\" }"),
+        ("stop = { timeout = 10 }", "2:20: 'timeout' is an integer; write a text in quotes"),
+        (
+            "stop = { timeout = '10' }",
+            "2:20: '10' is not a duration; write a number and a unit, as in \"100ms\", \"10s\" or \"1m30s\"",
+        ),
+        ("stop = { timeout = '0s' }", "2:20: '0s' is out of range; allowed: 1ms to 1day"),
+        ("stop = { timeout = '2days' }", "2:20: '2days' is out of range; allowed: 1ms to 1day"),
+        (
+            "stop = { signal = 'SIGNOPE' }",
+            "2:19: 'SIGNOPE' is not a signal; allowed: names as SIGTERM or TERM, SIGRTMIN+3, numbers 1 to 64",
+        ),
+        (
+            "restart = { policy = 'unless-stopped' }",
+            "2:22: 'unless-stopped' is not known here; allowed: always, on-failure, never",
+        ),
+        ("restart = { backoff = { factor = 0.5 } }", "2:34: 'factor' is out of range; allowed: 1 to 1000"),
+        ("restart = { backoff = { factor = nan } }", "2:34: 'factor' is out of range; allowed: 1 to 1000"),
+        ("restart = { backoff = { jitter = 1.1 } }", "2:34: 'jitter' is out of range; allowed: 0 to 1"),
+        (
+            "restart = { backoff = { initial = '9s', max = '1s' } }",
+            "2:23: 'initial' is longer than 'max'; a wait grows from initial to max",
+        ),
+        ("restart = { limit = { burst = -1 } }", "2:31: 'burst' is out of range; allowed: 0 to 10000"),
+        ("restart = { exit_codes = { 256 = 'now' } }", "2:28: '256' is not an exit code; allowed: 0 to 255"),
+        ("restart = { exit_codes = { 075 = 'now' } }", "2:28: '075' is not an exit code; allowed: 0 to 255"),
+        (
+            "restart = { exit_codes = { 75 = 'later' } }",
+            "2:33: 'later' is not known here; allowed: now, stop, failed",
+        ),
+        ("log = { max_size = '1' }", "2:20: 'max_size' is out of range; allowed: 4096 bytes to 100GB"),
+        (
+            "log = { max_size = 'big' }",
+            "2:20: 'big' is not a size; write a number and a unit, as in \"1MB\" (10^6 bytes) or \"512M\" (2^20)",
+        ),
+        ("log = { keep = 10001 }", "2:16: 'keep' is out of range; allowed: 0 to 10000"),
+        ("log = { overflow = 'wait' }", "2:20: 'wait' is not known here; allowed: block, drop"),
+        (
+            "containment = 'docker'",
+            "2:15: 'docker' is not known here; allowed: auto, cgroup, cgroup-private, pidns, keeper, keeper-same-uid",
+        ),
+        (
+            "ready = { kind = 'maybe' }",
+            "2:18: 'maybe' is not known here; allowed: none, fd, notify, tcp, unix, http, exec, log, gateway-state",
+        ),
+        (
+            "stop = { sigal = 'TERM' }",
+            "2:10: unknown key 'sigal' in [stop]; allowed: signal, timeout, leftovers",
+        ),
+        (
+            "env_file = '/opt/data/.env'\nuser = '10001'",
+            "2:12: an env_file below --home is only read for services of the gateway user; put it elsewhere, owned by root or the service's user",
+        ),
+    ] {
+        assert_eq!(wrong(text), [format!("web.toml:{expected}")], "{text}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_known_ones() {
+    let found = wrong("comand = 1");
+    assert!(
+        found[0]
+            .starts_with("web.toml:2:1: unknown key 'comand' in the definition; allowed: command, user, ")
+    );
+    for known in ["env_file", "security", "limits", "hooks", "health", "ready", "restart", "stop", "log"] {
+        assert!(found[0].contains(known), "{known}: {found:?}");
+    }
+}
+
+#[test]
+fn all_errors_of_a_file_are_reported_together_in_its_order() {
+    let found =
+        read("user = 1\numask = '9'\nwhat = 2\n[stop]\ntimeout = 'x'\n[log]\nkeep = 1.5\n").unwrap_err();
+    let places: Vec<String> =
+        found.iter().map(|d| d.headline().split(": ").next().unwrap().to_owned()).collect();
+    assert_eq!(
+        places,
+        ["web.toml:1:1", "web.toml:1:8", "web.toml:2:9", "web.toml:3:1", "web.toml:5:11", "web.toml:7:8"]
+    );
+    assert_eq!(
+        found[5].to_string(),
+        "web.toml:7:8: 'keep' is a float; write a whole number without quotes\n  7 | keep = 1.5\n    |        ^^^"
+    );
+    let many: String = (0..50).map(|n| format!("k{n} = 1\n")).collect();
+    let found = wrong(&many);
+    assert_eq!(found.len(), 21);
+    assert_eq!(found[20], "web.toml: only the first 20 errors are shown");
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_place() {
+    let found = read("command = [\"x\"\numask = \"0022\"\n").unwrap_err();
+    assert_eq!(found[0].about, About::Text);
+    assert!(found[0].headline().starts_with("web.toml:"), "{}", found[0]);
+    assert_eq!(
+        read("").unwrap_err()[0].headline(),
+        "web.toml:1:1: 'command' is missing; write command = [\"program\", \"argument\"]"
+    );
+    for text in ["command = []", "command = ['']"] {
+        let expected =
+            "web.toml:1:11: 'command' names no program; write command = [\"program\", \"argument\"]";
+        assert_eq!(read(text).unwrap_err()[0].headline(), expected);
+    }
+}
+
+#[test]
+fn what_is_not_trusted_runs_as_the_gateway_user_and_gets_no_rights() {
+    let home = Trust::Untrusted("this one is below --home /opt/data".to_owned());
+    let read = |text: &str| read_as(&format!("command = ['x']\n{text}"), &home, &surroundings());
+    assert_eq!(read("").unwrap().user, RunAs::Gateway);
+    // Kept as "the gateway user", not as the number it has today.
+    assert_eq!(read("user = '10000'").unwrap().user, RunAs::Gateway);
+    for user in ["root", "0", "10001", "no-such-user-here"] {
+        let found = read(&format!("user = '{user}'")).unwrap_err();
+        assert_eq!(found[0].about, About::Place);
+        assert_eq!(
+            found[0].headline(),
+            "web.toml:2:8: only a root-owned definition outside --home may name a user other than the gateway user \
+             '10000'; this one is below --home /opt/data"
+        );
+    }
+    for text in
+        ["security = { capabilities = ['CAP_SYS_ADMIN'] }", "security = { ambient = ['CAP_SYS_ADMIN'] }"]
+    {
+        let found = read(text).unwrap_err()[0].headline();
+        assert!(
+            found.contains("only a root-owned definition outside --home may name capabilities"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn without_root_even_a_trusted_definition_names_only_ourselves() {
+    let own = Surroundings { own_uid: 10000, ..surroundings() };
+    let read = |text: &str| read_as(&format!("command = ['x']\n{text}"), &Trust::Trusted, &own);
+    assert_eq!(read("user = '10000'").unwrap().user, RunAs::Named("10000".to_owned()));
+    let found = read("user = 'root'").unwrap_err();
+    assert_eq!(found[0].about, About::Place);
+    assert!(found[0].headline().contains("CAP_SETUID"), "{}", found[0]);
+}
+
+#[test]
+fn the_hash_follows_the_text() {
+    let hash = |text: &str| read(text).unwrap().hash;
+    assert_eq!(hash("command = ['x']"), hash("command = ['x']"));
+    assert_ne!(hash("command = ['x']"), hash("command = ['y']"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = read(&text);
+    }
+
+    /// Pieces of real definitions in any order and with any piece cut out reach further than random text.
+    #[test]
+    fn no_mutilated_definition_panics(cuts in proptest::collection::vec((0usize..1400, 0usize..60, "[\\[\\]{}='\",.0-9a-z\n\u{0}é]{0,6}"), 0..6)) {
+        let mut text: Vec<char> = EVERYTHING.chars().collect();
+        for (at, length, insert) in cuts {
+            let at = at.min(text.len());
+            let end = (at + length).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(found) = read(&text) {
+            prop_assert!(!found.is_empty());
+            for diagnostic in found {
+                prop_assert!(!diagnostic.to_string().is_empty());
+            }
+        }
+    }
+}
+
+/// A file of the largest size that is read must neither use up the stack nor flood whoever reads what is wrong with it.
+#[test]
+fn hostile_files_of_full_size_are_refused_cheaply() {
+    const SIZE: usize = 256 << 10;
+    let unknown: String = (0..).map(|n| format!("k{n}=1,")).take(SIZE / 10).collect();
+    for (what, text) in [
+        ("nested arrays", format!("command = {}", "[".repeat(SIZE))),
+        ("nested tables", format!("env = {}", "{a=".repeat(SIZE / 3))),
+        ("dotted keys", format!("{} = 1", "a.".repeat(SIZE / 2) + "a")),
+        ("errors", "=\n".repeat(SIZE / 2)),
+        ("unknown keys in one line", format!("stop = {{{unknown}}}")),
+        ("one long line", format!("umask = '{}'", "9".repeat(SIZE))),
+    ] {
+        let found = read(&text).unwrap_err();
+        let shown: usize = found.iter().map(|found| found.to_string().len()).sum();
+        assert!(found.len() <= 21 && shown < 10_000, "{what}: {} errors, {shown} bytes", found.len());
+    }
+}

@@ -1,0 +1,224 @@
+//! The TOML of a definition as tables that are emptied key by key, each value with its place in the text.
+//!
+//! Whoever reads a table asks for every key it knows; what is left at the end is unknown and refused. This walks the
+//! parsed tree instead of deriving `Deserialize`, which stops at the first error: a person who corrects a file should
+//! see all of them at once, each with what is allowed. Nothing here knows what a key means.
+
+use super::diagnose::{About, Report, quoted};
+use super::values;
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+
+/// Why a value is refused, and where.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub span: Range<usize>,
+    pub message: String,
+}
+
+pub(super) type Read<T> = Result<T, Fault>;
+
+/// Texts that stand for others in every string of a template; empty for definitions.
+pub(super) type Placeholders<'t> = &'t [(&'static str, String)];
+
+/// One key with its value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item<'t> {
+    key: &'t str,
+    key_start: usize,
+    key_end: usize,
+    value: &'t toml::Spanned<DeValue<'t>>,
+    placeholders: Placeholders<'t>,
+}
+
+impl<'t> Item<'t> {
+    pub(super) fn span(&self) -> Range<usize> {
+        self.value.span()
+    }
+
+    pub(super) fn key_span(&self) -> Range<usize> {
+        self.key_start..self.key_end
+    }
+
+    pub(super) fn fault(&self, message: impl Into<String>) -> Fault {
+        Fault { span: self.span(), message: message.into() }
+    }
+
+    fn mistyped<T>(&self, expected: &str) -> Read<T> {
+        let found = self.value.get_ref().type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        Err(self.fault(format!("{} is {article} {found}; write {expected}", quoted(self.key))))
+    }
+
+    pub(super) fn text(&self) -> Read<String> {
+        let DeValue::String(text) = self.value.get_ref() else { return self.mistyped("a text in quotes") };
+        let mut text = text.clone().into_owned();
+        for (placeholder, meaning) in self.placeholders {
+            text = text.replace(placeholder, meaning);
+        }
+        if text.contains('\0') {
+            // Such a text cannot be handed to a program: execve(2) takes NUL-terminated ones.
+            return Err(self.fault(format!("{} contains a NUL character; none is allowed", quoted(self.key))));
+        }
+        Ok(text)
+    }
+
+    /// A text in a small language of its own; `parse` says what is wrong with it.
+    pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Read<T> {
+        let text = self.text()?;
+        parse(&text).map_err(|wrong| self.fault(format!("{} {wrong}", quoted(&text))))
+    }
+
+    pub(super) fn duration(&self, allowed: &RangeInclusive<Duration>) -> Read<Duration> {
+        self.parsed(|text| values::duration(text, allowed))
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Read<T> {
+        self.parsed(|text| {
+            choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                format!("is not known here; allowed: {}", words.join(", "))
+            })
+        })
+    }
+
+    pub(super) fn boolean(&self) -> Read<bool> {
+        match self.value.get_ref() {
+            DeValue::Boolean(value) => Ok(*value),
+            _ => self.mistyped("true or false"),
+        }
+    }
+
+    pub(super) fn integer(&self, allowed: &RangeInclusive<u64>) -> Read<u64> {
+        let DeValue::Integer(number) = self.value.get_ref() else {
+            return self.mistyped("a whole number without quotes");
+        };
+        match u64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(value) if allowed.contains(&value) => Ok(value),
+            _ => {
+                let (least, most) = (allowed.start(), allowed.end());
+                Err(self.fault(format!("{} is out of range; allowed: {least} to {most}", quoted(self.key))))
+            }
+        }
+    }
+
+    pub(super) fn float(&self, allowed: &RangeInclusive<f64>) -> Read<f64> {
+        let text = match self.value.get_ref() {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            _ => return self.mistyped("a number without quotes"),
+        };
+        match text.parse::<f64>() {
+            Ok(value) if allowed.contains(&value) => Ok(value),
+            _ => {
+                let (least, most) = (allowed.start(), allowed.end());
+                Err(self.fault(format!("{} is out of range; allowed: {least} to {most}", quoted(self.key))))
+            }
+        }
+    }
+
+    /// A size as text with a unit, or a plain number of bytes.
+    pub(super) fn size(&self, allowed: &RangeInclusive<u64>, in_words: &str) -> Read<u64> {
+        let bytes = match self.value.get_ref() {
+            DeValue::Integer(_) => self.integer(&(0..=u64::MAX))?,
+            _ => self.parsed(values::size)?,
+        };
+        if allowed.contains(&bytes) {
+            Ok(bytes)
+        } else {
+            Err(self.fault(format!("{} is out of range; allowed: {in_words}", quoted(self.key))))
+        }
+    }
+
+    /// The elements of an array, as items under the same key.
+    pub(super) fn elements(&self) -> Read<Vec<Item<'t>>> {
+        match self.value.get_ref() {
+            DeValue::Array(array) => Ok(array.iter().map(|value| Item { value, ..*self }).collect()),
+            _ => self.mistyped("a list in brackets, as in [\"a\", \"b\"]"),
+        }
+    }
+
+    pub(super) fn texts(&self) -> Read<Vec<String>> {
+        self.elements()?.iter().map(Item::text).collect()
+    }
+
+    pub(super) fn table(&self, section: &'static str) -> Read<Table<'t>> {
+        match self.value.get_ref() {
+            DeValue::Table(table) => Ok(Table::new(section, table, self.placeholders)),
+            _ => self.mistyped("a table, as in { key = \"value\" }"),
+        }
+    }
+}
+
+/// A table whose keys are taken one by one.
+#[derive(Debug)]
+pub(super) struct Table<'t> {
+    section: &'static str,
+    left: BTreeMap<&'t str, Item<'t>>,
+    known: Vec<&'static str>,
+}
+
+impl<'t> Table<'t> {
+    /// `section` is what messages call it: `[stop]`, `backoff`, or `the definition`.
+    pub(super) fn new(section: &'static str, table: &'t DeTable<'t>, placeholders: Placeholders<'t>) -> Self {
+        let left = table.iter().map(|(key, value)| {
+            let Range { start, end } = key.span();
+            let key = key.get_ref().as_ref();
+            (key, Item { key, key_start: start, key_end: end, value, placeholders })
+        });
+        Self { section, left: left.collect(), known: Vec::new() }
+    }
+
+    fn empty(section: &'static str) -> Self {
+        Self { section, left: BTreeMap::new(), known: Vec::new() }
+    }
+
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'t>> {
+        self.known.push(key);
+        self.left.remove(key)
+    }
+
+    /// Every remaining key with its value, for tables whose keys are the owner's (`env`, `exit_codes`).
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (&'t str, Item<'t>)> + use<'t> {
+        std::mem::take(&mut self.left).into_iter()
+    }
+
+    /// Reads `key` if it is there. A fault is reported and counts as absent: the report makes the whole file fail.
+    pub(super) fn read<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report<'_>,
+        parse: impl FnOnce(&Item<'t>) -> Read<T>,
+    ) -> Option<T> {
+        let item = self.take(key)?;
+        parse(&item).map_err(|fault| report.wrong(&fault.span, About::Text, fault.message)).ok()
+    }
+
+    /// The table below `key`; an empty one if it is absent.
+    pub(super) fn section(&mut self, key: &'static str, name: &'static str, report: &mut Report<'_>) -> Self {
+        self.read(key, report, |item| item.table(name)).unwrap_or_else(|| Self::empty(name))
+    }
+
+    /// Refuses keys that are documented but not built yet, rather than ignoring them.
+    pub(super) fn not_yet(&mut self, keys: &[&'static str], report: &mut Report<'_>) {
+        for key in keys {
+            if let Some(item) = self.take(key) {
+                let message =
+                    format!("{} of {} is not supported yet; leave it out", quoted(key), self.section);
+                report.wrong(&item.key_span(), About::Text, message);
+            }
+        }
+    }
+
+    /// Refuses what nobody asked for.
+    pub(super) fn finish(self, report: &mut Report<'_>) {
+        for (key, item) in &self.left {
+            let allowed = self.known.join(", ");
+            let message = format!("unknown key {} in {}; allowed: {allowed}", quoted(key), self.section);
+            report.wrong(&item.key_span(), About::Text, message);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! A checked definition: what everyone else knows about a service. It is complete (defaults filled in), in range, and
+//! says whom it may run as only as far as its source is trusted.
+
+use super::trust::Trust;
+use super::users::{Surroundings, UserError};
+use crate::core::name::ServiceName;
+use crate::core::policy::Policy;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Where a definition came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file in a services directory.
+    File(PathBuf),
+    /// A Hermes profile, through the template; `None` is the built-in one.
+    Profile { template: Option<PathBuf> },
+    /// A record in the database, made by `register`.
+    Record,
+}
+
+/// Whom a service runs as. Looked up at each start: see [`super::users`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunAs {
+    /// Whoever the gateway user is by then.
+    Gateway,
+    /// A user name or a number, from a source that may name one.
+    Named(String),
+}
+
+/// The rung of containment that the owner chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainmentChoice {
+    /// The highest rung that works.
+    Auto,
+    Cgroup,
+    Keeper,
+    KeeperSameUid,
+}
+
+/// What happens to lines of a service whose log file cannot keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The writer waits.
+    Block,
+    /// Lines are dropped and counted.
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPolicy {
+    /// Bytes of `current` before it is rotated.
+    pub max_size: u64,
+    /// Archives kept.
+    pub keep: u32,
+    /// Also to the stdout and stderr of the container.
+    pub to_container: bool,
+    pub overflow: Overflow,
+}
+
+impl Default for LogPolicy {
+    fn default() -> Self {
+        Self { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block }
+    }
+}
+
+/// What the main process may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Security {
+    /// prctl(2) PR_SET_NO_NEW_PRIVS before exec.
+    pub no_new_privs: bool,
+    /// The bounding set stays as it is; otherwise it is emptied.
+    pub inherit_capabilities: bool,
+}
+
+impl Security {
+    /// The default of definitions.
+    pub const CONFINED: Self = Self { no_new_privs: true, inherit_capabilities: false };
+    /// Gateways, the main program: as the container gave it.
+    pub const INHERITED: Self = Self { no_new_privs: false, inherit_capabilities: true };
+}
+
+/// One service, ready to be supervised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    pub name: ServiceName,
+    pub origin: Origin,
+    /// argv, at least one, none with a NUL, the first not empty.
+    pub command: Vec<String>,
+    pub user: RunAs,
+    /// Absolute.
+    pub working_dir: PathBuf,
+    /// Added to the supervisor's environment; wins over `env_file`.
+    pub env: BTreeMap<String, String>,
+    /// Absolute; read at each start by [`super::environment::read_env_file`].
+    pub env_file: Option<PathBuf>,
+    /// `None`: inherited. At most 0o777.
+    pub umask: Option<u32>,
+    /// The want on first sight; afterwards the database decides.
+    pub autostart: bool,
+    pub policy: Policy,
+    /// Started after these, those of `requires` included. Sorted, without repetition, never the service itself.
+    pub after: Vec<ServiceName>,
+    /// Fails and stops with these.
+    pub requires: Vec<ServiceName>,
+    pub containment: ContainmentChoice,
+    pub log: LogPolicy,
+    pub security: Security,
+    /// [`fingerprint`] of everything that was written; the same on every machine and in every version.
+    pub hash: u64,
+}
+
+/// What `register` stored: everything else about such a service has its default.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub name: &'a ServiceName,
+    pub argv: &'a [String],
+    pub env: &'a BTreeMap<String, String>,
+    pub user: &'a str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("'{0}' has no command: register it with '-- PROGRAM ARGUMENT...'")]
+    NoCommand(ServiceName),
+    #[error("'{0}' has an argument or variable with a NUL character: a program cannot be given one")]
+    Nul(ServiceName),
+    #[error("'{name}' has a variable called '{variable}': a name must not be empty nor contain '='")]
+    Variable { name: ServiceName, variable: String },
+    #[error("'{name}': {error}")]
+    User { name: ServiceName, error: UserError },
+}
+
+impl Definition {
+    /// The definition that a record stands for. `trust` is that of the place the database lies in
+    /// ([`super::trust::Place`]): whoever owns the volume can put another database there.
+    ///
+    /// # Errors
+    /// [`RecordError`]; nothing of a record is taken as right because it was once.
+    pub fn from_record(
+        record: Record<'_>,
+        trust: &Trust,
+        surroundings: &Surroundings,
+    ) -> Result<Self, RecordError> {
+        let name = record.name.clone();
+        if record.argv.first().is_none_or(String::is_empty) {
+            return Err(RecordError::NoCommand(name));
+        }
+        let mut texts: Vec<&str> = record.argv.iter().map(String::as_str).collect();
+        for (key, value) in record.env {
+            if key.is_empty() || key.contains('=') {
+                return Err(RecordError::Variable { name, variable: key.clone() });
+            }
+            texts.extend([key.as_str(), value.as_str()]);
+        }
+        if texts.iter().any(|text| text.contains('\0')) {
+            return Err(RecordError::Nul(name));
+        }
+        let user = surroundings
+            .may_run_as(record.user, trust)
+            .map_err(|error| RecordError::User { name: name.clone(), error })?;
+        texts.push(record.user);
+        Ok(Self {
+            name,
+            origin: Origin::Record,
+            command: record.argv.to_vec(),
+            user,
+            working_dir: surroundings.home.clone(),
+            env: record.env.clone(),
+            env_file: None,
+            umask: None,
+            autostart: false,
+            policy: Policy::default(),
+            after: Vec::new(),
+            requires: Vec::new(),
+            containment: ContainmentChoice::Auto,
+            log: LogPolicy::default(),
+            security: Security::CONFINED,
+            hash: fingerprint(texts),
+        })
+    }
+}
+
+/// FNV-1a, 64 bit, over `parts` with their lengths: says "changed", and is no defence against anybody.
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    parts.into_iter().fold(OFFSET, |hash, part| {
+        let length = (part.len() as u64).to_le_bytes();
+        length
+            .iter()
+            .chain(part.as_bytes())
+            .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::users::nameless;
+
+    #[test]
+    fn a_record_names_another_user_only_where_nobody_can_plant_one() {
+        let surroundings =
+            Surroundings { home: PathBuf::from("/opt/data"), gateway: nameless(10000, 10000), own_uid: 0 };
+        let name = ServiceName::new("web").unwrap();
+        let argv = ["x".to_owned(), "-v".to_owned()];
+        let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        let make = |user: &str, argv: &[String], env: &BTreeMap<String, String>, trust: &Trust| {
+            let record = Record { name: &name, argv, env, user };
+            Definition::from_record(record, trust, &surroundings).map_err(|error| error.to_string())
+        };
+        let home = Trust::Untrusted("the state lies below --home".to_owned());
+        assert_eq!(make("10000", &argv, &env, &home).unwrap().user, RunAs::Gateway);
+        assert_eq!(make("root", &argv, &env, &Trust::Trusted).unwrap().user, RunAs::Named("root".to_owned()));
+        assert!(
+            make("root", &argv, &env, &home).unwrap_err().starts_with("'web': only a root-owned definition")
+        );
+        let mut hashes = vec![make("10000", &argv, &env, &home).unwrap().hash];
+        hashes.push(make("10000", &argv[..1], &env, &home).unwrap().hash);
+        hashes.push(make("10000", &argv, &BTreeMap::new(), &home).unwrap().hash);
+        hashes.dedup();
+        assert_eq!(hashes.len(), 3);
+        for bad in [vec![], vec![String::new()], vec!["a\0b".to_owned()]] {
+            assert!(make("10000", &bad, &env, &home).is_err(), "{bad:?}");
+        }
+        for bad in ["", "A=B", "A\0"] {
+            let env = BTreeMap::from([(bad.to_owned(), String::new())]);
+            assert!(make("10000", &argv, &env, &home).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_tells_parts_apart_and_never_changes() {
+        assert_ne!(fingerprint(["ab", "c"]), fingerprint(["a", "bc"]));
+        assert_ne!(fingerprint(["a"]), fingerprint(["a", ""]));
+        // Stored in databases: a different value here would make every definition "changed" after an upgrade.
+        assert_eq!(fingerprint(["command = [\"x\"]"]), 0x6136_d91d_ddf7_16e6);
+    }
+}

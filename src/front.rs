@@ -1,0 +1,209 @@
+//! From what was typed to the room that does it. The only place where the command line meets the rooms behind it.
+
+use hermes_sup::cli::args::{self, Command};
+use hermes_sup::cli::ctl;
+use hermes_sup::cli::doctor::{self, Row};
+use hermes_sup::cli::logs::{LogFiles, LogLine, LogQuery, Stream};
+use hermes_sup::cli::render::Console;
+use hermes_sup::cli::settings::{Containment, LogFormat, LogLevel, Settings};
+use hermes_sup::cli::{check, generate};
+use hermes_sup::containment::{self, Rung, Wish};
+use hermes_sup::daemon::{self, Mode, Options};
+use hermes_sup::definition::Surroundings;
+use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// Does what was typed; returns the exit code.
+pub(crate) fn run() -> u8 {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let env = |name: &str| std::env::var_os(name);
+    let mut console = Console::stdio(&env);
+    let command = match args::parse(&argv, &env) {
+        Ok(command) => command,
+        Err(early) => return early.show(&mut console).number(),
+    };
+    match command {
+        Command::Init { settings, command } => supervise(&settings, Mode::Init { command }),
+        Command::Run(settings) => supervise(&settings, Mode::Run),
+        Command::Ctl(ctl) => ctl::run(&ctl, &mut console, &Files).number(),
+        Command::Check { paths, settings } => {
+            let paths = if paths.is_empty() { settings.services.clone() } else { paths };
+            with_surroundings(&settings, &mut console, |console, around| {
+                let (lines, good) = check::check(&paths, around);
+                for line in lines {
+                    console.line(&line);
+                }
+                u8::from(!good)
+            })
+        }
+        Command::Doctor(settings) => {
+            with_surroundings(&settings, &mut console, |console, around| examine(console, &settings, around))
+        }
+        Command::Completions(shell) => {
+            console.show_bytes(&generate::completions(shell));
+            0
+        }
+        Command::Man(words) => match generate::man(&words) {
+            Ok(page) => {
+                console.show_bytes(&page);
+                0
+            }
+            Err(early) => early.show(&mut console).number(),
+        },
+    }
+}
+
+fn with_surroundings(
+    settings: &Settings,
+    console: &mut Console<'_>,
+    work: impl FnOnce(&mut Console<'_>, &Surroundings) -> u8,
+) -> u8 {
+    match Surroundings::now(settings.home.clone(), settings.gateway_user.as_deref()) {
+        Ok(around) => work(console, &around),
+        Err(error) => {
+            console.error(&error.to_string());
+            1
+        }
+    }
+}
+
+fn supervise(settings: &Settings, mode: Mode) -> u8 {
+    let options = Options {
+        home: settings.home.clone(),
+        services: settings.services.clone(),
+        state: settings.state.clone(),
+        socket: settings.socket.clone(),
+        rung: rung(settings.containment),
+        controllers: settings.controllers,
+        gateway_user: settings.gateway_user.clone(),
+        main_user: settings.main_user.clone(),
+        stop_budget: settings.stop_budget,
+        public_status: settings.public_status,
+        demo: settings.demo,
+        log_level: match settings.log_level {
+            LogLevel::Error => slog::Level::Error,
+            LogLevel::Warning => slog::Level::Warning,
+            LogLevel::Info => slog::Level::Info,
+            LogLevel::Debug => slog::Level::Debug,
+        },
+        log_format: match settings.log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        },
+    };
+    daemon::run(options, mode)
+}
+
+fn rung(choice: Containment) -> Option<Rung> {
+    match choice {
+        Containment::Auto => None,
+        Containment::Cgroup => Some(Rung::Cgroup),
+        Containment::CgroupPrivate => Some(Rung::CgroupPrivate),
+        Containment::Pidns => Some(Rung::Pidns),
+        Containment::Keeper => Some(Rung::Keeper),
+        Containment::KeeperSameUid => Some(Rung::KeeperSameUid),
+    }
+}
+
+/// `doctor`: the ladder, tried here and now in a place of its own.
+fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings) -> u8 {
+    let place = std::env::temp_dir().join(format!("hermes-sup-doctor.{}", std::process::id()));
+    if let Err(error) = std::fs::create_dir(&place) {
+        console.error(&format!(
+            "{} cannot be made: {error}: set TMPDIR to a directory that can be written",
+            place.display()
+        ));
+        return 1;
+    }
+    let wish = Wish {
+        wanted: rung(settings.containment),
+        also: &[Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid],
+        instance: "doctor",
+        runtime_dir: &place,
+        service_uid: around.gateway.uid,
+    };
+    let found = containment::probe(&wish);
+    let _ = std::fs::remove_dir_all(&place);
+    match found {
+        Ok(report) => {
+            let flag = report.raise().map(|raise| {
+                format!(
+                    "docker: {}; podman: {}; kubernetes: {}",
+                    raise.docker, raise.podman, raise.kubernetes
+                )
+            });
+            let row = |(rung, result): &(Rung, Result<(), String>)| Row {
+                rung: rung.to_string(),
+                available: result.is_ok(),
+                why: result.as_ref().err().cloned().unwrap_or_else(|| "works here".to_owned()),
+                flag: if result.is_err() && *rung < report.rung { flag.clone() } else { None },
+            };
+            let rows: Vec<Row> = report.attempts.iter().map(row).collect();
+            console.show(&doctor::report(&rows));
+            0
+        }
+        Err(error) => {
+            console.error(&error.to_string());
+            1
+        }
+    }
+}
+
+/// The log files, read by the client itself with the caller's own rights.
+struct Files;
+
+impl LogFiles for Files {
+    fn tail(&self, dir: &Path, lines: usize) -> Vec<String> {
+        let mut tail = Vec::new();
+        let query = LogQuery { last: Some(lines), ..LogQuery::default() };
+        let read = self.read(&[dir.to_owned()], &query, &mut |line| {
+            let mark = if line.stream == Stream::Err { " !" } else { "  " };
+            tail.push(format!("{}{mark}{}", line.time, String::from_utf8_lossy(line.text)));
+            Ok(())
+        });
+        // A service that never wrote has no tail.
+        drop(read);
+        tail
+    }
+
+    fn read(
+        &self,
+        dirs: &[PathBuf],
+        query: &LogQuery,
+        each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let wanted = Query {
+            last: query.last,
+            since: query.since,
+            stream: query.stream.map(|stream| match stream {
+                Stream::Out => Kind::Out,
+                Stream::Err => Kind::Err,
+            }),
+        };
+        // All are `<home>/logs/gateways/NAME`. Below home no link is followed, for it is the gateways' to plant them.
+        let home = dirs.first().and_then(|dir| dir.ancestors().nth(3)).unwrap_or(Path::new("/"));
+        let below: Vec<PathBuf> =
+            dirs.iter().map(|dir| dir.strip_prefix(home).unwrap_or(dir).to_owned()).collect();
+        let mut reader = Reader::open(home, &below, wanted)?;
+        let mut take = |line: Line<'_>| {
+            each(LogLine {
+                source: line.source,
+                time: line.time,
+                stream: match line.stream {
+                    log::Kind::Out => Stream::Out,
+                    log::Kind::Err => Stream::Err,
+                },
+                text: line.text,
+            })
+        };
+        reader.read(query.follow, &mut take)?;
+        if query.follow {
+            let stdout = io::stdout();
+            reader.follow(Some(stdout.as_fd()), &mut take)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! `gateway run` as the container's CMD: the gateway becomes a supervised service, and the main program's place waits.
+//!
+//! Pure. What is not plainly a gateway run is left alone: `hermes` itself then says what is wrong with it.
+
+use crate::core::name::ServiceName;
+use crate::definition::template::DEFAULT_PROFILE;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Set for a gateway that is supervised already.
+pub const SUPERVISED_CHILD: &str = "HERMES_S6_SUPERVISED_CHILD";
+/// 1, true or yes: the owner wants the gateway in the foreground.
+pub const NO_SUPERVISE: &str = "HERMES_GATEWAY_NO_SUPERVISE";
+const NO_SUPERVISE_FLAG: &str = "--no-supervise";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redirect {
+    /// Run the CMD as the main program.
+    NotAGateway,
+    /// Run the CMD as the main program, and hold the service of that profile down as long as this container lives; its
+    /// want stays what it is.
+    Foreground { hold_down: ServiceName },
+    /// The service of that profile gets want=up, and these arguments after those of the template.
+    Supervise { profile: ServiceName, extra_args: Vec<String> },
+}
+
+/// Judges the CMD, before or after routing. `env` looks a variable of the container up; `active` is the sticky profile
+/// ([`super::profiles::active`]), which counts where no `-p` is given.
+pub fn redirect(
+    cmd: &[OsString],
+    env: impl Fn(&str) -> Option<OsString>,
+    active: Option<&ServiceName>,
+) -> Redirect {
+    let Some((profile, extra_args)) = gateway_run(cmd) else { return Redirect::NotAGateway };
+    let profile = match profile {
+        Some(text) => ServiceName::new(&text.to_lowercase()).ok(),
+        None => active.cloned().or_else(|| ServiceName::new(DEFAULT_PROFILE).ok()),
+    };
+    let Some(profile) = profile else { return Redirect::NotAGateway };
+    let supervised = env(SUPERVISED_CHILD).is_some_and(|value| !value.is_empty());
+    let refused = extra_args.iter().any(|arg| arg == NO_SUPERVISE_FLAG);
+    if supervised || refused || env(NO_SUPERVISE).is_some_and(|value| is_yes(&value)) {
+        return Redirect::Foreground { hold_down: profile };
+    }
+    Redirect::Supervise { profile, extra_args }
+}
+
+/// 1, true or yes in any case. `0`, nothing and typing errors are not.
+pub fn is_yes(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| ["1", "true", "yes"].contains(&text.to_lowercase().as_str()))
+}
+
+/// What a person finds on stderr instead of the gateway in the foreground.
+pub fn breadcrumb(profile: &ServiceName) -> String {
+    format!(
+        "hermes-sup: gateway '{profile}' now runs under supervision: it is restarted when it crashes, and the container \
+         outlives it. To have it in the foreground as the container's main program, use 'gateway run {NO_SUPERVISE_FLAG}' \
+         or {NO_SUPERVISE}=1"
+    )
+}
+
+/// Profile and further arguments of `[hermes] [-p X] gateway [run] …`; `None` for everything else.
+fn gateway_run(cmd: &[OsString]) -> Option<(Option<String>, Vec<String>)> {
+    let mut args: Vec<&str> = cmd.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
+    // The image's entry script passes its arguments on.
+    for program in ["main-wrapper.sh", "hermes"] {
+        let named = |arg: &&str| Path::new(arg).file_name().is_some_and(|name| name == program);
+        if args.first().is_some_and(named) {
+            args.remove(0);
+        }
+    }
+    let profile = take_profile(&mut args);
+    let mut args = args.into_iter();
+    if args.next() != Some("gateway") {
+        return None;
+    }
+    let extra: Vec<String> = match args.next() {
+        None | Some("run") => args.map(str::to_owned).collect(),
+        Some(option) if option.starts_with('-') => {
+            std::iter::once(option).chain(args).map(str::to_owned).collect()
+        }
+        Some(_) => return None,
+    };
+    if extra.iter().any(|arg| arg == "-h" || arg == "--help") { None } else { Some((profile, extra)) }
+}
+
+/// Takes the first `-p X`, `--profile X`, `-p=X` or `--profile=X` out, wherever it stands: the CLI does so too.
+fn take_profile(args: &mut Vec<&str>) -> Option<String> {
+    let end = args.iter().position(|arg| *arg == "--").unwrap_or(args.len());
+    for at in 0..end {
+        let arg = *args.get(at)?;
+        if matches!(arg, "-p" | "--profile") && at + 1 < end {
+            let value = args.remove(at + 1).to_owned();
+            args.remove(at);
+            return Some(value);
+        }
+        if let Some(value) = arg.strip_prefix("-p=").or_else(|| arg.strip_prefix("--profile=")) {
+            args.remove(at);
+            return Some(value.to_owned());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(cmd: &str, env: &[(&str, &str)], active: Option<&str>) -> String {
+        let cmd: Vec<OsString> = cmd.split_whitespace().map(OsString::from).collect();
+        let active = active.map(|name| ServiceName::new(name).unwrap());
+        let lookup =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        match redirect(&cmd, lookup, active.as_ref()) {
+            Redirect::NotAGateway => "leave".to_owned(),
+            Redirect::Foreground { hold_down } => format!("hold {hold_down}"),
+            Redirect::Supervise { profile, extra_args } => {
+                std::iter::once(format!("run {profile}")).chain(extra_args).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_plain_gateway_run_is_redirected() {
+        for (cmd, expected) in [
+            ("gateway run", "run default"),
+            ("gateway", "run default"),
+            ("hermes gateway run", "run default"),
+            ("/opt/hermes/bin/hermes gateway run", "run default"),
+            ("/opt/hermes/docker/main-wrapper.sh gateway run", "run default"),
+            ("hermes -p coder gateway run", "run coder"),
+            ("-p coder gateway", "run coder"),
+            ("hermes --profile coder gateway run --verbose -q", "run coder --verbose -q"),
+            ("hermes -p=coder gateway run", "run coder"),
+            ("hermes --profile=Coder gateway run", "run coder"),
+            ("hermes gateway run -p coder --replace", "run coder --replace"),
+            ("hermes gateway -v", "run default -v"),
+            ("hermes -p default gateway run", "run default"),
+            ("", "leave"),
+            ("hermes", "leave"),
+            ("hermes chat", "leave"),
+            ("sleep gateway run", "leave"),
+            ("hermes --tui gateway run", "leave"),
+            ("hermes gateway start", "leave"),
+            ("hermes gateway stop --all", "leave"),
+            ("hermes gateway status", "leave"),
+            ("hermes gateway --help", "leave"),
+            ("hermes gateway run -h", "leave"),
+            ("hermes -p ../x gateway run", "leave"),
+            ("hermes -p dashboard gateway run", "leave"),
+            ("hermes -p", "leave"),
+            ("dashboard", "leave"),
+        ] {
+            assert_eq!(judged(cmd, &[], None), expected, "{cmd}");
+        }
+        let not_utf8 = std::os::unix::ffi::OsStringExt::from_vec(b"\xff".to_vec());
+        let cmd = ["gateway".into(), "run".into(), not_utf8];
+        assert_eq!(redirect(&cmd, |_| None, None), Redirect::NotAGateway);
+    }
+
+    #[test]
+    fn the_sticky_profile_counts_where_none_is_named() {
+        assert_eq!(judged("gateway run", &[], Some("coder")), "run coder");
+        assert_eq!(judged("-p default gateway run", &[], Some("coder")), "run default");
+    }
+
+    #[test]
+    fn each_gate_keeps_the_gateway_in_the_foreground() {
+        assert_eq!(judged("gateway run --no-supervise", &[], None), "hold default");
+        for (name, value, expected) in [
+            (SUPERVISED_CHILD, "1", "hold coder"),
+            (SUPERVISED_CHILD, "0", "hold coder"),
+            (SUPERVISED_CHILD, "", "run coder"),
+            (NO_SUPERVISE, "1", "hold coder"),
+            (NO_SUPERVISE, "TRUE", "hold coder"),
+            (NO_SUPERVISE, "Yes", "hold coder"),
+            (NO_SUPERVISE, "0", "run coder"),
+            (NO_SUPERVISE, "", "run coder"),
+            (NO_SUPERVISE, "ture", "run coder"),
+            (NO_SUPERVISE, "on", "run coder"),
+            ("OTHER", "1", "run coder"),
+        ] {
+            assert_eq!(judged("-p coder gateway run", &[(name, value)], None), expected, "{name}={value}");
+        }
+        assert_eq!(judged("gateway stop", &[(NO_SUPERVISE, "1")], None), "leave");
+    }
+
+    #[test]
+    fn the_breadcrumb_is_one_line_and_names_the_way_out() {
+        let line = breadcrumb(&ServiceName::new("coder").unwrap());
+        for words in ["'coder'", "supervision", "--no-supervise", "HERMES_GATEWAY_NO_SUPERVISE=1"] {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        assert!(!line.contains('\n'));
+    }
+}

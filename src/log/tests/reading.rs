@@ -1,0 +1,144 @@
+//! `ctl logs`: order, filters, rotations, following.
+
+use super::*;
+use crate::log::tai64n::Label;
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Lines `from..to`, one a second, as the room writes them; every third on stderr.
+fn lines(from: u64, to: u64) -> String {
+    let mut stamp = stamp::Stamp::default();
+    let mut text = String::new();
+    for n in from..to {
+        let kind = if n % 3 == 0 { Kind::Err } else { Kind::Out };
+        let head = stamp.at(at(n), kind);
+        writeln!(text, "{}line {n}", std::str::from_utf8(&head).unwrap()).unwrap();
+    }
+    text
+}
+
+fn at(n: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000 + n)
+}
+
+/// Two archives of ten lines and `current` with five.
+fn home() -> (tempfile::TempDir, PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("logs/x");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(format!("{}.s", Label::of(at(10)))), lines(0, 10)).unwrap();
+    std::fs::write(dir.join(format!("{}.s", Label::of(at(20)))), lines(10, 20)).unwrap();
+    std::fs::write(dir.join("current"), lines(20, 25)).unwrap();
+    (home, dir)
+}
+
+fn read(home: &Path, dirs: &[&str], query: Query) -> Vec<(usize, String)> {
+    let dirs: Vec<_> = dirs.iter().map(PathBuf::from).collect();
+    let mut got = Vec::new();
+    let mut take = |line: Line<'_>| {
+        assert_eq!(line.time.len(), stamp::TIME_LEN);
+        got.push((line.source, String::from_utf8(line.text.to_vec()).unwrap()));
+        Ok(())
+    };
+    Reader::open(home, &dirs, query).unwrap().read(false, &mut take).unwrap();
+    got
+}
+
+fn expect(numbers: impl Iterator<Item = u64>) -> Vec<(usize, String)> {
+    numbers.map(|n| (0, format!("line {n}"))).collect()
+}
+
+#[test]
+fn all_lines_the_last_ones_those_since_and_those_of_a_stream() {
+    let (home, _dir) = home();
+    let get = |query| read(home.path(), &["logs/x"], query);
+    let all = Query::default();
+    assert_eq!(get(all), expect(0..25));
+    for last in [0, 1, 5, 6, 15, 24, 25, 99] {
+        let from = 25_u64.saturating_sub(last);
+        assert_eq!(get(Query { last: Some(last as usize), ..all }), expect(from..25), "last {last}");
+    }
+    for since in [0, 9, 10, 11, 20, 24, 25] {
+        assert_eq!(get(Query { since: Some(at(since)), ..all }), expect(since..25), "since {since}");
+    }
+    let errors = Query { stream: Some(Kind::Err), ..all };
+    assert_eq!(get(errors), expect((0..25).filter(|n| n % 3 == 0)));
+    assert_eq!(get(Query { last: Some(3), ..errors }), expect([18, 21, 24].into_iter()));
+    let all_of_it = Query { last: Some(9), since: Some(at(15)), stream: Some(Kind::Out) };
+    assert_eq!(get(all_of_it), expect([16, 17, 19, 20, 22, 23].into_iter()));
+}
+
+#[test]
+fn services_are_merged_by_time_and_a_torn_end_is_a_line() {
+    let (home, dir) = home();
+    let other = home.path().join("logs/y");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("current"), lines(12, 15)).unwrap();
+    let mut text = std::fs::read_to_string(dir.join("current")).unwrap();
+    text.push_str(lines(25, 26).trim_end());
+    std::fs::write(dir.join("current"), text).unwrap();
+    let got = read(home.path(), &["logs/y", "logs/x"], Query { since: Some(at(11)), ..Query::default() });
+    let numbers: Vec<u64> = got.iter().map(|(_, text)| text[5..].parse().unwrap()).collect();
+    assert!(numbers.is_sorted());
+    assert_eq!(got.iter().filter(|(source, _)| *source == 0).count(), 3);
+    assert_eq!(got.len(), 3 + 15);
+    assert_eq!(got.last().unwrap().1, "line 25");
+}
+
+#[test]
+fn a_foreign_line_is_shown_as_it_is_and_a_planted_link_is_not_followed() {
+    let (home, dir) = home();
+    std::fs::write(dir.join("current"), "no head at all\n").unwrap();
+    let mut got = Vec::new();
+    let mut take = |line: Line<'_>| {
+        got.push((line.stream, line.text.to_vec()));
+        Ok(())
+    };
+    let dirs = [PathBuf::from("logs/x")];
+    Reader::open(home.path(), &dirs, Query::default()).unwrap().read(false, &mut take).unwrap();
+    assert_eq!(got.len(), 21);
+    assert_eq!(got[20], (Kind::Out, b"no head at all".to_vec()));
+    std::fs::remove_file(dir.join("current")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", dir.join("current")).unwrap();
+    assert!(Reader::open(home.path(), &dirs, Query::default()).is_err());
+    assert!(Reader::open(home.path(), &[PathBuf::from("logs/none")], Query::default()).is_err());
+}
+
+#[test]
+fn following_misses_and_doubles_nothing_across_many_rotations() {
+    let room = Room::new();
+    let spec = LogSpec { max_size: 2_000, keep: 10_000, to_container: false, ..room.spec("x") };
+    room.logs.open(A, spec).unwrap();
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    write_all(&out, b"n 0\nn 1\n");
+    room.drained(A);
+    let home = room.home.path().to_owned();
+    let (seen, lines) = channel();
+    let (end, ended) = std::io::pipe().unwrap();
+    let follower = std::thread::spawn(move || {
+        let query = Query { last: Some(1), ..Query::default() };
+        let mut reader = Reader::open(&home, &[PathBuf::from("logs/gateways/x")], query).unwrap();
+        let mut take = |line: Line<'_>| {
+            seen.send(String::from_utf8(line.text.to_vec()).unwrap()).map_err(io::Error::other)
+        };
+        reader.read(true, &mut take).unwrap();
+        reader.follow(Some(std::os::fd::AsFd::as_fd(&end)), &mut take).unwrap();
+    });
+    assert_eq!(lines.recv_timeout(SECONDS).unwrap(), "n 1");
+    for n in 2..5_000 {
+        write_all(&out, format!("n {n}\n").as_bytes());
+        if n % 500 == 0 {
+            // Now and then wait for the follower, so that it meets quiet files as well as busy ones.
+            room.drained(A);
+            while lines.recv_timeout(SECONDS).unwrap() != format!("n {n}") {}
+        }
+    }
+    // The last stretch is checked line by line.
+    for n in 4_501..5_000 {
+        assert_eq!(lines.recv_timeout(SECONDS).unwrap(), format!("n {n}"));
+    }
+    drop(ended);
+    follower.join().unwrap();
+    assert!(lines.try_recv().is_err());
+    assert!(files(&room.dir("x")).len() > 50);
+}

@@ -1,0 +1,268 @@
+//! Ways through the room: order, torn and long lines, readers that are stuck, drains, ends.
+
+use super::*;
+use std::io::{BufRead, BufReader, Read};
+
+#[test]
+fn a_line_goes_raw_to_the_container_and_with_a_head_to_the_file() {
+    let room = Room::new();
+    room.logs.open(A, room.spec("coder")).unwrap();
+    let (out, err) = room.logs.child_ends(A).unwrap();
+    write_all(&out, b"hello\n");
+    room.drained(A);
+    write_all(&err, b"oops\n");
+    room.drained(A);
+    assert_eq!(room.lines("coder"), ["  hello", " !oops"]);
+    let mut text = String::new();
+    BufReader::new(room.out.unwrap()).read_line(&mut text).unwrap();
+    BufReader::new(room.err.unwrap()).read_line(&mut text).unwrap();
+    assert_eq!(text, "hello\noops\n");
+    use std::os::unix::fs::PermissionsExt;
+    let dir = room.home.path().join("logs/gateways/coder");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&dir), mode(&dir.join("current"))), (0o750, 0o640));
+    assert!(room.logs.finish(SECONDS) && room.container.finish(SECONDS));
+}
+
+#[test]
+fn rotation_loses_and_doubles_nothing_and_prunes_the_oldest() {
+    let room = Room::new();
+    let spec = LogSpec { max_size: 10_000, keep: 3, to_container: false, ..room.spec("coder") };
+    room.logs.open(A, spec).unwrap();
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    let text: Vec<String> = (0..2_000).map(|n| format!("line {n} {}", "x".repeat(n % 90))).collect();
+    for line in &text {
+        write_all(&out, format!("{line}\n").as_bytes());
+    }
+    room.drained(A);
+    let kept = room.lines("coder");
+    let last: Vec<_> = text[text.len() - kept.len()..].iter().map(|line| format!("  {line}")).collect();
+    assert!(kept == last, "a hole or a double");
+    let files = files(&room.dir("coder"));
+    assert_eq!(files.len(), 4);
+    for (index, file) in files.iter().enumerate() {
+        let size = std::fs::metadata(file).unwrap().len();
+        assert!(size <= 10_000 && (index == 3 || size > 9_800), "{size}");
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(index == 3 || rotate::label_of(name).is_some(), "{name}");
+    }
+    assert_eq!(room.logs.health(A), SourceHealth::default());
+}
+
+#[test]
+fn a_torn_last_line_is_kept_and_ended_before_the_next_incarnation() {
+    let room = Room::new();
+    room.logs.open(A, room.spec("coder")).unwrap();
+    let (out, err) = room.logs.child_ends(A).unwrap();
+    write_all(&out, b"first\ntorn");
+    write_all(&err, b"why");
+    drop((out, err));
+    room.drained(A);
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    write_all(&out, b"again\n");
+    room.drained(A);
+    assert_eq!(room.lines("coder"), ["  first", "  torn", " !why", "  again"]);
+
+    // An earlier supervisor may have left one in the file itself.
+    assert!(room.logs.finish(SECONDS));
+    let current = room.dir("coder").join("current");
+    let mut text = std::fs::read(&current).unwrap();
+    text.extend_from_slice(b"2026-11-21 05:47:06.123456789  cut by a power fail");
+    std::fs::write(&current, text).unwrap();
+    let (notify, events) = channel();
+    let container = room.container.clone();
+    let logs = Logs::start(room.runtime.path(), container, move |e| notify.send(e).unwrap()).unwrap();
+    let spec = LogSpec { home: room.home.path().to_owned(), ..Room::new().spec("coder") };
+    logs.open(A, spec).unwrap();
+    write_all(&logs.child_ends(A).unwrap().0, b"later\n");
+    logs.drain(A);
+    assert_eq!(events.recv_timeout(SECONDS).unwrap(), LogEvent::Drained(A));
+    assert_eq!(
+        texts(&room.home.path().join("logs/gateways/coder"))[4..],
+        ["  cut by a power fail", "  later"]
+    );
+}
+
+#[test]
+fn a_line_of_ten_megabytes_passes_whole() {
+    let mut room = Room::new();
+    room.logs.open(A, room.spec("coder")).unwrap();
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    const LONG: usize = 10_000_000;
+    let mut stream = room.out.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        text
+    });
+    write_all(&out, b"before\n");
+    write_all(&out, &vec![b'x'; LONG]);
+    write_all(&out, b"\nafter\n");
+    room.drained(A);
+    let lines = room.lines("coder");
+    assert_eq!(lines.len(), 3);
+    assert_eq!((lines[0].as_str(), lines[1].len(), lines[2].as_str()), ("  before", LONG + 2, "  after"));
+    assert!(room.logs.finish(SECONDS) && room.container.finish(SECONDS));
+    drop(room.container);
+    let text = reader.join().unwrap();
+    // The reader may have been behind: then the line is cut there, and that is said.
+    let whole = text == [b"before\n", &vec![b'x'; LONG][..], b"\nafter\n"].concat();
+    assert!(whole || text.windows(13).any(|part| part == b"dropped here:"));
+}
+
+#[test]
+fn two_streams_and_two_services_mix_line_by_line() {
+    let mut room = Room::new();
+    room.logs.open(A, room.spec("a")).unwrap();
+    room.logs.open(B, room.spec("b")).unwrap();
+    let stream = BufReader::new(room.out.take().unwrap());
+    let reader = std::thread::spawn(move || stream.lines().map(Result::unwrap).collect::<Vec<_>>());
+    let mut writers = Vec::new();
+    for (id, mark) in [(A, 'a'), (B, 'b')] {
+        let (out, err) = room.logs.child_ends(id).unwrap();
+        for (fd, mark) in [(out, mark), (err, mark.to_ascii_uppercase())] {
+            writers.push(std::thread::spawn(move || {
+                for n in 0..3_000 {
+                    let line = format!("{mark}{n}\n");
+                    // In two writes, so that lines are torn on their way.
+                    write_all(&fd, &line.as_bytes()[..2]);
+                    write_all(&fd, &line.as_bytes()[2..]);
+                }
+            }));
+        }
+    }
+    // Nobody reads the container's stderr, and nobody minds.
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    room.drained(A);
+    room.drained(B);
+    for (name, mark) in [("a", 'a'), ("b", 'b')] {
+        let lines = room.lines(name);
+        for (head, mark) in [("  ", mark), (" !", mark.to_ascii_uppercase())] {
+            let got: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix(head)).collect();
+            let expected: Vec<_> = (0..3_000).map(|n| format!("{mark}{n}")).collect();
+            assert!(got == expected, "{name}: stream {head:?} is out of order or has holes");
+        }
+    }
+    assert!(room.logs.finish(SECONDS) && room.container.finish(SECONDS));
+    drop(room.container);
+    let seen = reader.join().unwrap();
+    for mark in ['a', 'b'] {
+        let got: Vec<_> = seen.iter().filter(|line| line.starts_with(mark)).collect();
+        assert_eq!(got.len(), 3_000);
+        assert!(got.iter().enumerate().all(|(n, line)| **line == format!("{mark}{n}")));
+    }
+}
+
+#[test]
+fn a_stuck_reader_of_the_container_costs_its_own_stream_only() {
+    let room = Room::new();
+    room.logs.open(A, LogSpec { keep: 100, ..room.spec("coder") }).unwrap();
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    let line = format!("{}\n", "y".repeat(999));
+    let count = 20_000;
+    for _ in 0..count {
+        write_all(&out, line.as_bytes());
+    }
+    room.drained(A);
+    assert_eq!(room.lines("coder").len(), count);
+    let health = room.logs.health(A);
+    assert!(health.dropped_from_stream > 10_000, "{health:?}");
+    assert_eq!(health.dropped_from_file, 0);
+    assert!(room.logs.overall().stdout.busy.is_some());
+    // What passes and what is said to be missing are everything.
+    let mut stream = BufReader::new(room.out.unwrap());
+    let (mut seen, mut missing, mut text) = (0, 0, String::new());
+    while seen + missing < count as u64 {
+        text.clear();
+        assert!(stream.read_line(&mut text).unwrap() > 0);
+        match text.strip_prefix("hermes-sup: lines dropped here: ") {
+            Some(rest) => missing += rest.split(' ').next().unwrap().parse::<u64>().unwrap(),
+            None => seen += 1,
+        }
+    }
+    assert_eq!(missing, health.dropped_from_stream);
+    assert_eq!(seen + missing, count as u64);
+}
+
+#[test]
+fn while_a_main_program_has_the_terminal_lines_go_to_the_file_only() {
+    let room = Room::new();
+    room.logs.container_stream(false);
+    room.logs.open(A, room.spec("coder")).unwrap();
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    write_all(&out, b"unseen\n");
+    room.drained(A);
+    room.logs.container_stream(true);
+    write_all(&out, b"seen\n");
+    room.drained(A);
+    room.logs.line_to_container(Kind::Out, b"loud\n");
+    assert_eq!(room.lines("coder"), ["  unseen", "  seen"]);
+    assert!(room.logs.finish(SECONDS) && room.container.finish(SECONDS));
+    drop(room.container);
+    let mut text = String::new();
+    room.out.unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "seen\nloud\n");
+}
+
+#[test]
+fn a_stranger_who_floods_the_fifo_cannot_hold_up_a_drain_or_an_end() {
+    let room = Room::new();
+    room.logs.open(A, LogSpec { to_container: false, keep: 1, ..room.spec("coder") }).unwrap();
+    let (out, err) = room.logs.child_ends(A).unwrap();
+    write_all(&err, b"last words\n");
+    rustix::io::ioctl_fionbio(&out, true).unwrap();
+    let (stop, stopped) = channel::<()>();
+    let flood = std::thread::spawn(move || {
+        while stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+            let _ = rustix::io::write(&out, &b"flood\n".repeat(1000));
+        }
+    });
+    for _ in 0..20 {
+        room.drained(A);
+    }
+    room.logs.close(A);
+    assert_eq!(room.event(), LogEvent::Closed(A));
+    drop(stop);
+    flood.join().unwrap();
+    assert!(std::fs::read_dir(room.runtime.path().join("log")).unwrap().next().is_none());
+    assert!(room.logs.child_ends(A).is_err());
+    assert!(room.logs.finish(SECONDS));
+}
+
+#[test]
+fn a_successor_reads_on_where_the_first_life_stopped() {
+    let Room { runtime, home, logs, container, out: _out, .. } = Room::new();
+    let spec = LogSpec { home: home.path().to_owned(), ..Room::new().spec("coder") };
+    logs.open(A, spec.clone()).unwrap();
+    let (child, _err) = logs.child_ends(A).unwrap();
+    write_all(&child, b"one\n");
+    assert!(logs.finish(SECONDS));
+    // Nobody reads now, and the child notices nothing.
+    write_all(&child, b"two\n");
+    let (notify, events) = channel();
+    let logs = Logs::start(runtime.path(), container, move |e| notify.send(e).unwrap()).unwrap();
+    logs.open(A, spec).unwrap();
+    write_all(&child, b"three\n");
+    logs.drain(A);
+    assert_eq!(events.recv_timeout(SECONDS).unwrap(), LogEvent::Drained(A));
+    assert_eq!(texts(&home.path().join("logs/gateways/coder")), ["  one", "  two", "  three"]);
+}
+
+#[test]
+fn an_id_is_free_again_once_it_is_closed_and_a_new_spec_takes_effect_at_once() {
+    let room = Room::new();
+    room.logs.open(A, room.spec("first")).unwrap();
+    write_all(&room.logs.child_ends(A).unwrap().0, b"1\n");
+    room.drained(A);
+    room.logs.open(A, LogSpec { max_size: 1, ..room.spec("first") }).unwrap();
+    write_all(&room.logs.child_ends(A).unwrap().0, b"2\n3\n");
+    room.drained(A);
+    assert_eq!(files(&room.dir("first")).len(), 3);
+    assert_eq!(room.lines("first"), ["  1", "  2", "  3"]);
+    room.logs.close(A);
+    assert_eq!(room.event(), LogEvent::Closed(A));
+    room.logs.open(A, room.spec("second")).unwrap();
+    write_all(&room.logs.child_ends(A).unwrap().0, b"4\n");
+    room.drained(A);
+    assert_eq!(room.lines("second"), ["  4"]);
+}

@@ -1,0 +1,118 @@
+//! The database file as the engine sees it: positioned reads and writes, a length, one sync.
+//!
+//! The engine writes new pages before it frees old ones, into a sparse file. So the space for the whole length is
+//! reserved after opening and with each growth: what fits in the file can then be written on a full disk too.
+
+use redb::StorageBackend;
+use rustix::fs::FallocateFlags;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A regular file. Not locked: the `lock` file next to it is what keeps others out.
+#[derive(Debug)]
+pub(super) struct DiskFile(File);
+
+impl DiskFile {
+    pub(super) fn new(file: File) -> Self {
+        // Refused on a full disk when the file has holes: then commits may fail, and say so.
+        if let Ok(metadata) = file.metadata() {
+            let _ = reserve(&file, metadata.len());
+        }
+        Self(file)
+    }
+}
+
+/// Gives every byte up to `len` its place on the disk, and the file at least that length. fallocate(2).
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?)
+}
+
+impl StorageBackend for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let before = self.0.metadata()?.len();
+        if len > before {
+            match reserve(&self.0, len) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    // Part of it may have been given out.
+                    let _ = self.0.set_len(before);
+                    return Err(error);
+                }
+                // Not every filesystem can reserve.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+}
+
+/// Makes the engine's file out of the real one; tests put a disk in between that fails, hangs or loses power.
+pub(super) type Wrap = Arc<dyn Fn(DiskFile) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+
+pub(super) fn plain() -> Wrap {
+    Arc::new(|file| Ok(Box::new(file)))
+}
+
+/// What the engine gets: any backend, watched for a failed sync.
+///
+/// After a failed fsync(2) the kernel calls the lost pages clean: a later sync succeeds although they never reached
+/// the disk (since Linux 4.13 the error is reported once). So a file whose sync failed must not be continued.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inner: Box<dyn StorageBackend>,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Box<dyn StorageBackend>) -> (Self, Arc<AtomicBool>) {
+        let sync_failed = Arc::new(AtomicBool::new(false));
+        (Self { inner, sync_failed: Arc::clone(&sync_failed) }, sync_failed)
+    }
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let done = self.inner.sync_data();
+        if done.is_err() {
+            self.sync_failed.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+}

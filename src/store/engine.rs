@@ -1,0 +1,252 @@
+//! The database engine (redb) behind four operations: open, create, commit, close.
+//!
+//! One commit is one transaction and one sync. redb panics on some damaged files, so every call runs under
+//! `catch_unwind`; after an error or a panic the handle is poisoned and the caller drops it and opens anew.
+
+use super::disk::Watched;
+use super::schema::{
+    self, Encoded, META, META_BOOT, META_INSTANCE, META_SCHEMA, META_STAMP, RECORDS, RUNS, RowError, Rows,
+    SCHEMA, WANTS,
+};
+use crate::core::name::ServiceName;
+use redb::{
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
+use serde::de::DeserializeOwned;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// For both directions together. The whole database is read once and then only written.
+const CACHE_BYTES: usize = 256 << 10;
+
+/// Why the engine could not do it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The disk refused; the file may be in order.
+    #[error("{0}")]
+    Io(io::Error),
+    /// The file is not what we wrote.
+    #[error("{0}")]
+    Corrupt(String),
+    /// Written by a program with a newer schema.
+    #[error("schema {0} is newer than {SCHEMA}")]
+    Newer(u32),
+}
+
+impl From<redb::Error> for Trouble {
+    fn from(error: redb::Error) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match error {
+            // An error of the kernel has a number. Without one it is the engine's or ours, about the content.
+            redb::Error::Io(error)
+                if error.raw_os_error().is_none()
+                    && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
+            {
+                Self::Corrupt(error.to_string())
+            }
+            redb::Error::Io(error) => Self::Io(error),
+            error
+            @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::LockPoisoned(_)) => {
+                Self::Io(io::Error::other(error.to_string()))
+            }
+            error => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+impl From<RowError> for Trouble {
+    fn from(error: RowError) -> Self {
+        match error {
+            RowError::Newer(version) => Self::Newer(u32::from(version)),
+            RowError::Short | RowError::Checksum | RowError::Malformed(_) => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+/// An open database.
+pub(super) struct Engine {
+    /// `None` only while it is being dropped.
+    db: Option<Database>,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("sync_failed", &self.sync_failed).finish_non_exhaustive()
+    }
+}
+
+/// What an existing file held.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) engine: Engine,
+    pub(super) rows: Rows,
+    /// The file's schema is older than ours: it should be written anew.
+    pub(super) outdated: bool,
+    /// The engine found damage and went back to its last good commit.
+    pub(super) repaired: bool,
+    /// Rows that are sound but mean nothing to us.
+    pub(super) skipped: Vec<String>,
+}
+
+impl Engine {
+    /// Opens an existing database, checks all of it and reads all of it.
+    ///
+    /// # Errors
+    /// [`Trouble`]; the file is unchanged but for the engine's own repair.
+    pub(super) fn open(file: Box<dyn StorageBackend>) -> Result<Found, Trouble> {
+        let (file, sync_failed) = Watched::new(file);
+        guard(|| {
+            if file.len().map_err(Trouble::Io)? == 0 {
+                return Err(Trouble::Corrupt("the file is empty".to_owned()));
+            }
+            let mut db = builder().create_with_backend(file).map_err(redb::Error::from)?;
+            // A cleanly closed file is not verified by opening it.
+            let sound = db.check_integrity().map_err(redb::Error::from)?;
+            let read = db.begin_read().map_err(redb::Error::from)?;
+            let (rows, schema, skipped) = read_all(&read)?;
+            drop(read);
+            let engine = Self { db: Some(db), sync_failed };
+            Ok(Found { engine, rows, outdated: schema < SCHEMA, repaired: !sound, skipped })
+        })
+    }
+
+    /// Makes a database with exactly these rows in an empty file, durably.
+    ///
+    /// # Errors
+    /// [`Trouble`]; the file is worthless then.
+    pub(super) fn create(file: Box<dyn StorageBackend>, rows: &Rows) -> Result<Self, Trouble> {
+        let (file, sync_failed) = Watched::new(file);
+        let all = rows.encoded()?;
+        guard(|| {
+            let db = builder().create_with_backend(file).map_err(redb::Error::from)?;
+            let mut engine = Self { db: Some(db), sync_failed };
+            engine.transact(&all)?;
+            Ok(engine)
+        })
+    }
+
+    /// All of it or nothing, durable on return.
+    ///
+    /// # Errors
+    /// [`Trouble`]. Whether it is in the file is unknown then, and this engine must be dropped.
+    pub(super) fn commit(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
+        guard(|| self.transact(writes))
+    }
+
+    /// Whether a sync of this file has ever failed: then it must not be continued.
+    pub(super) fn sync_failed(&self) -> bool {
+        self.sync_failed.load(Ordering::Relaxed)
+    }
+
+    fn transact(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
+        let Some(db) = &self.db else { return Err(redb::Error::DatabaseClosed.into()) };
+        let transaction = db.begin_write().map_err(redb::Error::from)?;
+        for (name, key, value) in writes {
+            let mut table = transaction.open_table(table(name)).map_err(redb::Error::from)?;
+            match value {
+                Some(bytes) => drop(table.insert(key.as_str(), bytes.as_slice()).map_err(redb::Error::from)?),
+                None => drop(table.remove(key.as_str()).map_err(redb::Error::from)?),
+            }
+        }
+        Ok(transaction.commit().map_err(redb::Error::from)?)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        // Closing writes too, and so can panic on a damaged file.
+        let _ = guard(|| {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn table(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble> {
+    let meta: BTreeMap<String, Vec<u8>> = raw(read, META)?.into_iter().collect();
+    let entry = |key: &str| meta.get(key).ok_or_else(|| Trouble::Corrupt(format!("it has no {key}")));
+    // Before anything else is understood: a newer schema may have changed all of it.
+    let schema: u32 = schema::decode(entry(META_SCHEMA)?)?;
+    if schema > SCHEMA {
+        return Err(Trouble::Newer(schema));
+    }
+    let mut skipped = Vec::new();
+    let rows = Rows {
+        instance: schema::decode(entry(META_INSTANCE)?)?,
+        stamp: schema::decode(entry(META_STAMP)?)?,
+        wants: named(read, WANTS, &mut skipped)?,
+        records: named(read, RECORDS, &mut skipped)?,
+        runs: named(read, RUNS, &mut skipped)?,
+        boot: meta.get(META_BOOT).map(|bytes| schema::decode(bytes)).transpose()?,
+    };
+    Ok((rows, schema, skipped))
+}
+
+fn named<T: DeserializeOwned>(
+    read: &ReadTransaction,
+    table: &str,
+    skipped: &mut Vec<String>,
+) -> Result<BTreeMap<ServiceName, T>, Trouble> {
+    let mut rows = BTreeMap::new();
+    for (key, bytes) in raw(read, table)? {
+        match ServiceName::new(&key) {
+            Ok(name) => {
+                let row = schema::decode(&bytes).map_err(|error| match error {
+                    RowError::Malformed(text) => Trouble::Corrupt(format!("{table} of '{name}': {text}")),
+                    RowError::Newer(_) | RowError::Short | RowError::Checksum => error.into(),
+                })?;
+                rows.insert(name, row);
+            }
+            Err(error) => skipped.push(format!("a row of {table} is skipped: {error}")),
+        }
+    }
+    Ok(rows)
+}
+
+/// All entries of a table; none if it does not exist.
+fn raw(read: &ReadTransaction, name: &str) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+    let table = match read.open_table(table(name)) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        opened => opened.map_err(redb::Error::from)?,
+    };
+    let mut entries = Vec::new();
+    for entry in table.iter().map_err(redb::Error::from)? {
+        let (key, value) = entry.map_err(redb::Error::from)?;
+        entries.push((key.value().to_owned(), value.value().to_vec()));
+    }
+    Ok(entries)
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic on this thread, now, will be caught and handled as a damaged database: a panic hook should say
+/// nothing then.
+pub fn panic_is_expected() -> bool {
+    GUARDED.get()
+}
+
+fn guard<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    let outer = GUARDED.replace(true);
+    // What a panic leaves half done is dropped with its handle, never used again.
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    done.unwrap_or_else(|_| Err(Trouble::Corrupt("the database engine gave up on it".to_owned())))
+}

@@ -1,0 +1,125 @@
+//! One supervisor per state directory: flock(2) on the file `lock`, whose text says who has it.
+//!
+//! The kernel gives the lock back when its holder ends, however it ends, so a file that was left behind is no
+//! obstacle. The file is never removed: a lock on a removed file would exclude nobody. Its mode is 0600, not the
+//! 0640 of its neighbours: whoever can open a file for reading can lock it, and the gateway user must not be able
+//! to keep the next supervisor out.
+
+use super::place::StateDir;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
+
+const NAME: &str = "lock";
+const MODE: u32 = 0o600;
+
+/// Who holds a state directory, in the holder's own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// In the holder's own pid namespace.
+    pub pid: u32,
+    pub host: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Quoted: the host name is another machine's text.
+        write!(f, "pid {} on host {:?} since {:?}", self.pid, self.host, self.since)
+    }
+}
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+    noted: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Taken {
+    Ours(Lock),
+    /// Somebody else's; `None` when their note cannot be read.
+    Held(Option<Holder>),
+}
+
+impl Lock {
+    /// Takes the lock without waiting. Where the filesystem has no locks it goes on with a warning.
+    ///
+    /// # Errors
+    /// As openat(2) when there is no lock file and none can be made.
+    pub(super) fn take(dir: &StateDir, host: &str, warnings: &mut Vec<String>) -> io::Result<Taken> {
+        let mut file = open(dir, warnings)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(Taken::Held(read(&mut file))),
+                Err(error) => {
+                    // ENOLCK: NFS without its lock daemon; the others: no lock call at all.
+                    warnings.push(format!(
+                        "{} cannot be locked ({error}): nothing keeps a second supervisor from using this state",
+                        dir.path_of(NAME).display()
+                    ));
+                    break;
+                }
+            }
+        }
+        let mut lock = Self { _file: file, noted: false };
+        lock.note(dir, host);
+        Ok(Taken::Ours(lock))
+    }
+
+    /// Writes who we are, once. On a volume that was read-only when the lock was taken this is made up for later.
+    pub(super) fn note(&mut self, dir: &StateDir, host: &str) {
+        if self.noted {
+            return;
+        }
+        let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let holder = Holder { pid: std::process::id(), host: host.to_owned(), since };
+        self.noted = write(dir, &holder).is_ok();
+    }
+}
+
+fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {
+    let found = match dir.existing(NAME, OFlags::RDWR, MODE, warnings) {
+        // A read-only volume can be locked all the same.
+        Err(error) if error.raw_os_error() == Some(Errno::ROFS.raw_os_error()) => {
+            dir.existing(NAME, OFlags::RDONLY, MODE, warnings)?
+        }
+        found => found?,
+    };
+    if let Some(file) = found {
+        return Ok(file);
+    }
+    match dir.create(NAME, MODE) {
+        // Another supervisor starts at the same moment: the lock decides between us.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            dir.existing(NAME, OFlags::RDWR, MODE, warnings)?.ok_or(error)
+        }
+        made => made,
+    }
+}
+
+/// Overwrites before it cuts: in place it needs no space on a full disk, and a reader in between sees one whole line.
+fn write(dir: &StateDir, holder: &Holder) -> io::Result<()> {
+    let file = dir
+        .existing(NAME, OFlags::RDWR, MODE, &mut Vec::new())?
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let line = serde_json::to_string(holder)? + "\n";
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.set_len(line.len() as u64)
+}
+
+fn read(file: &mut File) -> Option<Holder> {
+    let mut text = Vec::new();
+    file.take(4096).read_to_end(&mut text).ok()?;
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    serde_json::from_slice(line).ok()
+}

@@ -1,0 +1,373 @@
+//! What the database holds: the rows, how one is written as bytes, and all of them together.
+//!
+//! A value is `version byte · JSON · crc32 (little endian, over what precedes it)`. Each value carries its own
+//! version, so that a file may hold rows of several ages; the schema version in the `meta` table says which is the
+//! newest that may occur. A file of an older schema is read row by row and written anew; one of a newer schema is
+//! refused. Within one version fields may be added if they are optional (absent = null) and never change meaning.
+//!
+//! History of schemas: 1 (0.1.0) wants, records, runs, meta.
+
+use crate::core::exit::Exit;
+use crate::core::name::ServiceName;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The newest schema, and the newest row version, that this program knows.
+pub const SCHEMA: u32 = 1;
+const ROW_VERSION: u8 = 1;
+
+/// How many failure times a [`RunRow`] keeps; the oldest go first.
+pub const MAX_FAILURE_TIMES: usize = 64;
+
+pub(super) const WANTS: &str = "wants";
+pub(super) const RECORDS: &str = "records";
+pub(super) const RUNS: &str = "runs";
+pub(super) const META: &str = "meta";
+pub(super) const META_SCHEMA: &str = "schema";
+pub(super) const META_INSTANCE: &str = "instance";
+pub(super) const META_STAMP: &str = "stamp";
+pub(super) const META_BOOT: &str = "boot";
+
+/// The operator's durable intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Want {
+    Up,
+    Down,
+}
+
+/// What is wanted of a service, and on whose word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantRow {
+    pub want: Want,
+    pub asked_by_uid: Option<u32>,
+    /// Unix time in milliseconds.
+    pub asked_at_ms: u64,
+    /// `operator`, `first-boot`, `gateway-state`, …
+    pub cause: String,
+    pub definition_hash: Option<u64>,
+}
+
+/// What a registered service runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    Argv(Vec<String>),
+    /// The directory of a profile.
+    Profile(String),
+}
+
+/// A service that somebody registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRow {
+    pub registrant_uid: u32,
+    pub user: String,
+    pub program: Program,
+    pub env: BTreeMap<String, String>,
+    /// Unix time in milliseconds.
+    pub registered_at_ms: u64,
+}
+
+/// The restart history of a service. Times are Unix times in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRow {
+    pub restarts: u64,
+    pub failures_in_row: u32,
+    /// At most [`MAX_FAILURE_TIMES`], oldest first.
+    pub failure_times_ms: Vec<u64>,
+    pub backoff_until_ms: Option<u64>,
+    pub failed: Option<FailedRow>,
+    pub finished: bool,
+    pub last_exit: Option<LastExit>,
+    pub incarnation: u64,
+}
+
+/// Why a service is `failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRow {
+    pub reason: String,
+    pub at_ms: u64,
+    pub definition_hash: Option<u64>,
+}
+
+/// How the last main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    #[serde(with = "exit_row")]
+    pub exit: Exit,
+    pub at_ms: u64,
+}
+
+/// [`Exit`] as it is stored: `{"code":1}`, `{"signal":{"number":9,"core":false}}` or `"unknown"`.
+mod exit_row {
+    use crate::core::exit::Exit;
+    use crate::core::signal::Signal;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Row {
+        Code(u8),
+        Signal { number: i32, core: bool },
+        Unknown,
+    }
+
+    pub(super) fn serialize<S: Serializer>(exit: &Exit, to: S) -> Result<S::Ok, S::Error> {
+        match *exit {
+            Exit::Code(code) => Row::Code(code),
+            Exit::Signal { signal, core } => Row::Signal { number: signal.number(), core },
+            Exit::Unknown => Row::Unknown,
+        }
+        .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Exit, D::Error> {
+        Ok(match Row::deserialize(from)? {
+            Row::Code(code) => Exit::Code(code),
+            Row::Signal { number, core } => match Signal::from_number(number) {
+                Some(signal) => Exit::Signal { signal, core },
+                None => return Err(serde::de::Error::custom(format!("no signal has the number {number}"))),
+            },
+            Row::Unknown => Exit::Unknown,
+        })
+    }
+}
+
+/// Why the bytes of a row are not a row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RowError {
+    #[error("written by a newer hermes-sup (row version {0})")]
+    Newer(u8),
+    #[error("too short")]
+    Short,
+    #[error("wrong checksum")]
+    Checksum,
+    #[error("malformed: {0}")]
+    Malformed(String),
+}
+
+pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, RowError> {
+    let mut bytes = vec![ROW_VERSION];
+    serde_json::to_writer(&mut bytes, row).map_err(|error| RowError::Malformed(error.to_string()))?;
+    bytes.extend_from_slice(&checksum(&bytes).to_le_bytes());
+    Ok(bytes)
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
+    let (body, sum) = bytes.split_last_chunk::<4>().ok_or(RowError::Short)?;
+    let (version, json) = body.split_first().ok_or(RowError::Short)?;
+    if checksum(body) != u32::from_le_bytes(*sum) {
+        return Err(RowError::Checksum);
+    }
+    if *version > ROW_VERSION {
+        return Err(RowError::Newer(*version));
+    }
+    serde_json::from_slice(json).map_err(|error| RowError::Malformed(error.to_string()))
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// A place in the database.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Want(ServiceName),
+    Record(ServiceName),
+    Run(ServiceName),
+    Boot,
+}
+
+/// A place and what to put there; `None` removes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Write {
+    Want(ServiceName, Option<WantRow>),
+    Record(ServiceName, Option<RecordRow>),
+    Run(ServiceName, Option<RunRow>),
+    Boot(Option<serde_json::Value>),
+}
+
+/// A [`Write`] ready for the engine: table, key, bytes.
+pub(super) type Encoded = (&'static str, String, Option<Vec<u8>>);
+
+impl Write {
+    pub(super) fn key(&self) -> Key {
+        match self {
+            Self::Want(name, _) => Key::Want(name.clone()),
+            Self::Record(name, _) => Key::Record(name.clone()),
+            Self::Run(name, _) => Key::Run(name.clone()),
+            Self::Boot(_) => Key::Boot,
+        }
+    }
+
+    pub(super) fn encoded(&self) -> Result<Encoded, RowError> {
+        fn one<T: Serialize>(table: &'static str, key: &str, row: Option<&T>) -> Result<Encoded, RowError> {
+            Ok((table, key.to_owned(), row.map(encode).transpose()?))
+        }
+        match self {
+            Self::Want(name, row) => one(WANTS, name.as_str(), row.as_ref()),
+            Self::Record(name, row) => one(RECORDS, name.as_str(), row.as_ref()),
+            Self::Run(name, row) => one(RUNS, name.as_str(), row.as_ref()),
+            Self::Boot(row) => one(META, META_BOOT, row.as_ref()),
+        }
+    }
+}
+
+/// Everything the database holds, in memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Rows {
+    pub(super) instance: String,
+    /// Counts the commits that changed wants. The mirror carries it too, which tells whose wants are newer.
+    pub(super) stamp: u64,
+    pub(super) wants: BTreeMap<ServiceName, WantRow>,
+    pub(super) records: BTreeMap<ServiceName, RecordRow>,
+    pub(super) runs: BTreeMap<ServiceName, RunRow>,
+    pub(super) boot: Option<serde_json::Value>,
+}
+
+impl Rows {
+    pub(super) fn apply(&mut self, write: Write) {
+        fn set<T>(map: &mut BTreeMap<ServiceName, T>, name: ServiceName, row: Option<T>) {
+            match row {
+                Some(row) => drop(map.insert(name, row)),
+                None => drop(map.remove(&name)),
+            }
+        }
+        match write {
+            Write::Want(name, row) => set(&mut self.wants, name, row),
+            Write::Record(name, row) => set(&mut self.records, name, row),
+            Write::Run(name, row) => set(&mut self.runs, name, row),
+            Write::Boot(row) => self.boot = row,
+        }
+    }
+
+    /// The write that makes the database agree with us at `key`.
+    pub(super) fn restate(&self, key: &Key) -> Write {
+        match key {
+            Key::Want(name) => Write::Want(name.clone(), self.wants.get(name).cloned()),
+            Key::Record(name) => Write::Record(name.clone(), self.records.get(name).cloned()),
+            Key::Run(name) => Write::Run(name.clone(), self.runs.get(name).cloned()),
+            Key::Boot => Write::Boot(self.boot.clone()),
+        }
+    }
+
+    /// The whole database as the engine writes it into a new file.
+    pub(super) fn encoded(&self) -> Result<Vec<Encoded>, RowError> {
+        let mut all = vec![
+            (META, META_SCHEMA.to_owned(), Some(encode(&SCHEMA)?)),
+            (META, META_INSTANCE.to_owned(), Some(encode(&self.instance)?)),
+            encoded_stamp(self.stamp)?,
+            (META, META_BOOT.to_owned(), self.boot.as_ref().map(encode).transpose()?),
+        ];
+        for (name, row) in &self.wants {
+            all.push((WANTS, name.to_string(), Some(encode(row)?)));
+        }
+        for (name, row) in &self.records {
+            all.push((RECORDS, name.to_string(), Some(encode(row)?)));
+        }
+        for (name, row) in &self.runs {
+            all.push((RUNS, name.to_string(), Some(encode(row)?)));
+        }
+        Ok(all)
+    }
+}
+
+pub(super) fn encoded_stamp(stamp: u64) -> Result<Encoded, RowError> {
+    Ok((META, META_STAMP.to_owned(), Some(encode(&stamp)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::signal::Signal;
+
+    fn row(json: &str, crc: u32) -> Vec<u8> {
+        [&[1u8], json.as_bytes(), &crc.to_le_bytes()].concat()
+    }
+
+    /// Bytes as version 1 wrote them. They must be readable for ever: a change here is a lost database.
+    #[test]
+    fn rows_of_version_1_are_read() {
+        let want = WantRow {
+            want: Want::Down,
+            asked_by_uid: Some(10000),
+            asked_at_ms: 1_767_225_600_000,
+            cause: "operator".into(),
+            definition_hash: Some(u64::MAX),
+        };
+        let bytes = row(
+            r#"{"want":"down","asked_by_uid":10000,"asked_at_ms":1767225600000,"cause":"operator","definition_hash":18446744073709551615}"#,
+            0xfbe3_dfcc,
+        );
+        assert_eq!(decode::<WantRow>(&bytes), Ok(want.clone()));
+        assert_eq!(encode(&want), Ok(bytes));
+
+        let record = RecordRow {
+            registrant_uid: 10000,
+            user: "hermes".into(),
+            program: Program::Argv(vec!["sleep".into(), "inf".into()]),
+            env: BTreeMap::from([("K".into(), "v".into())]),
+            registered_at_ms: 7,
+        };
+        let bytes = row(
+            r#"{"registrant_uid":10000,"user":"hermes","program":{"argv":["sleep","inf"]},"env":{"K":"v"},"registered_at_ms":7}"#,
+            0xdb45_85a0,
+        );
+        assert_eq!(decode::<RecordRow>(&bytes), Ok(record.clone()));
+        assert_eq!(encode(&record), Ok(bytes));
+        let profile = Program::Profile("/opt/data/profiles/x".into());
+        assert_eq!(serde_json::to_string(&profile).unwrap(), r#"{"profile":"/opt/data/profiles/x"}"#);
+
+        let run = RunRow {
+            restarts: 3,
+            failures_in_row: 2,
+            failure_times_ms: vec![1, 2],
+            backoff_until_ms: None,
+            failed: Some(FailedRow { reason: "exited with code 78".into(), at_ms: 2, definition_hash: None }),
+            finished: false,
+            last_exit: Some(LastExit { exit: Exit::Signal { signal: Signal::KILL, core: false }, at_ms: 2 }),
+            incarnation: 4,
+        };
+        let bytes = row(
+            r#"{"restarts":3,"failures_in_row":2,"failure_times_ms":[1,2],"backoff_until_ms":null,"failed":{"reason":"exited with code 78","at_ms":2,"definition_hash":null},"finished":false,"last_exit":{"exit":{"signal":{"number":9,"core":false}},"at_ms":2},"incarnation":4}"#,
+            0xd01a_6506,
+        );
+        assert_eq!(decode::<RunRow>(&bytes), Ok(run.clone()));
+        assert_eq!(encode(&run), Ok(bytes));
+        for (text, exit) in [(r#"{"code":255}"#, Exit::Code(255)), (r#""unknown""#, Exit::Unknown)] {
+            let json = format!(r#"{{"exit":{text},"at_ms":1}}"#);
+            let read: LastExit = serde_json::from_str(&json).unwrap();
+            assert_eq!((read.exit, serde_json::to_string(&read).unwrap()), (exit, json));
+        }
+    }
+
+    /// An optional field that a later program adds must not keep this one from reading the row, and one that an
+    /// earlier program did not write is null.
+    #[test]
+    fn unknown_fields_are_skipped_and_missing_optional_ones_are_null() {
+        let json = r#"{"want":"up","asked_at_ms":1,"cause":"x","later":true}"#;
+        let bytes = row(json, checksum(&[&[1u8], json.as_bytes()].concat()));
+        let read: WantRow = decode(&bytes).unwrap();
+        assert_eq!((read.want, read.asked_by_uid, read.definition_hash), (Want::Up, None, None));
+    }
+
+    #[test]
+    fn every_damaged_byte_is_noticed_and_a_newer_row_is_told_apart() {
+        let good = encode(&"instance").unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert_eq!(decode::<String>(&bad), Err(RowError::Checksum), "byte {at} bit {bit}");
+            }
+        }
+        for length in 0..good.len() {
+            assert!(decode::<String>(&good[..length]).is_err());
+        }
+        let newer = [&[2u8][..], b"{}", &checksum(b"\x02{}").to_le_bytes()].concat();
+        assert_eq!(decode::<String>(&newer), Err(RowError::Newer(2)));
+    }
+}

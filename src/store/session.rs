@@ -1,0 +1,344 @@
+//! The state on disk: directory, lock, database and mirror together, and every way they can be found.
+//!
+//! Runs in the store's thread only: each call may block for as long as the disk does.
+//!
+//! A database file is only ever put in place whole: written as `state.redb.new`, synced, renamed. That is how it is
+//! made first, how one that is damaged, outdated or not to be trusted is replaced, and why a crash in between leaves
+//! no half-made file.
+
+use super::disk::{DiskFile, Wrap};
+use super::engine::{Engine, Found, Trouble};
+use super::lock::{Holder, Lock, Taken};
+use super::mirror::{self, Mirror};
+use super::place::{FILE_MODE, StateDir};
+use super::schema::{Encoded, Rows};
+use super::{OpenError, Options};
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::io::{self, Read};
+
+const DATABASE: &str = "state.redb";
+const NEW: &str = "state.redb.new";
+/// A database that a supervisor made is a thousand times smaller.
+const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
+
+/// Directory and lock, and the database while it is usable.
+#[derive(Debug)]
+pub(super) struct Session {
+    dir: StateDir,
+    lock: Lock,
+    engine: Option<Engine>,
+    /// The file in place must not be continued: it is missing, damaged, outdated, or a sync of it has failed.
+    replace: bool,
+}
+
+/// What was found at the first opening.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) rows: Rows,
+    pub(super) mirrored_at_ms: Option<u64>,
+    /// The mirror says something else, or is missing.
+    pub(super) mirror_stale: bool,
+    /// False when the database may hold more than `rows`: it is there, but could not even be read.
+    pub(super) known: bool,
+    /// Why nothing can be written now; what is known is in `rows` all the same.
+    pub(super) volatile: Option<String>,
+}
+
+impl Session {
+    /// Opens directory and lock.
+    ///
+    /// # Errors
+    /// `Ok(Err(…))` when another supervisor holds it; else as the system calls.
+    pub(super) fn open(
+        options: &Options,
+        warnings: &mut Vec<String>,
+    ) -> io::Result<Result<Self, Option<Holder>>> {
+        let dir = StateDir::open(&options.home, &options.dir, options.gid, warnings)?;
+        Ok(match Lock::take(&dir, &options.host, warnings)? {
+            Taken::Ours(lock) => Ok(Self { dir, lock, engine: None, replace: false }),
+            Taken::Held(holder) => Err(holder),
+        })
+    }
+
+    /// Reads what there is, repairs and rebuilds what must be, and leaves the database open if it can be written.
+    ///
+    /// # Errors
+    /// [`OpenError::NewerSchema`]. All else is in the result's `volatile` and in `warnings`.
+    pub(super) fn load(&mut self, wrap: &Wrap, warnings: &mut Vec<String>) -> Result<Loaded, OpenError> {
+        let mirror = self.read_mirror(warnings);
+        let mirrored_at_ms = mirror.as_ref().and_then(|mirror| mirror.written_at_ms);
+        let (mut trouble, mut known) = (None, true);
+        let found = match self.find(wrap, warnings) {
+            Ok(found) => found,
+            Err(Trouble::Newer(found)) => return Err(self.newer(found)),
+            // `find` has set it aside.
+            Err(Trouble::Corrupt(_)) => None,
+            Err(Trouble::Io(error)) => {
+                trouble = Some(error);
+                match self.snapshot() {
+                    Ok(found) => found,
+                    Err(Trouble::Newer(found)) => return Err(self.newer(found)),
+                    Err(unreadable) => {
+                        known = matches!(unreadable, Trouble::Corrupt(_));
+                        let path = self.dir.path_of(DATABASE);
+                        warnings.push(format!("{} cannot be read: {unreadable}", path.display()));
+                        None
+                    }
+                }
+            }
+        };
+        let rows = self.reconcile(found, mirror.as_ref(), trouble.is_some(), warnings);
+        let mirror_stale = !mirror.is_some_and(|mirror| mirror.agrees_with(&rows));
+        if trouble.is_none() && self.replace {
+            trouble = match self.put_in_place(wrap, &rows) {
+                Ok(()) => None,
+                Err(Trouble::Io(error)) => Some(error),
+                Err(other) => Some(io::Error::other(other.to_string())),
+            };
+        }
+        let volatile = trouble.map(|error| self.explain(&error));
+        Ok(Loaded { rows, mirrored_at_ms, mirror_stale, known, volatile })
+    }
+
+    /// Commits durably, with one sync. After an error the file is opened anew and it is tried once more.
+    /// `after` makes what the database will hold then: the content of a new file, if one is needed. Without writes
+    /// it only sees to it that the database is open.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub(super) fn commit(
+        &mut self,
+        wrap: &Wrap,
+        host: &str,
+        writes: &[Encoded],
+        after: &dyn Fn() -> Rows,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), String> {
+        self.lock.note(&self.dir, host);
+        let first = self.try_commit(wrap, writes, after, warnings);
+        let done = first.or_else(|_| self.try_commit(wrap, writes, after, warnings));
+        done.map_err(|trouble| match trouble {
+            Trouble::Io(error) => self.explain(&error),
+            Trouble::Newer(found) => self.newer(found).to_string(),
+            Trouble::Corrupt(why) => format!("{} is damaged: {why}", self.dir.path_of(DATABASE).display()),
+        })
+    }
+
+    fn try_commit(
+        &mut self,
+        wrap: &Wrap,
+        writes: &[Encoded],
+        after: &dyn Fn() -> Rows,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Trouble> {
+        if self.engine.is_none() && !self.replace {
+            match self.find(wrap, warnings) {
+                Ok(_) => {}
+                // The damaged file is out of the way and we know what it held.
+                Err(Trouble::Corrupt(_)) => self.replace = true,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.replace {
+            return self.put_in_place(wrap, &after());
+        }
+        let Some(engine) = &mut self.engine else { return self.put_in_place(wrap, &after()) };
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let done = engine.commit(writes);
+        if let Err(error) = &done {
+            self.replace = engine.sync_failed() || matches!(error, Trouble::Corrupt(_));
+            self.engine = None;
+        }
+        done
+    }
+
+    /// Opens the database file into `self.engine` and returns its rows; `None` if there is no file of ours.
+    /// A damaged one is set aside.
+    fn find(&mut self, wrap: &Wrap, warnings: &mut Vec<String>) -> Result<Option<Rows>, Trouble> {
+        let file = self.dir.existing(DATABASE, OFlags::RDWR, FILE_MODE, warnings).map_err(Trouble::Io)?;
+        let Some(file) = file else {
+            self.replace = true;
+            return Ok(None);
+        };
+        let backend = wrap(DiskFile::new(file)).map_err(Trouble::Io)?;
+        match Engine::open(backend) {
+            Ok(Found { engine, rows, outdated, repaired, skipped }) => {
+                let path = self.dir.path_of(DATABASE);
+                if repaired {
+                    warnings.push(format!(
+                        "{} was damaged and went back to its last good state: the newest change may be missing",
+                        path.display()
+                    ));
+                }
+                warnings.extend(skipped.into_iter().map(|what| format!("{}: {what}", path.display())));
+                self.replace = outdated;
+                self.engine = Some(engine);
+                Ok(Some(rows))
+            }
+            Err(Trouble::Corrupt(why)) => {
+                let kept = self.dir.set_aside_corrupt(DATABASE).map_err(Trouble::Io)?;
+                warnings.push(format!(
+                    "{} is damaged ({why}): set aside as {kept}",
+                    self.dir.path_of(DATABASE).display()
+                ));
+                self.replace = true;
+                Err(Trouble::Corrupt(why))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// What the database holds, when it can be read but not written. Works on a copy in memory: even to be read, a
+    /// database that was not closed must be repaired first.
+    fn snapshot(&self) -> Result<Option<Rows>, Trouble> {
+        let file =
+            self.dir.existing(DATABASE, OFlags::RDONLY, FILE_MODE, &mut Vec::new()).map_err(Trouble::Io)?;
+        let Some(file) = file else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(MAX_SNAPSHOT_BYTES).read_to_end(&mut bytes).map_err(Trouble::Io)?;
+        let memory = InMemoryBackend::new();
+        memory.set_len(bytes.len() as u64).and_then(|()| memory.write(0, &bytes)).map_err(Trouble::Io)?;
+        Ok(Some(Engine::open(Box::new(memory))?.rows))
+    }
+
+    /// Database and mirror together: whose wants count. Decides too whether the file must be written anew.
+    fn reconcile(
+        &mut self,
+        found: Option<Rows>,
+        mirror: Option<&Mirror>,
+        unreadable: bool,
+        warnings: &mut Vec<String>,
+    ) -> Rows {
+        let mirror_path = self.dir.path_of(mirror::NAME);
+        match (found, mirror) {
+            (Some(mut rows), Some(mirror))
+                if mirror.stamp > rows.stamp && mirror.instance.as_ref() == Some(&rows.instance) =>
+            {
+                warnings.push(format!(
+                    "{} is older than {} (change {} and {}): the wants are taken from the latter",
+                    self.dir.path_of(DATABASE).display(),
+                    mirror_path.display(),
+                    rows.stamp,
+                    mirror.stamp
+                ));
+                warnings.extend(problems(&mirror_path, mirror));
+                rows.stamp = mirror.stamp;
+                rows.wants = mirror.wants.clone();
+                self.engine = None;
+                self.replace = true;
+                rows
+            }
+            (Some(rows), _) => rows,
+            (None, Some(mirror)) => {
+                let what = if unreadable { "read" } else { "rebuilt" };
+                warnings.push(format!(
+                    "the wants of {} services were {what} from {}; registered services and restart history are not in it",
+                    mirror.wants.len(),
+                    mirror_path.display()
+                ));
+                warnings.extend(problems(&mirror_path, mirror));
+                let instance = mirror.instance.clone().unwrap_or_else(new_instance);
+                Rows { instance, stamp: mirror.stamp, wants: mirror.wants.clone(), ..Rows::default() }
+            }
+            (None, None) => Rows { instance: new_instance(), ..Rows::default() },
+        }
+    }
+
+    fn read_mirror(&self, warnings: &mut Vec<String>) -> Option<Mirror> {
+        mirror::read(&self.dir, warnings).unwrap_or_else(|error| {
+            let path = self.dir.path_of(mirror::NAME);
+            warnings.push(format!("{} cannot be read: {error}", path.display()));
+            None
+        })
+    }
+
+    /// # Errors
+    /// One line; the old mirror stays.
+    pub(super) fn write_mirror(&self, rows: &Rows) -> Result<(), String> {
+        mirror::write(&self.dir, rows).map_err(|error| {
+            let path = self.dir.path_of(mirror::NAME);
+            format!("the wants are recorded, but their readable copy {} is not: {error}", path.display())
+        })
+    }
+
+    /// Writes a database with these rows and puts it in the place of the one that is there.
+    fn put_in_place(&mut self, wrap: &Wrap, rows: &Rows) -> Result<(), Trouble> {
+        self.replace = true;
+        self.engine = None;
+        let file = self.dir.create_anew(NEW).map_err(Trouble::Io)?;
+        let made = wrap(DiskFile::new(file))
+            .map_err(Trouble::Io)
+            .and_then(|backend| Engine::create(backend, rows))
+            .and_then(|engine| {
+                self.dir.rename(NEW, DATABASE).and_then(|()| self.dir.sync()).map_err(Trouble::Io)?;
+                Ok(engine)
+            });
+        match made {
+            Ok(engine) => {
+                self.engine = Some(engine);
+                self.replace = false;
+                Ok(())
+            }
+            Err(error) => {
+                let _ = self.dir.remove(NEW);
+                Err(error)
+            }
+        }
+    }
+
+    fn newer(&self, found: u32) -> OpenError {
+        OpenError::NewerSchema { path: self.dir.path_of(DATABASE), found }
+    }
+
+    fn explain(&self, error: &io::Error) -> String {
+        explain(&self.dir.path_of(DATABASE), error)
+    }
+}
+
+fn problems(path: &std::path::Path, mirror: &Mirror) -> Vec<String> {
+    mirror.problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect()
+}
+
+/// One line that says what is wrong with the disk and what to do.
+pub(super) fn explain(path: &std::path::Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            format!("no space for {path}: free some on its volume, recording then goes on by itself")
+        }
+        Some(Errno::ROFS) => {
+            format!("{path} is on a read-only volume: mount it writable, recording then goes on by itself")
+        }
+        Some(Errno::IO) => format!("the disk of {path} reports an error: check it, and the kernel's log"),
+        Some(Errno::ACCESS | Errno::PERM) => format!(
+            "no permission for {path}: give its directory to uid {} or choose another with --state",
+            rustix::process::geteuid().as_raw()
+        ),
+        Some(_) | None => format!("{path} cannot be used: {error}"),
+    }
+}
+
+/// 128 random bits in hexadecimal.
+pub(super) fn new_instance() -> String {
+    let mut bytes = [0u8; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            // No such call (before Linux 3.17, or filtered): the standard library's hash seeds are random too.
+            Err(_) => {
+                use std::hash::{BuildHasher, RandomState};
+                let (high, low) = (RandomState::new().hash_one(0), RandomState::new().hash_one(1));
+                bytes = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
+                break;
+            }
+        }
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

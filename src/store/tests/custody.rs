@@ -1,0 +1,201 @@
+//! Whose files they are, and who may use them: strangers' files gain nothing, a second supervisor is refused.
+
+use super::*;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+
+const STRANGER: u32 = 10000;
+
+/// Only root can plant somebody else's file.
+fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn give_away(path: &Path) {
+    chown(path, Some(STRANGER), Some(STRANGER)).unwrap();
+}
+
+fn with_wants() -> Home {
+    let home = Home::new();
+    let running = home.open();
+    running.commit(1, vec![want("a", Want::Down), record("a")]).unwrap();
+    running.close();
+    home
+}
+
+#[test]
+fn directory_and_files_are_ours_and_readable_by_the_group_of_the_gateway_user() {
+    let home = Home::new();
+    // A parent that hands down its group must not change that.
+    std::fs::set_permissions(home.dir.path(), std::fs::Permissions::from_mode(0o2777)).unwrap();
+    let gid = if root() { 4242 } else { home.options().gid };
+    let options = Options { gid, ..home.options() };
+    let running = home.open_on(options, disk::plain()).unwrap();
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    running.close();
+    assert_eq!(mode(&home.state()), 0o750);
+    assert_eq!(mode(&home.file("state.redb")), 0o640);
+    assert_eq!(mode(&home.file("wants")), 0o640);
+    assert_eq!(mode(&home.file("lock")), 0o600, "who can read it could lock it");
+    for path in [home.state(), home.file("state.redb"), home.file("wants")] {
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (rustix::process::geteuid().as_raw(), gid));
+    }
+    // The group follows the gateway user, and a stricter mode is put right.
+    std::fs::set_permissions(home.file("state.redb"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(home.state(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let opened = home.reopened();
+    assert_eq!((opened.wants.len(), opened.warnings.len()), (1, 0));
+    assert_eq!((mode(&home.state()), mode(&home.file("state.redb"))), (0o750, 0o640));
+    assert_eq!(std::fs::metadata(home.file("state.redb")).unwrap().gid(), home.options().gid);
+}
+
+#[test]
+fn a_planted_directory_is_set_aside_and_nothing_in_it_believed() {
+    if !root() {
+        return;
+    }
+    let home = with_wants();
+    for file in ["state.redb", "wants", "lock"] {
+        give_away(&home.file(file));
+    }
+    give_away(&home.state());
+    let running = home.open();
+    let opened = &running.opened;
+    assert_eq!((opened.wants.len(), opened.records.len()), (0, 0));
+    assert_eq!(opened.warnings.len(), 1);
+    assert!(
+        opened.warnings[0].contains("(it belongs to uid 10000, not 0): set aside as supervisor.foreign-")
+    );
+    assert_eq!(home.like(home.dir.path(), "supervisor.foreign-").len(), 1);
+    assert_eq!(mode(&home.state()), 0o750);
+    running.commit(1, vec![want("b", Want::Up)]).unwrap();
+    running.close();
+    assert_eq!(home.reopened().wants.keys().collect::<Vec<_>>(), [&name("b")]);
+}
+
+#[test]
+fn a_planted_database_mirror_or_lock_gains_nothing() {
+    if !root() {
+        return;
+    }
+    let home = with_wants();
+    give_away(&home.file("state.redb"));
+    let opened = home.reopened();
+    assert_eq!((opened.wants.len(), opened.records.len()), (1, 0), "{:?}", opened.warnings);
+    assert_eq!(home.like(&home.state(), "state.redb.foreign-").len(), 1);
+    assert!(opened.warnings.iter().any(|line| line.contains("nothing in it was believed")));
+
+    std::fs::remove_file(home.file("state.redb")).unwrap();
+    give_away(&home.file("wants"));
+    assert_eq!(home.reopened().wants.len(), 0);
+    assert_eq!(home.like(&home.state(), "wants.foreign-").len(), 1);
+
+    // A lock file of another's, even if he holds the lock.
+    give_away(&home.file("lock"));
+    let theirs = std::fs::File::open(home.file("lock")).unwrap();
+    rustix::fs::flock(&theirs, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let opened = home.reopened();
+    assert!(opened.warnings[0].contains("lock is not as hermes-sup left it"), "{:?}", opened.warnings);
+}
+
+#[test]
+fn what_others_could_have_written_is_foreign_too() {
+    let home = with_wants();
+    std::fs::set_permissions(home.file("state.redb"), std::fs::Permissions::from_mode(0o660)).unwrap();
+    let opened = home.reopened();
+    assert_eq!((opened.wants.len(), opened.records.len()), (1, 0));
+    assert!(opened.warnings[0].contains("(it has mode 0660, not 0640)"), "{:?}", opened.warnings);
+    std::fs::set_permissions(home.state(), std::fs::Permissions::from_mode(0o770)).unwrap();
+    let opened = home.reopened();
+    assert_eq!(opened.wants.len(), 0);
+    assert!(opened.warnings[0].contains("(it has mode 0770, not 0750)"), "{:?}", opened.warnings);
+    assert!(home.like(home.dir.path(), ".hermes-sup-probe").is_empty());
+}
+
+#[test]
+fn links_are_never_followed() {
+    let home = Home::new();
+    let elsewhere = with_wants();
+    symlink(elsewhere.state(), home.state()).unwrap();
+    let opened = home.reopened();
+    assert_eq!(opened.wants.len(), 0);
+    assert!(opened.warnings[0].contains("is not a directory"), "{:?}", opened.warnings);
+    for file in ["state.redb", "wants", "lock"] {
+        std::fs::remove_file(home.file(file)).unwrap();
+        symlink(elsewhere.file(file), home.file(file)).unwrap();
+    }
+    let before = std::fs::read(elsewhere.file("state.redb")).unwrap();
+    let opened = home.reopened();
+    assert_eq!((opened.wants.len(), opened.records.len()), (0, 0));
+    assert_eq!(opened.warnings.iter().filter(|line| line.contains("is not a regular file")).count(), 3);
+    assert_eq!(std::fs::read(elsewhere.file("state.redb")).unwrap(), before);
+
+    // On the way below the home a link is refused; what leads to the home is the operator's.
+    let third = Home::new();
+    symlink(elsewhere.dir.path(), third.dir.path().join("link")).unwrap();
+    let dir = third.dir.path().join("link/supervisor");
+    let running = third.open_on(Options { dir: dir.clone(), ..third.options() }, disk::plain()).unwrap();
+    assert!(running.opened.volatile.is_some() && running.opened.wants.is_empty());
+    drop(running);
+    let home = dir.parent().unwrap().to_owned();
+    let running = third.open_on(Options { home, dir, ..third.options() }, disk::plain()).unwrap();
+    assert_eq!(running.opened.wants.len(), 1);
+}
+
+#[test]
+fn a_directory_is_made_where_it_is_missing_and_an_impossible_one_is_no_obstacle() {
+    let home = Home::new();
+    let dir = home.dir.path().join("x/y/state");
+    let running = home.open_on(Options { dir: dir.clone(), ..home.options() }, disk::plain()).unwrap();
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    assert!(dir.join("state.redb").exists());
+    let elsewhere = home.dir.path().join("new/home");
+    let options = Options { home: elsewhere.clone(), dir: elsewhere.join("s"), ..home.options() };
+    assert_eq!(home.open_on(options, disk::plain()).unwrap().opened.volatile, None);
+
+    for dir in ["/proc/hermes-sup-test", "/", ".."] {
+        let options = Options { dir: dir.into(), ..home.options() };
+        let running = home.open_on(options, disk::plain()).unwrap();
+        assert!(running.opened.volatile.is_some(), "{dir}");
+        assert!(running.commit(1, vec![want("a", Want::Up)]).is_err(), "{dir}");
+    }
+}
+
+#[test]
+fn a_second_supervisor_is_refused_with_pid_host_and_since() {
+    let home = Home::new();
+    let first = home.open();
+    let Err(OpenError::Held { path, holder: Some(holder) }) = home.try_open().map(|_| ()) else {
+        panic!("let in")
+    };
+    assert_eq!((&path, holder.pid, holder.host.as_str()), (&home.state(), std::process::id(), "box"));
+    assert!(humantime::parse_rfc3339(&holder.since).is_ok(), "{holder:?}");
+    let message = OpenError::Held { path, holder: Some(holder.clone()) }.to_string();
+    let expected = format!(
+        "{} is in use by another supervisor (pid {} on host \"box\" since {:?}): stop that one, or choose another --state",
+        home.state().display(),
+        std::process::id(),
+        holder.since
+    );
+    assert_eq!(message, expected);
+    first.commit(1, vec![want("a", Want::Up)]).unwrap();
+    first.close();
+    assert_eq!(home.reopened().wants.len(), 1);
+}
+
+#[test]
+fn a_lock_file_that_was_left_behind_is_no_obstacle() {
+    let home = with_wants();
+    for text in ["{\"pid\":1,\"host\":\"gone\",\"since\":\"2020-01-01T00:00:00Z\"}\n", "", "\u{fffd}{]"] {
+        std::fs::write(home.file("lock"), text).unwrap();
+        let running = home.open();
+        assert_eq!((running.opened.wants.len(), running.opened.warnings.len()), (1, 0), "{text:?}");
+        let held = home.try_open().err().unwrap().to_string();
+        assert!(held.contains("on host \"box\""), "{held}");
+        running.close();
+    }
+}

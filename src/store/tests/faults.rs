@@ -1,0 +1,209 @@
+//! Disks that are full, broken, read-only or silent: callers are never blocked, answers are true, recovery is by itself.
+
+use super::*;
+
+const ALWAYS: usize = usize::MAX;
+const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+const EROFS: i32 = rustix::io::Errno::ROFS.raw_os_error();
+
+#[test]
+fn on_a_full_disk_commits_fail_with_the_reason_and_recover_when_space_returns() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    disk.fail_write(ENOSPC, ALWAYS);
+    running.store.commit_lazily(vec![Change::Run(name("a"), run_row(4))]);
+    let reason = running.commit(2, vec![want("a", Want::Down)]).unwrap_err();
+    let expected = format!(
+        "no space for {}: free some on its volume, recording then goes on by itself",
+        home.file("state.redb").display()
+    );
+    assert_eq!(reason, expected);
+    assert_eq!(running.event(), StoreEvent::Degraded { reason: expected });
+    assert!(running.commit(3, vec![want("b", Want::Up)]).is_err());
+    disk.heal();
+    running.commit(4, vec![want("c", Want::Up)]).unwrap();
+    assert_eq!(running.event(), StoreEvent::Recovered { opened: None });
+    running.close();
+    let opened = home.reopened();
+    let wants: Vec<_> = opened.wants.iter().map(|(name, row)| (name.as_str(), row.want)).collect();
+    assert_eq!(wants, [("a", Want::Up), ("c", Want::Up)], "what failed is not adopted");
+    assert_eq!(opened.runs[&name("a")].restarts, 4, "history waits for better times");
+}
+
+#[test]
+fn recovery_needs_no_command() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    disk.fail_write(ENOSPC, ALWAYS);
+    running.commit(1, vec![want("a", Want::Up)]).unwrap_err();
+    assert!(matches!(running.event(), StoreEvent::Degraded { .. }));
+    disk.heal();
+    assert_eq!(running.event(), StoreEvent::Recovered { opened: None });
+}
+
+/// After a failed fsync the kernel forgets the pages: the same file would sync without an error and still lack them.
+#[test]
+fn a_file_whose_sync_failed_is_replaced_and_the_caller_notices_nothing() {
+    use std::os::unix::fs::MetadataExt;
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    running.commit(1, vec![want("a", Want::Up), record("a")]).unwrap();
+    let before = std::fs::metadata(home.file("state.redb")).unwrap().ino();
+    disk.fail_sync(EIO, 1);
+    running.commit(2, vec![want("b", Want::Up)]).unwrap();
+    assert_ne!(std::fs::metadata(home.file("state.redb")).unwrap().ino(), before);
+    running.close();
+    let opened = home.reopened();
+    assert_eq!((opened.wants.len(), opened.records.len()), (2, 1));
+}
+
+#[test]
+fn on_a_broken_disk_what_failed_is_taken_back_even_if_its_bytes_arrived() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    disk.fail_sync(EIO, ALWAYS);
+    let reason = running.commit(2, vec![want("a", Want::Down), want("b", Want::Up)]).unwrap_err();
+    assert!(reason.starts_with("the disk of ") && !reason.contains('\n'), "{reason}");
+    disk.heal();
+    running.commit(3, vec![want("c", Want::Up)]).unwrap();
+    running.close();
+    let wants = home.reopened().wants;
+    assert_eq!(wants.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(wants[&name("a")].want, Want::Up);
+}
+
+#[test]
+fn on_a_read_only_volume_what_is_known_is_read_and_the_rest_is_said() {
+    let home = Home::new();
+    let running = home.open();
+    running.commit(1, vec![want("a", Want::Down), record("a")]).unwrap();
+    running.close();
+    let disk = TestDisk::new();
+    disk.fail_open(EROFS, ALWAYS);
+    let running = home.open_with(&disk);
+    let opened = &running.opened;
+    assert_eq!((opened.wants[&name("a")].want, opened.records.len()), (Want::Down, 1));
+    let reason = format!(
+        "{} is on a read-only volume: mount it writable, recording then goes on by itself",
+        home.file("state.redb").display()
+    );
+    assert_eq!(opened.volatile.as_ref(), Some(&reason));
+    assert_eq!(opened.warnings, [format!("nothing is recorded, wants are kept in memory only: {reason}")]);
+    assert_eq!(running.commit(2, vec![want("b", Want::Up)]), Err(reason));
+    disk.heal();
+    running.commit(3, vec![want("c", Want::Up)]).unwrap();
+    assert_eq!(running.event(), StoreEvent::Recovered { opened: None });
+    running.close();
+    let opened = home.reopened();
+    assert_eq!((opened.wants.len(), opened.records.len()), (2, 1));
+}
+
+#[test]
+fn a_full_disk_at_the_very_first_start_is_no_obstacle_to_starting() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    disk.fail_write(ENOSPC, ALWAYS);
+    let running = home.open_with(&disk);
+    assert!(running.opened.volatile.as_ref().unwrap().starts_with("no space for "));
+    disk.heal();
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    let instance = running.opened.instance.clone();
+    running.close();
+    let opened = home.reopened();
+    assert_eq!((opened.instance, opened.wants.len(), opened.warnings.len()), (instance, 1, 0));
+    assert!(home.like(&home.state(), "state.redb.").is_empty());
+}
+
+#[test]
+fn a_disk_that_hangs_at_start_delays_it_no_longer_than_allowed_and_is_heard_later() {
+    let home = Home::new();
+    let running = home.open();
+    running.commit(1, vec![want("a", Want::Down)]).unwrap();
+    running.close();
+    let disk = TestDisk::new();
+    disk.hold();
+    let patience = Duration::from_millis(50);
+    let began = Instant::now();
+    let running = home.open_on(Options { patience, ..home.options() }, disk.wrap()).unwrap();
+    assert!(began.elapsed() < SOON / 2);
+    assert!(running.opened.volatile.as_ref().unwrap().contains("has not answered for 50ms"));
+    assert!(running.store.busy_since().is_some());
+    assert_eq!(running.opened.wants.len(), 0);
+    running.store.commit(2, vec![want("b", Want::Up)]);
+    disk.release();
+    let StoreEvent::Recovered { opened: Some(opened) } = running.event() else { panic!("not told") };
+    assert_eq!(opened.wants[&name("a")].want, Want::Down);
+    assert_eq!(running.answer(2).0, Ok(()));
+    running.close();
+    assert_eq!(home.reopened().wants.len(), 2);
+}
+
+#[test]
+fn late_and_broken_at_once_is_told_in_the_end() {
+    let home = Home::new();
+    let running = home.open();
+    running.commit(1, vec![want("a", Want::Down)]).unwrap();
+    running.close();
+    let disk = TestDisk::new();
+    disk.hold();
+    disk.fail_open(EIO, ALWAYS);
+    let options = Options { patience: Duration::from_millis(1), ..home.options() };
+    let running = home.open_on(options, disk.wrap()).unwrap();
+    disk.release();
+    assert!(matches!(running.event(), StoreEvent::Warning { .. }));
+    assert!(matches!(running.event(), StoreEvent::Degraded { .. }));
+    assert!(running.commit(2, vec![want("b", Want::Up)]).is_err());
+    disk.heal();
+    running.store.commit(3, vec![want("c", Want::Up)]);
+    let (done, before) = running.answer(3);
+    assert_eq!((done, before), (Ok(()), vec![]));
+    let StoreEvent::Recovered { opened: Some(opened) } = running.event() else { panic!("not told") };
+    assert_eq!(opened.wants.len(), 1);
+}
+
+#[test]
+fn a_disk_that_hangs_blocks_no_caller_and_too_much_is_refused() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    disk.hold();
+    running.store.commit(0, vec![want("a", Want::Up)]);
+    disk.wait_until_held();
+    let many = u64::try_from(MAX_PENDING).unwrap();
+    for ticket in 1..=many {
+        running.store.commit(ticket, vec![want("a", Want::Up)]);
+        running.store.commit_lazily(vec![Change::Run(name("a"), run_row(ticket))]);
+    }
+    let StoreEvent::Failed { ticket, reason } = running.event() else { panic!("not refused") };
+    assert!(ticket > many / 2 && reason.contains("does not keep up"), "{ticket} {reason}");
+    let Running { store, events, .. } = running;
+    let error = store.close(Duration::from_millis(20)).unwrap_err();
+    assert!(error.contains("not closed within 20ms"), "{error}");
+    disk.release();
+    // Unattended it still writes all that it had accepted.
+    let answered = events.iter().filter(|event| matches!(event, StoreEvent::Committed { .. })).count();
+    assert!(answered > MAX_PENDING / 2);
+    assert_eq!(home.reopened().runs[&name("a")].restarts, many);
+}
+
+#[test]
+fn a_mirror_that_cannot_be_written_is_said_and_made_up_for() {
+    let home = Home::new();
+    let running = home.open();
+    // A directory in its place cannot be renamed over.
+    std::fs::remove_file(home.file("wants")).unwrap();
+    std::fs::create_dir(home.file("wants")).unwrap();
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    let StoreEvent::Degraded { reason } = running.event() else { panic!("not said") };
+    assert!(reason.starts_with("the wants are recorded, but their readable copy "), "{reason}");
+    std::fs::remove_dir(home.file("wants")).unwrap();
+    assert_eq!(running.event(), StoreEvent::Recovered { opened: None });
+    assert!(std::fs::read_to_string(home.file("wants")).unwrap().contains("\na "));
+}

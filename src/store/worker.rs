@@ -1,0 +1,328 @@
+//! The store's thread: takes what is pending, commits it, answers, and finds its way back after trouble.
+//!
+//! `rows` is what was acknowledged, so it can fill a new file when the old one fails. A failed commit leaves the file
+//! in doubt; its keys are `doubtful` until a later commit has stated them again.
+
+use super::disk::Wrap;
+use super::schema::{Key, RowError, Rows, Write, encoded_stamp};
+use super::session::{Loaded, Session, explain};
+use super::{Boot, CLOSED, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long lazy writes gather before they are written without a commit to join.
+const LAZY_DELAY: Duration = Duration::from_secs(1);
+/// While something is wrong it is tried again by itself, at growing distances. A commit tries at once.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
+    let worker = Worker::new(options, wrap, Arc::clone(&shared));
+    // Nothing here should panic but the engine, which is guarded; if it does, callers must still be answered.
+    let ended = catch_unwind(AssertUnwindSafe(|| worker.serve()));
+    let reason = match ended {
+        Ok(reason) => reason,
+        Err(_) => "the store's thread has failed: restart the supervisor".to_owned(),
+    };
+    let tickets = {
+        let mut state = shared.state();
+        state.dead = Some(reason.clone());
+        state.busy_since = None;
+        shared.changed.notify_all();
+        std::mem::take(&mut state.tickets)
+    };
+    for ticket in tickets {
+        (shared.notify)(StoreEvent::Failed { ticket, reason: reason.clone() });
+    }
+}
+
+/// What one commit carries.
+struct Batch {
+    writes: Vec<(Write, Waited)>,
+    tickets: Vec<u64>,
+    closing: bool,
+}
+
+struct Worker {
+    options: Options,
+    wrap: Wrap,
+    shared: Arc<Shared>,
+    /// Directory and lock; `None` while they cannot be had.
+    session: Option<Session>,
+    /// What was acknowledged; `None` while the database could not be read.
+    rows: Option<Rows>,
+    doubtful: BTreeSet<Key>,
+    mirror_stale: bool,
+    trouble: Option<String>,
+    /// The warnings of the last attempt to open, so that they are not repeated with each.
+    warned: Vec<String>,
+    retry_after: Duration,
+    retry_at: Instant,
+}
+
+impl Worker {
+    fn new(options: Options, wrap: Wrap, shared: Arc<Shared>) -> Self {
+        Self {
+            options,
+            wrap,
+            shared,
+            session: None,
+            rows: None,
+            doubtful: BTreeSet::new(),
+            mirror_stale: true,
+            trouble: None,
+            warned: Vec::new(),
+            retry_after: RETRY.0,
+            retry_at: Instant::now(),
+        }
+    }
+
+    /// Returns why it ended.
+    fn serve(mut self) -> String {
+        if let Err(reason) = self.boot() {
+            return reason;
+        }
+        loop {
+            let batch = self.next();
+            let closing = batch.closing;
+            self.handle(batch);
+            self.shared.state().busy_since = None;
+            if closing {
+                // The database is closed and the lock given back before anybody is told that we ended.
+                self.session = None;
+                return self.trouble.take().unwrap_or_else(|| CLOSED.to_owned());
+            }
+        }
+    }
+
+    /// The first opening. If nobody waits for it any more, its result goes out as an event.
+    fn boot(&mut self) -> Result<(), String> {
+        let result = self.load();
+        let failed = result.as_ref().err().map(OpenError::to_string);
+        {
+            let mut state = self.shared.state();
+            if matches!(state.boot, Boot::Pending) {
+                state.boot = Boot::Done(Box::new(result));
+                if failed.is_none() {
+                    state.busy_since = None;
+                }
+                self.shared.changed.notify_all();
+                return failed.map_or(Ok(()), Err);
+            }
+            state.busy_since = None;
+        }
+        // Too late to refuse to start: services run. It stays volatile, and says why.
+        match result {
+            Ok(opened) => match opened.volatile.clone() {
+                None => self.tell(StoreEvent::Recovered { opened: Some(Box::new(opened)) }),
+                Some(reason) => {
+                    self.not_yet(opened);
+                    self.tell(StoreEvent::Degraded { reason });
+                }
+            },
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                self.tell(StoreEvent::Degraded { reason: error.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens and reads everything. Afterwards `session`, `rows` and `trouble` say how far it came.
+    fn load(&mut self) -> Result<Opened, OpenError> {
+        let mut warnings = Vec::new();
+        self.session = None;
+        let opened = Session::open(&self.options, &mut warnings);
+        let loaded = match opened {
+            Ok(Ok(mut session)) => {
+                let loaded = session.load(&self.wrap, &mut warnings)?;
+                self.session = Some(session);
+                loaded
+            }
+            Ok(Err(holder)) => {
+                return Err(OpenError::Held { path: self.options.dir.clone(), holder });
+            }
+            Err(error) => Loaded {
+                rows: Rows { instance: super::session::new_instance(), ..Rows::default() },
+                mirrored_at_ms: None,
+                mirror_stale: true,
+                known: false,
+                volatile: Some(explain(&self.options.dir, &error)),
+            },
+        };
+        let mut found = Opened::from_rows(&loaded.rows);
+        found.mirrored_at_ms = loaded.mirrored_at_ms;
+        if let Some(reason) = &loaded.volatile {
+            warnings.push(volatile_line(reason));
+        }
+        found.warnings = warnings;
+        found.volatile.clone_from(&loaded.volatile);
+        self.rows = loaded.known.then_some(loaded.rows);
+        self.trouble = loaded.volatile;
+        self.retry_at = Instant::now() + self.retry_after;
+        self.mirror_stale = loaded.mirror_stale;
+        if self.trouble.is_none() {
+            self.refresh_mirror();
+            found.warnings.extend(self.trouble.clone());
+        }
+        Ok(found)
+    }
+
+    /// Waits for something to do. Idle without a timeout while nothing is pending and nothing wrong.
+    fn next(&self) -> Batch {
+        let mut state = self.shared.state();
+        loop {
+            let due = match self.trouble {
+                Some(_) => Some(self.retry_at),
+                None => state.lazy_since.map(|since| since + LAZY_DELAY),
+            };
+            let now = Instant::now();
+            if state.closing || !state.tickets.is_empty() || due.is_some_and(|due| due <= now) {
+                state.lazy_since = None;
+                state.busy_since = Some(now);
+                let writes = std::mem::take(&mut state.pending).into_values().collect();
+                return Batch { writes, tickets: std::mem::take(&mut state.tickets), closing: state.closing };
+            }
+            state = match due {
+                Some(due) => {
+                    let waited = self.shared.changed.wait_timeout(state, due - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn handle(&mut self, batch: Batch) {
+        let before = self.trouble.take();
+        let (late, done) = self.reopen();
+        let done = done.and_then(|()| self.commit(&batch.writes));
+        match done {
+            Ok(()) => {
+                for ticket in batch.tickets {
+                    self.tell(StoreEvent::Committed { ticket });
+                }
+                self.trouble = None;
+                self.refresh_mirror();
+            }
+            Err(reason) => {
+                for ticket in batch.tickets {
+                    self.tell(StoreEvent::Failed { ticket, reason: reason.clone() });
+                }
+                self.put_back(batch.writes);
+                self.trouble = Some(reason);
+            }
+        }
+        self.report(before, late);
+    }
+
+    /// After trouble at opening: opens again. What it finds then is news to the loop.
+    fn reopen(&mut self) -> (Option<Box<Opened>>, Result<(), String>) {
+        if self.session.is_some() && self.rows.is_some() {
+            return (None, Ok(()));
+        }
+        match self.load() {
+            Ok(opened) => match opened.volatile.clone() {
+                None => (Some(Box::new(opened)), Ok(())),
+                Some(reason) => {
+                    self.not_yet(opened);
+                    (None, Err(reason))
+                }
+            },
+            Err(error) => (None, Err(error.to_string())),
+        }
+    }
+
+    /// What was read too late for [`super::open`] is told once it can be written too, so it is read again then.
+    fn not_yet(&mut self, opened: Opened) {
+        self.rows = None;
+        if self.warned != opened.warnings {
+            for text in &opened.warnings {
+                self.tell(StoreEvent::Warning { text: text.clone() });
+            }
+            self.warned = opened.warnings;
+        }
+    }
+
+    fn commit(&mut self, writes: &[(Write, Waited)]) -> Result<(), String> {
+        let (Some(session), Some(rows)) = (&mut self.session, &mut self.rows) else {
+            return Err("the state is not open".to_owned());
+        };
+        let mut all: Vec<Write> = self.doubtful.iter().map(|key| rows.restate(key)).collect();
+        all.extend(writes.iter().map(|(write, _)| write.clone()));
+        let wants_change = all.iter().any(|write| matches!(write, Write::Want(..)));
+        let stamp = rows.stamp + u64::from(wants_change);
+        let encode = || {
+            let mut encoded = all.iter().map(Write::encoded).collect::<Result<Vec<_>, _>>()?;
+            if wants_change {
+                encoded.push(encoded_stamp(stamp)?);
+            }
+            Ok(encoded)
+        };
+        let encoded = encode().map_err(|error: RowError| error.to_string())?;
+        let after = || {
+            let mut after = Rows { stamp, ..rows.clone() };
+            all.iter().for_each(|write| after.apply(write.clone()));
+            after
+        };
+        let mut warnings = Vec::new();
+        let done = session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings);
+        match &done {
+            Ok(()) => {
+                rows.stamp = stamp;
+                all.into_iter().for_each(|write| rows.apply(write));
+                self.doubtful.clear();
+                self.mirror_stale |= wants_change;
+            }
+            Err(_) => self.doubtful.extend(all.iter().map(Write::key)),
+        }
+        for text in warnings {
+            self.tell(StoreEvent::Warning { text });
+        }
+        done
+    }
+
+    /// Lazy writes of a failed commit wait for the next one, unless newer ones have come.
+    fn put_back(&self, writes: Vec<(Write, Waited)>) {
+        let mut state = self.shared.state();
+        for (write, waited) in writes {
+            if waited == Waited::No {
+                state.lazy_since.get_or_insert_with(Instant::now);
+                state.pending.entry(write.key()).or_insert((write, waited));
+            }
+        }
+    }
+
+    /// Brings the mirror up to date; what hinders it becomes the trouble.
+    fn refresh_mirror(&mut self) {
+        if let (true, Some(session), Some(rows)) = (self.mirror_stale, &self.session, &self.rows) {
+            match session.write_mirror(rows) {
+                Ok(()) => self.mirror_stale = false,
+                Err(reason) => self.trouble = Some(reason),
+            }
+        }
+    }
+
+    /// Says what has changed about trouble, and sets the time of the next attempt.
+    fn report(&mut self, before: Option<String>, late: Option<Box<Opened>>) {
+        match &self.trouble {
+            Some(reason) => {
+                self.retry_after =
+                    if before.is_some() { (self.retry_after * 2).min(RETRY.1) } else { RETRY.0 };
+                self.retry_at = Instant::now() + self.retry_after;
+                if before.as_ref() != Some(reason) {
+                    self.tell(StoreEvent::Degraded { reason: reason.clone() });
+                }
+            }
+            None if before.is_some() || late.is_some() => {
+                self.tell(StoreEvent::Recovered { opened: late });
+            }
+            None => {}
+        }
+    }
+
+    fn tell(&self, event: StoreEvent) {
+        (self.shared.notify)(event);
+    }
+}
