@@ -10,6 +10,7 @@ use super::keeper::lost::Sought;
 use super::keeper::tags::{MARKER, Tags};
 use super::keeper::ward::{self, Ward};
 use super::ladder::Report;
+use super::retry::Retry;
 use super::usage::{self, Stuck, Usage};
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
@@ -101,44 +102,6 @@ enum Who {
     Keeper(u32),
     /// A keeper that has said all and was released: only to be reaped.
     Ending,
-}
-
-/// When something is tried again, and how long after that.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Retry {
-    pub next: Tick,
-    wait: Duration,
-    tries: u32,
-}
-
-impl Retry {
-    const LONGEST: Duration = Duration::from_millis(500);
-
-    pub fn first(now: Tick, wait: Duration) -> Self {
-        Self { next: now.after(wait), wait, tries: 0 }
-    }
-
-    /// At once: at `now` if that is known, else at the next tick.
-    pub fn now(now: Option<Tick>, wait: Duration) -> Self {
-        Self { next: now.unwrap_or_default(), wait, tries: 0 }
-    }
-
-    pub fn is_first(&self) -> bool {
-        self.tries == 0
-    }
-
-    /// Whether it is time; if so, the next time is set, at twice the distance up to a bound.
-    pub fn due(&mut self, now: Tick) -> bool {
-        if now < self.next {
-            return false;
-        }
-        self.tries += 1;
-        self.next = now.after(self.wait);
-        if self.wait < Self::LONGEST {
-            self.wait = (self.wait * 2).min(Self::LONGEST);
-        }
-        true
-    }
 }
 
 impl Containment {
@@ -263,7 +226,8 @@ impl Containment {
             _ => {
                 let tag = ward::tag_for(self.tags, self.tagged);
                 self.tagged += 1;
-                let ward = Ward::spawn(plan, id, tag, self.null.as_fd(), self.keepers.as_fd())?;
+                let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
+                let ward = Ward::spawn(plan, id, tag, &self.instance, null, dir)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
                 Ok(On::Keeper(Box::new(ward)))
             }
@@ -281,6 +245,11 @@ impl Containment {
         };
         let fd = fd.map(|fd| fd.as_raw_fd());
         held.registered = fd.filter(|fd| self.registry.register(&mut SourceFd(fd), token, interest).is_ok());
+        if held.registered.is_none() {
+            // We would never hear of it (epoll_ctl(2): ENOMEM, ENOSPC): better no service than a deaf one.
+            let id = held.id.clone();
+            self.kill(&id, Tick::default(), &mut Vec::new());
+        }
     }
 
     /// A descriptor of ours became ready: `slot` and `generation` are those that the token was made of.

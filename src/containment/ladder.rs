@@ -284,7 +284,7 @@ fn try_tree(wish: &Wish<'_>, identity: Option<Credentials>) -> Result<(), String
     let mut plan = plan_of_self(&[REHEARSE]).map_err(say("plan"))?;
     plan.identity = identity;
     let (socket, theirs) = wire::pair().map_err(say("socketpair"))?;
-    let mut keeper_plan = keeper_plan(null.as_fd(), theirs).map_err(say("plan"))?;
+    let mut keeper_plan = keeper_plan(wish.instance, null.as_fd(), theirs).map_err(say("plan"))?;
     let keeper = clone::spawn(&mut keeper_plan, None).map_err(say("clone"))?;
     drop(keeper_plan);
     let result = wire::send_start(socket.as_fd(), PROBE, &plan, dir.as_fd())

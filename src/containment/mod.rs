@@ -12,6 +12,7 @@ mod hold;
 pub mod keeper;
 pub mod ladder;
 mod predecessor;
+mod retry;
 #[cfg(test)]
 mod scenarios;
 mod usage;

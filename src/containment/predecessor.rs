@@ -4,6 +4,7 @@
 
 use super::cgroup::{discover, leaf};
 use super::hold::keepers_path;
+use super::keeper::ARGUMENT;
 use super::keeper::tags::{self, Tags};
 use super::keeper::wire::{self, Heard, Order, Word};
 use super::walk;
@@ -97,6 +98,8 @@ pub fn end(who: &Predecessor, patience: Duration) -> Result<Ended, EndError> {
     if who.pid_namespace == pid_namespace() {
         end_keepers(who, &clock, &mut ended)?;
         end_strays(who, &clock, &mut ended)?;
+        // Sockets of keepers that were killed.
+        let _ = std::fs::remove_dir_all(keepers_path(&who.runtime_dir));
     }
     Ok(ended)
 }
@@ -140,6 +143,8 @@ fn end_cgroups(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<()
             }
             end_leaf(&dir, &name, clock)?;
         }
+        // Ours is made anew, where we are now.
+        let _ = rustix::fs::rmdir(&path);
     }
     Ok(())
 }
@@ -173,7 +178,43 @@ fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
     }
 }
 
+/// Keepers listen within moments of their supervisor's death. One that does not answer for a while is killed, which
+/// makes its tree strays.
 fn end_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+    const GRACE: u32 = 50;
+    let mut looks = 0;
+    loop {
+        call_keepers(who, clock, ended)?;
+        let alive: Vec<i32> =
+            walk::all_processes().into_iter().filter(|pid| is_keeper(*pid, &who.instance)).collect();
+        if alive.is_empty() {
+            return Ok(());
+        }
+        if clock.is_over() {
+            return Err(EndError::Alive(format!("keepers {alive:?}")));
+        }
+        looks += 1;
+        if looks > GRACE {
+            for pid in alive {
+                let Ok(keeper) = Pidfd::open(pid) else { continue };
+                if is_keeper(pid, &who.instance) {
+                    let _ = keeper.send(Signal::KILL);
+                }
+            }
+        }
+        clock.wait(None, GLANCE);
+    }
+}
+
+/// By its arguments and our own uid; what only looks like one is no worse off than the tree it belongs to.
+fn is_keeper(pid: i32, instance: &str) -> bool {
+    let wanted = format!("hermes-sup\0{ARGUMENT}\0{instance}\0");
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+        && tags::uid_of(pid) == Some(rustix::process::geteuid().as_raw())
+        && !is_zombie(pid)
+}
+
+fn call_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
     let path = keepers_path(&who.runtime_dir);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { return Ok(()) };
@@ -188,8 +229,8 @@ fn end_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<()
                 end_keeper(&keeper, &name, clock)?;
                 ended.keepers += 1;
             }
-            // Nobody listens: that keeper is dead too, and what is left of its tree is a stray.
-            Err(_) => {}
+            // Bound but not listening yet, or nobody's any more.
+            Err(_) => continue,
         }
         let _ = std::fs::remove_file(socket);
     }

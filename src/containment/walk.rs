@@ -12,6 +12,7 @@ use std::collections::HashSet;
 pub struct Stat {
     pub state: u8,
     pub parent: i32,
+    pub threads: u32,
     /// In clock ticks since boot.
     pub started: u64,
 }
@@ -28,8 +29,9 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { state, parent, started })
+    let threads = fields.nth(15)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, parent, threads, started })
 }
 
 /// The children of all threads of a process, zombies included. Exact only while they stand still (proc_pid_tid_children(5)).
@@ -75,10 +77,11 @@ pub fn end(heir: i32, roots: &mut dyn FnMut() -> Vec<i32>) {
     // A fork in progress either fails when the stop arrives or is listed already; so a tree that is not hopping is
     // complete after one more pass. A hopping one gets this many, then the kill, and the caller comes back.
     const PASSES: usize = 32;
+    let mut walk = Walk { heir, dead: HashSet::new() };
     let mut stopped = HashSet::new();
     for _ in 0..PASSES {
         let before = stopped.len();
-        visit(heir, roots(), &mut |pid, process| {
+        walk.visit(roots(), &mut |pid, process| {
             if stopped.insert(pid) {
                 let _ = process.send(Signal::STOP);
             }
@@ -87,34 +90,51 @@ pub fn end(heir: i32, roots: &mut dyn FnMut() -> Vec<i32>) {
             break;
         }
     }
-    visit(heir, roots(), &mut |_, process| {
+    walk.visit(roots(), &mut |_, process| {
         let _ = process.send(Signal::KILL);
     });
 }
 
 /// Sends `signal` to every member of the tree, once.
 pub fn signal(heir: i32, roots: Vec<i32>, signal: Signal) {
-    visit(heir, roots, &mut |_, process| {
+    Walk { heir, dead: HashSet::new() }.visit(roots, &mut |_, process| {
         let _ = process.send(signal);
     });
 }
 
-/// Calls `act` for each process of the tree, children known before it acts on their parent.
-///
-/// A number may have been reused between the listing and the opening of its pidfd. So its parent is looked at once
-/// more through what the pidfd now pins: it must be the one that listed it, or the heir.
-fn visit(heir: i32, roots: Vec<i32>, act: &mut dyn FnMut(i32, &Pidfd)) {
-    let mut seen: HashSet<i32> = roots.iter().copied().collect();
-    let mut stack: Vec<(i32, i32)> = roots.into_iter().map(|pid| (pid, heir)).collect();
-    while let Some((pid, parent)) = stack.pop() {
-        let Ok(process) = Pidfd::open(pid) else { continue };
-        let Some(now) = stat(pid) else { continue };
-        if now.parent != parent && now.parent != heir {
-            continue;
+struct Walk {
+    heir: i32,
+    /// Zombies that nothing lives under. A process that hops by fork and exit leaves them faster than they could be
+    /// looked at again and again; their numbers stay theirs until they are reaped.
+    dead: HashSet<i32>,
+}
+
+impl Walk {
+    /// Calls `act` for each live process of the tree, its children known before.
+    ///
+    /// A number may have been reused between the listing and the opening of its pidfd. So its parent is looked at once
+    /// more through what the pidfd now pins: it must be the one that listed it, or the heir.
+    fn visit(&mut self, roots: Vec<i32>, act: &mut dyn FnMut(i32, &Pidfd)) {
+        let mut seen: HashSet<i32> = roots.iter().copied().collect();
+        let mut stack: Vec<(i32, i32)> = roots.into_iter().map(|pid| (pid, self.heir)).collect();
+        while let Some((pid, parent)) = stack.pop() {
+            if self.dead.contains(&pid) {
+                continue;
+            }
+            let Ok(process) = Pidfd::open(pid) else { continue };
+            let Some(now) = stat(pid) else { continue };
+            if now.parent != parent && now.parent != self.heir {
+                continue;
+            }
+            if now.state == b'Z' && now.threads <= 1 {
+                // Its children went to the heir when it died.
+                self.dead.insert(pid);
+                continue;
+            }
+            let below = children(pid);
+            stack.extend(below.into_iter().filter(|child| seen.insert(*child)).map(|child| (child, pid)));
+            act(pid, &process);
         }
-        let below = children(pid);
-        stack.extend(below.into_iter().filter(|child| seen.insert(*child)).map(|child| (child, pid)));
-        act(pid, &process);
     }
 }
 
@@ -124,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_move_the_fields() {
-        let text = b"42 (a) b) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99887 1 1";
-        assert_eq!(parse_stat(text), Some(Stat { state: b'S', parent: 7, started: 99887 }));
+        let text = b"42 (a) b) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 99887 1 1";
+        assert_eq!(parse_stat(text), Some(Stat { state: b'S', parent: 7, threads: 3, started: 99887 }));
         assert_eq!(parse_stat(b"42 (x"), None);
         assert_eq!(parse_stat(b"42 (x) S"), None);
     }

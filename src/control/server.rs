@@ -970,7 +970,7 @@ mod tests {
             let path = dir.path().join(format!("{mode:o}"));
             let server = Server::listen(&path, mode).unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
-            server.close();
+            drop(server);
             assert!(!path.exists());
         }
     }
@@ -995,7 +995,7 @@ mod tests {
 
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        second.close();
+        drop(second);
         assert!(path.exists(), "what is not ours stays");
         assert!(matches!(Server::listen(&path, 0o600), Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");

@@ -22,6 +22,8 @@ struct Member {
     gateway: Gateway,
     after: Vec<ServiceName>,
     requires: Vec<ServiceName>,
+    /// Why it must not run, whatever it wants.
+    held: Option<String>,
     deadline: Option<Tick>,
 }
 
@@ -63,13 +65,24 @@ impl Fleet {
             ServiceId(u32::try_from(self.members.len() - 1).unwrap_or(u32::MAX))
         });
         let gateway = Gateway::new(policy, seed);
-        let member = Member { name: name.clone(), gateway, after, requires, deadline: None };
+        let member = Member { name: name.clone(), gateway, after, requires, held: None, deadline: None };
         for other in member.comes_after() {
             self.followers.entry(other.clone()).or_default().push(id);
         }
         self.members[id.0 as usize] = Some(member);
         self.names.insert(name, id);
         id
+    }
+
+    /// Keeps a service from running as long as this supervisor lives; its want stays what it is.
+    pub fn hold(&mut self, id: ServiceId, reason: String, now: Tick) -> FleetEffects {
+        if let Some(member) = self.member_mut(id) {
+            member.held = Some(reason);
+        }
+        let (mut out, mut queue) = (Vec::new(), VecDeque::new());
+        self.settle_gate(id, &mut queue);
+        self.run(queue, now, &mut out);
+        out
     }
 
     /// Takes a changed definition; what runs keeps running as it was started.
@@ -262,6 +275,9 @@ impl Fleet {
     }
 
     fn gate_of(&self, member: &Member) -> Gate {
+        if let Some(reason) = &member.held {
+            return Gate::Refused(reason.clone());
+        }
         let mut waits = None;
         for name in &member.requires {
             let Some(other) = self.named(name) else {
@@ -445,6 +461,16 @@ mod tests {
         let crash = end(&mut fleet, db);
         assert_eq!(spawned(&crash), [db]);
         assert!(signalled(&crash).is_empty());
+    }
+
+    #[test]
+    fn a_held_service_does_not_start_and_keeps_its_want() {
+        let mut fleet = Fleet::default();
+        let id = add(&mut fleet, "a", &[], &[]);
+        assert!(fleet.hold(id, "it runs elsewhere".into(), NOW).is_empty());
+        assert!(spawned(&boot_all(&mut fleet, Want::Up)).is_empty());
+        let gateway = fleet.gateway(id).unwrap();
+        assert_eq!((gateway.want(), gateway.reason().as_str()), (Want::Up, "it runs elsewhere"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::sys::reap;
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -129,15 +130,20 @@ fn prepare_process() -> Option<(u64, u64)> {
 }
 
 fn logger(options: &Options, mode: &Mode, container: &Container) -> slog::Logger {
-    use std::io::IsTerminal;
     // While a main program has the terminal, only what it must not hide is written over it.
-    let shares = matches!(mode, Mode::Init { .. }) && std::io::stdin().is_terminal();
+    let shares = matches!(mode, Mode::Init { .. }) && has_terminal();
     let level = if shares && options.log_level == slog::Level::Info {
         slog::Level::Warning
     } else {
         options.log_level
     };
     slog::Logger::root(OwnLog::new(container.clone(), level, options.log_format).fuse(), slog::o!())
+}
+
+/// The container was given a terminal, which then is the main program's.
+fn has_terminal() -> bool {
+    use std::io::IsTerminal;
+    std::io::stdout().is_terminal()
 }
 
 /// What becomes of the CMD.
@@ -184,7 +190,11 @@ fn start(
     }
     let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref())
         .map_err(|error| error.to_string())?;
-    prepare_home(&around)?;
+    let home = around.clone();
+    match with_patience("home", move || prepare_home(&home)) {
+        Some(prepared) => prepared?,
+        None => slog::error!(log, "{} does not answer: its volume hangs", options.home.display()),
+    }
     let poll = Poll::new().map_err(|error| format!("failed to make its loop: {error}"))?;
     let registry = poll.registry();
     let (notifier, notices) =
@@ -231,7 +241,7 @@ fn start(
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
     let has_hermes = executable(OsStr::new("hermes"));
-    let found = find(options, &around, has_hermes)?;
+    let found = find(options, &around, has_hermes, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
         wanted: options.rung,
@@ -424,17 +434,26 @@ fn await_commit(notices: &Receiver<Notice>, wanted: u64) {
     }
 }
 
-/// Definitions and profiles; an empty answer when the disk hangs.
-fn find(options: &Options, around: &Surroundings, has_hermes: bool) -> Result<Found, Refusal> {
-    let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
+/// Does `work`, which may hang with a disk, on a thread of its own. `None`: it did not end in time, and goes on alone.
+fn with_patience<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = channel();
-    std::thread::Builder::new()
-        .name("definitions".to_owned())
-        .spawn(move || drop(sender.send(discover(&dirs, &state, &around, has_hermes))))
-        .map_err(|error| format!("failed to start a thread: {error}"))?;
-    receiver
-        .recv_timeout(DISK_PATIENCE)
-        .map_err(|_| format!("{} does not answer: its volume hangs", options.home.display()).into())
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(sender.send(work())));
+    thread.ok().and_then(|_| receiver.recv_timeout(DISK_PATIENCE).ok())
+}
+
+/// Definitions and profiles. When the disk under home hangs, only what lies elsewhere.
+fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::Logger) -> Found {
+    let (dirs, state, home) = (options.services.clone(), options.state.clone(), around.clone());
+    let found = with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes));
+    found.unwrap_or_else(|| {
+        slog::error!(
+            log,
+            "{} does not answer: its definitions and profiles are not there",
+            options.home.display()
+        );
+        let elsewhere = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
+        Found::without_home(&elsewhere.collect::<Vec<_>>(), around)
+    })
 }
 
 fn is_gateway_run(argv: &[OsString]) -> bool {
@@ -475,21 +494,25 @@ impl Supervisor {
                     definition.command.extend(extra.iter().cloned());
                     wanted = Want::Up;
                 }
-                // Held down for the life of this container; the database keeps what it says.
-                Cmd::Foreground(_, held) if *held == name => wanted = Want::Down,
                 _ => {}
             }
+            let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
             if is_profile(&definition) {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
-                let action = if wanted == Want::Up { Action::Started } else { Action::Registered };
+                let action =
+                    if wanted == Want::Up && !foreground { Action::Started } else { Action::Registered };
                 boot_lines.push(boot_log::line(&name, prior, action));
             }
             let hash = definition.hash;
             let id = self.add_service(definition, record);
-            let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
+            if foreground {
+                let reason = "it runs in the foreground, as the container's main program".to_owned();
+                let effects = self.fleet.hold(id, reason, now);
+                self.execute(effects);
+            }
             let changed = matches!(cmd, Cmd::Supervised(profile, _) if *profile == name)
                 && row.is_none_or(|row| want(row) == Want::Down);
-            if (cause.is_some() || changed) && !foreground {
+            if cause.is_some() || changed {
                 let cause = if changed { "gateway run" } else { cause.unwrap_or("first-boot") };
                 first_seen.push(Change::Want(name.clone(), self.want_row(id, wanted, cause)));
             }
@@ -510,7 +533,7 @@ impl Supervisor {
             return;
         }
         let shown: String = lines.iter().map(|line| format!("{}\n", boot_log::stdout_line(line))).collect();
-        self.container.line(Kind::Out, shown.as_bytes());
+        self.say_first(&shown);
         let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
         let unix = i64::try_from(self.clock.now().0 / 1000).unwrap_or(i64::MAX);
         let log = self.log.clone();
@@ -525,6 +548,21 @@ impl Supervisor {
         };
         if let Err(refused) = self.logs.files().run(Credentials::own(), write, done) {
             slog::warn!(self.log, "the boot log was not written"; "error" => %refused);
+        }
+    }
+
+    /// A few lines on stdout that must not come after the first ones of the main program.
+    fn say_first(&self, text: &str) {
+        let stdout = std::io::stdout();
+        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let mut writable = [PollFd::new(&stdout, PollFlags::OUT)];
+        let free = rustix::event::poll(&mut writable, Some(&patience)).is_ok_and(|ready| ready == 1)
+            && writable.iter().all(|fd| fd.revents() == PollFlags::OUT);
+        // A writable pipe takes this many bytes at once (pipe(7), PIPE_BUF); the rest is the stream thread's.
+        let now = if free { text.len().min(4096) } else { 0 };
+        let written = rustix::io::write(&stdout, text.as_bytes().get(..now).unwrap_or_default()).unwrap_or(0);
+        if let Some(rest) = text.as_bytes().get(written..).filter(|rest| !rest.is_empty()) {
+            self.container.line(Kind::Out, rest);
         }
     }
 
@@ -544,7 +582,7 @@ impl Supervisor {
         self.containment.other_child(main.pid());
         main.register(&self.registry)
             .map_err(|error| format!("failed to watch the main program: {error}"))?;
-        self.logs.container_stream(false);
+        self.logs.container_stream(!has_terminal());
         self.main = Some(main);
         Ok(())
     }
@@ -603,7 +641,7 @@ fn alone(mut main: MainProgram, signals: &SignalFd, log: &slog::Logger) -> u8 {
                 return code;
             }
         }
-        let mut wait = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
+        let mut wait = [PollFd::new(signals, PollFlags::IN)];
         let _ = rustix::event::poll(&mut wait, None);
         while let Ok(Some(received)) = signals.read() {
             match received.signal {

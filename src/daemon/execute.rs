@@ -4,7 +4,7 @@ use super::services::Service;
 use super::{Commit, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
-use crate::core::event::{Event, Incarnation};
+use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::{FleetEffects, ServiceId};
 use crate::core::gateway::{self, History, Want};
 use crate::core::name::ServiceName;
@@ -163,24 +163,51 @@ impl Supervisor {
             StoreEvent::Degraded { reason } => {
                 self.warn("store", format!("wants are not recorded: {reason}"))
             }
-            StoreEvent::Recovered { opened: _ } => {
+            StoreEvent::Recovered { opened } => {
                 self.warnings.remove("store");
                 slog::info!(self.log, "wants are recorded again");
-                self.record_everything();
+                let opened = opened.map(|opened| *opened).unwrap_or_default();
+                self.record_since(&opened);
+                self.adopt_records(opened);
             }
         }
     }
 
-    /// The database was away and is back: it gets what is true now.
-    fn record_everything(&mut self) {
-        let rows: Vec<Change> = self
-            .fleet
-            .ids()
-            .filter_map(|id| {
-                let want = self.fleet.gateway(id)?.want();
-                Some(Change::Want(self.fleet.name(id)?.clone(), self.want_row(id, want, "kept in memory")))
-            })
-            .collect();
+    /// The database could not be read at boot and can be now: what it wants counts, but for services about which
+    /// somebody has decided meanwhile.
+    fn adopt_records(&mut self, opened: store::Opened) {
+        for (name, row) in &opened.records {
+            if self.fleet.id(name.as_str()).is_none()
+                && let Ok(definition) = self.define_record(name, row)
+            {
+                let id = self.add_service(definition, Some(row.clone()));
+                let restored = gateway::Restored { want: Want::Down, history: History::default() };
+                let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
+                self.execute(effects);
+            }
+        }
+        for (name, row) in &opened.wants {
+            let Some(id) = self.fleet.id(name.as_str()) else { continue };
+            let differs = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() != want(row));
+            if differs && self.requests.last_caller(id).is_none() {
+                let ticket = self.requests.own_ticket();
+                let command = match want(row) {
+                    Want::Up => Command::Start { force: false },
+                    Want::Down => Command::Stop,
+                };
+                self.backlog.push_back((id, Event::Command { ticket, command }));
+            }
+        }
+    }
+
+    /// The database was away and is back: it gets what was decided meanwhile.
+    fn record_since(&mut self, opened: &store::Opened) {
+        let row = |id: ServiceId| {
+            let (name, want) = (self.fleet.name(id)?, self.fleet.gateway(id)?.want());
+            let decided = self.requests.last_caller(id).is_some() || !opened.wants.contains_key(name);
+            decided.then(|| Change::Want(name.clone(), self.want_row(id, want, "kept in memory")))
+        };
+        let rows: Vec<Change> = self.fleet.ids().filter_map(row).collect();
         self.store.commit_lazily(rows);
     }
 

@@ -80,6 +80,18 @@ pub struct Plan {
 }
 
 impl Found {
+    /// What there is when the disk under home hangs.
+    pub fn without_home(dirs: &[PathBuf], around: &Surroundings) -> Self {
+        Self {
+            loaded: load(dirs, around),
+            profiles: Vec::new(),
+            intents: BTreeMap::new(),
+            active: None,
+            warnings: Vec::new(),
+            state_trust: Trust::Untrusted("its disk does not answer".to_owned()),
+        }
+    }
+
     /// Puts files, records and profiles together.
     pub fn plan(&self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
@@ -184,11 +196,12 @@ impl Supervisor {
     pub(super) fn take_found(&mut self, found: Found) {
         self.looking = false;
         let reloading = std::mem::take(&mut self.requests.reloading);
+        let reload_all = std::mem::take(&mut self.requests.reload_all);
         if self.closing.is_none() {
-            if reloading.is_empty() {
-                self.add_new_profiles(&found);
-            } else {
+            if reload_all {
                 self.reload(found, reloading);
+            } else {
+                self.add_new_profiles(&found);
             }
         }
         for incoming in std::mem::take(&mut self.requests.parked) {
@@ -198,6 +211,7 @@ impl Supervisor {
 
     pub(super) fn found_nothing(&mut self, reason: &str) {
         self.looking = false;
+        self.requests.reload_all = false;
         for (incoming, _) in std::mem::take(&mut self.requests.reloading) {
             let message = format!("nothing was reloaded: {reason}");
             let refusal = crate::control::protocol::Refusal::new(

@@ -77,6 +77,8 @@ pub struct Requests {
     pub(super) parked: Vec<Incoming>,
     /// Requests to reload, until everything was read again.
     pub(super) reloading: Vec<(Incoming, bool)>,
+    /// What is being read is for a reload, not only for new profiles.
+    pub(super) reload_all: bool,
 }
 
 impl Requests {
@@ -206,6 +208,7 @@ impl Supervisor {
                     }
                     Ok(()) => {
                         self.requests.reloading.push((incoming, restart));
+                        self.requests.reload_all = true;
                         if !self.look_again() {
                             self.found_nothing("the disk under the home directory does not answer");
                         }

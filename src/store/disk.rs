@@ -116,3 +116,27 @@ impl StorageBackend for Watched {
         self.inner.write(offset, data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_whole_length_has_its_place_on_the_disk_after_growth_and_after_opening() {
+        let file = tempfile::tempfile().unwrap();
+        if reserve(&file, 4096).is_err() {
+            return; // This filesystem cannot reserve.
+        }
+        let placed = |file: &File| file.metadata().unwrap().blocks() * 512;
+        let disk = DiskFile::new(file.try_clone().unwrap());
+        disk.set_len(1 << 20).unwrap();
+        assert!(disk.len().unwrap() == 1 << 20 && placed(&file) >= 1 << 20, "{}", placed(&file));
+        disk.set_len(8192).unwrap();
+        assert_eq!(disk.len().unwrap(), 8192);
+        file.set_len(1 << 20).unwrap();
+        assert!(placed(&file) < 1 << 20, "sparse before it is opened");
+        drop(DiskFile::new(file.try_clone().unwrap()));
+        assert!(placed(&file) >= 1 << 20);
+    }
+}

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Invariants: a ticket is answered once, `Committed` only after the sync; a failed commit is not adopted, also if
-//! its bytes reached the disk (the next successful commit puts the former values back). No method waits for the disk
-//! except [`open`] and [`Store::close`], which wait no longer than they are told. What is asked for while a commit
-//! runs shares the next one. Without anything pending the thread sleeps without a timeout.
+//! its bytes reached the disk (a file whose sync failed is replaced by one with what was acknowledged). No method
+//! waits for the disk except [`open`] and [`Store::close`], which wait no longer than they are told. What is asked
+//! for while a commit runs shares the next one. With nothing pending and nothing wrong the thread sleeps without a
+//! timeout.
 //!
 //! The store only keeps what it is told: it decides nothing about services, and it trusts no file that somebody else
 //! could have written (`place`).

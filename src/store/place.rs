@@ -38,7 +38,8 @@ pub(super) struct StateDir {
 #[derive(Debug, Clone, Copy)]
 struct Custody {
     uid: u32,
-    modes_kept: bool,
+    /// Owners and modes stay as they are set.
+    kept: bool,
 }
 
 impl StateDir {
@@ -58,26 +59,22 @@ impl StateDir {
         };
         let parent = root.create_dirs(below.parent().unwrap_or(Path::new("")), 0o755)?;
         let name = below.file_name().ok_or_else(|| unusable(path))?;
-        let strict = Custody { uid: rustix::process::geteuid().as_raw(), modes_kept: true };
-        let mut custody = strict;
-        match look(&parent, name)? {
-            Some(stat) => {
-                if foreign(&stat, FileType::Directory, DIR_MODE, strict).is_some() {
-                    custody = Custody::probe(&parent, strict.uid).unwrap_or(strict);
-                }
-                if let Some(why) = foreign(&stat, FileType::Directory, DIR_MODE, custody) {
-                    let kept = set_aside(&parent, name, "foreign")?;
-                    warnings.push(not_ours(path, &why, &kept));
-                    make(&parent, name)?;
-                } else if !custody.modes_kept || custody.uid != strict.uid {
-                    warnings.push(format!(
-                        "the filesystem of {} keeps no owners and modes: whoever can write there can change what is \
-                         recorded; put --state on another volume",
-                        path.display()
-                    ));
-                }
-            }
+        let stat = match look(&parent, name)? {
+            Some(stat) => stat,
             None => make(&parent, name)?,
+        };
+        let custody = Custody::of(&parent, &stat);
+        if let Some(why) = foreign(&stat, FileType::Directory, DIR_MODE, custody) {
+            let kept = set_aside(&parent, name, "foreign")?;
+            warnings.push(not_ours(path, &why, &kept));
+            make(&parent, name)?;
+        }
+        if !custody.kept {
+            warnings.push(format!(
+                "the filesystem of {} keeps no owners and modes: whoever can write there can change what is \
+                 recorded; put --state on another volume",
+                path.display()
+            ));
         }
         let dir = parent.dir(Path::new(name))?;
         // Looked at again through the descriptor: between the look and the opening it may have been exchanged.
@@ -183,6 +180,15 @@ impl StateDir {
 }
 
 impl Custody {
+    /// Ours strictly, unless `stat` is not and a fresh file of ours would not be either.
+    fn of(parent: &Beneath, stat: &Stat) -> Self {
+        let strict = Self { uid: rustix::process::geteuid().as_raw(), kept: true };
+        match foreign(stat, FileType::Directory, DIR_MODE, strict) {
+            Some(_) => Self::probe(parent, strict.uid).unwrap_or(strict),
+            None => strict,
+        }
+    }
+
     /// What a file that we make shows. Opened with O_EXCL, so it is ours whoever owns the directory.
     fn probe(parent: &Beneath, uid: u32) -> io::Result<Self> {
         let name = PathBuf::from(format!(".hermes-sup-probe-{}", std::process::id()));
@@ -191,9 +197,7 @@ impl Custody {
         let _ = parent.remove_file(&name);
         let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(FILE_MODE));
         let stat = rustix::fs::fstat(&file)?;
-        let modes_kept = permissions(&stat) == FILE_MODE;
-        // An owner that changes by itself says that owners mean nothing here; then modes do not either.
-        Ok(Self { uid: stat.st_uid, modes_kept: modes_kept && stat.st_uid == uid })
+        Ok(Self { uid: stat.st_uid, kept: stat.st_uid == uid && permissions(&stat) == FILE_MODE })
     }
 }
 
@@ -208,7 +212,7 @@ fn foreign(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Option<S
     }
     // Setgid comes from a parent directory that has it and gives nobody a right to write.
     let setgid = if kind == FileType::Directory { 0o2000 } else { 0 };
-    if custody.modes_kept && permissions(stat) & !(mode | setgid) != 0 {
+    if custody.kept && permissions(stat) & !(mode | setgid) != 0 {
         return Some(format!("has mode {:04o}, not {mode:04o}", permissions(stat)));
     }
     None
@@ -246,12 +250,12 @@ fn look(dir: &Beneath, name: &OsStr) -> io::Result<Option<Stat>> {
 }
 
 /// Made with no rights for others until owner and mode are what they should be.
-fn make(parent: &Beneath, name: &OsStr) -> io::Result<()> {
+fn make(parent: &Beneath, name: &OsStr) -> io::Result<Stat> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
     // Without it a power cut could take the whole directory along with what was acknowledged in it. Filesystems
     // that cannot sync a directory keep its names durable by themselves.
     let _ = rustix::fs::fsync(parent);
-    Ok(())
+    Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
@@ -284,4 +288,33 @@ fn unusable(path: &Path) -> io::Error {
         io::ErrorKind::InvalidInput,
         format!("'{}' cannot be a state directory: name one with --state DIR", path.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Such a filesystem cannot be mounted everywhere, so its custody is made by hand.
+    #[test]
+    fn where_no_modes_are_kept_only_kind_and_owner_count() {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::chmod(dir.path(), Mode::from_raw_mode(0o777)).unwrap();
+        let stat = rustix::fs::stat(dir.path()).unwrap();
+        let judge = |kind, custody| foreign(&stat, kind, DIR_MODE, custody).is_none();
+        let strict = Custody { uid: stat.st_uid, kept: true };
+        let loose = Custody { uid: stat.st_uid, kept: false };
+        assert!(!judge(FileType::Directory, strict));
+        assert!(judge(FileType::Directory, loose));
+        assert!(!judge(FileType::RegularFile, loose));
+        assert!(!judge(FileType::Directory, Custody { uid: stat.st_uid + 1, kept: false }));
+    }
+
+    #[test]
+    fn this_filesystem_keeps_what_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        let seen = Custody::probe(&Beneath::open(dir.path()).unwrap(), uid).unwrap();
+        assert_eq!((seen.uid, seen.kept), (uid, true));
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
 }

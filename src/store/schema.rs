@@ -244,16 +244,6 @@ impl Rows {
         }
     }
 
-    /// The write that makes the database agree with us at `key`.
-    pub(super) fn restate(&self, key: &Key) -> Write {
-        match key {
-            Key::Want(name) => Write::Want(name.clone(), self.wants.get(name).cloned()),
-            Key::Record(name) => Write::Record(name.clone(), self.records.get(name).cloned()),
-            Key::Run(name) => Write::Run(name.clone(), self.runs.get(name).cloned()),
-            Key::Boot => Write::Boot(self.boot.clone()),
-        }
-    }
-
     /// The whole database as the engine writes it into a new file.
     pub(super) fn encoded(&self) -> Result<Vec<Encoded>, RowError> {
         let mut all = vec![

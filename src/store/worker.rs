@@ -1,13 +1,11 @@
 //! The store's thread: takes what is pending, commits it, answers, and finds its way back after trouble.
 //!
-//! `rows` is what was acknowledged, so it can fill a new file when the old one fails. A failed commit leaves the file
-//! in doubt; its keys are `doubtful` until a later commit has stated them again.
+//! `rows` is what was acknowledged, so it can fill a new file when the old one fails.
 
 use super::disk::Wrap;
-use super::schema::{Key, RowError, Rows, Write, encoded_stamp};
+use super::schema::{RowError, Rows, Write, encoded_stamp};
 use super::session::{Loaded, Session, explain};
 use super::{Boot, CLOSED, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long lazy writes gather before they are written without a commit to join.
 const LAZY_DELAY: Duration = Duration::from_secs(1);
 /// While something is wrong it is tried again by itself, at growing distances. A commit tries at once.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
     let worker = Worker::new(options, wrap, Arc::clone(&shared));
@@ -52,7 +50,6 @@ struct Worker {
     session: Option<Session>,
     /// What was acknowledged; `None` while the database could not be read.
     rows: Option<Rows>,
-    doubtful: BTreeSet<Key>,
     mirror_stale: bool,
     trouble: Option<String>,
     /// The warnings of the last attempt to open, so that they are not repeated with each.
@@ -69,7 +66,6 @@ impl Worker {
             shared,
             session: None,
             rows: None,
-            doubtful: BTreeSet::new(),
             mirror_stale: true,
             trouble: None,
             warned: Vec::new(),
@@ -196,6 +192,7 @@ impl Worker {
 
     fn handle(&mut self, batch: Batch) {
         let before = self.trouble.take();
+        let unasked = batch.tickets.is_empty();
         let (late, done) = self.reopen();
         let done = done.and_then(|()| self.commit(&batch.writes));
         match done {
@@ -214,7 +211,7 @@ impl Worker {
                 self.trouble = Some(reason);
             }
         }
-        self.report(before, late);
+        self.report(before, late, unasked);
     }
 
     /// After trouble at opening: opens again. What it finds then is news to the loop.
@@ -249,12 +246,11 @@ impl Worker {
         let (Some(session), Some(rows)) = (&mut self.session, &mut self.rows) else {
             return Err("the state is not open".to_owned());
         };
-        let mut all: Vec<Write> = self.doubtful.iter().map(|key| rows.restate(key)).collect();
-        all.extend(writes.iter().map(|(write, _)| write.clone()));
-        let wants_change = all.iter().any(|write| matches!(write, Write::Want(..)));
+        let all = || writes.iter().map(|(write, _)| write);
+        let wants_change = all().any(|write| matches!(write, Write::Want(..)));
         let stamp = rows.stamp + u64::from(wants_change);
         let encode = || {
-            let mut encoded = all.iter().map(Write::encoded).collect::<Result<Vec<_>, _>>()?;
+            let mut encoded = all().map(Write::encoded).collect::<Result<Vec<_>, _>>()?;
             if wants_change {
                 encoded.push(encoded_stamp(stamp)?);
             }
@@ -263,19 +259,15 @@ impl Worker {
         let encoded = encode().map_err(|error: RowError| error.to_string())?;
         let after = || {
             let mut after = Rows { stamp, ..rows.clone() };
-            all.iter().for_each(|write| after.apply(write.clone()));
+            all().for_each(|write| after.apply(write.clone()));
             after
         };
         let mut warnings = Vec::new();
         let done = session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings);
-        match &done {
-            Ok(()) => {
-                rows.stamp = stamp;
-                all.into_iter().for_each(|write| rows.apply(write));
-                self.doubtful.clear();
-                self.mirror_stale |= wants_change;
-            }
-            Err(_) => self.doubtful.extend(all.iter().map(Write::key)),
+        if done.is_ok() {
+            rows.stamp = stamp;
+            all().for_each(|write| rows.apply(write.clone()));
+            self.mirror_stale |= wants_change;
         }
         for text in warnings {
             self.tell(StoreEvent::Warning { text });
@@ -305,15 +297,16 @@ impl Worker {
     }
 
     /// Says what has changed about trouble, and sets the time of the next attempt.
-    fn report(&mut self, before: Option<String>, late: Option<Box<Opened>>) {
+    fn report(&mut self, before: Option<String>, late: Option<Box<Opened>>, unasked: bool) {
         match &self.trouble {
             Some(reason) => {
-                self.retry_after =
-                    if before.is_some() { (self.retry_after * 2).min(RETRY.1) } else { RETRY.0 };
-                self.retry_at = Instant::now() + self.retry_after;
                 if before.as_ref() != Some(reason) {
+                    self.retry_after = RETRY.0;
                     self.tell(StoreEvent::Degraded { reason: reason.clone() });
+                } else if unasked {
+                    self.retry_after = (self.retry_after * 2).min(RETRY.1);
                 }
+                self.retry_at = Instant::now() + self.retry_after;
             }
             None if before.is_some() || late.is_some() => {
                 self.tell(StoreEvent::Recovered { opened: late });

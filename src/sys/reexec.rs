@@ -33,18 +33,7 @@ fn play(role: &str, number: i32) -> i32 {
         "exit" => return number,
         "pause" => ignore_signals(),
         "obey" => {}
-        // Descendants that double-forked, left their session and ignore every signal; the leader obeys.
-        "tree" => (0..number).for_each(|_| {
-            if fork() == 0 {
-                // SAFETY: plain system calls.
-                unsafe { libc::setsid() };
-                ignore_signals();
-                if fork() == 0 {
-                    pause();
-                }
-                pause();
-            }
-        }),
+        "tree" => tree(number),
         "comet" => (0..number).for_each(|_| comet()),
         "storm" => (0..number).for_each(|_| storm()),
         "zombie-leader" => {
@@ -63,15 +52,12 @@ fn play(role: &str, number: i32) -> i32 {
             ready();
             return number;
         }
-        // Kills its parent, which is its keeper, and stays.
+        // Kills its parent, which is its keeper, at a SIGTERM, and stays.
         "parricide" => {
-            ignore_signals();
-            if fork() == 0 {
-                pause();
-            }
-            ready();
-            // SAFETY: as above.
+            wait_for_term();
+            // SAFETY: plain system calls.
             unsafe { libc::kill(libc::getppid(), libc::SIGKILL) };
+            pause();
         }
         _ => return 99,
     }
@@ -81,7 +67,7 @@ fn play(role: &str, number: i32) -> i32 {
 
 /// Tells the test, over stdout, that everything is in place.
 fn ready() {
-    let _ = rustix::io::write(rustix::stdio::stdout(), b"r");
+    let _ = rustix::io::write(std::io::stdout(), b"r");
 }
 
 fn fork() -> i32 {
@@ -100,6 +86,38 @@ fn ignore_signals() {
     for number in 1..32 {
         // SAFETY: a disposition without a handler.
         unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}
+
+/// Descendants that left their session, half of them without a parent, and ignore every signal; the leader obeys.
+fn tree(number: i32) {
+    let (read, write) = std::io::pipe().unwrap();
+    for _ in 0..number {
+        if fork() == 0 {
+            // SAFETY: plain system calls.
+            unsafe { libc::setsid() };
+            ignore_signals();
+            fork();
+            let _ = rustix::io::write(&write, b"r");
+            pause();
+        }
+    }
+    let mut seen = 0;
+    while seen < 2 * number {
+        let mut byte = [0u8; 1];
+        seen += i32::from(rustix::io::read(&read, &mut byte).is_ok_and(|n| n == 1));
+    }
+}
+
+fn wait_for_term() {
+    // SAFETY: the set is filled before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        ready();
+        let mut number = 0;
+        libc::sigwait(&raw const set, &raw mut number);
     }
 }
 

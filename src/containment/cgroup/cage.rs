@@ -6,7 +6,7 @@
 use super::leaf;
 use super::tree::Tree;
 use super::watch::Watch;
-use crate::containment::hold::Retry;
+use crate::containment::retry::Retry;
 use crate::containment::{Event, IncarnationId, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;

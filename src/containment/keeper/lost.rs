@@ -6,7 +6,7 @@
 //! leaves a dead parent behind at each hop, and that is ours to reap.
 
 use super::tags;
-use crate::containment::hold::Retry;
+use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::core::clock::Tick;
 use std::time::Duration;

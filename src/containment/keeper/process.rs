@@ -1,4 +1,4 @@
-//! The keeper itself: `hermes-sup keeper`, one single-threaded process that is its tree's parent, reaper and end.
+//! The keeper itself: `hermes-sup keeper INSTANCE`, one single-threaded process that is its tree's parent, reaper and end.
 //!
 //! Being a child subreaper, every orphan of the tree becomes its child; so `ECHILD` from its own wait is the proof
 //! that nothing is left, whatever the tree did. It says what happened over descriptor 3. When the supervisor is gone
@@ -27,18 +27,19 @@ pub const ARGUMENT: &str = "keeper";
 pub(super) const SOCKET: i32 = 3;
 
 /// The second argument of a probe's main process: leaves a daemon behind and exits.
-pub(in crate::containment) const REHEARSE: &str = "rehearse";
+pub(in crate::containment) const REHEARSE: &str = "--rehearse";
 
 /// The second argument of that daemon.
-const LINGER: &str = "linger";
+const LINGER: &str = "--linger";
 
 /// `hermes-sup keeper`: runs until its tree is empty.
 pub fn main() -> ExitCode {
     let role = std::env::args().nth(2);
     let played = match role.as_deref() {
-        None => Keeper::begin().and_then(Keeper::run),
         Some(REHEARSE) => rehearse(),
-        Some(_) => linger(),
+        Some(LINGER) => linger(),
+        // The instance's id, which is only there to be seen.
+        Some(_) | None => Keeper::begin().and_then(Keeper::run),
     };
     match played {
         Ok(()) => ExitCode::SUCCESS,
@@ -149,7 +150,7 @@ impl Keeper {
             Order::Start => {}
             Order::Kill => {
                 self.killing = Some(FIRST_WAIT);
-                walk::end(self.own, &mut || walk::children(self.own));
+                self.end_tree();
             }
             Order::Signal(signal) => walk::signal(self.own, walk::children(self.own), signal),
         }
@@ -194,6 +195,9 @@ impl Keeper {
 
     /// Reaps all there is. `ECHILD` ends the keeper, once it has had a child at all.
     fn reap(&mut self) {
+        if self.done {
+            return;
+        }
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.reaped(pid.as_raw_nonzero().get(), status.as_raw()),
@@ -226,8 +230,17 @@ impl Keeper {
     fn sweep(&mut self) {
         if let Some(millis) = &mut self.killing {
             *millis = (*millis * 2).min(LONGEST_WAIT);
-            walk::end(self.own, &mut || walk::children(self.own));
+            self.end_tree();
         }
+    }
+
+    /// Reaps between the looks: what hops by fork and exit leaves dead parents faster than they could be passed over.
+    fn end_tree(&mut self) {
+        let own = self.own;
+        walk::end(own, &mut || {
+            self.reap();
+            walk::children(own)
+        });
     }
 
     fn say(&mut self, word: Word) {

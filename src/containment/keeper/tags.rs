@@ -56,8 +56,17 @@ impl Tags {
 
 /// The groups of a process, readable for everyone (proc_pid_status(5)); empty when it is gone.
 pub fn groups_of(pid: i32) -> Vec<u32> {
+    status_line(pid, "Groups:")
+}
+
+/// Its real uid.
+pub fn uid_of(pid: i32) -> Option<u32> {
+    status_line(pid, "Uid:").first().copied()
+}
+
+fn status_line(pid: i32, name: &str) -> Vec<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 

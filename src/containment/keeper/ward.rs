@@ -4,7 +4,7 @@ use super::lost::Lost;
 use super::process::ARGUMENT;
 use super::tags::Tags;
 use super::wire::{self, Heard, Order, Word};
-use crate::containment::hold::Retry;
+use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
 use crate::core::clock::Tick;
@@ -49,6 +49,7 @@ impl Ward {
         plan: &mut ChildPlan,
         id: &IncarnationId,
         tag: Option<u32>,
+        instance: &str,
         null: BorrowedFd<'_>,
         dir: BorrowedFd<'_>,
     ) -> Result<Self, SpawnError> {
@@ -61,7 +62,7 @@ impl Ward {
         // Otherwise a set-uid program is all it takes to leave the rung.
         plan.no_new_privs |= same_uid;
         let (socket, theirs) = wire::pair().map_err(failed)?;
-        let mut keeper_plan = keeper_plan(null, theirs).map_err(failed)?;
+        let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
         let keeper = clone::spawn(&mut keeper_plan, None).map_err(failed)?;
         if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, dir) {
             // It ends by itself: its socket is closed without an order to start. Its reaping is nobody's news.
@@ -149,7 +150,7 @@ impl Ward {
     /// The tree is empty: said by the keeper, or found after its loss.
     pub fn finish(&mut self, id: &IncarnationId, events: &mut Vec<Event>) {
         if self.main_pid.is_none() {
-            let reason = "it was killed before the service ran".to_owned();
+            let reason = "it was killed before it could say that the service runs".to_owned();
             return self.fail(SpawnError::Keeper(reason), id, events);
         }
         self.exited(Exit::Unknown, id, events);
@@ -214,12 +215,14 @@ impl Ward {
     }
 }
 
-/// How a keeper is made: ourselves again, no environment, nothing open but its socket.
-pub fn keeper_plan(null: BorrowedFd<'_>, socket: OwnedFd) -> io::Result<ChildPlan> {
+/// How a keeper is made: ourselves again, no environment, nothing open but its socket. The instance is in its arguments
+/// for a successor to see; the service is not, for others not to.
+pub fn keeper_plan(instance: &str, null: BorrowedFd<'_>, socket: OwnedFd) -> io::Result<ChildPlan> {
     let copy = || rustix::io::fcntl_dupfd_cloexec(null, 4);
     let none: [(&str, &str); 0] = [];
-    let mut plan = ChildPlan::new(&["hermes-sup", ARGUMENT], none, None, [copy()?, copy()?, copy()?])
-        .map_err(io::Error::other)?;
+    let mut plan =
+        ChildPlan::new(&["hermes-sup", ARGUMENT, instance], none, None, [copy()?, copy()?, copy()?])
+            .map_err(io::Error::other)?;
     plan.set_program(c"/proc/self/exe".to_owned());
     plan.pass = Some(socket);
     Ok(plan)

@@ -91,6 +91,22 @@ fn single_bit_flips_never_panic_and_never_lose_a_want() {
     }
 }
 
+/// A row's checksum does not cover its key, and a closed file is not verified by opening it: only the engine's own
+/// check notices that a row has changed its name.
+#[test]
+fn a_row_under_a_wrong_name_is_noticed() {
+    let (home, good, bytes, mirror) = used(true);
+    let key = b"service7";
+    let places: Vec<usize> =
+        (0..bytes.len() - key.len()).filter(|at| bytes[*at..].starts_with(key)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        let mut damaged = bytes.clone();
+        damaged[at + key.len() - 1] = b'z';
+        survives(&home, &good, &damaged, &mirror, &format!("byte {at}"));
+    }
+}
+
 #[test]
 fn truncated_files_never_panic_and_never_lose_a_want() {
     let mut dice = Dice(43);

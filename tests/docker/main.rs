@@ -1,0 +1,8 @@
+//! The docker tier: the image with the real Hermes gateway, in a real engine, run in every way that users run it.
+//! `tests/run docker` provides the engine and the image.
+
+mod entrypoint;
+mod gateways;
+mod harness;
+mod streams;
+mod volumes;

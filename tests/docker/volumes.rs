@@ -1,0 +1,111 @@
+//! The data volume: what survives a container, who may use it, and what happens when two want it.
+
+use crate::harness::*;
+
+fn supervised(volume: &Volume) -> Container {
+    Run::new().volume(volume).cmd(&["sleep", "infinity"]).supervised()
+}
+
+#[test]
+fn wants_survive_the_container() {
+    let volume = Volume::with_gateways(&["coder", "writer"]);
+    let container = supervised(&volume);
+    container.await_up(&["coder", "writer"]);
+    container.ctl(&["stop", "coder"]).ok();
+    drop(container);
+
+    // That was `docker rm --force`: the lock it left is no obstacle.
+    let container = supervised(&volume);
+    container.await_up(&["writer"]);
+    assert_eq!(container.state("coder"), "down");
+}
+
+#[test]
+fn a_signal_changes_no_want() {
+    let volume = Volume::with_gateways(&["coder"]);
+    let container = supervised(&volume);
+    container.await_up(&["coder"]);
+    for signal in ["TERM", "RTMIN+3", "KILL"] {
+        container.signal(signal);
+        container.wait();
+        docker(&["start", &container.id()]).ok();
+        container.await_supervisor();
+        container.await_up(&["coder"]);
+    }
+}
+
+#[test]
+fn the_boot_is_told_for_each_profile() {
+    let volume = Volume::with_gateways(&["coder"]);
+    let container = supervised(&volume);
+    let boot = container.exec_as("hermes", &["cat", "/opt/data/logs/container-boot.log"]).ok();
+    let line = |profile: &str| {
+        let found = boot.lines().find(|line| line.contains(&format!("profile={profile} ")));
+        found.unwrap_or_else(|| panic!("no line for {profile}: {boot}")).to_string()
+    };
+    assert!(
+        line("coder").contains("prior_state=running") && line("coder").contains("action=started"),
+        "{boot}"
+    );
+    assert!(
+        line("default").contains("prior_state=None") && line("default").contains("action=registered"),
+        "{boot}"
+    );
+    assert!(container.logs().contains("profile=coder"), "{}", container.logs());
+}
+
+#[test]
+fn a_program_runs_beside_the_container_that_holds_the_state() {
+    let volume = Volume::with_gateways(&["coder"]);
+    let holder = supervised(&volume);
+    let pid = holder.await_up(&["coder"]);
+
+    let chat = Run::new().volume(&volume).cmd(&["chat", "--help"]).output();
+
+    assert_eq!(chat.code, 0, "{chat:?}");
+    assert!(chat.out.contains("usage: hermes chat"), "{chat:?}");
+    assert_eq!(chat.err.lines().filter(|line| line.contains("gateways")).count(), 1, "{chat:?}");
+    assert_eq!(holder.pid("coder"), Some(pid), "the holder's gateway was touched");
+}
+
+#[test]
+fn a_second_gateway_container_is_refused_and_told_by_whom() {
+    let volume = Volume::with_gateways(&["coder"]);
+    let holder =
+        Run::new().volume(&volume).flags(&["--hostname=holder"]).cmd(&["gateway", "run"]).supervised();
+    let pid = holder.await_up(&["default"]);
+
+    let second = Run::new().volume(&volume).cmd(&["gateway", "run"]).output();
+
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(second.err.contains("holder"), "{second:?}");
+    assert_eq!(holder.pid("default"), Some(pid), "the holder's gateway was touched");
+}
+
+#[test]
+fn a_foreign_owner_is_one_clear_error() {
+    let volume = Volume::new();
+    volume.sh("root", "chown 4242:4242 .; chmod 755 .");
+    let refused = Run::new().variant(&USER_10000).volume(&volume).cmd(&["gateway", "run"]).output();
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let errors: Vec<&str> = refused.err.lines().filter(|line| line.contains("/opt/data")).collect();
+    assert_eq!(errors.len(), 1, "{refused:?}");
+    assert!(!refused.err.contains("panicked"), "{refused:?}");
+}
+
+#[test]
+fn the_gateway_user_rules_its_gateways_and_others_do_not() {
+    let volume = Volume::with_gateways(&["coder"]);
+    let container = supervised(&volume);
+    let pid = container.await_up(&["coder"]);
+
+    let stranger = container.exec_as("4242:4242", &["hermes-sup", "ctl", "stop", "coder"]);
+    assert_eq!(stranger.code, 6, "{stranger:?}");
+    assert_eq!(container.pid("coder"), Some(pid));
+
+    container.exec_as("hermes", &["hermes-sup", "ctl", "stop", "coder"]).ok();
+    assert_eq!(container.state("coder"), "down");
+    let typo = container.ctl(&["start", "codr"]);
+    assert_eq!(typo.code, 4, "{typo:?}");
+    assert!(typo.err.contains("did you mean 'coder'"), "{typo:?}");
+}
