@@ -63,6 +63,20 @@ fn footprint(world: &World, supervisor: &Supervisor) -> Footprint {
     }
 }
 
+/// A directory's removal is tried again while the kernel still holds it, so the last ones go a moment after `stop`.
+#[track_caller]
+fn assert_footprint(world: &World, supervisor: &Supervisor, before: &Footprint) {
+    let back =
+        wait::within(wait::PATIENCE, &world.root, || (footprint(world, supervisor) == *before).then_some(()));
+    assert!(back.is_some(), "{:?}, but before {before:?}", footprint(world, supervisor));
+}
+
+/// The footprint once no directory of a service is left.
+fn settled_footprint(world: &World, supervisor: &Supervisor) -> Footprint {
+    wait::until("the cgroups to be removed", &world.root, || (world.cgroups().len() <= 2).then_some(()));
+    footprint(world, supervisor)
+}
+
 #[test]
 fn a_thousand_services_start_rest_and_stop() {
     const SERVICES: usize = 1000;
@@ -76,12 +90,13 @@ fn a_thousand_services_start_rest_and_stop() {
     world.ctl_within(minute, &["start", "--all"]).ok();
     assert_eq!(world.marked("pause").len(), SERVICES);
     let used = process::descriptors(supervisor.pid()) - before.descriptors;
-    assert!(used <= 3 * SERVICES, "at most three descriptors a service: {used}");
+    // Beside three for each service a bounded number of log files is kept open.
+    assert!(used <= 3 * SERVICES + 128, "at most three descriptors a service: {used}");
     assert_idle(&supervisor);
     world.ctl_within(minute, &["stop", "--all"]).ok();
     world.assert_no_survivors("after stop --all");
     world.assert_no_zombies(&supervisor);
-    assert_eq!(footprint(&world, &supervisor), before);
+    assert_footprint(&world, &supervisor, &before);
 }
 
 #[test]
@@ -97,16 +112,16 @@ fn ten_rounds_leak_nothing() {
             world.ctl(&["restart", "--all"]).ok();
             world.ctl(&["stop", "--all"]).ok();
             world.assert_no_zombies(&supervisor);
-            (footprint(&world, &supervisor), process::resident_kb(supervisor.pid()))
+            process::resident_kb(supervisor.pid())
         };
         // Two rounds to fill what is kept on purpose: caches, restart history, the allocator's lists.
         round();
-        let (before, memory) = round();
+        let memory = round();
+        let before = settled_footprint(&world, &supervisor);
         let mut last = memory;
         for _ in 0..8 {
-            let (after, now) = round();
-            assert_eq!(after, before);
-            last = now;
+            last = round();
+            assert_footprint(&world, &supervisor, &before);
         }
         assert!(last <= memory + 512, "memory grows: {memory} kB, then {last} kB");
     }

@@ -18,8 +18,9 @@ fn lock_for_hermes(world: &World) {
 fn a_successor_runs_exactly_one_copy_of_what_is_wanted(setup: Setup) {
     let mut world = World::new(setup);
     lock_for_hermes(&world);
-    world.adversary("wood", "tree 20", STUBBORN).adversary("single", "exclusive /opt/data/lock", STUBBORN);
-    world.adversary("rest", "pause", "autostart = false").adversary("gone", "tree 5", STUBBORN);
+    let quick = "[stop]\ntimeout = \"200ms\"";
+    world.adversary("wood", "tree 20", quick).adversary("single", "exclusive /opt/data/lock", quick);
+    world.adversary("rest", "pause", "autostart = false").adversary("gone", "tree 5", quick);
     let mut supervisor = world.start();
     for round in 1..=3 {
         world.wait_log_times("wood", "ready tree", round);

@@ -166,10 +166,11 @@ fn a_stuck_reader_of_the_container_stops_nobody() {
     );
     let whole = text.lines().filter(|line| line.starts_with("flood 0"));
     assert!(whole.clone().count() < 200_000);
-    assert!(
-        text.lines().filter(|line| line.starts_with("flood 0")).all(|line| line.len() >= 60),
-        "whole lines only"
-    );
+    // The last one may be cut: reading stopped there.
+    let (complete, _) = text.rsplit_once('\n').unwrap_or_default();
+    for line in complete.lines().filter(|line| line.contains("flood 0")) {
+        assert!(line.starts_with("flood 0") && line.len() == 60, "whole lines only: {line:?}");
+    }
 }
 
 #[test]

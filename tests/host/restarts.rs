@@ -114,23 +114,19 @@ fn exit_codes_have_their_rules() {
 fn leftovers_get_their_time_where_it_is_given() {
     let mut world = World::new(Setup::plain());
     // The child prints when TERM reaches it: it can only do so if it is not killed at once.
-    let script = "(trap 'echo child got TERM; exit 0' TERM; echo ready; while :; do read -t 60 x < /tmp/never || :; done) & \
-                  while [ ! -e /tmp/go ]; do read -t 0.01 x < /tmp/never || :; done; exit 1";
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(world.path("/tmp/never"))
-            .status()
-            .is_ok_and(|s| s.success())
-    );
-    std::fs::set_permissions(world.path("/tmp/never"), std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .expect("a mode");
+    let script =
+        "(trap 'echo child got TERM; exit 0' TERM; sleep 1000 & echo ready; wait) & read x < /tmp/go; exit 1";
+    let gate = world.path("/tmp/go");
+    let any = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, &gate, rustix::fs::FileType::Fifo, any, 0).expect("a fifo");
+    std::os::unix::fs::chown(&gate, Some(10000), None).expect("an owner");
     world.define(
         "parent",
         &format!("command = [\"/bin/bash\", \"-c\", {script:?}]\n[stop]\nleftovers = \"20s\"\n[restart]\npolicy = \"never\"\n"),
     );
     let _supervisor = world.start();
     world.wait_log("parent", "ready");
-    world.write("/tmp/go", "");
+    std::fs::write(&gate, "go\n").expect("a word through the fifo");
     world.wait_log("parent", "child got TERM");
     world.wait_state("parent", &["failed"]);
 }

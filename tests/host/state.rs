@@ -134,6 +134,8 @@ fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
     let mut world =
         World::new(Setup::plain().world_option(&["--disk", "/opt/data", &image.to_string_lossy()]));
     world.adversary("wood", "tree 5", "[stop]\ntimeout = \"100ms\"").adversary("clock", "tick 10", "");
+    world.prepare();
+    std::os::unix::fs::chown(world.path("/opt/data"), Some(HERMES), Some(HERMES)).expect("an owner");
     let mut supervisor = world.start();
     world.wait_log("wood", "ready");
     world.wait_log("clock", "tick 3");

@@ -287,6 +287,11 @@ impl World {
         self.holder.as_ref().expect("a holder").pid
     }
 
+    /// Makes the world's namespaces and mounts before any supervisor, so that `path` leads into them.
+    pub fn prepare(&mut self) {
+        self.latest_pid = self.hold();
+    }
+
     /// Starts a command in the world without any supervisor, its stdout in the file of the world.
     pub fn run_alone(&mut self, words: &[&str]) -> Launched {
         let holder = self.hold();
