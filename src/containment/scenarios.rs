@@ -546,10 +546,15 @@ fn measure() {
                 world.held.spawn(&id, plan, None).unwrap();
                 let called = begin.elapsed();
                 let pid = loop {
-                    if let Some(Event::Spawned { pid, .. }) = world.events.first() { break *pid; }
+                    if let Some(Event::Spawned { pid, .. }) = world.events.first() {
+                        break *pid;
+                    }
                     let mut ready = mio::Events::with_capacity(64);
                     world.poll.poll(&mut ready, Some(Duration::from_millis(100))).unwrap();
-                    for event in &ready { let t = event.token().0; world.held.ready(t as u32, (t >> 32) as u32, &mut world.events); }
+                    for event in &ready {
+                        let t = event.token().0;
+                        world.held.ready(t as u32, (t >> 32) as u32, &mut world.events);
+                    }
                     let now = world.now();
                     world.held.tick(now, &mut world.events);
                 };
@@ -561,8 +566,12 @@ fn measure() {
                 world.held.release(&id, world.now());
                 world.events.clear();
             }
-            times.sort(); crash.sort();
-            println!("{rung}: spawn->exec p50 {:?} p99 {:?} call {:?}; kill->empty p50 {:?}", times[100].0, times[197].0, times[100].1, crash[100]);
+            times.sort();
+            crash.sort();
+            println!(
+                "{rung}: spawn->exec p50 {:?} p99 {:?} call {:?}; kill->empty p50 {:?}",
+                times[100].0, times[197].0, times[100].1, crash[100]
+            );
             for size in [50, 500] {
                 let main = world.start(1000 + size, &format!("tree:{size}"), rung);
                 if rung != Rung::Cgroup && size == 50 {
@@ -592,8 +601,11 @@ fn measure() {
         // the yardstick: the same without containment
         let mut times = Vec::new();
         for _ in 0..200 {
-            let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
-            let mut plan = ChildPlan::new(&["/proc/self/exe"], [(ROLE, "obey")], None, [null(), null(), null()]).unwrap();
+            let null =
+                || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
+            let mut plan =
+                ChildPlan::new(&["/proc/self/exe"], [(ROLE, "obey")], None, [null(), null(), null()])
+                    .unwrap();
             let begin = Instant::now();
             let mut child = crate::sys::clone::spawn(&mut plan, None).unwrap();
             let mut fds = [rustix::event::PollFd::new(&child.report, rustix::event::PollFlags::empty())];
