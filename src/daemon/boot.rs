@@ -9,7 +9,7 @@ use super::reload::{Found, Plan, discover, is_profile};
 use super::requests::Requests;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::status::why_not_higher;
-use super::{Mode, Notice, Options, Supervisor, demo};
+use super::{Mode, Notice, Options, STORE, Supervisor, demo};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::control::server::{ListenError, Server};
 use crate::core::event::{Command, Event};
@@ -51,6 +51,12 @@ const RUNTIME_DIR: &str = "/run/hermes-sup";
 
 /// Boots, supervises, ends; returns the exit code. Call it on the first thread, before there is another.
 pub fn run(mut options: Options, mode: Mode) -> u8 {
+    std::panic::set_hook(Box::new(|info| {
+        // A damaged database may make its reader panic; that is caught and reported where it happens.
+        if !store::panic_is_expected() {
+            let _ = rustix::io::write(std::io::stderr(), format!("hermes-sup: bug: {info}\n").as_bytes());
+        }
+    }));
     // A stop signal that arrives from here on is kept until the loop reads it.
     let signals = match SignalFd::block() {
         Ok(signals) => signals,
@@ -204,9 +210,6 @@ fn start(
         .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
         .map_err(|error| format!("failed to watch signals: {error}"))?;
 
-    // The socket is bound before the store's thread exists (it changes the umask for a moment), but a held state is
-    // the better message than a held socket, so that error waits.
-    let (server, socket_dir) = listen(options);
     let store_notifier = notifier.clone();
     let store_options = store::Options {
         home: options.home.clone(),
@@ -229,6 +232,8 @@ fn start(
         }
         (Err(error), _) => return Err(error.to_string().into()),
     };
+    // After the store, which makes the state directory: the socket may have to lie in it.
+    let (server, socket_dir) = listen(options);
     let mut server = server.map_err(|error| error.to_string())?;
     server
         .register(registry, control_token)
@@ -261,17 +266,19 @@ fn start(
     if let Ok(note) = serde_json::to_value(containment.predecessor()) {
         // The first start of a service must not come before this is on disk; the store keeps the order.
         store.commit(0, vec![Change::Boot(note)]);
-        await_commit(&notices, 0);
+        for early in await_commit(&notices, 0) {
+            notifier.send(early);
+        }
     }
 
     let cmd = judge_cmd(argv, found.active.as_ref());
-    let mut warnings = BTreeMap::new();
+    let mut warnings = Vec::new();
     for warning in opened.warnings.drain(..) {
         slog::warn!(log, "{warning}");
-        warnings.insert("state", warning);
-    }
-    if let Some(reason) = &opened.volatile {
-        warnings.insert("store", format!("wants are not recorded: {reason}"));
+        // The one about a volatile store goes when it recovers.
+        let topic =
+            if opened.volatile.as_ref().is_some_and(|why| warning.contains(why)) { STORE } else { "state" };
+        warnings.push((topic, warning));
     }
     let mut supervisor = Supervisor {
         options: options.clone(),
@@ -355,7 +362,6 @@ fn listen(options: &Options) -> (Result<Server, ListenError>, PathBuf) {
         return (Server::listen(&run.join("control.sock"), 0o666), run.to_owned());
     }
     let path = options.state.join("control.sock");
-    let _ = std::fs::create_dir_all(&options.state);
     (Server::listen(&path, 0o660), options.state.clone())
 }
 
@@ -419,17 +425,18 @@ fn first_line(report: &containment::Report) -> String {
     line
 }
 
-/// Waits, bounded, until the commit is answered. Other notices of the store at this point concern nobody yet.
-fn await_commit(notices: &Receiver<Notice>, wanted: u64) {
+/// Waits, bounded, until the commit is answered; returns what else was heard meanwhile.
+fn await_commit(notices: &Receiver<Notice>, wanted: u64) -> Vec<Notice> {
+    let mut early = Vec::new();
     loop {
         match notices.recv_timeout(DISK_PATIENCE) {
             Ok(Notice::Store(StoreEvent::Committed { ticket } | StoreEvent::Failed { ticket, .. }))
                 if ticket == wanted =>
             {
-                return;
+                return early;
             }
-            Ok(_) => {}
-            Err(_) => return,
+            Ok(notice) => early.push(notice),
+            Err(_) => return early,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
 use super::services::Service;
-use super::{Commit, Supervisor};
+use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event, Incarnation};
@@ -33,8 +33,8 @@ impl Supervisor {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
                     let state = gateway.state();
                     let rows = vec![Change::Run(name, run_row(gateway.history(), state == "finished", hash))];
-                    if state == "failed" {
-                        // A service that was given up stays so, also when the power fails now.
+                    if matches!(state, "failed" | "backoff") {
+                        // It was given up or has to wait, also when the power fails now; nothing waits for this write.
                         self.next_commit += 1;
                         self.store.commit(self.next_commit, rows);
                     } else {
@@ -161,10 +161,11 @@ impl Supervisor {
             },
             StoreEvent::Warning { text } => self.warn("state", text),
             StoreEvent::Degraded { reason } => {
-                self.warn("store", format!("wants are not recorded: {reason}"))
+                self.warnings.retain(|(topic, _)| *topic != STORE);
+                self.warn(STORE, reason);
             }
             StoreEvent::Recovered { opened } => {
-                self.warnings.remove("store");
+                self.warnings.retain(|(topic, _)| *topic != STORE);
                 slog::info!(self.log, "wants are recorded again");
                 let opened = opened.map(|opened| *opened).unwrap_or_default();
                 self.record_since(&opened);

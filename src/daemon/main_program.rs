@@ -109,8 +109,11 @@ impl MainProgram {
             return None;
         }
         if reaped.is_stop() {
-            // There is no shell that it could be brought back to the foreground from.
-            self.signal(Signal::CONT);
+            // There is no shell that it could be brought back to the foreground from. The key stopped its whole group,
+            // whose number cannot be another's while we have not reaped its leader.
+            if let Some(group) = rustix::process::Pid::from_raw(self.pid) {
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::CONT);
+            }
             return Some(None);
         }
         self.reported(registry);

@@ -93,6 +93,9 @@ pub enum Notice {
     NotFound(String),
 }
 
+/// The topic of warnings that end when the store recovers.
+const STORE: &str = "store";
+
 /// For whom a commit was made.
 #[derive(Debug)]
 enum Commit {
@@ -126,8 +129,8 @@ struct Supervisor {
     requests: Requests,
     main: Option<MainProgram>,
     closing: Option<Closing>,
-    /// What is wrong with the whole, by topic, for `status`.
-    warnings: BTreeMap<&'static str, String>,
+    /// What is wrong with the whole, with its topic, for `status`.
+    warnings: Vec<(&'static str, String)>,
     /// The soft and hard limit of open files that children get.
     nofile: Option<(u64, u64)>,
     orphans: u64,
@@ -293,9 +296,9 @@ impl Supervisor {
     }
 
     fn warn(&mut self, topic: &'static str, text: String) {
-        if self.warnings.get(topic) != Some(&text) {
+        if !self.warnings.iter().any(|(_, known)| *known == text) {
             slog::warn!(self.log, "{text}"; "topic" => topic);
-            self.warnings.insert(topic, text);
+            self.warnings.push((topic, text));
         }
     }
 }

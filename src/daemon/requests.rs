@@ -312,8 +312,10 @@ impl Supervisor {
                 }
             }
             Request::Wait { until, .. } => {
+                for id in &ids {
+                    self.requests.ticket(ask, *id, Some(*until));
+                }
                 for id in ids {
-                    self.requests.ticket(ask, id, Some(*until));
                     self.tell_waiting(id);
                 }
             }
@@ -364,8 +366,10 @@ impl Supervisor {
     }
 
     fn command_all(&mut self, ask: u64, uid: u32, ids: Vec<ServiceId>, command: Command) {
-        for id in ids {
-            let ticket = self.requests.ticket(ask, id, None);
+        // All tickets first: an answer that comes at once must not end a request whose other half is not asked yet.
+        let tickets: Vec<(ServiceId, Ticket)> =
+            ids.into_iter().map(|id| (id, self.requests.ticket(ask, id, None))).collect();
+        for (id, ticket) in tickets {
             self.requests.callers.insert(id, uid);
             self.feed(id, Event::Command { ticket, command });
         }
@@ -384,12 +388,11 @@ impl Supervisor {
     }
 
     fn unregister_all(&mut self, ask: u64, uid: u32, conn: ConnId, ids: Vec<ServiceId>) {
-        for id in ids {
+        let is_registered =
+            |id: &ServiceId| self.services.get(id).is_some_and(|service| service.record.is_some());
+        let (registered, others): (Vec<ServiceId>, Vec<ServiceId>) = ids.into_iter().partition(is_registered);
+        for id in others {
             let Some(service) = self.services.get(&id) else { continue };
-            if service.record.is_some() {
-                self.command_all(ask, uid, vec![id], Command::Unregister);
-                continue;
-            }
             let (name, state) = (service.name.to_string(), self.state(id));
             let message = format!(
                 "'{name}' was not registered but comes from {}: remove that, then 'hermes-sup ctl reload'",
@@ -397,6 +400,7 @@ impl Supervisor {
             );
             self.part(conn, Outcome::failed(name, Code::Failed, state, message));
         }
+        self.command_all(ask, uid, registered, Command::Unregister);
     }
 
     fn kill_service(&mut self, id: ServiceId, signal: crate::core::signal::Signal, tree: bool) -> Outcome {

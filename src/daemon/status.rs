@@ -3,7 +3,7 @@
 use super::Supervisor;
 use super::clock::wall;
 use super::execute::{is_stuck, log_dir};
-use crate::containment::{IncarnationId, Report};
+use crate::containment::{IncarnationId, Report, Rung};
 use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{self, Phase};
@@ -17,7 +17,8 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// What was tried above the rung in force, and why it does not work.
 pub(super) fn why_not_higher(report: &Report) -> Option<String> {
-    let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung);
+    let built = |rung: Rung| !matches!(rung, Rung::CgroupPrivate | Rung::Pidns);
+    let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung && built(*rung));
     let reasons: Vec<&str> =
         refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
@@ -39,7 +40,7 @@ impl Supervisor {
 
     pub(super) fn supervisor_status(&self) -> SupervisorStatus {
         let now = self.clock.now();
-        let mut warnings: Vec<String> = self.warnings.values().cloned().collect();
+        let mut warnings: Vec<String> = self.warnings.iter().map(|(_, text)| text.clone()).collect();
         let slow = |what: &str, since: Duration| format!("{what} has not answered for {} s", since.as_secs());
         if let Some(since) =
             self.store.busy_since().map(|since| since.elapsed()).filter(|since| *since >= BUSY)
