@@ -14,7 +14,7 @@ fn let_pass(span: Duration) {
     assert!(!wait::readable(never.as_fd(), span));
 }
 
-/// After at most ten short windows to settle in, a long one without a single wake-up.
+/// After some windows to settle in (what is written late is written by then), one more without a single wake-up.
 #[track_caller]
 fn assert_idle(supervisor: &Supervisor) {
     let pid = supervisor.pid();
@@ -23,9 +23,14 @@ fn assert_idle(supervisor: &Supervisor) {
         let_pass(span);
         process::context_switches(pid) - before
     };
-    let settled = (0..10).any(|_| switches_within(Duration::from_millis(300)) == 0);
+    let settled = (0..10).any(|_| switches_within(Duration::from_millis(1500)) == 0);
     assert!(settled, "never at rest");
-    assert_eq!(switches_within(Duration::from_secs(2)), 0, "wakes up while nothing happens");
+    assert_eq!(
+        switches_within(Duration::from_secs(2)),
+        0,
+        "wakes up while nothing happens: {}",
+        process::threads(pid)
+    );
 }
 
 #[test]
