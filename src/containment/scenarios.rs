@@ -28,7 +28,7 @@ fn isolated(name: &str, body: fn()) {
         return body();
     }
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("containment::scenarios::{name}"), "--nocapture"])
+        .args(["--exact", &format!("containment::scenarios::{name}"), "--nocapture", "--include-ignored"])
         .env(INNER, name)
         .status()
         .unwrap();
@@ -529,4 +529,93 @@ fn reap_all() {
         assert!(Instant::now() < end, "children are left");
         std::thread::yield_now();
     }
+}
+
+#[test]
+#[ignore = "measurement"]
+fn measure() {
+    isolated("measure", || {
+        for rung in RUNGS {
+            let mut world = World::new(rung);
+            let mut times = Vec::new();
+            let mut crash = Vec::new();
+            for n in 1..200 {
+                let (plan, _stdout) = world.plan(&["/proc/self/exe"], "obey", rung);
+                let id = world.id(n);
+                let begin = Instant::now();
+                world.held.spawn(&id, plan, None).unwrap();
+                let called = begin.elapsed();
+                let pid = loop {
+                    if let Some(Event::Spawned { pid, .. }) = world.events.first() {
+                        break *pid;
+                    }
+                    let mut ready = mio::Events::with_capacity(64);
+                    world.poll.poll(&mut ready, Some(Duration::from_millis(100))).unwrap();
+                    for event in &ready {
+                        let t = event.token().0;
+                        world.held.ready(t as u32, (t >> 32) as u32, &mut world.events);
+                    }
+                    let now = world.now();
+                    world.held.tick(now, &mut world.events);
+                };
+                times.push((begin.elapsed(), called));
+                kill_nine(pid);
+                let begin = Instant::now();
+                world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+                crash.push(begin.elapsed());
+                world.held.release(&id, world.now());
+                world.events.clear();
+            }
+            times.sort();
+            crash.sort();
+            println!(
+                "{rung}: spawn->exec p50 {:?} p99 {:?} call {:?}; kill->empty p50 {:?}",
+                times[100].0, times[197].0, times[100].1, crash[100]
+            );
+            for size in [50, 500] {
+                let main = world.start(1000 + size, &format!("tree:{size}"), rung);
+                if rung != Rung::Cgroup && size == 50 {
+                    let keeper = walk::stat(main).unwrap().parent;
+                    println!("{}", std::fs::read_to_string(format!("/proc/{keeper}/smaps_rollup")).unwrap());
+                }
+                let begin = Instant::now();
+                let (id, now) = (world.id(1000 + size), world.now());
+                world.held.kill(&id, now, &mut world.events);
+                world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+                println!("{rung}: {} processes empty in {:?}", 2 * size + 1, begin.elapsed());
+                world.held.release(&id, world.now());
+                world.events.clear();
+            }
+            for role in ["comet:20", "storm:10"] {
+                world.start(5000, role, rung);
+                let begin = Instant::now();
+                let (id, now) = (world.id(5000), world.now());
+                world.held.kill(&id, now, &mut world.events);
+                world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+                println!("{rung}: {role} empty in {:?}", begin.elapsed());
+                world.held.release(&id, world.now());
+                world.events.clear();
+            }
+            world.finish();
+        }
+        // the yardstick: the same without containment
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let null =
+                || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
+            let mut plan =
+                ChildPlan::new(&["/proc/self/exe"], [(ROLE, "obey")], None, [null(), null(), null()])
+                    .unwrap();
+            let begin = Instant::now();
+            let mut child = crate::sys::clone::spawn(&mut plan, None).unwrap();
+            let mut fds = [rustix::event::PollFd::new(&child.report, rustix::event::PollFlags::empty())];
+            rustix::event::poll(&mut fds, None).unwrap();
+            times.push(begin.elapsed());
+            assert_eq!(child.report.read(), crate::sys::clone::Progress::Executed);
+            kill_nine(child.pid);
+            while rustix::process::wait(WaitOptions::NOHANG).unwrap().is_none() {}
+        }
+        times.sort();
+        println!("bare: p50 {:?} p99 {:?}", times[100], times[197]);
+    });
 }

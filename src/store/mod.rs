@@ -100,8 +100,8 @@ pub enum StoreEvent {
     Warning { text: String },
     /// From now on something is not recorded, and why. Repeated when the reason changes.
     Degraded { reason: String },
-    /// All is recorded again. `opened` is there when the database could not be read before: what it holds may differ
-    /// from what the loop went on with.
+    /// Commits are recorded again. `opened` is there, once, when [`open`] gave up waiting for the state or could not
+    /// read it: what it holds was acknowledged in a former life and may differ from what the loop went on with.
     Recovered { opened: Option<Box<Opened>> },
 }
 

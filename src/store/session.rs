@@ -103,6 +103,11 @@ impl Session {
         Ok(Loaded { rows, mirrored_at_ms, mirror_stale, known, volatile })
     }
 
+    /// Whether the last commit, or the opening, went well.
+    pub(super) fn is_open(&self) -> bool {
+        self.engine.is_some()
+    }
+
     /// Commits durably, with one sync. After an error the file is opened anew and it is tried once more.
     /// `after` makes what the database will hold then: the content of a new file, if one is needed. Without writes
     /// it only sees to it that the database is open.

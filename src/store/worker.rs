@@ -52,6 +52,8 @@ struct Worker {
     rows: Option<Rows>,
     mirror_stale: bool,
     trouble: Option<String>,
+    /// What was found at an opening that nobody waited for any more, until it is told.
+    news: Option<Box<Opened>>,
     /// The warnings of the last attempt to open, so that they are not repeated with each.
     warned: Vec<String>,
     retry_after: Duration,
@@ -68,6 +70,7 @@ impl Worker {
             rows: None,
             mirror_stale: true,
             trouble: None,
+            news: None,
             warned: Vec::new(),
             retry_after: RETRY.0,
             retry_at: Instant::now(),
@@ -109,20 +112,29 @@ impl Worker {
             state.busy_since = None;
         }
         // Too late to refuse to start: services run. It stays volatile, and says why.
-        match result {
-            Ok(opened) => match opened.volatile.clone() {
-                None => self.tell(StoreEvent::Recovered { opened: Some(Box::new(opened)) }),
-                Some(reason) => {
-                    self.not_yet(opened);
-                    self.tell(StoreEvent::Degraded { reason });
-                }
-            },
-            Err(error) => {
-                self.trouble = Some(error.to_string());
-                self.tell(StoreEvent::Degraded { reason: error.to_string() });
-            }
+        if let Err(reason) = self.take_late(result) {
+            self.trouble = Some(reason);
         }
+        self.report(None, false);
         Ok(())
+    }
+
+    /// What [`super::open`] could not return is news for the loop, once it can be written too: until then it is read
+    /// again with each attempt. The error is why it cannot.
+    fn take_late(&mut self, result: Result<Opened, OpenError>) -> Result<(), String> {
+        let opened = result.map_err(|error| error.to_string())?;
+        let Some(reason) = opened.volatile.clone() else {
+            self.news = Some(Box::new(opened));
+            return Ok(());
+        };
+        self.rows = None;
+        if self.warned != opened.warnings {
+            for text in &opened.warnings {
+                self.tell(StoreEvent::Warning { text: text.clone() });
+            }
+            self.warned = opened.warnings;
+        }
+        Err(reason)
     }
 
     /// Opens and reads everything. Afterwards `session`, `rows` and `trouble` say how far it came.
@@ -193,8 +205,7 @@ impl Worker {
     fn handle(&mut self, batch: Batch) {
         let before = self.trouble.take();
         let unasked = batch.tickets.is_empty();
-        let (late, done) = self.reopen();
-        let done = done.and_then(|()| self.commit(&batch.writes));
+        let done = self.reopen().and_then(|()| self.commit(&batch.writes));
         match done {
             Ok(()) => {
                 for ticket in batch.tickets {
@@ -211,35 +222,16 @@ impl Worker {
                 self.trouble = Some(reason);
             }
         }
-        self.report(before, late, unasked);
+        self.report(before.as_ref(), unasked);
     }
 
-    /// After trouble at opening: opens again. What it finds then is news to the loop.
-    fn reopen(&mut self) -> (Option<Box<Opened>>, Result<(), String>) {
+    /// After an opening that came to nothing: opens again.
+    fn reopen(&mut self) -> Result<(), String> {
         if self.session.is_some() && self.rows.is_some() {
-            return (None, Ok(()));
+            return Ok(());
         }
-        match self.load() {
-            Ok(opened) => match opened.volatile.clone() {
-                None => (Some(Box::new(opened)), Ok(())),
-                Some(reason) => {
-                    self.not_yet(opened);
-                    (None, Err(reason))
-                }
-            },
-            Err(error) => (None, Err(error.to_string())),
-        }
-    }
-
-    /// What was read too late for [`super::open`] is told once it can be written too, so it is read again then.
-    fn not_yet(&mut self, opened: Opened) {
-        self.rows = None;
-        if self.warned != opened.warnings {
-            for text in &opened.warnings {
-                self.tell(StoreEvent::Warning { text: text.clone() });
-            }
-            self.warned = opened.warnings;
-        }
+        let result = self.load();
+        self.take_late(result)
     }
 
     fn commit(&mut self, writes: &[(Write, Waited)]) -> Result<(), String> {
@@ -296,23 +288,21 @@ impl Worker {
         }
     }
 
-    /// Says what has changed about trouble, and sets the time of the next attempt.
-    fn report(&mut self, before: Option<String>, late: Option<Box<Opened>>, unasked: bool) {
-        match &self.trouble {
-            Some(reason) => {
-                if before.as_ref() != Some(reason) {
-                    self.retry_after = RETRY.0;
-                    self.tell(StoreEvent::Degraded { reason: reason.clone() });
-                } else if unasked {
-                    self.retry_after = (self.retry_after * 2).min(RETRY.1);
-                }
-                self.retry_at = Instant::now() + self.retry_after;
-            }
-            None if before.is_some() || late.is_some() => {
-                self.tell(StoreEvent::Recovered { opened: late });
-            }
-            None => {}
+    /// Says what is new about trouble, and sets the time of the next attempt.
+    fn report(&mut self, before: Option<&String>, unasked: bool) {
+        // News does not wait for the mirror.
+        let opened = self.news.take_if(|_| self.session.as_ref().is_some_and(Session::is_open));
+        if opened.is_some() || (before.is_some() && self.trouble.is_none()) {
+            self.tell(StoreEvent::Recovered { opened });
         }
+        let Some(reason) = &self.trouble else { return };
+        if before != Some(reason) {
+            self.retry_after = RETRY.0;
+            self.tell(StoreEvent::Degraded { reason: reason.clone() });
+        } else if unasked {
+            self.retry_after = (self.retry_after * 2).min(RETRY.1);
+        }
+        self.retry_at = Instant::now() + self.retry_after;
     }
 
     fn tell(&self, event: StoreEvent) {

@@ -16,8 +16,12 @@ pub const ROLE: &str = "HERMES_SUP_TEST_ROLE";
 static HOOK: extern "C" fn() = hook;
 
 extern "C" fn hook() {
-    let code = if std::env::args().nth(1).as_deref() == Some(crate::containment::keeper::ARGUMENT) {
-        i32::from(crate::containment::keeper::main() != ExitCode::SUCCESS)
+    // Not `std::env::args`: before `main` it is empty with musl, and then every keeper would be the whole harness again,
+    // which starts keepers.
+    let command = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).skip(1);
+    let code = if words.next().as_deref() == Some(crate::containment::keeper::ARGUMENT) {
+        i32::from(crate::containment::keeper::main(words.next().as_deref()) != ExitCode::SUCCESS)
     } else if let Ok(role) = std::env::var(ROLE) {
         let (name, number) = role.split_once(':').unwrap_or((&role, "0"));
         play(name, number.parse().unwrap_or(0))

@@ -84,7 +84,7 @@ fn the_program_has_the_terminal() {
 #[test]
 fn control_c_reaches_the_program() {
     let (_container, mut session) =
-        terminal("trap 'echo interrupted; exit 5' INT; echo ready; sleep infinity");
+        Run::new().terminal("trap 'echo interrupted; exit 5' INT; echo ready; sleep infinity");
     session.exp_string("ready").expect("the start");
     session.send_control('c').expect("sent");
     session.exp_string("interrupted").expect("the signal");

@@ -32,10 +32,9 @@ pub(in crate::containment) const REHEARSE: &str = "--rehearse";
 /// The second argument of that daemon.
 const LINGER: &str = "--linger";
 
-/// `hermes-sup keeper`: runs until its tree is empty.
-pub fn main() -> ExitCode {
-    let role = std::env::args().nth(2);
-    let played = match role.as_deref() {
+/// `hermes-sup keeper [ROLE]`: runs until its tree is empty.
+pub fn main(role: Option<&str>) -> ExitCode {
+    let played = match role {
         Some(REHEARSE) => rehearse(),
         Some(LINGER) => linger(),
         // The instance's id, which is only there to be seen.

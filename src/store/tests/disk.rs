@@ -84,7 +84,7 @@ impl TestDisk {
         let switches = self.switches.lock().unwrap();
         let waited = self
             .changed
-            .wait_timeout_while(switches, Duration::from_secs(20), |switches| !condition(switches))
+            .wait_timeout_while(switches, Duration::from_secs(60), |switches| !condition(switches))
             .unwrap();
         assert!(!waited.1.timed_out());
     }

@@ -139,14 +139,14 @@ fn a_disk_that_hangs_at_start_delays_it_no_longer_than_allowed_and_is_heard_late
     running.store.commit(2, vec![want("b", Want::Up)]);
     disk.release();
     let StoreEvent::Recovered { opened: Some(opened) } = running.event() else { panic!("not told") };
-    assert_eq!(opened.wants[&name("a")].want, Want::Down);
-    assert_eq!(running.answer(2).0, Ok(()));
+    assert_eq!((opened.wants[&name("a")].want, opened.volatile), (Want::Down, None));
+    assert_eq!(running.answer(2), (Ok(()), vec![]));
     running.close();
     assert_eq!(home.reopened().wants.len(), 2);
 }
 
 #[test]
-fn late_and_broken_at_once_is_told_in_the_end() {
+fn what_is_late_and_cannot_be_written_is_told_once_it_can() {
     let home = Home::new();
     let running = home.open();
     running.commit(1, vec![want("a", Want::Down)]).unwrap();
@@ -160,11 +160,34 @@ fn late_and_broken_at_once_is_told_in_the_end() {
     assert!(matches!(running.event(), StoreEvent::Warning { .. }));
     assert!(matches!(running.event(), StoreEvent::Degraded { .. }));
     assert!(running.commit(2, vec![want("b", Want::Up)]).is_err());
+    disk.fail_open(0, 0);
+    // It opens now, but the commit that comes with it still fails.
+    disk.fail_sync(EIO, ALWAYS);
+    assert!(running.commit(3, vec![want("b", Want::Up)]).is_err());
     disk.heal();
-    running.store.commit(3, vec![want("c", Want::Up)]);
-    let (done, before) = running.answer(3);
-    assert_eq!((done, before), (Ok(()), vec![]));
+    running.store.commit(4, vec![want("c", Want::Up)]);
+    running.answer(4).0.unwrap();
     let StoreEvent::Recovered { opened: Some(opened) } = running.event() else { panic!("not told") };
+    assert_eq!(opened.wants.keys().collect::<Vec<_>>(), [&name("a")]);
+}
+
+/// A state that another supervisor holds can only be learnt of after services have started, if the disk hangs first.
+#[test]
+fn a_state_that_is_held_and_late_stays_unused_until_it_is_free() {
+    let home = Home::new();
+    let first = home.open();
+    first.commit(1, vec![want("a", Want::Down)]).unwrap();
+    let options = Options { patience: Duration::ZERO, ..home.options() };
+    let late = match home.open_on(options, disk::plain()) {
+        Ok(late) => late,
+        Err(OpenError::Held { .. }) => return, // It was not late after all.
+        Err(other) => panic!("{other}"),
+    };
+    let StoreEvent::Degraded { reason } = late.event() else { panic!("not said") };
+    assert!(reason.contains("is in use by another supervisor"), "{reason}");
+    assert!(late.commit(2, vec![want("b", Want::Up)]).unwrap_err().contains("another supervisor"));
+    first.close();
+    let StoreEvent::Recovered { opened: Some(opened) } = late.event() else { panic!("not told") };
     assert_eq!(opened.wants.len(), 1);
 }
 

@@ -11,7 +11,7 @@ use disk::TestDisk;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A home directory with a state directory in it.
 struct Home {
