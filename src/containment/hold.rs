@@ -335,7 +335,7 @@ impl Containment {
         let Some(place) = self.slots.get(slot as usize) else { return };
         let Some(held) = &place.held else { return };
         let next = match &held.on {
-            On::Cgroup(cage) => cage.retry.map(|retry| retry.next),
+            On::Cgroup(cage) => cage.retry.filter(|_| !cage.is_over()).map(|retry| retry.next),
             On::Keeper(ward) => ward
                 .retry
                 .or(ward.lost.as_ref().filter(|_| !ward.over).map(|lost| lost.retry))
@@ -412,6 +412,7 @@ impl Containment {
             return false;
         };
         let retry = match place.held.as_ref().map(|held| &held.on) {
+            Some(On::Cgroup(cage)) if cage.is_over() => None,
             Some(On::Cgroup(cage)) => cage.retry,
             Some(On::Keeper(ward)) if !ward.over => ward.retry.or(ward.lost.as_ref().map(|lost| lost.retry)),
             Some(On::Keeper(_)) | None => None,

@@ -97,8 +97,9 @@ fn five_hundred_silent_clients_keep_nobody_waiting() {
     let mut world = World::new(Setup::plain());
     world.adversary("coder", "pause", "autostart = false");
     let supervisor = world.start();
-    // Its log stays open from its first start on.
+    // Its log files stay open for a while once it has run.
     world.ctl(&["start", "coder"]).ok();
+    world.wait_log("coder", "ready");
     world.ctl(&["stop", "coder"]).ok();
     let before = crate::harness::process::descriptors(supervisor.pid());
     let mut silent = Vec::new();

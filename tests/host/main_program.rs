@@ -116,14 +116,14 @@ fn called_as_init_it_takes_no_options() {
 /// `docker run -it`: driven over a pty, as a person would.
 #[test]
 fn it_has_the_terminal_and_survives_a_stop_key() {
-    let mut world =
-        World::new(init(&["/bin/sh", "-c", "/adversary print-tty & wait; stty -echo; echo shell; cat"]));
-    world.setup.main_program =
-        ["/bin/sh", "-c", "stty size; echo begin; cat; echo end; exit 3"].map(str::to_owned).to_vec();
+    let mut world = World::new(init(&["/bin/sh", "-c", "stty size; echo begin; cat; echo end; exit 3"]));
+    world.adversary("clock", "tick 5", "");
     let mut terminal = rexpect::session::spawn_command(world.on_a_terminal(), Some(20_000)).expect("a pty");
     terminal.exp_string("begin").expect("the main program's output");
+    world.wait_log("clock", "tick 10");
     terminal.send_line("typed").expect("input");
-    terminal.exp_string("typed").expect("cat reads the terminal");
+    let before = terminal.exp_string("typed").expect("cat reads the terminal");
+    assert!(!before.contains("tick"), "services keep off the terminal: {before}");
     // Ctrl-Z stops the foreground group; there is no shell to come back to, so it is continued at once.
     terminal.send_control('z').expect("a stop key");
     terminal.send_line("still here").expect("input");

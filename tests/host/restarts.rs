@@ -73,7 +73,7 @@ fn backoff_outlives_the_supervisor() {
     world.wait_state("crasher", &["backoff"]);
     let lives = world.log("crasher").matches("ready").count();
     assert_eq!(lives, 2);
-    assert_eq!(supervisor.kill(), End::Signal(9));
+    assert_eq!(supervisor.terminate(), End::Code(0));
     let _supervisor = world.start();
     let status = world.status("crasher");
     assert_eq!(status["state"], json!("backoff"), "{status}");

@@ -189,6 +189,10 @@ impl Cage {
         leaf::processes(tree.as_fd(), &self.leaf)
     }
 
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     pub fn leaf(&self) -> &str {
         &self.leaf
     }

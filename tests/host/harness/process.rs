@@ -93,3 +93,21 @@ pub fn context_switches(pid: i32) -> u64 {
         })
         .sum()
 }
+
+/// Name and context switches of each thread, for a message.
+pub fn threads(pid: i32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("tasks");
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
+        .map(|status| {
+            let of = |key| line(&status, key).unwrap_or_default().to_owned();
+            format!(
+                "{}: {} + {}; ",
+                of("Name"),
+                of("voluntary_ctxt_switches"),
+                of("nonvoluntary_ctxt_switches")
+            )
+        })
+        .collect()
+}
