@@ -1,4 +1,24 @@
 //! hermes-sup: a process supervisor and container init.
+//!
+//! ```text
+//! kernel ──fds──▶ daemon ──Event──▶ core (pure) ──Effect──▶ daemon ──▶ containment · store · log · control
+//!   ▲                                 ▲                        │
+//!   └───────── processes, cgroups     └── what became of it ◀──┘
+//! ```
+//!
+//! * [`core`] decides: one state machine a service, no clock, file, descriptor or kernel crate.
+//! * [`daemon`] does: one loop, one thread, which gathers the events of a wake-up, steps the core, carries out the effects,
+//!   arms one timer and sleeps. It never waits for a disk, a reader or a client.
+//! * [`containment`] holds each service's tree from before its first instruction until it is proved empty.
+//! * [`store`] keeps wants, records and history; [`log`] carries what services write; both have threads of their own,
+//!   which are the only ones that may wait.
+//! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
+//!   particular to the Hermes image.
+//! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
+//! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
+//!
+//! Which room may use which is checked by `tests/architecture.rs`.
+
 pub mod cli;
 pub mod containment;
 pub mod control;
