@@ -27,12 +27,15 @@ fn isolated(name: &str, body: fn()) {
     if std::env::var(INNER).as_deref() == Ok(name) {
         return body();
     }
-    let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("containment::scenarios::{name}"), "--nocapture", "--include-ignored"])
+    // Its output is kept back: it would read as the outer harness's own.
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("containment::scenarios::{name}"), "--nocapture"])
         .env(INNER, name)
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{name}: {status}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{name}: {text}{errors}");
 }
 
 /// A daemon in miniature.
