@@ -9,6 +9,7 @@ mod killed_supervisor;
 mod logs;
 mod main_program;
 mod restarts;
+mod rungs;
 mod signals;
 mod state;
 mod trees;

@@ -31,6 +31,65 @@ crate::on_every_rung!(
     a_service_that_kills_its_keeper_gains_nothing,
 );
 
+crate::on_every_rung_as_a_child!(no_life_begins_beside_a_tree_whose_keeper_was_killed);
+
+/// By somebody with the right to: on `cgroup` there is no keeper, so there its main process is killed.
+fn no_life_begins_beside_a_tree_whose_keeper_was_killed(setup: Setup) {
+    let mut world = World::new(setup);
+    world.write_as_hermes("/opt/data/lock", "");
+    world.adversary(
+        "single",
+        "exclusive /opt/data/lock",
+        "[stop]\ntimeout = \"100ms\"\n[restart]\nbackoff = { initial = \"1ms\", max = \"1ms\" }",
+    );
+    let mut supervisor = world.start();
+    for life in 1..=4 {
+        world.wait_log_times("single", "ready exclusive", life);
+        let main = main_process(&world);
+        let victim = if main.parent == supervisor.pid() { main.outer } else { main.parent };
+        let victim = rustix::process::Pid::from_raw(victim).expect("a pid");
+        rustix::process::kill_process(victim, rustix::process::Signal::KILL).expect("a kill");
+    }
+    world.wait_log_times("single", "ready exclusive", 5);
+    assert_eq!(world.read("/opt/data/lock"), "start\n".repeat(5));
+    assert_eq!(world.marked("exclusive").len(), 2);
+    assert_eq!(world.status("single")["restarts"], serde_json::json!(4), "each counts as a crash");
+    assert!(supervisor.process.running());
+    world.ctl(&["stop", "single"]).ok();
+    world.assert_no_survivors("after stop");
+    world.assert_no_zombies(&supervisor);
+}
+
+/// The one whose pid inside is what `status` calls the main process.
+fn main_process(world: &World) -> crate::harness::process::Process {
+    let pid = world.status("single")["pid"].as_i64();
+    let main = world.marked("exclusive").into_iter().find(|process| Some(i64::from(process.inner)) == pid);
+    main.expect("the main process")
+}
+
+#[test]
+fn a_frozen_tree_is_stopped_all_the_same() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("wood", "tree 10", IMPATIENT);
+    let _supervisor = world.start();
+    world.ctl(&["start", "wood"]).ok();
+    world.wait_log("wood", "ready");
+    let dir = world.cgroups().into_iter().find(|dir| is_incarnation_of(dir, "wood")).expect("its cgroup");
+    std::fs::write(dir.join("cgroup.freeze"), "1").expect("a freeze");
+    crate::harness::wait::until("the tree to be frozen", &dir, || {
+        let events = std::fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+        events.contains("frozen 1").then_some(())
+    });
+    world.ctl(&["restart", "wood"]).ok();
+    world.wait_log_times("wood", "ready", 2);
+    world.ctl(&["stop", "wood"]).ok();
+    world.assert_no_survivors("after stop");
+}
+
+fn is_incarnation_of(dir: &std::path::Path, service: &str) -> bool {
+    dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{service}.")))
+}
+
 fn stop_leaves_no_survivor(setup: Setup) {
     let mut world = World::new(setup);
     for (adversary, _) in MATRIX {

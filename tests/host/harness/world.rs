@@ -65,6 +65,10 @@ pub struct Setup {
     pub verb: Option<&'static str>,
     /// The user's own launcher options for the supervisor, such as an inherited disposition.
     pub launcher: Vec<String>,
+    /// What the world sees of cgroup2 when the rung does not say it: rw, ro or absent.
+    pub cgroup_mount: Option<&'static str>,
+    /// All capabilities and no filter, as on a host.
+    pub bare: bool,
     /// Name of a cgroup of the world that the next supervisor is put into; empty for the world's own.
     pub cgroup: String,
 }
@@ -81,6 +85,8 @@ impl Setup {
             stdout: None,
             verb: None,
             launcher: Vec::new(),
+            cgroup_mount: None,
+            bare: false,
             cgroup: String::new(),
         }
     }
@@ -217,7 +223,8 @@ impl World {
         let mut command = Command::new(adversary_program());
         command.arg(verb).arg("--cgroup").arg(self.cgroup.join(&self.setup.cgroup));
         if verb == "world" {
-            let mount = if self.setup.rung == Rung::Cgroup { "rw" } else { "ro" };
+            let usual = if self.setup.rung == Rung::Cgroup { "rw" } else { "ro" };
+            let mount = self.setup.cgroup_mount.unwrap_or(usual);
             command.arg("--root").arg(&self.root).args(["--cgroup-mount", mount]);
             command.args(&self.setup.world);
         }
@@ -227,7 +234,8 @@ impl World {
 
     /// Adds the rights of the rung and the streams of the supervisor.
     fn as_supervisor(&self, command: &mut Command) {
-        command.arg("--seccomp").args(&self.setup.launcher);
+        let rights = if self.setup.bare { &["--capabilities", "all"][..] } else { &["--seccomp"] };
+        command.args(rights).args(&self.setup.launcher);
         if self.setup.rung == Rung::KeeperSameUid {
             command.args(["--uid", &HERMES.to_string()]);
         }
@@ -327,6 +335,11 @@ impl World {
     pub fn exec(&self, beside: &Supervisor, uid: u32, words: &[&str]) -> Answer {
         assert!(beside.process.pid > 0);
         self.inside(PATIENCE, uid, words)
+    }
+
+    /// The same without a supervisor that has answered yet, as root.
+    pub fn inside_answer(&self, words: &[&str]) -> Answer {
+        self.inside(PATIENCE, 0, words)
     }
 
     fn inside(&self, patience: Duration, uid: u32, words: &[&str]) -> Answer {

@@ -1,0 +1,98 @@
+//! Which rung is taken where, and that it is said.
+
+use crate::harness::{End, Place, Rung, Setup, World, wait};
+use rustix::process::Signal;
+use serde_json::json;
+
+/// What `status` says is in force, once a tree has been stopped on it.
+fn rung_in_force(setup: Setup) -> (World, serde_json::Value) {
+    let mut world = World::new(setup);
+    world.adversary("wood", "tree 10", "[stop]\ntimeout = \"50ms\"");
+    let _supervisor = world.start();
+    world.wait_log("wood", "ready");
+    let status = world.ctl(&["--json", "status"]).json();
+    assert_eq!(status["services"][0]["containment"], status["supervisor"]["containment"]);
+    world.ctl(&["stop", "wood"]).ok();
+    world.assert_no_survivors("after stop");
+    let supervisor = status["supervisor"].clone();
+    (world, supervisor)
+}
+
+#[test]
+fn each_container_gets_the_highest_rung_that_works() {
+    let bare = |mount| Setup { bare: true, cgroup_mount: Some(mount), ..Setup::plain() };
+    let filtered = |rung, mount| Setup { cgroup_mount: Some(mount), ..Setup::new(rung, Place::Pid1) };
+    for (setup, expected) in [
+        // A host, or --privileged: clone3 exists, nothing is filtered.
+        (bare("rw"), "cgroup"),
+        // CAP_SYS_ADMIN: read-only is mounted writable.
+        (bare("ro"), "cgroup"),
+        (filtered(Rung::Cgroup, "rw"), "cgroup"),
+        (filtered(Rung::Keeper, "ro"), "keeper"),
+        (filtered(Rung::Keeper, "absent"), "keeper"),
+        (filtered(Rung::KeeperSameUid, "absent"), "keeper-same-uid"),
+        // The directory is root's, so a writable mount is of no use to another user.
+        (filtered(Rung::KeeperSameUid, "rw"), "keeper-same-uid"),
+    ] {
+        let shown = format!("{setup:?}");
+        let (world, supervisor) = rung_in_force(setup);
+        assert_eq!(supervisor["containment"], json!(expected), "{shown}");
+        let first = world.stderr().lines().next().unwrap_or_default().to_owned();
+        assert!(first.contains(&format!("'{expected}'")), "the first log line says so: {first}");
+        if expected != "cgroup" {
+            assert!(
+                supervisor["containment_flag"].is_string() && first.contains("--"),
+                "{supervisor} {first}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_rung_can_be_asked_for_and_is_refused_where_it_does_not_work() {
+    let (_world, supervisor) = rung_in_force(Setup::plain().supervisor_option(&["--containment", "keeper"]));
+    assert_eq!(supervisor["containment"], json!("keeper"));
+    for (rung, word) in
+        [("cgroup", "read-only"), ("cgroup-private", "not supported yet"), ("pidns", "not supported yet")]
+    {
+        let setup = Setup::new(Rung::Keeper, Place::Child).supervisor_option(&["--containment", rung]);
+        let mut world = World::new(setup);
+        assert_ne!(world.launch().wait(), End::Code(0), "{}", world.stderr());
+        assert!(world.stderr().contains(word), "{rung}: {}", world.stderr());
+    }
+}
+
+#[test]
+fn doctor_names_the_rung_and_the_flag() {
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let (world, supervisor) = World::started(Setup::new(rung, Place::Child));
+        let said = world.exec(&supervisor, 0, &["/hermes-sup", "doctor"]).ok();
+        assert!(said.contains(rung.name()), "{said}");
+        if rung == Rung::Keeper {
+            assert!(said.contains("--security-opt"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_demo_runs_without_anything_and_leaves_nothing() {
+    let mut setup = Setup::new(Rung::KeeperSameUid, Place::Child).supervisor_option(&["--demo"]);
+    setup.verb = Some("run");
+    let mut world = World::new(setup);
+    let mut demo = world.launch();
+    let line = wait::until("the line to try", &world.outside(""), || {
+        world.stdout().lines().find(|line| line.contains(" ctl ")).map(str::to_owned)
+    });
+    let socket =
+        line.split_whitespace().skip_while(|word| *word != "--socket").nth(1).expect("its socket").to_owned();
+    let listed = wait::until("the demo to answer", &world.outside(""), || {
+        let answer = world.inside_answer(&["/hermes-sup", "ctl", "--socket", &socket, "list"]);
+        (answer.code == 0).then_some(answer.out)
+    });
+    assert!(listed.lines().count() >= 3, "{listed}");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.wait(), End::Code(0), "{}", world.stderr());
+    let left: Vec<_> =
+        std::fs::read_dir(world.path("/tmp")).expect("/tmp").flatten().map(|e| e.file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
