@@ -6,6 +6,7 @@
 //! to keep the next supervisor out.
 
 use super::place::StateDir;
+use rustix::event::Timespec;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
+
+/// How often, and how far apart, a held lock is looked at before it counts as held: half a second altogether.
+const LOOKS: u32 = 50;
+const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 const NAME: &str = "lock";
 const MODE: u32 = 0o600;
@@ -56,10 +61,17 @@ impl Lock {
     /// As openat(2) when there is no lock file and none can be made.
     pub(super) fn take(dir: &StateDir, host: &str, warnings: &mut Vec<String>) -> io::Result<Taken> {
         let mut file = open(dir, warnings)?;
+        let mut looks = 0;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::INTR) => {}
+                // A child that a killed supervisor had cloned and that has not executed yet still holds its copy of
+                // the lock's descriptor, for a moment: it ends when it notices.
+                Err(Errno::WOULDBLOCK) if looks < LOOKS => {
+                    looks += 1;
+                    let _ = rustix::event::poll(&mut [], Some(&GLANCE));
+                }
                 Err(Errno::WOULDBLOCK) => return Ok(Taken::Held(read(&mut file))),
                 Err(error) => {
                     // ENOLCK: NFS without its lock daemon; the others: no lock call at all.

@@ -22,7 +22,8 @@ impl Local {
     /// # Errors
     /// EOVERFLOW when the year does not fit localtime_r(3).
     pub fn at(unix: i64) -> io::Result<Self> {
-        let time = libc::time_t::from(unix);
+        // Not by the name time_t, which the libc crate means to change for musl; what localtime_r takes is inferred.
+        let time = unix;
         let mut parts = std::mem::MaybeUninit::<libc::tm>::uninit();
         // SAFETY: both pointers are live for the call; localtime_r fills `parts` when it answers non-null.
         let parts = unsafe {
