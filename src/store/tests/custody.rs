@@ -187,6 +187,25 @@ fn a_second_supervisor_is_refused_with_pid_host_and_since() {
     assert_eq!(home.reopened().wants.len(), 1);
 }
 
+/// A supervisor that was killed between clone and exec leaves a child that holds a copy of the lock's descriptor until
+/// it notices: its successor was refused then.
+#[test]
+fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+    let home = with_wants();
+    let dying = std::fs::File::open(home.file("lock")).unwrap();
+    dying.lock().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let _ = rustix::event::poll(&mut [], Some(&moment));
+            dying.unlock().unwrap();
+        });
+        let running = home.open();
+        assert_eq!(running.opened.wants.len(), 1);
+        running.close();
+    });
+}
+
 #[test]
 fn a_lock_file_that_was_left_behind_is_no_obstacle() {
     let home = with_wants();
