@@ -110,8 +110,14 @@ fn rung(choice: Containment) -> Option<Rung> {
 
 /// `doctor`: the ladder, tried here and now in a place of its own.
 fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings) -> u8 {
-    let place = std::env::temp_dir().join(format!("hermes-sup-doctor.{}", std::process::id()));
-    if let Err(error) = std::fs::create_dir(&place) {
+    let name = format!("hermes-sup-doctor.{}", std::process::id());
+    // With a read-only root, /run is often the only place.
+    let places = [std::env::temp_dir(), PathBuf::from("/run")].map(|dir| dir.join(&name));
+    let [first, second] = &places;
+    let place = if std::fs::create_dir(first).is_ok() { first } else { second };
+    if place == second
+        && let Err(error) = std::fs::create_dir(place)
+    {
         console.error(&format!(
             "{} cannot be made: {error}: set TMPDIR to a directory that can be written",
             place.display()
@@ -122,11 +128,11 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
         wanted: rung(settings.containment),
         also: &[Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid],
         instance: "doctor",
-        runtime_dir: &place,
+        runtime_dir: place,
         service_uid: around.gateway.uid,
     };
     let found = containment::probe(&wish);
-    let _ = std::fs::remove_dir_all(&place);
+    let _ = std::fs::remove_dir_all(place);
     match found {
         Ok(report) => {
             let flag = report.raise().map(|raise| {

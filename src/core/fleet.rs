@@ -9,7 +9,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::gateway::{Gate, Gateway, Phase, Restored, Want};
 use super::name::ServiceName;
-use super::policy::Policy;
+use super::policy::{Kind, Policy};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A small number for a service, stable while it exists and reused afterwards.
@@ -285,6 +285,7 @@ impl Fleet {
             };
             let gateway = &other.gateway;
             match gateway.phase() {
+                Phase::Up if is_unfinished(gateway) => waits = Some(name),
                 Phase::Up | Phase::Finished => {}
                 Phase::Failed => return Gate::Refused(format!("requires '{name}', which has failed")),
                 Phase::Down | Phase::Held | Phase::Starting | Phase::Ending(_) | Phase::Backoff { .. } => {
@@ -297,7 +298,11 @@ impl Fleet {
         }
         for name in &member.after {
             let other = self.named(name);
-            if other.is_some_and(|other| matches!(other.gateway.phase(), Phase::Held | Phase::Starting)) {
+            let pending = |other: &Member| {
+                matches!(other.gateway.phase(), Phase::Held | Phase::Starting)
+                    || is_unfinished(&other.gateway)
+            };
+            if other.is_some_and(pending) {
                 waits = Some(name);
             }
         }
@@ -357,6 +362,12 @@ impl Fleet {
     fn member_mut(&mut self, id: ServiceId) -> Option<&mut Member> {
         self.members.get_mut(id.0 as usize).and_then(Option::as_mut)
     }
+}
+
+/// A oneshot is there for others when it has succeeded, not while it works on it.
+fn is_unfinished(gateway: &Gateway) -> bool {
+    let works = matches!(gateway.phase(), Phase::Up | Phase::Ending(_) | Phase::Backoff { .. });
+    works && gateway.policy().kind == Kind::Oneshot && gateway.want() == Want::Up
 }
 
 #[cfg(test)]
@@ -461,6 +472,19 @@ mod tests {
         let crash = end(&mut fleet, db);
         assert_eq!(spawned(&crash), [db]);
         assert!(signalled(&crash).is_empty());
+    }
+
+    #[test]
+    fn a_follower_of_a_oneshot_waits_until_it_has_succeeded() {
+        for (after, requires) in [(&["migrate"][..], &[][..]), (&[], &["migrate"])] {
+            let mut fleet = Fleet::default();
+            let policy = Policy { kind: Kind::Oneshot, ..Policy::default() };
+            let migrate = fleet.add(name("migrate"), policy, Vec::new(), Vec::new(), 1);
+            let web = add(&mut fleet, "web", after, requires);
+            boot_all(&mut fleet, Want::Up);
+            assert!(spawned(&up(&mut fleet, migrate)).is_empty(), "it works on it");
+            assert_eq!(spawned(&end(&mut fleet, migrate)), [web]);
+        }
     }
 
     #[test]

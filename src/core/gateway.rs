@@ -283,7 +283,9 @@ impl Gateway {
         if self.closing.is_some() && command != Command::Stop {
             return Some("the supervisor is shutting down".to_owned());
         }
-        if self.retiring || matches!(&self.pending, Some(pending) if pending.command == Command::Unregister) {
+        let leaving = matches!(&self.pending, Some(pending) if pending.command == Command::Unregister);
+        // What fills the disk must be stoppable while the disk does not take the unregistration.
+        if self.retiring || (leaving && command != Command::Stop) {
             return (command != Command::Unregister).then(|| "it is being unregistered".to_owned());
         }
         let stuck = self.stage() == Some(Stage::Stuck);
@@ -306,7 +308,8 @@ impl Gateway {
             Command::Once => 2,
         };
         self.waiters.retain(|waiter| {
-            let overtaken = aim(waiter.command) != aim(by);
+            let overtaken = aim(waiter.command) != aim(by)
+                || (waiter.command == Command::Unregister && by == Command::Stop && !self.retiring);
             if overtaken {
                 out.push(Effect::Reply { ticket: waiter.ticket, outcome: Outcome::Overtaken(by) });
             }
@@ -420,7 +423,12 @@ impl Gateway {
         self.history.backoff_until = None;
         match &mut self.phase {
             Phase::Up | Phase::Starting => self.begin_stop(now, out),
-            Phase::Ending(ending) => ending.asked = true,
+            Phase::Ending(ending) => {
+                ending.asked = true;
+                if ending.stage == Stage::Stuck {
+                    self.answer_stuck(out);
+                }
+            }
             Phase::Down => self.rest(true, now, out),
             Phase::Held | Phase::Backoff { .. } | Phase::Failed | Phase::Finished => {
                 self.rest(false, now, out)
@@ -724,9 +732,7 @@ impl Gateway {
                     if let Phase::Ending(ending) = &mut self.phase {
                         ending.stage = Stage::Stuck;
                     }
-                    self.answer(self.acted, out, |_| {
-                        Some(Outcome::Failed("killed, but processes of it do not end".to_owned()))
-                    });
+                    self.answer_stuck(out);
                     out.push(Effect::Changed);
                 }
                 Stage::Draining => self.settle(now, out),
@@ -813,6 +819,12 @@ impl Gateway {
         });
     }
 
+    fn answer_stuck(&mut self, out: &mut Effects) {
+        self.answer(self.acted, out, |_| {
+            Some(Outcome::Failed("killed, but processes of it do not end".to_owned()))
+        });
+    }
+
     fn fail_starters(&mut self, reason: &str, out: &mut Effects) {
         self.answer(self.acted, out, |waiter| match waiter.command {
             Command::Start { .. } | Command::Restart | Command::Once => {
@@ -853,6 +865,11 @@ impl Gateway {
 
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// The want in force is not on disk.
+    pub fn is_unrecorded(&self) -> bool {
+        self.unrecorded.is_some()
     }
 
     /// It is being unregistered.

@@ -315,6 +315,7 @@ fn start(
         runtime_dir,
         has_hermes,
         looking: false,
+        scan: 0,
     };
     supervisor.boot_services(&opened, &found, &cmd);
     supervisor.boot_main(cmd)?;
@@ -509,7 +510,10 @@ fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::
 }
 
 fn is_gateway_run(argv: &[OsString]) -> bool {
-    matches!(redirect(argv, |name| std::env::var_os(name), None), Redirect::Supervise { .. })
+    matches!(
+        redirect(argv, |name| std::env::var_os(name), None),
+        Redirect::Supervise { .. } | Redirect::Foreground { .. }
+    )
 }
 
 fn judge_cmd(argv: Option<Vec<OsString>>, active: Option<&ServiceName>) -> Cmd {
@@ -541,9 +545,11 @@ impl Supervisor {
                     (first, Some(cause))
                 }
             };
+            let mut extra_args = Vec::new();
             match cmd {
                 Cmd::Supervised(profile, extra) if *profile == name => {
                     definition.command.extend(extra.iter().cloned());
+                    extra_args.clone_from(extra);
                     wanted = Want::Up;
                 }
                 _ => {}
@@ -557,6 +563,9 @@ impl Supervisor {
             }
             let hash = definition.hash;
             let id = self.add_service(definition, record);
+            if let Some(service) = self.services.get_mut(&id) {
+                service.extra_args = extra_args;
+            }
             if foreground {
                 let reason = "it runs in the foreground, as the container's main program".to_owned();
                 let effects = self.fleet.hold(id, reason, now);

@@ -6,7 +6,7 @@ use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::{FleetEffects, ServiceId};
-use crate::core::gateway::{self, History, Want};
+use crate::core::gateway::{self, Gateway, History, Want};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::log::{LogEvent, SourceId};
@@ -52,13 +52,17 @@ impl Supervisor {
                 self.containment.signal_tree(&life(incarnation), signal);
                 self.containment.signal_tree(&life(incarnation), Signal::CONT);
             }
+            // Its env file is still being read.
+            Effect::KillTree { incarnation } if self.containment.rung(&life(incarnation)).is_none() => {
+                self.never_ran(id, incarnation, "stopped before it was started".to_owned());
+            }
             Effect::KillTree { incarnation } => {
                 let mut news = Vec::new();
                 self.containment.kill(&life(incarnation), self.clock.now(), &mut news);
                 self.take_news(news);
             }
             Effect::DrainLogs { incarnation } => {
-                if self.services.get(&id).is_some_and(|service| service.logged) {
+                if self.services.get(&id).is_some_and(|service| service.logged.is_some()) {
                     self.logs.drain(SourceId(id.0));
                 } else {
                     self.backlog.push_back((id, Event::LogsDrained { incarnation }));
@@ -100,7 +104,7 @@ impl Supervisor {
     /// A service that was unregistered and is empty: its log goes, then its callers are told, then it is no more.
     fn retire(&mut self, id: ServiceId) {
         match self.services.get_mut(&id) {
-            Some(service) if service.logged => self.logs.close(SourceId(id.0)),
+            Some(service) if service.logged.is_some() => self.logs.close(SourceId(id.0)),
             _ => self.forget(id),
         }
     }
@@ -189,8 +193,8 @@ impl Supervisor {
         }
         for (name, row) in &opened.wants {
             let Some(id) = self.fleet.id(name.as_str()) else { continue };
-            let differs = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() != want(row));
-            if differs && self.requests.last_caller(id).is_none() {
+            let differs = |gateway: &Gateway| gateway.want() != want(row) && !gateway.is_unrecorded();
+            if self.fleet.gateway(id).is_some_and(differs) {
                 let ticket = self.requests.own_ticket();
                 let command = match want(row) {
                     Want::Up => Command::Start { force: false },
@@ -205,10 +209,16 @@ impl Supervisor {
     fn record_since(&mut self, opened: &store::Opened) {
         let row = |id: ServiceId| {
             let (name, want) = (self.fleet.name(id)?, self.fleet.gateway(id)?.want());
-            let decided = self.requests.last_caller(id).is_some() || !opened.wants.contains_key(name);
-            decided.then(|| Change::Want(name.clone(), self.want_row(id, want, "kept in memory")))
+            let is_new = !opened.wants.is_empty() && !opened.wants.contains_key(name);
+            is_new.then(|| Change::Want(name.clone(), self.want_row(id, want, "first-boot")))
         };
         let rows: Vec<Change> = self.fleet.ids().filter_map(row).collect();
+        // A stop that acted without the disk is recorded now, and says so no more.
+        let unrecorded = |id: &ServiceId| self.fleet.gateway(*id).is_some_and(Gateway::is_unrecorded);
+        for id in self.fleet.ids().filter(unrecorded).collect::<Vec<_>>() {
+            let ticket = self.requests.own_ticket();
+            self.backlog.push_back((id, Event::Command { ticket, command: Command::Stop }));
+        }
         self.store.commit_lazily(rows);
     }
 

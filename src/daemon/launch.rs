@@ -5,6 +5,7 @@ use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
 use crate::core::fleet::ServiceId;
+use crate::core::gateway::Phase;
 use crate::definition::environment::{environment, read_env_file};
 use crate::definition::resolved::{ContainmentChoice, Definition, Overflow};
 use crate::definition::{Surroundings, resolved};
@@ -58,6 +59,9 @@ impl Supervisor {
         let current =
             self.fleet.gateway(id).is_some_and(|g| g.has_tree() && g.history().incarnation == incarnation);
         let Some(service) = self.services.get(&id).filter(|_| current) else { return };
+        if self.fleet.gateway(id).is_some_and(|gateway| gateway.phase() != Phase::Starting) {
+            return self.never_ran(id, incarnation, "stopped before it was started".to_owned());
+        }
         let name = service.name.clone();
         let started = file.and_then(|file| {
             let plan = self.plan(id, file)?;
@@ -66,9 +70,14 @@ impl Supervisor {
             self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
         });
         if let Err(reason) = started {
-            self.backlog.push_back((id, Event::SpawnFailed { incarnation, reason }));
-            self.backlog.push_back((id, Event::TreeEmpty { incarnation }));
+            self.never_ran(id, incarnation, reason);
         }
+    }
+
+    /// There is no process of this life, and there will be none.
+    pub(super) fn never_ran(&mut self, id: ServiceId, incarnation: Incarnation, reason: String) {
+        self.backlog.push_back((id, Event::SpawnFailed { incarnation, reason }));
+        self.backlog.push_back((id, Event::TreeEmpty { incarnation }));
     }
 
     fn plan(&mut self, id: ServiceId, file: BTreeMap<String, String>) -> Result<ChildPlan, String> {
@@ -77,10 +86,10 @@ impl Supervisor {
         let definition = &service.definition;
         let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
         let source = SourceId(id.0);
-        if !service.logged {
+        if service.logged != Some(definition.log) {
             let spec = log_spec(definition, log_dir(service), &user, &surroundings);
             self.logs.open(source, spec).map_err(|error| format!("failed to open its log: {error}"))?;
-            service.logged = true;
+            service.logged = Some(service.definition.log);
         }
         let definition = &service.definition;
         let (stdout, stderr) =

@@ -41,7 +41,9 @@ impl MainProgram {
     /// One line: an unknown user, an impossible command, or clone(2) failed.
     pub fn start(argv: &[OsString], options: &Options, nofile: Option<(u64, u64)>) -> Result<Self, String> {
         let own_uid = rustix::process::geteuid().as_raw();
-        let user = options.main_user.as_deref().map(|name| gateway_user(Some(name))).transpose();
+        // An image's default is no order to a container that was started as another user.
+        let wanted = options.main_user.as_deref().filter(|_| own_uid == 0);
+        let user = wanted.map(|name| gateway_user(Some(name))).transpose();
         let user = user.map_err(|error| format!("the main program cannot run: {error}"))?;
         let changed = user.filter(|user| user.uid != own_uid);
         let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();

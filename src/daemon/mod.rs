@@ -145,6 +145,8 @@ struct Supervisor {
     has_hermes: bool,
     /// Files are being read again.
     looking: bool,
+    /// Counts the readings.
+    scan: u64,
 }
 
 impl Supervisor {

@@ -1,5 +1,6 @@
 //! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
 
+use super::requests::Parked;
 use super::services::Service;
 use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, Part, Reply, State};
@@ -10,7 +11,7 @@ use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
-use crate::definition::resolved::{Origin, Record};
+use crate::definition::resolved::{Origin, Record, fingerprint};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
 use crate::definition::{Definition, Surroundings};
@@ -27,6 +28,8 @@ use std::path::{Path, PathBuf};
 pub struct Found {
     pub loaded: Loaded,
     pub profiles: Vec<ServiceName>,
+    /// They could not be read: those that are known stay.
+    pub profiles_unread: bool,
     /// What each profile's `gateway_state.json` says.
     pub intents: BTreeMap<ServiceName, state_json::Intent>,
     pub active: Option<ServiceName>,
@@ -41,6 +44,7 @@ pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_herme
     let mut named = Vec::new();
     let mut intents = BTreeMap::new();
     let mut active = None;
+    let mut profiles_unread = false;
     let user = around.gateway.credentials();
     match Beneath::open(&around.home) {
         Ok(home) => {
@@ -49,7 +53,10 @@ pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_herme
                     named = found.named;
                     warnings.extend(found.warnings);
                 }
-                Err(error) => warnings.push(format!("the profiles cannot be read: {error}")),
+                Err(error) => {
+                    profiles_unread = true;
+                    warnings.push(format!("the profiles cannot be read: {error}"));
+                }
             }
             // On a machine without Hermes the root profile would be a service that nobody knows.
             if has_hermes && let Ok(default) = ServiceName::new(DEFAULT_PROFILE) {
@@ -65,11 +72,15 @@ pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_herme
             }
             active = profiles::active(&home, &user).unwrap_or_default();
         }
-        Err(error) => warnings.push(format!("{} cannot be read: {error}", around.home.display())),
+        Err(error) => {
+            profiles_unread = true;
+            warnings.push(format!("{} cannot be read: {error}", around.home.display()));
+        }
     }
     let state_trust = Place::open(state, around)
         .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone());
-    Found { loaded: load(dirs, around), profiles: named, intents, active, warnings, state_trust }
+    let loaded = load(dirs, around);
+    Found { loaded, profiles: named, profiles_unread, intents, active, warnings, state_trust }
 }
 
 /// What services there are to be, by name: files before records before profiles.
@@ -85,6 +96,7 @@ impl Found {
         Self {
             loaded: load(dirs, around),
             profiles: Vec::new(),
+            profiles_unread: true,
             intents: BTreeMap::new(),
             active: None,
             warnings: Vec::new(),
@@ -157,9 +169,32 @@ fn define(
             let profile = Profile::in_directory(Path::new(directory), &around.home)
                 .ok_or_else(|| format!("'{name}': '{directory}' is not an absolute path of a profile"))?;
             let template = template.ok_or("the gateway template is malformed: see 'hermes-sup check'")?;
+            let printable = |text: &String| !text.contains('\0');
+            let sound = |(key, value): (&String, &String)| {
+                !key.is_empty() && !key.contains('=') && printable(key) && printable(value)
+            };
+            if !row.env.iter().all(sound) {
+                return Err(format!(
+                    "'{name}' has a variable that no program can be given: use --env NAME=VALUE"
+                ));
+            }
             let mut definition = template
                 .gateway(name, &profile, around)
                 .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))?;
+            // The template says who runs it; the record says for whom it was made. Whoever wrote the one must not get the
+            // other's rights.
+            let asked = around.may_run_as(&row.user, trust).map_err(|error| format!("'{name}': {error}"))?;
+            let uid_of =
+                |who| around.lookup(who).map(|user| user.uid).map_err(|error| format!("'{name}': {error}"));
+            if uid_of(&asked)? != uid_of(&definition.user)? {
+                return Err(format!(
+                    "'{name}': gateways do not run as '{}', for whom it is registered",
+                    row.user
+                ));
+            }
+            let mut parts = vec![definition.hash.to_string()];
+            parts.extend(row.env.iter().flat_map(|(key, value)| [key.clone(), value.clone()]));
+            definition.hash = fingerprint(parts.iter().map(String::as_str));
             definition.env.extend(row.env.clone());
             Ok(definition)
         }
@@ -189,29 +224,46 @@ impl Supervisor {
             });
         };
         self.looking = self.logs.files().run(Credentials::own(), work, done).is_ok();
+        self.scan += u64::from(self.looking);
         self.looking
+    }
+
+    /// The number of the reading that will have seen what is on the disk now; starts it if need be.
+    pub(super) fn next_scan(&mut self) -> Option<u64> {
+        let under_way = self.looking;
+        self.look_again().then(|| self.scan + u64::from(under_way))
     }
 
     /// The files were read: new profiles come in, a `reload` is carried out, parked requests are answered.
     pub(super) fn take_found(&mut self, found: Found) {
         self.looking = false;
-        let reloading = std::mem::take(&mut self.requests.reloading);
-        let reload_all = std::mem::take(&mut self.requests.reload_all);
-        if self.closing.is_none() {
-            if reload_all {
-                self.reload(found, reloading);
-            } else {
-                self.add_new_profiles(&found);
-            }
+        if self.closing.is_some() {
+            return self.found_nothing("the supervisor is shutting down");
         }
-        for incoming in std::mem::take(&mut self.requests.parked) {
-            self.serve(incoming);
+        if self.requests.reload_on.is_some_and(|scan| scan <= self.scan) {
+            self.requests.reload_on = None;
+            let reloading = std::mem::take(&mut self.requests.reloading);
+            self.reload(found, reloading);
+        } else {
+            self.add_new_profiles(&found);
+        }
+        let scan = self.scan;
+        let (served, later) =
+            std::mem::take(&mut self.requests.parked).into_iter().partition(|p| p.scan <= scan);
+        self.requests.parked = later;
+        let served: Vec<Parked> = served;
+        for parked in served {
+            self.serve(parked.incoming);
+        }
+        // Asked for while this was being read: what was read may be older than the request.
+        if (self.requests.reload_on.is_some() || !self.requests.parked.is_empty()) && !self.look_again() {
+            self.found_nothing("the disk under the home directory does not answer");
         }
     }
 
     pub(super) fn found_nothing(&mut self, reason: &str) {
         self.looking = false;
-        self.requests.reload_all = false;
+        self.requests.reload_on = None;
         for (incoming, _) in std::mem::take(&mut self.requests.reloading) {
             let message = format!("nothing was reloaded: {reason}");
             let refusal = crate::control::protocol::Refusal::new(
@@ -220,8 +272,8 @@ impl Supervisor {
             );
             self.reply(incoming.id, &Reply::Refused(refusal));
         }
-        for incoming in std::mem::take(&mut self.requests.parked) {
-            self.serve(incoming);
+        for parked in std::mem::take(&mut self.requests.parked) {
+            self.serve(parked.incoming);
         }
     }
 
@@ -279,9 +331,11 @@ impl Supervisor {
         for id in self.fleet.ids().collect::<Vec<_>>() {
             let Some(service) = self.services.get_mut(&id) else { continue };
             let name = service.name.clone();
-            let Some((definition, _)) = planned.remove(&name) else {
+            let Some((mut definition, _)) = planned.remove(&name) else {
                 let kept = service.record.is_some()
                     || found.loaded.broken.contains(&name)
+                    || (is_profile(&service.definition)
+                        && (found.profiles_unread || found.loaded.template.is_none()))
                     || matches!(&service.definition.origin, Origin::File(path)
                         if found.loaded.unread.iter().any(|dir| path.starts_with(dir)));
                 if !kept && !service.gone {
@@ -293,6 +347,7 @@ impl Supervisor {
                 continue;
             };
             service.gone = false;
+            definition.command.extend(service.extra_args.iter().cloned());
             if service.definition.hash == definition.hash && service.definition.origin == definition.origin {
                 continue;
             }
@@ -307,12 +362,14 @@ impl Supervisor {
             let running = self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree());
             let failed = self.fleet.gateway(id).is_some_and(|gateway| gateway.state() == "failed");
             let state = self.state(id);
-            match (running, restart) {
+            let up = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
+            match (running, restart && up) {
                 (true, true) => say(&name, state, "changed: restarting"),
                 (true, false) => say(&name, state, "changed: takes effect at its next start"),
                 (false, _) => say(&name, state, "changed"),
             }
-            if (running && restart) || failed {
+            let wanted = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
+            if wanted && ((running && restart) || failed) {
                 let ticket = self.requests.own_ticket();
                 self.backlog.push_back((id, Event::Command { ticket, command: Command::Restart }));
             }
@@ -324,7 +381,9 @@ impl Supervisor {
                 say(&name, self.state(id), "added");
             }
         }
-        self.template = found.loaded.template;
+        if let Some(template) = found.loaded.template {
+            self.template = Some(template);
+        }
         self.state_trust = found.state_trust;
         for complaint in &plan.complaints {
             slog::warn!(self.log, "{complaint}");

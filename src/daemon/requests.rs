@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// How long a start may take when the caller does not say.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request with an unknown name waits for the profiles to be read.
+const PARKED: Duration = Duration::from_secs(2);
 /// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
 const SUGGESTIONS: usize = 3;
 
@@ -37,6 +39,8 @@ struct Ask {
     outstanding: BTreeSet<Ticket>,
     /// For `restart --rolling`: who comes next, when one of the first is up.
     queue: VecDeque<ServiceId>,
+    /// It is a registration, of this name.
+    registers: Option<ServiceName>,
     deadline: Option<Tick>,
 }
 
@@ -47,6 +51,15 @@ struct Stub {
     id: ServiceId,
     /// Waits for a state instead of a command.
     until: Option<Until>,
+}
+
+/// A request that waits for a reading of the profiles, but not for ever: the disk may hang.
+#[derive(Debug)]
+pub struct Parked {
+    pub incoming: Incoming,
+    /// The reading that will have seen what is on the disk now.
+    pub scan: u64,
+    pub until: Tick,
 }
 
 /// A registration whose record is on its way to the disk.
@@ -74,11 +87,11 @@ pub struct Requests {
     /// Names that are being registered.
     registering: BTreeSet<ServiceName>,
     /// Requests that name something unknown, until the profiles were looked at again.
-    pub(super) parked: Vec<Incoming>,
+    pub(super) parked: Vec<Parked>,
     /// Requests to reload, until everything was read again.
     pub(super) reloading: Vec<(Incoming, bool)>,
-    /// What is being read is for a reload, not only for new profiles.
-    pub(super) reload_all: bool,
+    /// The reading that is for a reload, not only for new profiles.
+    pub(super) reload_on: Option<u64>,
 }
 
 impl Requests {
@@ -87,7 +100,8 @@ impl Requests {
     }
 
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let parked = self.parked.iter().map(|parked| parked.until).min();
+        self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).min()
     }
 
     fn number(&mut self) -> u64 {
@@ -102,7 +116,13 @@ impl Requests {
 
     fn open(&mut self, conn: ConnId, deadline: Option<Tick>) -> u64 {
         let ask = self.number();
-        let entry = Ask { conn: Some(conn), outstanding: BTreeSet::new(), queue: VecDeque::new(), deadline };
+        let entry = Ask {
+            conn: Some(conn),
+            outstanding: BTreeSet::new(),
+            queue: VecDeque::new(),
+            registers: None,
+            deadline,
+        };
         self.asks.insert(ask, entry);
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ask));
@@ -172,11 +192,20 @@ impl Supervisor {
             Some(Targets::Names(names)) => names.iter().any(|name| self.resolve(name).is_none()),
             Some(Targets::All) | None => false,
         };
-        if unknown && self.closing.is_none() && self.look_again() {
-            self.requests.parked.push(incoming);
-        } else {
-            self.serve(incoming);
+        // Whoever may do nothing here shall not make us read the disk either.
+        let trusted = self.rules().is_privileged(incoming.peer.uid) || self.owns_one(incoming.peer.uid);
+        let scan = if unknown && trusted && self.closing.is_none() { self.next_scan() } else { None };
+        match scan {
+            Some(scan) => {
+                let until = self.clock.now().after(PARKED);
+                self.requests.parked.push(Parked { incoming, scan, until });
+            }
+            None => self.serve(incoming),
         }
+    }
+
+    fn owns_one(&self, uid: u32) -> bool {
+        self.services.values().any(|service| self.runs_as(service) == Some(uid))
     }
 
     fn resolve(&self, typed: &str) -> Option<ServiceId> {
@@ -208,8 +237,8 @@ impl Supervisor {
                     }
                     Ok(()) => {
                         self.requests.reloading.push((incoming, restart));
-                        self.requests.reload_all = true;
-                        if !self.look_again() {
+                        self.requests.reload_on = self.next_scan();
+                        if self.requests.reload_on.is_none() {
                             self.found_nothing("the disk under the home directory does not answer");
                         }
                     }
@@ -237,8 +266,7 @@ impl Supervisor {
     }
 
     fn may_read(&self, uid: u32, request: &Request) -> Result<(), String> {
-        let owns_one = self.services.values().any(|service| self.runs_as(service) == Some(uid));
-        let facts = Facts { owns_one, ..Facts::default() };
+        let facts = Facts { owns_one: self.owns_one(uid), ..Facts::default() };
         self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
     }
 
@@ -275,7 +303,13 @@ impl Supervisor {
             Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
             _ => None,
         };
-        let ask = self.requests.open(conn, timeout.map(|timeout| now.after(timeout)));
+        // One after the other may take as long as each alone.
+        let turns = match request {
+            Request::Restart { rolling: Some(at_once), .. } => ids.len().div_ceil((*at_once).max(1) as usize),
+            _ => 1,
+        };
+        let turns = u32::try_from(turns.max(1)).unwrap_or(u32::MAX);
+        let ask = self.requests.open(conn, timeout.map(|timeout| now.after(timeout.saturating_mul(turns))));
         if let Request::Status { .. } = request {
             let status = Box::new(self.supervisor_status());
             self.reply(conn, &Reply::Part(Part::Supervisor(status)));
@@ -343,10 +377,12 @@ impl Supervisor {
             }
         };
         let mut suggestions = SUGGESTIONS;
+        let may_read = self.rules().is_privileged(uid) || self.options.public_status || self.owns_one(uid);
         for typed in names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
             else {
-                let known = self.fleet.names().map(ServiceName::as_str).filter(|_| suggestions > 0);
+                let known =
+                    self.fleet.names().map(ServiceName::as_str).filter(|_| suggestions > 0 && may_read);
                 let message = naming::unknown(typed, known);
                 suggestions = suggestions.saturating_sub(1);
                 complaints.push(Outcome::failed(typed, Code::NoSuchService, None, message));
@@ -355,7 +391,7 @@ impl Supervisor {
             let facts = Facts { name: service.name.as_str(), runs_as: self.runs_as(service), owns_one: true };
             match self.rules().judge(uid, request, &facts) {
                 Err(denied) if !reads => {
-                    let state = self.state(id);
+                    let state = self.state(id).filter(|_| may_read);
                     complaints.push(Outcome::failed(typed, Code::NotPermitted, state, denied.to_string()));
                 }
                 _ if ids.contains(&id) => {}
@@ -470,8 +506,19 @@ impl Supervisor {
 
     fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some((stub, conn)) = self.requests.close(ticket) else { return };
+        let outcome_ok = outcome.ok;
         if let Some(conn) = conn {
             self.part(conn, outcome);
+        }
+        let failed = !outcome_ok;
+        let rest = self
+            .requests
+            .asks
+            .get_mut(&stub.ask)
+            .filter(|_| failed)
+            .map(|ask| std::mem::take(&mut ask.queue));
+        for left in rest.into_iter().flatten() {
+            self.not_restarted(conn, left, Code::Failed, "an earlier one failed");
         }
         let next = self.requests.asks.get_mut(&stub.ask).and_then(|ask| ask.queue.pop_front());
         if let Some(next) = next {
@@ -479,6 +526,13 @@ impl Supervisor {
             self.backlog.push_back((next, Event::Command { ticket, command: Command::Restart }));
         }
         self.end_if_over(stub.ask);
+    }
+
+    /// The answer for one that `restart --rolling` did not come to.
+    fn not_restarted(&mut self, conn: Option<ConnId>, id: ServiceId, code: Code, why: &str) {
+        let Some((conn, name)) = conn.zip(self.fleet.name(id).map(ToString::to_string)) else { return };
+        let (state, message) = (self.state(id), format!("'{name}' is not restarted: {why}"));
+        self.part(conn, Outcome::failed(name, code, state, message));
     }
 
     fn end_if_over(&mut self, ask: u64) {
@@ -495,7 +549,9 @@ impl Supervisor {
         for ticket in self.requests.retiring.remove(&id).unwrap_or_default() {
             self.finish(ticket, Outcome::done(name.clone(), State::Down, Some("unregistered".to_owned())));
         }
-        let waiting: Vec<Ticket> = self.requests.waiting.get(&id).into_iter().flatten().copied().collect();
+        // Whoever else is still owed an answer about it: waiting, or overtaken by its end.
+        let owed = |(ticket, stub): (&Ticket, &Stub)| (stub.id == id).then_some(*ticket);
+        let waiting: Vec<Ticket> = self.requests.tickets.iter().filter_map(owed).collect();
         for ticket in waiting {
             let message = format!("'{name}' was unregistered");
             self.finish(ticket, Outcome::failed(name.clone(), Code::NoSuchService, None, message));
@@ -522,6 +578,13 @@ impl Supervisor {
     }
 
     pub(super) fn time_out_requests(&mut self, now: Tick) {
+        let (due, waiting) =
+            std::mem::take(&mut self.requests.parked).into_iter().partition(|p| p.until <= now);
+        self.requests.parked = waiting;
+        let due: Vec<Parked> = due;
+        for parked in due {
+            self.serve(parked.incoming);
+        }
         while let Some((_, number)) = self.requests.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             let Some(ask) = self.requests.remove(number) else { return };
             for ticket in ask.outstanding {
@@ -530,13 +593,25 @@ impl Supervisor {
                     waiting.remove(&ticket);
                 }
                 self.backlog.push_back((stub.id, Event::Forget(ticket)));
-                let name = self.fleet.name(stub.id).map(ToString::to_string).unwrap_or_default();
                 let state = self.state(stub.id);
-                let word = state.map_or("gone", State::word);
-                let message = format!("'{name}': timed out, it is {word}");
+                let (name, message) = match (self.fleet.name(stub.id), &ask.registers) {
+                    (Some(name), _) => {
+                        let word = state.map_or("gone", State::word);
+                        (name.to_string(), format!("'{name}': timed out, it is {word}"))
+                    }
+                    (None, Some(name)) => {
+                        let text =
+                            "the disk has not answered yet, 'status' will tell whether it is registered";
+                        (name.to_string(), format!("'{name}': timed out, {text}"))
+                    }
+                    (None, None) => (String::new(), "timed out, the service is gone".to_owned()),
+                };
                 if let Some(conn) = ask.conn {
                     self.part(conn, Outcome::failed(name, Code::TimedOut, state, message));
                 }
+            }
+            for left in ask.queue {
+                self.not_restarted(ask.conn, left, Code::TimedOut, "timed out before its turn");
             }
             if let Some(conn) = ask.conn {
                 self.reply(conn, &Reply::End);
@@ -546,7 +621,7 @@ impl Supervisor {
 
     /// A connection ended before its answer: what it asked for goes on, what it waited for does not matter any more.
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
-        self.requests.parked.retain(|incoming| incoming.id != conn);
+        self.requests.parked.retain(|parked| parked.incoming.id != conn);
         let found = self.requests.asks.iter_mut().find(|(_, ask)| ask.conn == Some(conn));
         let Some((number, ask)) = found.map(|(number, ask)| (*number, ask)) else { return };
         ask.conn = None;
@@ -597,6 +672,9 @@ impl Supervisor {
             definition_hash: Some(definition.hash),
         };
         let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];
+        if let Some(ask) = self.requests.asks.get_mut(&ask) {
+            ask.registers = Some(name.clone());
+        }
         self.requests.registering.insert(name);
         let registering = Registering { definition, record, want, ask, ticket };
         self.commit(Commit::Registration(Box::new(registering)), changes);
@@ -656,6 +734,12 @@ impl Supervisor {
             };
         }
         let definition = self.define_record(&name, &row).map_err(failed)?;
+        // What the definition really runs as is what counts: a template has its own idea.
+        let runs_as = self.surroundings.lookup(&definition.user).ok().map(|user| user.uid);
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false };
+        self.rules()
+            .judge(uid, request, &facts)
+            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
         Ok(Some((definition, row)))
     }
 
@@ -672,6 +756,7 @@ impl Supervisor {
             let message = format!("'{name}' came into being meanwhile: try again");
             return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
         }
+        let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
         let effects = self.fleet.boot(
             BTreeMap::from([(id, Restored { want: Want::Down, history: Default::default() })]),
@@ -685,6 +770,9 @@ impl Supervisor {
         // The want is on disk already; the start goes the way of every other, and answers the caller.
         if let Some(stub) = self.requests.tickets.get_mut(&ticket) {
             *stub = Stub { ask, id, until: None };
+        }
+        if let Some(uid) = registrant {
+            self.requests.callers.insert(id, uid);
         }
         self.feed(id, Event::Command { ticket, command: Command::Start { force: false } });
     }

@@ -3,6 +3,7 @@
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::definition::Definition;
+use crate::definition::resolved::LogPolicy;
 use crate::store::RecordRow;
 use std::collections::BTreeMap;
 
@@ -15,13 +16,22 @@ pub struct Service {
     pub record: Option<RecordRow>,
     /// Its definition is gone; dropped once it is stopped.
     pub gone: bool,
-    /// Its log is open.
-    pub logged: bool,
+    /// Its log is open, with this policy.
+    pub logged: Option<LogPolicy>,
+    /// What `gateway run` as the CMD had more than the template.
+    pub extra_args: Vec<String>,
 }
 
 impl Service {
     pub fn new(definition: Definition, record: Option<RecordRow>) -> Self {
-        Self { name: definition.name.clone(), definition, record, gone: false, logged: false }
+        Self {
+            name: definition.name.clone(),
+            definition,
+            record,
+            gone: false,
+            logged: None,
+            extra_args: Vec::new(),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Supervisor {
             }
             Signal::HUP if self.main.is_none() => {
                 slog::info!(self.log, "SIGHUP received, reading definitions again");
-                self.requests.reload_all = self.look_again();
+                self.requests.reload_on = self.next_scan();
             }
             // For a terminal's stop signals there is nobody to come back to.
             Signal::TSTP | Signal::TTIN | Signal::TTOU => {}
