@@ -922,6 +922,7 @@ impl Gateway {
     pub fn state(&self) -> &'static str {
         match self.phase {
             Phase::Down => "down",
+            Phase::Held if matches!(self.gate, Gate::Refused(_)) => "down",
             Phase::Held | Phase::Starting => "starting",
             Phase::Up => "up",
             Phase::Ending(Ending { stage: Stage::Stuck, .. }) => "failed",

@@ -30,6 +30,7 @@ use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::Access;
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -196,6 +197,7 @@ fn start(
     }
     let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref())
         .map_err(|error| error.to_string())?;
+    may_run_others(options, &around)?;
     let home = around.clone();
     match with_patience("home", move || prepare_home(&home)) {
         Some(prepared) => prepared?,
@@ -319,6 +321,36 @@ fn start(
     Ok(Start::Supervise(Box::new(supervisor), poll))
 }
 
+/// Root without the capabilities to be, and to signal, the users it is asked to run.
+fn may_run_others(options: &Options, around: &Surroundings) -> Result<(), Refusal> {
+    use caps::{CapSet, Capability};
+    let others = around.gateway.uid != 0 || options.main_user.as_deref().is_some_and(|user| user != "root");
+    if around.own_uid != 0 || !others {
+        return Ok(());
+    }
+    let needed = [
+        (Capability::CAP_SETUID, "SETUID"),
+        (Capability::CAP_SETGID, "SETGID"),
+        (Capability::CAP_KILL, "KILL"),
+    ];
+    let missing: Vec<String> = needed
+        .iter()
+        .filter(|(capability, _)| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(true))
+        .map(|(_, name)| format!("--cap-add {name}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "root cannot run anything as '{}' here: start the container with {}, or with --user {}:{}",
+        around.gateway.name,
+        missing.join(" "),
+        around.gateway.uid,
+        around.gateway.gid
+    )
+    .into())
+}
+
 /// Home is there, and the gateway user can use it.
 fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
     use std::os::unix::fs::MetadataExt;
@@ -336,6 +368,19 @@ fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
             gateway.gid
         )
         .into()),
+        // A read-only volume is another matter: then services run all the same, and nothing is recorded.
+        Ok(meta)
+            if rustix::fs::access(home, Access::WRITE_OK | Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS) =>
+        {
+            Err(format!(
+                "{shown} belongs to uid {} and cannot be written by uid {}: 'chown -R {} {shown}' once, or start as \
+                 its owner",
+                meta.uid(),
+                around.own_uid,
+                around.own_uid
+            )
+            .into())
+        }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let made = std::fs::create_dir_all(home)
@@ -357,7 +402,7 @@ fn listen(options: &Options) -> (Result<Server, ListenError>, PathBuf) {
     }
     let run = Path::new(RUNTIME_DIR);
     let usable = std::fs::create_dir_all(run).is_ok()
-        && rustix::fs::access(run, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok();
+        && rustix::fs::access(run, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     if usable {
         return (Server::listen(&run.join("control.sock"), 0o666), run.to_owned());
     }

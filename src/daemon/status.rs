@@ -28,6 +28,7 @@ impl Supervisor {
     pub(super) fn state(&self, id: ServiceId) -> Option<State> {
         self.fleet.gateway(id).map(|gateway| match gateway.phase() {
             Phase::Down => State::Down,
+            Phase::Held if gateway.state() == "down" => State::Down,
             Phase::Held | Phase::Starting => State::Starting,
             Phase::Up => State::Up,
             Phase::Ending(_) if is_stuck(gateway) => State::Failed,
