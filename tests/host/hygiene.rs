@@ -1,6 +1,6 @@
 //! What a service finds when it begins: nothing of ours.
 
-use crate::harness::world::HERMES;
+use crate::harness::setup::HERMES;
 use crate::harness::{Rung, Setup, World};
 
 crate::on_every_rung!(a_service_starts_clean);

@@ -140,6 +140,28 @@ fn println_seed(seed: u64) {
     println!("seed {seed}");
 }
 
+/// A child between its fork and its exec holds copies of all our descriptors, the lock of the state among them: it ends
+/// by itself as soon as its supervisor is gone, and the successor must not take that moment for another supervisor.
+#[test]
+fn a_supervisor_killed_while_it_spawns_leaves_no_obstacle() {
+    let mut world = World::new(Setup::plain());
+    for count in 0..20 {
+        world.adversary(&format!("s{count}"), "pause", "autostart = false");
+    }
+    for round in 0..15 {
+        let supervisor = world.start();
+        std::thread::scope(|scope| {
+            let cut = scope.spawn(|| world.ctl(&["restart", "--all"]));
+            wait::until("the first of them", &world.root, || {
+                (world.marked("pause").len() > round).then_some(())
+            });
+            supervisor.kill();
+            cut.join().expect("ctl");
+        });
+    }
+    let _supervisor = world.start();
+}
+
 /// `docker kill` and `docker start`: the namespace dies with PID 1.
 #[test]
 fn a_killed_container_starts_again_with_what_was_wanted() {

@@ -1,6 +1,6 @@
 //! What services write is kept, whole and in order, and never stops anything.
 
-use crate::harness::world::HERMES;
+use crate::harness::setup::HERMES;
 use crate::harness::{End, Place, Rung, Setup, World, wait};
 use std::io::Read;
 use std::os::fd::AsFd;

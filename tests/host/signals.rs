@@ -1,6 +1,6 @@
 //! Signals to the supervisor, and the children that are nobody's.
 
-use crate::harness::world::HERMES;
+use crate::harness::setup::HERMES;
 use crate::harness::{End, Place, Rung, Setup, World, process, wait};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};

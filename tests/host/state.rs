@@ -1,6 +1,6 @@
 //! The durable state when the disk, a neighbour or a stranger is unkind to it.
 
-use crate::harness::world::HERMES;
+use crate::harness::setup::HERMES;
 use crate::harness::{Answer, End, Place, Rung, Setup, World, wait};
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,6 +1,6 @@
 //! Whoever owns the volume may plant, rename and link there what he likes: he must gain nothing by it.
 
-use crate::harness::world::{ALICE, HERMES};
+use crate::harness::setup::{ALICE, HERMES};
 use crate::harness::{End, Setup, World, wait};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;

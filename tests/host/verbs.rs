@@ -1,6 +1,6 @@
 //! What an operator types, and what comes back.
 
-use crate::harness::world::{ALICE, HERMES};
+use crate::harness::setup::{ALICE, HERMES};
 use crate::harness::{Setup, World, wait};
 use serde_json::{Value, json};
 use std::time::Duration;

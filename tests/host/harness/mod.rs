@@ -5,13 +5,16 @@
 
 pub mod ctl;
 pub mod launch;
+pub mod layout;
 pub mod process;
+pub mod setup;
 pub mod wait;
 pub mod world;
 
 pub use ctl::Answer;
 pub use launch::{End, Launched};
-pub use world::{Place, Rung, Setup, Supervisor, World};
+pub use setup::{Place, Rung, Setup};
+pub use world::{Supervisor, World};
 
 /// Writes the given tests once for each rung and for each place of the supervisor.
 #[macro_export]

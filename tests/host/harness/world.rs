@@ -3,119 +3,19 @@
 
 use super::ctl::Answer;
 use super::launch::{End, Launched};
+use super::layout::{adversary_program, cgroup_mount, lay_out};
 use super::process::{self, Process};
+use super::setup::{HERMES, Place, Rung, Setup};
 use super::wait::{self, PATIENCE};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// The user of the volume and of the services, as in the Hermes image.
-pub const HERMES: u32 = 10000;
-pub const ALICE: u32 = 10001;
-
 const ADVERSARY: &str = "/adversary";
-
-/// The containment that the world allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rung {
-    /// Root, Docker's capabilities and filter, cgroup2 writable (`--security-opt writable-cgroups`).
-    Cgroup,
-    /// Root, Docker's capabilities and filter, cgroup2 read-only: a plain `docker run`.
-    Keeper,
-    /// The same with `--user 10000:10000`.
-    KeeperSameUid,
-}
-
-impl Rung {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cgroup => "cgroup",
-            Self::Keeper => "keeper",
-            Self::KeeperSameUid => "keeper-same-uid",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    Pid1,
-    /// Below a PID 1 that only reaps (`docker run --init`).
-    Child,
-}
-
-/// What the world is to be like.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    pub rung: Rung,
-    pub place: Place,
-    /// Further options of `adversary world`, such as mounts.
-    pub world: Vec<String>,
-    /// Further options of the supervisor.
-    pub supervisor: Vec<String>,
-    /// The main program; empty for none.
-    pub main_program: Vec<String>,
-    pub environment: Vec<(String, String)>,
-    /// A path outside for the supervisor's stdout, instead of a file of the world.
-    pub stdout: Option<PathBuf>,
-    /// `run`, whatever stands for PID 1 and main programs elsewhere.
-    pub verb: Option<&'static str>,
-    /// The user's own launcher options for the supervisor, such as an inherited disposition.
-    pub launcher: Vec<String>,
-    /// What the world sees of cgroup2 when the rung does not say it: rw, ro or absent.
-    pub cgroup_mount: Option<&'static str>,
-    /// All capabilities and no filter, as on a host.
-    pub bare: bool,
-    /// Name of a cgroup of the world that the next supervisor is put into; empty for the world's own.
-    pub cgroup: String,
-}
-
-impl Setup {
-    pub fn new(rung: Rung, place: Place) -> Self {
-        Self {
-            rung,
-            place,
-            world: Vec::new(),
-            supervisor: Vec::new(),
-            main_program: Vec::new(),
-            environment: Vec::new(),
-            stdout: None,
-            verb: None,
-            launcher: Vec::new(),
-            cgroup_mount: None,
-            bare: false,
-            cgroup: String::new(),
-        }
-    }
-
-    /// The common case for stories where neither matters.
-    pub fn plain() -> Self {
-        Self::new(Rung::Cgroup, Place::Child)
-    }
-
-    pub fn world_option(mut self, words: &[&str]) -> Self {
-        self.world.extend(words.iter().map(|word| (*word).to_owned()));
-        self
-    }
-
-    pub fn main_program(mut self, words: &[&str]) -> Self {
-        self.main_program = words.iter().map(|word| (*word).to_owned()).collect();
-        self
-    }
-
-    pub fn supervisor_option(mut self, words: &[&str]) -> Self {
-        self.supervisor.extend(words.iter().map(|word| (*word).to_owned()));
-        self
-    }
-
-    pub fn env(mut self, key: &str, value: &str) -> Self {
-        self.environment.push((key.into(), value.into()));
-        self
-    }
-}
 
 pub struct World {
     pub setup: Setup,
@@ -595,69 +495,4 @@ impl Drop for World {
             (std::fs::remove_dir(&self.cgroup).is_ok() || !self.cgroup.exists()).then_some(())
         });
     }
-}
-
-fn lay_out(root: &Path) {
-    for dir in [
-        "dev",
-        "proc",
-        "sys/fs/cgroup",
-        "etc/hermes-sup/services",
-        "run",
-        "root",
-        "var/tmp",
-        "opt/data",
-        "mnt",
-        "tmp",
-    ] {
-        std::fs::create_dir_all(root.join(dir)).expect("a directory");
-    }
-    for dir in ["bin", "sbin", "lib", "lib32", "lib64"] {
-        // On merged systems these are links into /usr; real directories are mounted by the sandbox.
-        if let Ok(target) = std::fs::read_link(Path::new("/").join(dir)) {
-            symlink(target, root.join(dir)).expect("a link");
-        }
-    }
-    std::fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777)).expect("a mode");
-    chown(root.join("opt/data"), Some(HERMES), Some(HERMES)).expect("an owner");
-    let users = [("root", 0, "/root"), ("hermes", HERMES, "/opt/data"), ("alice", ALICE, "/tmp")];
-    let mut passwd = String::new();
-    let mut group = String::new();
-    for (name, id, home) in users {
-        passwd.push_str(&format!("{name}:x:{id}:{id}::{home}:/bin/sh\n"));
-        group.push_str(&format!("{name}:x:{id}:\n"));
-    }
-    group.push_str("helpers:x:20000:hermes\n");
-    std::fs::write(root.join("etc/passwd"), passwd).expect("passwd");
-    std::fs::write(root.join("etc/group"), group).expect("group");
-    if let Ok(cache) = std::fs::read("/etc/ld.so.cache") {
-        std::fs::write(root.join("etc/ld.so.cache"), cache).expect("ld.so.cache");
-    }
-    place(Path::new(env!("CARGO_BIN_EXE_hermes-sup")), &root.join("hermes-sup"));
-    place(&adversary_program(), &root.join("adversary"));
-}
-
-/// A link where the file system allows, else a copy: debug builds are large.
-fn place(program: &Path, target: &Path) {
-    if std::fs::hard_link(program, target).is_err() {
-        std::fs::copy(program, target).expect("a copy of the program");
-    }
-}
-
-/// Cargo builds examples with the tests, beside the binary.
-pub fn adversary_program() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_hermes-sup")).with_file_name("examples").join("adversary");
-    assert!(program.exists(), "{} is missing: cargo build --example adversary", program.display());
-    program
-}
-
-fn cgroup_mount() -> PathBuf {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    mounts
-        .lines()
-        .find_map(|line| {
-            let (head, tail) = line.split_once(" - ")?;
-            tail.starts_with("cgroup2 ").then(|| PathBuf::from(head.split(' ').nth(4).unwrap_or_default()))
-        })
-        .expect("a cgroup2 mount: the host tier needs one")
 }
