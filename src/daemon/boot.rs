@@ -371,7 +371,9 @@ fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
         .into()),
         // A read-only volume is another matter: then services run all the same, and nothing is recorded.
         Ok(meta)
-            if rustix::fs::access(home, Access::WRITE_OK | Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS) =>
+            if around.own_uid != 0
+                && rustix::fs::access(home, Access::WRITE_OK | Access::EXEC_OK)
+                    == Err(rustix::io::Errno::ACCESS) =>
         {
             Err(format!(
                 "{shown} belongs to uid {} and cannot be written by uid {}: 'chown -R {} {shown}' once, or start as \

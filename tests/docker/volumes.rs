@@ -85,7 +85,7 @@ fn a_second_gateway_container_is_refused_and_told_by_whom() {
 #[test]
 fn a_foreign_owner_is_one_clear_error() {
     let volume = Volume::new();
-    volume.sh("root", "chown 4242:4242 .; chmod 755 .");
+    volume.sh("root", "chown 4242:4242 .; chmod 755 .; touch theirs");
     let refused = Run::new().variant(&USER_10000).volume(&volume).cmd(&["gateway", "run"]).output();
     assert_eq!(refused.code, 1, "{refused:?}");
     let errors: Vec<&str> = refused.err.lines().filter(|line| line.contains("/opt/data")).collect();
