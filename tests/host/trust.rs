@@ -251,6 +251,46 @@ fn a_service_of_another_user_gains_nothing_by_asking() {
     assert!(!world.ctl(&["list"]).ok().contains("evil"));
 }
 
+/// A profile's service runs as whoever the template names: to register one is not a way to become that user.
+#[test]
+fn a_profile_is_registered_only_for_whom_gateways_run_as() {
+    let mut world = World::new(Setup::plain());
+    world.define(
+        "gateway",
+        &format!("command = [\"/adversary\", \"pause\", {:?}]\nuser = \"root\"\n", world.mark),
+    );
+    let supervisor = world.start();
+    for uid in [HERMES, 10001] {
+        let words =
+            ["/hermes-sup", "ctl", "register", "evil", "--env", "LD_PRELOAD=/tmp/x", "--profile", "/tmp/p"];
+        let answer = world.exec(&supervisor, uid, &words);
+        assert_ne!(answer.code, 0, "{answer:?}");
+    }
+    assert!(!world.ctl(&["list"]).ok().contains("evil"));
+    assert_eq!(world.marked("pause").len(), 0);
+}
+
+/// A malformed template takes nothing away: gateways and what is wanted of them stay.
+#[test]
+fn a_malformed_template_forgets_no_gateway() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("other", "pause", "");
+    let gateway = format!("command = [\"/adversary\", \"pause\", {:?}]\n", world.mark);
+    world.define("gateway", &gateway);
+    let profile = world.path("/opt/data/profiles/coder");
+    std::fs::create_dir_all(&profile).expect("a profile");
+    std::fs::write(profile.join("SOUL.md"), "").expect("its mark");
+    let _supervisor = world.start();
+    world.ctl(&["start", "coder"]).ok();
+    world.ctl(&["stop", "coder"]).ok();
+    world.define("gateway", "command = 3\n");
+    assert_eq!(world.ctl(&["reload"]).code, 1);
+    assert_eq!((world.want("coder").as_str(), world.state("coder").as_str()), ("down", "down"));
+    world.define("gateway", &gateway);
+    world.ctl(&["reload"]).ok();
+    assert!(world.ctl(&["list"]).ok().contains("coder"));
+}
+
 /// The client looks at who answers before it says anything.
 #[test]
 fn a_client_tells_a_stranger_nothing() {

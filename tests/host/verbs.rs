@@ -453,3 +453,21 @@ fn check_names_file_line_and_column() {
     assert!(!said.contains("good.toml:"), "{said}");
     world.exec(&supervisor, 0, &["/hermes-sup", "check", "/tmp/defs/good.toml"]).ok();
 }
+
+/// A release that does not start must not take down one instance after the other.
+#[test]
+fn a_rolling_restart_ends_at_the_first_that_does_not_come_up() {
+    let mut world = World::new(Setup::plain());
+    for name in ["a", "b", "c"] {
+        world.adversary(name, "pause", "");
+    }
+    let _supervisor = world.start();
+    world.ctl(&["wait", "--all", "--up"]).ok();
+    let before = world.status("b")["pid"].clone();
+    world.define("a", "command = [\"/no/such/program\"]\n");
+    world.ctl(&["reload"]).ok();
+    let answer = world.ctl(&["restart", "--rolling", "1", "a", "b", "c"]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.err.contains("'b' is not restarted: an earlier one failed"), "{answer:?}");
+    assert_eq!(world.status("b")["pid"], before);
+}
