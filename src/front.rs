@@ -145,7 +145,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
                 rung: rung.to_string(),
                 available: result.is_ok(),
                 why: result.as_ref().err().cloned().unwrap_or_else(|| "works here".to_owned()),
-                flag: if result.is_err() && *rung < report.rung { flag.clone() } else { None },
+                flag: if result.is_err() && *rung == Rung::Cgroup { flag.clone() } else { None },
             };
             let rows: Vec<Row> = report.attempts.iter().map(row).collect();
             console.show(&doctor::report(&rows));

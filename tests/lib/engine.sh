@@ -32,16 +32,14 @@ engine_start() {
     exec {lock}>&-
     engine_pid=$ENGINE_PID engine_tie=${ENGINE[1]}
     export DOCKER_HOST=unix://$engine_own/docker.sock
-    local deadline=$((SECONDS + 60))
-    until engine_usable; do
-        if [ $SECONDS -ge $deadline ] || ! kill -0 "$engine_pid" 2>/dev/null; then
-            echo 'the engine of our own does not start:' >&2
-            tail -n 20 "$engine_own/log" >&2
-            engine_stop
-            return 1
-        fi
-        sleep 0.2
-    done
+    # It says when it listens; tail ends with it, and when nobody reads on.
+    timeout 60 tail --pid="$engine_pid" --lines=+1 -F "$engine_own/log" 2>/dev/null | grep -qm1 'API listen on'
+    if ! engine_usable; then
+        echo 'the engine of our own does not start:' >&2
+        tail -n 20 "$engine_own/log" >&2
+        engine_stop
+        return 1
+    fi
     echo "started an engine of our own at $DOCKER_HOST (images are kept in $cache/engine)"
 }
 
