@@ -476,6 +476,22 @@ pub enum State {
 }
 
 impl State {
+    const ALL: [Self; 8] = [
+        Self::Down,
+        Self::Starting,
+        Self::Up,
+        Self::Ready,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Failed,
+        Self::Finished,
+    ];
+
+    /// The state that the core calls so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Down => "down",

@@ -308,7 +308,6 @@ fn start(
         closing: None,
         warnings,
         nofile,
-        orphans: 0,
         instance: opened.instance.clone(),
         template: found.loaded.template.clone(),
         state_trust: found.state_trust.clone(),

@@ -315,11 +315,6 @@ pub(super) fn want(row: &WantRow) -> Want {
     }
 }
 
-/// For `status`: is the service's tree one that does not die?
-pub(super) fn is_stuck(gateway: &gateway::Gateway) -> bool {
-    gateway.stage() == Some(gateway::Stage::Stuck)
-}
-
 /// The log directory of a service, relative to home.
 pub(super) fn log_dir(service: &Service) -> std::path::PathBuf {
     std::path::Path::new("logs/gateways").join(service.name.as_str())

@@ -133,7 +133,6 @@ struct Supervisor {
     warnings: Vec<(&'static str, String)>,
     /// The soft and hard limit of open files that children get.
     nofile: Option<(u64, u64)>,
-    orphans: u64,
     /// The identity of the state directory.
     instance: String,
     /// What gateways are made of; `None`: the operator's is malformed.
@@ -260,7 +259,6 @@ impl Supervisor {
                 Ok(reaped) if reaped.is_stop() => {}
                 Ok(reaped) => {
                     if !self.containment.reaped(reaped.pid, reaped.status, &mut news) {
-                        self.orphans += 1;
                         slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
                     }
                 }

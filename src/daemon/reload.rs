@@ -3,7 +3,7 @@
 use super::requests::Parked;
 use super::services::Service;
 use super::{Notice, Supervisor};
-use crate::control::protocol::{Code, Outcome, Part, Reply, State};
+use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
@@ -11,7 +11,7 @@ use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
-use crate::definition::resolved::{Origin, Record, fingerprint};
+use crate::definition::resolved::{Origin, Record, check_variables, fingerprint};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
 use crate::definition::{Definition, Surroundings};
@@ -169,15 +169,7 @@ fn define(
             let profile = Profile::in_directory(Path::new(directory), &around.home)
                 .ok_or_else(|| format!("'{name}': '{directory}' is not an absolute path of a profile"))?;
             let template = template.ok_or("the gateway template is malformed: see 'hermes-sup check'")?;
-            let printable = |text: &String| !text.contains('\0');
-            let sound = |(key, value): (&String, &String)| {
-                !key.is_empty() && !key.contains('=') && printable(key) && printable(value)
-            };
-            if !row.env.iter().all(sound) {
-                return Err(format!(
-                    "'{name}' has a variable that no program can be given: use --env NAME=VALUE"
-                ));
-            }
+            check_variables(name, &row.env).map_err(|error| error.to_string())?;
             let mut definition = template
                 .gateway(name, &profile, around)
                 .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))?;
@@ -265,12 +257,7 @@ impl Supervisor {
         self.looking = false;
         self.requests.reload_on = None;
         for (incoming, _) in std::mem::take(&mut self.requests.reloading) {
-            let message = format!("nothing was reloaded: {reason}");
-            let refusal = crate::control::protocol::Refusal::new(
-                crate::control::protocol::RefusalKind::Failed,
-                message,
-            );
-            self.reply(incoming.id, &Reply::Refused(refusal));
+            self.refuse(incoming.id, RefusalKind::Failed, format!("nothing was reloaded: {reason}"));
         }
         for parked in std::mem::take(&mut self.requests.parked) {
             self.serve(parked.incoming);

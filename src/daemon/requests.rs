@@ -182,7 +182,7 @@ impl Supervisor {
         self.reply(conn, &Reply::Part(Part::Outcome(outcome)));
     }
 
-    fn refuse(&mut self, conn: ConnId, kind: RefusalKind, message: impl Into<String>) {
+    pub(super) fn refuse(&mut self, conn: ConnId, kind: RefusalKind, message: impl Into<String>) {
         self.reply(conn, &Reply::Refused(Refusal::new(kind, message)));
     }
 
@@ -377,7 +377,7 @@ impl Supervisor {
             }
         };
         let mut suggestions = SUGGESTIONS;
-        let may_read = self.rules().is_privileged(uid) || self.options.public_status || self.owns_one(uid);
+        let may_read = self.may_read(uid, &Request::List {}).is_ok();
         for typed in names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
             else {

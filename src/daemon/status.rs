@@ -2,11 +2,11 @@
 
 use super::Supervisor;
 use super::clock::wall;
-use super::execute::{is_stuck, log_dir};
+use super::execute::log_dir;
 use crate::containment::{IncarnationId, Report, Rung};
 use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{self, Phase};
+use crate::core::gateway::{self, Phase, Stage};
 use crate::core::policy;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
@@ -26,17 +26,7 @@ pub(super) fn why_not_higher(report: &Report) -> Option<String> {
 
 impl Supervisor {
     pub(super) fn state(&self, id: ServiceId) -> Option<State> {
-        self.fleet.gateway(id).map(|gateway| match gateway.phase() {
-            Phase::Down => State::Down,
-            Phase::Held if gateway.state() == "down" => State::Down,
-            Phase::Held | Phase::Starting => State::Starting,
-            Phase::Up => State::Up,
-            Phase::Ending(_) if is_stuck(gateway) => State::Failed,
-            Phase::Ending(_) => State::Stopping,
-            Phase::Backoff { .. } => State::Backoff,
-            Phase::Failed => State::Failed,
-            Phase::Finished => State::Finished,
-        })
+        State::from_word(self.fleet.gateway(id)?.state())
     }
 
     pub(super) fn supervisor_status(&self) -> SupervisorStatus {
@@ -85,7 +75,7 @@ impl Supervisor {
             let separator = if reason.is_empty() { "" } else { "; " };
             reason = format!("{reason}{separator}{text}");
         };
-        if let (true, Some(life)) = (is_stuck(gateway), &life) {
+        if let (Some(Stage::Stuck), Some(life)) = (gateway.stage(), &life) {
             for stuck in self.containment.stuck(life) {
                 add(format!("pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
             }

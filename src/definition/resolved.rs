@@ -131,6 +131,22 @@ pub enum RecordError {
     User { name: ServiceName, error: UserError },
 }
 
+/// Whether a program can be given these variables.
+///
+/// # Errors
+/// [`RecordError::Variable`] and [`RecordError::Nul`].
+pub fn check_variables(name: &ServiceName, env: &BTreeMap<String, String>) -> Result<(), RecordError> {
+    for (key, value) in env {
+        if key.is_empty() || key.contains('=') {
+            return Err(RecordError::Variable { name: name.clone(), variable: key.clone() });
+        }
+        if key.contains('\0') || value.contains('\0') {
+            return Err(RecordError::Nul(name.clone()));
+        }
+    }
+    Ok(())
+}
+
 impl Definition {
     /// The definition that a record stands for. `trust` is that of the place the database lies in
     /// ([`super::trust::Place`]): whoever owns the volume can put another database there.
@@ -146,16 +162,12 @@ impl Definition {
         if record.argv.first().is_none_or(String::is_empty) {
             return Err(RecordError::NoCommand(name));
         }
-        let mut texts: Vec<&str> = record.argv.iter().map(String::as_str).collect();
-        for (key, value) in record.env {
-            if key.is_empty() || key.contains('=') {
-                return Err(RecordError::Variable { name, variable: key.clone() });
-            }
-            texts.extend([key.as_str(), value.as_str()]);
-        }
-        if texts.iter().any(|text| text.contains('\0')) {
+        check_variables(&name, record.env)?;
+        if record.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(RecordError::Nul(name));
         }
+        let mut texts: Vec<&str> = record.argv.iter().map(String::as_str).collect();
+        texts.extend(record.env.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
         let user = surroundings
             .may_run_as(record.user, trust)
             .map_err(|error| RecordError::User { name: name.clone(), error })?;
