@@ -244,11 +244,6 @@ impl Logs {
         FilesHandle::new(Arc::clone(&self.backlog))
     }
 
-    /// A loud line of the supervisor's own on the container's stream.
-    pub fn line_to_container(&self, kind: Kind, bytes: &[u8]) {
-        self.container.line(kind, bytes);
-    }
-
     /// Writes out everything that is there and ends pump and files; the FIFOs stay, for a successor. Waits `limit` at
     /// most and returns whether all was written. The container's streams go on until [`Container::finish`].
     pub fn finish(&self, limit: Duration) -> bool {
