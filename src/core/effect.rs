@@ -25,6 +25,8 @@ pub enum Effect {
     SignalMain {
         incarnation: Incarnation,
         signal: Signal,
+        /// An operator's stop: not a restart, a shutdown or the loss of what it requires.
+        planned: bool,
     },
     /// The signal to every process of the tree.
     SignalTree {

@@ -71,6 +71,8 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
     pub want: Want,
+    /// The disk says so too. If not, the next command is recorded even if it changes nothing here.
+    pub recorded: bool,
     pub history: History,
 }
 
@@ -420,6 +422,7 @@ impl Gateway {
 
     fn ask_down(&mut self, now: Tick, out: &mut Effects) {
         self.want = Want::Down;
+        self.once = false;
         self.history.backoff_until = None;
         match &mut self.phase {
             Phase::Up | Phase::Starting => self.begin_stop(now, out),
@@ -480,8 +483,7 @@ impl Gateway {
             }
             Phase::Ending(ending) if ending.stage == Stage::Unsignalled => {
                 ending.stage = Stage::Grace;
-                let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
-                out.push(Effect::SignalMain { incarnation, signal });
+                self.signal_main(out);
             }
             Phase::Down
             | Phase::Held
@@ -510,9 +512,15 @@ impl Gateway {
         let stage = if self.phase == Phase::Up { Stage::Grace } else { Stage::Unsignalled };
         self.enter_ending(stage, self.capped(now.after(self.policy.stop.timeout)), true, now, out);
         if stage == Stage::Grace {
-            let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
-            out.push(Effect::SignalMain { incarnation, signal });
+            self.signal_main(out);
         }
+    }
+
+    /// The stop signal. Only a stop leaves a service with a want that is down and no leave to run once.
+    fn signal_main(&self, out: &mut Effects) {
+        let planned = self.want == Want::Down && !self.once && self.closing.is_none();
+        let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
+        out.push(Effect::SignalMain { incarnation, signal, planned });
     }
 
     fn main_exited(&mut self, exit: Exit, now: Tick, out: &mut Effects) {
@@ -699,8 +707,9 @@ impl Gateway {
     // ---- The rest -------------------------------------------------------------------------------------------------
 
     fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
-        let Restored { want, history } = restored;
+        let Restored { want, recorded, history } = restored;
         self.want = want;
+        self.unsure = !recorded;
         self.history = history;
         if self.policy.role == Role::Essential {
             // Its failure ended the container; that somebody started the container again is the wish to try again.
@@ -865,6 +874,11 @@ impl Gateway {
 
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// The disk says for certain what is wanted here.
+    pub fn is_recorded(&self) -> bool {
+        !self.unsure && self.unrecorded.is_none() && self.pending.is_none()
     }
 
     /// The want in force is not on disk.

@@ -57,6 +57,8 @@ struct World {
     on_disk: Want,
     tickets: BTreeMap<Ticket, Command>,
     next_ticket: u64,
+    /// The shutdown was told.
+    closing: bool,
     gone: bool,
 }
 
@@ -105,9 +107,10 @@ impl World {
             on_disk: want,
             tickets: BTreeMap::new(),
             next_ticket: 0,
+            closing: false,
             gone: false,
         };
-        world.feed(Event::Boot(Restored { want, history: Default::default() }))?;
+        world.feed(Event::Boot(Restored { want, recorded: true, history: Default::default() }))?;
         Ok(world)
     }
 
@@ -231,7 +234,10 @@ impl World {
                 self.feed(Event::Time)
             }
             Move::Gate(gate) => self.feed(Event::Gate(gate)),
-            Move::Shutdown => self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) }),
+            Move::Shutdown => {
+                self.closing = true;
+                self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) })
+            }
         }
     }
 
@@ -283,6 +289,9 @@ impl World {
             }
             Effect::SignalMain { .. } if self.main != Main::Alive => {
                 return Err("a signal to no process".into());
+            }
+            Effect::SignalMain { planned: true, .. } if self.closing || self.gateway.want() == Want::Up => {
+                return Err("a stop that nobody planned".into());
             }
             Effect::SignalTree { .. } if self.tree_told => return Err("a signal to an empty tree".into()),
             Effect::SignalMain { .. } | Effect::SignalTree { .. } => {}

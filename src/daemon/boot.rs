@@ -579,7 +579,7 @@ impl Supervisor {
                 first_seen.push(Change::Want(name.clone(), self.want_row(id, wanted, cause)));
             }
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
-            restored.insert(id, Restored { want: wanted, history });
+            restored.insert(id, Restored { want: wanted, recorded: true, history });
         }
         if !first_seen.is_empty() {
             self.store.commit_lazily(first_seen);

@@ -43,7 +43,7 @@ impl Supervisor {
                 }
             }
             Effect::Spawn { incarnation } => self.prepare(id, incarnation),
-            Effect::SignalMain { incarnation, signal } => {
+            Effect::SignalMain { incarnation, signal, planned: _ } => {
                 // It may have ended meanwhile: then the news of that is on its way.
                 let _ = self.containment.signal_main(&life(incarnation), signal);
                 let _ = self.containment.signal_main(&life(incarnation), Signal::CONT);
@@ -186,7 +186,7 @@ impl Supervisor {
                 && let Ok(definition) = self.define_record(name, row)
             {
                 let id = self.add_service(definition, Some(row.clone()));
-                let restored = gateway::Restored { want: Want::Down, history: History::default() };
+                let restored = gateway::Restored { want: Want::Down, recorded: true, history: History::default() };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }

@@ -282,7 +282,7 @@ impl Supervisor {
         let id = self.add_service(definition, None);
         let row = self.want_row(id, want, cause);
         self.store.commit_lazily(vec![Change::Want(name, row)]);
-        let restored = Restored { want, history: Default::default() };
+        let restored = Restored { want, recorded: true, history: Default::default() };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);
         id

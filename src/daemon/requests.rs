@@ -759,7 +759,7 @@ impl Supervisor {
         let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
         let effects = self.fleet.boot(
-            BTreeMap::from([(id, Restored { want: Want::Down, history: Default::default() })]),
+            BTreeMap::from([(id, Restored { want: Want::Down, recorded: true, history: Default::default() })]),
             self.clock.now(),
         );
         self.execute(effects);
