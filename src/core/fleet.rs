@@ -389,7 +389,10 @@ mod tests {
     }
 
     fn boot_all(fleet: &mut Fleet, want: Want) -> FleetEffects {
-        let restored = fleet.ids().map(|id| (id, Restored { want, recorded: true, history: Default::default() })).collect();
+        let restored = fleet
+            .ids()
+            .map(|id| (id, Restored { want, recorded: true, history: Default::default() }))
+            .collect();
         fleet.boot(restored, NOW)
     }
 

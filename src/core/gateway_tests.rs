@@ -196,8 +196,7 @@ fn signalled(effects: &[Effect]) -> Vec<bool> {
 fn only_an_operators_stop_is_planned() {
     let refused = || Event::Gate(Gate::Refused("db".into()));
     let shutdown = |story: &Story| Event::Shutdown { deadline: story.now.after(Duration::from_secs(9)) };
-    for (command, planned) in
-        [(Command::Stop, true), (Command::Unregister, true), (Command::Restart, false)]
+    for (command, planned) in [(Command::Stop, true), (Command::Unregister, true), (Command::Restart, false)]
     {
         let mut story = Story::new(Policy::default());
         story.up();

@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// Names that mean something else to the supervisor or to the Hermes image.
 pub const RESERVED: [&str; 4] = ["supervisor", "gateway", "main-hermes", "dashboard"];
 
+/// The reserved name that the supervisor itself gives to a service.
+const DASHBOARD: &str = "dashboard";
+
 /// Longest name, in bytes: leaves room for `.<incarnation>` in a file name of 255.
 pub const MAX_LEN: usize = 64;
 
@@ -47,6 +50,19 @@ impl ServiceName {
             return Err(NameError::Reserved(text.to_owned()));
         }
         Ok(Self(text.into()))
+    }
+
+    /// The Hermes dashboard, which nobody else can define or register under that name.
+    pub fn dashboard() -> Self {
+        Self(DASHBOARD.into())
+    }
+
+    /// As [`ServiceName::new`], for what the supervisor itself has written: its own services are in it too.
+    ///
+    /// # Errors
+    /// [`NameError`].
+    pub fn ours(text: &str) -> Result<Self, NameError> {
+        if text == DASHBOARD { Ok(Self::dashboard()) } else { Self::new(text) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -96,7 +112,9 @@ mod tests {
         }
         for taken in RESERVED {
             assert!(matches!(ServiceName::new(taken), Err(NameError::Reserved(_))), "{taken}");
+            assert_eq!(ServiceName::ours(taken).is_ok(), taken == ServiceName::dashboard().as_str());
         }
+        assert!(ServiceName::ours("a/b").is_err());
     }
 
     #[test]

@@ -186,7 +186,8 @@ impl Supervisor {
                 && let Ok(definition) = self.define_record(name, row)
             {
                 let id = self.add_service(definition, Some(row.clone()));
-                let restored = gateway::Restored { want: Want::Down, recorded: true, history: History::default() };
+                let restored =
+                    gateway::Restored { want: Want::Down, recorded: true, history: History::default() };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }

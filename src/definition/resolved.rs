@@ -17,6 +17,8 @@ pub enum Origin {
     Profile { template: Option<PathBuf> },
     /// A record in the database, made by `register`.
     Record,
+    /// Part of this program: the dashboard.
+    BuiltIn,
 }
 
 /// Whom a service runs as. Looked up at each start: see [`super::users`].

@@ -21,6 +21,17 @@ pub enum Action {
     Registered,
 }
 
+/// How the last life of a gateway ended, by its own account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PriorExit {
+    /// It said goodbye.
+    Clean,
+    /// It was still running: a kill, or the end of the machine.
+    Unclean,
+    #[default]
+    Unknown,
+}
+
 /// The line about one profile, without the newline: for stdout after `reconcile: `, for the file after the time.
 /// `prior_state` is what [`super::state_json`] read; it is somebody else's text and may not end or begin lines here.
 pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) -> String {
@@ -40,6 +51,16 @@ pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) ->
 /// What stdout shows of a [`line`].
 pub fn stdout_line(line: &str) -> String {
     format!("reconcile: {line}")
+}
+
+/// What the file has more than stdout, at the end of a [`line`].
+pub fn file_line(line: &str, exit: PriorExit) -> String {
+    let exit = match exit {
+        PriorExit::Clean => "clean",
+        PriorExit::Unclean => "unclean",
+        PriorExit::Unknown => "unknown",
+    };
+    format!("{line} prior_exit={exit}")
 }
 
 /// Appends the lines, each after `time` (local, as `%Y-%m-%dT%H:%M:%S%z`), with the gateway user's credentials.
@@ -72,6 +93,10 @@ mod tests {
     fn lines_are_those_that_tools_wait_for() {
         let line = line(&coder(), Some("running"), Action::Started);
         assert_eq!(stdout_line(&line), "reconcile: profile=coder prior_state=running action=started");
+        assert_eq!(
+            file_line(&line, PriorExit::Unclean),
+            "profile=coder prior_state=running action=started prior_exit=unclean"
+        );
         let unknown = super::line(&coder(), None, Action::Registered);
         assert_eq!(unknown, "profile=coder prior_state=None action=registered");
         let hostile = super::line(&coder(), Some("x\nprofile=default \u{1b}[2J"), Action::Registered);
