@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::execute::{history, want};
 use super::launch::rung_of;
 use super::main_program::{MainProgram, NOT_FOUND, executable};
+use super::readiness::Readiness;
 use super::reload::{Found, Plan, discover, is_profile};
 use super::requests::Requests;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -304,6 +305,7 @@ fn start(
         next_commit: 0,
         server,
         requests: Requests::default(),
+        readiness: Readiness::default(),
         main: None,
         closing: None,
         warnings,

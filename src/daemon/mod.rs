@@ -10,6 +10,7 @@ mod demo;
 mod execute;
 mod launch;
 mod main_program;
+mod readiness;
 mod reload;
 mod requests;
 mod services;
@@ -34,6 +35,7 @@ use crate::sys::signal::SignalFd;
 use clock::Clock;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
+use readiness::Readiness;
 use reload::Found;
 use requests::Requests;
 use services::Services;
@@ -127,6 +129,7 @@ struct Supervisor {
     next_commit: u64,
     server: Server,
     requests: Requests,
+    readiness: Readiness,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.
@@ -192,6 +195,7 @@ impl Supervisor {
                 self.take_news(news);
             }
             Room::MainProgram => self.main_reported(),
+            Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
 

@@ -784,6 +784,11 @@ impl Supervisor {
             Origin::File(path) => path.display().to_string(),
             Origin::Profile { .. } => format!("the profile '{}'", service.name),
             Origin::Record => "its registration".to_owned(),
+            Origin::Slot => service
+                .definition
+                .slot
+                .as_ref()
+                .map_or_else(String::new, |slot| slot.dir.display().to_string()),
         })
     }
 }

@@ -17,6 +17,8 @@ pub enum Origin {
     Profile { template: Option<PathBuf> },
     /// A record in the database, made by `register`.
     Record,
+    /// An s6 service directory.
+    Slot,
 }
 
 /// Whom a service runs as. Looked up at each start: see [`super::users`].
@@ -45,6 +47,26 @@ pub enum Overflow {
     Block,
     /// Lines are dropped and counted.
     Drop,
+}
+
+/// How a service tells that it is ready; the patience for that is part of the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// It has no way to: it counts as ready when it runs.
+    None,
+    /// It writes a newline to this descriptor (3 or higher) and closes it: `notification-fd` of s6.
+    Fd(i32),
+    /// `gateway_state.json` of its profile says that this process is running.
+    GatewayState,
+}
+
+/// An s6 service directory whose `run` is the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Absolute; `run` and `finish` are executed in it.
+    pub dir: PathBuf,
+    /// Its name in the scan directory, by which s6 tools call it.
+    pub name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +126,8 @@ pub struct Definition {
     /// Fails and stops with these.
     pub requires: Vec<ServiceName>,
     pub containment: ContainmentChoice,
+    pub ready: Ready,
+    pub slot: Option<Slot>,
     pub log: LogPolicy,
     pub security: Security,
     /// [`fingerprint`] of everything that was written; the same on every machine and in every version.
@@ -186,6 +210,8 @@ impl Definition {
             after: Vec::new(),
             requires: Vec::new(),
             containment: ContainmentChoice::Auto,
+            ready: Ready::None,
+            slot: None,
             log: LogPolicy::default(),
             security: Security::CONFINED,
             hash: fingerprint(texts),
