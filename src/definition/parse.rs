@@ -5,12 +5,11 @@
 
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::raw::{Item, Placeholders, Read, Table};
-use super::resolved::{
-    ContainmentChoice, Definition, LogPolicy, Origin, Overflow, Ready, RunAs, Security, fingerprint,
-};
+use super::resolved::{ContainmentChoice, Definition, LogPolicy, Origin, Overflow, Ready, RunAs, Security};
 use super::trust::Trust;
 use super::users::Surroundings;
 use super::values::{DAY, MILLISECOND, octal_mode};
+use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use crate::core::policy::{
     Backoff, BurstLimit, ExitRule, Kind, Policy, RestartPolicy, RestartWhen, Role, StopPolicy,
