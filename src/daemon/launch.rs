@@ -143,7 +143,7 @@ impl Supervisor {
         let (stdout, stderr) =
             self.logs.child_ends(source).map_err(|error| format!("failed to open its log: {error}"))?;
         let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(std::env::vars_os(), definition, &user, file, &surroundings);
+        let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
         let mut plan = ChildPlan::new(&definition.command, env, directory, [null, stdout, stderr])
             .map_err(|error| error.to_string())?;

@@ -42,7 +42,7 @@ use services::Services;
 use shutdown::Closing;
 use sources::{Notifier, Room, Timer, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -63,10 +63,25 @@ pub struct Options {
     pub main_user: Option<String>,
     /// For a shutdown altogether.
     pub stop_budget: Duration,
+    /// Looks like s6 to an image that was made for it.
+    pub s6_surface: bool,
     pub public_status: bool,
     pub demo: bool,
+    /// What services and main program get; the image's preparation may add to it.
+    pub environment: BTreeMap<OsString, OsString>,
     pub log_level: slog::Level,
     pub log_format: crate::log::Format,
+}
+
+impl Options {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.environment.get(OsStr::new(name)).cloned()
+    }
+
+    /// Whether the name is that of a program on PATH.
+    fn executable(&self, program: &OsStr) -> bool {
+        main_program::executable(program, self.environment.get(OsStr::new("PATH")).map(OsString::as_os_str))
+    }
 }
 
 /// How the supervisor was called.
