@@ -81,8 +81,10 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         gateway_user: settings.gateway_user.clone(),
         main_user: settings.main_user.clone(),
         stop_budget: settings.stop_budget,
+        s6_surface: settings.s6_surface,
         public_status: settings.public_status,
         demo: settings.demo,
+        environment: std::env::vars_os().collect(),
         log_level: match settings.log_level {
             LogLevel::Error => slog::Level::Error,
             LogLevel::Warning => slog::Level::Warning,

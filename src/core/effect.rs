@@ -1,6 +1,7 @@
 //! Everything that the supervisor does for one service, as data. What became of it comes back as an event.
 
 use super::event::{Command, Incarnation, Ticket};
+use super::exit::Exit;
 use super::gateway::Want;
 use super::signal::Signal;
 
@@ -20,6 +21,13 @@ pub enum Effect {
     /// Make the place, put the main process into it, execute.
     Spawn {
         incarnation: Incarnation,
+    },
+    /// Run the finish program, told of this end, in a place of its own: a life without a service, with the same events.
+    Finish {
+        incarnation: Incarnation,
+        exit: Exit,
+        /// Of the main process that ended.
+        pid: i32,
     },
     /// Thaw, then the signal to the main process, then SIGCONT.
     SignalMain {

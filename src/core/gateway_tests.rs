@@ -1,6 +1,7 @@
 //! Stories of single services: what the exhaustive search in `model` cannot see, times, counts and words.
 
 use super::super::policy::{ExitRule, Kind};
+use super::super::signal::Signal;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -426,4 +427,103 @@ proptest! {
             }
         }
     }
+}
+
+fn with_finish() -> Policy {
+    Policy { finish: Some(Duration::from_secs(5)), ..Policy::default() }
+}
+
+#[test]
+fn a_finish_program_runs_after_every_end_in_a_place_of_its_own_and_its_exit_is_not_the_services() {
+    let mut story = Story::new(with_finish());
+    story.command(1, START);
+    story.spawned();
+    let incarnation = story.n();
+    story.feed(Event::MainExited { incarnation, exit: Exit::Code(3) });
+    let after = story.feed(Event::TreeEmpty { incarnation });
+    let finish = Effect::Finish { incarnation: incarnation + 1, exit: Exit::Code(3), pid: 100 };
+    assert_eq!(after, [Effect::Release { incarnation }, finish]);
+    assert_eq!((story.gateway.state(), story.gateway.pid()), ("stopping", None));
+    story.spawned();
+    assert_eq!(story.gateway.pid(), None, "the finish program is not the service");
+    story.ends(Exit::Code(0));
+    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(Exit::Code(3)));
+}
+
+#[test]
+fn exit_125_of_the_finish_program_ends_the_restarts_and_the_service_says_how_it_ended() {
+    for (exit, state) in [(Exit::Code(0), "finished"), (Exit::Code(78), "failed")] {
+        let mut story = Story::new(with_finish());
+        story.command(1, START);
+        story.spawned();
+        story.ends(exit);
+        story.spawned();
+        story.ends(Exit::Code(FINISH_GIVES_UP));
+        assert_eq!((story.gateway.state(), story.gateway.reason()), (state, exit.to_string()));
+        assert_eq!(story.gateway.want(), Want::Up);
+    }
+}
+
+#[test]
+fn a_finish_program_that_hangs_is_killed_and_a_stop_waits_for_that() {
+    let mut story = Story::new(with_finish());
+    story.command(1, START);
+    story.spawned();
+    story.command(2, Command::Stop);
+    story.ends(Exit::Code(0));
+    story.spawned();
+    assert!(!story.log.iter().any(|e| matches!(e, Effect::Reply { ticket: Ticket(2), .. })));
+    story.wait(5000);
+    assert_eq!(story.log.last(), Some(&Effect::KillTree { incarnation: story.n() }));
+    story.ends(Exit::Signal { signal: Signal::KILL, core: false });
+    let done =
+        Effect::Reply { ticket: Ticket(2), outcome: Outcome::Done { already: false, unrecorded: None } };
+    assert!(story.log.contains(&done));
+    assert_eq!(story.gateway.state(), "down");
+}
+
+#[test]
+fn what_was_never_executed_has_no_finish() {
+    let mut story = Story::new(with_finish());
+    story.command(1, START);
+    let incarnation = story.n();
+    story.feed(Event::SpawnFailed { incarnation, reason: "no such file".into() });
+    story.feed(Event::TreeEmpty { incarnation });
+    assert!(!story.log.iter().any(|effect| matches!(effect, Effect::Finish { .. })));
+}
+
+#[test]
+fn a_start_is_answered_when_the_service_reports_that_it_is_ready() {
+    let policy = Policy { ready: Some(Duration::from_secs(60)), ..Policy::default() };
+    let mut story = Story::new(policy);
+    story.command(1, START);
+    story.spawned();
+    let answered = |story: &Story| story.log.iter().any(|effect| matches!(effect, Effect::Reply { .. }));
+    assert!(!answered(&story));
+    assert_eq!(story.gateway.state(), "up");
+    let incarnation = story.n();
+    story.feed(Event::ReadyReported { incarnation });
+    assert!(answered(&story));
+    assert_eq!((story.gateway.state(), story.gateway.ready_since()), ("ready", Some(story.now)));
+    assert_eq!(story.gateway.deadline(), None, "nothing wakes a service that is ready");
+}
+
+#[test]
+fn a_service_that_is_not_ready_in_time_runs_on_and_the_start_says_so() {
+    let policy = Policy { ready: Some(Duration::from_secs(60)), ..Policy::default() };
+    let mut story = Story::new(policy);
+    story.command(1, START);
+    story.spawned();
+    story.wait(60_000);
+    let failed = Outcome::Failed(NOT_READY.to_owned());
+    assert!(story.log.contains(&Effect::Reply { ticket: Ticket(1), outcome: failed.clone() }));
+    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("up", NOT_READY));
+    assert!(
+        story.command(2, START).contains(&Effect::Reply { ticket: Ticket(2), outcome: failed }),
+        "and so does the next one"
+    );
+    let incarnation = story.n();
+    story.feed(Event::ReadyReported { incarnation });
+    assert_eq!(story.gateway.state(), "ready");
 }

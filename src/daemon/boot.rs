@@ -4,7 +4,8 @@
 use super::clock::Clock;
 use super::execute::{history, want};
 use super::launch::rung_of;
-use super::main_program::{MainProgram, NOT_FOUND, executable};
+use super::main_program::{MainProgram, NOT_FOUND};
+use super::readiness::Readiness;
 use super::reload::{Found, Plan, discover, is_profile};
 use super::requests::Requests;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -180,7 +181,7 @@ fn start(
     let clock = Clock::start();
     let argv = match mode {
         Mode::Run => None,
-        Mode::Init { command } => match route(command, executable) {
+        Mode::Init { command } => match route(command, |program| options.executable(program)) {
             Route::Exec(argv) => Some(argv),
             Route::Nothing => None,
             Route::NotFound(program) => {
@@ -223,7 +224,7 @@ fn start(
     let opened = store::open(store_options, move |event| store_notifier.send(Notice::Store(event)));
     let (store, mut opened) = match (opened, &argv) {
         (Ok(opened), _) => opened,
-        (Err(OpenError::Held { path, holder }), Some(argv)) if !is_gateway_run(argv) => {
+        (Err(OpenError::Held { path, holder }), Some(argv)) if !is_gateway_run(argv, options) => {
             let holder = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
             slog::warn!(
                 log,
@@ -247,7 +248,7 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let has_hermes = executable(OsStr::new("hermes"));
+    let has_hermes = options.executable(OsStr::new("hermes"));
     let found = find(options, &around, has_hermes, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
@@ -273,7 +274,7 @@ fn start(
         }
     }
 
-    let cmd = judge_cmd(argv, found.active.as_ref());
+    let cmd = judge_cmd(argv, options, found.active.as_ref());
     let mut warnings = Vec::new();
     for warning in opened.warnings.drain(..) {
         slog::warn!(log, "{warning}");
@@ -304,6 +305,7 @@ fn start(
         next_commit: 0,
         server,
         requests: Requests::default(),
+        readiness: Readiness::default(),
         main: None,
         closing: None,
         warnings,
@@ -510,16 +512,16 @@ fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::
     })
 }
 
-fn is_gateway_run(argv: &[OsString]) -> bool {
+fn is_gateway_run(argv: &[OsString], options: &Options) -> bool {
     matches!(
-        redirect(argv, |name| std::env::var_os(name), None),
+        redirect(argv, |name| options.variable(name), None),
         Redirect::Supervise { .. } | Redirect::Foreground { .. }
     )
 }
 
-fn judge_cmd(argv: Option<Vec<OsString>>, active: Option<&ServiceName>) -> Cmd {
+fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options, active: Option<&ServiceName>) -> Cmd {
     let Some(argv) = argv else { return Cmd::None };
-    match redirect(&argv, |name| std::env::var_os(name), active) {
+    match redirect(&argv, |name| options.variable(name), active) {
         Redirect::NotAGateway => Cmd::Main(argv),
         Redirect::Foreground { hold_down } => Cmd::Foreground(argv, hold_down),
         Redirect::Supervise { profile, extra_args } => Cmd::Supervised(profile, extra_args),

@@ -43,6 +43,7 @@ impl Supervisor {
                 }
             }
             Effect::Spawn { incarnation } => self.prepare(id, incarnation),
+            Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned: _ } => {
                 // It may have ended meanwhile: then the news of that is on its way.
                 let _ = self.containment.signal_main(&life(incarnation), signal);

@@ -4,10 +4,11 @@ use super::execute::log_dir;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
+use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::definition::environment::{environment, read_env_file};
-use crate::definition::resolved::{ContainmentChoice, Definition, Overflow};
+use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
 use crate::definition::{Surroundings, resolved};
 use crate::log::{self, LogSpec, SourceId};
 use crate::sys::credentials::Credentials;
@@ -64,8 +65,55 @@ impl Supervisor {
         }
         let name = service.name.clone();
         let started = file.and_then(|file| {
-            let plan = self.plan(id, file)?;
+            let mut plan = self.plan(id, file)?;
+            self.give_readiness(id, incarnation, &mut plan)?;
             let rung = rung_of(self.services[&id].definition.containment);
+            let life = IncarnationId { name, n: incarnation };
+            self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
+        });
+        if let Err(reason) = started {
+            self.never_ran(id, incarnation, reason);
+        }
+    }
+
+    /// The way in which the service will report that it is ready.
+    fn give_readiness(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        plan: &mut ChildPlan,
+    ) -> Result<(), String> {
+        match self.services.get(&id).map(|service| service.definition.ready) {
+            Some(Ready::Fd(number)) => {
+                let pass = self.readiness.expect(&self.registry, id, incarnation, number);
+                plan.pass =
+                    Some(pass.map_err(|error| format!("failed to make its readiness pipe: {error}"))?);
+            }
+            Some(Ready::GatewayState | Ready::None) | None => {}
+        }
+        Ok(())
+    }
+
+    /// The finish program of a service that has ended, told how (s6-supervise, "finish").
+    pub(super) fn launch_finish(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        (exit, pid): (Exit, i32),
+    ) {
+        self.readiness.forget(&self.registry, id);
+        let plan = self.plan(id, BTreeMap::new());
+        let Some(service) = self.services.get(&id) else { return };
+        let (name, rung) = (service.name.clone(), rung_of(service.definition.containment));
+        let (code, signal) = match exit {
+            Exit::Code(code) => (u32::from(code), 0),
+            Exit::Signal { signal, .. } => (256, signal.number()),
+            Exit::Unknown => (256, 0),
+        };
+        let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
+        let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
+        let started = plan.and_then(|mut plan| {
+            plan.set_command("./finish", &arguments).map_err(|error| error.to_string())?;
             let life = IncarnationId { name, n: incarnation };
             self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
         });
@@ -95,7 +143,7 @@ impl Supervisor {
         let (stdout, stderr) =
             self.logs.child_ends(source).map_err(|error| format!("failed to open its log: {error}"))?;
         let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(std::env::vars_os(), definition, &user, file, &surroundings);
+        let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
         let mut plan = ChildPlan::new(&definition.command, env, directory, [null, stdout, stderr])
             .map_err(|error| error.to_string())?;

@@ -10,6 +10,7 @@ mod demo;
 mod execute;
 mod launch;
 mod main_program;
+mod readiness;
 mod reload;
 mod requests;
 mod services;
@@ -34,13 +35,14 @@ use crate::sys::signal::SignalFd;
 use clock::Clock;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
+use readiness::Readiness;
 use reload::Found;
 use requests::Requests;
 use services::Services;
 use shutdown::Closing;
 use sources::{Notifier, Room, Timer, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -61,10 +63,25 @@ pub struct Options {
     pub main_user: Option<String>,
     /// For a shutdown altogether.
     pub stop_budget: Duration,
+    /// Looks like s6 to an image that was made for it.
+    pub s6_surface: bool,
     pub public_status: bool,
     pub demo: bool,
+    /// What services and main program get; the image's preparation may add to it.
+    pub environment: BTreeMap<OsString, OsString>,
     pub log_level: slog::Level,
     pub log_format: crate::log::Format,
+}
+
+impl Options {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.environment.get(OsStr::new(name)).cloned()
+    }
+
+    /// Whether the name is that of a program on PATH.
+    fn executable(&self, program: &OsStr) -> bool {
+        main_program::executable(program, self.environment.get(OsStr::new("PATH")).map(OsString::as_os_str))
+    }
 }
 
 /// How the supervisor was called.
@@ -127,6 +144,7 @@ struct Supervisor {
     next_commit: u64,
     server: Server,
     requests: Requests,
+    readiness: Readiness,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.
@@ -192,6 +210,7 @@ impl Supervisor {
                 self.take_news(news);
             }
             Room::MainProgram => self.main_reported(),
+            Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
 

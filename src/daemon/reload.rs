@@ -6,12 +6,13 @@ use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
+use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
-use crate::definition::resolved::{Origin, Record, check_variables, fingerprint};
+use crate::definition::resolved::{Origin, Record, check_variables};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
 use crate::definition::{Definition, Surroundings};
@@ -290,7 +291,7 @@ impl Supervisor {
 
     /// A service becomes known, at rest.
     pub(super) fn add_service(&mut self, definition: Definition, record: Option<RecordRow>) -> ServiceId {
-        let seed = crate::definition::resolved::fingerprint([definition.name.as_str(), &self.instance]);
+        let seed = fingerprint([definition.name.as_str(), &self.instance]);
         let id = self.fleet.add(
             definition.name.clone(),
             definition.policy.clone(),

@@ -788,6 +788,11 @@ impl Supervisor {
             Origin::Profile { .. } => format!("the profile '{}'", service.name),
             Origin::Record => "its registration".to_owned(),
             Origin::BuiltIn => format!("{}, which is set", dashboard::SWITCH),
+            Origin::Slot => service
+                .definition
+                .slot
+                .as_ref()
+                .map_or_else(String::new, |slot| slot.dir.display().to_string()),
         })
     }
 }

@@ -7,9 +7,10 @@
 
 use super::diagnose::{Diagnostic, Source};
 use super::parse::{Subject, parse};
-use super::resolved::{Definition, Origin, Security, fingerprint};
+use super::resolved::{Definition, Origin, Security};
 use super::trust::Trust;
 use super::users::Surroundings;
+use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use std::path::{Path, PathBuf};
 

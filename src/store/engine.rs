@@ -206,7 +206,7 @@ fn named<T: DeserializeOwned>(
 ) -> Result<BTreeMap<ServiceName, T>, Trouble> {
     let mut rows = BTreeMap::new();
     for (key, bytes) in raw(read, table)? {
-        match ServiceName::ours(&key) {
+        match ServiceName::of_slot(&key) {
             Ok(name) => {
                 let row = schema::decode(&bytes).map_err(|error| match error {
                     RowError::Malformed(text) => Trouble::Corrupt(format!("{table} of '{name}': {text}")),
