@@ -1,6 +1,7 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
 use super::execute::log_dir;
+use super::mirror::Mirrored;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
@@ -26,27 +27,44 @@ impl Supervisor {
         fresh.unwrap_or_else(|_| self.surroundings.clone())
     }
 
-    /// First half of a start: an env file lies where it may hang, so another thread reads it.
+    /// First half of a start: an env file and a gateway's state file lie where they may hang, so another thread has to do
+    /// with them.
     pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
         let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else {
             return;
         };
-        if definition.env_file.is_none() {
+        let mirror = self.mirror_before_start(id);
+        let (reads, mirrors) = (definition.env_file.is_some(), mirror.is_some());
+        if !reads && !mirrors {
             self.launch(id, incarnation, Ok(BTreeMap::new()));
             return;
         }
+        let name = definition.name.clone();
         let surroundings = self.surroundings_now();
         let notifier = self.notifier.clone();
-        let read = move || {
-            let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
-            read_env_file(&definition, &user, &surroundings).map_err(|error| error.to_string())
+        let work = move || {
+            let mirrored = mirror.map(|mirror| mirror());
+            if !reads {
+                return (Ok(BTreeMap::new()), mirrored);
+            }
+            let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string());
+            let file = user.and_then(|user| {
+                read_env_file(&definition, &user, &surroundings).map_err(|error| error.to_string())
+            });
+            (file, mirrored)
         };
-        let done = move |file: io::Result<Result<_, String>>| {
-            let file = file.map_err(|error| error.to_string()).and_then(|file| file);
-            notifier.send(Notice::Environment { id, incarnation, file });
+        let named = name.clone();
+        let done = move |prepared: io::Result<(Result<_, String>, Option<Mirrored>)>| {
+            let (file, mirrored) = prepared.unwrap_or_else(|error| (Err(error.to_string()), None));
+            let mirrored = mirrored.map(|written| (named, written));
+            notifier.send(Notice::Prepared { id, incarnation, file, mirrored });
         };
-        if let Err(refused) = self.logs.files().run(Credentials::own(), read, done) {
-            self.launch(id, incarnation, Err(refused.to_string()));
+        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
+            if mirrors {
+                self.mirrored(id, &name, Err(refused.to_string()));
+            }
+            let file = if reads { Err(refused.to_string()) } else { Ok(BTreeMap::new()) };
+            self.launch(id, incarnation, file);
         }
     }
 

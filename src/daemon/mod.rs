@@ -10,7 +10,10 @@ mod demo;
 mod execute;
 mod launch;
 mod main_program;
+mod mirror;
+mod planned;
 mod readiness;
+mod reconcile;
 mod reload;
 mod requests;
 mod services;
@@ -25,6 +28,7 @@ use crate::control::server::Server;
 use crate::core::clock::Tick;
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
+use crate::core::name::ServiceName;
 use crate::core::policy::Role;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
@@ -35,6 +39,8 @@ use crate::sys::signal::SignalFd;
 use clock::Clock;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
+use mirror::Mirrored;
+use planned::PlannedStops;
 use readiness::Readiness;
 use reload::Found;
 use requests::Requests;
@@ -98,11 +104,24 @@ pub enum Mode {
 pub enum Notice {
     Store(StoreEvent),
     Log(LogEvent),
-    /// The env file of a service that is about to start.
-    Environment {
+    /// The files of a service that is about to start: its env file is read, its gateway's state file written.
+    Prepared {
         id: ServiceId,
         incarnation: u64,
         file: Result<BTreeMap<String, String>, String>,
+        mirrored: Option<(ServiceName, Mirrored)>,
+    },
+    /// A gateway's state file was to tell a want that is down.
+    Mirrored {
+        id: ServiceId,
+        name: ServiceName,
+        written: Mirrored,
+    },
+    /// The marker of a planned stop is there, or why not.
+    StopMarked {
+        id: ServiceId,
+        ticket: u64,
+        error: Option<String>,
     },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
@@ -145,6 +164,7 @@ struct Supervisor {
     server: Server,
     requests: Requests,
     readiness: Readiness,
+    planned: PlannedStops,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.
@@ -225,6 +245,7 @@ impl Supervisor {
                 self.containment.tick(now, &mut news);
                 self.take_news(news);
             }
+            self.stop_unmarked(now);
             self.time_out_requests(now);
             self.push_shutdown(now);
             if self.backlog.is_empty() {
@@ -241,6 +262,7 @@ impl Supervisor {
             self.fleet.next_deadline(),
             self.containment.next_deadline(),
             self.requests.next_deadline(),
+            self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
@@ -295,7 +317,14 @@ impl Supervisor {
             match notice {
                 Notice::Store(event) => self.take_store_event(event),
                 Notice::Log(event) => self.take_log_event(event),
-                Notice::Environment { id, incarnation, file } => self.launch(id, incarnation, file),
+                Notice::Prepared { id, incarnation, file, mirrored } => {
+                    if let Some((name, written)) = mirrored {
+                        self.mirrored(id, &name, written);
+                    }
+                    self.launch(id, incarnation, file);
+                }
+                Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
+                Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
                 Notice::Found(found) => self.take_found(*found),
                 Notice::NotFound(reason) => self.found_nothing(&reason),
             }

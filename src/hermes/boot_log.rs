@@ -48,9 +48,12 @@ pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) ->
     format!("profile={profile} prior_state={state} action={action}")
 }
 
-/// What stdout shows of a [`line`].
+/// Instead of lines about profiles, in a container whose command is the dashboard.
+pub const DASHBOARD_CONTAINER: &str = "skipping (dashboard container — does not need per-profile gateways)";
+
+/// What stdout shows of a [`line`], with the newline.
 pub fn stdout_line(line: &str) -> String {
-    format!("reconcile: {line}")
+    format!("reconcile: {line}\n")
 }
 
 /// What the file has more than stdout, at the end of a [`line`].
@@ -92,7 +95,7 @@ mod tests {
     #[test]
     fn lines_are_those_that_tools_wait_for() {
         let line = line(&coder(), Some("running"), Action::Started);
-        assert_eq!(stdout_line(&line), "reconcile: profile=coder prior_state=running action=started");
+        assert_eq!(stdout_line(&line), "reconcile: profile=coder prior_state=running action=started\n");
         assert_eq!(
             file_line(&line, PriorExit::Unclean),
             "profile=coder prior_state=running action=started prior_exit=unclean"
