@@ -14,6 +14,7 @@
 //!   which are the only ones that may wait.
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
+//! * [`s6`] reads and writes what lies on disk where s6 would look for it.
 //! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
 //! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
 //!
@@ -27,5 +28,6 @@ pub mod daemon;
 pub mod definition;
 pub mod hermes;
 pub mod log;
+pub mod s6;
 pub mod store;
 pub mod sys;

@@ -19,13 +19,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["core", "sys::peer"]),
     ("health", &["core", "sys"]),
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials"]),
-    ("s6", &["core", "control", "definition"]),
+    // Slots lie in directories that the gateway user can write: they are read and written with its credentials.
+    ("s6", &["core", "control", "definition", "sys::beneath", "sys::credentials"]),
     (
         "daemon",
         &["core", "sys", "containment", "store", "log", "definition", "control", "health", "hermes", "s6"],
     ),
     // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's.
-    ("front", &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "store"]),
+    (
+        "front",
+        &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "s6", "store"],
+    ),
     ("cli", &["core", "control::client", "control::protocol", "definition"]),
 ];
 
