@@ -102,6 +102,7 @@ impl Supervisor {
         }
         self.mirror_at_rest(id);
         self.tell_waiting(id);
+        self.await_state(id);
         self.check_essential(id);
         self.drop_if_gone(id);
     }
@@ -117,6 +118,7 @@ impl Supervisor {
     /// The last trace of a service goes.
     fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
+        self.readiness.forget(&self.registry, id);
         self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
