@@ -160,16 +160,15 @@ impl Found {
         complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
         Plan { services, complaints }
     }
+}
 
-    /// The want of a service that is seen for the first time, and why.
-    pub fn first_want(&self, definition: &Definition) -> (Want, &'static str) {
-        let intent = self.intents.get(&definition.name).filter(|_| is_profile(definition));
-        match intent {
-            Some(intent) if intent.state.is_some() => {
-                (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
-            }
-            _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
+/// The want of a service that is seen for the first time, and why; `intent` is what its gateway's state file says.
+pub fn first_want(definition: &Definition, intent: Option<&state_json::Intent>) -> (Want, &'static str) {
+    match intent {
+        Some(intent) if intent.state.is_some() => {
+            (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
         }
+        _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
     }
 }
 
@@ -302,10 +301,10 @@ impl Supervisor {
 
     /// A service that was not there before: its first want is recorded, and it starts if that is up.
     fn introduce(&mut self, found: &Found, definition: Definition) -> ServiceId {
-        let (want, cause) = found.first_want(&definition);
-        let name = definition.name.clone();
         let intent = found.intent(&definition, None, &self.surroundings);
-        let starts = want == Want::Up && !self.is_served_by_root(&definition);
+        let (want, cause) = first_want(&definition, intent);
+        let name = definition.name.clone();
+        let starts = want == Want::Up && !self.is_served_by_root(&definition, None);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));

@@ -241,7 +241,9 @@ fn a_boot_removes_what_is_stale_and_says_how_the_last_life_ended() {
         text.contains("profile=default prior_state=None action=registered prior_exit=unknown\n"),
         "{text}"
     );
-    world.wait_stdout("reconcile: profile=coder prior_state=None action=registered\n");
+    let said = "reconcile: profile=default prior_state=None action=registered\n\
+                reconcile: profile=coder prior_state=None action=registered\n";
+    world.wait_stdout(said);
 }
 
 #[test]
