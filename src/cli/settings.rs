@@ -175,7 +175,7 @@ pub(super) struct Options {
 }
 
 /// Where a client looks, without the rest of the settings: a mistake in one of those is the supervisor's matter.
-pub(super) fn search(socket: Option<PathBuf>, env: &Env<'_>) -> Search {
+pub fn search(socket: Option<PathBuf>, env: &Env<'_>) -> Search {
     let explicit = socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path));
     Search { explicit, state: state(None, &home(None, env), env) }
 }

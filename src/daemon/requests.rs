@@ -253,6 +253,17 @@ impl Supervisor {
                     self.begin_shutdown(code);
                 }
             },
+            Request::Rescan { .. } => {
+                self.surroundings = self.surroundings_now();
+                let runs_as = Some(self.surroundings.gateway.uid);
+                match self.rules().judge(peer.uid, request, &Facts { runs_as, ..Facts::default() }) {
+                    Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                    Ok(()) => {
+                        let text = "there is no scan directory: start with --s6-surface";
+                        self.refuse(conn, RefusalKind::Failed, text);
+                    }
+                }
+            }
             Request::Start { targets, .. }
             | Request::Stop { targets }
             | Request::Restart { targets, .. }
@@ -353,7 +364,11 @@ impl Supervisor {
                     self.tell_waiting(id);
                 }
             }
-            Request::List {} | Request::Register(_) | Request::Reload { .. } | Request::Shutdown { .. } => {}
+            Request::List {}
+            | Request::Register(_)
+            | Request::Reload { .. }
+            | Request::Shutdown { .. }
+            | Request::Rescan { .. } => {}
         }
         self.end_if_over(ask);
     }
