@@ -8,7 +8,7 @@ use super::main_program::{MainProgram, NOT_FOUND};
 use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::{Reconciled, Task};
-use super::reload::{Found, Plan, discover, is_profile};
+use super::reload::{Found, Plan, discover, first_want, is_profile};
 use super::requests::Requests;
 use super::slots::{self, Scanning};
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -21,6 +21,7 @@ use crate::core::fleet::Fleet;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::Surroundings;
+use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::{Redirect, breadcrumb, is_dashboard, redirect};
 use crate::hermes::routing::{Route, route};
@@ -581,7 +582,7 @@ impl Supervisor {
             let (mut wanted, mut cause) = match row {
                 Some(row) => (want(row), None),
                 None => {
-                    let (first, cause) = found.first_want(&definition);
+                    let (first, cause) = first_want(&definition, intent);
                     (first, Some(cause))
                 }
             };
@@ -601,14 +602,16 @@ impl Supervisor {
                 );
             }
             let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
-            let held_back = supervised.is_none() && self.is_served_by_root(&definition);
+            let held_back = supervised.is_none() && self.is_served_by_root(&definition, record.as_ref());
             let in_force = if held_back { Want::Down } else { wanted };
-            if is_profile(&definition) {
+            if is_profile(&definition) || intent.is_some() {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
                 let action =
                     if in_force == Want::Up && !foreground { Action::Started } else { Action::Registered };
                 let exit = reconciled.exits.get(&name).copied().unwrap_or_default();
-                boot_lines.push((boot_log::line(&name, prior, action), exit));
+                // The root profile comes first, as those who read the file know it.
+                let place = if name.as_str() == DEFAULT_PROFILE { 0 } else { boot_lines.len() };
+                boot_lines.insert(place, (boot_log::line(&name, prior, action), exit));
                 if record.is_none() {
                     let shown = if action == Action::Started { Want::Up } else { Want::Down };
                     gateways.push((name.clone(), shown));

@@ -190,8 +190,8 @@ impl Supervisor {
                 && let Ok(definition) = self.define_record(name, row)
             {
                 let id = self.add_service(definition, Some(row.clone()));
-                let restored =
-                    gateway::Restored { want: Want::Down, recorded: true, history: History::default() };
+                let recorded = opened.wants.get(name).is_some_and(|row| want(row) == Want::Down);
+                let restored = gateway::Restored { want: Want::Down, recorded, history: History::default() };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }

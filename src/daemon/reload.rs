@@ -214,20 +214,17 @@ impl Found {
         complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
         Plan { services, complaints }
     }
+}
 
-    /// The want of a service that is seen for the first time, and why.
-    pub fn first_want(&self, definition: &Definition) -> (Want, &'static str) {
-        let intent = self.intents.get(&definition.name).filter(|_| is_profile(definition));
-        match intent {
-            // Whoever made the slot has looked at the intent already.
-            _ if definition.slot.is_some() => {
-                (if definition.autostart { Want::Up } else { Want::Down }, "slot")
-            }
-            Some(intent) if intent.state.is_some() => {
-                (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
-            }
-            _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
+/// The want of a service that is seen for the first time, and why; `intent` is what its gateway's state file says.
+pub fn first_want(definition: &Definition, intent: Option<&state_json::Intent>) -> (Want, &'static str) {
+    match intent {
+        // Whoever made the slot has looked at the intent already.
+        _ if definition.slot.is_some() => (if definition.autostart { Want::Up } else { Want::Down }, "slot"),
+        Some(intent) if intent.state.is_some() => {
+            (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
         }
+        _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
     }
 }
 
@@ -360,8 +357,8 @@ impl Supervisor {
     }
 
     fn introduce_found(&mut self, found: &Found, definition: Definition) -> ServiceId {
-        let (want, cause) = found.first_want(&definition);
         let intent = found.intent(&definition, None, &self.surroundings);
+        let (want, cause) = first_want(&definition, intent);
         let unseen = is_profile(&definition) && definition.slot.is_none();
         let name = definition.name.clone();
         let id = self.introduce(definition, want, cause, intent);
@@ -380,7 +377,7 @@ impl Supervisor {
         intent: Option<&state_json::Intent>,
     ) -> ServiceId {
         let name = definition.name.clone();
-        let starts = want == Want::Up && !self.is_served_by_root(&definition);
+        let starts = want == Want::Up && !self.is_served_by_root(&definition, None);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));

@@ -778,7 +778,7 @@ impl Supervisor {
         let effects = self.fleet.boot(
             BTreeMap::from([(
                 id,
-                Restored { want: Want::Down, recorded: true, history: Default::default() },
+                Restored { want: Want::Down, recorded: want == Want::Down, history: Default::default() },
             )]),
             self.clock.now(),
         );
