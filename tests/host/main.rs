@@ -1,6 +1,7 @@
 //! The host tier: the real binary in containers in miniature, without Docker. Run as root.
 
 mod adversaries;
+mod applets;
 mod harness;
 mod hygiene;
 mod idle;
