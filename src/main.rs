@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // What is typed after an applet's name is the applet's: before anything else looks at it.
     if let Some(name) =
-        std::env::args_os().next().and_then(|own_name| hermes_sup::s6::applet::find(&own_name))
+        std::env::args_os().next().and_then(|own_name| hermes_sup::s6::applets::applet::find(&own_name))
     {
         return ExitCode::from(front::applet(name));
     }

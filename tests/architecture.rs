@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's.
     (
         "front",
-        &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "store", "s6"],
+        &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "s6", "store"],
     ),
     ("cli", &["core", "control::client", "control::protocol", "definition"]),
 ];

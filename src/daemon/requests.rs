@@ -774,7 +774,10 @@ impl Supervisor {
         let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
         let effects = self.fleet.boot(
-            BTreeMap::from([(id, Restored { want: Want::Down, history: Default::default() })]),
+            BTreeMap::from([(
+                id,
+                Restored { want: Want::Down, recorded: true, history: Default::default() },
+            )]),
             self.clock.now(),
         );
         self.execute(effects);
@@ -794,11 +797,17 @@ impl Supervisor {
 
     /// Where the definition of a service comes from, in words.
     pub(super) fn origin(&self, id: ServiceId) -> String {
-        use crate::definition::resolved::Origin;
+        use crate::definition::{dashboard, resolved::Origin};
         self.services.get(&id).map_or_else(String::new, |service| match &service.definition.origin {
             Origin::File(path) => path.display().to_string(),
             Origin::Profile { .. } => format!("the profile '{}'", service.name),
             Origin::Record => "its registration".to_owned(),
+            Origin::BuiltIn => format!("{}, which is set", dashboard::SWITCH),
+            Origin::Slot => service
+                .definition
+                .slot
+                .as_ref()
+                .map_or_else(String::new, |slot| slot.dir.display().to_string()),
         })
     }
 }

@@ -1,34 +1,12 @@
-//! The tools of s6 as names of this binary: what an unmodified Hermes image calls, answered by our supervisor.
+//! The s6 surface: what lies on disk where s6 and s6-overlay would look, read and written as they do.
 //!
-//! ```text
-//! argv[0] ─▶ applet (the table) ─▶ svc · svstat · svwait · svscanctl ─▶ ask ─▶ control socket
-//!                               └▶ setuidgid · contenv · execlineb ─▶ exec (the command takes our place)
-//!                               └▶ sleep · log (stdin to rotated files)
-//! ```
-//!
-//! * An applet is chosen by the file name in `argv[0]` and by nothing else, before anything else is done.
-//! * The clients supervise nothing and keep nothing: they turn a directory into a service's name (`slot`), ask the
-//!   supervisor, and say what came of it in the words and exit codes of s6. They add one thing to s6: they wait for
-//!   the result, so a failure is an exit code and a line on stderr.
-//! * The texts and codes are an interface that others parse (`s6-svstat` most of all): tests hold them.
-//! * What s6 can do and this cannot is refused as wrong usage (exit code 100) and says so; it is never ignored.
-//!
-//! Exit codes, as in s6: 0 done · 1 the operation failed (`s6-svstat`: not supervised) · 99 timed out · 100 wrong usage ·
-//! 102 no such slot, or no supervisor · 111 the system refused, permissions included · 126, 127 the command could not
-//! be executed, or was not found.
+//! Nothing here supervises. Whatever reads below a directory that the gateway user can write follows no link, waits
+//! for no FIFO and is bounded in size and number; everything here blocks on the file system and belongs in a helper
+//! thread or before the loop.
 
-pub mod applet;
-mod ask;
-mod contenv;
-mod exec;
-mod execlineb;
-mod log;
-mod options;
-mod setuidgid;
-mod sleep;
-mod slot;
-mod svc;
-mod svscanctl;
-mod svstat;
-mod svwait;
-mod wait;
+pub mod applets;
+pub mod bundle;
+pub mod container_environment;
+pub mod materialise;
+pub mod scan;
+pub mod slot;

@@ -3,7 +3,7 @@
 use super::applet::{Call, SYSTEM, USAGE as WRONG};
 use super::ask::{self, Problem};
 use super::options::Options;
-use super::slot::{is_scan_dir, scan_dir};
+use super::target::{is_scan_dir, scan_dir};
 use crate::control::protocol::Request;
 use std::path::Path;
 
@@ -58,7 +58,7 @@ fn orders(options: &mut Options<'_>) -> Result<Vec<Request>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
     use std::ffi::OsString;
 
     #[test]

@@ -6,7 +6,7 @@
 use super::applet::{Call, SYSTEM};
 use super::ask::{self, Problem};
 use super::options::Options;
-use super::slot::Slot;
+use super::target::Slot;
 use crate::control::protocol::{ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::exit::Exit;
 use crate::log::tai64n::Label;
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
     use crate::control::protocol::{LastExit, samples};
     use crate::core::signal::Signal;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
     use std::ffi::OsString;
 
     fn now() -> SystemTime {

@@ -66,7 +66,7 @@ fn become_them(wanted: &Credentials) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
 
     #[test]
     fn accounts_are_names_or_numbers_with_or_without_a_group() {

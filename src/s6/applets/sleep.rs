@@ -33,7 +33,7 @@ fn duration(words: &[std::ffi::OsString]) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
 
     #[test]
     fn seconds_or_milliseconds() {

@@ -6,7 +6,7 @@
 use super::applet::Call;
 use super::ask::{self, Problem};
 use super::options::{self, Options};
-use super::slot::Slot;
+use super::target::Slot;
 use crate::control::client::Search;
 use crate::control::protocol::{Outcome, Request, State, Targets, Until};
 use std::path::Path;
@@ -181,7 +181,7 @@ fn given_up(outcome: &Outcome, goal: Goal) -> Option<Problem> {
 mod tests {
     use super::*;
     use crate::control::protocol::Code;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
 
     #[test]
     fn every_letter_has_its_goal() {

@@ -65,7 +65,7 @@ fn chomped(mut value: Vec<u8>) -> io::Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
 
     #[test]
     fn values_are_verbatim_but_for_one_newline() {

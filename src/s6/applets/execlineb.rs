@@ -127,7 +127,7 @@ fn named(letter: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
     use proptest::prelude::*;
 
     #[test]

@@ -388,7 +388,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
 
     fn read(words: &str) -> Result<Script, String> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();

@@ -8,8 +8,8 @@
 use super::applet::{Call, SYSTEM};
 use super::ask::{self, Problem};
 use super::options::{self, Options};
-use super::slot::Slot;
 use super::svwait::{self, Goal};
+use super::target::Slot;
 use super::wait;
 use crate::control::client::Search;
 use crate::control::protocol::{Request, SignalName, State, Want};
@@ -316,7 +316,7 @@ impl Earlier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s6::applet::tests::told;
+    use crate::s6::applets::applet::tests::told;
     use std::ffi::OsString;
 
     fn read(words: &str) -> Result<Order, String> {
