@@ -2,6 +2,7 @@
 
 mod adversaries;
 mod gateways;
+mod applets;
 mod harness;
 mod hygiene;
 mod idle;
