@@ -58,8 +58,9 @@ give_tree() {
 private() {
     [ -f "$2" ] || return 0
     ! refused chown/chmod "$2" || return 0
+    [ "$(stat --format '%U:%G %a' "$2")" != "hermes:hermes $1" ] || return 0
     [ "$uid" != 0 ] || give "$2" "$2" -maxdepth 0
-    [ "$(stat --format %a "$2")" = "$1" ] || as_hermes chmod "$1" "$2" || warn "chmod $1 $2 failed — continuing"
+    as_hermes chmod "$1" "$2" || warn "chmod $1 $2 failed — continuing"
 }
 
 # MODE FILE TEXT: makes the file, if nothing has that name.
@@ -140,7 +141,11 @@ join_groups() {
 # The volume of another uid (a bind mount, a remapped hermes): what hermes works in, never what else is there. On every
 # boot: what a `docker exec` as root leaves behind where a gateway then fails.
 take_over() {
-    if [ "$(stat --format %u "$home")" != "$(id -u hermes)" ]; then
+    # usermod has given the home to the new uid, but groupmod gave nothing to the new group. A host's group that nobody
+    # asked to change stays.
+    format=%u wanted=$(id -u hermes)
+    if valid_id "${HERMES_GID:-${PGID:-}}"; then format=%u:%g wanted=$wanted:$(id -g hermes); fi
+    if [ "$(stat --format "$format" "$home")" != "$wanted" ]; then
         say "Fixing ownership of $home: what hermes works in"
         refused chown "$home" || give "$home" "$home" -maxdepth 0
         for sub in cron sessions logs hooks memories skills skins plans workspace home profiles pairing \

@@ -217,11 +217,11 @@ fn items_16_and_17_the_cmd_is_where_docker_says_in_the_venv() {
 /// PATH holds a directory of hermes: what an agent puts there must not run as root at the next boot.
 #[test]
 fn item_17_root_runs_nothing_that_hermes_can_write() {
-    let plant = "mkdir -p /opt/data/.local/bin; cd /opt/data/.local/bin
+    let plant = "mkdir -p /opt/data/.local/bin; chown -R hermes: /opt/data; cd /opt/data/.local/bin
         for name in id sh env chown find stat mkdir cut getent sed date; do
             printf '#!/bin/sh\\n[ \"$(/usr/bin/id -u)\" != 0 ] || echo '$name' >>/planted\\nexec /bin/'$name' \"$@\"\\n' >$name
-            chmod +x $name
-        done; : >/planted; chown -R hermes: /opt/data";
+            /bin/chmod +x $name
+        done; : >/planted";
     assert_eq!(boot(&["--env=HERMES_UID=1000"], plant, "/bin/cat /planted").seen, "");
 }
 
