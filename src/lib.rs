@@ -15,6 +15,8 @@
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
 //! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
+//! * [`s6`] reads and writes what lies on disk where s6 would look for it, and is this binary under the names of the s6
+//!   tools.
 //! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
 //!
 //! Which room may use which is checked by `tests/architecture.rs`.
@@ -27,5 +29,6 @@ pub mod daemon;
 pub mod definition;
 pub mod hermes;
 pub mod log;
+pub mod s6;
 pub mod store;
 pub mod sys;

@@ -6,20 +6,23 @@ use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
+use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
-use crate::definition::resolved::{Origin, Record, check_variables, fingerprint};
+use crate::definition::resolved::{Origin, Record, check_variables};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
-use crate::definition::{Definition, Surroundings};
+use crate::definition::{Definition, Surroundings, dashboard};
+use crate::hermes::redirect::is_yes;
 use crate::hermes::{profiles, state_json};
 use crate::store::{self, Change, RecordRow};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,10 +39,18 @@ pub struct Found {
     pub warnings: Vec<String>,
     /// How far the place of the database may be believed.
     pub state_trust: Trust,
+    /// The built-in dashboard, where it is switched on. It gives way to any other service of that name.
+    pub dashboard: Option<Definition>,
 }
 
-/// Reads it. Blocks.
-pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_hermes: bool) -> Found {
+/// Reads it. `env` are the variables of the container. Blocks.
+pub fn discover(
+    dirs: &[PathBuf],
+    state: &Path,
+    around: &Surroundings,
+    has_hermes: bool,
+    env: &BTreeMap<OsString, OsString>,
+) -> Found {
     let mut warnings = Vec::new();
     let mut named = Vec::new();
     let mut intents = BTreeMap::new();
@@ -80,7 +91,17 @@ pub fn discover(dirs: &[PathBuf], state: &Path, around: &Surroundings, has_herme
     let state_trust = Place::open(state, around)
         .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone());
     let loaded = load(dirs, around);
-    Found { loaded, profiles: named, profiles_unread, intents, active, warnings, state_trust }
+    let variable = |name: &str| env.get(OsStr::new(name)).cloned();
+    let wanted = has_hermes && variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
+    let dashboard = match wanted.then(|| dashboard::dashboard(variable, around)) {
+        Some(Ok(definition)) => Some(definition),
+        Some(Err(wrong)) => {
+            warnings.extend(wrong.iter().map(Diagnostic::headline));
+            None
+        }
+        None => None,
+    };
+    Found { loaded, profiles: named, profiles_unread, intents, active, warnings, state_trust, dashboard }
 }
 
 /// What services there are to be, by name: files before records before profiles.
@@ -101,6 +122,7 @@ impl Found {
             active: None,
             warnings: Vec::new(),
             state_trust: Trust::Untrusted("its disk does not answer".to_owned()),
+            dashboard: None,
         }
     }
 
@@ -130,6 +152,9 @@ impl Found {
                 Ok(definition) => drop(services.insert(name.clone(), (definition, None))),
                 Err(diagnostics) => complaints.extend(diagnostics.iter().map(Diagnostic::headline)),
             }
+        }
+        if let Some(dashboard) = &self.dashboard {
+            services.entry(dashboard.name.clone()).or_insert_with(|| (dashboard.clone(), None));
         }
         let known: BTreeSet<&ServiceName> = services.keys().collect();
         complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
@@ -207,8 +232,8 @@ impl Supervisor {
         self.surroundings = self.surroundings_now();
         let (dirs, state) = (self.options.services.clone(), self.options.state.clone());
         let (around, has_hermes) = (self.surroundings.clone(), self.has_hermes);
-        let notifier = self.notifier.clone();
-        let work = move || discover(&dirs, &state, &around, has_hermes);
+        let (notifier, env) = (self.notifier.clone(), self.options.environment.clone());
+        let work = move || discover(&dirs, &state, &around, has_hermes, &env);
         let done = move |found: io::Result<Found>| {
             notifier.send(match found {
                 Ok(found) => Notice::Found(Box::new(found)),
@@ -279,10 +304,14 @@ impl Supervisor {
     fn introduce(&mut self, found: &Found, definition: Definition) -> ServiceId {
         let (want, cause) = found.first_want(&definition);
         let name = definition.name.clone();
+        let intent = found.intent(&definition, None, &self.surroundings);
+        let starts = want == Want::Up && !self.is_served_by_root(&definition);
         let id = self.add_service(definition, None);
-        let row = self.want_row(id, want, cause);
-        self.store.commit_lazily(vec![Change::Want(name, row)]);
-        let restored = Restored { want, history: Default::default() };
+        let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
+        rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
+        self.store.commit_lazily(rows);
+        let in_force = if starts { Want::Up } else { Want::Down };
+        let restored = Restored { want: in_force, recorded: in_force == want, history: Default::default() };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);
         id
@@ -290,7 +319,7 @@ impl Supervisor {
 
     /// A service becomes known, at rest.
     pub(super) fn add_service(&mut self, definition: Definition, record: Option<RecordRow>) -> ServiceId {
-        let seed = crate::definition::resolved::fingerprint([definition.name.as_str(), &self.instance]);
+        let seed = fingerprint([definition.name.as_str(), &self.instance]);
         let id = self.fleet.add(
             definition.name.clone(),
             definition.policy.clone(),
