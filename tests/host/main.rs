@@ -1,8 +1,8 @@
 //! The host tier: the real binary in containers in miniature, without Docker. Run as root.
 
 mod adversaries;
-mod gateways;
 mod applets;
+mod gateways;
 mod harness;
 mod hygiene;
 mod idle;
