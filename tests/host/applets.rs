@@ -283,6 +283,11 @@ fn with_contenv_is_an_interpreter_that_brings_the_containers_environment() {
     world.write("/run/s6/container_environment/COLOUR", "deep red\n");
     world.write("/run/s6/container_environment/HOME", "/opt/data");
     assert_eq!(world.exec(&supervisor, HERMES, &["/show", "x y"]).ok(), "deep red,/opt/data,x y\n");
+    // Whom it is hidden from goes on with what was inherited.
+    let dir = world.path("/run/s6/container_environment");
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).expect("a mode");
+    assert_eq!(world.exec(&supervisor, HERMES, &["/show", "x y"]).ok(), ",/root,x y\n");
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).expect("a mode");
     // The program is looked for with the new PATH.
     script(&world, "/bins/only-there", "#!/bin/sh\necho found\n");
     world.write("/run/s6/container_environment/PATH", "/bins:/usr/bin:/bin");
