@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod container_environment;
+pub mod import;
 pub mod materialise;
 pub mod scan;
 pub mod slot;
