@@ -209,7 +209,8 @@ fn patience(request: &Request) -> Option<Duration> {
         | Request::Kill { .. }
         | Request::Reload { restart: false }
         | Request::Shutdown { .. }
-        | Request::LogPlaces { .. } => Some(PATIENCE),
+        | Request::LogPlaces { .. }
+        | Request::Rescan { .. } => Some(PATIENCE),
     }
 }
 

@@ -306,6 +306,7 @@ mod tests {
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
             Request::LogPlaces { targets: Targets::All },
+            Request::Rescan { nuke: true },
         ]
     }
 

@@ -4,6 +4,7 @@
 //! for no FIFO and is bounded in size and number; everything here blocks on the file system and belongs in a helper
 //! thread or before the loop.
 
+pub mod applets;
 pub mod bundle;
 pub mod container_environment;
 pub mod import;

@@ -9,8 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Files that mean something to s6 and have no counterpart in a definition, with why.
-const NO_COUNTERPART: [(&str, &str); 9] = [
-    ("notification-fd", "readiness is not supported yet"),
+const NO_COUNTERPART: [(&str, &str); 8] = [
     ("max-death-tally", "how often it may fail is [restart] limit"),
     ("nosetsid", "every service has a session of its own"),
     ("lock-fd", "no lock is needed: nothing of an old run is left beside a new one"),
@@ -79,6 +78,7 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
         working_dir: Some(text.to_owned()),
         held_down: slot.down && slot.kind == Kind::Longrun,
         stop_signal: slot.down_signal,
+        ready_fd: slot.notification_fd.filter(|_| slot.kind == Kind::Longrun),
         ..Draft::default()
     };
     match slot.kind {

@@ -45,6 +45,8 @@ pub(super) struct Draft {
     pub reset_after: Option<Duration>,
     pub limit: Option<(u32, Duration)>,
     pub exit_codes: BTreeMap<u8, &'static str>,
+    /// Where it writes a newline when it is ready; 3 to 1023.
+    pub ready_fd: Option<u32>,
     pub log_size: Option<u64>,
     pub log_keep: Option<u32>,
     pub files_only: bool,
@@ -223,6 +225,11 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
         restart.put("exit_codes", Value::Table(codes.collect()));
     }
     restart.section("restart", &mut text);
+
+    let mut ready = Keys::default();
+    ready.put_if("kind", draft.ready_fd.map(|_| "fd"));
+    ready.put_if("fd", draft.ready_fd.map(i64::from));
+    ready.section("ready", &mut text);
 
     let mut log = Keys::default();
     log.put_if("max_size", draft.log_size.and_then(|size| i64::try_from(size).ok()));

@@ -229,7 +229,6 @@ fn one_service_directory() {
 # not carried over: finish: no program is run after the end; codes for which it exits with 125 belong into [restart] exit_codes
 # not carried over: s6 starts everything as root; this runs as the gateway user, unless you add a line such as user = "root"
 # not carried over: log/run: the supervisor keeps the log itself
-# not carried over: notification-fd: readiness is not supported yet
 command = ["/src/My.App/run"]
 working_dir = "/src/My.App"
 autostart = false
@@ -237,6 +236,10 @@ autostart = false
 [stop]
 signal = "SIGINT"
 timeout = "3s"
+
+[ready]
+kind = "fd"
+fd = 3
 "#;
     assert_eq!((texts(&outcome).as_str(), &outcome.failures), (expected, &vec![]));
     let definition = &parsed(&outcome).unwrap()[0];
