@@ -11,7 +11,8 @@ use hermes_sup::containment::{self, Rung, Wish};
 use hermes_sup::daemon::{self, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
-use std::ffi::OsString;
+use hermes_sup::s6::scope;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,13 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let env = |name: &str| std::env::var_os(name);
+    // Called by the name of a tool that it stands in for.
+    let name = argv.first().and_then(|name| Path::new(name).file_name());
+    match name.and_then(OsStr::to_str) {
+        Some("systemd-run") => return scope::systemd_run(&argv, &env),
+        Some("systemctl") => return scope::systemctl(&argv, &env),
+        _ => {}
+    }
     let mut console = Console::stdio(&env);
     let command = match args::parse(&argv, &env) {
         Ok(command) => command,

@@ -15,6 +15,7 @@
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
 //! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
+//! * [`s6`] holds the other names of the binary, thin clients of that socket.
 //! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
 //!
 //! Which room may use which is checked by `tests/architecture.rs`.
@@ -27,5 +28,6 @@ pub mod daemon;
 pub mod definition;
 pub mod hermes;
 pub mod log;
+pub mod s6;
 pub mod store;
 pub mod sys;

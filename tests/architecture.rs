@@ -16,7 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["core", "sys::beneath"]),
     ("log", &["core", "sys"]),
     ("definition", &["core", "sys::users", "sys::beneath", "sys::credentials"]),
-    ("control", &["core", "sys::peer"]),
+    // A caller is known by its uid, and where a request is about the calling process, by a pidfd of it.
+    ("control", &["core", "sys::peer", "sys::pidfd"]),
     ("health", &["core", "sys"]),
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials"]),
     ("s6", &["core", "control", "definition"]),
@@ -25,7 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["core", "sys", "containment", "store", "log", "definition", "control", "health", "hermes", "s6"],
     ),
     // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's.
-    ("front", &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "store"]),
+    (
+        "front",
+        &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "s6", "store"],
+    ),
     ("cli", &["core", "control::client", "control::protocol", "definition"]),
 ];
 

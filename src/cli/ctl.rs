@@ -69,6 +69,8 @@ impl Answer {
             Part::Outcome(outcome) => self.results.push(outcome),
             Part::Name(name) => self.names.push(name),
             Part::LogPlace(place) => self.places.push(place),
+            // No verb asks for one.
+            Part::Scope(_) => {}
         }
     }
 }
@@ -209,7 +211,10 @@ fn patience(request: &Request) -> Option<Duration> {
         | Request::Kill { .. }
         | Request::Reload { restart: false }
         | Request::Shutdown { .. }
-        | Request::LogPlaces { .. } => Some(PATIENCE),
+        | Request::LogPlaces { .. }
+        | Request::Scope { .. }
+        | Request::ScopeStop { .. }
+        | Request::ScopeShow { .. } => Some(PATIENCE),
     }
 }
 

@@ -11,3 +11,4 @@ mod model;
 pub mod name;
 pub mod policy;
 pub mod signal;
+pub mod unit;

@@ -304,6 +304,7 @@ fn start(
         next_commit: 0,
         server,
         requests: Requests::default(),
+        scopes: super::scopes::Waiting::default(),
         main: None,
         closing: None,
         warnings,

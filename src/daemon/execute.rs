@@ -68,10 +68,14 @@ impl Supervisor {
                     self.backlog.push_back((id, Event::LogsDrained { incarnation }));
                 }
             }
-            Effect::Release { incarnation } => self.containment.release(&life(incarnation), self.clock.now()),
+            Effect::Release { incarnation } => {
+                self.containment.release(&life(incarnation), self.clock.now());
+                self.scopes_released(&life(incarnation), true);
+            }
             Effect::Abandon { incarnation } => {
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
                 self.containment.release(&life(incarnation), self.clock.now());
+                self.scopes_released(&life(incarnation), false);
             }
             Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
             Effect::Changed => self.changed(id),
@@ -261,6 +265,9 @@ impl Supervisor {
                 }
                 containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
                     self.tell(&name, Event::TreeEmpty { incarnation });
+                }
+                containment::Event::ScopeEnded { id, name, oom_kills } => {
+                    self.scope_ended(id, name, oom_kills)
                 }
                 containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
             }

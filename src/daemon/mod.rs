@@ -12,6 +12,7 @@ mod launch;
 mod main_program;
 mod reload;
 mod requests;
+mod scopes;
 mod services;
 mod shutdown;
 mod sources;
@@ -127,6 +128,7 @@ struct Supervisor {
     next_commit: u64,
     server: Server,
     requests: Requests,
+    scopes: scopes::Waiting,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.
