@@ -171,16 +171,20 @@ impl Containment {
         member: &Member,
         name: &ScopeName,
         limits: ScopeLimits,
+        events: &mut Vec<Event>,
     ) -> Result<ScopeInfo, ScopeError> {
         if let Some(scope) = &member.scope {
             return Err(ScopeError::Nested(scope.clone()));
         }
         let key = (member.id.clone(), name.clone());
-        if self.scopes.finds(&key) {
+        if self.look_for(&key, events) {
             return Err(ScopeError::Exists(name.clone()));
         }
-        if self.scopes.count(&member.id) >= MOST {
-            return Err(ScopeError::TooMany);
+        if self.scopes.of(&member.id).count() >= MOST {
+            let all: Vec<Key> = self.scopes.of(&member.id).map(|(key, _)| key.clone()).collect();
+            if all.into_iter().filter(|key| self.look_for(key, events)).count() >= MOST {
+                return Err(ScopeError::TooMany);
+            }
         }
         let rung = self.rung(&member.id).ok_or(ScopeError::Gone)?;
         let on_cgroup = self.held(&member.id).is_some_and(|held| matches!(held.on, On::Cgroup(_)));
@@ -205,13 +209,37 @@ impl Containment {
             self.scopes.numbers.insert(number, key.clone());
         }
         self.scopes.live.insert(key, Scope { held, not_in_force });
-        self.scope(&member.id, name).ok_or(ScopeError::Gone)
+        self.scope(&member.id, name, events).ok_or(ScopeError::Gone)
+    }
+
+    /// Whether there is such a scope still. The kernel tells of an empty cgroup up to 10 ms late (kernel/cgroup/cgroup.c,
+    /// CGROUP_FILE_NOTIFY_MIN_INTV), and of a leader's death nobody tells: so who asks is answered by a look.
+    fn look_for(&mut self, key: &Key, events: &mut Vec<Event>) -> bool {
+        // One that is being ended is said to be over in its own time.
+        let ending = self.scopes.is_ending(key);
+        let lives = match (self.scopes.live.get(key).map(|scope| &scope.held), &self.cgroups) {
+            (None, _) => return false,
+            (Some(Held::Leader(leader)), _) => leader.lives(),
+            (Some(Held::Cgroup { path, .. }), Some(Cgroups { tree, .. })) => {
+                leaf::populated(tree.as_fd(), path).unwrap_or(true)
+            }
+            (Some(Held::Cgroup { .. }), None) => false,
+        };
+        if !lives && !ending {
+            self.scope_is_over(key, events);
+        }
+        lives || ending
     }
 
     /// `None`: there is no such scope, or no more.
-    pub fn scope(&mut self, id: &IncarnationId, name: &ScopeName) -> Option<ScopeInfo> {
+    pub fn scope(
+        &mut self,
+        id: &IncarnationId,
+        name: &ScopeName,
+        events: &mut Vec<Event>,
+    ) -> Option<ScopeInfo> {
         let key = (id.clone(), name.clone());
-        if !self.scopes.finds(&key) {
+        if !self.look_for(&key, events) {
             return None;
         }
         let ending = self.scopes.is_ending(&key);
@@ -255,9 +283,15 @@ impl Containment {
 
     /// Begins the end of a scope, at once and without asking it; [`Event::ScopeEnded`] follows. Returns whether there
     /// is such a scope.
-    pub fn end_scope(&mut self, id: &IncarnationId, name: &ScopeName, now: Tick) -> bool {
+    pub fn end_scope(
+        &mut self,
+        id: &IncarnationId,
+        name: &ScopeName,
+        now: Tick,
+        events: &mut Vec<Event>,
+    ) -> bool {
         let key = (id.clone(), name.clone());
-        let there = self.scopes.finds(&key);
+        let there = self.look_for(&key, events);
         if there && !self.scopes.is_ending(&key) {
             self.scopes.ending.push((key, Retry::now(Some(now), FIRST_LOOK)));
         }
@@ -385,34 +419,6 @@ fn open_directory(
 impl Scopes {
     fn of(&self, id: &IncarnationId) -> impl Iterator<Item = (&Key, &Scope)> {
         self.live.iter().filter(move |((of, _), _)| of == id)
-    }
-
-    /// Whether there is such a scope still: nobody tells us of a leader's death.
-    fn finds(&mut self, key: &Key) -> bool {
-        if self.is_gone(key) {
-            self.remove(key);
-        }
-        self.live.contains_key(key)
-    }
-
-    /// One that is being ended is said to be over in its own time.
-    fn is_gone(&self, key: &Key) -> bool {
-        match self.live.get(key).map(|scope| &scope.held) {
-            Some(Held::Leader(leader)) => !leader.lives() && !self.is_ending(key),
-            Some(Held::Cgroup { .. }) | None => false,
-        }
-    }
-
-    /// How many the incarnation has. Those without a leader are looked for only when it matters.
-    fn count(&mut self, id: &IncarnationId) -> usize {
-        if self.of(id).count() >= MOST {
-            let gone: Vec<Key> =
-                self.of(id).map(|(key, _)| key).filter(|key| self.is_gone(key)).cloned().collect();
-            for key in gone {
-                self.remove(&key);
-            }
-        }
-        self.of(id).count()
     }
 
     fn is_ending(&self, key: &Key) -> bool {

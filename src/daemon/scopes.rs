@@ -55,16 +55,24 @@ impl Supervisor {
                 self.open_scope(conn, &member, &name, limits);
             }
             Request::ScopeStop { .. } => {
-                if !self.containment.end_scope(&member.id, &name, self.clock.now()) {
+                let mut news = Vec::new();
+                let there = self.containment.end_scope(&member.id, &name, self.clock.now(), &mut news);
+                self.take_news(news);
+                if !there {
                     return self.no_such_scope(conn, &member, &name);
                 }
                 slog::debug!(self.log, "{}: {name} is ended on order", member.id.name);
                 self.scopes.0.entry((member.id, name)).or_default().push(conn);
             }
-            _ => match self.containment.scope(&member.id, &name) {
-                Some(info) => self.show_scope(conn, &member.id, info),
-                None => self.no_such_scope(conn, &member, &name),
-            },
+            _ => {
+                let mut news = Vec::new();
+                let found = self.containment.scope(&member.id, &name, &mut news);
+                self.take_news(news);
+                match found {
+                    Some(info) => self.show_scope(conn, &member.id, info),
+                    None => self.no_such_scope(conn, &member, &name),
+                }
+            }
         }
     }
 
@@ -79,7 +87,10 @@ impl Supervisor {
         if self.closing.is_some() {
             return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
         }
-        match self.containment.open_scope(member, name, limits) {
+        let mut news = Vec::new();
+        let opened = self.containment.open_scope(member, name, limits, &mut news);
+        self.take_news(news);
+        match opened {
             Ok(info) => {
                 slog::debug!(self.log, "{}: {name} begins", member.id.name);
                 // The same text for every scope, so it is said once in the life of the supervisor.
