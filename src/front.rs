@@ -11,23 +11,22 @@ use hermes_sup::containment::{self, Rung, Wish};
 use hermes_sup::daemon::{self, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
-use hermes_sup::s6::scope;
-use std::ffi::{OsStr, OsString};
+use hermes_sup::s6;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+/// Does what was typed for the applet `name`; returns the exit code.
+pub(crate) fn applet(name: &'static str) -> u8 {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    s6::applets::applet::run(name, &argv, &|variable| std::env::var_os(variable))
+}
 
 /// Does what was typed; returns the exit code.
 pub(crate) fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let env = |name: &str| std::env::var_os(name);
-    // Called by the name of a tool that it stands in for.
-    let name = argv.first().and_then(|name| Path::new(name).file_name());
-    match name.and_then(OsStr::to_str) {
-        Some("systemd-run") => return scope::systemd_run(&argv, &env),
-        Some("systemctl") => return scope::systemctl(&argv, &env),
-        _ => {}
-    }
     let mut console = Console::stdio(&env);
     let command = match args::parse(&argv, &env) {
         Ok(command) => command,
@@ -89,8 +88,10 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         gateway_user: settings.gateway_user.clone(),
         main_user: settings.main_user.clone(),
         stop_budget: settings.stop_budget,
+        s6_surface: settings.s6_surface,
         public_status: settings.public_status,
         demo: settings.demo,
+        environment: std::env::vars_os().collect(),
         log_level: match settings.log_level {
             LogLevel::Error => slog::Level::Error,
             LogLevel::Warning => slog::Level::Warning,

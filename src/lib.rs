@@ -15,7 +15,8 @@
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
 //! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
-//! * [`s6`] holds the other names of the binary, thin clients of that socket.
+//! * [`s6`] reads and writes what lies on disk where s6 would look for it, and is this binary under the names of the s6
+//!   tools.
 //! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
 //!
 //! Which room may use which is checked by `tests/architecture.rs`.

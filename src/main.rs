@@ -5,6 +5,12 @@ mod front;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // What is typed after an applet's name is the applet's: before anything else looks at it.
+    if let Some(name) =
+        std::env::args_os().next().and_then(|own_name| hermes_sup::s6::applets::applet::find(&own_name))
+    {
+        return ExitCode::from(front::applet(name));
+    }
     // Keepers are many and small: they come before anything that costs memory.
     if std::env::args_os().nth(1).is_some_and(|word| word == hermes_sup::containment::keeper::ARGUMENT) {
         return hermes_sup::containment::keeper::main(std::env::args().nth(2).as_deref());

@@ -20,7 +20,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["core", "sys::peer", "sys::pidfd"]),
     ("health", &["core", "sys"]),
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials"]),
-    ("s6", &["core", "control", "definition"]),
+    // The applets are command lines of this binary: where the socket is and how a line is shown is decided once, in cli;
+    // s6-log writes files as the logger does; s6-setuidgid is the kernel's business.
+    ("s6", &["core", "control", "definition", "log", "sys", "cli::render", "cli::settings"]),
     (
         "daemon",
         &["core", "sys", "containment", "store", "log", "definition", "control", "health", "hermes", "s6"],

@@ -212,6 +212,7 @@ fn patience(request: &Request) -> Option<Duration> {
         | Request::Reload { restart: false }
         | Request::Shutdown { .. }
         | Request::LogPlaces { .. }
+        | Request::Rescan { .. }
         | Request::Scope { .. }
         | Request::ScopeStop { .. }
         | Request::ScopeShow { .. } => Some(PATIENCE),

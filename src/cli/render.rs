@@ -17,6 +17,8 @@ pub struct Console<'a> {
     pub terminal: bool,
     /// Colours are wanted.
     pub color: bool,
+    /// What stands before an error.
+    program: &'static str,
     /// Why nothing more is written.
     ended: Option<io::Error>,
 }
@@ -41,7 +43,20 @@ impl Console<'static> {
 impl<'a> Console<'a> {
     /// Plain output to anywhere.
     pub fn new(out: impl Write + 'a, err: impl Write + 'a) -> Self {
-        Self { out: Box::new(out), err: Box::new(err), terminal: false, color: false, ended: None }
+        Self {
+            out: Box::new(out),
+            err: Box::new(err),
+            terminal: false,
+            color: false,
+            program: "hermes-sup",
+            ended: None,
+        }
+    }
+
+    /// The same, for a program of another name.
+    #[must_use]
+    pub fn called(self, program: &'static str) -> Self {
+        Self { program, ..self }
     }
 
     /// Writes `text` as it is: whole lines, control characters already escaped.
@@ -63,7 +78,7 @@ impl<'a> Console<'a> {
     /// One line on the error stream, with the program's name in front, escaped.
     pub fn error(&mut self, message: &str) {
         // Where errors cannot be told, there is nobody to tell that.
-        let _ = self.err.write_all(format!("hermes-sup: {}\n", printable(message)).as_bytes());
+        let _ = self.err.write_all(format!("{}: {}\n", self.program, printable(message)).as_bytes());
     }
 
     /// The reader is gone, or the output failed: more of it is in vain.

@@ -27,6 +27,7 @@ pub struct Settings {
     pub gateway_user: Option<String>,
     pub main_user: Option<String>,
     pub stop_budget: Duration,
+    pub s6_surface: bool,
     pub public_status: bool,
     pub demo: bool,
     pub log_level: LogLevel,
@@ -55,9 +56,6 @@ impl Settings {
                 containment.word()
             )));
         }
-        if options.s6_surface || flag("HERMES_SUP_S6_SURFACE", env)? {
-            return Err(Early::usage("--s6-surface is not supported yet: leave it out"));
-        }
         let stop_budget = match (options.stop_budget, text("HERMES_SUP_STOP_BUDGET", env)?) {
             (Some(budget), _) => budget,
             (None, Some(text)) => {
@@ -80,6 +78,7 @@ impl Settings {
             gateway_user: or_env(options.gateway_user, "HERMES_SUP_GATEWAY_USER", env)?,
             main_user: or_env(options.main_user, "HERMES_SUP_MAIN_USER", env)?,
             stop_budget,
+            s6_surface: options.s6_surface || flag("HERMES_SUP_S6_SURFACE", env)?,
             public_status: options.public_status || flag("HERMES_SUP_PUBLIC_STATUS", env)?,
             demo,
             log_level: choice(options.log_level, "HERMES_SUP_LOG_LEVEL", env)?.unwrap_or(LogLevel::Info),
@@ -176,7 +175,7 @@ pub(super) struct Options {
 }
 
 /// Where a client looks, without the rest of the settings: a mistake in one of those is the supervisor's matter.
-pub(super) fn search(socket: Option<PathBuf>, env: &Env<'_>) -> Search {
+pub fn search(socket: Option<PathBuf>, env: &Env<'_>) -> Search {
     let explicit = socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path));
     Search { explicit, state: state(None, &home(None, env), env) }
 }
@@ -274,6 +273,7 @@ mod tests {
             gateway_user: None,
             main_user: None,
             stop_budget: Duration::from_secs(9),
+            s6_surface: false,
             public_status: false,
             demo: false,
             log_level: LogLevel::Info,
@@ -339,6 +339,7 @@ mod tests {
             gateway_user: Some("g".to_owned()),
             main_user: Some("m".to_owned()),
             stop_budget: Duration::from_secs(60),
+            s6_surface: false,
             public_status: true,
             demo: false,
             log_level: LogLevel::Debug,
@@ -406,7 +407,6 @@ mod tests {
     #[test]
     fn what_is_not_built_yet_is_an_error_and_not_ignored() {
         for (variable, value, text) in [
-            ("HERMES_SUP_S6_SURFACE", "1", "--s6-surface is not supported yet: leave it out"),
             ("HERMES_SUP_CONTAINMENT", "pidns", "containment pidns is not supported yet: use auto"),
             (
                 "HERMES_SUP_CONTAINMENT",

@@ -29,10 +29,14 @@ pub use scopes::{Member, ScopeError, ScopeInfo};
 pub use usage::{Stuck, Usage};
 
 use crate::core::exit::Exit;
+use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use crate::core::unit::ScopeName;
 use crate::sys::plan::PlanError;
 use std::fmt;
+
+/// Bytes of a name that fit into a file name together with the number of a life (NAME_MAX is 255).
+const LONGEST_NAME: usize = 200;
 
 /// One life of one service. `n` is never used twice for a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,9 +45,15 @@ pub struct IncarnationId {
     pub n: u64,
 }
 
+/// As a file name.
 impl fmt::Display for IncarnationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.name, self.n)
+        let name = self.name.as_str();
+        if name.len() <= LONGEST_NAME {
+            return write!(f, "{name}.{}", self.n);
+        }
+        let head = (0..LONGEST_NAME - 16).rev().find_map(|end| name.get(..end)).unwrap_or_default();
+        write!(f, "{head}-{:016x}.{}", fingerprint([name]), self.n)
     }
 }
 
@@ -142,4 +152,19 @@ pub enum SpawnError {
 /// The children of this process, once every incarnation was released: they belong to nobody.
 pub fn children_of_ours() -> Vec<i32> {
     walk::children(rustix::process::getpid().as_raw_nonzero().get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_names_stay_file_names_and_apart() {
+        let of =
+            |text: &str| IncarnationId { name: ServiceName::of_slot(text).unwrap(), n: u64::MAX }.to_string();
+        let (one, other) = (of(&"ä".repeat(125)), of(&format!("{}b", "ä".repeat(125))));
+        assert!(one.len() <= 255 && other.len() <= 255, "{one}");
+        assert_ne!(one, other);
+        assert_eq!(of("coder"), format!("coder.{}", u64::MAX));
+    }
 }

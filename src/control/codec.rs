@@ -310,6 +310,7 @@ mod tests {
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
             Request::LogPlaces { targets: Targets::All },
+            Request::Rescan { nuke: true },
             Request::Scope {
                 unit: "w".to_owned(),
                 memory_max: Some(1 << 40),
@@ -420,8 +421,8 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, wait, reload, shutdown, log-places, scope, scope-stop, \
-                 scope-show",
+                 register, unregister, kill, wait, reload, shutdown, log-places, rescan, scope, \
+                 scope-stop, scope-show",
             ),
             (
                 r#"{"version":2,"method":"list"}"#,

@@ -21,7 +21,8 @@ pub struct Rules {
 pub struct Facts<'a> {
     /// The service that is acted on, or would be registered.
     pub name: &'a str,
-    /// The uid that this service runs as, looked up now. `None`: its user does not exist.
+    /// The uid that this service runs as, looked up now; for a rescan, the gateway user's. `None`: its user does not
+    /// exist.
     pub runs_as: Option<u32>,
     /// Some service runs as the caller.
     pub owns_one: bool,
@@ -91,6 +92,12 @@ impl Rules {
                     )))
                 }
             }
+            // Slots run as the gateway user, so whoever is that user gains nothing by having them looked at.
+            Request::Rescan { .. } if facts.runs_as == Some(caller) => Ok(()),
+            Request::Rescan { .. } => Err(Denied(format!(
+                "not permitted to rescan: slots run as {}, you are uid {caller}; ask that user or root",
+                user(facts.runs_as)
+            ))),
             Request::Reload { .. } | Request::Shutdown { .. } => Err(Denied(format!(
                 "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
                 self.supervisor_uid
@@ -140,6 +147,7 @@ mod tests {
             Request::Reload { restart: false },
             Request::Shutdown { code: None },
             Request::LogPlaces { targets: targets() },
+            Request::Rescan { nuke: false },
             Request::Scope { unit: "w".to_owned(), memory_max: None, swap_max: None, oom: OomPolicy::Kill },
             Request::ScopeStop { unit: "w".to_owned() },
             Request::ScopeShow { unit: "w".to_owned() },
@@ -165,6 +173,7 @@ mod tests {
             ("reload", [true, true, false, false, false]),
             ("shutdown", [true, true, false, false, false]),
             ("log-places", [true, true, true, true, false]),
+            ("rescan", [true, true, true, false, false]),
             ("scope", [false; 5]),
             ("scope-stop", [false; 5]),
             ("scope-show", [false; 5]),

@@ -80,6 +80,11 @@ pub enum Request {
     LogPlaces {
         targets: Targets,
     },
+    /// Looks at the s6 scan directory again: new slots become services. `nuke`: services whose slot is gone end.
+    Rescan {
+        #[serde(default)]
+        nuke: bool,
+    },
     /// Puts the calling process, which must be part of a running service, into a new scope of that service. Limits are
     /// in bytes; absent: none. The answer is one [`Part::Scope`].
     Scope {
@@ -116,6 +121,7 @@ impl Request {
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
             Self::LogPlaces { .. } => "log-places",
+            Self::Rescan { .. } => "rescan",
             Self::Scope { .. } => "scope",
             Self::ScopeStop { .. } => "scope-stop",
             Self::ScopeShow { .. } => "scope-show",
@@ -138,6 +144,7 @@ impl Request {
             | Self::Register(_)
             | Self::Reload { .. }
             | Self::Shutdown { .. }
+            | Self::Rescan { .. }
             | Self::Scope { .. }
             | Self::ScopeStop { .. }
             | Self::ScopeShow { .. } => None,
@@ -146,7 +153,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 16] = [
+pub const METHODS: [&str; 17] = [
     "start",
     "stop",
     "restart",
@@ -160,6 +167,7 @@ pub const METHODS: [&str; 16] = [
     "reload",
     "shutdown",
     "log-places",
+    "rescan",
     "scope",
     "scope-stop",
     "scope-show",
@@ -480,6 +488,8 @@ pub struct ServiceStatus {
     pub pid: Option<u32>,
     /// When the state began.
     pub since: Option<Utc>,
+    /// When readiness was reported, in `ready`.
+    pub ready_since: Option<Utc>,
     /// Of the main process.
     pub uptime_ms: Option<u64>,
     pub restarts: u64,
@@ -703,6 +713,7 @@ pub(crate) mod samples {
             reason: None,
             pid: Some(42),
             since: Some(at(60)),
+            ready_since: None,
             uptime_ms: Some(65_000),
             restarts: 2,
             next_retry_ms: None,
@@ -735,6 +746,7 @@ pub(crate) mod samples {
             reason: None,
             pid: None,
             since: None,
+            ready_since: None,
             uptime_ms: None,
             restarts: 0,
             next_retry_ms: None,
@@ -771,11 +783,11 @@ mod tests {
             r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
             r#""stopping":false,"warnings":[]},"services":["#,
             r#"{"name":"b","kind":"daemon","want":"down","state":"down","reason":null,"pid":null,"since":null,"#,
-            r#""uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
+            r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","reason":null,"pid":42,"#,
-            r#""since":"2023-11-14T22:14:20.000Z","uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
+            r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
             r#""memory_peak_bytes":null,"cpu_ms":61500,"io":null,"pressure":null,"#,

@@ -1,6 +1,7 @@
 //! Everything that the supervisor does for one service, as data. What became of it comes back as an event.
 
 use super::event::{Command, Incarnation, Ticket};
+use super::exit::Exit;
 use super::gateway::Want;
 use super::signal::Signal;
 
@@ -21,10 +22,19 @@ pub enum Effect {
     Spawn {
         incarnation: Incarnation,
     },
+    /// Run the finish program, told of this end, in a place of its own: a life without a service, with the same events.
+    Finish {
+        incarnation: Incarnation,
+        exit: Exit,
+        /// Of the main process that ended.
+        pid: i32,
+    },
     /// Thaw, then the signal to the main process, then SIGCONT.
     SignalMain {
         incarnation: Incarnation,
         signal: Signal,
+        /// An operator's stop: not a restart, a shutdown or the loss of what it requires.
+        planned: bool,
     },
     /// The signal to every process of the tree.
     SignalTree {

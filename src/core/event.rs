@@ -50,6 +50,10 @@ pub enum Event {
         incarnation: Incarnation,
         pid: i32,
     },
+    /// The service says that it is ready.
+    ReadyReported {
+        incarnation: Incarnation,
+    },
     /// There will be no main process; `TreeEmpty` follows.
     SpawnFailed {
         incarnation: Incarnation,

@@ -285,7 +285,7 @@ impl Fleet {
             };
             let gateway = &other.gateway;
             match gateway.phase() {
-                Phase::Up if is_unfinished(gateway) => waits = Some(name),
+                Phase::Up if is_unfinished(gateway) || gateway.awaits_ready() => waits = Some(name),
                 Phase::Up | Phase::Finished => {}
                 Phase::Failed => return Gate::Refused(format!("requires '{name}', which has failed")),
                 Phase::Down | Phase::Held | Phase::Starting | Phase::Ending(_) | Phase::Backoff { .. } => {
@@ -300,6 +300,7 @@ impl Fleet {
             let other = self.named(name);
             let pending = |other: &Member| {
                 matches!(other.gateway.phase(), Phase::Held | Phase::Starting)
+                    || other.gateway.awaits_ready()
                     || is_unfinished(&other.gateway)
             };
             if other.is_some_and(pending) {
@@ -389,7 +390,10 @@ mod tests {
     }
 
     fn boot_all(fleet: &mut Fleet, want: Want) -> FleetEffects {
-        let restored = fleet.ids().map(|id| (id, Restored { want, history: Default::default() })).collect();
+        let restored = fleet
+            .ids()
+            .map(|id| (id, Restored { want, recorded: true, history: Default::default() }))
+            .collect();
         fleet.boot(restored, NOW)
     }
 

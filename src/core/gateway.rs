@@ -30,6 +30,8 @@ use std::time::Duration;
 pub const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a killed tree may take to be empty before the service is called stuck (a process in D state).
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Exit code by which a finish program says that the service shall not be restarted (s6-supervise, "finish").
+pub const FINISH_GIVES_UP: u8 = 125;
 /// How long the log of an empty tree may take to be read to its end before the service goes on without it.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -71,6 +73,8 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
     pub want: Want,
+    /// The disk says so too. If not, the next command is recorded even if it changes nothing here.
+    pub recorded: bool,
     pub history: History,
 }
 
@@ -105,8 +109,23 @@ pub enum Stage {
     Killing,
     /// It was killed and does not die.
     Stuck,
+    /// It is empty; its finish program runs.
+    Finishing,
     /// It is empty; its last log lines are being read.
     Draining,
+}
+
+/// What is known about the readiness of a life.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Readiness {
+    /// The service has no way to report it.
+    #[default]
+    Undefined,
+    /// Expected by then.
+    Awaited(Tick),
+    /// That time is over; it runs all the same, and may still report.
+    Overdue,
+    Reported(Tick),
 }
 
 /// One life of the service, from spawn to an empty tree.
@@ -114,12 +133,23 @@ pub enum Stage {
 struct Life {
     pid: Option<i32>,
     up_since: Option<Tick>,
+    readiness: Readiness,
     exit: Option<Exit>,
     spawn_error: Option<String>,
     empty: bool,
 }
 
+/// Of a start, when the service runs and its time to report that it is ready is over.
+const NOT_READY: &str = "it runs, but has not reported in its time that it is ready";
+
 impl Life {
+    fn ready_by(&self) -> Option<Tick> {
+        match self.readiness {
+            Readiness::Awaited(by) => Some(by),
+            Readiness::Undefined | Readiness::Overdue | Readiness::Reported(_) => None,
+        }
+    }
+
     fn main_is_gone(&self) -> bool {
         self.exit.is_some() || self.spawn_error.is_some()
     }
@@ -149,6 +179,8 @@ pub struct Gateway {
     since: Tick,
     gate: Gate,
     life: Option<Life>,
+    /// The life that is over and whose finish program is `life` now.
+    ended: Option<Life>,
     history: History,
     pending: Option<Pending>,
     waiters: Vec<Waiter>,
@@ -178,6 +210,7 @@ impl Gateway {
             since: Tick::default(),
             gate: Gate::Open,
             life: None,
+            ended: None,
             history: History::default(),
             pending: None,
             waiters: Vec::new(),
@@ -204,6 +237,9 @@ impl Gateway {
             Event::Spawned { incarnation, pid } if self.is_current(incarnation) => {
                 self.spawned(pid, now, &mut out)
             }
+            Event::ReadyReported { incarnation } if self.is_current(incarnation) => {
+                self.ready_reported(now, &mut out)
+            }
             Event::SpawnFailed { incarnation, reason } if self.is_current(incarnation) => {
                 self.spawn_failed(reason, now, &mut out);
             }
@@ -220,6 +256,7 @@ impl Gateway {
             }
             // Late news of a life that is over or was given up.
             Event::Spawned { .. }
+            | Event::ReadyReported { .. }
             | Event::SpawnFailed { .. }
             | Event::MainExited { .. }
             | Event::TreeEmpty { .. }
@@ -228,7 +265,7 @@ impl Gateway {
             Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
             Event::Shutdown { deadline } => self.shutdown(deadline, now, &mut out),
             Event::KillNow => {
-                if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace)) {
+                if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace | Stage::Finishing)) {
                     self.kill(now, &mut out);
                 }
             }
@@ -361,7 +398,7 @@ impl Gateway {
                 self.forgive(out);
                 if force && self.stage() == Some(Stage::Stuck) {
                     out.push(Effect::Abandon { incarnation: self.history.incarnation });
-                    self.life = None;
+                    (self.life, self.ended) = (None, None);
                     self.begin_start(now, out);
                 } else {
                     self.ask_up(now, out);
@@ -406,10 +443,14 @@ impl Gateway {
 
     fn ask_up(&mut self, now: Tick, out: &mut Effects) {
         match &mut self.phase {
-            Phase::Up => {
-                self.answer(self.acted, out, |_| Some(Outcome::Done { already: true, unrecorded: None }));
-                out.push(Effect::Changed);
-            }
+            Phase::Up => match self.readiness() {
+                Readiness::Undefined | Readiness::Reported(_) => {
+                    self.answer(self.acted, out, |_| Some(Outcome::Done { already: true, unrecorded: None }));
+                    out.push(Effect::Changed);
+                }
+                Readiness::Awaited(_) => {}
+                Readiness::Overdue => self.fail_starters(NOT_READY, out),
+            },
             Phase::Starting => {}
             Phase::Ending(ending) => ending.asked = true,
             Phase::Down | Phase::Held | Phase::Backoff { .. } | Phase::Failed | Phase::Finished => {
@@ -420,6 +461,7 @@ impl Gateway {
 
     fn ask_down(&mut self, now: Tick, out: &mut Effects) {
         self.want = Want::Down;
+        self.once = false;
         self.history.backoff_until = None;
         match &mut self.phase {
             Phase::Up | Phase::Starting => self.begin_stop(now, out),
@@ -472,16 +514,20 @@ impl Gateway {
         let Some(life) = &mut self.life else { return };
         life.pid = Some(pid);
         life.up_since = Some(now);
+        if let (Readiness::Undefined, Some(patience)) = (life.readiness, self.policy.ready) {
+            life.readiness = Readiness::Awaited(now.after(patience));
+        }
         match &mut self.phase {
             Phase::Starting => {
                 self.enter(Phase::Up, now, out);
-                self.answer_up(out);
+                if !self.awaits_ready() {
+                    self.answer_up(out);
+                }
                 out.push(Effect::SaveHistory);
             }
             Phase::Ending(ending) if ending.stage == Stage::Unsignalled => {
                 ending.stage = Stage::Grace;
-                let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
-                out.push(Effect::SignalMain { incarnation, signal });
+                self.signal_main(out);
             }
             Phase::Down
             | Phase::Held
@@ -490,6 +536,18 @@ impl Gateway {
             | Phase::Backoff { .. }
             | Phase::Failed
             | Phase::Finished => {}
+        }
+    }
+
+    fn ready_reported(&mut self, now: Tick, out: &mut Effects) {
+        let Some(life) = &mut self.life else { return };
+        if !matches!(life.readiness, Readiness::Reported(_)) && self.policy.ready.is_some() {
+            // It may come before the news that it was executed.
+            life.readiness = Readiness::Reported(now);
+            if self.phase == Phase::Up {
+                self.answer_up(out);
+                out.push(Effect::Changed);
+            }
         }
     }
 
@@ -510,16 +568,24 @@ impl Gateway {
         let stage = if self.phase == Phase::Up { Stage::Grace } else { Stage::Unsignalled };
         self.enter_ending(stage, self.capped(now.after(self.policy.stop.timeout)), true, now, out);
         if stage == Stage::Grace {
-            let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
-            out.push(Effect::SignalMain { incarnation, signal });
+            self.signal_main(out);
         }
+    }
+
+    /// The stop signal. Only a stop leaves a service with a want that is down and no leave to run once.
+    fn signal_main(&self, out: &mut Effects) {
+        let planned = self.want == Want::Down && !self.once && self.closing.is_none();
+        let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
+        out.push(Effect::SignalMain { incarnation, signal, planned });
     }
 
     fn main_exited(&mut self, exit: Exit, now: Tick, out: &mut Effects) {
         let Some(life) = &mut self.life else { return };
         life.exit = Some(exit);
         let empty = life.empty;
-        self.history.last_exit = Some((exit, now));
+        if self.ended.is_none() {
+            self.history.last_exit = Some((exit, now));
+        }
         let incarnation = self.history.incarnation;
         let stop = self.policy.stop;
         match self.phase {
@@ -537,6 +603,8 @@ impl Gateway {
             Phase::Ending(Ending { stage: Stage::Unsignalled | Stage::Grace, .. }) if !empty => {
                 out.push(Effect::SignalTree { incarnation, signal: stop.signal });
             }
+            // A finish program leaves nothing behind.
+            Phase::Ending(Ending { stage: Stage::Finishing, .. }) if !empty => self.kill(now, out),
             Phase::Ending(_)
             | Phase::Down
             | Phase::Held
@@ -557,21 +625,35 @@ impl Gateway {
 
     fn end_if_over(&mut self, now: Tick, out: &mut Effects) {
         let over = self.life.as_ref().is_some_and(|life| life.main_is_gone() && life.empty);
-        match &mut self.phase {
-            Phase::Ending(ending) if over && ending.stage != Stage::Draining => {
-                ending.stage = Stage::Draining;
-                ending.until = now.after(DRAIN_PATIENCE);
-                out.push(Effect::DrainLogs { incarnation: self.history.incarnation });
-            }
-            Phase::Ending(_)
-            | Phase::Down
-            | Phase::Held
-            | Phase::Starting
-            | Phase::Up
-            | Phase::Backoff { .. }
-            | Phase::Failed
-            | Phase::Finished => {}
+        if !over || matches!(self.stage(), None | Some(Stage::Draining)) {
+            return;
         }
+        let ran = self.life.as_ref().is_some_and(|life| life.up_since.is_some());
+        let (next, until) = match self.policy.finish {
+            Some(patience) if ran && self.ended.is_none() => {
+                self.begin_finish(out);
+                (Stage::Finishing, self.capped(now.after(patience)))
+            }
+            Some(_) | None => {
+                out.push(Effect::DrainLogs { incarnation: self.history.incarnation });
+                (Stage::Draining, now.after(DRAIN_PATIENCE))
+            }
+        };
+        if let Phase::Ending(ending) = &mut self.phase {
+            ending.stage = next;
+            ending.until = until;
+        }
+    }
+
+    /// The finish program gets a number of its own: nothing of the old life's place is used again.
+    fn begin_finish(&mut self, out: &mut Effects) {
+        self.ended = self.life.replace(Life::default());
+        let ended = self.ended.as_ref();
+        let exit = ended.and_then(|life| life.exit).unwrap_or(Exit::Unknown);
+        let pid = ended.and_then(|life| life.pid).unwrap_or_default();
+        out.push(Effect::Release { incarnation: self.history.incarnation });
+        self.history.incarnation += 1;
+        out.push(Effect::Finish { incarnation: self.history.incarnation, exit, pid });
     }
 
     fn kill(&mut self, now: Tick, out: &mut Effects) {
@@ -584,7 +666,9 @@ impl Gateway {
 
     /// The tree is empty and its log is read: what now?
     fn settle(&mut self, now: Tick, out: &mut Effects) {
-        let life = self.life.take().unwrap_or_default();
+        let last = self.life.take().unwrap_or_default();
+        let gives_up = self.ended.is_some() && last.exit == Some(Exit::Code(FINISH_GIVES_UP));
+        let life = self.ended.take().unwrap_or(last);
         let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
         out.push(Effect::Release { incarnation: self.history.incarnation });
         if self.want == Want::Down || self.closing.is_some() {
@@ -593,18 +677,20 @@ impl Gateway {
         } else if asked {
             self.begin_start(now, out);
         } else {
-            self.judge(&life, now, out);
+            self.judge(&life, gives_up, now, out);
         }
     }
 
-    /// Decides about a service that ended unasked and is wanted up.
-    fn judge(&mut self, life: &Life, now: Tick, out: &mut Effects) {
+    /// Decides about a service that ended unasked and is wanted up; `gives_up`: its finish program has decided.
+    fn judge(&mut self, life: &Life, gives_up: bool, now: Tick, out: &mut Effects) {
         let words = match (&life.spawn_error, life.exit) {
             (Some(error), _) => error.clone(),
             (None, Some(exit)) => exit.to_string(),
             (None, None) => Exit::Unknown.to_string(),
         };
         let verdict = match (life.exit, self.policy.restart.when) {
+            (Some(exit), _) if gives_up && exit.is_success() => Verdict::Finished,
+            (Some(_), _) if gives_up => Verdict::Failed,
             (Some(exit), _) => self.policy.judge(exit),
             (None, RestartWhen::Never) => Verdict::Failed,
             (None, RestartWhen::Always | RestartWhen::OnFailure) => Verdict::Restart { skip_wait: false },
@@ -699,8 +785,9 @@ impl Gateway {
     // ---- The rest -------------------------------------------------------------------------------------------------
 
     fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
-        let Restored { want, history } = restored;
+        let Restored { want, recorded, history } = restored;
         self.want = want;
+        self.unsure = !recorded;
         self.history = history;
         if self.policy.role == Role::Essential {
             // Its failure ended the container; that somebody started the container again is the wish to try again.
@@ -724,10 +811,15 @@ impl Gateway {
             self.unsure = true;
             self.act(pending.command, pending.seq, now, out);
         }
+        if let Some(life) = self.life.as_mut().filter(|life| life.ready_by().is_some_and(|by| by <= now)) {
+            life.readiness = Readiness::Overdue;
+            self.fail_starters(NOT_READY, out);
+            out.push(Effect::Changed);
+        }
         match self.phase {
             Phase::Backoff { until } if until <= now => self.begin_start(now, out),
             Phase::Ending(Ending { stage, until, .. }) if until <= now => match stage {
-                Stage::Unsignalled | Stage::Grace => self.kill(now, out),
+                Stage::Unsignalled | Stage::Grace | Stage::Finishing => self.kill(now, out),
                 Stage::Killing => {
                     if let Phase::Ending(ending) = &mut self.phase {
                         ending.stage = Stage::Stuck;
@@ -780,7 +872,7 @@ impl Gateway {
         match &mut self.phase {
             Phase::Up | Phase::Starting => self.begin_stop(now, out),
             Phase::Ending(ending) => {
-                if matches!(ending.stage, Stage::Unsignalled | Stage::Grace) {
+                if matches!(ending.stage, Stage::Unsignalled | Stage::Grace | Stage::Finishing) {
                     ending.until = ending.until.min(deadline);
                 }
             }
@@ -867,6 +959,11 @@ impl Gateway {
         self.phase
     }
 
+    /// The disk says for certain what is wanted here.
+    pub fn is_recorded(&self) -> bool {
+        !self.unsure && self.unrecorded.is_none() && self.pending.is_none()
+    }
+
     /// The want in force is not on disk.
     pub fn is_unrecorded(&self) -> bool {
         self.unrecorded.is_some()
@@ -915,7 +1012,28 @@ impl Gateway {
 
     /// The main process, while it lives.
     pub fn pid(&self) -> Option<i32> {
-        self.life.as_ref().filter(|life| !life.main_is_gone()).and_then(|life| life.pid)
+        let life = self.life.as_ref().filter(|life| self.ended.is_none() && !life.main_is_gone());
+        life.and_then(|life| life.pid)
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.life
+            .as_ref()
+            .filter(|_| self.ended.is_none())
+            .map_or(Readiness::Undefined, |life| life.readiness)
+    }
+
+    /// It runs and has yet to say that it is ready, within its time.
+    pub fn awaits_ready(&self) -> bool {
+        self.phase == Phase::Up && matches!(self.readiness(), Readiness::Awaited(_))
+    }
+
+    /// Since when it is ready, where it can say so.
+    pub fn ready_since(&self) -> Option<Tick> {
+        match self.readiness() {
+            Readiness::Reported(at) => Some(at),
+            Readiness::Undefined | Readiness::Awaited(_) | Readiness::Overdue => None,
+        }
     }
 
     /// A tree exists or is being made.
@@ -930,7 +1048,8 @@ impl Gateway {
             Phase::Backoff { until } => Some(until),
             Phase::Ending(Ending { stage: Stage::Stuck, .. }) => None,
             Phase::Ending(Ending { until, .. }) => Some(until),
-            Phase::Down | Phase::Held | Phase::Starting | Phase::Up | Phase::Failed | Phase::Finished => None,
+            Phase::Up => self.life.as_ref().and_then(Life::ready_by),
+            Phase::Down | Phase::Held | Phase::Starting | Phase::Failed | Phase::Finished => None,
         };
         [patience, phase].into_iter().flatten().min()
     }
@@ -941,6 +1060,7 @@ impl Gateway {
             Phase::Down => "down",
             Phase::Held if matches!(self.gate, Gate::Refused(_)) => "down",
             Phase::Held | Phase::Starting => "starting",
+            Phase::Up if self.ready_since().is_some() => "ready",
             Phase::Up => "up",
             Phase::Ending(Ending { stage: Stage::Stuck, .. }) => "failed",
             Phase::Ending(_) => "stopping",
@@ -962,12 +1082,16 @@ impl Gateway {
             (Phase::Ending(Ending { stage: Stage::Stuck, .. }), _) => {
                 "killed, but processes of it do not end".to_owned()
             }
+            (Phase::Ending(Ending { stage: Stage::Finishing, .. }), _) => {
+                format!("{}; its finish program runs", last())
+            }
             (Phase::Ending(Ending { asked: false, .. }), _) => format!("{}; ending what it left", last()),
             (Phase::Backoff { .. }, _) => format!("{}; failure {} in a row", last(), self.history.row),
             (Phase::Failed, _) => {
                 self.history.failed.as_ref().map_or_else(String::new, |(reason, _)| reason.clone())
             }
             (Phase::Finished, _) => last(),
+            (Phase::Up, _) if self.readiness() == Readiness::Overdue => NOT_READY.to_owned(),
             (Phase::Up, _) if self.once => "runs once".to_owned(),
             (Phase::Held | Phase::Down | Phase::Starting | Phase::Up | Phase::Ending(_), _) => String::new(),
         };
@@ -984,8 +1108,16 @@ impl Gateway {
     /// For the exhaustive search: everything that decides what happens next, without absolute times and numbers.
     pub(super) fn fingerprint(&self) -> String {
         let waiters: Vec<_> = self.waiters.iter().map(|w| (w.command, self.fingerprint_seq(w.seq))).collect();
-        let life =
-            self.life.as_ref().map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some()));
+        let of = |life: &Option<Life>| {
+            let readiness = |life: &Life| match life.readiness {
+                Readiness::Awaited(_) => "awaited".to_owned(),
+                Readiness::Reported(_) => "reported".to_owned(),
+                other => format!("{other:?}"),
+            };
+            life.as_ref()
+                .map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some(), readiness(l)))
+        };
+        let life = (of(&self.life), of(&self.ended));
         format!(
             "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {}",
             self.want,

@@ -1,6 +1,7 @@
 //! Stories of single services: what the exhaustive search in `model` cannot see, times, counts and words.
 
 use super::super::policy::{ExitRule, Kind};
+use super::super::signal::Signal;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ struct Story {
 impl Story {
     fn new(policy: Policy) -> Self {
         let mut story = Self { gateway: Gateway::new(policy, 1), now: Tick(1_000_000), log: Vec::new() };
-        story.feed(Event::Boot(Restored { want: Want::Down, history: History::default() }));
+        story.feed(Event::Boot(Restored { want: Want::Down, recorded: true, history: History::default() }));
         story
     }
 
@@ -162,9 +163,7 @@ fn a_stop_signals_once_waits_for_the_whole_tree_and_kills_at_the_timeout() {
     let mut story = Story::new(Policy::default());
     story.up();
     let effects = story.command(2, Command::Stop);
-    assert!(
-        effects.contains(&Effect::SignalMain { incarnation: 1, signal: crate::core::signal::Signal::TERM })
-    );
+    assert_eq!(signalled(&effects), [true]);
     story.wait(4_000);
     let effects = story.feed(Event::MainExited { incarnation: 1, exit: Exit::Code(0) });
     assert!(
@@ -183,6 +182,71 @@ fn a_stop_signals_once_waits_for_the_whole_tree_and_kills_at_the_timeout() {
     story.feed(Event::LogsDrained { incarnation: 1 });
     assert_eq!(story.replies(), [(2, DONE)]);
     assert_eq!(story.gateway.history().row, 0, "an exit after our own signal is no failure");
+}
+
+/// For each stop signal among the effects, whether it was planned.
+fn signalled(effects: &[Effect]) -> Vec<bool> {
+    let planned = |effect: &Effect| match effect {
+        Effect::SignalMain { planned, .. } => Some(*planned),
+        _ => None,
+    };
+    effects.iter().filter_map(planned).collect()
+}
+
+#[test]
+fn only_an_operators_stop_is_planned() {
+    let refused = || Event::Gate(Gate::Refused("db".into()));
+    let shutdown = |story: &Story| Event::Shutdown { deadline: story.now.after(Duration::from_secs(9)) };
+    for (command, planned) in [(Command::Stop, true), (Command::Unregister, true), (Command::Restart, false)]
+    {
+        let mut story = Story::new(Policy::default());
+        story.up();
+        assert_eq!(signalled(&story.command(2, command)), [planned], "{command:?}");
+        // The same while it is being made: the signal follows exec.
+        let mut story = Story::new(Policy::default());
+        story.command(1, START);
+        story.command(2, command);
+        story.log.clear();
+        story.spawned();
+        assert_eq!(signalled(&story.log), [planned], "{command:?} before exec");
+    }
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let event = shutdown(&story);
+    assert_eq!(signalled(&story.feed(event)), [false]);
+    // What runs once has a want that is down from the beginning.
+    let once = || {
+        let mut story = Story::new(Policy::default());
+        story.command(1, Command::Once);
+        story.spawned();
+        story
+    };
+    assert_eq!(signalled(&once().feed(refused())), [false], "a lost requirement");
+    assert_eq!(signalled(&once().command(2, Command::Stop)), [true]);
+    // A shutdown overtakes a stop whose signal waits for exec.
+    let mut story = Story::new(Policy::default());
+    story.command(1, START);
+    story.command(2, Command::Stop);
+    let event = shutdown(&story);
+    story.feed(event);
+    story.log.clear();
+    story.spawned();
+    assert_eq!(signalled(&story.log), [false]);
+}
+
+/// Down for this boot although the disk says up: what an operator says is recorded, also if it changes nothing now.
+#[test]
+fn a_want_that_is_not_the_disks_is_recorded_with_the_next_command() {
+    for (command, want) in [(Command::Stop, Want::Down), (START, Want::Up)] {
+        let mut gateway = Gateway::new(Policy::default(), 1);
+        let restored = Restored { want: Want::Down, recorded: false, history: History::default() };
+        let _ = gateway.step(Event::Boot(restored), Tick(1));
+        assert!(!gateway.is_recorded());
+        let effects = gateway.step(Event::Command { ticket: Ticket(1), command }, Tick(2));
+        assert!(effects.into_iter().any(|effect| effect == Effect::Record { seq: 1, want }), "{command:?}");
+        let _ = gateway.step(Event::Recorded { seq: 1 }, Tick(3));
+        assert!(gateway.is_recorded());
+    }
 }
 
 #[test]
@@ -274,7 +338,7 @@ fn exec_that_fails_is_told_to_the_caller_and_tried_again_after_a_wait() {
 fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_policy() {
     let boot = |want, history| {
         let mut gateway = Gateway::new(Policy::default(), 1);
-        let _ = gateway.step(Event::Boot(Restored { want, history }), Tick(1_000_000));
+        let _ = gateway.step(Event::Boot(Restored { want, recorded: true, history }), Tick(1_000_000));
         gateway
     };
     let failed = History { failed: Some(("gave up".into(), Tick(5))), ..History::default() };
@@ -363,4 +427,103 @@ proptest! {
             }
         }
     }
+}
+
+fn with_finish() -> Policy {
+    Policy { finish: Some(Duration::from_secs(5)), ..Policy::default() }
+}
+
+#[test]
+fn a_finish_program_runs_after_every_end_in_a_place_of_its_own_and_its_exit_is_not_the_services() {
+    let mut story = Story::new(with_finish());
+    story.command(1, START);
+    story.spawned();
+    let incarnation = story.n();
+    story.feed(Event::MainExited { incarnation, exit: Exit::Code(3) });
+    let after = story.feed(Event::TreeEmpty { incarnation });
+    let finish = Effect::Finish { incarnation: incarnation + 1, exit: Exit::Code(3), pid: 100 };
+    assert_eq!(after, [Effect::Release { incarnation }, finish]);
+    assert_eq!((story.gateway.state(), story.gateway.pid()), ("stopping", None));
+    story.spawned();
+    assert_eq!(story.gateway.pid(), None, "the finish program is not the service");
+    story.ends(Exit::Code(0));
+    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(Exit::Code(3)));
+}
+
+#[test]
+fn exit_125_of_the_finish_program_ends_the_restarts_and_the_service_says_how_it_ended() {
+    for (exit, state) in [(Exit::Code(0), "finished"), (Exit::Code(78), "failed")] {
+        let mut story = Story::new(with_finish());
+        story.command(1, START);
+        story.spawned();
+        story.ends(exit);
+        story.spawned();
+        story.ends(Exit::Code(FINISH_GIVES_UP));
+        assert_eq!((story.gateway.state(), story.gateway.reason()), (state, exit.to_string()));
+        assert_eq!(story.gateway.want(), Want::Up);
+    }
+}
+
+#[test]
+fn a_finish_program_that_hangs_is_killed_and_a_stop_waits_for_that() {
+    let mut story = Story::new(with_finish());
+    story.command(1, START);
+    story.spawned();
+    story.command(2, Command::Stop);
+    story.ends(Exit::Code(0));
+    story.spawned();
+    assert!(!story.log.iter().any(|e| matches!(e, Effect::Reply { ticket: Ticket(2), .. })));
+    story.wait(5000);
+    assert_eq!(story.log.last(), Some(&Effect::KillTree { incarnation: story.n() }));
+    story.ends(Exit::Signal { signal: Signal::KILL, core: false });
+    let done =
+        Effect::Reply { ticket: Ticket(2), outcome: Outcome::Done { already: false, unrecorded: None } };
+    assert!(story.log.contains(&done));
+    assert_eq!(story.gateway.state(), "down");
+}
+
+#[test]
+fn what_was_never_executed_has_no_finish() {
+    let mut story = Story::new(with_finish());
+    story.command(1, START);
+    let incarnation = story.n();
+    story.feed(Event::SpawnFailed { incarnation, reason: "no such file".into() });
+    story.feed(Event::TreeEmpty { incarnation });
+    assert!(!story.log.iter().any(|effect| matches!(effect, Effect::Finish { .. })));
+}
+
+#[test]
+fn a_start_is_answered_when_the_service_reports_that_it_is_ready() {
+    let policy = Policy { ready: Some(Duration::from_secs(60)), ..Policy::default() };
+    let mut story = Story::new(policy);
+    story.command(1, START);
+    story.spawned();
+    let answered = |story: &Story| story.log.iter().any(|effect| matches!(effect, Effect::Reply { .. }));
+    assert!(!answered(&story));
+    assert_eq!(story.gateway.state(), "up");
+    let incarnation = story.n();
+    story.feed(Event::ReadyReported { incarnation });
+    assert!(answered(&story));
+    assert_eq!((story.gateway.state(), story.gateway.ready_since()), ("ready", Some(story.now)));
+    assert_eq!(story.gateway.deadline(), None, "nothing wakes a service that is ready");
+}
+
+#[test]
+fn a_service_that_is_not_ready_in_time_runs_on_and_the_start_says_so() {
+    let policy = Policy { ready: Some(Duration::from_secs(60)), ..Policy::default() };
+    let mut story = Story::new(policy);
+    story.command(1, START);
+    story.spawned();
+    story.wait(60_000);
+    let failed = Outcome::Failed(NOT_READY.to_owned());
+    assert!(story.log.contains(&Effect::Reply { ticket: Ticket(1), outcome: failed.clone() }));
+    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("up", NOT_READY));
+    assert!(
+        story.command(2, START).contains(&Effect::Reply { ticket: Ticket(2), outcome: failed }),
+        "and so does the next one"
+    );
+    let incarnation = story.n();
+    story.feed(Event::ReadyReported { incarnation });
+    assert_eq!(story.gateway.state(), "ready");
 }

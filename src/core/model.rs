@@ -8,7 +8,7 @@ use super::clock::Tick;
 use super::effect::{Effect, Outcome};
 use super::event::{Command, Event, Ticket};
 use super::exit::Exit;
-use super::gateway::{Gate, Gateway, Phase, Restored, Stage, Want};
+use super::gateway::{FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage, Want};
 use super::policy::{BurstLimit, ExitRule, Policy};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -24,13 +24,16 @@ enum Fault {
     StopTakenForRestart,
     ReplyIsLost,
     SpawnIsRepeated,
+    ReadyIsAssumed,
 }
 
-/// The search is run twice, because callers and gates together would be too many states for a test.
+/// The search is run three times, because all together would be too many states for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     TwoCallers,
     OneCallerAndGates,
+    /// One caller, and a service that reports readiness and has a finish program.
+    ReadyAndFinish,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,10 +56,15 @@ struct World {
     tree_told: bool,
     killed: bool,
     draining: bool,
+    /// The main process is the finish program.
+    finishing: bool,
+    reported: bool,
     disk: VecDeque<(u64, Option<Want>)>,
     on_disk: Want,
     tickets: BTreeMap<Ticket, Command>,
     next_ticket: u64,
+    /// The shutdown was told.
+    closing: bool,
     gone: bool,
 }
 
@@ -77,6 +85,7 @@ enum Move {
     Command(Command),
     Disk { works: bool },
     Exec { works: bool },
+    Ready,
     MainEnds(Exit, /* leaves processes */ bool),
     TreeEnds,
     Reaped(Exit),
@@ -91,6 +100,10 @@ impl World {
         let mut policy = Policy::default();
         policy.restart.limit = BurstLimit { burst: 2, interval: Duration::from_secs(600) };
         policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop)]);
+        if scope == Scope::ReadyAndFinish {
+            policy.ready = Some(Duration::from_secs(60));
+            policy.finish = Some(Duration::from_secs(5));
+        }
         let mut world = Self {
             gateway: Gateway::new(policy, 7),
             now: Tick(1_000_000),
@@ -101,13 +114,16 @@ impl World {
             tree_told: false,
             killed: false,
             draining: false,
+            finishing: false,
+            reported: false,
             disk: VecDeque::new(),
             on_disk: want,
             tickets: BTreeMap::new(),
             next_ticket: 0,
+            closing: false,
             gone: false,
         };
-        world.feed(Event::Boot(Restored { want, history: Default::default() }))?;
+        world.feed(Event::Boot(Restored { want, recorded: true, history: Default::default() }))?;
         Ok(world)
     }
 
@@ -153,6 +169,11 @@ impl World {
                 moves.push(Move::MainEnds(exit, true));
                 moves.push(Move::MainEnds(exit, false));
             }
+            if self.finishing {
+                moves.push(Move::MainEnds(Exit::Code(FINISH_GIVES_UP), false));
+            } else if self.scope == Scope::ReadyAndFinish && !self.reported {
+                moves.push(Move::Ready);
+            }
         }
         // Leftovers are hostile: only the kill ends them.
         if self.tree && self.main == Main::Dead && self.killed {
@@ -197,12 +218,20 @@ impl World {
             }
             Move::Exec { works: true } => {
                 self.main = Main::Alive;
-                self.feed(Event::Spawned { incarnation, pid: 42 })
+                self.feed(Event::Spawned { incarnation, pid: 42 })?;
+                match self.fault {
+                    Fault::ReadyIsAssumed => self.feed(Event::ReadyReported { incarnation }),
+                    _ => Ok(()),
+                }
             }
             Move::Exec { works: false } => {
                 (self.main, self.tree) = (Main::Dead, false);
                 self.feed(Event::SpawnFailed { incarnation, reason: "no such file".into() })?;
                 self.tell_empty()
+            }
+            Move::Ready => {
+                self.reported = true;
+                self.feed(Event::ReadyReported { incarnation })
             }
             Move::MainEnds(exit, leaves) => {
                 self.main = Main::Dead;
@@ -231,7 +260,10 @@ impl World {
                 self.feed(Event::Time)
             }
             Move::Gate(gate) => self.feed(Event::Gate(gate)),
-            Move::Shutdown => self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) }),
+            Move::Shutdown => {
+                self.closing = true;
+                self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) })
+            }
         }
     }
 
@@ -275,6 +307,10 @@ impl World {
             }
             Effect::Erase { seq } => self.disk.push_back((seq, None)),
             Effect::SaveHistory | Effect::Changed => {}
+            Effect::Finish { incarnation, .. } => {
+                self.place(incarnation)?;
+                self.finishing = true;
+            }
             Effect::Spawn { incarnation } => {
                 self.spawn(incarnation)?;
                 if self.fault == Fault::SpawnIsRepeated {
@@ -283,6 +319,9 @@ impl World {
             }
             Effect::SignalMain { .. } if self.main != Main::Alive => {
                 return Err("a signal to no process".into());
+            }
+            Effect::SignalMain { planned: true, .. } if self.closing || self.gateway.want() == Want::Up => {
+                return Err("a stop that nobody planned".into());
             }
             Effect::SignalTree { .. } if self.tree_told => return Err("a signal to an empty tree".into()),
             Effect::SignalMain { .. } | Effect::SignalTree { .. } => {}
@@ -311,16 +350,21 @@ impl World {
     }
 
     fn spawn(&mut self, incarnation: u64) -> Result<(), String> {
-        if self.tree || !matches!(self.main, Main::None) {
-            return Err("spawned beside a living tree".into());
-        }
         if self.gateway.want() == Want::Down && !self.gateway.is_once() {
             return Err("spawned against the want".into());
+        }
+        self.place(incarnation)
+    }
+
+    fn place(&mut self, incarnation: u64) -> Result<(), String> {
+        if self.tree || !matches!(self.main, Main::None) {
+            return Err("spawned beside a living tree".into());
         }
         if incarnation != self.incarnation() {
             return Err("spawned under an old number".into());
         }
         (self.main, self.tree, self.tree_told, self.killed) = (Main::Making, true, false, false);
+        (self.finishing, self.reported) = (false, false);
         Ok(())
     }
 
@@ -343,6 +387,10 @@ impl World {
             let down = matches!(command, Command::Stop | Command::Unregister);
             if down && (self.tree || self.main == Main::Alive) {
                 return Err("stop acknowledged with a living tree".into());
+            }
+            let waits = self.scope == Scope::ReadyAndFinish && !self.reported;
+            if !down && (waits || self.finishing) {
+                return Err("start acknowledged before the service was ready".into());
             }
             if !down && self.main != Main::Alive {
                 return Err("start acknowledged without a main process".into());
@@ -390,13 +438,13 @@ impl World {
         let disk: Vec<_> =
             self.disk.iter().map(|(seq, want)| (self.gateway.fingerprint_seq(*seq), want)).collect();
         format!(
-            "{phase} {} {:?} {} {} {} {} {disk:?} {:?} {:?} {}",
+            "{phase} {} {:?} {} {} {} {:?} {disk:?} {:?} {:?} {}",
             self.gateway.fingerprint(),
             self.main,
             self.tree,
             self.tree_told,
             self.killed,
-            self.draining,
+            (self.draining, self.finishing, self.reported),
             self.on_disk,
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
@@ -478,7 +526,7 @@ fn verdict(fault: Fault, scope: Scope) -> Result<Search, String> {
 #[test]
 fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
     let mut seen = String::new();
-    for scope in [Scope::TwoCallers, Scope::OneCallerAndGates] {
+    for scope in [Scope::TwoCallers, Scope::OneCallerAndGates, Scope::ReadyAndFinish] {
         let found = verdict(Fault::None, scope).unwrap_or_else(|broken| panic!("{scope:?}: {broken}"));
         assert!(found.edges > 10_000, "{scope:?}: {} states, {} edges", found.worlds.len(), found.edges);
         found.worlds.iter().for_each(|world| seen.push_str(&world.phase_name()));
@@ -494,6 +542,7 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
         "Killing",
         "Stuck",
         "Draining",
+        "Finishing",
         "Backoff",
         "Failed",
         "Finished",
@@ -515,4 +564,5 @@ fn the_search_catches_every_seeded_fault() {
     ] {
         assert!(verdict(fault, Scope::OneCallerAndGates).is_err(), "{fault:?} went unnoticed");
     }
+    assert!(verdict(Fault::ReadyIsAssumed, Scope::ReadyAndFinish).is_err());
 }

@@ -6,12 +6,19 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Names that mean something else to the supervisor or to the Hermes image.
-pub const RESERVED: [&str; 4] = ["supervisor", "gateway", "main-hermes", "dashboard"];
+pub const RESERVED: [&str; 4] = ["supervisor", "gateway", "main-hermes", DASHBOARD];
+
+/// The one reserved name that is a service: the Hermes dashboard.
+pub const DASHBOARD: &str = "dashboard";
 
 /// Longest name, in bytes: leaves room for `.<incarnation>` in a file name of 255.
 pub const MAX_LEN: usize = 64;
 
-/// A checked service name: `[a-z0-9][a-z0-9_-]{0,63}`, not reserved.
+/// Longest name of a service that is an s6 service directory, in bytes: s6-svscan takes no longer one.
+pub const MAX_SLOT_LEN: usize = 251;
+
+/// A checked service name: `[a-z0-9][a-z0-9_-]{0,63}`, not reserved; or, for s6 service directories, what
+/// [`ServiceName::of_slot`] allows. Never with a slash, white space or control characters, never beginning with a dot.
 ///
 /// Cheap to clone: every event and every reply carries one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +31,11 @@ pub enum NameError {
         "'{0}' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
     )]
     Malformed(String),
+    #[error(
+        "'{0}' is not the name of a service directory: it must not begin with a dot, contain a slash or white space, \
+         nor be longer than {MAX_SLOT_LEN} bytes"
+    )]
+    Slot(String),
     #[error("'{0}' is reserved: choose another name ({list} are taken by the supervisor)", list = RESERVED.join(", "))]
     Reserved(String),
 }
@@ -39,11 +51,30 @@ impl ServiceName {
         let tail_ok =
             bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-');
         if !head_ok || !tail_ok || bytes.len() > MAX_LEN {
-            // Shown back to a person: keep a hostile or huge name from flooding the terminal.
-            let shown: String = text.chars().take(MAX_LEN + 1).map(printable).collect();
-            return Err(NameError::Malformed(shown));
+            return Err(NameError::Malformed(shown(text)));
         }
         if RESERVED.contains(&text) {
+            return Err(NameError::Reserved(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The Hermes dashboard, which nobody else can define or register under that name.
+    pub fn dashboard() -> Self {
+        Self(DASHBOARD.into())
+    }
+
+    /// Checks `text` as the name of a service that is an s6 service directory, or of a service that once was accepted.
+    ///
+    /// # Errors
+    /// [`NameError`] for a name that cannot be a file's or be shown, and for what the supervisor itself is called.
+    pub fn of_slot(text: &str) -> Result<Self, NameError> {
+        let bad = |c: char| c == '/' || c.is_control() || c.is_whitespace();
+        if text.is_empty() || text.starts_with('.') || text.len() > MAX_SLOT_LEN || text.contains(bad) {
+            return Err(NameError::Slot(shown(text)));
+        }
+        // The dashboard is a slot; the others are no services.
+        if RESERVED.contains(&text) && text != DASHBOARD {
             return Err(NameError::Reserved(text.to_owned()));
         }
         Ok(Self(text.into()))
@@ -52,6 +83,11 @@ impl ServiceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Shown back to a person: a hostile or huge name must not flood the terminal.
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_LEN + 1).map(printable).collect()
 }
 
 fn printable(c: char) -> char {
@@ -97,6 +133,19 @@ mod tests {
         for taken in RESERVED {
             assert!(matches!(ServiceName::new(taken), Err(NameError::Reserved(_))), "{taken}");
         }
+        // What the database keeps about it is read back under the rule for slots.
+        assert_eq!(ServiceName::of_slot(DASHBOARD), Ok(ServiceName::dashboard()));
+    }
+
+    #[test]
+    fn a_service_directory_may_have_almost_any_file_name() {
+        for good in ["gateway-x.tmp", "Web", "dashboard", "ä", &"x".repeat(251)] {
+            assert_eq!(ServiceName::of_slot(good).map(|n| n.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["", ".x", "..", "a/b", "a b", "a\n", &"x".repeat(252)] {
+            assert!(matches!(ServiceName::of_slot(bad), Err(NameError::Slot(_))), "{bad:?}");
+        }
+        assert!(matches!(ServiceName::of_slot("main-hermes"), Err(NameError::Reserved(_))));
     }
 
     #[test]

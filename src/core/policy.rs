@@ -82,6 +82,11 @@ pub struct Policy {
     pub role: Role,
     pub restart: RestartPolicy,
     pub stop: StopPolicy,
+    /// How long it may take to report that it is ready. `None`: it is, as soon as it runs.
+    pub ready: Option<Duration>,
+    /// A program of its own that runs once the tree is empty and judges the end, as `finish` of s6 does: how long
+    /// that may take.
+    pub finish: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -106,6 +111,8 @@ impl Default for Policy {
                 timeout: Duration::from_secs(10),
                 leftovers: Duration::ZERO,
             },
+            ready: None,
+            finish: None,
         }
     }
 }

@@ -4,12 +4,16 @@
 use super::clock::Clock;
 use super::execute::{history, want};
 use super::launch::rung_of;
-use super::main_program::{MainProgram, NOT_FOUND, executable};
-use super::reload::{Found, Plan, discover, is_profile};
+use super::main_program::{MainProgram, NOT_FOUND};
+use super::planned::PlannedStops;
+use super::readiness::Readiness;
+use super::reconcile::{Reconciled, Task};
+use super::reload::{Found, Plan, discover, first_want, is_profile};
 use super::requests::Requests;
+use super::slots::{self, Scanning};
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::status::why_not_higher;
-use super::{Mode, Notice, Options, STORE, Supervisor, demo};
+use super::{Mode, Notice, Options, STORE, Supervisor, demo, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::control::server::{ListenError, Server};
 use crate::core::event::{Command, Event};
@@ -17,8 +21,9 @@ use crate::core::fleet::Fleet;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::Surroundings;
-use crate::hermes::boot_log::{self, Action};
-use crate::hermes::redirect::{Redirect, breadcrumb, redirect};
+use crate::definition::template::DEFAULT_PROFILE;
+use crate::hermes::boot_log::{self, Action, PriorExit};
+use crate::hermes::redirect::{Redirect, breadcrumb, is_dashboard, redirect};
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
 use crate::store::{self, Change, OpenError, Opened, StoreEvent};
@@ -73,6 +78,13 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         Err(error) => return refuse(Some(&container), &format!("the demo cannot be set up: {error}")),
     };
     let log = logger(&options, &mode, &container);
+    if options.s6_surface {
+        let say = |line: &str| container.line(Kind::Err, format!("{line}\n").as_bytes());
+        if let Err(code) = surface::prepare(&mut options, &signals, nofile, has_terminal(), &say) {
+            container.finish(LAST_WORDS);
+            return code;
+        }
+    }
     let code = match start(&options, &mode, signals, nofile, &container, &log) {
         Ok(Start::Supervise(mut supervisor, mut poll)) => {
             if let Some(demo) = &demo {
@@ -163,12 +175,6 @@ enum Cmd {
     None,
 }
 
-/// Does this CMD leave the state to others? The dashboard container lives beside the one with the gateways.
-fn is_dashboard(argv: &[OsString]) -> bool {
-    let word = if argv.first().is_some_and(|first| first == "hermes") { argv.get(1) } else { argv.first() };
-    word.is_some_and(|word| word == "dashboard")
-}
-
 fn start(
     options: &Options,
     mode: &Mode,
@@ -180,7 +186,7 @@ fn start(
     let clock = Clock::start();
     let argv = match mode {
         Mode::Run => None,
-        Mode::Init { command } => match route(command, executable) {
+        Mode::Init { command } => match route(command, |program| options.executable(program)) {
             Route::Exec(argv) => Some(argv),
             Route::Nothing => None,
             Route::NotFound(program) => {
@@ -193,6 +199,7 @@ fn start(
         },
     };
     if let Some(argv) = argv.as_ref().filter(|argv| is_dashboard(argv)) {
+        say_first(container, &boot_log::stdout_line(boot_log::DASHBOARD_CONTAINER));
         return alone_start(argv, options, nofile, signals);
     }
     let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref())
@@ -223,7 +230,7 @@ fn start(
     let opened = store::open(store_options, move |event| store_notifier.send(Notice::Store(event)));
     let (store, mut opened) = match (opened, &argv) {
         (Ok(opened), _) => opened,
-        (Err(OpenError::Held { path, holder }), Some(argv)) if !is_gateway_run(argv) => {
+        (Err(OpenError::Held { path, holder }), Some(argv)) if !is_gateway_run(argv, options) => {
             let holder = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
             slog::warn!(
                 log,
@@ -247,8 +254,14 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let has_hermes = executable(OsStr::new("hermes"));
-    let found = find(options, &around, has_hermes, log);
+    let scanning = options.s6_surface.then(|| {
+        Scanning::watch(registry).unwrap_or_else(|error| {
+            slog::warn!(log, "the scan directory is not watched"; "error" => %error);
+            Scanning::default()
+        })
+    });
+    let has_hermes = options.executable(OsStr::new("hermes"));
+    let mut found = find(options, &around, has_hermes, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
         wanted: options.rung,
@@ -259,6 +272,19 @@ fn start(
     };
     let report = containment::probe(&wish).map_err(|error| error.to_string())?;
     end_predecessor(&opened, log)?;
+    let task = Task::new(
+        options,
+        &around,
+        &opened,
+        &found,
+        argv.as_deref().unwrap_or_default(),
+        clock.now().0 / 1000,
+    );
+    let mut reconciled = with_patience("reconcile", move || task.run()).unwrap_or_default();
+    reconciled.complete(&mut found);
+    for warning in &reconciled.warnings {
+        slog::warn!(log, "{warning}");
+    }
     let home =
         Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
     let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
@@ -273,7 +299,7 @@ fn start(
         }
     }
 
-    let cmd = judge_cmd(argv, found.active.as_ref());
+    let cmd = judge_cmd(argv, options, found.active.as_ref());
     let mut warnings = Vec::new();
     for warning in opened.warnings.drain(..) {
         slog::warn!(log, "{warning}");
@@ -304,6 +330,8 @@ fn start(
         next_commit: 0,
         server,
         requests: Requests::default(),
+        readiness: Readiness::default(),
+        planned: PlannedStops::default(),
         scopes: super::scopes::Waiting::default(),
         main: None,
         closing: None,
@@ -314,10 +342,11 @@ fn start(
         state_trust: found.state_trust.clone(),
         runtime_dir,
         has_hermes,
+        scanning,
         looking: false,
         scan: 0,
     };
-    supervisor.boot_services(&opened, &found, &cmd);
+    supervisor.boot_services(&opened, &found, &reconciled, &cmd);
     supervisor.boot_main(cmd)?;
     Ok(Start::Supervise(Box::new(supervisor), poll))
 }
@@ -499,7 +528,9 @@ fn with_patience<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send 
 /// Definitions and profiles. When the disk under home hangs, only what lies elsewhere.
 fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::Logger) -> Found {
     let (dirs, state, home) = (options.services.clone(), options.state.clone(), around.clone());
-    let found = with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes));
+    let (s6_surface, env) = (options.s6_surface, options.environment.clone());
+    let found =
+        with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes, s6_surface, &env));
     found.unwrap_or_else(|| {
         slog::error!(
             log,
@@ -511,25 +542,27 @@ fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::
     })
 }
 
-fn is_gateway_run(argv: &[OsString]) -> bool {
+fn is_gateway_run(argv: &[OsString], options: &Options) -> bool {
     matches!(
-        redirect(argv, |name| std::env::var_os(name), None),
+        redirect(argv, |name| options.variable(name), None),
         Redirect::Supervise { .. } | Redirect::Foreground { .. }
     )
 }
 
-fn judge_cmd(argv: Option<Vec<OsString>>, active: Option<&ServiceName>) -> Cmd {
+fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options, active: Option<&ServiceName>) -> Cmd {
     let Some(argv) = argv else { return Cmd::None };
-    match redirect(&argv, |name| std::env::var_os(name), active) {
+    match redirect(&argv, |name| options.variable(name), active) {
         Redirect::NotAGateway => Cmd::Main(argv),
         Redirect::Foreground { hold_down } => Cmd::Foreground(argv, hold_down),
+        // The unmodified `hermes` sees an s6 and hands the gateway over itself.
+        Redirect::Supervise { .. } if options.s6_surface && surface::is_visible() => Cmd::Main(argv),
         Redirect::Supervise { profile, extra_args } => Cmd::Supervised(profile, extra_args),
     }
 }
 
 impl Supervisor {
     /// All services become known and go where the database wants them.
-    fn boot_services(&mut self, opened: &Opened, found: &Found, cmd: &Cmd) {
+    fn boot_services(&mut self, opened: &Opened, found: &Found, reconciled: &Reconciled, cmd: &Cmd) {
         let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
         for complaint in complaints {
             slog::warn!(self.log, "{complaint}");
@@ -538,65 +571,116 @@ impl Supervisor {
         let mut restored = BTreeMap::new();
         let mut first_seen = Vec::new();
         let mut boot_lines = Vec::new();
+        let mut gateways = Vec::new();
         for (name, (mut definition, record)) in services {
             let row = opened.wants.get(&name);
-            let (mut wanted, cause) = match row {
+            let mirrored = opened.mirrored.get(&name);
+            let intent = found.intent(&definition, record.as_ref(), &self.surroundings);
+            let supervised = match cmd {
+                Cmd::Supervised(profile, extra) if *profile == name => Some(extra),
+                Cmd::Supervised(..) | Cmd::Main(_) | Cmd::Foreground(..) | Cmd::None => None,
+            };
+            let (mut wanted, mut cause) = match row {
                 Some(row) => (want(row), None),
                 None => {
-                    let (first, cause) = found.first_want(&definition);
+                    let (first, cause) = first_want(&definition, intent);
                     (first, Some(cause))
                 }
             };
-            let mut extra_args = Vec::new();
-            match cmd {
-                Cmd::Supervised(profile, extra) if *profile == name => {
-                    definition.command.extend(extra.iter().cloned());
-                    extra_args.clone_from(extra);
-                    wanted = Want::Up;
+            let wish = row.and_then(|row| found.outside_wish(row, mirrored, intent));
+            if let Some(extra) = supervised {
+                definition.command.extend(extra.iter().cloned());
+                if row.is_none_or(|_| wanted == Want::Down) {
+                    cause = Some("gateway run");
                 }
-                _ => {}
+                wanted = Want::Up;
+            } else if let Some(wish) = wish {
+                (wanted, cause) = (wish, Some("gateway-state"));
+                let word = if wish == Want::Up { "up" } else { "down" };
+                slog::info!(
+                    self.log,
+                    "{name}: its gateway_state.json was changed: it is wanted {word} from now on"
+                );
             }
             let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
-            if is_profile(&definition) {
+            let held_back = supervised.is_none() && self.is_served_by_root(&definition, record.as_ref());
+            let in_force = if held_back { Want::Down } else { wanted };
+            if is_profile(&definition) || intent.is_some() {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
                 let action =
-                    if wanted == Want::Up && !foreground { Action::Started } else { Action::Registered };
-                boot_lines.push(boot_log::line(&name, prior, action));
+                    if in_force == Want::Up && !foreground { Action::Started } else { Action::Registered };
+                let exit = reconciled.exits.get(&name).copied().unwrap_or_default();
+                // The root profile comes first, as those who read the file know it.
+                let place = if name.as_str() == DEFAULT_PROFILE { 0 } else { boot_lines.len() };
+                boot_lines.insert(place, (boot_log::line(&name, prior, action), exit));
+                if record.is_none() {
+                    let shown = if action == Action::Started { Want::Up } else { Want::Down };
+                    gateways.push((name.clone(), shown));
+                }
             }
             let hash = definition.hash;
             let id = self.add_service(definition, record);
-            if let Some(service) = self.services.get_mut(&id) {
-                service.extra_args = extra_args;
+            if let Some((service, extra)) = self.services.get_mut(&id).zip(supervised) {
+                service.extra_args.clone_from(extra);
             }
             if foreground {
                 let reason = "it runs in the foreground, as the container's main program".to_owned();
                 let effects = self.fleet.hold(id, reason, now);
                 self.execute(effects);
             }
-            let changed = matches!(cmd, Cmd::Supervised(profile, _) if *profile == name)
-                && row.is_none_or(|row| want(row) == Want::Down);
-            if cause.is_some() || changed {
-                let cause = if changed { "gateway run" } else { cause.unwrap_or("first-boot") };
+            if let Some(cause) = cause {
                 first_seen.push(Change::Want(name.clone(), self.want_row(id, wanted, cause)));
             }
+            let known = self.know_mirror(id, wanted, mirrored, intent);
+            first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
-            restored.insert(id, Restored { want: wanted, history });
+            restored.insert(id, Restored { want: in_force, recorded: in_force == wanted, history });
         }
         if !first_seen.is_empty() {
             self.store.commit_lazily(first_seen);
         }
-        self.tell_boot(boot_lines);
+        if self.options.s6_surface {
+            self.show_at_boot(gateways);
+        }
+        // An image that makes the slots of its gateways itself has told so itself, too.
+        if found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
+            self.tell_boot(boot_lines);
+        }
         let effects = self.fleet.boot(restored, now);
         self.execute(effects);
     }
 
+    /// Shows the gateways in the scan directory before anything can look for them there, and makes their slots what they
+    /// run in.
+    fn show_at_boot(&mut self, gateways: Vec<(ServiceName, Want)>) {
+        let around = self.surroundings.clone();
+        let shown = with_patience("slots", move || slots::show(&gateways, &around));
+        let shown = match shown.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())) {
+            Ok(shown) => shown,
+            Err(error) => return slog::warn!(self.log, "gateways are not shown to 'hermes': {error}"),
+        };
+        for warning in shown.warnings {
+            slog::warn!(self.log, "{warning}");
+        }
+        for (name, (slot, _)) in shown.gateways {
+            let service = self.fleet.id(name.as_str()).and_then(|id| self.services.get_mut(&id));
+            if let Some(service) = service.filter(|service| is_profile(&service.definition)) {
+                // A slot takes no further arguments.
+                if service.record.is_none() && service.extra_args.is_empty() {
+                    slots::run_in(&mut service.definition, slot);
+                }
+            }
+        }
+    }
+
     /// One line a profile on stdout and in the boot log.
-    fn tell_boot(&self, lines: Vec<String>) {
+    fn tell_boot(&self, lines: Vec<(String, PriorExit)>) {
         if lines.is_empty() {
             return;
         }
-        let shown: String = lines.iter().map(|line| format!("{}\n", boot_log::stdout_line(line))).collect();
-        self.say_first(&shown);
+        let shown: String = lines.iter().map(|(line, _)| boot_log::stdout_line(line)).collect();
+        say_first(&self.container, &shown);
+        let lines: Vec<String> = lines.iter().map(|(line, exit)| boot_log::file_line(line, *exit)).collect();
         let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
         let unix = i64::try_from(self.clock.now().0 / 1000).unwrap_or(i64::MAX);
         let log = self.log.clone();
@@ -611,21 +695,6 @@ impl Supervisor {
         };
         if let Err(refused) = self.logs.files().run(Credentials::own(), write, done) {
             slog::warn!(self.log, "the boot log was not written"; "error" => %refused);
-        }
-    }
-
-    /// A few lines on stdout that must not come after the first ones of the main program.
-    fn say_first(&self, text: &str) {
-        let stdout = std::io::stdout();
-        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
-        let mut writable = [PollFd::new(&stdout, PollFlags::OUT)];
-        let free = rustix::event::poll(&mut writable, Some(&patience)).is_ok_and(|ready| ready == 1)
-            && writable.iter().all(|fd| fd.revents() == PollFlags::OUT);
-        // A writable pipe takes this many bytes at once (pipe(7), PIPE_BUF); the rest is the stream thread's.
-        let now = if free { text.len().min(4096) } else { 0 };
-        let written = rustix::io::write(&stdout, text.as_bytes().get(..now).unwrap_or_default()).unwrap_or(0);
-        if let Some(rest) = text.as_bytes().get(written..).filter(|rest| !rest.is_empty()) {
-            self.container.line(Kind::Out, rest);
         }
     }
 
@@ -682,6 +751,21 @@ impl Supervisor {
         if let Err(why) = store.close(LAST_WORDS) {
             slog::error!(log, "{why}");
         }
+    }
+}
+
+/// A few lines on stdout that must not come after the first ones of the main program.
+fn say_first(container: &Container, text: &str) {
+    let stdout = std::io::stdout();
+    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let mut writable = [PollFd::new(&stdout, PollFlags::OUT)];
+    let free = rustix::event::poll(&mut writable, Some(&patience)).is_ok_and(|ready| ready == 1)
+        && writable.iter().all(|fd| fd.revents() == PollFlags::OUT);
+    // A writable pipe takes this many bytes at once (pipe(7), PIPE_BUF); the rest is the stream thread's.
+    let now = if free { text.len().min(4096) } else { 0 };
+    let written = rustix::io::write(&stdout, text.as_bytes().get(..now).unwrap_or_default()).unwrap_or(0);
+    if let Some(rest) = text.as_bytes().get(written..).filter(|rest| !rest.is_empty()) {
+        container.line(Kind::Out, rest);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
+use super::mirror::stored;
 use super::services::Service;
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
@@ -43,10 +44,9 @@ impl Supervisor {
                 }
             }
             Effect::Spawn { incarnation } => self.prepare(id, incarnation),
-            Effect::SignalMain { incarnation, signal } => {
-                // It may have ended meanwhile: then the news of that is on its way.
-                let _ = self.containment.signal_main(&life(incarnation), signal);
-                let _ = self.containment.signal_main(&life(incarnation), Signal::CONT);
+            Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
+            Effect::SignalMain { incarnation, signal, planned } => {
+                self.stop_main(id, incarnation, signal, planned);
             }
             Effect::SignalTree { incarnation, signal } => {
                 self.containment.signal_tree(&life(incarnation), signal);
@@ -69,10 +69,12 @@ impl Supervisor {
                 }
             }
             Effect::Release { incarnation } => {
+                self.planned.forget(id);
                 self.containment.release(&life(incarnation), self.clock.now());
                 self.scopes_released(&life(incarnation), true);
             }
             Effect::Abandon { incarnation } => {
+                self.planned.forget(id);
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
                 self.containment.release(&life(incarnation), self.clock.now());
                 self.scopes_released(&life(incarnation), false);
@@ -100,7 +102,9 @@ impl Supervisor {
                 None => slog::info!(self.log, "{name}: {state}"),
             },
         }
+        self.mirror_at_rest(id);
         self.tell_waiting(id);
+        self.await_state(id);
         self.check_essential(id);
         self.drop_if_gone(id);
     }
@@ -116,6 +120,7 @@ impl Supervisor {
     /// The last trace of a service goes.
     fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
+        self.readiness.forget(&self.registry, id);
         self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
@@ -144,10 +149,7 @@ impl Supervisor {
 
     pub(super) fn want_row(&self, id: ServiceId, want: Want, cause: &str) -> WantRow {
         WantRow {
-            want: match want {
-                Want::Up => store::Want::Up,
-                Want::Down => store::Want::Down,
-            },
+            want: stored(want),
             asked_by_uid: self.requests.last_caller(id),
             asked_at_ms: self.clock.now().0,
             cause: cause.to_owned(),
@@ -190,7 +192,8 @@ impl Supervisor {
                 && let Ok(definition) = self.define_record(name, row)
             {
                 let id = self.add_service(definition, Some(row.clone()));
-                let restored = gateway::Restored { want: Want::Down, history: History::default() };
+                let recorded = opened.wants.get(name).is_some_and(|row| want(row) == Want::Down);
+                let restored = gateway::Restored { want: Want::Down, recorded, history: History::default() };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }

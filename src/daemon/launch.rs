@@ -1,13 +1,16 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
 use super::execute::log_dir;
+use super::mirror::Mirrored;
+use super::slots;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
+use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::definition::environment::{environment, read_env_file};
-use crate::definition::resolved::{ContainmentChoice, Definition, Overflow};
+use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
 use crate::definition::{Surroundings, resolved};
 use crate::log::{self, LogSpec, SourceId};
 use crate::sys::credentials::Credentials;
@@ -25,27 +28,41 @@ impl Supervisor {
         fresh.unwrap_or_else(|_| self.surroundings.clone())
     }
 
-    /// First half of a start: an env file lies where it may hang, so another thread reads it.
+    /// First half of a start: an env file, a gateway's state file and a slot that is to run as root are looked at by
+    /// another thread, because the disk may hang.
     pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
         let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else {
             return;
         };
-        if definition.env_file.is_none() {
+        let mirror = self.mirror_before_start(id);
+        let (reads, mirrors) =
+            (definition.env_file.is_some() || slots::runs_as_root(&definition), mirror.is_some());
+        if !reads && !mirrors {
             self.launch(id, incarnation, Ok(BTreeMap::new()));
             return;
         }
+        let name = definition.name.clone();
         let surroundings = self.surroundings_now();
         let notifier = self.notifier.clone();
-        let read = move || {
-            let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
-            read_env_file(&definition, &user, &surroundings).map_err(|error| error.to_string())
+        let work = move || {
+            let mirrored = mirror.map(|mirror| mirror());
+            if !reads {
+                return (Ok(BTreeMap::new()), mirrored);
+            }
+            (look_before_start(&definition, &surroundings), mirrored)
         };
-        let done = move |file: io::Result<Result<_, String>>| {
-            let file = file.map_err(|error| error.to_string()).and_then(|file| file);
-            notifier.send(Notice::Environment { id, incarnation, file });
+        let named = name.clone();
+        let done = move |prepared: io::Result<(Result<_, String>, Option<Mirrored>)>| {
+            let (file, mirrored) = prepared.unwrap_or_else(|error| (Err(error.to_string()), None));
+            let mirrored = mirrored.map(|written| (named, written));
+            notifier.send(Notice::Prepared { id, incarnation, file, mirrored });
         };
-        if let Err(refused) = self.logs.files().run(Credentials::own(), read, done) {
-            self.launch(id, incarnation, Err(refused.to_string()));
+        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
+            if mirrors {
+                self.mirrored(id, &name, Err(refused.to_string()));
+            }
+            let file = if reads { Err(refused.to_string()) } else { Ok(BTreeMap::new()) };
+            self.launch(id, incarnation, file);
         }
     }
 
@@ -64,8 +81,59 @@ impl Supervisor {
         }
         let name = service.name.clone();
         let started = file.and_then(|file| {
-            let plan = self.plan(id, file)?;
+            let mut plan = self.plan(id, file)?;
+            self.give_readiness(id, incarnation, &mut plan)?;
             let rung = rung_of(self.services[&id].definition.containment);
+            let life = IncarnationId { name, n: incarnation };
+            self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
+        });
+        if let Err(reason) = started {
+            self.never_ran(id, incarnation, reason);
+        }
+    }
+
+    /// The way in which the service will report that it is ready.
+    fn give_readiness(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        plan: &mut ChildPlan,
+    ) -> Result<(), String> {
+        match self.services.get(&id).map(|service| service.definition.ready) {
+            Some(Ready::Fd(number)) => {
+                let pass = self.readiness.expect(&self.registry, id, incarnation, number);
+                plan.pass =
+                    Some(pass.map_err(|error| format!("failed to make its readiness pipe: {error}"))?);
+            }
+            Some(Ready::GatewayState | Ready::None) | None => {}
+        }
+        Ok(())
+    }
+
+    /// The finish program of a service that has ended, told how (s6-supervise, "finish").
+    pub(super) fn launch_finish(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        (exit, pid): (Exit, i32),
+    ) {
+        self.readiness.forget(&self.registry, id);
+        let allowed = self.services.get(&id).map_or(Ok(()), |service| {
+            // The image's own directories and /run: not where a disk hangs.
+            slots::check_root(&service.definition, &self.surroundings)
+        });
+        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new()));
+        let Some(service) = self.services.get(&id) else { return };
+        let (name, rung) = (service.name.clone(), rung_of(service.definition.containment));
+        let (code, signal) = match exit {
+            Exit::Code(code) => (u32::from(code), 0),
+            Exit::Signal { signal, .. } => (256, signal.number()),
+            Exit::Unknown => (256, 0),
+        };
+        let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
+        let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
+        let started = plan.and_then(|mut plan| {
+            plan.set_command("./finish", &arguments).map_err(|error| error.to_string())?;
             let life = IncarnationId { name, n: incarnation };
             self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
         });
@@ -95,7 +163,7 @@ impl Supervisor {
         let (stdout, stderr) =
             self.logs.child_ends(source).map_err(|error| format!("failed to open its log: {error}"))?;
         let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(std::env::vars_os(), definition, &user, file, &surroundings);
+        let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
         let mut plan = ChildPlan::new(&definition.command, env, directory, [null, stdout, stderr])
             .map_err(|error| error.to_string())?;
@@ -106,6 +174,16 @@ impl Supervisor {
         plan.capabilities = capabilities(definition.security);
         Ok(plan)
     }
+}
+
+/// Whether it may be started as its definition says, and the variables of its env file.
+fn look_before_start(
+    definition: &Definition,
+    around: &Surroundings,
+) -> Result<BTreeMap<String, String>, String> {
+    slots::check_root(definition, around)?;
+    let user = around.lookup(&definition.user).map_err(|error| error.to_string())?;
+    read_env_file(definition, &user, around).map_err(|error| error.to_string())
 }
 
 /// The masks of a definition's `[security]`. Without CAP_SETPCAP the bounding set cannot be changed; there is nothing

@@ -46,12 +46,11 @@ impl MainProgram {
         let user = wanted.map(|name| gateway_user(Some(name))).transpose();
         let user = user.map_err(|error| format!("the main program cannot run: {error}"))?;
         let changed = user.filter(|user| user.uid != own_uid);
-        let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let mut env = options.environment.clone();
         if let Some(user) = &changed {
-            env.retain(|(key, _)| !["HOME", "USER", "LOGNAME"].iter().any(|name| key == name));
-            env.push(("HOME".into(), user.home.clone().into()));
-            env.push(("USER".into(), user.name.clone().into()));
-            env.push(("LOGNAME".into(), user.name.clone().into()));
+            env.insert("HOME".into(), user.home.clone().into());
+            env.insert("USER".into(), user.name.clone().into());
+            env.insert("LOGNAME".into(), user.name.clone().into());
         }
         let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
         let mut plan = ChildPlan::new(argv, env, None, [null()?, null()?, null()?])
@@ -134,8 +133,8 @@ fn terminal() -> Option<OwnedFd> {
     stdin.is_terminal().then(|| stdin.as_fd().try_clone_to_owned().ok()).flatten()
 }
 
-/// Whether `program`, a name on PATH or a path, is a file that somebody may execute.
-pub fn executable(program: &OsStr) -> bool {
+/// Whether `program`, a name on this PATH or a path, is a file that somebody may execute.
+pub fn executable(program: &OsStr, path: Option<&OsStr>) -> bool {
     let runs = |path: &Path| {
         use std::os::unix::fs::PermissionsExt;
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -143,8 +142,7 @@ pub fn executable(program: &OsStr) -> bool {
     if program.as_bytes().contains(&b'/') {
         return runs(Path::new(program));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| runs(&dir.join(program)))
+    std::env::split_paths(path.unwrap_or_default()).any(|dir| runs(&dir.join(program)))
 }
 
 impl Supervisor {

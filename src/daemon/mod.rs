@@ -10,13 +10,20 @@ mod demo;
 mod execute;
 mod launch;
 mod main_program;
+mod mirror;
+mod planned;
+mod preparation;
+mod readiness;
+mod reconcile;
 mod reload;
 mod requests;
 mod scopes;
 mod services;
 mod shutdown;
+mod slots;
 mod sources;
 mod status;
+mod surface;
 
 pub use boot::run;
 
@@ -25,6 +32,7 @@ use crate::control::server::Server;
 use crate::core::clock::Tick;
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
+use crate::core::name::ServiceName;
 use crate::core::policy::Role;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
@@ -35,13 +43,17 @@ use crate::sys::signal::SignalFd;
 use clock::Clock;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
+use mirror::Mirrored;
+use planned::PlannedStops;
+use readiness::Readiness;
 use reload::Found;
 use requests::Requests;
 use services::Services;
 use shutdown::Closing;
+use slots::{Scanning, Slots};
 use sources::{Notifier, Room, Timer, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -62,10 +74,25 @@ pub struct Options {
     pub main_user: Option<String>,
     /// For a shutdown altogether.
     pub stop_budget: Duration,
+    /// Looks like s6 to an image that was made for it.
+    pub s6_surface: bool,
     pub public_status: bool,
     pub demo: bool,
+    /// What services and main program get; the image's preparation may add to it.
+    pub environment: BTreeMap<OsString, OsString>,
     pub log_level: slog::Level,
     pub log_format: crate::log::Format,
+}
+
+impl Options {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.environment.get(OsStr::new(name)).cloned()
+    }
+
+    /// Whether the name is that of a program on PATH.
+    fn executable(&self, program: &OsStr) -> bool {
+        main_program::executable(program, self.environment.get(OsStr::new("PATH")).map(OsString::as_os_str))
+    }
 }
 
 /// How the supervisor was called.
@@ -82,16 +109,33 @@ pub enum Mode {
 pub enum Notice {
     Store(StoreEvent),
     Log(LogEvent),
-    /// The env file of a service that is about to start.
-    Environment {
+    /// The files of a service that is about to start: its env file is read, its gateway's state file written.
+    Prepared {
         id: ServiceId,
         incarnation: u64,
         file: Result<BTreeMap<String, String>, String>,
+        mirrored: Option<(ServiceName, Mirrored)>,
+    },
+    /// A gateway's state file was to tell a want that is down.
+    Mirrored {
+        id: ServiceId,
+        name: ServiceName,
+        written: Mirrored,
+    },
+    /// The marker of a planned stop is there, or why not.
+    StopMarked {
+        id: ServiceId,
+        ticket: u64,
+        error: Option<String>,
     },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
     /// They could not be read.
     NotFound(String),
+    /// A gateway's state file was looked at.
+    Seen(readiness::Seen),
+    /// The scan directory, read again.
+    Slots(io::Result<Box<Slots>>),
 }
 
 /// The topic of warnings that end when the store recovers.
@@ -128,6 +172,8 @@ struct Supervisor {
     next_commit: u64,
     server: Server,
     requests: Requests,
+    readiness: Readiness,
+    planned: PlannedStops,
     scopes: scopes::Waiting,
     main: Option<MainProgram>,
     closing: Option<Closing>,
@@ -144,6 +190,8 @@ struct Supervisor {
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
     has_hermes: bool,
+    /// `None` without the s6 surface.
+    scanning: Option<Scanning>,
     /// Files are being read again.
     looking: bool,
     /// Counts the readings.
@@ -194,6 +242,8 @@ impl Supervisor {
                 self.take_news(news);
             }
             Room::MainProgram => self.main_reported(),
+            Room::ScanDirectory => self.scan_directory_changed(),
+            Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
 
@@ -208,6 +258,7 @@ impl Supervisor {
                 self.containment.tick(now, &mut news);
                 self.take_news(news);
             }
+            self.stop_unmarked(now);
             self.time_out_requests(now);
             self.push_shutdown(now);
             if self.backlog.is_empty() {
@@ -224,6 +275,7 @@ impl Supervisor {
             self.fleet.next_deadline(),
             self.containment.next_deadline(),
             self.requests.next_deadline(),
+            self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
@@ -278,9 +330,18 @@ impl Supervisor {
             match notice {
                 Notice::Store(event) => self.take_store_event(event),
                 Notice::Log(event) => self.take_log_event(event),
-                Notice::Environment { id, incarnation, file } => self.launch(id, incarnation, file),
+                Notice::Prepared { id, incarnation, file, mirrored } => {
+                    if let Some((name, written)) = mirrored {
+                        self.mirrored(id, &name, written);
+                    }
+                    self.launch(id, incarnation, file);
+                }
+                Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
+                Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
                 Notice::Found(found) => self.take_found(*found),
                 Notice::NotFound(reason) => self.found_nothing(&reason),
+                Notice::Seen(seen) => self.take_seen(seen),
+                Notice::Slots(slots) => self.take_slots(slots),
             }
         }
     }

@@ -253,6 +253,19 @@ impl Supervisor {
                     self.begin_shutdown(code);
                 }
             },
+            Request::Rescan { nuke } => {
+                let nuke = *nuke;
+                self.surroundings = self.surroundings_now();
+                let runs_as = Some(self.surroundings.gateway.uid);
+                match self.rules().judge(peer.uid, request, &Facts { runs_as, ..Facts::default() }) {
+                    Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                    Ok(()) if self.rescan(conn, nuke) => {}
+                    Ok(()) => {
+                        let text = "there is no scan directory: start with --s6-surface";
+                        self.refuse(conn, RefusalKind::Failed, text);
+                    }
+                }
+            }
             Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. } => {
                 self.serve_scope(&incoming);
             }
@@ -360,6 +373,7 @@ impl Supervisor {
             | Request::Register(_)
             | Request::Reload { .. }
             | Request::Shutdown { .. }
+            | Request::Rescan { .. }
             | Request::Scope { .. }
             | Request::ScopeStop { .. }
             | Request::ScopeShow { .. } => {}
@@ -774,7 +788,10 @@ impl Supervisor {
         let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
         let effects = self.fleet.boot(
-            BTreeMap::from([(id, Restored { want: Want::Down, history: Default::default() })]),
+            BTreeMap::from([(
+                id,
+                Restored { want: Want::Down, recorded: want == Want::Down, history: Default::default() },
+            )]),
             self.clock.now(),
         );
         self.execute(effects);
@@ -794,11 +811,17 @@ impl Supervisor {
 
     /// Where the definition of a service comes from, in words.
     pub(super) fn origin(&self, id: ServiceId) -> String {
-        use crate::definition::resolved::Origin;
+        use crate::definition::{dashboard, resolved::Origin};
         self.services.get(&id).map_or_else(String::new, |service| match &service.definition.origin {
             Origin::File(path) => path.display().to_string(),
             Origin::Profile { .. } => format!("the profile '{}'", service.name),
             Origin::Record => "its registration".to_owned(),
+            Origin::BuiltIn => format!("{}, which is set", dashboard::SWITCH),
+            Origin::Slot => service
+                .definition
+                .slot
+                .as_ref()
+                .map_or_else(String::new, |slot| slot.dir.display().to_string()),
         })
     }
 }

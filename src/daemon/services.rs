@@ -3,9 +3,12 @@
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::definition::Definition;
-use crate::definition::resolved::LogPolicy;
-use crate::store::RecordRow;
+use crate::definition::resolved::{LogPolicy, Origin};
+use crate::definition::template::Profile;
+use crate::hermes::profiles;
+use crate::store::{MirroredRow, Program, RecordRow};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// One service, beside its state machine.
 #[derive(Debug)]
@@ -20,6 +23,10 @@ pub struct Service {
     pub logged: Option<LogPolicy>,
     /// What `gateway run` as the CMD had more than the template.
     pub extra_args: Vec<String>,
+    /// What the gateway's own state file is known to say of its want. `None`: it must be written, or just is.
+    pub mirrored: Option<MirroredRow>,
+    /// It could not be written; said once.
+    pub unmirrored: bool,
 }
 
 impl Service {
@@ -31,9 +38,99 @@ impl Service {
             gone: false,
             logged: None,
             extra_args: Vec::new(),
+            mirrored: None,
+            unmirrored: false,
         }
     }
+
+    /// As [`gateway_directory`].
+    pub fn gateway_directory(&self, home: &Path) -> Option<PathBuf> {
+        gateway_directory(&self.definition, self.record.as_ref(), home)
+    }
+
+    /// The directory of the gateway whose state file tells this service's want. Only the service that is named like its
+    /// profile tells it: of two services on one profile each would take the other's mirror for somebody's wish.
+    pub fn mirror_directory(&self, home: &Path) -> Option<PathBuf> {
+        mirror_directory(&self.definition, self.record.as_ref(), home)
+    }
+}
+
+/// The home of the Hermes gateway that the service is, relative to home. `None`: it is no gateway, or lies elsewhere.
+pub fn gateway_directory(
+    definition: &Definition,
+    record: Option<&RecordRow>,
+    home: &Path,
+) -> Option<PathBuf> {
+    match &definition.origin {
+        Origin::Profile { .. } => match record.map(|record| &record.program) {
+            Some(Program::Profile(directory)) => registered_directory(directory, home),
+            Some(Program::Argv(_)) | None => Some(profiles::directory_of(&definition.name)),
+        },
+        // A service directory is a gateway by its name; its service bears the name of the profile.
+        Origin::Slot => {
+            let slot = definition.slot.as_ref().is_some_and(|slot| {
+                slot.name.strip_prefix("gateway-").is_some_and(|profile| profile == definition.name.as_str())
+            });
+            slot.then(|| profiles::directory_of(&definition.name))
+        }
+        Origin::File(_) | Origin::Record | Origin::BuiltIn => None,
+    }
+}
+
+/// The same of a gateway that was registered with this directory.
+pub fn registered_directory(directory: &str, home: &Path) -> Option<PathBuf> {
+    match Profile::in_directory(Path::new(directory), home)? {
+        Profile::Default => Some(PathBuf::new()),
+        Profile::Named(name) => Some(profiles::directory_of(&name)),
+        Profile::Directory(elsewhere) => Path::new(&elsewhere).strip_prefix(home).ok().map(Path::to_owned),
+    }
+}
+
+/// As [`Service::mirror_directory`].
+pub fn mirror_directory(definition: &Definition, record: Option<&RecordRow>, home: &Path) -> Option<PathBuf> {
+    gateway_directory(definition, record, home)
+        .filter(|directory| *directory == profiles::directory_of(&definition.name))
 }
 
 /// All of them, by number.
 pub type Services = BTreeMap<ServiceId, Service>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{Surroundings, Template};
+    use crate::sys::users::nameless;
+
+    #[test]
+    fn a_gateway_is_at_home_in_its_profile() {
+        let home = Path::new("/opt/data");
+        let around = Surroundings { home: home.to_owned(), gateway: nameless(10000, 10000), own_uid: 0 };
+        let record = |directory: &str| RecordRow {
+            registrant_uid: 0,
+            user: "hermes".to_owned(),
+            program: Program::Profile(directory.to_owned()),
+            env: BTreeMap::new(),
+            registered_at_ms: 0,
+        };
+        for (name, profile, directory, mirrors) in [
+            ("default", None, Some(""), true),
+            ("coder", None, Some("profiles/coder"), true),
+            ("coder", Some("/opt/data/profiles/coder"), Some("profiles/coder"), true),
+            ("second", Some("/opt/data/profiles/coder"), Some("profiles/coder"), false),
+            ("root", Some("/opt/data"), Some(""), false),
+            ("root", Some("/opt/data/profiles/default"), Some(""), false),
+            ("guest", Some("/opt/data/guest"), Some("guest"), false),
+            ("guest", Some("/srv/guest"), None, false),
+        ] {
+            let name = ServiceName::new(name).unwrap();
+            let row = profile.map(record);
+            let made = Template::built_in().gateway(&name, &Profile::named(&name), &around).unwrap();
+            let found = gateway_directory(&made, row.as_ref(), home);
+            assert_eq!(found.as_deref(), directory.map(Path::new), "{name} {profile:?}");
+            let service = Service::new(made, row);
+            assert_eq!(service.mirror_directory(home), found.filter(|_| mirrors), "{name} {profile:?}");
+        }
+        let dashboard = crate::definition::dashboard::dashboard(|_| None, &around).unwrap();
+        assert_eq!(gateway_directory(&dashboard, None, home), None);
+    }
+}

@@ -19,10 +19,20 @@ pub enum Room {
     Control,
     Containment,
     MainProgram,
+    Readiness,
+    ScanDirectory,
 }
 
-const ROOMS: [Room; 6] =
-    [Room::Signals, Room::Timer, Room::Notices, Room::Control, Room::Containment, Room::MainProgram];
+const ROOMS: [Room; 8] = [
+    Room::Signals,
+    Room::Timer,
+    Room::Notices,
+    Room::Control,
+    Room::Containment,
+    Room::MainProgram,
+    Room::Readiness,
+    Room::ScanDirectory,
+];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up
 /// is recognised as stale by its generation.
@@ -45,6 +55,10 @@ pub fn control_token(slot: u32, generation: u32) -> Token {
 
 pub fn containment_token(slot: u32, generation: u32) -> Token {
     token(Room::Containment, slot, generation)
+}
+
+pub fn readiness_token(slot: u32, generation: u32) -> Token {
+    token(Room::Readiness, slot, generation)
 }
 
 pub fn plain_token(room: Room) -> Token {

@@ -2,11 +2,13 @@
 //!
 //! The way of a file: `trust` opens it and says how far it may be believed, `load` gathers the files of the services
 //! directories, `parse` turns the text of one into a `Definition` (through `raw`, the table reader, and `values`), and
-//! whatever is wrong becomes a `diagnose::Diagnostic`. `template` makes gateways from Hermes profiles by the same path.
+//! whatever is wrong becomes a `diagnose::Diagnostic`. `template` makes gateways from Hermes profiles, and `dashboard` the Hermes dashboard,
+//! by the same path.
 //!
 //! Invariants: a `Definition` that exists is complete and in range; nothing below the home directory makes one that
 //! runs as anybody but the gateway user. Everything here blocks on files: it belongs in a helper thread, not in the loop.
 
+pub mod dashboard;
 pub mod diagnose;
 pub mod environment;
 pub mod load;

@@ -5,12 +5,11 @@
 
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::raw::{Item, Placeholders, Read, Table};
-use super::resolved::{
-    ContainmentChoice, Definition, LogPolicy, Origin, Overflow, RunAs, Security, fingerprint,
-};
+use super::resolved::{ContainmentChoice, Definition, LogPolicy, Origin, Overflow, Ready, RunAs, Security};
 use super::trust::Trust;
 use super::users::Surroundings;
 use super::values::{DAY, MILLISECOND, octal_mode};
+use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use crate::core::policy::{
     Backoff, BurstLimit, ExitRule, Kind, Policy, RestartPolicy, RestartWhen, Role, StopPolicy,
@@ -21,6 +20,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeTable;
+
+/// The documented patience for readiness.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a text becomes, besides what it says itself.
 #[derive(Debug, Clone)]
@@ -109,6 +111,7 @@ impl Reader<'_> {
         let stop = stop(top.section("stop", "[stop]", report), report);
         let restart = restart(top.section("restart", "[restart]", report), report);
         let log = log(top.section("log", "[log]", report), report);
+        let (ready, patience) = ready(top.section("ready", "[ready]", report), report);
         self.security(top.section("security", "[security]", report), report);
         not_built_yet(&mut top, report);
         top.finish(report);
@@ -124,10 +127,12 @@ impl Reader<'_> {
             env_file,
             umask,
             autostart,
-            policy: Policy { kind, role, restart, stop },
+            policy: Policy { kind, role, restart, stop, ready: patience, finish: None },
             after: sorted(after),
             requires: sorted(requires),
             containment,
+            ready,
+            slot: None,
             log,
             security: self.subject.security,
             hash,
@@ -388,17 +393,27 @@ fn log(mut table: Table<'_>, report: &mut Report<'_>) -> LogPolicy {
     }
 }
 
-/// `[ready]`, `[health]`, `[hooks]` and `[limits]`: known, and refused where they would have to do something.
-fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
-    let mut ready = top.section("ready", "[ready]", report);
+/// How readiness is told, and the patience for it.
+fn ready(mut table: Table<'_>, report: &mut Report<'_>) -> (Ready, Option<Duration>) {
     let kinds = ["none", "fd", "notify", "tcp", "unix", "http", "exec", "log", "gateway-state"];
-    ready.read("kind", report, |item| only_none(item, &kinds));
-    ready.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
-    ready.finish(report);
+    let kind = table.read("kind", report, |item| only(item, &kinds, &["none", "fd", "gateway-state"]));
+    let timeout = table.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
+    let fd = table.read("fd", report, |item| item.integer(&(3..=1023)));
+    table.finish(report);
+    let fd = fd.and_then(|fd| i32::try_from(fd).ok()).unwrap_or(3);
+    let patience = Some(timeout.unwrap_or(READY_TIMEOUT));
+    match kind {
+        Some("fd") => (Ready::Fd(fd), patience),
+        Some("gateway-state") => (Ready::GatewayState, patience),
+        Some(_) | None => (Ready::None, None),
+    }
+}
 
+/// `[health]`, `[hooks]` and `[limits]`: known, and refused where they would have to do something.
+fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     let mut health = top.section("health", "[health]", report);
     let kinds = ["none", "exec", "http", "tcp", "watchdog", "file-age"];
-    health.read("kind", report, |item| only_none(item, &kinds));
+    health.read("kind", report, |item| only(item, &kinds, &["none"]));
     health.read("interval", report, |item| item.duration(&(MILLISECOND..=DAY)));
     health.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
     health.read("failures", report, |item| item.integer(&(1..=10_000)));
@@ -428,11 +443,12 @@ fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     limits.finish(report);
 }
 
-fn only_none(item: &Item<'_>, kinds: &[&str]) -> Read<()> {
-    let choices: Vec<(&str, &str)> = kinds.iter().map(|kind| (*kind, *kind)).collect();
+/// One of `kinds`, and of those `built` so far.
+fn only<'k>(item: &Item<'_>, kinds: &[&'k str], built: &[&str]) -> Read<&'k str> {
+    let choices: Vec<(&str, &'k str)> = kinds.iter().map(|kind| (*kind, *kind)).collect();
     match item.choice(&choices)? {
-        "none" => Ok(()),
-        kind => Err(item.fault(format!("kind '{kind}' is not supported yet; allowed: none"))),
+        kind if built.contains(&kind) => Ok(kind),
+        kind => Err(item.fault(format!("kind '{kind}' is not supported yet; allowed: {}", built.join(", ")))),
     }
 }
 

@@ -62,6 +62,8 @@ fn a_command_alone_has_the_documented_defaults() {
         after: vec![],
         requires: vec![],
         containment: ContainmentChoice::Auto,
+        ready: Ready::None,
+        slot: None,
         log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
         security: Security { no_new_privs: true, inherit_capabilities: false },
         hash: made.hash,
@@ -96,8 +98,9 @@ limit = { burst = 3, interval = "1m" }
 exit_codes = { 75 = "now", 78 = "failed", 0 = "stop" }
 
 [ready]
-kind = "none"
-timeout = "60s"
+kind = "fd"
+timeout = "30s"
+fd = 5
 
 [health]
 kind = "none"
@@ -135,6 +138,7 @@ fn every_key_is_understood() {
     assert_eq!(made.after, names(&["cache", "database", "migrate"]), "order includes what is required");
     assert_eq!(made.requires, names(&["database"]));
     assert_eq!(made.containment, ContainmentChoice::Keeper);
+    assert_eq!((made.ready, made.policy.ready), (Ready::Fd(5), Some(secs(30))));
     let stop = made.policy.stop;
     assert_eq!((stop.signal, stop.timeout, stop.leftovers), (Signal::INT, secs(90), secs(2)));
     let restart = made.policy.restart;

@@ -3,6 +3,7 @@
 
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
+use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
 use std::collections::BTreeMap;
@@ -17,6 +18,10 @@ pub enum Origin {
     Profile { template: Option<PathBuf> },
     /// A record in the database, made by `register`.
     Record,
+    /// Part of this program: the dashboard.
+    BuiltIn,
+    /// An s6 service directory.
+    Slot,
 }
 
 /// Whom a service runs as. Looked up at each start: see [`super::users`].
@@ -45,6 +50,26 @@ pub enum Overflow {
     Block,
     /// Lines are dropped and counted.
     Drop,
+}
+
+/// How a service tells that it is ready; the patience for that is part of the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// It has no way to: it counts as ready when it runs.
+    None,
+    /// It writes a newline to this descriptor (3 or higher) and closes it: `notification-fd` of s6.
+    Fd(i32),
+    /// `gateway_state.json` of its profile says that this process is running.
+    GatewayState,
+}
+
+/// An s6 service directory whose `run` is the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Absolute; `run` and `finish` are executed in it.
+    pub dir: PathBuf,
+    /// Its name in the scan directory, by which s6 tools call it.
+    pub name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +129,8 @@ pub struct Definition {
     /// Fails and stops with these.
     pub requires: Vec<ServiceName>,
     pub containment: ContainmentChoice,
+    pub ready: Ready,
+    pub slot: Option<Slot>,
     pub log: LogPolicy,
     pub security: Security,
     /// [`fingerprint`] of everything that was written; the same on every machine and in every version.
@@ -186,24 +213,13 @@ impl Definition {
             after: Vec::new(),
             requires: Vec::new(),
             containment: ContainmentChoice::Auto,
+            ready: Ready::None,
+            slot: None,
             log: LogPolicy::default(),
             security: Security::CONFINED,
             hash: fingerprint(texts),
         })
     }
-}
-
-/// FNV-1a, 64 bit, over `parts` with their lengths: says "changed", and is no defence against anybody.
-pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    parts.into_iter().fold(OFFSET, |hash, part| {
-        let length = (part.len() as u64).to_le_bytes();
-        length
-            .iter()
-            .chain(part.as_bytes())
-            .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
-    })
 }
 
 #[cfg(test)]
@@ -240,13 +256,5 @@ mod tests {
             let env = BTreeMap::from([(bad.to_owned(), String::new())]);
             assert!(make("10000", &argv, &env, &home).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_fingerprint_tells_parts_apart_and_never_changes() {
-        assert_ne!(fingerprint(["ab", "c"]), fingerprint(["a", "bc"]));
-        assert_ne!(fingerprint(["a"]), fingerprint(["a", ""]));
-        // Stored in databases: a different value here would make every definition "changed" after an upgrade.
-        assert_eq!(fingerprint(["command = [\"x\"]"]), 0x6136_d91d_ddf7_16e6);
     }
 }

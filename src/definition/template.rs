@@ -7,9 +7,10 @@
 
 use super::diagnose::{Diagnostic, Source};
 use super::parse::{Subject, parse};
-use super::resolved::{Definition, Origin, Security, fingerprint};
+use super::resolved::{Definition, Origin, Security};
 use super::trust::Trust;
 use super::users::Surroundings;
+use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,7 @@ autostart = false
 HOME = "{home}"
 HERMES_HOME = "{home}"
 HERMES_S6_SUPERVISED_CHILD = "1"
+HERMES_SUPERVISED_CHILD = "1"
 HERMES_GATEWAY_MAX_STARTS = "0"
 
 [stop]
@@ -160,6 +162,7 @@ mod tests {
         assert_eq!(made.working_dir, Path::new("/opt/data"));
         assert_eq!(made.env["HOME"], "/opt/data");
         assert_eq!(made.env["HERMES_S6_SUPERVISED_CHILD"], "1");
+        assert_eq!(made.env["HERMES_SUPERVISED_CHILD"], "1");
         assert_eq!(made.env["HERMES_GATEWAY_MAX_STARTS"], "0");
         assert!(!made.autostart);
         assert_eq!(made.security, Security::INHERITED);

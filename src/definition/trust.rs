@@ -86,6 +86,11 @@ impl Place {
         &self.trust
     }
 
+    /// The open directory itself, for what is not a definition; who may use it is then the caller's matter.
+    pub fn into_dir(self) -> Beneath {
+        self.dir
+    }
+
     /// Names in the directory, sorted.
     ///
     /// # Errors

@@ -21,6 +21,17 @@ pub enum Action {
     Registered,
 }
 
+/// How the last life of a gateway ended, by its own account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PriorExit {
+    /// It said goodbye.
+    Clean,
+    /// It was still running: a kill, or the end of the machine.
+    Unclean,
+    #[default]
+    Unknown,
+}
+
 /// The line about one profile, without the newline: for stdout after `reconcile: `, for the file after the time.
 /// `prior_state` is what [`super::state_json`] read; it is somebody else's text and may not end or begin lines here.
 pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) -> String {
@@ -37,9 +48,22 @@ pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) ->
     format!("profile={profile} prior_state={state} action={action}")
 }
 
-/// What stdout shows of a [`line`].
+/// Instead of lines about profiles, in a container whose command is the dashboard.
+pub const DASHBOARD_CONTAINER: &str = "skipping (dashboard container — does not need per-profile gateways)";
+
+/// What stdout shows of a [`line`], with the newline.
 pub fn stdout_line(line: &str) -> String {
-    format!("reconcile: {line}")
+    format!("reconcile: {line}\n")
+}
+
+/// What the file has more than stdout, at the end of a [`line`].
+pub fn file_line(line: &str, exit: PriorExit) -> String {
+    let exit = match exit {
+        PriorExit::Clean => "clean",
+        PriorExit::Unclean => "unclean",
+        PriorExit::Unknown => "unknown",
+    };
+    format!("{line} prior_exit={exit}")
 }
 
 /// Appends the lines, each after `time` (local, as `%Y-%m-%dT%H:%M:%S%z`), with the gateway user's credentials.
@@ -71,7 +95,11 @@ mod tests {
     #[test]
     fn lines_are_those_that_tools_wait_for() {
         let line = line(&coder(), Some("running"), Action::Started);
-        assert_eq!(stdout_line(&line), "reconcile: profile=coder prior_state=running action=started");
+        assert_eq!(stdout_line(&line), "reconcile: profile=coder prior_state=running action=started\n");
+        assert_eq!(
+            file_line(&line, PriorExit::Unclean),
+            "profile=coder prior_state=running action=started prior_exit=unclean"
+        );
         let unknown = super::line(&coder(), None, Action::Registered);
         assert_eq!(unknown, "profile=coder prior_state=None action=registered");
         let hostile = super::line(&coder(), Some("x\nprofile=default \u{1b}[2J"), Action::Registered);

@@ -7,6 +7,8 @@
 pub mod boot_log;
 pub mod planned_stop;
 pub mod profiles;
+pub mod reconcile;
 pub mod redirect;
 pub mod routing;
 pub mod state_json;
+pub mod state_watch;

@@ -42,10 +42,35 @@ impl PlannedStop {
     }
 }
 
+/// When the process started, as [`PlannedStop::start_time`] has it. `None` when there is no such process, or none that
+/// we may see.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    field_22(&stat)
+}
+
+/// The second field is the program's name in parentheses, and may hold anything.
+fn field_22(stat: &[u8]) -> Option<u64> {
+    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(name_ends + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn the_start_time_is_found_behind_a_hostile_name() {
+        let numbers: Vec<String> = (4..60).map(|number| number.to_string()).collect();
+        let stat = format!("7 (a) R 1 (b)) S {}", numbers.join(" "));
+        assert_eq!(field_22(stat.as_bytes()), Some(22));
+        assert_eq!(field_22(b"7 (a) S 1"), None);
+        assert_eq!(field_22(b""), None);
+        assert!(start_time(std::process::id()).is_some_and(|ticks| ticks > 0));
+        assert_eq!(start_time(u32::MAX), None);
+    }
 
     #[test]
     fn the_marker_is_the_one_that_gateways_read() {

@@ -5,6 +5,7 @@
 use crate::core::name::ServiceName;
 use crate::definition::template::DEFAULT_PROFILE;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Set for a gateway that is supervised already.
@@ -12,6 +13,8 @@ pub const SUPERVISED_CHILD: &str = "HERMES_S6_SUPERVISED_CHILD";
 /// 1, true or yes: the owner wants the gateway in the foreground.
 pub const NO_SUPERVISE: &str = "HERMES_GATEWAY_NO_SUPERVISE";
 const NO_SUPERVISE_FLAG: &str = "--no-supervise";
+/// The image's entry scripts, which pass their arguments on to `hermes`; everything before them is their launcher's.
+const ENTRY_SCRIPTS: [&str; 2] = ["main-wrapper.sh", "entrypoint-dispatch.sh"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redirect {
@@ -37,12 +40,46 @@ pub fn redirect(
         None => active.cloned().or_else(|| ServiceName::new(DEFAULT_PROFILE).ok()),
     };
     let Some(profile) = profile else { return Redirect::NotAGateway };
-    let supervised = env(SUPERVISED_CHILD).is_some_and(|value| !value.is_empty());
     let refused = extra_args.iter().any(|arg| arg == NO_SUPERVISE_FLAG);
-    if supervised || refused || env(NO_SUPERVISE).is_some_and(|value| is_yes(&value)) {
+    if refused || stays_in_foreground(env) {
         return Redirect::Foreground { hold_down: profile };
     }
     Redirect::Supervise { profile, extra_args }
+}
+
+/// What `hermes` is to do, whatever launches it: the arguments after the image's entry scripts, if they are there, and
+/// after a leading `hermes`.
+pub fn gateway_command(argv: &[OsString]) -> &[OsString] {
+    let is_script =
+        |arg: &OsString| ENTRY_SCRIPTS.iter().any(|name| arg.as_bytes().ends_with(name.as_bytes()));
+    // Only the first one and those right behind it: further on the words are somebody's arguments.
+    let start = argv
+        .iter()
+        .position(is_script)
+        .map_or(0, |first| first + argv[first..].iter().take_while(|arg| is_script(arg)).count());
+    match &argv[start..] {
+        [first, rest @ ..] if Path::new(first).file_name() == Some(OsStr::new("hermes")) => rest,
+        command => command,
+    }
+}
+
+/// Is the CMD the dashboard? Its container lives beside the one with the gateways and leaves the state to that one.
+pub fn is_dashboard(cmd: &[OsString]) -> bool {
+    gateway_command(cmd).first().is_some_and(|word| word == "dashboard")
+}
+
+/// Is the CMD the one with which containers ran their gateway before there was supervision? Then a home without any
+/// recorded state wants its root gateway up.
+pub fn is_legacy_run(cmd: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> bool {
+    let args = gateway_command(cmd);
+    let plain = args.len() >= 2 && args[0] == "gateway" && args[1] == "run";
+    plain && !args.iter().any(|arg| arg == NO_SUPERVISE_FLAG) && !stays_in_foreground(env)
+}
+
+/// The gates of the environment that keep `gateway run` a foreground program.
+fn stays_in_foreground(env: impl Fn(&str) -> Option<OsString>) -> bool {
+    let supervised = env(SUPERVISED_CHILD).is_some_and(|value| !value.is_empty());
+    supervised || env(NO_SUPERVISE).is_some_and(|value| is_yes(&value))
 }
 
 /// 1, true or yes in any case. `0`, nothing and typing errors are not.
@@ -61,14 +98,7 @@ pub fn breadcrumb(profile: &ServiceName) -> String {
 
 /// Profile and further arguments of `[hermes] [-p X] gateway [run] …`; `None` for everything else.
 fn gateway_run(cmd: &[OsString]) -> Option<(Option<String>, Vec<String>)> {
-    let mut args: Vec<&str> = cmd.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
-    // The image's entry script passes its arguments on.
-    for program in ["main-wrapper.sh", "hermes"] {
-        let named = |arg: &&str| Path::new(arg).file_name().is_some_and(|name| name == program);
-        if args.first().is_some_and(named) {
-            args.remove(0);
-        }
-    }
+    let mut args: Vec<&str> = gateway_command(cmd).iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
     let profile = take_profile(&mut args);
     let mut args = args.into_iter();
     if args.next() != Some("gateway") {
@@ -128,6 +158,8 @@ mod tests {
             ("hermes gateway run", "run default"),
             ("/opt/hermes/bin/hermes gateway run", "run default"),
             ("/opt/hermes/docker/main-wrapper.sh gateway run", "run default"),
+            ("/init /opt/hermes/docker/main-wrapper.sh hermes -p coder gateway run", "run coder"),
+            ("/opt/hermes/docker/entrypoint-dispatch.sh gateway", "run default"),
             ("hermes -p coder gateway run", "run coder"),
             ("-p coder gateway", "run coder"),
             ("hermes --profile coder gateway run --verbose -q", "run coder --verbose -q"),
@@ -156,6 +188,56 @@ mod tests {
         let not_utf8 = std::os::unix::ffi::OsStringExt::from_vec(b"\xff".to_vec());
         let cmd = ["gateway".into(), "run".into(), not_utf8];
         assert_eq!(redirect(&cmd, |_| None, None), Redirect::NotAGateway);
+    }
+
+    #[test]
+    fn launchers_are_peeled_off_and_arguments_are_not() {
+        for (argv, expected) in [
+            ("gateway run", "gateway run"),
+            ("hermes gateway run", "gateway run"),
+            ("/opt/hermes/bin/hermes dashboard", "dashboard"),
+            ("/init /opt/hermes/docker/main-wrapper.sh gateway run", "gateway run"),
+            ("/bin/sh -e /run/s6/rc.init top /opt/hermes/docker/main-wrapper.sh hermes chat", "chat"),
+            ("/opt/hermes/docker/entrypoint-dispatch.sh gateway run", "gateway run"),
+            ("entrypoint-dispatch.sh main-wrapper.sh hermes gateway", "gateway"),
+            ("main-wrapper.sh entrypoint-dispatch.sh gateway", "gateway"),
+            (
+                "main-wrapper.sh gateway run --file /x/main-wrapper.sh",
+                "gateway run --file /x/main-wrapper.sh",
+            ),
+            ("main-wrapper.sh hermes hermes", "hermes"),
+            ("main-wrapper.sh", ""),
+            ("sleep 1", "sleep 1"),
+            ("", ""),
+        ] {
+            let argv: Vec<OsString> = argv.split_whitespace().map(OsString::from).collect();
+            let expected: Vec<OsString> = expected.split_whitespace().map(OsString::from).collect();
+            assert_eq!(gateway_command(&argv), expected, "{argv:?}");
+        }
+    }
+
+    #[test]
+    fn the_dashboard_and_the_legacy_run_are_told_by_their_first_words() {
+        let none = |_: &str| None;
+        let split = |cmd: &str| cmd.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        for (cmd, dashboard, legacy) in [
+            ("dashboard", true, false),
+            ("hermes dashboard --port 1", true, false),
+            ("/init /opt/hermes/docker/main-wrapper.sh dashboard", true, false),
+            ("gateway run", false, true),
+            ("main-wrapper.sh hermes gateway run -v", false, true),
+            ("gateway", false, false),
+            ("gateway run --no-supervise", false, false),
+            ("-p coder gateway run", false, false),
+            ("chat dashboard", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(is_dashboard(&split(cmd)), dashboard, "{cmd}");
+            assert_eq!(is_legacy_run(&split(cmd), none), legacy, "{cmd}");
+        }
+        for name in [NO_SUPERVISE, SUPERVISED_CHILD] {
+            assert!(!is_legacy_run(&split("gateway run"), |key| (key == name).then(|| "true".into())));
+        }
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! `gateway_state.json` of a profile: what the gateway and its CLI wrote about how it should be, and our mirror of the
 //! want in it.
 //!
-//! The gateway and the CLI change this file without a lock, so it is a hint and a mirror, never the record.
+//! The gateway and the CLI change this file without a lock, so it is a hint and a mirror, never the record. We write it
+//! only while the gateway does not run: what it writes on its way down cannot overwrite us then.
 
+use crate::store::{MirroredRow, Want};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-const FILE: &str = "gateway_state.json";
+pub(super) const FILE: &str = "gateway_state.json";
 const MOST: u64 = 1 << 20;
 
 /// What the file says about how the gateway should be.
@@ -20,6 +22,8 @@ pub struct Intent {
     /// `desired_state` if there is one, else `gateway_state`, where `draining` and `degraded` count as `running`.
     /// `None` for a file that is missing or broken.
     pub state: Option<String>,
+    /// It is a `desired_state`: somebody's wish, not only what the gateway last was.
+    pub desired: bool,
     /// When the file was last written; `None` without a file.
     pub modified: Option<SystemTime>,
 }
@@ -38,7 +42,10 @@ impl Intent {
 pub fn read(home: &Beneath, user: &Credentials, directory: &Path) -> io::Result<Intent> {
     let path = directory.join(FILE);
     user.on_files(|| match contents(home, &path) {
-        Ok((bytes, modified)) => Ok(Intent { state: state(&parse(&bytes)), modified: Some(modified) }),
+        Ok((bytes, modified)) => {
+            let (state, desired) = state(&parse(&bytes));
+            Ok(Intent { state, desired, modified: Some(modified) })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Intent::default()),
         // A file that is too large is a broken one.
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Intent::default()),
@@ -46,8 +53,83 @@ pub fn read(home: &Beneath, user: &Credentials, directory: &Path) -> io::Result<
     })?
 }
 
+/// A wish that somebody else has put into the file since we last mirrored `want` there, `up` or not. Without a mirror of
+/// ours, or with one of another want, the file is merely old: the database wins.
+pub fn outside_wish(want: Want, mirrored: Option<&MirroredRow>, intent: &Intent) -> Option<Want> {
+    let mirrored = mirrored.filter(|row| row.want == want)?;
+    let newer = match mirrored.modified_ns {
+        Some(ours) => intent.modified.map(nanoseconds).is_some_and(|theirs| theirs > ours),
+        None => intent.modified.is_some(),
+    };
+    // What we wrote is a `desired_state`, which a gateway keeps. Where it is missing the gateway began a new file, because
+    // ours could not be read, and its state is no wish.
+    let wished = intent.desired || (intent.state.is_some() && mirrored.modified_ns.is_none());
+    let theirs = if intent.wants_up() { Want::Up } else { Want::Down };
+    (newer && wished && theirs != want).then_some(theirs)
+}
+
+/// What counts as mirrored when `want` is in force: the old mirror or, where the file says the same without one, that.
+/// `None`: the file must be written.
+pub fn agreed(want: Want, mirrored: Option<&MirroredRow>, intent: &Intent) -> Option<MirroredRow> {
+    let same = intent.wants_up() == (want == Want::Up);
+    let old = mirrored.filter(|row| row.want == want).cloned();
+    same.then(|| old.unwrap_or(MirroredRow { want, modified_ns: None }))
+}
+
+/// Whether the gateway that is process `pid` says in its file that it runs.
+///
+/// # Errors
+/// As openat(2) and read(2); a missing or broken file says nothing.
+pub fn says_running(home: &Beneath, user: &Credentials, directory: &Path, pid: u32) -> io::Result<bool> {
+    let path = directory.join(FILE);
+    user.on_files(|| match contents(home, &path) {
+        Ok((bytes, _)) => {
+            let keys = parse(&bytes);
+            let is_pid = keys.get("pid").and_then(Value::as_u64) == Some(u64::from(pid));
+            Ok(is_pid && keys.get("gateway_state").and_then(Value::as_str) == Some("running"))
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    })?
+}
+
+/// Whether there is such a file at all.
+///
+/// # Errors
+/// As openat(2), other than that it is missing.
+pub fn exists(home: &Beneath, user: &Credentials, directory: &Path) -> io::Result<bool> {
+    let path = directory.join(FILE);
+    user.on_files(|| match home.open_file(&path, OFlags::RDONLY, 0) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    })?
+}
+
+/// Writes the file that stands for "the gateway was the container's command, and ran". `now` is in Unix seconds.
+///
+/// # Errors
+/// As openat(2), write(2), renameat(2).
+pub fn migrate_legacy(home: &Beneath, user: &Credentials, directory: &Path, now: u64) -> io::Result<()> {
+    let keys = serde_json::json!({
+        "gateway_state": "running",
+        "desired_state": "running",
+        "timestamp": now,
+        "migrated_from": "legacy-container-cmd",
+    });
+    user.on_files(|| home.replace(&directory.join(FILE), format!("{keys}\n").as_bytes(), 0o600))?
+}
+
+/// A file time as the database keeps it: nanoseconds since 1970.
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Writes the want as `desired_state` and the time (Unix seconds) as `updated_at`, keeping every other key, and returns
-/// when the new file was written. A profile directory that is gone stays gone: `None`.
+/// what is mirrored now. A profile directory that is gone stays gone, and holds nothing of ours.
 ///
 /// # Errors
 /// As openat(2), write(2), renameat(2); the old file stays then.
@@ -55,25 +137,35 @@ pub fn mirror(
     home: &Beneath,
     user: &Credentials,
     directory: &Path,
-    up: bool,
+    want: Want,
     now: u64,
-) -> io::Result<Option<SystemTime>> {
+) -> io::Result<MirroredRow> {
     user.on_files(|| {
         let profile = match home.dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(MirroredRow { want, modified_ns: None });
+            }
             opened => opened?,
         };
         let file = Path::new(FILE);
         let mut keys = match contents(&profile, file) {
             Ok((bytes, _)) => parse(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
+            // A file that is too large is a broken one.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
+                Map::new()
+            }
             Err(error) => return Err(error),
         };
-        keys.insert("desired_state".to_owned(), Value::from(if up { "running" } else { "stopped" }));
+        let state = match want {
+            Want::Up => "running",
+            Want::Down => "stopped",
+        };
+        keys.insert("desired_state".to_owned(), Value::from(state));
         keys.insert("updated_at".to_owned(), Value::from(now));
         // The gateway itself writes it with this mode.
         profile.replace(file, Value::Object(keys).to_string().as_bytes(), 0o600)?;
-        contents(&profile, file).map(|(_, modified)| Some(modified))
+        let modified = profile.open_file(file, OFlags::RDONLY, 0)?.metadata()?.modified()?;
+        Ok(MirroredRow { want, modified_ns: Some(nanoseconds(modified)) })
     })?
 }
 
@@ -96,18 +188,21 @@ fn parse(bytes: &[u8]) -> Map<String, Value> {
     }
 }
 
-fn state(keys: &Map<String, Value>) -> Option<String> {
+/// The state that the keys ask for, and whether it is a `desired_state`.
+fn state(keys: &Map<String, Value>) -> (Option<String>, bool) {
     let text = |key: &str| match keys.get(key)? {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
     };
-    text("desired_state").or_else(|| {
-        text("gateway_state").map(|state| match state.as_str() {
-            "draining" | "degraded" => "running".to_owned(),
-            _ => state,
-        })
-    })
+    if let Some(desired) = text("desired_state") {
+        return (Some(desired), true);
+    }
+    let state = text("gateway_state").map(|state| match state.as_str() {
+        "draining" | "degraded" => "running".to_owned(),
+        _ => state,
+    });
+    (state, false)
 }
 
 #[cfg(test)]
@@ -130,9 +225,9 @@ mod tests {
             ("{", None),
             ("", None),
         ] {
-            assert_eq!(state(&parse(text.as_bytes())).as_deref(), expected, "{text}");
+            assert_eq!(state(&parse(text.as_bytes())).0.as_deref(), expected, "{text}");
         }
-        assert!(!Intent { state: Some("draining".into()), modified: None }.wants_up());
+        assert!(!Intent { state: Some("draining".into()), ..Intent::default() }.wants_up());
     }
 
     #[test]
@@ -162,15 +257,96 @@ mod tests {
         )
         .unwrap();
         let (beneath, own) = (Beneath::open(home.path()).unwrap(), Credentials::own());
-        let written = mirror(&beneath, &own, Path::new(""), false, 1_700_000_000).unwrap();
+        let written = mirror(&beneath, &own, Path::new(""), Want::Down, 1_700_000_000).unwrap();
         let text = std::fs::read_to_string(home.path().join(FILE)).unwrap();
         let expected =
             r#"{"desired_state":"stopped","pid":7,"platforms":{"x":[1.5]},"updated_at":1700000000}"#;
         assert_eq!(text, expected);
         let read = read(&beneath, &own, Path::new("")).unwrap();
-        assert_eq!(read, Intent { state: Some("stopped".to_owned()), modified: written });
-        assert_eq!(mirror(&beneath, &own, Path::new("profiles/gone"), true, 1).unwrap(), None);
+        assert_eq!((read.state.as_deref(), read.desired), (Some("stopped"), true));
+        assert_eq!(written, MirroredRow { want: Want::Down, modified_ns: read.modified.map(nanoseconds) });
+        assert_eq!(outside_wish(Want::Down, Some(&written), &read), None, "our own mirror is no wish");
+        let gone = mirror(&beneath, &own, Path::new("profiles/gone"), Want::Up, 1).unwrap();
+        assert_eq!(gone, MirroredRow { want: Want::Up, modified_ns: None });
         assert!(!home.path().join("profiles").exists());
+    }
+
+    #[test]
+    fn only_a_later_wish_of_somebody_else_is_adopted() {
+        use Want::{Down, Up};
+        let at = |seconds: u64| UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let intent = |state: &str, desired: bool, seconds: u64| Intent {
+            state: Some(state.to_owned()),
+            desired,
+            modified: Some(at(seconds)),
+        };
+        let row =
+            |want: Want, seconds: u64| MirroredRow { want, modified_ns: Some(nanoseconds(at(seconds))) };
+        let agreed_only = |want: Want| MirroredRow { want, modified_ns: None };
+        for (want, mirrored, intent, expected) in [
+            (Down, Some(row(Down, 5)), intent("running", true, 6), Some(Up)),
+            (Up, Some(row(Up, 5)), intent("stopped", true, 6), Some(Down)),
+            (Up, Some(row(Up, 5)), intent("running", true, 6), None),
+            // Not later than our mirror: an old copy that was put back, or a clock that was.
+            (Down, Some(row(Down, 5)), intent("running", true, 5), None),
+            (Down, Some(row(Down, 5)), intent("running", true, 4), None),
+            // The mirror of another want: ours was not written yet.
+            (Down, Some(row(Up, 5)), intent("running", true, 6), None),
+            (Down, None, intent("running", true, 6), None),
+            // A gateway that began a new file says how it is, not how it should be.
+            (Up, Some(row(Up, 5)), intent("starting", false, 6), None),
+            (Down, Some(row(Down, 5)), intent("running", false, 6), None),
+            // Nothing was ever written by us: a file that appears is somebody's.
+            (Down, Some(agreed_only(Down)), intent("running", false, 6), Some(Up)),
+            (Down, Some(agreed_only(Down)), Intent::default(), None),
+            (Up, Some(agreed_only(Up)), intent("stopped", false, 6), Some(Down)),
+        ] {
+            let wish = outside_wish(want, mirrored.as_ref(), &intent);
+            assert_eq!(wish, expected, "{want:?} {mirrored:?} {intent:?}");
+        }
+        assert_eq!(
+            agreed(Down, None, &Intent::default()),
+            Some(agreed_only(Down)),
+            "nothing is as good as down"
+        );
+        assert_eq!(agreed(Up, None, &Intent::default()), None);
+        assert_eq!(agreed(Up, Some(&row(Up, 5)), &intent("running", true, 9)), Some(row(Up, 5)));
+        assert_eq!(agreed(Up, Some(&row(Down, 5)), &intent("running", true, 9)), Some(agreed_only(Up)));
+        assert_eq!(agreed(Down, Some(&row(Down, 5)), &intent("running", true, 4)), None);
+    }
+
+    #[test]
+    fn a_running_gateway_says_so_with_its_own_pid() {
+        let home = tempfile::tempdir().unwrap();
+        let (beneath, own) = (Beneath::open(home.path()).unwrap(), Credentials::own());
+        let says = |pid| says_running(&beneath, &own, Path::new(""), pid).unwrap();
+        assert!(!says(7), "no file");
+        for (text, expected) in [
+            (r#"{"pid":7,"gateway_state":"running"}"#, true),
+            (r#"{"pid":8,"gateway_state":"running"}"#, false),
+            (r#"{"pid":7,"gateway_state":"starting"}"#, false),
+            (r#"{"pid":7,"gateway_state":"degraded"}"#, false),
+            (r#"{"pid":"7","gateway_state":"running"}"#, false),
+            (r#"{"pid":7,"desired_state":"running"}"#, false),
+            ("{", false),
+        ] {
+            std::fs::write(home.path().join(FILE), text).unwrap();
+            assert_eq!(says(7), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_legacy_home_gets_the_file_that_the_images_own_migration_writes() {
+        let home = tempfile::tempdir().unwrap();
+        let (beneath, own, root) = (Beneath::open(home.path()).unwrap(), Credentials::own(), Path::new(""));
+        assert!(!exists(&beneath, &own, root).unwrap());
+        migrate_legacy(&beneath, &own, root, 1_700_000_000).unwrap();
+        assert!(exists(&beneath, &own, root).unwrap());
+        let text = std::fs::read_to_string(home.path().join(FILE)).unwrap();
+        let expected = "{\"desired_state\":\"running\",\"gateway_state\":\"running\",\
+                        \"migrated_from\":\"legacy-container-cmd\",\"timestamp\":1700000000}\n";
+        assert_eq!(text, expected);
+        assert!(read(&beneath, &own, root).unwrap().wants_up());
     }
 
     proptest! {

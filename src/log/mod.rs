@@ -16,6 +16,7 @@ mod busy;
 mod drain;
 mod fifo;
 mod files;
+mod logdir;
 mod logfile;
 mod pump;
 mod read;
@@ -27,6 +28,7 @@ pub mod tai64n;
 
 pub use backlog::{FilesHandle, Refused};
 pub use drain::{Format, OwnLog};
+pub use logdir::{Clock, LogDir, Times};
 pub use read::{Line, Query, Reader};
 pub use stream::{Container, StreamHealth};
 

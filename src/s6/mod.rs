@@ -1,4 +1,12 @@
-//! The names under which the binary stands in for other tools: thin clients of the control socket, without any
-//! supervision of their own.
+//! The s6 surface: what lies on disk where s6 and s6-overlay would look, read and written as they do.
+//!
+//! Nothing here supervises. Whatever reads below a directory that the gateway user can write follows no link, waits
+//! for no FIFO and is bounded in size and number; everything here blocks on the file system and belongs in a helper
+//! thread or before the loop.
 
-pub mod scope;
+pub mod applets;
+pub mod bundle;
+pub mod container_environment;
+pub mod materialise;
+pub mod scan;
+pub mod slot;

@@ -5,8 +5,8 @@
 
 use super::disk::Watched;
 use super::schema::{
-    self, Encoded, META, META_BOOT, META_INSTANCE, META_SCHEMA, META_STAMP, RECORDS, RUNS, RowError, Rows,
-    SCHEMA, WANTS,
+    self, Encoded, META, META_BOOT, META_INSTANCE, META_SCHEMA, META_STAMP, MIRRORED, RECORDS, RUNS,
+    RowError, Rows, SCHEMA, WANTS,
 };
 use crate::core::name::ServiceName;
 use redb::{
@@ -193,6 +193,7 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         wants: named(read, WANTS, &mut skipped)?,
         records: named(read, RECORDS, &mut skipped)?,
         runs: named(read, RUNS, &mut skipped)?,
+        mirrored: named(read, MIRRORED, &mut skipped)?,
         boot: meta.get(META_BOOT).map(|bytes| schema::decode(bytes)).transpose()?,
     };
     Ok((rows, schema, skipped))
@@ -205,7 +206,7 @@ fn named<T: DeserializeOwned>(
 ) -> Result<BTreeMap<ServiceName, T>, Trouble> {
     let mut rows = BTreeMap::new();
     for (key, bytes) in raw(read, table)? {
-        match ServiceName::new(&key) {
+        match ServiceName::of_slot(&key) {
             Ok(name) => {
                 let row = schema::decode(&bytes).map_err(|error| match error {
                     RowError::Malformed(text) => Trouble::Corrupt(format!("{table} of '{name}': {text}")),

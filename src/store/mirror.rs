@@ -131,7 +131,7 @@ fn want(line: &str) -> Option<(ServiceName, WantRow)> {
         rest = tail;
         Some(word)
     };
-    let name = ServiceName::new(word()?).ok()?;
+    let name = ServiceName::of_slot(word()?).ok()?;
     let want = match word()? {
         "up" => Want::Up,
         "down" => Want::Down,

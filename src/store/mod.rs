@@ -28,7 +28,9 @@ mod worker;
 
 pub use engine::panic_is_expected;
 pub use lock::Holder;
-pub use schema::{FailedRow, LastExit, MAX_FAILURE_TIMES, Program, RecordRow, RunRow, SCHEMA, Want, WantRow};
+pub use schema::{
+    FailedRow, LastExit, MAX_FAILURE_TIMES, MirroredRow, Program, RecordRow, RunRow, SCHEMA, Want, WantRow,
+};
 
 use crate::core::name::ServiceName;
 use schema::{Key, Rows, Write};
@@ -64,6 +66,7 @@ pub enum Change {
     Want(ServiceName, WantRow),
     Record(ServiceName, RecordRow),
     Run(ServiceName, RunRow),
+    Mirrored(ServiceName, MirroredRow),
     /// All rows of the service.
     Forget(ServiceName),
     /// Its restart history.
@@ -80,6 +83,7 @@ pub struct Opened {
     pub wants: BTreeMap<ServiceName, WantRow>,
     pub records: BTreeMap<ServiceName, RecordRow>,
     pub runs: BTreeMap<ServiceName, RunRow>,
+    pub mirrored: BTreeMap<ServiceName, MirroredRow>,
     pub boot: Option<serde_json::Value>,
     /// When the mirror of the wants was last written, Unix time in milliseconds.
     pub mirrored_at_ms: Option<u64>,
@@ -324,8 +328,14 @@ fn writes(change: Change) -> Vec<Write> {
             vec![Write::Run(name, Some(row))]
         }
         Change::Forget(name) => {
-            vec![Write::Want(name.clone(), None), Write::Record(name.clone(), None), Write::Run(name, None)]
+            vec![
+                Write::Want(name.clone(), None),
+                Write::Record(name.clone(), None),
+                Write::Run(name.clone(), None),
+                Write::Mirrored(name, None),
+            ]
         }
+        Change::Mirrored(name, row) => vec![Write::Mirrored(name, Some(row))],
         Change::ForgetRun(name) => vec![Write::Run(name, None)],
         Change::Boot(value) => vec![Write::Boot(Some(value))],
     }
@@ -333,7 +343,7 @@ fn writes(change: Change) -> Vec<Write> {
 
 impl Opened {
     fn from_rows(rows: &Rows) -> Self {
-        let Rows { instance, stamp: _, wants, records, runs, boot } = rows.clone();
-        Self { instance, wants, records, runs, boot, ..Self::default() }
+        let Rows { instance, stamp: _, wants, records, runs, mirrored, boot } = rows.clone();
+        Self { instance, wants, records, runs, mirrored, boot, ..Self::default() }
     }
 }

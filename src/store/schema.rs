@@ -5,7 +5,7 @@
 //! newest that may occur. A file of an older schema is read row by row and written anew; one of a newer schema is
 //! refused. Within one version fields may be added if they are optional (absent = null) and never change meaning.
 //!
-//! History of schemas: 1 (0.1.0) wants, records, runs, meta.
+//! History of schemas: 1 (0.1.0) wants, records, runs, meta; 2 mirrored.
 
 use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The newest schema, and the newest row version, that this program knows.
-pub const SCHEMA: u32 = 1;
+/// The newest schema that this program knows.
+pub const SCHEMA: u32 = 2;
+/// The newest row version that it knows.
 const ROW_VERSION: u8 = 1;
 
 /// How many failure times a [`RunRow`] keeps; the oldest go first.
@@ -23,6 +24,7 @@ pub const MAX_FAILURE_TIMES: usize = 64;
 pub(super) const WANTS: &str = "wants";
 pub(super) const RECORDS: &str = "records";
 pub(super) const RUNS: &str = "runs";
+pub(super) const MIRRORED: &str = "mirrored";
 pub(super) const META: &str = "meta";
 pub(super) const META_SCHEMA: &str = "schema";
 pub(super) const META_INSTANCE: &str = "instance";
@@ -67,6 +69,14 @@ pub struct RecordRow {
     pub env: BTreeMap<String, String>,
     /// Unix time in milliseconds.
     pub registered_at_ms: u64,
+}
+
+/// What a gateway's own state file was last known to say of its want.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirroredRow {
+    pub want: Want,
+    /// When we wrote the file, by its own time, in nanoseconds since 1970. `None`: it agreed without being written.
+    pub modified_ns: Option<u64>,
 }
 
 /// The restart history of a service. Times are Unix times in milliseconds.
@@ -178,6 +188,7 @@ pub(super) enum Key {
     Want(ServiceName),
     Record(ServiceName),
     Run(ServiceName),
+    Mirrored(ServiceName),
     Boot,
 }
 
@@ -187,6 +198,7 @@ pub(super) enum Write {
     Want(ServiceName, Option<WantRow>),
     Record(ServiceName, Option<RecordRow>),
     Run(ServiceName, Option<RunRow>),
+    Mirrored(ServiceName, Option<MirroredRow>),
     Boot(Option<serde_json::Value>),
 }
 
@@ -199,6 +211,7 @@ impl Write {
             Self::Want(name, _) => Key::Want(name.clone()),
             Self::Record(name, _) => Key::Record(name.clone()),
             Self::Run(name, _) => Key::Run(name.clone()),
+            Self::Mirrored(name, _) => Key::Mirrored(name.clone()),
             Self::Boot(_) => Key::Boot,
         }
     }
@@ -211,6 +224,7 @@ impl Write {
             Self::Want(name, row) => one(WANTS, name.as_str(), row.as_ref()),
             Self::Record(name, row) => one(RECORDS, name.as_str(), row.as_ref()),
             Self::Run(name, row) => one(RUNS, name.as_str(), row.as_ref()),
+            Self::Mirrored(name, row) => one(MIRRORED, name.as_str(), row.as_ref()),
             Self::Boot(row) => one(META, META_BOOT, row.as_ref()),
         }
     }
@@ -225,6 +239,7 @@ pub(super) struct Rows {
     pub(super) wants: BTreeMap<ServiceName, WantRow>,
     pub(super) records: BTreeMap<ServiceName, RecordRow>,
     pub(super) runs: BTreeMap<ServiceName, RunRow>,
+    pub(super) mirrored: BTreeMap<ServiceName, MirroredRow>,
     pub(super) boot: Option<serde_json::Value>,
 }
 
@@ -240,6 +255,7 @@ impl Rows {
             Write::Want(name, row) => set(&mut self.wants, name, row),
             Write::Record(name, row) => set(&mut self.records, name, row),
             Write::Run(name, row) => set(&mut self.runs, name, row),
+            Write::Mirrored(name, row) => set(&mut self.mirrored, name, row),
             Write::Boot(row) => self.boot = row,
         }
     }
@@ -260,6 +276,9 @@ impl Rows {
         }
         for (name, row) in &self.runs {
             all.push((RUNS, name.to_string(), Some(encode(row)?)));
+        }
+        for (name, row) in &self.mirrored {
+            all.push((MIRRORED, name.to_string(), Some(encode(row)?)));
         }
         Ok(all)
     }
@@ -332,6 +351,15 @@ mod tests {
             let read: LastExit = serde_json::from_str(&json).unwrap();
             assert_eq!((read.exit, serde_json::to_string(&read).unwrap()), (exit, json));
         }
+    }
+
+    #[test]
+    fn mirrored_rows_of_schema_2_are_read() {
+        let row_2 = MirroredRow { want: Want::Up, modified_ns: Some(1_767_225_600_000_000_001) };
+        let json = r#"{"want":"up","modified_ns":1767225600000000001}"#;
+        let bytes = row(json, checksum(&[&[1u8], json.as_bytes()].concat()));
+        assert_eq!(decode::<MirroredRow>(&bytes), Ok(row_2.clone()));
+        assert_eq!(encode(&row_2), Ok(bytes));
     }
 
     /// An optional field that a later program adds must not keep this one from reading the row, and one that an

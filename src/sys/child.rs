@@ -150,10 +150,12 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     if let Some(dir) = plan.working_dir() {
         rustix::process::chdir(dir.as_c_str()).map_err(at(Step::WorkingDir))?;
     }
-    let first = if plan.pass.is_some() { 4u32 } else { 3u32 };
-    // SAFETY: integers only. Marks what is above for closing at exec; the report pipe must live until then. Before
-    // kernel 5.11 this fails with EINVAL, and everything of ours is close-on-exec anyway.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let passed = plan.pass.as_ref().map_or(2, |pass| pass.number.cast_unsigned());
+    for (first, last) in [(3, passed.saturating_sub(1)), (passed + 1, u32::MAX)] {
+        // SAFETY: integers only. Marks these for closing at exec; the report pipe must live until then. Before kernel
+        // 5.11, and for an empty range, this fails with EINVAL, and everything of ours is close-on-exec anyway.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    }
     let _ = rustix::io::write(order.report, &[READY, 0, 0, 0, 0, 0, 0, 0]);
     set_mask(0);
     Err(execute(order))
@@ -221,15 +223,15 @@ fn streams(plan: &ChildPlan) -> Result<(), Failure> {
             place(fd.as_fd(), number)?;
         }
     }
-    if let Some(fd) = &plan.pass {
-        place(fd.as_fd(), 3)?;
+    if let Some(pass) = &plan.pass {
+        place(pass.fd.as_fd(), pass.number)?;
     }
     Ok(())
 }
 
-/// dup2(2) never leaves close-on-exec set on the copy; source and target differ because the plan was lifted above 3.
+/// dup2(2) never leaves close-on-exec set on the copy; source and target differ because the plan was lifted.
 fn place(fd: BorrowedFd<'_>, number: i32) -> Result<(), Failure> {
-    // SAFETY: dup3 on a live descriptor; the target number is one of the child's standard ones.
+    // SAFETY: dup3 on a live descriptor; the child has no use yet for what the target number was.
     let done = unsafe { libc::syscall(libc::SYS_dup3, fd.as_raw_fd(), number, 0) };
     if done < 0 { Err(Failure { step: Step::Streams, candidate: 0, errno: last_errno() }) } else { Ok(()) }
 }

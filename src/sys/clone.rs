@@ -10,12 +10,12 @@
 
 use super::child::{self, Order, READY, RECORD, Step};
 use super::pidfd::Pidfd;
-use super::plan::ChildPlan;
+use super::plan::{ChildPlan, lift};
 use rustix::pipe::PipeFlags;
 use rustix::thread::Gid;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A child that has been made and told to go.
 #[derive(Debug)]
@@ -192,8 +192,8 @@ impl Go {
 pub fn spawn_held(plan: &mut ChildPlan, join: Option<BorrowedFd<'_>>) -> io::Result<(Child, Go)> {
     plan.lift_descriptors()?;
     let plan = &*plan;
-    let (report, report_end) = lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let (go_end, go) = lifted_pipe(PipeFlags::CLOEXEC)?;
+    let (report, report_end) = lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK, plan.highest())?;
+    let (go_end, go) = lifted_pipe(PipeFlags::CLOEXEC, plan.highest())?;
     let argv = table(plan.argv());
     let envp = table(plan.envp());
     let groups: Vec<Gid> = plan
@@ -245,13 +245,12 @@ fn table(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
 }
 
-/// A pipe whose descriptors are above those that the child overwrites (0 to 3).
-fn lifted_pipe(flags: PipeFlags) -> io::Result<(OwnedFd, OwnedFd)> {
-    let lift = |fd: OwnedFd| -> io::Result<OwnedFd> {
-        Ok(if fd.as_raw_fd() > 3 { fd } else { rustix::io::fcntl_dupfd_cloexec(&fd, 4)? })
-    };
-    let (read, write) = rustix::pipe::pipe_with(flags)?;
-    Ok((lift(read)?, lift(write)?))
+/// A pipe whose descriptors are above those that the child overwrites.
+fn lifted_pipe(flags: PipeFlags, highest: i32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (mut read, mut write) = rustix::pipe::pipe_with(flags)?;
+    lift(&mut read, highest)?;
+    lift(&mut write, highest)?;
+    Ok((read, write))
 }
 
 /// What the bounding set has and the plan does not want. Without CAP_SETPCAP nothing can be dropped; a plan without

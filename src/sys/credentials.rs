@@ -43,6 +43,19 @@ impl Credentials {
         let _guard = Borrowed::take(self, own)?;
         Ok(work())
     }
+
+    /// Becomes that user for good: this thread, and whatever it executes. For a process of one thread that is about to
+    /// execute something.
+    ///
+    /// # Errors
+    /// As setgroups(2), setresgid(2), setresuid(2), in this order: after an error the process is to end, unless it is
+    /// `PermissionDenied` by the first, which has changed nothing.
+    pub fn assume(&self) -> io::Result<()> {
+        set_groups(&self.groups)?;
+        let (uid, gid) = (rustix::process::Uid::from_raw(self.uid), rustix::process::Gid::from_raw(self.gid));
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
+    }
 }
 
 /// Gives the thread its own credentials back when dropped.
@@ -109,5 +122,22 @@ mod tests {
         let panicked = std::panic::catch_unwind(|| nobody.on_files(|| panic!("inside")));
         assert!(panicked.is_err());
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
+    }
+
+    #[test]
+    fn who_has_become_somebody_else_stays_it() {
+        if !rustix::process::geteuid().is_root() {
+            return; // As above.
+        }
+        let nobody = Credentials { uid: 65534, gid: 65533, groups: vec![65532] };
+        let (nobody, became, again) = std::thread::spawn(move || {
+            nobody.assume().unwrap();
+            let became = Credentials::own();
+            (nobody, became, Credentials { uid: 0, gid: 0, groups: vec![] }.assume())
+        })
+        .join()
+        .unwrap();
+        assert_eq!(became, nobody);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

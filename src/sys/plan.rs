@@ -56,8 +56,15 @@ pub struct ChildPlan {
     pub stdin: Stdio,
     pub stdout: Stdio,
     pub stderr: Stdio,
-    /// Becomes descriptor 3 of the child; everything else above 2 is closed by exec.
-    pub pass: Option<OwnedFd>,
+    /// One more descriptor for the child; everything else above 2 is closed by exec.
+    pub pass: Option<Pass>,
+}
+
+/// A descriptor that the child gets under a number of its own, 3 or higher.
+#[derive(Debug)]
+pub struct Pass {
+    pub fd: OwnedFd,
+    pub number: i32,
 }
 
 /// Why no plan can be made.
@@ -136,6 +143,18 @@ impl ChildPlan {
         Ok(())
     }
 
+    /// Another program, by its path, with these arguments.
+    ///
+    /// # Errors
+    /// [`PlanError::Nul`].
+    pub fn set_command(&mut self, path: &str, arguments: &[String]) -> Result<(), PlanError> {
+        let path = c_string(OsStr::new(path), "the command")?;
+        let arguments = arguments.iter().map(|argument| c_string(OsStr::new(argument), "an argument"));
+        self.argv = std::iter::once(Ok(path.clone())).chain(arguments).collect::<Result<_, _>>()?;
+        self.candidates = vec![path];
+        Ok(())
+    }
+
     /// Executes this file, whatever the first argument says.
     pub fn set_program(&mut self, path: CString) {
         self.candidates = vec![path];
@@ -185,24 +204,27 @@ impl ChildPlan {
             out.extend(soft.to_le_bytes());
             out.extend(hard.to_le_bytes());
         });
+        put_option(&mut out, self.pass.as_ref(), |out, pass| out.extend(pass.number.to_le_bytes()));
         out
     }
 
-    /// The descriptors that belong to the byte form: stdin, stdout, stderr. `None` if one of them is inherited, which
-    /// cannot be passed on.
-    pub fn streams(&self) -> Option<[BorrowedFd<'_>; 3]> {
+    /// The descriptors that belong to the byte form: stdin, stdout, stderr and the one that is passed, if any. `None`
+    /// if a stream is inherited, which cannot be passed on.
+    pub fn descriptors(&self) -> Option<Vec<BorrowedFd<'_>>> {
         let fd = |stream| match stream {
             &Stdio::Inherit => None,
             Stdio::Fd(fd) => Some(fd.as_fd()),
         };
-        Some([fd(&self.stdin)?, fd(&self.stdout)?, fd(&self.stderr)?])
+        let mut fds = vec![fd(&self.stdin)?, fd(&self.stdout)?, fd(&self.stderr)?];
+        fds.extend(self.pass.as_ref().map(|pass| pass.fd.as_fd()));
+        Some(fds)
     }
 
     /// Reads the byte form back.
     ///
     /// # Errors
-    /// `InvalidData` when it is cut short, of another version, or claims more than it holds.
-    pub fn decode(bytes: &[u8], streams: [OwnedFd; 3]) -> io::Result<Self> {
+    /// `InvalidData` when it is cut short, of another version, or claims more than it holds, descriptors included.
+    pub fn decode(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Self> {
         let mut input = Input(bytes);
         if input.take::<1>()? != [VERSION] {
             return Err(malformed());
@@ -225,10 +247,14 @@ impl ChildPlan {
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
         let nofile = input.option(|input| Ok((input.u64()?, input.u64()?)))?;
+        let number = input.option(|input| input.take().map(i32::from_le_bytes))?;
+        let mut descriptors = descriptors.into_iter();
+        let mut fd = || descriptors.next().ok_or_else(malformed);
+        let [stdin, stdout, stderr] = [Stdio::Fd(fd()?), Stdio::Fd(fd()?), Stdio::Fd(fd()?)];
+        let pass = number.map(|number| Ok::<_, io::Error>(Pass { fd: fd()?, number })).transpose()?;
         if !input.0.is_empty() || argv.is_empty() || candidates.is_empty() {
             return Err(malformed());
         }
-        let [stdin, stdout, stderr] = streams.map(Stdio::Fd);
         let session = Session::New;
         Ok(Self {
             argv,
@@ -244,28 +270,35 @@ impl ChildPlan {
             stdin,
             stdout,
             stderr,
-            pass: None,
+            pass,
         })
     }
 
-    /// Moves every descriptor of the plan above 3, so that the child can put them in place one after the other
+    /// The highest number that the child gives a new meaning.
+    pub(super) fn highest(&self) -> i32 {
+        self.pass.as_ref().map_or(3, |pass| pass.number.max(3))
+    }
+
+    /// Moves every descriptor of the plan above those, so that the child can put them in place one after the other
     /// without overwriting one that it still needs.
     pub(super) fn lift_descriptors(&mut self) -> io::Result<()> {
+        let highest = self.highest();
         for stream in [&mut self.stdin, &mut self.stdout, &mut self.stderr] {
             if let Stdio::Fd(fd) = stream {
-                lift(fd)?;
+                lift(fd, highest)?;
             }
         }
-        if let Some(fd) = &mut self.pass {
-            lift(fd)?;
+        if let Some(pass) = &mut self.pass {
+            lift(&mut pass.fd, highest)?;
         }
         Ok(())
     }
 }
 
-fn lift(fd: &mut OwnedFd) -> io::Result<()> {
-    if fd.as_raw_fd() <= 3 {
-        *fd = rustix::io::fcntl_dupfd_cloexec(&*fd, 4)?;
+/// Moves a descriptor above `highest`.
+pub(super) fn lift(fd: &mut OwnedFd, highest: i32) -> io::Result<()> {
+    if fd.as_raw_fd() <= highest {
+        *fd = rustix::io::fcntl_dupfd_cloexec(&*fd, highest + 1)?;
     }
     Ok(())
 }
@@ -290,7 +323,7 @@ fn c_string(text: &OsStr, what: &str) -> Result<CString, PlanError> {
     CString::new(text.as_bytes()).map_err(|_| PlanError::Nul(what.to_owned()))
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 fn malformed() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)
@@ -376,14 +409,17 @@ mod tests {
         plan.capabilities = Some(CapabilityMasks { bounding: 5, ambient: 1 });
         plan.nofile = Some((10, 20));
         plan.no_new_privs = true;
+        plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });
         let bytes = plan.encode();
-        let back = ChildPlan::decode(&bytes, nulls()).unwrap();
+        let four = || nulls().into_iter().chain(nulls().into_iter().take(1)).collect::<Vec<_>>();
+        let back = ChildPlan::decode(&bytes, four()).unwrap();
+        assert!(ChildPlan::decode(&bytes, nulls().into()).is_err(), "the passed descriptor is missing");
         assert_eq!(back.encode(), bytes);
         assert_eq!(back.envp(), [c"A=2".to_owned()]);
         assert_eq!(back.identity, plan.identity);
         for cut in 0..bytes.len() {
-            assert!(ChildPlan::decode(&bytes[..cut], nulls()).is_err(), "cut at {cut}");
+            assert!(ChildPlan::decode(&bytes[..cut], four()).is_err(), "cut at {cut}");
         }
-        assert!(ChildPlan::decode(&[&bytes[..], b"x"].concat(), nulls()).is_err(), "a tail is not ours");
+        assert!(ChildPlan::decode(&[&bytes[..], b"x"].concat(), four()).is_err(), "a tail is not ours");
     }
 }

@@ -72,6 +72,32 @@ pub fn nameless(uid: u32, gid: u32) -> User {
     }
 }
 
+/// The gid of a group name or a number; `None` for a name that no group has.
+///
+/// # Errors
+/// As getgrnam_r(3), for example when /etc/group cannot be read.
+pub fn group(text: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = CString::new(text) else { return Ok(None) };
+    // A group may have many members, and their names have to fit.
+    let mut buffer = vec![0u8; 1024];
+    loop {
+        let mut entry = std::mem::MaybeUninit::<libc::group>::uninit();
+        let mut found = std::ptr::null_mut();
+        // SAFETY: all pointers are live for the call; buffer and length are of one allocation.
+        let result = unsafe {
+            let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+            libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), start, length, &raw mut found)
+        };
+        match result {
+            // SAFETY: the call succeeded and `found` points to `entry`.
+            0 if !found.is_null() => return Ok(Some(unsafe { (*found).gr_gid })),
+            libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 2, 0),
+            0 | libc::ENOENT | libc::ESRCH => return Ok(text.parse().ok()),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
 fn query(
     call: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, *mut *mut libc::passwd) -> libc::c_int,
 ) -> io::Result<Option<User>> {
@@ -140,5 +166,9 @@ mod tests {
         assert_eq!(resolve("4123456789").unwrap().unwrap().gid, 4_123_456_789);
         assert_eq!(resolve("no-such-user-here").unwrap(), None);
         assert_eq!(resolve("a\0b").unwrap(), None);
+        assert_eq!(group("root").unwrap(), Some(0));
+        assert_eq!(group("4123456789").unwrap(), Some(4_123_456_789));
+        assert_eq!(group("no-such-group-here").unwrap(), None);
+        assert_eq!(group("a\0b").unwrap(), None);
     }
 }

@@ -4,5 +4,6 @@
 mod entrypoint;
 mod gateways;
 mod harness;
+mod image;
 mod streams;
 mod volumes;

@@ -1,5 +1,27 @@
-# A Docker engine for the docker tier, sourced by tests/run. It takes the engine of this machine if that is a Linux
-# one on cgroup v2, else it starts one of its own that touches nothing of another's and vanishes with us.
+# A Docker engine for the docker tier and for upstream's tests, sourced by tests/run and tests/upstream. It takes the
+# engine of this machine if that is a Linux one on cgroup v2, else it starts one of its own that touches nothing of
+# another's and vanishes with us.
+
+# COMMAND=PACKAGE…: installs the packages whose command is not there. Debian only; elsewhere says what is missing.
+install_missing() {
+    local pair packages=()
+    for pair; do
+        command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
+    done
+    [ ${#packages[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "missing: ${packages[*]}" >&2
+        return 1
+    fi
+    echo "installing ${packages[*]}"
+    # A package that brings a daemon must not start it: dockerd would make its bridge and its packet filter rules.
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ -e "$policy" ]; then policy=''; else install -m 755 <(printf '#!/bin/sh\nexit 101\n') "$policy"; fi
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"; } \
+        >/dev/null || status=$?
+    [ -z "$policy" ] || rm "$policy"
+    return $status
+}
 
 engine_own=''
 

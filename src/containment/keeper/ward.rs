@@ -14,7 +14,7 @@ use crate::sys::child::Step;
 use crate::sys::clone::{self, Child, Failure, Progress, Subject};
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::plan::ChildPlan;
+use crate::sys::plan::{ChildPlan, Pass};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -224,7 +224,7 @@ pub fn keeper_plan(instance: &str, null: BorrowedFd<'_>, socket: OwnedFd) -> io:
         ChildPlan::new(&["hermes-sup", ARGUMENT, instance], none, None, [copy()?, copy()?, copy()?])
             .map_err(io::Error::other)?;
     plan.set_program(c"/proc/self/exe".to_owned());
-    plan.pass = Some(socket);
+    plan.pass = Some(Pass { fd: socket, number: 3 });
     Ok(plan)
 }
 

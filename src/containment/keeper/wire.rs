@@ -15,7 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// More than execve(2) takes for arguments and environment together on any machine.
 const MOST_PLAN: u64 = 16 << 20;
@@ -23,7 +23,7 @@ const MOST_PLAN: u64 = 16 << 20;
 /// Supervisor to keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Make the main process. Comes with five descriptors: see [`send_start`].
+    /// Make the main process. Comes with five or six descriptors: see [`send_start`].
     Start,
     /// End the tree; answered by [`Word::Empty`].
     Kill,
@@ -98,8 +98,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Sends the order to make the main process: the plan, its three streams, and the directory in which the keeper is
-/// to listen as `name` should we be gone.
+/// Sends the order to make the main process: the plan, the directory in which the keeper is to listen as `name` should
+/// we be gone, and the plan's own descriptors.
 ///
 /// # Errors
 /// `InvalidInput` for a plan with inherited streams; otherwise those of memfd_create(2) and sendmsg(2).
@@ -109,21 +109,23 @@ pub fn send_start(
     plan: &ChildPlan,
     dir: BorrowedFd<'_>,
 ) -> io::Result<()> {
-    let streams = plan.streams().ok_or(io::ErrorKind::InvalidInput)?;
+    let descriptors = plan.descriptors().ok_or(io::ErrorKind::InvalidInput)?;
     let mut memory = File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
     let length = u8::try_from(name.len()).map_err(io::Error::other)?;
     memory.write_all(&[length])?;
     memory.write_all(name.as_bytes())?;
     memory.write_all(&plan.encode())?;
-    let [stdin, stdout, stderr] = streams;
-    let fds = [memory.as_fd(), stdin, stdout, stderr, dir];
+    let mut fds = vec![memory.as_fd(), dir];
+    fds.extend(descriptors);
     send(socket, &Order::Start.encode(), &fds)
 }
 
 /// What [`send_start`] sent, read back.
 pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)> {
-    let fds: [OwnedFd; 5] = fds.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
-    let [memory, stdin, stdout, stderr, dir] = fds;
+    let mut fds = fds.into_iter();
+    let (Some(memory), Some(dir)) = (fds.next(), fds.next()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
     let mut memory = File::from(memory);
     memory.rewind()?;
     if memory.metadata()?.len() > MOST_PLAN {
@@ -134,7 +136,7 @@ pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)>
     let (length, rest) = bytes.split_first().ok_or(io::ErrorKind::InvalidData)?;
     let (name, plan) = rest.split_at_checked(usize::from(*length)).ok_or(io::ErrorKind::InvalidData)?;
     let name = String::from_utf8(name.to_owned()).map_err(|_| io::ErrorKind::InvalidData)?;
-    Ok((name, ChildPlan::decode(plan, [stdin, stdout, stderr])?, dir))
+    Ok((name, ChildPlan::decode(plan, fds.collect())?, dir))
 }
 
 pub fn send_order(socket: BorrowedFd<'_>, order: Order) -> io::Result<()> {
@@ -165,7 +167,7 @@ pub fn hear_word(socket: BorrowedFd<'_>) -> Heard<Word> {
 }
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -176,7 +178,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
 
 fn hear<T>(socket: BorrowedFd<'_>, decode: fn(&[u8]) -> Option<T>) -> Heard<T> {
     let mut bytes = [0u8; 16];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let length = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];

@@ -161,7 +161,11 @@ fn what_was_acknowledged_is_there_after_a_restart_and_what_was_forgotten_is_not(
     let times: Vec<u64> = (0..100).collect();
     let run = RunRow { failure_times_ms: times.clone(), ..run_row(3) };
     running.commit(1, vec![want("a", Want::Up), record("a"), Change::Run(name("a"), run.clone())]).unwrap();
-    running.commit(2, vec![want("b", Want::Down), record("b")]).unwrap();
+    let mirrored = |at| MirroredRow { want: Want::Up, modified_ns: at };
+    running
+        .commit(2, vec![want("b", Want::Down), record("b"), Change::Mirrored(name("b"), mirrored(None))])
+        .unwrap();
+    running.store.commit_lazily(vec![Change::Mirrored(name("a"), mirrored(Some(7)))]);
     running.commit(3, vec![Change::Forget(name("b")), Change::Boot(serde_json::json!({"id": [1]}))]).unwrap();
     let instance = running.opened.instance.clone();
     running.close();
@@ -172,6 +176,7 @@ fn what_was_acknowledged_is_there_after_a_restart_and_what_was_forgotten_is_not(
     assert_eq!(opened.records.keys().collect::<Vec<_>>(), [&name("a")]);
     let kept = RunRow { failure_times_ms: times[36..].to_vec(), ..run };
     assert_eq!(opened.runs, BTreeMap::from([(name("a"), kept)]), "the history is bounded");
+    assert_eq!(opened.mirrored, BTreeMap::from([(name("a"), mirrored(Some(7)))]));
     assert_eq!(opened.boot, Some(serde_json::json!({"id": [1]})));
     assert_eq!((opened.warnings, opened.volatile), (vec![], None));
     assert!(opened.mirrored_at_ms.is_some());
@@ -277,9 +282,10 @@ fn a_newer_schema_is_refused_and_an_older_one_is_written_anew() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{} was written by a newer hermes-sup (schema 2, this one knows up to 1): use that version, or choose \
+            "{} was written by a newer hermes-sup (schema {}, this one knows up to {SCHEMA}): use that version, or choose \
              another --state",
-            home.file("state.redb").display()
+            home.file("state.redb").display(),
+            SCHEMA + 1
         )
     );
     assert!(home.like(&home.state(), "state.redb.").is_empty(), "it is left as it is");

@@ -11,13 +11,12 @@
 //! (`is-system-running`, a unit of another type) gets no for an answer. A caller that is refused a scope has to go on
 //! without one, so nothing is executed then. Options and exit codes are those of systemd-run(1) and systemctl(1).
 
+use super::applet::Call;
 use crate::control::client::{Client, ClientError, Search};
 use crate::control::protocol::{OomPolicy, Part, RefusalKind, Request, ScopeStatus};
 use crate::core::unit::ScopeName;
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a supervisor may take to make or show a scope.
@@ -26,10 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of a scope may take. A gateway gives `systemctl stop` 15 s, so the failure is told before that.
 const STOP_PATIENCE: Duration = Duration::from_secs(14);
 
+/// The exit code of everything else that fails.
+const FAILED: u8 = 1;
+
 /// systemctl's exit code for a command about a unit that is not loaded: the LSB's "program is not installed".
 const NOT_LOADED: u8 = 5;
-
-type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// Becomes the command, in a new scope: the same process, with its environment as it is.
 ///
@@ -37,27 +37,27 @@ type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 /// supervised by systemd and asks systemd to be restarted.
 ///
 /// Returns the exit code only when that fails: 1, as systemd-run's.
-pub fn systemd_run(argv: &[OsString], env: &Env<'_>) -> u8 {
-    match run(argv, env) {
+pub fn systemd_run(call: &mut Call<'_>) -> u8 {
+    let why = match run(call) {
         Ok(never) => match never {},
-        Err(line) => complain("systemd-run", &line),
-    }
+        Err(why) => why,
+    };
+    failed(call, &why)
 }
 
 /// Returns the exit code: 0, 5 for a unit that is not loaded, or 1.
-pub fn systemctl(argv: &[OsString], env: &Env<'_>) -> u8 {
-    let asked = match Control::parse(argv.get(1..).unwrap_or_default()) {
-        Ok(asked) => asked,
-        Err(line) => return complain("systemctl", &line),
+pub fn systemctl(call: &mut Call<'_>) -> u8 {
+    let done = match Control::parse(call.words) {
+        Ok(Control::Stop { unit }) => stop(call, &unit),
+        Ok(Control::Show { unit, properties, value_only }) => show(call, &unit, &properties, value_only),
+        Err(why) => Err(why),
     };
-    let done = match &asked {
-        Control::Stop { unit } => stop(unit, env),
-        Control::Show { unit, properties, value_only } => show(unit, properties, *value_only, env),
-    };
-    match done {
-        Ok(code) => code,
-        Err(line) => complain("systemctl", &line),
-    }
+    done.unwrap_or_else(|why| failed(call, &why))
+}
+
+fn failed(call: &mut Call<'_>, why: &str) -> u8 {
+    call.console.error(why);
+    FAILED
 }
 
 // ---- systemd-run
@@ -80,15 +80,14 @@ struct Bounds {
 
 enum Never {}
 
-fn run(argv: &[OsString], env: &Env<'_>) -> Result<Never, String> {
-    let Run { unit, quiet, bounds: Bounds { memory_max, swap_max, oom }, command } =
-        Run::parse(argv.get(1..).unwrap_or_default())?;
+fn run(call: &mut Call<'_>) -> Result<Never, String> {
+    let Run { unit, quiet, bounds: Bounds { memory_max, swap_max, oom }, command } = Run::parse(call.words)?;
     let request = Request::Scope { unit: unit.to_string(), memory_max, swap_max, oom };
-    let scope = ask(&request, PATIENCE, env).map_err(|error| error.to_string())?;
+    let scope = ask(&call.search(), &request, PATIENCE).map_err(|error| error.to_string())?;
     let scope = scope.ok_or("the supervisor's answer has no scope in it")?;
     if !quiet {
         for line in &scope.not_in_force {
-            complain("systemd-run", line);
+            call.console.error(line);
         }
     }
     if scope.adopt_orphans {
@@ -243,15 +242,16 @@ impl Control {
 const ONLY: &str = "not supported: hermes-sup stands in for systemctl with '--user stop UNIT.scope' and \
                     '--user show UNIT.scope [--property A,B] [--value]' only";
 
-fn stop(unit: &str, env: &Env<'_>) -> Result<u8, String> {
-    let not_loaded = |unit: &str| {
-        complain("systemctl", &format!("failed to stop {unit}: Unit {unit} not loaded."));
+fn stop(call: &mut Call<'_>, unit: &str) -> Result<u8, String> {
+    let search = call.search();
+    let mut not_loaded = |unit: &str| {
+        call.console.error(&format!("failed to stop {unit}: Unit {unit} not loaded."));
         NOT_LOADED
     };
     // What is no name of a scope may be that of another unit, and there is none.
     let Ok(name) = ScopeName::new(unit) else { return Ok(not_loaded(unit)) };
     let unit = name.to_string();
-    match ask(&Request::ScopeStop { unit: unit.clone() }, STOP_PATIENCE, env) {
+    match ask(&search, &Request::ScopeStop { unit: unit.clone() }, STOP_PATIENCE) {
         Ok(_) => Ok(0),
         Err(error) if is_no_such_scope(&error) => Ok(not_loaded(&unit)),
         Err(ClientError::TimedOut { after, .. }) => Err(format!(
@@ -262,19 +262,17 @@ fn stop(unit: &str, env: &Env<'_>) -> Result<u8, String> {
     }
 }
 
-fn show(unit: &str, wanted: &[String], value_only: bool, env: &Env<'_>) -> Result<u8, String> {
+fn show(call: &mut Call<'_>, unit: &str, wanted: &[String], value_only: bool) -> Result<u8, String> {
     let scope = match ScopeName::new(unit) {
         Err(_) => None,
-        Ok(name) => match ask(&Request::ScopeShow { unit: name.to_string() }, PATIENCE, env) {
+        Ok(name) => match ask(&call.search(), &Request::ScopeShow { unit: name.to_string() }, PATIENCE) {
             Ok(scope) => scope,
             Err(error) if is_no_such_scope(&error) => None,
             Err(error) => return Err(format!("failed to show {unit}: {error}")),
         },
     };
-    let text = shown(&properties(unit, scope.as_ref()), wanted, value_only);
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| error.to_string())?;
-    Ok(0)
+    call.console.show(&shown(&properties(unit, scope.as_ref()), wanted, value_only));
+    Ok(if call.console.failed() { FAILED } else { 0 })
 }
 
 /// All properties, as systemctl shows them: a unit that is not loaded has some too.
@@ -374,9 +372,9 @@ fn utf8(word: &OsStr) -> Result<&str, String> {
 }
 
 /// Asks the supervisor; the scope that the answer has in it, if any.
-fn ask(request: &Request, patience: Duration, env: &Env<'_>) -> Result<Option<ScopeStatus>, ClientError> {
+fn ask(search: &Search, request: &Request, patience: Duration) -> Result<Option<ScopeStatus>, ClientError> {
     let mut scope = None;
-    Client::connect(&search(env))?.call(request, Some(patience), |part| {
+    Client::connect(search)?.call(request, Some(patience), |part| {
         if let Part::Scope(found) = part {
             scope = Some(*found);
         }
@@ -384,30 +382,14 @@ fn ask(request: &Request, patience: Duration, env: &Env<'_>) -> Result<Option<Sc
     Ok(scope)
 }
 
-/// Where the supervisor is, by the same variables that `ctl` goes by.
-fn search(env: &Env<'_>) -> Search {
-    let path = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home =
-        || path("HERMES_SUP_HOME").or_else(|| path("HERMES_HOME")).unwrap_or_else(|| "/opt/data".into());
-    Search {
-        explicit: path("HERMES_SUP_SOCKET"),
-        state: path("HERMES_SUP_STATE").unwrap_or_else(|| home().join("supervisor")),
-    }
-}
-
 fn is_no_such_scope(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused(refusal) if refusal.kind == RefusalKind::NoSuchScope)
-}
-
-/// One line on stderr, whoever reads it or not; returns the exit code of a failure.
-fn complain(tool: &str, line: &str) -> u8 {
-    let _ = std::io::stderr().write_all(format!("{tool}: {line}\n").as_bytes());
-    1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s6::applets::applet::tests::told;
 
     fn words(text: &str) -> Vec<OsString> {
         text.split(' ').filter(|word| !word.is_empty()).map(OsString::from).collect()
@@ -490,6 +472,49 @@ mod tests {
         for text in ["--user stop", "--user stop a b"] {
             assert!(control_of(text).unwrap_err().contains("name one unit"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_fails_is_one_line_and_the_exit_code() {
+        let env = |name: &str| (name == "HERMES_SUP_SOCKET").then(|| "/no/such/socket".into());
+        for (main, name, words, code, line) in [
+            (
+                systemd_run as fn(&mut Call<'_>) -> u8,
+                "systemd-run",
+                &["--user", "--scope", "--unit", "a", "--", "x"][..],
+                1,
+                "systemd-run: no supervisor answers at /no/such/socket",
+            ),
+            (systemd_run, "systemd-run", &["--user"], 1, "systemd-run: only 'systemd-run --user --scope"),
+            (
+                systemctl,
+                "systemctl",
+                &["--user", "stop", "a.scope"],
+                1,
+                "systemctl: failed to stop a.scope: no supervisor answers",
+            ),
+            (
+                systemctl,
+                "systemctl",
+                &["--user", "stop", "a.service"],
+                5,
+                "systemctl: failed to stop a.service: Unit a.service not loaded.",
+            ),
+            (
+                systemctl,
+                "systemctl",
+                &["is-system-running"],
+                1,
+                "systemctl: 'is-system-running' is not supported",
+            ),
+        ] {
+            let (got, out, err) = told(main, name, words, &env);
+            assert_eq!((got, out.as_str()), (code, ""), "{words:?}: {err}");
+            assert!(err.starts_with(line) && err.lines().count() == 1, "{words:?}: {err}");
+        }
+        let show = ["--user", "show", "a.service", "--property", "LoadState"];
+        let (code, out, err) = told(systemctl, "systemctl", &show, &env);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "LoadState=not-found\n", ""));
     }
 
     #[test]

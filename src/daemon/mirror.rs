@@ -1,0 +1,106 @@
+//! A gateway's want, told in its own `gateway_state.json` for whoever reads that: the CLI, another supervisor after us.
+//!
+//! The database is the truth. The file is written when the want is on disk and no gateway runs that could overwrite it:
+//! for a want that is up before the spawn, for one that is down at rest. What it said then is kept in the database, so
+//! that a later wish of somebody else can be told from our own.
+
+use super::{Notice, Supervisor};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::{Phase, Want};
+use crate::core::name::ServiceName;
+use crate::hermes::state_json;
+use crate::store::{self, Change, MirroredRow};
+use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
+use std::io;
+
+/// What the work on the file came to.
+pub type Mirrored = Result<MirroredRow, String>;
+
+impl Supervisor {
+    /// The work that brings the file up to date before a start, for the thread that may wait. `None`: nothing to do.
+    pub(super) fn mirror_before_start(&mut self, id: ServiceId) -> Option<impl FnOnce() -> Mirrored + use<>> {
+        let want = stored(self.fleet.gateway(id)?.want());
+        // What only agreed by chance is written: what the gateway says of itself must not be taken for a wish.
+        let told = self
+            .services
+            .get(&id)?
+            .mirrored
+            .as_ref()
+            .is_some_and(|row| row.want == want && row.modified_ns.is_some());
+        if told { None } else { self.mirror_work(id, want) }
+    }
+
+    /// A service is at rest: a want that is down is told now.
+    pub(super) fn mirror_at_rest(&mut self, id: ServiceId) {
+        let resting = self.fleet.gateway(id).is_some_and(|gateway| {
+            gateway.phase() == Phase::Down && gateway.want() == Want::Down && !gateway.is_retiring()
+        });
+        let told = |row: &MirroredRow| row.want == store::Want::Down;
+        let due = |service: &super::services::Service| {
+            !service.gone && !service.mirrored.as_ref().is_some_and(told)
+        };
+        if !resting || !self.services.get(&id).is_some_and(due) {
+            return;
+        }
+        let Some(work) = self.mirror_work(id, store::Want::Down) else { return };
+        let Some(name) = self.fleet.name(id).cloned() else { return };
+        let notifier = self.notifier.clone();
+        let named = name.clone();
+        let done = move |written: io::Result<Mirrored>| {
+            let written = written.map_err(|error| error.to_string()).and_then(|written| written);
+            notifier.send(Notice::Mirrored { id, name: named, written });
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
+            self.mirrored(id, &name, Err(refused.to_string()));
+        }
+    }
+
+    fn mirror_work(&mut self, id: ServiceId, want: store::Want) -> Option<impl FnOnce() -> Mirrored + use<>> {
+        // The database may say something else, which must not be lost.
+        if !self.fleet.gateway(id)?.is_recorded() {
+            return None;
+        }
+        let user = self.surroundings_now().gateway.credentials();
+        let (home, now) = (self.options.home.clone(), self.clock.now().0 / 1000);
+        let service = self.services.get_mut(&id)?;
+        let directory = service.mirror_directory(&home)?;
+        // Until it is answered nothing is known: a want that changes meanwhile is told again, after this one.
+        service.mirrored = None;
+        Some(move || {
+            let home = Beneath::open(&home);
+            let written = home.and_then(|home| state_json::mirror(&home, &user, &directory, want, now));
+            written.map_err(|error| error.to_string())
+        })
+    }
+
+    /// The file was written, or could not be.
+    pub(super) fn mirrored(&mut self, id: ServiceId, name: &ServiceName, written: Mirrored) {
+        let Some(service) = self.services.get_mut(&id).filter(|service| service.name == *name) else {
+            return;
+        };
+        match written {
+            Ok(row) => {
+                service.mirrored = Some(row.clone());
+                service.unmirrored = false;
+                let known = self.fleet.gateway(id).is_some_and(|gateway| !gateway.is_retiring());
+                if known {
+                    self.store.commit_lazily(vec![Change::Mirrored(name.clone(), row)]);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut service.unmirrored, true) {
+                    slog::warn!(self.log, "{name}: gateway_state.json does not tell its want: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// A want as the database has it.
+pub(super) fn stored(want: Want) -> store::Want {
+    match want {
+        Want::Up => store::Want::Up,
+        Want::Down => store::Want::Down,
+    }
+}

@@ -1,0 +1,165 @@
+//! What a boot does about Hermes profiles before anything starts: their stale files go, how their last lives ended is
+//! noted, a home from before supervision is taken over, and wishes that were put into their state files are adopted.
+//!
+//! The reading and removing is done on a thread that may hang with the disk; what follows from it is decided here.
+
+use super::mirror::stored;
+use super::reload::Found;
+use super::services::{mirror_directory, registered_directory};
+use super::{Options, Supervisor};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::Want;
+use crate::core::name::ServiceName;
+use crate::definition::template::DEFAULT_PROFILE;
+use crate::definition::{Definition, Surroundings};
+use crate::hermes::boot_log::PriorExit;
+use crate::hermes::reconcile::{MULTIPLEX, is_multiplexed, prior_exit, remove_stale};
+use crate::hermes::redirect::is_legacy_run;
+use crate::hermes::{profiles, state_json};
+use crate::store::{self, MirroredRow, Opened, Program, RecordRow, WantRow};
+use crate::sys::beneath::Beneath;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is to be done in the profiles' directories.
+#[derive(Debug)]
+pub struct Task {
+    around: Surroundings,
+    profiles: Vec<ServiceName>,
+    /// Of registered gateways, which may lie elsewhere.
+    others: BTreeSet<PathBuf>,
+    /// The Unix time in seconds, when the root profile is to be looked at for what ran before there was supervision.
+    migrate: Option<u64>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Reconciled {
+    pub exits: BTreeMap<ServiceName, PriorExit>,
+    /// What the root profile's state file says after the migration.
+    migrated: Option<state_json::Intent>,
+    pub warnings: Vec<String>,
+}
+
+impl Task {
+    /// `cmd` is the container's command, `now` the Unix time in seconds.
+    pub fn new(
+        options: &Options,
+        around: &Surroundings,
+        opened: &Opened,
+        found: &Found,
+        cmd: &[OsString],
+        now: u64,
+    ) -> Self {
+        let others = opened.records.values().filter_map(|record| match &record.program {
+            Program::Profile(directory) => registered_directory(directory, &around.home),
+            Program::Argv(_) => None,
+        });
+        // What cannot be read may say something else.
+        let fresh = opened.volatile.is_none() && !opened.wants.contains_key(DEFAULT_PROFILE);
+        let has_root = found.profiles.iter().any(|name| name.as_str() == DEFAULT_PROFILE);
+        let migrates = fresh && has_root && is_legacy_run(cmd, |name| options.variable(name));
+        Self {
+            around: around.clone(),
+            profiles: found.profiles.clone(),
+            others: others.collect(),
+            migrate: migrates.then_some(now),
+        }
+    }
+
+    /// Does it. Blocks on the file system.
+    pub fn run(self) -> Reconciled {
+        let mut done = Reconciled::default();
+        let user = self.around.gateway.credentials();
+        // That it cannot be opened was said when the profiles were looked for.
+        let Ok(home) = Beneath::open(&self.around.home) else { return done };
+        for name in &self.profiles {
+            done.exits.insert(name.clone(), prior_exit(&home, &user, &profiles::directory_of(name)));
+        }
+        let directories = self.profiles.iter().map(profiles::directory_of);
+        for directory in directories.chain(self.others).collect::<BTreeSet<_>>() {
+            if let Err(error) = remove_stale(&home, &user, &directory) {
+                let shown = self.around.home.join(&directory);
+                done.warnings.push(format!("stale files in {} stay: {error}", shown.display()));
+            }
+        }
+        if let Some(now) = self.migrate {
+            let root = PathBuf::new();
+            let migrated = match state_json::exists(&home, &user, &root) {
+                Ok(false) => state_json::migrate_legacy(&home, &user, &root, now)
+                    .and_then(|()| state_json::read(&home, &user, &root).map(Some)),
+                Ok(true) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match migrated {
+                Ok(migrated) => done.migrated = migrated,
+                Err(error) => done.warnings.push(format!("gateway_state.json is not migrated: {error}")),
+            }
+        }
+        done
+    }
+}
+
+impl Reconciled {
+    /// What the migration wrote counts as what was found.
+    pub fn complete(&mut self, found: &mut Found) {
+        if let (Some(migrated), Ok(root)) = (self.migrated.take(), ServiceName::new(DEFAULT_PROFILE)) {
+            found.intents.insert(root, migrated);
+        }
+    }
+}
+
+impl Found {
+    /// What the state file of the gateway that this service is says, if the service is the one that tells its want there.
+    pub fn intent(
+        &self,
+        definition: &Definition,
+        record: Option<&RecordRow>,
+        around: &Surroundings,
+    ) -> Option<&state_json::Intent> {
+        mirror_directory(definition, record, &around.home)?;
+        self.intents.get(&definition.name)
+    }
+
+    /// The wish that somebody has put into a gateway's state file since its want was mirrored there.
+    pub fn outside_wish(
+        &self,
+        row: &WantRow,
+        mirrored: Option<&MirroredRow>,
+        intent: Option<&state_json::Intent>,
+    ) -> Option<Want> {
+        state_json::outside_wish(row.want, mirrored, intent?).map(|want| match want {
+            store::Want::Up => Want::Up,
+            store::Want::Down => Want::Down,
+        })
+    }
+}
+
+impl Supervisor {
+    /// What the state file of a service that has just become known is known to say of its want, which is on disk. Returns
+    /// what the database does not know yet.
+    pub(super) fn know_mirror(
+        &mut self,
+        id: ServiceId,
+        want: Want,
+        old: Option<&MirroredRow>,
+        intent: Option<&state_json::Intent>,
+    ) -> Option<MirroredRow> {
+        let want = stored(want);
+        let known = match intent {
+            Some(intent) => state_json::agreed(want, old, intent),
+            None => old.filter(|row| row.want == want).cloned(),
+        };
+        let service = self.services.get_mut(&id)?;
+        service.mirrored.clone_from(&known);
+        known.filter(|known| Some(known) != old)
+    }
+
+    /// A named profile whose gateway does not start by itself in this boot, whatever it wants: the root gateway serves it.
+    pub(super) fn is_served_by_root(&self, definition: &Definition, record: Option<&RecordRow>) -> bool {
+        is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
+            && definition.name.as_str() != DEFAULT_PROFILE
+            && mirror_directory(definition, record, &self.options.home).is_some()
+    }
+}

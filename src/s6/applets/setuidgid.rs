@@ -1,0 +1,98 @@
+//! `s6-setuidgid`: becomes another user for good, groups and all, and executes a command.
+
+use super::applet::{Call, SYSTEM, USAGE as WRONG};
+use super::exec::exec;
+use crate::sys::credentials::Credentials;
+use crate::sys::users;
+use std::io;
+
+const USAGE: &str = "s6-setuidgid USER[:GROUP] COMMAND...";
+
+pub fn main(call: &mut Call<'_>) -> u8 {
+    // A leading `--` ends options that there are none of.
+    let words = call.words.strip_prefix(&["--".into()]).unwrap_or(call.words);
+    let Some((account, command)) = words.split_first().filter(|(_, command)| !command.is_empty()) else {
+        return call.usage("a user and a command are needed", USAGE);
+    };
+    let Some(account) = account.to_str().filter(|account| !account.starts_with('-')) else {
+        return call.usage(&format!("'{}' is no user", account.to_string_lossy().escape_debug()), USAGE);
+    };
+    // As in s6: nobody named, nothing changed.
+    if !account.is_empty() {
+        match wanted(account) {
+            Ok(Ok(wanted)) => {
+                if let Err(error) = become_them(&wanted) {
+                    let why = format!(
+                        "unable to become '{}' (uid {}, gid {}): {error}: only root may, with CAP_SETUID and CAP_SETGID",
+                        account.escape_debug(),
+                        wanted.uid,
+                        wanted.gid
+                    );
+                    return call.fatal(SYSTEM, &why);
+                }
+            }
+            Ok(Err(unknown)) => return call.fatal(WRONG, &unknown),
+            Err(error) => return call.fatal(SYSTEM, &format!("unable to read the user database: {error}")),
+        }
+    }
+    exec(call, command, Vec::new())
+}
+
+/// Who is meant, or the line that nobody is. `USER`: with the groups of the database. `USER:GROUP`, each a name or a
+/// number: with no other groups.
+fn wanted(account: &str) -> io::Result<Result<Credentials, String>> {
+    let unknown = |what: &str, name: &str| Err(format!("unknown {what}: {}", name.escape_debug()));
+    let (user, group) = match account.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (account, None),
+    };
+    let Some(found) = users::resolve(user)? else { return Ok(unknown("user", user)) };
+    let Some(group) = group else { return Ok(Ok(found.credentials())) };
+    let Some(gid) = users::group(group)? else { return Ok(unknown("group", group)) };
+    Ok(Ok(Credentials { uid: found.uid, gid, groups: Vec::new() }))
+}
+
+/// Without privileges a process can only become what it is already, and then needs nothing: `docker run --user`.
+fn become_them(wanted: &Credentials) -> io::Result<()> {
+    match wanted.assume() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let own = Credentials::own();
+            if own.uid != 0 && (own.uid, own.gid) == (wanted.uid, wanted.gid) { Ok(()) } else { Err(error) }
+        }
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s6::applets::applet::tests::told;
+
+    #[test]
+    fn accounts_are_names_or_numbers_with_or_without_a_group() {
+        let root = users::by_name("root").unwrap().unwrap().credentials();
+        assert_eq!(wanted("root").unwrap(), Ok(root));
+        let bare = |uid, gid| Ok(Credentials { uid, gid, groups: Vec::new() });
+        assert_eq!(wanted("0:0").unwrap(), bare(0, 0));
+        assert_eq!(wanted("root:4123").unwrap(), bare(0, 4123));
+        assert_eq!(wanted("4123:root").unwrap(), bare(4123, 0));
+        assert_eq!(wanted("no-such-user").unwrap(), Err("unknown user: no-such-user".to_owned()));
+        assert_eq!(wanted("root:no-such-group").unwrap(), Err("unknown group: no-such-group".to_owned()));
+        assert_eq!(wanted(":0").unwrap(), Err("unknown user: ".to_owned()));
+    }
+
+    #[test]
+    fn wrong_words_are_100_and_change_nothing() {
+        for words in [&[][..], &["root"], &["--", "root"], &["-x", "true"], &["no-such-user", "true"]] {
+            let (code, out, err) = told(main, "s6-setuidgid", words, &|_| None);
+            assert_eq!((code, out.as_str(), err.lines().count()), (100, "", 1), "{words:?}: {err}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_executed_is_127_or_126() {
+        for (program, code) in [("/no/such/program", 127), ("no-such-program-here", 127), ("/", 126)] {
+            assert_eq!(told(main, "s6-setuidgid", &["", program], &|_| None).0, code, "{program}");
+        }
+    }
+}
