@@ -46,7 +46,7 @@ impl fmt::Display for IncarnationId {
         if name.len() <= LONGEST_NAME {
             return write!(f, "{name}.{}", self.n);
         }
-        let head = name.get(..name.floor_char_boundary(LONGEST_NAME - 17)).unwrap_or_default();
+        let head = (0..LONGEST_NAME - 16).rev().find_map(|end| name.get(..end)).unwrap_or_default();
         write!(f, "{head}-{:016x}.{}", fingerprint([name]), self.n)
     }
 }

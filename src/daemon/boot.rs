@@ -8,11 +8,12 @@ use super::main_program::{MainProgram, NOT_FOUND};
 use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::{Reconciled, Task};
-use super::reload::{Found, Plan, discover, is_profile};
+use super::reload::{Found, Plan, discover, first_want, is_profile};
 use super::requests::Requests;
+use super::slots::{self, Scanning};
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::status::why_not_higher;
-use super::{Mode, Notice, Options, STORE, Supervisor, demo};
+use super::{Mode, Notice, Options, STORE, Supervisor, demo, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::control::server::{ListenError, Server};
 use crate::core::event::{Command, Event};
@@ -20,6 +21,7 @@ use crate::core::fleet::Fleet;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::Surroundings;
+use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::{Redirect, breadcrumb, is_dashboard, redirect};
 use crate::hermes::routing::{Route, route};
@@ -76,6 +78,13 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         Err(error) => return refuse(Some(&container), &format!("the demo cannot be set up: {error}")),
     };
     let log = logger(&options, &mode, &container);
+    if options.s6_surface {
+        let say = |line: &str| container.line(Kind::Err, format!("{line}\n").as_bytes());
+        if let Err(code) = surface::prepare(&mut options, &signals, nofile, has_terminal(), &say) {
+            container.finish(LAST_WORDS);
+            return code;
+        }
+    }
     let code = match start(&options, &mode, signals, nofile, &container, &log) {
         Ok(Start::Supervise(mut supervisor, mut poll)) => {
             if let Some(demo) = &demo {
@@ -245,6 +254,12 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
+    let scanning = options.s6_surface.then(|| {
+        Scanning::watch(registry).unwrap_or_else(|error| {
+            slog::warn!(log, "the scan directory is not watched"; "error" => %error);
+            Scanning::default()
+        })
+    });
     let has_hermes = options.executable(OsStr::new("hermes"));
     let mut found = find(options, &around, has_hermes, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
@@ -326,6 +341,7 @@ fn start(
         state_trust: found.state_trust.clone(),
         runtime_dir,
         has_hermes,
+        scanning,
         looking: false,
         scan: 0,
     };
@@ -511,8 +527,9 @@ fn with_patience<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send 
 /// Definitions and profiles. When the disk under home hangs, only what lies elsewhere.
 fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::Logger) -> Found {
     let (dirs, state, home) = (options.services.clone(), options.state.clone(), around.clone());
-    let env = options.environment.clone();
-    let found = with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes, &env));
+    let (s6_surface, env) = (options.s6_surface, options.environment.clone());
+    let found =
+        with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes, s6_surface, &env));
     found.unwrap_or_else(|| {
         slog::error!(
             log,
@@ -536,6 +553,8 @@ fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options, active: Option<&Ser
     match redirect(&argv, |name| options.variable(name), active) {
         Redirect::NotAGateway => Cmd::Main(argv),
         Redirect::Foreground { hold_down } => Cmd::Foreground(argv, hold_down),
+        // The unmodified `hermes` sees an s6 and hands the gateway over itself.
+        Redirect::Supervise { .. } if options.s6_surface && surface::is_visible() => Cmd::Main(argv),
         Redirect::Supervise { profile, extra_args } => Cmd::Supervised(profile, extra_args),
     }
 }
@@ -551,6 +570,7 @@ impl Supervisor {
         let mut restored = BTreeMap::new();
         let mut first_seen = Vec::new();
         let mut boot_lines = Vec::new();
+        let mut gateways = Vec::new();
         for (name, (mut definition, record)) in services {
             let row = opened.wants.get(&name);
             let mirrored = opened.mirrored.get(&name);
@@ -562,7 +582,7 @@ impl Supervisor {
             let (mut wanted, mut cause) = match row {
                 Some(row) => (want(row), None),
                 None => {
-                    let (first, cause) = found.first_want(&definition);
+                    let (first, cause) = first_want(&definition, intent);
                     (first, Some(cause))
                 }
             };
@@ -582,14 +602,20 @@ impl Supervisor {
                 );
             }
             let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
-            let held_back = supervised.is_none() && self.is_served_by_root(&definition);
+            let held_back = supervised.is_none() && self.is_served_by_root(&definition, record.as_ref());
             let in_force = if held_back { Want::Down } else { wanted };
-            if is_profile(&definition) {
+            if is_profile(&definition) || intent.is_some() {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
                 let action =
                     if in_force == Want::Up && !foreground { Action::Started } else { Action::Registered };
                 let exit = reconciled.exits.get(&name).copied().unwrap_or_default();
-                boot_lines.push((boot_log::line(&name, prior, action), exit));
+                // The root profile comes first, as those who read the file know it.
+                let place = if name.as_str() == DEFAULT_PROFILE { 0 } else { boot_lines.len() };
+                boot_lines.insert(place, (boot_log::line(&name, prior, action), exit));
+                if record.is_none() {
+                    let shown = if action == Action::Started { Want::Up } else { Want::Down };
+                    gateways.push((name.clone(), shown));
+                }
             }
             let hash = definition.hash;
             let id = self.add_service(definition, record);
@@ -612,9 +638,38 @@ impl Supervisor {
         if !first_seen.is_empty() {
             self.store.commit_lazily(first_seen);
         }
-        self.tell_boot(boot_lines);
+        if self.options.s6_surface {
+            self.show_at_boot(gateways);
+        }
+        // An image that makes the slots of its gateways itself has told so itself, too.
+        if found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
+            self.tell_boot(boot_lines);
+        }
         let effects = self.fleet.boot(restored, now);
         self.execute(effects);
+    }
+
+    /// Shows the gateways in the scan directory before anything can look for them there, and makes their slots what they
+    /// run in.
+    fn show_at_boot(&mut self, gateways: Vec<(ServiceName, Want)>) {
+        let around = self.surroundings.clone();
+        let shown = with_patience("slots", move || slots::show(&gateways, &around));
+        let shown = match shown.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())) {
+            Ok(shown) => shown,
+            Err(error) => return slog::warn!(self.log, "gateways are not shown to 'hermes': {error}"),
+        };
+        for warning in shown.warnings {
+            slog::warn!(self.log, "{warning}");
+        }
+        for (name, (slot, _)) in shown.gateways {
+            let service = self.fleet.id(name.as_str()).and_then(|id| self.services.get_mut(&id));
+            if let Some(service) = service.filter(|service| is_profile(&service.definition)) {
+                // A slot takes no further arguments.
+                if service.record.is_none() && service.extra_args.is_empty() {
+                    slots::run_in(&mut service.definition, slot);
+                }
+            }
+        }
     }
 
     /// One line a profile on stdout and in the boot log.

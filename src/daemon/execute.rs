@@ -102,6 +102,7 @@ impl Supervisor {
         }
         self.mirror_at_rest(id);
         self.tell_waiting(id);
+        self.await_state(id);
         self.check_essential(id);
         self.drop_if_gone(id);
     }
@@ -117,6 +118,7 @@ impl Supervisor {
     /// The last trace of a service goes.
     fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
+        self.readiness.forget(&self.registry, id);
         self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
@@ -188,8 +190,8 @@ impl Supervisor {
                 && let Ok(definition) = self.define_record(name, row)
             {
                 let id = self.add_service(definition, Some(row.clone()));
-                let restored =
-                    gateway::Restored { want: Want::Down, recorded: true, history: History::default() };
+                let recorded = opened.wants.get(name).is_some_and(|row| want(row) == Want::Down);
+                let restored = gateway::Restored { want: Want::Down, recorded, history: History::default() };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }

@@ -2,6 +2,7 @@
 
 use super::execute::log_dir;
 use super::mirror::Mirrored;
+use super::slots;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
@@ -27,14 +28,15 @@ impl Supervisor {
         fresh.unwrap_or_else(|_| self.surroundings.clone())
     }
 
-    /// First half of a start: an env file and a gateway's state file lie where they may hang, so another thread has to do
-    /// with them.
+    /// First half of a start: an env file, a gateway's state file and a slot that is to run as root are looked at by
+    /// another thread, because the disk may hang.
     pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
         let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else {
             return;
         };
         let mirror = self.mirror_before_start(id);
-        let (reads, mirrors) = (definition.env_file.is_some(), mirror.is_some());
+        let (reads, mirrors) =
+            (definition.env_file.is_some() || slots::runs_as_root(&definition), mirror.is_some());
         if !reads && !mirrors {
             self.launch(id, incarnation, Ok(BTreeMap::new()));
             return;
@@ -47,11 +49,7 @@ impl Supervisor {
             if !reads {
                 return (Ok(BTreeMap::new()), mirrored);
             }
-            let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string());
-            let file = user.and_then(|user| {
-                read_env_file(&definition, &user, &surroundings).map_err(|error| error.to_string())
-            });
-            (file, mirrored)
+            (look_before_start(&definition, &surroundings), mirrored)
         };
         let named = name.clone();
         let done = move |prepared: io::Result<(Result<_, String>, Option<Mirrored>)>| {
@@ -120,7 +118,11 @@ impl Supervisor {
         (exit, pid): (Exit, i32),
     ) {
         self.readiness.forget(&self.registry, id);
-        let plan = self.plan(id, BTreeMap::new());
+        let allowed = self.services.get(&id).map_or(Ok(()), |service| {
+            // The image's own directories and /run: not where a disk hangs.
+            slots::check_root(&service.definition, &self.surroundings)
+        });
+        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new()));
         let Some(service) = self.services.get(&id) else { return };
         let (name, rung) = (service.name.clone(), rung_of(service.definition.containment));
         let (code, signal) = match exit {
@@ -172,6 +174,16 @@ impl Supervisor {
         plan.capabilities = capabilities(definition.security);
         Ok(plan)
     }
+}
+
+/// Whether it may be started as its definition says, and the variables of its env file.
+fn look_before_start(
+    definition: &Definition,
+    around: &Surroundings,
+) -> Result<BTreeMap<String, String>, String> {
+    slots::check_root(definition, around)?;
+    let user = around.lookup(&definition.user).map_err(|error| error.to_string())?;
+    read_env_file(definition, &user, around).map_err(|error| error.to_string())
 }
 
 /// The masks of a definition's `[security]`. Without CAP_SETPCAP the bounding set cannot be changed; there is nothing

@@ -12,14 +12,17 @@ mod launch;
 mod main_program;
 mod mirror;
 mod planned;
+mod preparation;
 mod readiness;
 mod reconcile;
 mod reload;
 mod requests;
 mod services;
 mod shutdown;
+mod slots;
 mod sources;
 mod status;
+mod surface;
 
 pub use boot::run;
 
@@ -46,6 +49,7 @@ use reload::Found;
 use requests::Requests;
 use services::Services;
 use shutdown::Closing;
+use slots::{Scanning, Slots};
 use sources::{Notifier, Room, Timer, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -127,6 +131,10 @@ pub enum Notice {
     Found(Box<Found>),
     /// They could not be read.
     NotFound(String),
+    /// A gateway's state file was looked at.
+    Seen(readiness::Seen),
+    /// The scan directory, read again.
+    Slots(io::Result<Box<Slots>>),
 }
 
 /// The topic of warnings that end when the store recovers.
@@ -180,6 +188,8 @@ struct Supervisor {
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
     has_hermes: bool,
+    /// `None` without the s6 surface.
+    scanning: Option<Scanning>,
     /// Files are being read again.
     looking: bool,
     /// Counts the readings.
@@ -230,6 +240,7 @@ impl Supervisor {
                 self.take_news(news);
             }
             Room::MainProgram => self.main_reported(),
+            Room::ScanDirectory => self.scan_directory_changed(),
             Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
@@ -327,6 +338,8 @@ impl Supervisor {
                 Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
                 Notice::Found(found) => self.take_found(*found),
                 Notice::NotFound(reason) => self.found_nothing(&reason),
+                Notice::Seen(seen) => self.take_seen(seen),
+                Notice::Slots(slots) => self.take_slots(slots),
             }
         }
     }

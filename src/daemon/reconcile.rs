@@ -4,7 +4,7 @@
 //! The reading and removing is done on a thread that may hang with the disk; what follows from it is decided here.
 
 use super::mirror::stored;
-use super::reload::{Found, is_profile};
+use super::reload::Found;
 use super::services::{mirror_directory, registered_directory};
 use super::{Options, Supervisor};
 use crate::core::fleet::ServiceId;
@@ -157,8 +157,9 @@ impl Supervisor {
     }
 
     /// A named profile whose gateway does not start by itself in this boot, whatever it wants: the root gateway serves it.
-    pub(super) fn is_served_by_root(&self, definition: &Definition) -> bool {
-        let named = definition.name.as_str() != DEFAULT_PROFILE;
-        named && is_profile(definition) && is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
+    pub(super) fn is_served_by_root(&self, definition: &Definition, record: Option<&RecordRow>) -> bool {
+        is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
+            && definition.name.as_str() != DEFAULT_PROFILE
+            && mirror_directory(definition, record, &self.options.home).is_some()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::requests::Parked;
 use super::services::Service;
+use super::slots::{self, Slots};
 use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
@@ -12,7 +13,7 @@ use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
-use crate::definition::resolved::{Origin, Record, check_variables};
+use crate::definition::resolved::{Origin, Record, Slot, check_variables};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
 use crate::definition::{Definition, Surroundings, dashboard};
@@ -41,15 +42,44 @@ pub struct Found {
     pub state_trust: Trust,
     /// The built-in dashboard, where it is switched on. It gives way to any other service of that name.
     pub dashboard: Option<Definition>,
+    /// What the s6 surface adds.
+    pub surface: Surface,
 }
 
-/// Reads it. `env` are the variables of the container. Blocks.
+/// Services that lie where s6 would look for them.
+#[derive(Debug, Default)]
+pub struct Surface {
+    /// Those that the image brings.
+    pub image: BTreeMap<ServiceName, Definition>,
+    /// `None`: there is no scan directory, or it could not be read: what is known stays.
+    pub slots: Option<Slots>,
+}
+
+impl Surface {
+    fn read(around: &Surroundings, env: &Environment, warnings: &mut Vec<String>) -> Self {
+        let (image, wrong) = slots::image_services(around, env);
+        warnings.extend(wrong);
+        let slots = Slots::read(around).map_err(|error| warnings.push(format!("no slots: {error}"))).ok();
+        warnings.extend(slots.iter().flat_map(|slots| slots.warnings.iter().cloned()));
+        Self { image, slots }
+    }
+
+    fn slot(&self, profile: &ServiceName) -> Option<&(Slot, bool)> {
+        self.slots.as_ref().and_then(|slots| slots.gateways.get(profile))
+    }
+}
+
+/// The variables of the container.
+pub type Environment = BTreeMap<OsString, OsString>;
+
+/// Reads it. Blocks.
 pub fn discover(
     dirs: &[PathBuf],
     state: &Path,
     around: &Surroundings,
     has_hermes: bool,
-    env: &BTreeMap<OsString, OsString>,
+    s6_surface: bool,
+    env: &Environment,
 ) -> Found {
     let mut warnings = Vec::new();
     let mut named = Vec::new();
@@ -101,10 +131,21 @@ pub fn discover(
         }
         None => None,
     };
-    Found { loaded, profiles: named, profiles_unread, intents, active, warnings, state_trust, dashboard }
+    let surface = if s6_surface { Surface::read(around, env, &mut warnings) } else { Surface::default() };
+    Found {
+        loaded,
+        profiles: named,
+        profiles_unread,
+        intents,
+        active,
+        warnings,
+        state_trust,
+        dashboard,
+        surface,
+    }
 }
 
-/// What services there are to be, by name: files before records before profiles.
+/// What services there are to be, by name: files before records before the image's, slots and profiles.
 #[derive(Debug)]
 pub struct Plan {
     pub services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)>,
@@ -123,6 +164,7 @@ impl Found {
             warnings: Vec::new(),
             state_trust: Trust::Untrusted("its disk does not answer".to_owned()),
             dashboard: None,
+            surface: Surface::default(),
         }
     }
 
@@ -143,13 +185,25 @@ impl Found {
                 Err(complaint) => complaints.push(complaint),
             }
         }
-        for name in &self.profiles {
+        let slots = self.surface.slots.as_ref();
+        let others = slots.into_iter().flat_map(|slots| slots.others.values());
+        for definition in self.surface.image.values().chain(others) {
+            services.entry(definition.name.clone()).or_insert_with(|| (definition.clone(), None));
+        }
+        let of_slots = slots.into_iter().flat_map(|slots| slots.gateways.keys());
+        for name in self.profiles.iter().chain(of_slots) {
             if services.contains_key(name) || self.loaded.broken.contains(name) {
                 continue;
             }
             let Some(template) = &self.loaded.template else { continue };
             match template.gateway(name, &Profile::named(name), around) {
-                Ok(definition) => drop(services.insert(name.clone(), (definition, None))),
+                Ok(mut definition) => {
+                    if let Some((slot, down)) = self.surface.slot(name) {
+                        slots::run_in(&mut definition, slot.clone());
+                        definition.autostart = !down;
+                    }
+                    services.insert(name.clone(), (definition, None));
+                }
                 Err(diagnostics) => complaints.extend(diagnostics.iter().map(Diagnostic::headline)),
             }
         }
@@ -160,16 +214,17 @@ impl Found {
         complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
         Plan { services, complaints }
     }
+}
 
-    /// The want of a service that is seen for the first time, and why.
-    pub fn first_want(&self, definition: &Definition) -> (Want, &'static str) {
-        let intent = self.intents.get(&definition.name).filter(|_| is_profile(definition));
-        match intent {
-            Some(intent) if intent.state.is_some() => {
-                (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
-            }
-            _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
+/// The want of a service that is seen for the first time, and why; `intent` is what its gateway's state file says.
+pub fn first_want(definition: &Definition, intent: Option<&state_json::Intent>) -> (Want, &'static str) {
+    match intent {
+        // Whoever made the slot has looked at the intent already.
+        _ if definition.slot.is_some() => (if definition.autostart { Want::Up } else { Want::Down }, "slot"),
+        Some(intent) if intent.state.is_some() => {
+            (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
         }
+        _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
     }
 }
 
@@ -233,7 +288,8 @@ impl Supervisor {
         let (dirs, state) = (self.options.services.clone(), self.options.state.clone());
         let (around, has_hermes) = (self.surroundings.clone(), self.has_hermes);
         let (notifier, env) = (self.notifier.clone(), self.options.environment.clone());
-        let work = move || discover(&dirs, &state, &around, has_hermes, &env);
+        let s6_surface = self.options.s6_surface;
+        let work = move || discover(&dirs, &state, &around, has_hermes, s6_surface, &env);
         let done = move |found: io::Result<Found>| {
             notifier.send(match found {
                 Ok(found) => Notice::Found(Box::new(found)),
@@ -295,17 +351,33 @@ impl Supervisor {
         let new: Vec<Definition> = new.map(|(definition, _)| definition).collect();
         for definition in new {
             if self.fleet.id(definition.name.as_str()).is_none() {
-                self.introduce(found, definition);
+                self.introduce_found(found, definition);
             }
         }
     }
 
-    /// A service that was not there before: its first want is recorded, and it starts if that is up.
-    fn introduce(&mut self, found: &Found, definition: Definition) -> ServiceId {
-        let (want, cause) = found.first_want(&definition);
-        let name = definition.name.clone();
+    fn introduce_found(&mut self, found: &Found, definition: Definition) -> ServiceId {
         let intent = found.intent(&definition, None, &self.surroundings);
-        let starts = want == Want::Up && !self.is_served_by_root(&definition);
+        let (want, cause) = first_want(&definition, intent);
+        let unseen = is_profile(&definition) && definition.slot.is_none();
+        let name = definition.name.clone();
+        let id = self.introduce(definition, want, cause, intent);
+        if unseen {
+            self.show_gateway(name, want);
+        }
+        id
+    }
+
+    /// A service that was not there before: its first want is recorded, and it starts if that is up.
+    pub(super) fn introduce(
+        &mut self,
+        definition: Definition,
+        want: Want,
+        cause: &str,
+        intent: Option<&state_json::Intent>,
+    ) -> ServiceId {
+        let name = definition.name.clone();
+        let starts = want == Want::Up && !self.is_served_by_root(&definition, None);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
@@ -331,6 +403,31 @@ impl Supervisor {
         id
     }
 
+    /// A service has another definition from its next start on.
+    pub(super) fn redefine(&mut self, id: ServiceId, definition: Definition) {
+        let Some(service) = self.services.get_mut(&id) else { return };
+        let (policy, after, requires) =
+            (definition.policy.clone(), definition.after.clone(), definition.requires.clone());
+        if !matches!(definition.origin, Origin::Record) {
+            service.record = None;
+        }
+        service.definition = definition;
+        let effects = self.fleet.redefine(id, policy, after, requires, self.clock.now());
+        self.execute(effects);
+    }
+
+    /// The definition of the gateway that serves a profile.
+    ///
+    /// # Errors
+    /// What is wrong with the template, in one line.
+    pub(super) fn gateway_of_template(&self, name: &ServiceName) -> Result<Definition, String> {
+        let template =
+            self.template.as_ref().ok_or("the gateway template is malformed: see 'hermes-sup check'")?;
+        template
+            .gateway(name, &Profile::named(name), &self.surroundings)
+            .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))
+    }
+
     fn reload(&mut self, found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let records: BTreeMap<ServiceName, RecordRow> = self
@@ -352,6 +449,7 @@ impl Supervisor {
                     || found.loaded.broken.contains(&name)
                     || (is_profile(&service.definition)
                         && (found.profiles_unread || found.loaded.template.is_none()))
+                    || (service.definition.slot.is_some() && found.surface.slots.is_none())
                     || matches!(&service.definition.origin, Origin::File(path)
                         if found.loaded.unread.iter().any(|dir| path.starts_with(dir)));
                 if !kept && !service.gone {
@@ -367,14 +465,7 @@ impl Supervisor {
             if service.definition.hash == definition.hash && service.definition.origin == definition.origin {
                 continue;
             }
-            let (policy, after, requires) =
-                (definition.policy.clone(), definition.after.clone(), definition.requires.clone());
-            if !matches!(definition.origin, Origin::Record) {
-                service.record = None;
-            }
-            service.definition = definition;
-            let effects = self.fleet.redefine(id, policy, after, requires, self.clock.now());
-            self.execute(effects);
+            self.redefine(id, definition);
             let running = self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree());
             let failed = self.fleet.gateway(id).is_some_and(|gateway| gateway.state() == "failed");
             let state = self.state(id);
@@ -393,7 +484,7 @@ impl Supervisor {
         for (definition, record) in planned.into_values() {
             let name = definition.name.clone();
             if record.is_none() {
-                let id = self.introduce(&found, definition);
+                let id = self.introduce_found(&found, definition);
                 say(&name, self.state(id), "added");
             }
         }

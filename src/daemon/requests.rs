@@ -253,11 +253,13 @@ impl Supervisor {
                     self.begin_shutdown(code);
                 }
             },
-            Request::Rescan { .. } => {
+            Request::Rescan { nuke } => {
+                let nuke = *nuke;
                 self.surroundings = self.surroundings_now();
                 let runs_as = Some(self.surroundings.gateway.uid);
                 match self.rules().judge(peer.uid, request, &Facts { runs_as, ..Facts::default() }) {
                     Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                    Ok(()) if self.rescan(conn, nuke) => {}
                     Ok(()) => {
                         let text = "there is no scan directory: start with --s6-surface";
                         self.refuse(conn, RefusalKind::Failed, text);
@@ -776,7 +778,7 @@ impl Supervisor {
         let effects = self.fleet.boot(
             BTreeMap::from([(
                 id,
-                Restored { want: Want::Down, recorded: true, history: Default::default() },
+                Restored { want: Want::Down, recorded: want == Want::Down, history: Default::default() },
             )]),
             self.clock.now(),
         );

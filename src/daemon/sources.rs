@@ -20,9 +20,10 @@ pub enum Room {
     Containment,
     MainProgram,
     Readiness,
+    ScanDirectory,
 }
 
-const ROOMS: [Room; 7] = [
+const ROOMS: [Room; 8] = [
     Room::Signals,
     Room::Timer,
     Room::Notices,
@@ -30,6 +31,7 @@ const ROOMS: [Room; 7] = [
     Room::Containment,
     Room::MainProgram,
     Room::Readiness,
+    Room::ScanDirectory,
 ];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up

@@ -1,6 +1,8 @@
 //! The host tier: the real binary in containers in miniature, without Docker. Run as root.
 
 mod adversaries;
+mod applets;
+mod gateways;
 mod harness;
 mod hygiene;
 mod idle;

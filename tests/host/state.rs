@@ -122,10 +122,8 @@ fn a_full_state_disk_never_keeps_a_service_running() {
     assert_eq!(world.state("s0") == "up", started.code == 0);
 }
 
-/// A disk that hangs: an ext4 image whose file system is frozen, so that every write to it waits.
-#[test]
-fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
-    let images = tempfile::tempdir().expect("a directory");
+/// A world whose home is an ext4 image, which can be made to hang.
+fn on_a_disk_of_its_own(images: &tempfile::TempDir) -> World {
     let image = images.path().join("disk");
     std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
     let made =
@@ -133,9 +131,42 @@ fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
     assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4 is needed here");
     let mut world =
         World::new(Setup::plain().world_option(&["--disk", "/opt/data", &image.to_string_lossy()]));
-    world.adversary("wood", "tree 5", "[stop]\ntimeout = \"100ms\"").adversary("clock", "tick 10", "");
     world.prepare();
     std::os::unix::fs::chown(world.path("/opt/data"), Some(HERMES), Some(HERMES)).expect("an owner");
+    world
+}
+
+/// The marker of a planned stop cannot be written then; the stop signal goes without it.
+#[test]
+fn a_hung_disk_delays_the_stop_signal_of_a_gateway_by_a_second_at_most() {
+    let images = tempfile::tempdir().expect("a directory");
+    let mut world = on_a_disk_of_its_own(&images);
+    let mark = world.mark.clone();
+    let template =
+        format!("command = [\"/adversary\", \"wait-signal\", \"{mark}\"]\n[stop]\ntimeout = \"75s\"\n");
+    world.define("gateway", &template);
+    world.write_as_hermes("/opt/data/profiles/coder/SOUL.md", "soul");
+    let mut supervisor = world.start();
+    world.ctl(&["start", "coder"]).ok();
+    world.wait_log("coder", "ready");
+    let disk = Frozen::freeze(world.path("/opt/data"));
+    let began = Instant::now();
+    let stopped = world.ctl(&["stop", "coder"]);
+    assert!(world.marked("").is_empty(), "{stopped:?}");
+    assert!(stopped.code == 1 && stopped.err.contains("stopped, but not recorded"), "{stopped:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(world.status("coder")["last_exit"]["code"], json!(0), "by the signal, not by the kill");
+    world.wait_stderr("coder: it may take this stop for an accident");
+    drop(disk);
+    assert!(supervisor.process.running());
+}
+
+/// A disk that hangs: an ext4 image whose file system is frozen, so that every write to it waits.
+#[test]
+fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
+    let images = tempfile::tempdir().expect("a directory");
+    let mut world = on_a_disk_of_its_own(&images);
+    world.adversary("wood", "tree 5", "[stop]\ntimeout = \"100ms\"").adversary("clock", "tick 10", "");
     let mut supervisor = world.start();
     world.wait_log("wood", "ready");
     world.wait_log("clock", "tick 3");

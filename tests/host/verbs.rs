@@ -146,6 +146,7 @@ fn json_has_the_documented_shape() {
         "reason",
         "pid",
         "since",
+        "ready_since",
         "uptime_ms",
         "restarts",
         "next_retry_ms",

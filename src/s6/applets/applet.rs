@@ -68,6 +68,11 @@ impl Call<'_> {
     }
 }
 
+/// All of them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
 /// The applet that `argv[0]` names, if it is one.
 pub fn find(own_name: &OsStr) -> Option<&'static str> {
     let name = Path::new(own_name).file_name()?;

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// at most, before it says that it does not know a name.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What a question gets whose time is over before it is asked: what is known already still comes.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
 /// Why a question has no good answer. The text is one line, without the program's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
@@ -88,7 +91,7 @@ pub fn ask(search: &Search, request: &Request) -> Result<(), Problem> {
 pub fn act(search: &Search, request: &Request, until: Option<Instant>) -> Result<Vec<Outcome>, Problem> {
     let mut outcomes = Vec::new();
     let mut client = Client::connect(search)?;
-    let silence = until.map(|until| until.saturating_duration_since(Instant::now()));
+    let silence = until.map(|until| until.saturating_duration_since(Instant::now()).max(AT_ONCE));
     client.call(request, silence, |part| {
         if let Part::Outcome(outcome) = part {
             outcomes.push(outcome);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * An applet is chosen by the file name in `argv[0]` and by nothing else, before anything else is done.
-//! * The clients supervise nothing and keep nothing: they turn a directory into a service's name ([`target`]), ask the
+//! * The clients supervise nothing and keep nothing: they turn a directory into a service's name (`target`), ask the
 //!   supervisor, and say what came of it in the words and exit codes of s6. They add one thing to s6: they wait for
 //!   the result, so a failure is an exit code and a line on stderr.
 //! * The texts and codes are an interface that others parse (`s6-svstat` most of all): tests hold them.

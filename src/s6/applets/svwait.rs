@@ -151,12 +151,17 @@ pub fn until_there(
         }
         // The answer for a name comes under the service's own: what is missing is asked for by that from now on.
         missing = outcomes.iter().filter(|outcome| !outcome.ok).map(|outcome| outcome.name.clone()).collect();
-        for outcome in outcomes.into_iter().filter(|outcome| !outcome.ok) {
+        let mut hopeless = outcomes.into_iter().filter(|outcome| !outcome.ok).filter_map(|outcome| {
             match (given_up(&outcome, goal), Problem::from(outcome)) {
-                (Some(problem), Problem::Late) => return Err(problem),
-                (None, Problem::Late) => {}
-                (_, problem) => return Err(problem),
+                (given_up, Problem::Late) => given_up,
+                (_, problem) => Some(problem),
             }
+        });
+        // Of several, one that can still come is enough to go on.
+        if let Some(first) = hopeless.next()
+            && (!any || hopeless.count() + 1 == missing.len())
+        {
+            return Err(first);
         }
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(Problem::Late);

@@ -1,0 +1,163 @@
+//! The s6 surface: what an image that was made for s6-overlay, and its tools, find in its place.
+//!
+//! This is the part before anything is supervised: the places below `/run`, the environment as files, the image's own
+//! scripts. The scan directory and what becomes of its slots is in `slots`.
+//!
+//! Invariant: what is believed later, with root's rights, lies where nobody but root can write.
+
+use super::{Options, preparation};
+use crate::definition::Surroundings;
+use crate::s6::applets::applet;
+use crate::s6::container_environment::{self, PLACE as ENVIRONMENT};
+use crate::s6::{bundle, materialise};
+use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
+use crate::sys::signal::SignalFd;
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where s6-overlay has its things, and where the image's tools look for them.
+pub const SCAN_DIRECTORY: &str = "/run/service";
+const RUN_S6: &str = "/run/s6";
+/// What `hermes` looks for, beside the name of PID 1.
+const BASE_DIRECTORY: &str = "/run/s6/basedir";
+const STATIC_SLOTS: &str = "/run/s6-rc/servicedirs";
+/// Where the applets are; only what runs under the supervisor has it on PATH.
+const COMMANDS: &str = "/command";
+/// The name of the process that scans `/run/service` under s6.
+const SCANNER: &str = "s6-svscan";
+
+/// Whether `hermes` takes us for s6.
+pub fn is_visible() -> bool {
+    std::process::id() == 1 && Path::new(BASE_DIRECTORY).is_dir() && Path::new(COMMANDS).is_dir()
+}
+
+/// What is done before anything is supervised. `Err`: end now with this exit code.
+pub fn prepare(
+    options: &mut Options,
+    signals: &SignalFd,
+    nofile: Option<(u64, u64)>,
+    quiet: bool,
+    say: &dyn Fn(&str),
+) -> Result<(), u8> {
+    if std::process::id() == 1 {
+        // What `hermes` looks for (hermes_cli.service_manager, detection of s6).
+        let _ = rustix::thread::set_name(&std::ffi::CString::new(SCANNER).unwrap_or_default());
+    }
+    let complain = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            say(&format!("hermes-sup: the s6 surface is incomplete: {what}: {error}"));
+        }
+    };
+    complain(RUN_S6, own_places());
+    complain(COMMANDS, commands_first(&mut options.environment));
+    let owner = |options: &Options| {
+        let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref());
+        // An unknown user is the start's to refuse.
+        around.map_or_else(|_| Credentials::own(), |around| around.gateway.credentials())
+    };
+    let before = owner(options);
+    let dumped = container_environment::dump(options.environment.clone(), Path::new(ENVIRONMENT), before.gid);
+    complain(ENVIRONMENT, dumped.map(drop));
+    complain(SCAN_DIRECTORY, fresh_scan_directory(&before));
+    let talk: &dyn Fn(&str) = if quiet { &|_| () } else { say };
+    preparation::run_scripts(options, signals, nofile, talk)?;
+    // The scripts may have given the gateway user another number.
+    let after = owner(options);
+    complain(SCAN_DIRECTORY, hand_over(&before, &after));
+    match container_environment::load(Path::new(ENVIRONMENT)) {
+        Ok(loaded) => options.environment.extend(loaded),
+        Err(error) => complain(ENVIRONMENT, Err(error)),
+    }
+    Ok(())
+}
+
+/// The directories whose content is believed are root's alone, whatever an image or an earlier run made of them.
+fn own_places() -> io::Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    for place in [RUN_S6, STATIC_SLOTS] {
+        std::fs::create_dir_all(place)?;
+        if root {
+            let dir = Beneath::open(Path::new(place))?;
+            rustix::fs::fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT))?;
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
+        }
+    }
+    match std::fs::remove_dir_all(ENVIRONMENT) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::create_dir_all(BASE_DIRECTORY)
+}
+
+/// Puts the applets on PATH, made as links to us where the image has none.
+fn commands_first(environment: &mut BTreeMap<OsString, OsString>) -> io::Result<()> {
+    if !Path::new(COMMANDS).is_dir() {
+        std::fs::create_dir(COMMANDS)?;
+        let program = std::env::current_exe()?;
+        for name in applet::names() {
+            std::os::unix::fs::symlink(&program, Path::new(COMMANDS).join(name))?;
+        }
+    }
+    let path = environment.entry("PATH".into()).or_default();
+    if std::env::split_paths(path).all(|dir| dir != Path::new(COMMANDS)) {
+        let dirs = std::iter::once(PathBuf::from(COMMANDS)).chain(std::env::split_paths(path));
+        *path =
+            std::env::join_paths(dirs.filter(|dir| !dir.as_os_str().is_empty())).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// The scan directory as a boot finds it: empty but for the slots that are no directories of anybody's.
+fn fresh_scan_directory(owner: &Credentials) -> io::Result<()> {
+    let scandir = Path::new(SCAN_DIRECTORY);
+    for entry in std::fs::read_dir(scandir).into_iter().flatten() {
+        let path = entry?.path();
+        // Neither follows a link.
+        if path.symlink_metadata()?.is_dir() {
+            std::fs::remove_dir_all(&path)?
+        } else {
+            std::fs::remove_file(&path)?
+        }
+    }
+    materialise::prepare(scandir, owner)?;
+    for name in static_slots() {
+        let place = Path::new(STATIC_SLOTS).join(&name);
+        std::fs::create_dir_all(place.join("supervise"))?;
+        std::os::unix::fs::symlink(&place, scandir.join(&name))?;
+    }
+    Ok(())
+}
+
+/// Names of services that the image brings: they are shown in the scan directory, but do not come from it.
+pub fn static_slots() -> Vec<String> {
+    bundle::read(Path::new(bundle::SOURCES), Path::new(bundle::LEGACY))
+        .members
+        .into_iter()
+        .map(|member| member.name)
+        .collect()
+}
+
+/// Gives to whoever the gateway user is by now what was made for whom it was. Its owner may plant links meanwhile.
+fn hand_over(before: &Credentials, after: &Credentials) -> io::Result<()> {
+    if (before.uid, before.gid) == (after.uid, after.gid) {
+        return Ok(());
+    }
+    let (uid, gid) = (Some(Uid::from_raw(after.uid)), Some(Gid::from_raw(after.gid)));
+    let scandir = Beneath::open(Path::new(SCAN_DIRECTORY))?;
+    rustix::fs::fchown(&scandir, uid, gid)?;
+    let control = scandir.dir(Path::new(".s6-svscan"))?;
+    rustix::fs::fchown(&control, uid, gid)?;
+    for name in ["control", "lock"] {
+        rustix::fs::chownat(&control, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    let environment = Beneath::open(Path::new(ENVIRONMENT))?;
+    rustix::fs::fchown(&environment, None, gid)?;
+    for name in environment.list()? {
+        rustix::fs::chownat(&environment, name, None, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
