@@ -110,10 +110,11 @@ pub fn image_services(
                 let scandir = ScanDir::open(parent, around).map_err(|error| error.to_string())?;
                 let file = OsString::from(member.dir.file_name().unwrap_or_default());
                 let opened = scandir.slot(&file).map_err(|error| error.to_string())?;
+                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
                 warnings.extend(opened.warnings);
+                warnings.extend(unlogged(&place, &opened.slot));
                 let after =
                     member.depends_on.iter().filter_map(|name| ServiceName::of_slot(name).ok()).collect();
-                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
                 Ok(definition(name, place, &opened.slot, after, around))
             });
         match service {
