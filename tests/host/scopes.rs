@@ -219,7 +219,7 @@ fn a_bound_is_in_force_or_said_not_to_be(setup: Setup) {
         assert!(rung == Rung::Cgroup || !in_force, "{answer:?}");
     }
     assert_eq!(first.out.contains("/scope-one\n"), rung == Rung::Cgroup, "{first:?}");
-    // What the gateway asks for its own cgroup's bound reads the scope's: the answer is for the caller's group.
+    // A worker's output is read by somebody: with --quiet nothing of ours is mixed into it.
     let quiet = scene.run("/systemd-run --user --scope --quiet --unit q -p MemoryMax=64M -- /bin/true");
     assert_eq!(quiet.err, "");
     quiet.ok();
