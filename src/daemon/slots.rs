@@ -87,6 +87,7 @@ impl Slots {
             if place.name.starts_with(GATEWAY_PREFIX) {
                 slots.gateways.insert(name, (place, read.down));
             } else {
+                slots.warnings.extend(unlogged(&place, &read));
                 slots.others.insert(name.clone(), definition(name, place, &read, Vec::new(), around));
             }
         }
@@ -134,6 +135,13 @@ pub fn image_services(
         }
     }
     (services, warnings)
+}
+
+/// What is to be said of a logger that has nothing to do here.
+fn unlogged(place: &Slot, read: &slot::Slot) -> Option<String> {
+    let dir = place.dir.display();
+    read.logger
+        .then(|| format!("{dir}/log/run is not executed: the supervisor writes the log of '{}'", place.name))
 }
 
 /// The service that a slot is when it is no gateway.
