@@ -68,8 +68,7 @@ impl Slots {
         };
         let mut slots = Self::default();
         slots.warnings.extend(scan.warnings.into_iter().filter(|warning| !of_image(warning)));
-        // A directory that is root's alone stays so: nobody looks for the other files in it.
-        let owner = if scandir.is_root_only() { Credentials::own() } else { around.gateway.credentials() };
+        let (own, owner) = (Credentials::own(), around.gateway.credentials());
         for (slot_name, read) in scan.slots.into_iter().filter(|(name, _)| !shown.contains(name)) {
             let name = match ServiceName::of_slot(slot::service_of(&slot_name)) {
                 Ok(name) => name,
@@ -80,13 +79,15 @@ impl Slots {
             };
             if let Ok(dir) = scandir.dir().dir(Path::new(&slot_name)) {
                 // Clients of s6 take these directories for the sign of a supervised slot; none of ours needs them.
-                let _ = materialise::make_supervise(&dir, &owner);
+                let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
+                let _ = materialise::make_supervise(&dir, if of_root { &own } else { &owner });
             }
             let dir = Path::new(SCAN_DIRECTORY).join(&slot_name);
             let place = Slot { dir, name: slot_name };
             if place.name.starts_with(GATEWAY_PREFIX) {
                 slots.gateways.insert(name, (place, read.down));
             } else {
+                slots.warnings.extend(unlogged(&place, &read));
                 slots.others.insert(name.clone(), definition(name, place, &read, Vec::new(), around));
             }
         }
@@ -134,6 +135,13 @@ pub fn image_services(
         }
     }
     (services, warnings)
+}
+
+/// What is to be said of a logger that has nothing to do here.
+fn unlogged(place: &Slot, read: &slot::Slot) -> Option<String> {
+    let dir = place.dir.display();
+    read.logger
+        .then(|| format!("{dir}/log/run is not executed: the supervisor writes the log of '{}'", place.name))
 }
 
 /// The service that a slot is when it is no gateway.
