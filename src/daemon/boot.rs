@@ -332,6 +332,7 @@ fn start(
         requests: Requests::default(),
         readiness: Readiness::default(),
         planned: PlannedStops::default(),
+        scopes: super::scopes::Waiting::default(),
         main: None,
         closing: None,
         warnings,

@@ -17,6 +17,7 @@ mod readiness;
 mod reconcile;
 mod reload;
 mod requests;
+mod scopes;
 mod services;
 mod shutdown;
 mod slots;
@@ -173,6 +174,7 @@ struct Supervisor {
     requests: Requests,
     readiness: Readiness,
     planned: PlannedStops,
+    scopes: scopes::Waiting,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.
