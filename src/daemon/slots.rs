@@ -68,8 +68,6 @@ impl Slots {
         };
         let mut slots = Self::default();
         slots.warnings.extend(scan.warnings.into_iter().filter(|warning| !of_image(warning)));
-        // A directory that is root's alone stays so: nobody looks for the other files in it.
-        let owner = if scandir.is_root_only() { Credentials::own() } else { around.gateway.credentials() };
         for (slot_name, read) in scan.slots.into_iter().filter(|(name, _)| !shown.contains(name)) {
             let name = match ServiceName::of_slot(slot::service_of(&slot_name)) {
                 Ok(name) => name,
@@ -80,6 +78,9 @@ impl Slots {
             };
             if let Ok(dir) = scandir.dir().dir(Path::new(&slot_name)) {
                 // Clients of s6 take these directories for the sign of a supervised slot; none of ours needs them.
+                // A slot that root made is root's alone to fill.
+                let roots = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
+                let owner = if roots { Credentials::own() } else { around.gateway.credentials() };
                 let _ = materialise::make_supervise(&dir, &owner);
             }
             let dir = Path::new(SCAN_DIRECTORY).join(&slot_name);

@@ -1,9 +1,10 @@
-//! One supervisor per state directory: flock(2) on the file `lock`, whose text says who has it.
+//! One supervisor per state directory: flock(2) on the file `private/lock`, whose text says who has it.
 //!
 //! The kernel gives the lock back when its holder ends, however it ends, so a file that was left behind is no
 //! obstacle. The file is never removed: a lock on a removed file would exclude nobody. Its mode is 0600, not the
 //! 0640 of its neighbours: whoever can open a file for reading can lock it, and the gateway user must not be able
-//! to keep the next supervisor out.
+//! to keep the next supervisor out. It lies in a directory of its own, also closed to others, because an image may
+//! promise that its user can read every file that it sees in the first two levels of the home, as Hermes's does.
 
 use super::place::StateDir;
 use rustix::event::Timespec;
@@ -20,6 +21,7 @@ use std::time::SystemTime;
 const LOOKS: u32 = 50;
 const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
+const PLACE: &str = "private";
 const NAME: &str = "lock";
 const MODE: u32 = 0o600;
 
@@ -60,7 +62,8 @@ impl Lock {
     /// # Errors
     /// As openat(2) when there is no lock file and none can be made.
     pub(super) fn take(dir: &StateDir, host: &str, warnings: &mut Vec<String>) -> io::Result<Taken> {
-        let mut file = open(dir, warnings)?;
+        let private = dir.private(PLACE, warnings)?;
+        let mut file = open(&private, warnings)?;
         let mut looks = 0;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -77,7 +80,7 @@ impl Lock {
                     // ENOLCK: NFS without its lock daemon; the others: no lock call at all.
                     warnings.push(format!(
                         "{} cannot be locked ({error}): nothing keeps a second supervisor from using this state",
-                        dir.path_of(NAME).display()
+                        private.path_of(NAME).display()
                     ));
                     break;
                 }
@@ -122,6 +125,7 @@ fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {
 /// Overwrites before it cuts: in place it needs no space on a full disk, and a reader in between sees one whole line.
 fn write(dir: &StateDir, holder: &Holder) -> io::Result<()> {
     let file = dir
+        .private(PLACE, &mut Vec::new())?
         .existing(NAME, OFlags::RDWR, MODE, &mut Vec::new())?
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let line = serde_json::to_string(holder)? + "\n";

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DIR_MODE: u32 = 0o750;
+const PRIVATE_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o640;
 /// How many damaged databases are kept for people to look at.
 const KEPT_CORRUPT: usize = 3;
@@ -87,6 +88,31 @@ impl StateDir {
         }
         put_right(&dir, &stat, gid, DIR_MODE);
         Ok(Self { dir, path: path.to_owned(), custody, gid })
+    }
+
+    /// A directory in it that nobody else can look into, made if missing.
+    ///
+    /// # Errors
+    /// As open(2), mkdir(2) and rename(2).
+    pub(super) fn private(&self, name: &str, warnings: &mut Vec<String>) -> io::Result<Self> {
+        let (file, path) = (OsStr::new(name), self.path_of(name));
+        let found = look(&self.dir, file)?;
+        let why = found.as_ref().and_then(|stat| foreign(stat, FileType::Directory, PRIVATE_MODE, self.custody));
+        if let Some(why) = &why {
+            let kept = set_aside(&self.dir, file, "foreign")?;
+            warnings.push(not_ours(&path, why, &kept));
+        }
+        if found.is_none() || why.is_some() {
+            match make(&self.dir, file) {
+                // Another supervisor starts at the same moment.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        // Nobody but us can exchange what is in a directory of ours, so the look still holds.
+        let dir = self.dir.dir(Path::new(name))?;
+        put_right(&dir, &rustix::fs::fstat(&dir)?, self.gid, PRIVATE_MODE);
+        Ok(Self { dir, path, custody: self.custody, gid: self.gid })
     }
 
     /// The path of a file in it, for messages.
