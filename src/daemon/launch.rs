@@ -1,5 +1,6 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
+use super::boot::RUNTIME_DIR;
 use super::execute::log_dir;
 use super::mirror::Mirrored;
 use super::slots;
@@ -167,6 +168,10 @@ impl Supervisor {
         let directory = Some(definition.working_dir.as_os_str());
         let mut plan = ChildPlan::new(&definition.command, env, directory, [null, stdout, stderr])
             .map_err(|error| error.to_string())?;
+        if !self.socket.starts_with(RUNTIME_DIR) {
+            // A service may have another home than we, in which its tools would look for us in vain.
+            plan.set_env("HERMES_SUP_SOCKET", &self.socket.to_string_lossy()).map_err(|e| e.to_string())?;
+        }
         plan.umask = definition.umask;
         plan.nofile = self.nofile;
         plan.identity = (surroundings.own_uid == 0).then(|| user.credentials());

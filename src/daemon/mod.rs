@@ -187,6 +187,8 @@ struct Supervisor {
     template: Option<Template>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
+    /// Where we listen.
+    socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
     has_hermes: bool,

@@ -14,6 +14,8 @@ use crate::sys::plan::{ChildPlan, Stdio};
 use crate::sys::reap;
 use crate::sys::signal::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use std::ffi::OsStr;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -55,13 +57,23 @@ pub fn run_scripts(
 
 fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result<Child, String> {
     let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
-    let argv = [script.as_os_str()];
+    let mut argv = vec![script.as_os_str()];
+    if is_plain_script(script) {
+        argv.insert(0, OsStr::new("/bin/sh"));
+    }
     let mut plan = ChildPlan::new(&argv, &options.environment, None, [null()?, null()?, null()?])
         .map_err(|error| error.to_string())?;
     plan.stdout = Stdio::Inherit;
     plan.stderr = Stdio::Inherit;
     plan.nofile = nofile;
     clone::spawn(&mut plan, None).map_err(|error| error.to_string())
+}
+
+/// Text without `#!`, which execve(2) refuses and execvp(3) gives to the shell.
+fn is_plain_script(path: &Path) -> bool {
+    let mut head = [0u8; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && !head.starts_with(b"#!") && head != *b"\x7fELF"
 }
 
 /// Until the script has ended; returns its exit code as a shell would. Whatever else ends meanwhile is reaped.

@@ -68,6 +68,7 @@ impl Slots {
         };
         let mut slots = Self::default();
         slots.warnings.extend(scan.warnings.into_iter().filter(|warning| !of_image(warning)));
+        let (own, owner) = (Credentials::own(), around.gateway.credentials());
         for (slot_name, read) in scan.slots.into_iter().filter(|(name, _)| !shown.contains(name)) {
             let name = match ServiceName::of_slot(slot::service_of(&slot_name)) {
                 Ok(name) => name,
@@ -78,16 +79,15 @@ impl Slots {
             };
             if let Ok(dir) = scandir.dir().dir(Path::new(&slot_name)) {
                 // Clients of s6 take these directories for the sign of a supervised slot; none of ours needs them.
-                // A slot that root made is root's alone to fill.
-                let roots = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
-                let owner = if roots { Credentials::own() } else { around.gateway.credentials() };
-                let _ = materialise::make_supervise(&dir, &owner);
+                let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
+                let _ = materialise::make_supervise(&dir, if of_root { &own } else { &owner });
             }
             let dir = Path::new(SCAN_DIRECTORY).join(&slot_name);
             let place = Slot { dir, name: slot_name };
             if place.name.starts_with(GATEWAY_PREFIX) {
                 slots.gateways.insert(name, (place, read.down));
             } else {
+                slots.warnings.extend(unlogged(&place, &read));
                 slots.others.insert(name.clone(), definition(name, place, &read, Vec::new(), around));
             }
         }
@@ -110,10 +110,11 @@ pub fn image_services(
                 let scandir = ScanDir::open(parent, around).map_err(|error| error.to_string())?;
                 let file = OsString::from(member.dir.file_name().unwrap_or_default());
                 let opened = scandir.slot(&file).map_err(|error| error.to_string())?;
+                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
                 warnings.extend(opened.warnings);
+                warnings.extend(unlogged(&place, &opened.slot));
                 let after =
                     member.depends_on.iter().filter_map(|name| ServiceName::of_slot(name).ok()).collect();
-                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
                 Ok(definition(name, place, &opened.slot, after, around))
             });
         match service {
@@ -135,6 +136,13 @@ pub fn image_services(
         }
     }
     (services, warnings)
+}
+
+/// What is to be said of a logger that has nothing to do here.
+fn unlogged(place: &Slot, read: &slot::Slot) -> Option<String> {
+    let dir = place.dir.display();
+    read.logger
+        .then(|| format!("{dir}/log/run is not executed: the supervisor writes the log of '{}'", place.name))
 }
 
 /// The service that a slot is when it is no gateway.

@@ -1,10 +1,9 @@
 //! One supervisor per state directory: flock(2) on the file `private/lock`, whose text says who has it.
 //!
 //! The kernel gives the lock back when its holder ends, however it ends, so a file that was left behind is no
-//! obstacle. The file is never removed: a lock on a removed file would exclude nobody. Its mode is 0600, not the
-//! 0640 of its neighbours: whoever can open a file for reading can lock it, and the gateway user must not be able
-//! to keep the next supervisor out. It lies in a directory of its own, also closed to others, because an image may
-//! promise that its user can read every file that it sees in the first two levels of the home, as Hermes's does.
+//! obstacle. The file is never removed: a lock on a removed file would exclude nobody. It lies where only we can go:
+//! whoever can open a file for reading can lock it, and the gateway user, who may read everything else here, must not
+//! be able to keep the next supervisor out.
 
 use super::place::StateDir;
 use rustix::event::Timespec;
@@ -46,6 +45,7 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
+    place: StateDir,
     noted: bool,
 }
 
@@ -62,8 +62,8 @@ impl Lock {
     /// # Errors
     /// As openat(2) when there is no lock file and none can be made.
     pub(super) fn take(dir: &StateDir, host: &str, warnings: &mut Vec<String>) -> io::Result<Taken> {
-        let private = dir.private(PLACE, warnings)?;
-        let mut file = open(&private, warnings)?;
+        let place = dir.private(PLACE, warnings)?;
+        let mut file = open(&place, warnings)?;
         let mut looks = 0;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -80,25 +80,25 @@ impl Lock {
                     // ENOLCK: NFS without its lock daemon; the others: no lock call at all.
                     warnings.push(format!(
                         "{} cannot be locked ({error}): nothing keeps a second supervisor from using this state",
-                        private.path_of(NAME).display()
+                        place.path_of(NAME).display()
                     ));
                     break;
                 }
             }
         }
-        let mut lock = Self { _file: file, noted: false };
-        lock.note(dir, host);
+        let mut lock = Self { _file: file, place, noted: false };
+        lock.note(host);
         Ok(Taken::Ours(lock))
     }
 
     /// Writes who we are, once. On a volume that was read-only when the lock was taken this is made up for later.
-    pub(super) fn note(&mut self, dir: &StateDir, host: &str) {
+    pub(super) fn note(&mut self, host: &str) {
         if self.noted {
             return;
         }
         let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let holder = Holder { pid: std::process::id(), host: host.to_owned(), since };
-        self.noted = write(dir, &holder).is_ok();
+        self.noted = write(&self.place, &holder).is_ok();
     }
 }
 
@@ -125,7 +125,6 @@ fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {
 /// Overwrites before it cuts: in place it needs no space on a full disk, and a reader in between sees one whole line.
 fn write(dir: &StateDir, holder: &Holder) -> io::Result<()> {
     let file = dir
-        .private(PLACE, &mut Vec::new())?
         .existing(NAME, OFlags::RDWR, MODE, &mut Vec::new())?
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let line = serde_json::to_string(holder)? + "\n";

@@ -90,29 +90,27 @@ impl StateDir {
         Ok(Self { dir, path: path.to_owned(), custody, gid })
     }
 
-    /// A directory in it that nobody else can look into, made if missing.
+    /// A directory in it that nobody else may enter.
     ///
     /// # Errors
-    /// As open(2), mkdir(2) and rename(2).
+    /// As [`Self::open`].
     pub(super) fn private(&self, name: &str, warnings: &mut Vec<String>) -> io::Result<Self> {
-        let (file, path) = (OsStr::new(name), self.path_of(name));
-        let found = look(&self.dir, file)?;
-        let why = found.as_ref().and_then(|stat| foreign(stat, FileType::Directory, PRIVATE_MODE, self.custody));
-        if let Some(why) = &why {
-            let kept = set_aside(&self.dir, file, "foreign")?;
-            warnings.push(not_ours(&path, why, &kept));
-        }
-        if found.is_none() || why.is_some() {
-            match make(&self.dir, file) {
-                // Another supervisor starts at the same moment.
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                Ok(_) | Err(_) => {}
+        let file_name = OsStr::new(name);
+        let path = self.path_of(name);
+        match look(&self.dir, file_name)? {
+            None => drop(make(&self.dir, file_name)?),
+            Some(stat) => {
+                if let Some(why) = foreign(&stat, FileType::Directory, PRIVATE_MODE, self.custody) {
+                    let kept = set_aside(&self.dir, file_name, "foreign")?;
+                    warnings.push(not_ours(&path, &why, &kept));
+                    make(&self.dir, file_name)?;
+                }
             }
         }
         // Nobody but us can exchange what is in a directory of ours, so the look still holds.
         let dir = self.dir.dir(Path::new(name))?;
         put_right(&dir, &rustix::fs::fstat(&dir)?, self.gid, PRIVATE_MODE);
-        Ok(Self { dir, path, custody: self.custody, gid: self.gid })
+        Ok(Self { dir, path, ..*self })
     }
 
     /// The path of a file in it, for messages.

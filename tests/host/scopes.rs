@@ -160,7 +160,8 @@ fn a_stop_of_the_service_ends_its_scopes(setup: Setup) {
     let scene = Scene::new(setup);
     scene.worker("one", "tree 10", "ready tree");
     scene.worker("two", "storm 50", "bound reached");
-    assert!(scene.world.marked("").len() > 60);
+    // Of a storm that has reached its bound some are still being born: only the other one can be counted.
+    assert_eq!(scene.world.marked("one").len(), 11);
     scene.world.ctl(&["restart", "gw"]).ok();
     scene.world.wait_log_times("gw", "ready gateway", 2);
     for unit in ["one", "two"] {
@@ -219,7 +220,7 @@ fn a_bound_is_in_force_or_said_not_to_be(setup: Setup) {
         assert!(rung == Rung::Cgroup || !in_force, "{answer:?}");
     }
     assert_eq!(first.out.contains("/scope-one\n"), rung == Rung::Cgroup, "{first:?}");
-    // What the gateway asks for its own cgroup's bound reads the scope's: the answer is for the caller's group.
+    // A worker's output is read by somebody: with --quiet nothing of ours is mixed into it.
     let quiet = scene.run("/systemd-run --user --scope --quiet --unit q -p MemoryMax=64M -- /bin/true");
     assert_eq!(quiet.err, "");
     quiet.ok();
