@@ -10,4 +10,5 @@ pub mod container_environment;
 pub mod import;
 pub mod materialise;
 pub mod scan;
+pub mod script;
 pub mod slot;
