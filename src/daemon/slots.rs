@@ -28,7 +28,6 @@ use crate::s6::slot::{self, FinishTimeout, GATEWAY_PREFIX};
 use crate::sys::credentials::Credentials;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use rustix::fs::StatVfsMountFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -192,14 +191,10 @@ fn definition(
     }
 }
 
-/// Makes the slot's `run` the command of a gateway. Where nothing can be executed (Docker mounts a `--tmpfs /run` so)
-/// the template's command stays, which does the same.
+/// Makes the slot's `run` the command of a gateway.
 pub fn run_in(definition: &mut Definition, slot: Slot) {
-    let mount = rustix::fs::statvfs(&slot.dir).map(|mount| mount.f_flag);
-    if !mount.is_ok_and(|flags| flags.contains(StatVfsMountFlags::NOEXEC)) {
-        definition.command = vec!["./run".to_owned()];
-        definition.working_dir.clone_from(&slot.dir);
-    }
+    definition.command = vec!["./run".to_owned()];
+    definition.working_dir.clone_from(&slot.dir);
     definition.slot = Some(slot);
 }
 
