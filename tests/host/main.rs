@@ -14,6 +14,7 @@ mod restarts;
 mod rungs;
 mod signals;
 mod state;
+mod surface;
 mod trees;
 mod trust;
 mod verbs;
