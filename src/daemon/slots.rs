@@ -256,7 +256,7 @@ pub struct Scanning {
 }
 
 #[derive(Debug)]
-struct Caller {
+pub struct Caller {
     conn: ConnId,
     /// Services whose slot is gone are stopped too.
     nuke: bool,
@@ -304,7 +304,8 @@ impl Supervisor {
         }
     }
 
-    fn scan(&mut self, caller: Option<Caller>) {
+    /// Reads the scan directory, if there is one.
+    pub(super) fn scan(&mut self, caller: Option<Caller>) {
         let Some(scanning) = &mut self.scanning else { return };
         if scanning.under_way {
             scanning.again = true;

@@ -90,9 +90,9 @@ cd ..
 mv .gateway-$1.tmp gateway-$1
 "#;
 
-fn register(world: &World, supervisor: &Supervisor, name: &str, more: &str) -> Answer {
-    let text = REGISTER.replace("$1", name);
-    shell(world, supervisor, &format!("set -- {name} down; {text}\n{more}"))
+fn register(world: &World, supervisor: &Supervisor, name: &str, want: &str, more: &str) -> Answer {
+    let text = REGISTER.replace("$1", name).replace("$2", want);
+    shell(world, supervisor, &format!("{text}\n{more}"))
 }
 
 const TELL: &str = "/command/s6-svscanctl -a /run/service";
@@ -101,19 +101,31 @@ const TELL: &str = "/command/s6-svscanctl -a /run/service";
 
 #[test]
 fn scripts_prepare_the_container_one_after_the_other() {
-    let mut setup = init(&["/bin/sh", "-c", "printf 'main [%s] %s\\n' \"$ADDED\" \"$PATH\"; exec /adversary hold"]);
+    let mut setup =
+        init(&["/bin/sh", "-c", "printf 'main [%s] %s\\n' \"$ADDED\" \"$PATH\"; exec /adversary hold"]);
     setup.environment.push(("COLOUR".into(), "deep red".into()));
     let mut world = World::new(setup);
     let told = "echo \"begin $0 $(id -u) $COLOUR $PATH\" >>/order; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; echo end >>/order";
     for name in ["a", "B", "02", "015", "01-x", ".hidden"] {
         script(&world, &format!("/etc/cont-init.d/{name}"), &format!("#!/bin/sh\n{told}\n"));
     }
-    script(&world, "/etc/cont-init.d/10-adds", "#!/command/with-contenv sh\nprintf 'two\\nlines\\n\\n' >/run/s6/container_environment/ADDED\n(sleep 0.05 & echo $! >/orphan)\n");
+    script(
+        &world,
+        "/etc/cont-init.d/10-adds",
+        "#!/command/with-contenv sh\nprintf 'two\\nlines\\n\\n' >/run/s6/container_environment/ADDED\n(sleep 0.05 & echo $! >/orphan)\n",
+    );
     script(&world, "/etc/cont-init.d/11-fails", "#!/bin/sh\nexit 5\n");
     // A zombie is still there for kill(2): this ends only when the orphan was reaped.
-    script(&world, "/etc/cont-init.d/12-waits", "#!/bin/sh\nwhile kill -0 $(cat /orphan) 2>/dev/null; do :; done\necho 'script speaks'\n");
+    script(
+        &world,
+        "/etc/cont-init.d/12-waits",
+        "#!/bin/sh\nwhile kill -0 $(cat /orphan) 2>/dev/null; do :; done\necho 'script speaks'\n",
+    );
     world.write("/etc/cont-init.d/13-no-program", "#!/bin/sh\n");
-    world.define("shown", "command = [\"/bin/sh\", \"-c\", \"printf '[%s]' \\\"$ADDED\\\"\"]\n[restart]\npolicy = \"never\"");
+    world.define(
+        "shown",
+        "command = [\"/bin/sh\", \"-c\", \"printf '[%s]' \\\"$ADDED\\\"\"]\n[restart]\npolicy = \"never\"",
+    );
     let supervisor = world.start();
     world.wait_stdout("main [two\nlines\n] /command:/opt/bin:/usr/bin:/bin\n");
     assert!(world.stdout().starts_with("script speaks\n"), "{}", world.stdout());
@@ -131,7 +143,10 @@ fn scripts_prepare_the_container_one_after_the_other() {
     let told: Vec<&str> = said.lines().filter(|line| line.contains("cont-init: ")).collect();
     assert!(told[0].ends_with("cont-init: info: running /etc/cont-init.d/01-x"), "{said}");
     assert!(told[1].ends_with("cont-init: info: /etc/cont-init.d/01-x exited 0"), "{said}");
-    assert!(said.contains("/etc/cont-init.d/11-fails exited 5") && said.contains("13-no-program exited 126"), "{said}");
+    assert!(
+        said.contains("/etc/cont-init.d/11-fails exited 5") && said.contains("13-no-program exited 126"),
+        "{said}"
+    );
     assert!(!said.contains("the s6 surface is incomplete"), "{said}");
     assert_eq!(supervisor.terminate(), End::Code(0));
 }
@@ -172,7 +187,8 @@ fn a_stop_signal_ends_a_script_that_hangs_and_then_us() {
 /// `docker run -it`: the lines about scripts would be in the way, what they say themselves and what is fatal is not.
 #[test]
 fn on_a_terminal_only_what_failed_is_told() {
-    let mut world = World::new(init(&["/bin/sh", "-c", "echo main; exit 3"]).supervisor_option(&["--s6-surface"]));
+    let mut world =
+        World::new(init(&["/bin/sh", "-c", "echo main; exit 3"]).supervisor_option(&["--s6-surface"]));
     script(&world, "/etc/cont-init.d/1", "#!/bin/sh\necho script speaks\n");
     world.write("/etc/cont-init.d/2", "no program");
     let mut terminal = rexpect::session::spawn_command(world.on_a_terminal(), Some(20_000)).expect("a pty");
@@ -191,13 +207,27 @@ fn pid_1_passes_for_s6() {
     let mut world = world(setup);
     script(&world, "/show", "#!/command/with-contenv sh\nprintf '[%s]' \"$TWO\"\n");
     let supervisor = world.start();
-    let look = shell(&world, &supervisor, "cat /proc/1/comm; test -d /run/s6/basedir; stat -c %u:%g:%a /run/service /run/s6; cat /run/s6/container_environment/COLOUR 2>&1 || cat /run/s6/container_environment/HERMES_HOME; /show");
-    assert_eq!(look.ok(), "s6-svscan\n10000:10000:755\n0:0:755\ncat: /run/s6/container_environment/COLOUR: No such file or directory\n/opt/data[a b\nc\n]");
+    let look = shell(
+        &world,
+        &supervisor,
+        "cat /proc/1/comm; test -d /run/s6/basedir; stat -c %u:%g:%a /run/service /run/s6; cat /run/s6/container_environment/COLOUR 2>&1 || cat /run/s6/container_environment/HERMES_HOME; /show",
+    );
+    assert_eq!(
+        look.ok(),
+        "s6-svscan\n10000:10000:755\n0:0:755\ncat: /run/s6/container_environment/COLOUR: No such file or directory\n/opt/data[a b\nc\n]"
+    );
     let refused = world.exec(&supervisor, ALICE, &["cat", "/run/s6/container_environment/HERMES_HOME"]);
     assert!(refused.fails(1).contains("Permission denied"));
-    let refused = shell(&world, &supervisor, "cd /run/s6/container_environment; for f in HERMES_HOME NEW; do (echo evil >$f) 2>/dev/null && exit 9; rm -f HERMES_HOME 2>/dev/null && exit 8; done; exit 0");
+    let refused = shell(
+        &world,
+        &supervisor,
+        "cd /run/s6/container_environment; for f in HERMES_HOME NEW; do (echo evil >$f) 2>/dev/null && exit 9; rm -f HERMES_HOME 2>/dev/null && exit 8; done; exit 0",
+    );
     refused.ok();
-    assert_eq!(shell(&world, &supervisor, "/command/s6-svstat -o up /run/service/main-hermes").ok(), "true\n");
+    assert_eq!(
+        shell(&world, &supervisor, "/command/s6-svstat -o up /run/service/main-hermes").ok(),
+        "true\n"
+    );
 }
 
 /// Elsewhere `hermes` is not to take us for s6, so the supervisor itself hands its gateway over.
@@ -212,7 +242,6 @@ fn gateway_run_is_whose_turn_it_is() {
         if place == Place::Pid1 {
             world.wait_stdout("wrapper gateway run");
             assert_eq!(comm, "s6-svscan\n");
-            assert_eq!(world.state("default"), "down");
         } else {
             world.wait_log("default", "hermes gateway run");
             assert_eq!(comm, "hermes-sup\n");
@@ -225,13 +254,16 @@ fn gateway_run_is_whose_turn_it_is() {
 
 #[test]
 fn profiles_are_shown_before_the_cmd_and_again_after_a_restart_of_the_container() {
-    let look = "cd /run/service; for s in *; do if [ -e $s/down ]; then echo \"$s down\"; else echo \"$s\"; fi; done; ls -d gateway-coder/supervise; echo over; exec /adversary hold";
+    let look = "cd /run/service; seen=; for s in *; do [ -e $s/down ] && s=$s:down; seen=\"$seen $s\"; done; echo \"seen$seen\" $(echo */supervise); exec /adversary hold";
     let mut world = world(init(&["/bin/sh", "-c", look]));
-    script(&world, "/etc/cont-init.d/1", "#!/bin/sh\n[ -e /opt/data/logs/container-boot.log ] && touch /too-early\nexit 0\n");
+    script(
+        &world,
+        "/etc/cont-init.d/1",
+        "#!/bin/sh\n[ -e /opt/data/logs/container-boot.log ] && touch /too-early\nexit 0\n",
+    );
     let supervisor = world.start();
-    world.wait_stdout("over");
-    let shown = "gateway-coder down\ngateway-default down\ngateway-coder/supervise\nover\n";
-    assert!(world.stdout().ends_with(shown), "{}", world.stdout());
+    let supervised = "gateway-coder/supervise gateway-default/supervise\n";
+    world.wait_stdout(&format!("seen gateway-coder:down gateway-default:down {supervised}"));
     let log = "/opt/data/logs/container-boot.log";
     wait::until("the boot log", &world.path("/opt/data/logs"), || world.path(log).exists().then_some(()));
     assert!(!world.path("/too-early").exists(), "written before the script");
@@ -240,7 +272,7 @@ fn profiles_are_shown_before_the_cmd_and_again_after_a_restart_of_the_container(
 
     shell(&world, &supervisor, "/command/s6-svc -u /run/service/gateway-coder").ok();
     world.wait_log("coder", "hermes -p coder gateway run");
-    register(&world, &supervisor, "guest", TELL).ok();
+    register(&world, &supervisor, "guest", "down", TELL).ok();
     assert_eq!(supervisor.terminate(), End::Code(0));
     // What the image or an earlier life left there.
     world.write("/run/service/junk/run", "#!/bin/sh\ntouch /tmp/junk-ran\n");
@@ -248,8 +280,7 @@ fn profiles_are_shown_before_the_cmd_and_again_after_a_restart_of_the_container(
 
     let supervisor = world.start();
     world.wait_log_times("coder", "hermes -p coder gateway run", 2);
-    let stdout = world.stdout();
-    assert!(stdout.ends_with("gateway-coder\ngateway-default down\ngateway-coder/supervise\nover\n"), "{stdout}");
+    world.wait_stdout(&format!("seen gateway-coder gateway-default:down {supervised}"));
     assert_eq!(world.want("coder"), "up");
     assert!(!world.path("/run/s6/container_environment/STALE").exists());
     let known = services(&world);
@@ -263,12 +294,20 @@ fn a_slot_that_the_cli_registers_is_a_service_from_then_on() {
     let supervisor = world.start();
     let stat = || shell(&world, &supervisor, "/command/s6-svstat /run/service/gateway-x");
     for round in 1..=2 {
-        register(&world, &supervisor, "x", &format!("{TELL}; test -d gateway-x/supervise; test -d gateway-x/event")).ok();
+        register(
+            &world,
+            &supervisor,
+            "x",
+            "down",
+            &format!("{TELL}; test -d gateway-x/supervise; test -d gateway-x/event"),
+        )
+        .ok();
         let line = stat().ok();
-        assert!(line.starts_with("down ") && line.contains("normally down"), "{line}");
+        assert!(line.starts_with("down ") && !line.contains("normally up"), "{line}");
         assert_eq!((world.want("x"), world.state("x")), ("down".to_owned(), "down".to_owned()));
         shell(&world, &supervisor, "/command/s6-svc -u /run/service/gateway-x").ok();
         world.wait_log_times("x", "uid 10000 in /run/service/gateway-x child=1", round);
+        world.wait_log_times("x", "ready pause", round);
         let pids = world.marked("pause");
         assert!(pids.len() == 1 && pids[0].uid == HERMES, "{pids:?}");
         shell(&world, &supervisor, "cd /run/service; /command/s6-svc -d gateway-x; /command/s6-svwait -D -t 5000 gateway-x; /command/s6-svscanctl -an /run/service; rm -r gateway-x").ok();
@@ -277,7 +316,7 @@ fn a_slot_that_the_cli_registers_is_a_service_from_then_on() {
         stat().fails(1);
     }
     // Nothing is known of its want any more: the new slot itself says that it is to run.
-    register(&world, &supervisor, "x", &format!("rm gateway-x/down; {TELL}")).ok();
+    register(&world, &supervisor, "x", "up", TELL).ok();
     world.wait_log_times("x", "uid 10000 in /run/service/gateway-x child=1", 3);
     // The slot goes while it runs, and with it the service, when that is told.
     shell(&world, &supervisor, "rm -r /run/service/gateway-x; /command/s6-svscanctl -an /run/service").ok();
@@ -295,7 +334,7 @@ fn what_is_renamed_in_is_noticed_and_what_is_filled_in_place_waits() {
     shell(&world, &supervisor, TELL).ok();
     world.wait_state("placed", &["up"]);
     assert!(world.path("/run/service/placed/supervise").is_dir());
-    register(&world, &supervisor, "quiet", "").ok();
+    register(&world, &supervisor, "quiet", "down", "").ok();
     wait_service(&world, "quiet", true);
     assert_eq!(world.state("quiet"), "down");
 }
@@ -316,7 +355,12 @@ fn odd_names_are_services_or_refused_in_words() {
     let known = services(&world);
     assert!(known.iter().all(|name| !name.contains(' ') && name != "main-hermes"), "{known:?}");
     world.wait_stderr("'with a space' is not the name of a service directory");
-    shell(&world, &supervisor, &format!("/command/s6-svc -d /run/service/{long}; /command/s6-svc -u /run/service/{long}")).ok();
+    shell(
+        &world,
+        &supervisor,
+        &format!("/command/s6-svc -d /run/service/{long}; /command/s6-svc -u /run/service/{long}"),
+    )
+    .ok();
     world.wait_log_times(&long, "ready", 2);
 }
 
@@ -325,9 +369,27 @@ fn odd_names_are_services_or_refused_in_words() {
 #[test]
 fn the_services_of_the_image_run_as_root_in_their_order() {
     let mut world = world(idle().env("HERMES_DASHBOARD", "1"));
-    let order = |name: &str| format!("#!/command/with-contenv sh\necho \"{name} $(id -u) $PWD $HERMES_HOME\" >>/order\nexec /adversary hold MARK\n");
-    longrun(&world, "aft", &[("run", &order("aft")), ("dependencies.d/fore", ""), ("dependencies.d/base", "")]);
-    longrun(&world, "fore", &[("run", "#!/bin/sh\necho fore >>/order\n/command/s6-sleep -m 100\necho fore ready >>/order\necho >&3\nexec /adversary hold MARK\n"), ("notification-fd", "3\n")]);
+    let order = |name: &str| {
+        format!(
+            "#!/command/with-contenv sh\necho \"{name} $(id -u) $PWD $HERMES_HOME\" >>/order\nexec /adversary hold MARK\n"
+        )
+    };
+    longrun(
+        &world,
+        "aft",
+        &[("run", &order("aft")), ("dependencies.d/fore", ""), ("dependencies.d/base", "")],
+    );
+    longrun(
+        &world,
+        "fore",
+        &[
+            (
+                "run",
+                "#!/bin/sh\necho fore >>/order\n/command/s6-sleep -m 100\necho fore ready >>/order\necho >&3\nexec /adversary hold MARK\n",
+            ),
+            ("notification-fd", "3\n"),
+        ],
+    );
     longrun(&world, "asleep", &[("run", &order("asleep")), ("down", "")]);
     longrun(&world, "both", &[("run", &order("both"))]);
     longrun(&world, "main-hermes", &[("run", "#!/bin/sh\ntouch /main-hermes-ran\n")]);
@@ -339,8 +401,12 @@ fn the_services_of_the_image_run_as_root_in_their_order() {
     wait::until("the order", &world.root, || world.read("/order").contains("aft").then_some(()));
     assert_eq!(world.read("/order"), format!("fore\nfore ready\naft 0 {SOURCES}/aft /opt/data\n"));
     assert_eq!(world.state("asleep"), "down");
-    wait::until("the definition file", &world.path("/tmp"), || (world.read("/tmp/both") == "file\n").then_some(()));
-    wait::until("the dashboard", &world.path("/tmp"), || (world.read("/tmp/dashboard") == "10000\n").then_some(()));
+    wait::until("the definition file", &world.path("/tmp"), || {
+        (world.read("/tmp/both") == "file\n").then_some(())
+    });
+    wait::until("the dashboard", &world.path("/tmp"), || {
+        (world.read("/tmp/dashboard") == "10000\n").then_some(())
+    });
     let listed = shell(&world, &supervisor, "ls /run/service; /command/s6-svstat -o up /run/service/dashboard /run/service; /command/s6-svstat -o up /run/service/main-hermes; /command/s6-svc -d /run/service/dashboard").ok();
     for name in ["aft", "fore", "dashboard", "main-hermes", "gateway-default"] {
         assert!(listed.lines().any(|line| line == name), "{listed}");
@@ -365,8 +431,20 @@ fn finish_programs_are_told_and_decide() {
         longrun(&world, name, &files.each_ref().map(|(file, text)| (*file, text.as_str())));
     }
     let waits = "#!/bin/sh\nexec /adversary pause MARK\n";
-    longrun(&world, "slow", &[("run", waits), ("finish", &finish("/command/s6-sleep -m 100\necho over >/tmp/over"))]);
-    longrun(&world, "hangs", &[("run", waits), ("finish", &finish("exec /adversary ignore-term MARK")), ("timeout-finish", "200\n")]);
+    longrun(
+        &world,
+        "slow",
+        &[("run", waits), ("finish", &finish("/command/s6-sleep -m 100\necho over >/tmp/over"))],
+    );
+    longrun(
+        &world,
+        "hangs",
+        &[
+            ("run", waits),
+            ("finish", &finish("exec /adversary ignore-term MARK")),
+            ("timeout-finish", "200\n"),
+        ],
+    );
     let supervisor = world.start();
     assert_eq!(world.wait_state("clean", &["finished"])["last_exit"]["code"], json!(0));
     assert_eq!(world.wait_state("wrong", &["failed"])["last_exit"]["code"], json!(78));
@@ -392,13 +470,28 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
     for rung in [Rung::Cgroup, Rung::Keeper] {
         let mut world = world(setup(rung, Place::Pid1).main_program(&["/adversary", "hold"]));
         for (name, number) in [("three", 3), ("ten", 10)] {
-            let run = format!("#!/bin/sh\nprintf ready-soon >/proc/self/fd/{number}\necho asks\nread go <{SOURCES}/{name}/go\necho >/proc/self/fd/{number}\nexec /adversary hold MARK\n");
+            let run = format!(
+                "#!/bin/sh\nprintf ready-soon >/proc/self/fd/{number}\necho asks\nread go <{SOURCES}/{name}/go\necho >/proc/self/fd/{number}\nexec /adversary hold MARK\n"
+            );
             longrun(&world, name, &[("run", &run), ("notification-fd", &number.to_string()), ("down", "")]);
             let go = world.path(&format!("{SOURCES}/{name}/go"));
-            rustix::fs::mknodat(rustix::fs::CWD, &go, rustix::fs::FileType::Fifo, 0o644.into(), 0).expect("a fifo");
+            rustix::fs::mknodat(rustix::fs::CWD, &go, rustix::fs::FileType::Fifo, 0o644.into(), 0)
+                .expect("a fifo");
         }
-        longrun(&world, "never", &[("run", "#!/bin/sh\nexec /adversary pause MARK\n"), ("notification-fd", "4"), ("down", "")]);
-        longrun(&world, "closes", &[("run", "#!/bin/sh\nexec 4>&-\nexec /adversary pause MARK\n"), ("notification-fd", "4"), ("down", "")]);
+        longrun(
+            &world,
+            "never",
+            &[("run", "#!/bin/sh\nexec /adversary pause MARK\n"), ("notification-fd", "4"), ("down", "")],
+        );
+        longrun(
+            &world,
+            "closes",
+            &[
+                ("run", "#!/bin/sh\nexec 4>&-\nexec /adversary pause MARK\n"),
+                ("notification-fd", "4"),
+                ("down", ""),
+            ],
+        );
         let supervisor = world.start();
         for name in ["three", "ten"] {
             let start = world.inside_command(0, &["/hermes-sup", "ctl", "start", name]);
@@ -411,7 +504,11 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
             world.write(&format!("{SOURCES}/{name}/go"), "go\n");
             asked.join().expect("an answer").ok();
             assert_eq!(world.state(name), "ready", "{rung:?}");
-            assert!(shell(&world, &supervisor, &format!("/command/s6-svstat -o ready /run/service/{name}")).ok().contains("true"));
+            assert!(
+                shell(&world, &supervisor, &format!("/command/s6-svstat -o ready /run/service/{name}"))
+                    .ok()
+                    .contains("true")
+            );
         }
         for name in ["never", "closes"] {
             let late = world.ctl(&["start", "--timeout", "200ms", name]);
@@ -424,8 +521,22 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
 #[test]
 fn a_stop_uses_the_slots_own_signal_and_patience() {
     let mut world = world(idle());
-    longrun(&world, "asks", &[("run", "#!/bin/sh\ntrap 'echo got usr1; exit 0' USR1\ntrap '' TERM\necho ready\nsleep 100000 & wait\n"), ("down-signal", "SIGUSR1\n")]);
-    longrun(&world, "deaf", &[("run", "#!/bin/sh\nexec /adversary ignore-term MARK\n"), ("timeout-kill", "100\n")]);
+    longrun(
+        &world,
+        "asks",
+        &[
+            (
+                "run",
+                "#!/bin/sh\ntrap 'echo got usr1; exit 0' USR1\ntrap '' TERM\necho ready\nsleep 100000 & wait\n",
+            ),
+            ("down-signal", "SIGUSR1\n"),
+        ],
+    );
+    longrun(
+        &world,
+        "deaf",
+        &[("run", "#!/bin/sh\nexec /adversary ignore-term MARK\n"), ("timeout-kill", "100\n")],
+    );
     let _supervisor = world.start();
     world.wait_log("asks", "ready");
     world.wait_log("deaf", "ready");
