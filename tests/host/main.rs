@@ -15,6 +15,7 @@ mod rungs;
 mod signals;
 mod state;
 mod surface;
+mod surface_trust;
 mod trees;
 mod trust;
 mod verbs;
