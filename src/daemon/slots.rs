@@ -11,7 +11,7 @@
 use super::sources::{Room, plain_token};
 use super::surface::{SCAN_DIRECTORY, static_slots};
 use super::{Notice, Supervisor};
-use crate::control::protocol::Reply;
+use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
@@ -265,7 +265,7 @@ pub struct Scanning {
 }
 
 #[derive(Debug)]
-struct Caller {
+pub struct Caller {
     conn: ConnId,
     /// Services whose slot is gone are stopped too.
     nuke: bool,
@@ -313,7 +313,8 @@ impl Supervisor {
         }
     }
 
-    fn scan(&mut self, caller: Option<Caller>) {
+    /// Reads the scan directory, if there is one.
+    pub(super) fn scan(&mut self, caller: Option<Caller>) {
         let Some(scanning) = &mut self.scanning else { return };
         if scanning.under_way {
             scanning.again = true;
@@ -342,15 +343,20 @@ impl Supervisor {
         scanning.under_way = false;
         let callers = std::mem::take(&mut scanning.now);
         let again = scanning.again;
-        match slots {
+        let answer = match slots {
             Ok(slots) if self.closing.is_none() => {
                 self.adopt_slots(*slots, callers.iter().any(|caller| caller.nuke));
+                Reply::End
             }
-            Ok(_) => {}
-            Err(error) => self.tell_once(format!("{SCAN_DIRECTORY} was not read: {error}")),
-        }
+            Ok(_) => Reply::End,
+            Err(error) => {
+                let text = format!("{SCAN_DIRECTORY} was not read: {error}");
+                self.tell_once(text.clone());
+                Reply::Refused(Refusal::new(RefusalKind::Failed, text))
+            }
+        };
         for caller in callers {
-            self.reply(caller.conn, &Reply::End);
+            self.reply(caller.conn, &answer);
         }
         if again {
             self.scan(None);

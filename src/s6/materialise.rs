@@ -18,8 +18,8 @@ use std::path::Path;
 
 /// s6's own mode of a directory where anybody may plant a FIFO to be told of events, and nobody may remove another's.
 const EVENT_MODE: u32 = 0o3730;
-/// Depth to which a slot is removed; deeper is no slot.
-const DEEPEST: usize = 16;
+/// Depth to which a slot is removed: each level costs a descriptor. Deeper is no slot.
+const DEEPEST: usize = 64;
 
 /// What `run`, `finish` and `log/run` of a gateway's slot depend on.
 #[derive(Debug, Clone, Copy)]
@@ -102,16 +102,16 @@ pub fn materialise(scandir: &Beneath, wanted: &GatewaySlot<'_>, owner: &Credenti
         }
         // Another name than the CLI's own, which may be building the same slot now.
         let building = format!(".{name}.new");
-        remove_tree(scandir, Path::new(&building), 0)?;
+        remove(scandir, Path::new(&building))?;
         let slot = directory(scandir, &building, 0o755)?;
         fill(&slot, wanted)?;
         if there {
-            remove_tree(scandir, Path::new(&name), 0)?;
+            remove(scandir, Path::new(&name))?;
         }
         match scandir.rename(Path::new(&building), Path::new(&name)) {
             Ok(()) => Ok(if there { Made::Replaced } else { Made::New }),
             Err(error) => {
-                let _ = remove_tree(scandir, Path::new(&building), 0);
+                let _ = remove(scandir, Path::new(&building));
                 // The CLI was faster, with the same slot.
                 if run_of(scandir, &name).is_ok_and(|run| run == Run::Executable) {
                     mark_down(&scandir.dir(Path::new(&name))?, wanted.down)?;
@@ -254,7 +254,7 @@ fn mark_down(slot: &Beneath, down: bool) -> io::Result<()> {
         // Whatever it is: s6 asks only whether it is there.
         Some(_) if down => Ok(()),
         None if !down => Ok(()),
-        Some(_) => remove_tree(slot, name, 0),
+        Some(_) => remove(slot, name),
         None => file(slot, "down", b"", 0o644),
     }
 }
@@ -291,7 +291,7 @@ fn fifo(dir: &Beneath, name: &str, mode: u32) -> io::Result<()> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo {
             return Ok(());
         }
-        remove_tree(dir, path, 0)?;
+        remove(dir, path)?;
     }
     rustix::fs::mknodat(dir, path, FileType::Fifo, Mode::from_raw_mode(mode), 0)?;
     // The umask may have taken bits; an open for reading does not wait with O_NONBLOCK.
@@ -301,6 +301,13 @@ fn fifo(dir: &Beneath, name: &str, mode: u32) -> io::Result<()> {
 }
 
 /// Removes whatever `name` is, links themselves and not what they lead to. Nothing there is no error.
+///
+/// # Errors
+/// As unlinkat(2); EISDIR for a directory that is nested too deeply.
+pub fn remove(dir: &Beneath, name: &Path) -> io::Result<()> {
+    remove_tree(dir, name, 0)
+}
+
 fn remove_tree(dir: &Beneath, name: &Path, depth: usize) -> io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),

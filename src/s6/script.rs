@@ -22,7 +22,11 @@ pub fn command(dir: &Path, name: &str, user: &Credentials) -> Vec<OsString> {
     let itself = OsString::from(format!("./{name}"));
     let forbidden =
         rustix::fs::statvfs(dir).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOEXEC));
-    let start = if forbidden { user.on_files(|| first_bytes(dir, name)).and_then(|read| read) } else { Ok(Vec::new()) };
+    let start = if forbidden {
+        user.on_files(|| first_bytes(dir, name)).and_then(|read| read)
+    } else {
+        Ok(Vec::new())
+    };
     let mut words = interpreter(&start.unwrap_or_default());
     words.push(itself);
     words
