@@ -25,7 +25,8 @@ fn items_73_and_82_verbs_are_silent_and_the_intent_is_durable() {
     // What others have written into the file is theirs.
     container.sh(&format!("echo '{{\"theirs\": 7}}' >{}/gateway_state.json", home_of("verbs"))).ok();
     let mut last = None;
-    for (verb, desired, up) in [("start", "running", true), ("restart", "running", true), ("stop", "stopped", false)]
+    for (verb, desired, up) in
+        [("start", "running", true), ("restart", "running", true), ("stop", "stopped", false)]
     {
         assert_eq!(gateway(container, "verbs", &[verb]).ok(), "", "{verb}");
         assert_eq!(container.pid("verbs").is_some(), up, "{verb} is done when it returns");
@@ -66,7 +67,11 @@ fn item_74_a_gateway_that_is_not_there_is_named() {
         assert!(missing.out.starts_with("✗ no such gateway 'soulless'"), "{missing:#?}");
         assert!(missing.out.contains("hermes profile create soulless"), "{missing:#?}");
     }
-    assert_eq!(gateway_state(container, "soulless"), Value::Null, "nothing was done, so nothing is remembered");
+    assert_eq!(
+        gateway_state(container, "soulless"),
+        Value::Null,
+        "nothing was done, so nothing is remembered"
+    );
 }
 
 /// A slot whose script cannot be executed: unlike s6, the supervisor knows and says so.
@@ -202,8 +207,7 @@ fn item_85_the_breadcrumb_and_the_intent_of_the_redirect() {
 #[test]
 fn item_86_without_sleep_the_place_is_kept_all_the_same() {
     let prepare = "rm \"$(command -v sleep)\"; exec /init /opt/hermes/docker/main-wrapper.sh gateway run";
-    let container =
-        Run::new().flags(&["--entrypoint=/bin/sh"]).cmd(&["-euc", prepare]).supervised();
+    let container = Run::new().flags(&["--entrypoint=/bin/sh"]).cmd(&["-euc", prepare]).supervised();
     container.await_log("`sleep` is unavailable");
     container.await_up(&["default"]);
     container.stop();

@@ -82,9 +82,10 @@ fn dashboard_port(world: &World) {
         let sockets = container.exec_as("hermes", &["cat", "/proc/net/tcp", "/proc/net/tcp6"]).out;
         let is_it = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            words.get(1).is_some_and(|local| {
-                local.starts_with("00000000") && local.ends_with(listening.trim_end())
-            }) && words.get(3) == Some(&"0A")
+            words
+                .get(1)
+                .is_some_and(|local| local.starts_with("00000000") && local.ends_with(listening.trim_end()))
+                && words.get(3) == Some(&"0A")
         };
         sockets.lines().any(is_it).then_some(())
     });

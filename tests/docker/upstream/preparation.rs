@@ -19,7 +19,8 @@ fn home_override_workdir(world: &World) {
 
 /// What stage2 writes into a fresh volume is the first want of the gateway.
 fn gateway_bootstrap_state_starts(world: &World) {
-    let run = world.run().flags(&["--env=HERMES_GATEWAY_BOOTSTRAP_STATE=running"]).cmd(&["sleep", "infinity"]);
+    let run =
+        world.run().flags(&["--env=HERMES_GATEWAY_BOOTSTRAP_STATE=running"]).cmd(&["sleep", "infinity"]);
     let container = booted(run.supervised(), "default");
     let line = boot_line(&container, "default").expect("just seen");
     assert!(line.contains("prior_state=running") && line.contains("action=started"), "{line}");
