@@ -22,12 +22,10 @@ pub fn command(dir: &Path, name: &str, user: &Credentials) -> Vec<OsString> {
     let itself = OsString::from(format!("./{name}"));
     let forbidden =
         rustix::fs::statvfs(dir).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOEXEC));
-    let start = if forbidden {
-        user.on_files(|| first_bytes(dir, name)).and_then(|read| read)
-    } else {
-        Ok(Vec::new())
-    };
-    let mut words = interpreter(&start.unwrap_or_default());
+    let mut words = Vec::new();
+    if forbidden && let Ok(Ok(start)) = user.on_files(|| first_bytes(dir, name)) {
+        words = interpreter(&start);
+    }
     words.push(itself);
     words
 }

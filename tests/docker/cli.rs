@@ -125,15 +125,16 @@ fn item_76_none_of_them() {
 /// A tool of an agent cannot take its own gateway down.
 #[test]
 fn item_77_not_from_inside_a_gateway() {
-    let container = PLAIN.idle();
+    let container = profile("inside");
+    gateway(container, "inside", &["start"]).ok();
+    let pid = container.await_up(&["inside"]);
     for verb in ["stop", "restart"] {
         let id = container.id();
-        let exec = ["exec", "--user=hermes", "--env=_HERMES_GATEWAY=1", &id, "hermes", "gateway", verb];
-        let refused = docker(&exec);
+        let exec = ["exec", "--user=hermes", "--env=_HERMES_GATEWAY=1", &id];
+        let refused = docker(&[&exec[..], &["hermes", "-p", "inside", "gateway", verb]].concat());
         assert_eq!(refused.code, 1, "{refused:#?}");
     }
-    let default = container.service("default");
-    assert_eq!(default["last_exit"], Value::Null, "{default}");
+    assert_eq!(container.pid("inside"), Some(pid));
 }
 
 #[test]
