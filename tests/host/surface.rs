@@ -586,6 +586,8 @@ fn appear(world: &World, dice: &mut Dice, name: &str, thread: u64) {
         std::fs::write(&path, format!("#!/bin/sh\n{}\n", text.replace("MARK", &world.mark))).expect("a file");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
     };
+    // What a removal has left that was disturbed by a reading.
+    let _ = std::fs::remove_dir_all(&building);
     std::fs::create_dir(&building).expect("a directory");
     program("run", dice.pick(&RUNS));
     if dice.pick(&[true, false]) {
