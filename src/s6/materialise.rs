@@ -5,7 +5,9 @@
 //! without following links: a planted link can at most make that user harm itself. A slot is built under a name that
 //! begins with a dot and renamed into place, so no scan ever sees half of one.
 
-use super::slot::{GATEWAY_PREFIX, Run, SlotNameError, is_executable_file, slot_name, stat_beneath};
+use super::slot::{
+    GATEWAY_PREFIX, Run, SUPERVISOR_DIRS, SlotNameError, is_executable_file, slot_name, stat_beneath,
+};
 use crate::core::name::ServiceName;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -84,6 +86,25 @@ pub fn make_supervise(slot: &Beneath, owner: &Credentials) -> io::Result<()> {
         directory(slot, "supervise", 0o755)?;
         Ok(())
     })?
+}
+
+/// Removes a slot that holds nothing but what [`make_supervise`] makes. False if it is there all the same.
+pub fn remove_remains(scandir: &Beneath, slot: &str, owner: &Credentials) -> bool {
+    let removed = owner.on_files(|| -> io::Result<()> {
+        let dir = scandir.dir(Path::new(slot))?;
+        let names = dir.list()?;
+        let ours = |name: &OsString| SUPERVISOR_DIRS.iter().any(|known| name == known);
+        // An empty one is about to be filled.
+        if names.is_empty() || !names.iter().all(ours) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        // Of these only empty ones: nobody else has put anything there yet.
+        for name in SUPERVISOR_DIRS {
+            let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
+        }
+        Ok(rustix::fs::unlinkat(scandir, slot, AtFlags::REMOVEDIR)?)
+    });
+    matches!(removed, Ok(Ok(())))
 }
 
 /// Writes the slot `gateway-<profile>` as the Hermes CLI does. One that can be run is left as it is, but for its file
@@ -551,7 +572,17 @@ mod tests {
         for _ in 0..2 {
             make_supervise(&slot, &scan.owner).unwrap();
         }
+        assert!(!remove_remains(&scan.beneath(), "gateway-coder", &scan.owner), "it holds more");
         assert_eq!(mode(at.join("event")), 0o3730);
         assert_eq!(mode(at.join("supervise")), 0o700, "what is there stays");
+        let bare = scan.path.join("bare");
+        std::fs::create_dir(&bare).unwrap();
+        std::os::unix::fs::lchown(&bare, Some(scan.owner.uid), None).unwrap();
+        assert!(!remove_remains(&scan.beneath(), "bare", &scan.owner), "it is about to be filled");
+        make_supervise(&Beneath::open(&bare).unwrap(), &scan.owner).unwrap();
+        std::fs::write(bare.join("supervise/kept"), "").unwrap();
+        assert!(!remove_remains(&scan.beneath(), "bare", &scan.owner), "something of somebody's is in it");
+        std::fs::remove_file(bare.join("supervise/kept")).unwrap();
+        assert!(remove_remains(&scan.beneath(), "bare", &scan.owner) && !bare.exists());
     }
 }
