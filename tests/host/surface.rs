@@ -232,6 +232,26 @@ fn pid_1_passes_for_s6() {
     );
 }
 
+/// The image's first script gives its user the numbers of the volume's owner.
+#[test]
+fn what_is_the_gateway_users_follows_it_to_another_uid() {
+    let mut world = world(idle());
+    let remap = "#!/bin/sh\nsed -i s/10000:10000/12345:12345/ /etc/passwd; sed -i s/hermes:x:10000/hermes:x:12345/ /etc/group\nchown -R 12345:12345 /opt/data\n";
+    script(&world, "/etc/cont-init.d/1", remap);
+    let supervisor = world.start();
+    for path in ["", "/.s6-svscan", "/.s6-svscan/control", "/.s6-svscan/lock", "/gateway-coder/run"] {
+        let meta = world.path(&format!("/run/service{path}")).symlink_metadata().expect("it");
+        assert_eq!((meta.uid(), meta.gid()), (12345, 12345), "{path}");
+    }
+    let environment = "/run/s6/container_environment";
+    let seen = world.exec(&supervisor, 12345, &["cat", &format!("{environment}/HERMES_HOME")]);
+    assert_eq!(seen.ok(), "/opt/data");
+    world.exec(&supervisor, HERMES, &["ls", environment]).fails(2);
+    world.exec(&supervisor, 12345, &["/command/s6-svc", "-u", "/run/service/gateway-coder"]).ok();
+    world.wait_log("coder", "ready pause");
+    assert!(world.marked("pause").iter().all(|process| process.uid == 12345));
+}
+
 /// Elsewhere `hermes` is not to take us for s6, so the supervisor itself hands its gateway over.
 #[test]
 fn gateway_run_is_whose_turn_it_is() {
@@ -643,6 +663,8 @@ fn random_steps(world: &World, seed: u64, thread: u64) {
     }
 }
 
+// The test's own output is what a failure is repeated with.
+#[allow(clippy::disallowed_macros)]
 fn slots_are_services_and_nothing_else_is(rung: Rung) {
     let seed = std::env::var("SURFACE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_260);
     println!("SURFACE_SEED={seed}");
