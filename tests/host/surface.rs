@@ -667,7 +667,11 @@ fn random_steps(world: &World, seed: u64, thread: u64) {
 #[allow(clippy::disallowed_macros)]
 fn slots_are_services_and_nothing_else_is(rung: Rung) {
     let seed = std::env::var("SURFACE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_260);
-    println!("SURFACE_SEED={seed}");
+    // Shown by the harness when the test fails.
+    #[allow(clippy::disallowed_macros)]
+    {
+        println!("SURFACE_SEED={seed}");
+    }
     let mut world = World::new(setup(rung, Place::Pid1).main_program(&["/adversary", "hold"]));
     // A gateway has 75 s to end, and these do not obey.
     let template =
