@@ -140,9 +140,6 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
 
 fn last_exit(last: &LastExit) -> String {
     let mut words = last.exit().to_string();
-    if last.oom {
-        words.push_str(", out of memory");
-    }
     if let Some(at) = last.at {
         let _ = write!(words, ", at {at}");
     }

@@ -113,6 +113,12 @@ pub enum Event {
     TreeEmpty {
         id: IncarnationId,
     },
+    /// The kernel has killed one of it for want of memory; `kills` so far in this life. `main`: the main process among them.
+    OomKilled {
+        id: IncarnationId,
+        kills: u64,
+        main: bool,
+    },
     /// A scope of it is empty, by itself or on order. One that is there when the incarnation is released ends unsaid.
     ScopeEnded {
         id: IncarnationId,

@@ -598,24 +598,26 @@ pub struct LastExit {
     pub code: Option<u8>,
     pub signal: Option<SignalName>,
     pub core: bool,
-    /// The kernel's out-of-memory killer had a hand in it.
+    /// The kernel killed it for want of memory.
     pub oom: bool,
     pub unknown: bool,
     pub at: Option<Utc>,
 }
 
 impl LastExit {
-    pub fn new(exit: Exit, oom: bool, at: Option<Utc>) -> Self {
-        let nothing = Self { code: None, signal: None, core: false, oom, unknown: false, at };
+    pub fn new(exit: Exit, at: Option<Utc>) -> Self {
+        let nothing = Self { code: None, signal: None, core: false, oom: false, unknown: false, at };
         match exit {
             Exit::Code(code) => Self { code: Some(code), ..nothing },
             Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
+            Exit::Oom => Self { signal: Some(SignalName(Signal::KILL)), oom: true, ..nothing },
             Exit::Unknown => Self { unknown: true, ..nothing },
         }
     }
 
     pub fn exit(&self) -> Exit {
         match (self.code, self.signal) {
+            _ if self.oom => Exit::Oom,
             (Some(code), _) => Exit::Code(code),
             (None, Some(SignalName(signal))) => Exit::Signal { signal, core: self.core },
             (None, None) => Exit::Unknown,
@@ -717,11 +719,7 @@ pub(crate) mod samples {
             uptime_ms: Some(65_000),
             restarts: 2,
             next_retry_ms: None,
-            last_exit: Some(LastExit::new(
-                Exit::Signal { signal: Signal::KILL, core: false },
-                true,
-                Some(at(50)),
-            )),
+            last_exit: Some(LastExit::new(Exit::Oom, Some(at(50)))),
             containment: Some("keeper".to_owned()),
             containment_weakness: None,
             procs: Some(5),

@@ -10,6 +10,7 @@ use crate::core::event::{Event, Incarnation};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
+use crate::core::signal::Signal;
 use crate::definition::environment::{environment, read_env_file};
 use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
 use crate::definition::{Surroundings, resolved};
@@ -129,8 +130,7 @@ impl Supervisor {
         let (name, rung) = (service.name.clone(), rung_of(service.definition.containment));
         let (code, signal) = match exit {
             Exit::Code(code) => (u32::from(code), 0),
-            Exit::Signal { signal, .. } => (256, signal.number()),
-            Exit::Unknown => (256, 0),
+            other => (256, other.signal().map_or(0, Signal::number)),
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];

@@ -17,6 +17,7 @@ use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Want;
+use crate::core::limits::Limits;
 use crate::core::name::{DASHBOARD, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
 use crate::definition::resolved::{ContainmentChoice, LogPolicy, Origin, Ready, RunAs, Security, Slot};
@@ -196,6 +197,7 @@ fn definition(
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
         slot: Some(place),
         log: LogPolicy::default(),
+        limits: Limits::default(),
         security: Security::INHERITED,
     }
 }

@@ -115,7 +115,7 @@ impl Supervisor {
                 Phase::Backoff { until } => Some(millis(until.since(now))),
                 _ => None,
             },
-            last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, false, Some(Utc(wall(at))))),
+            last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, Some(Utc(wall(at))))),
             containment: life
                 .as_ref()
                 .and_then(|life| self.containment.rung(life))
