@@ -199,7 +199,7 @@ fn patience(request: &Request) -> Option<Duration> {
         Request::Start { timeout_ms, .. } | Request::Once { timeout_ms, .. } => {
             Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
         }
-        Request::Register(_) => Some(START_TIMEOUT + PATIENCE),
+        Request::Register(_) | Request::Set { .. } => Some(START_TIMEOUT + PATIENCE),
         Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),
         // A reload that restarts what has changed waits for trees to end, as a stop does.
         Request::Stop { .. }

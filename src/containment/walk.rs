@@ -173,7 +173,12 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_move_the_fields() {
         let text = b"42 (a) b) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 99887 1 1";
-        assert_eq!(parse_stat(text), Some(Stat { state: b'S', parent: 7, threads: 3, started: 99887 }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat { state: b'S', parent: 7, threads: 3, exiting: false, started: 99887 })
+        );
+        let leaving = b"42 (a) Z 7 42 42 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 99887 1 1";
+        assert!(parse_stat(leaving).unwrap().exiting);
         assert_eq!(parse_stat(b"42 (x"), None);
         assert_eq!(parse_stat(b"42 (x) S"), None);
     }

@@ -307,6 +307,11 @@ mod tests {
             Request::Unregister { targets: names(&["a"]) },
             Request::Kill { targets: names(&["a"]), signal: SignalName(Signal::RTMIN_PLUS_3), tree: true },
             Request::Wait { targets: names(&["a"]), until: Until::Ready, timeout_ms: Some(0) },
+            Request::Set {
+                targets: names(&["a"]),
+                limits: BTreeMap::from([("memory_max".to_owned(), "512M".to_owned())]),
+                persist: true,
+            },
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
             Request::LogPlaces { targets: Targets::All },
@@ -421,7 +426,7 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, wait, reload, shutdown, log-places, rescan, scope, \
+                 register, unregister, kill, wait, set, reload, shutdown, log-places, rescan, scope, \
                  scope-stop, scope-show",
             ),
             (

@@ -67,7 +67,8 @@ impl Rules {
             | Request::Restart { .. }
             | Request::Once { .. }
             | Request::Unregister { .. }
-            | Request::Kill { .. } => match facts.runs_as {
+            | Request::Kill { .. }
+            | Request::Set { .. } => match facts.runs_as {
                 Some(uid) if uid == caller => Ok(()),
                 runs_as => Err(Denied(format!(
                     "not permitted to {method} '{}': it runs as {}, you are uid {caller}; ask its user or root",
@@ -144,6 +145,7 @@ mod tests {
             Request::Unregister { targets: targets() },
             Request::Kill { targets: targets(), signal: SignalName(Signal::TERM), tree: false },
             Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
+            Request::Set { targets: targets(), limits: Default::default(), persist: true },
             Request::Reload { restart: false },
             Request::Shutdown { code: None },
             Request::LogPlaces { targets: targets() },
@@ -170,6 +172,8 @@ mod tests {
             ("unregister", [true, true, true, false, false]),
             ("kill", [true, true, true, false, false]),
             ("wait", [true, true, true, true, false]),
+            // Tighter only, for an owner: that depends on what is in force, and is judged where that is known.
+            ("set", [true, true, true, false, false]),
             ("reload", [true, true, false, false, false]),
             ("shutdown", [true, true, false, false, false]),
             ("log-places", [true, true, true, true, false]),

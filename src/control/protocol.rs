@@ -67,6 +67,14 @@ pub enum Request {
         until: Until,
         timeout_ms: Option<u64>,
     },
+    /// `limits`: by the names and in the words of the definition, or `default` for what that says. `persist`: also for all
+    /// starts to come.
+    Set {
+        targets: Targets,
+        limits: BTreeMap<String, String>,
+        #[serde(default)]
+        persist: bool,
+    },
     /// `restart`: restart what has changed.
     Reload {
         #[serde(default)]
@@ -118,6 +126,7 @@ impl Request {
             Self::Unregister { .. } => "unregister",
             Self::Kill { .. } => "kill",
             Self::Wait { .. } => "wait",
+            Self::Set { .. } => "set",
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
             Self::LogPlaces { .. } => "log-places",
@@ -139,6 +148,7 @@ impl Request {
             | Self::Unregister { targets }
             | Self::Kill { targets, .. }
             | Self::Wait { targets, .. }
+            | Self::Set { targets, .. }
             | Self::LogPlaces { targets } => Some(targets),
             Self::List {}
             | Self::Register(_)
@@ -153,7 +163,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 17] = [
+pub const METHODS: [&str; 18] = [
     "start",
     "stop",
     "restart",
@@ -164,6 +174,7 @@ pub const METHODS: [&str; 17] = [
     "unregister",
     "kill",
     "wait",
+    "set",
     "reload",
     "shutdown",
     "log-places",
@@ -504,12 +515,17 @@ pub struct ServiceStatus {
     pub memory_bytes: Option<u64>,
     pub memory_peak_bytes: Option<u64>,
     pub cpu_ms: Option<u64>,
+    /// How many of its processes the kernel has killed for want of memory since it was started.
+    pub oom_kills: Option<u64>,
     pub io: Option<Io>,
     pub pressure: Option<Pressure>,
     /// The directory of its log files.
     pub log: Option<PathBuf>,
-    /// Limits in force, by the names of the definition.
+    /// While it runs those in force, otherwise those of its next start; by the names of the definition.
     pub limits: Option<BTreeMap<String, String>>,
+    /// A line for each limit that was asked for and does not hold.
+    #[serde(default)]
+    pub limits_not_in_force: Vec<String>,
     /// Where it was defined: a file, a profile's directory, or `registered`.
     pub definition: Option<String>,
 }
@@ -726,10 +742,12 @@ pub(crate) mod samples {
             memory_bytes: Some(12_900_000),
             memory_peak_bytes: None,
             cpu_ms: Some(61_500),
+            oom_kills: None,
             io: None,
             pressure: None,
             log: Some("/opt/data/logs/gateways/coder".into()),
             limits: None,
+            limits_not_in_force: Vec::new(),
             definition: Some("/opt/data/profiles/coder".to_owned()),
         }
     }
@@ -755,10 +773,12 @@ pub(crate) mod samples {
             memory_bytes: None,
             memory_peak_bytes: None,
             cpu_ms: None,
+            oom_kills: None,
             io: None,
             pressure: None,
             log: None,
             limits: None,
+            limits_not_in_force: Vec::new(),
             definition: None,
         }
     }
@@ -782,14 +802,14 @@ mod tests {
             r#""stopping":false,"warnings":[]},"services":["#,
             r#"{"name":"b","kind":"daemon","want":"down","state":"down","reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
-            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"io":null,"pressure":null,"log":null,"#,
-            r#""limits":null,"definition":null},"#,
+            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"io":null,"pressure":null,"log":null,"#,
+            r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
-            r#""memory_peak_bytes":null,"cpu_ms":61500,"io":null,"pressure":null,"#,
-            r#""log":"/opt/data/logs/gateways/coder","limits":null,"definition":"/opt/data/profiles/coder"}]}"#,
+            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"io":null,"pressure":null,"#,
+            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);
         assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), document);

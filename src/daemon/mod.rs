@@ -9,6 +9,7 @@ mod clock;
 mod demo;
 mod execute;
 mod launch;
+mod limits;
 mod main_program;
 mod mirror;
 mod planned;
@@ -146,6 +147,7 @@ const STORE: &str = "store";
 enum Commit {
     Want(ServiceId, u64),
     Registration(Box<requests::Registering>),
+    Limits(Box<limits::Setting>),
 }
 
 /// Everything, owned by the loop.
@@ -175,6 +177,7 @@ struct Supervisor {
     readiness: Readiness,
     planned: PlannedStops,
     scopes: scopes::Waiting,
+    recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.

@@ -130,7 +130,7 @@ impl Requests {
         ask
     }
 
-    fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Until>) -> Ticket {
+    pub(super) fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Until>) -> Ticket {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, Stub { ask, id, until });
         if let Some(ask) = self.asks.get_mut(&ask) {
@@ -277,6 +277,7 @@ impl Supervisor {
             | Request::Unregister { targets }
             | Request::Kill { targets, .. }
             | Request::Wait { targets, .. }
+            | Request::Set { targets, .. }
             | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
         }
     }
@@ -317,6 +318,7 @@ impl Supervisor {
                 Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis))
             }
             Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
+            Request::Set { .. } => Some(START_TIMEOUT),
             _ => None,
         };
         // One after the other may take as long as each alone.
@@ -359,6 +361,13 @@ impl Supervisor {
                 for id in ids {
                     let outcome = self.kill_service(id, signal.0, *tree);
                     self.part(conn, outcome);
+                }
+            }
+            Request::Set { limits, persist, .. } => {
+                for id in ids {
+                    if let Some(outcome) = self.set_limits(ask, uid, id, limits, *persist) {
+                        self.part(conn, outcome);
+                    }
                 }
             }
             Request::Wait { until, .. } => {
@@ -532,7 +541,7 @@ impl Supervisor {
         self.finish(ticket, outcome);
     }
 
-    fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
+    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some((stub, conn)) = self.requests.close(ticket) else { return };
         let outcome_ok = outcome.ok;
         if let Some(conn) = conn {
