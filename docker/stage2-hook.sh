@@ -73,7 +73,7 @@ create() {
 guard() {
     [ "$uid" != 0 ] && [ "$uid" != "$(id -u hermes)" ] || return 0
     cat >&2 <<END
-[stage2] ERROR: container started with --user $uid (an arbitrary, non-hermes UID).
+[stage2] ERROR: container started with --user $uid (an arbitrary, non-hermes UID) — not supported.
 Only root can prepare the volume, and only hermes can use it. Leave --user out and say whose files they shall be:
     docker run -e HERMES_UID=\$(id -u) -e HERMES_GID=\$(id -g) …
 PUID and PGID mean the same.

@@ -11,7 +11,7 @@ use hermes_sup::containment::{self, Rung, Wish};
 use hermes_sup::daemon::{self, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
-use hermes_sup::s6;
+use hermes_sup::s6::{self, import};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -49,6 +49,7 @@ pub(crate) fn run() -> u8 {
         Command::Doctor(settings) => {
             with_surroundings(&settings, &mut console, |console, around| examine(console, &settings, around))
         }
+        Command::Import { paths, to } => bring_in(&mut console, &paths, to.as_deref(), &env),
         Command::Completions(shell) => {
             console.show_bytes(&generate::completions(shell));
             0
@@ -61,6 +62,36 @@ pub(crate) fn run() -> u8 {
             Err(early) => early.show(&mut console).number(),
         },
     }
+}
+
+/// `import`: the definitions to the output or into files, everything else to the error stream.
+fn bring_in(console: &mut Console<'_>, paths: &[PathBuf], to: Option<&Path>, env: &import::Env<'_>) -> u8 {
+    let outcome = import::import(paths, env);
+    let mut failures = outcome.failures;
+    for remark in &outcome.remarks {
+        console.error(remark);
+    }
+    for service in &outcome.services {
+        let Some(dir) = to else {
+            let text = format!("# file: {}.toml\n{}\n", service.name, service.text);
+            if console.terminal {
+                // TOML allows some characters in its strings that a terminal would act on.
+                text.lines().for_each(|line| console.line(line));
+            } else {
+                console.show(&text);
+            }
+            continue;
+        };
+        match import::write(dir, service) {
+            Ok((path, true)) => console.line(&path.display().to_string()),
+            Ok((path, false)) => console.line(&format!("{}: is there already", path.display())),
+            Err(error) => failures.push(format!("{}/{}.toml: {error}", dir.display(), service.name)),
+        }
+    }
+    for failure in &failures {
+        console.error(failure);
+    }
+    u8::from(!failures.is_empty() || console.failed())
 }
 
 fn with_surroundings(

@@ -16,7 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["core", "sys::beneath"]),
     ("log", &["core", "sys"]),
     ("definition", &["core", "sys::users", "sys::beneath", "sys::credentials"]),
-    ("control", &["core", "sys::peer"]),
+    // A caller is known by its uid, and where a request is about the calling process, by a pidfd of it.
+    ("control", &["core", "sys::peer", "sys::pidfd"]),
     ("health", &["core", "sys"]),
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials"]),
     // The applets are command lines of this binary: where the socket is and how a line is shown is decided once, in cli;

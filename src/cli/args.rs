@@ -28,6 +28,11 @@ pub enum Command {
         settings: Settings,
     },
     Doctor(Settings),
+    Import {
+        paths: Vec<PathBuf>,
+        /// Where the definitions are written; without one they are printed.
+        to: Option<PathBuf>,
+    },
     Completions(clap_complete::Shell),
     /// Of which subcommand; empty for the program itself.
     Man(Vec<String>),
@@ -109,6 +114,17 @@ enum Typed {
     },
     /// What this kernel and container allow, and what would allow more
     Doctor,
+    /// Make definitions from s6 service directories and supervisord programs
+    ///
+    /// What a definition cannot say is named in a comment of its file and on the error stream.
+    Import {
+        /// An s6 service directory, a directory of many, or a supervisord.conf
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// Write NAME.toml for each into DIR, overwriting nothing, instead of printing them
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
     /// Print the completions of a shell
     Completions { shell: clap_complete::Shell },
     /// Print the manual page of the program or of one command, as in 'man ctl stop'
@@ -366,6 +382,7 @@ pub fn parse(argv: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
             Command::Check { paths, settings: Settings::new(Options::default(), false, env)? }
         }
         Typed::Doctor => Command::Doctor(Settings::new(Options::default(), false, env)?),
+        Typed::Import { paths, to } => Command::Import { paths, to },
         Typed::Completions { shell } => Command::Completions(shell),
         Typed::Man { command } => Command::Man(command),
     })
@@ -636,6 +653,16 @@ mod tests {
             })
         );
         assert_eq!(Verb::List.log_query(now), None);
+    }
+
+    #[test]
+    fn import_takes_paths_and_where_to_write() {
+        let paths = vec![PathBuf::from("a"), PathBuf::from("/b")];
+        let expected = Command::Import { paths: paths.clone(), to: None };
+        assert_eq!(parsed(&["hermes-sup", "import", "a", "/b"]), Ok(expected));
+        let expected = Command::Import { paths, to: Some(PathBuf::from("d")) };
+        assert_eq!(parsed(&["hermes-sup", "import", "a", "/b", "--to", "d"]), Ok(expected));
+        assert_eq!(parsed(&["hermes-sup", "import"]).unwrap_err().code, Code::Usage);
     }
 
     #[test]

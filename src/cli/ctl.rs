@@ -69,6 +69,8 @@ impl Answer {
             Part::Outcome(outcome) => self.results.push(outcome),
             Part::Name(name) => self.names.push(name),
             Part::LogPlace(place) => self.places.push(place),
+            // No verb asks for one.
+            Part::Scope(_) => {}
         }
     }
 }
@@ -210,7 +212,10 @@ fn patience(request: &Request) -> Option<Duration> {
         | Request::Reload { restart: false }
         | Request::Shutdown { .. }
         | Request::LogPlaces { .. }
-        | Request::Rescan { .. } => Some(PATIENCE),
+        | Request::Rescan { .. }
+        | Request::Scope { .. }
+        | Request::ScopeStop { .. }
+        | Request::ScopeShow { .. } => Some(PATIENCE),
     }
 }
 

@@ -177,7 +177,19 @@ pub(super) struct Options {
 /// Where a client looks, without the rest of the settings: a mistake in one of those is the supervisor's matter.
 pub fn search(socket: Option<PathBuf>, env: &Env<'_>) -> Search {
     let explicit = socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path));
-    Search { explicit, state: state(None, &home(None, env), env) }
+    let home = home(None, env);
+    // `hermes -p NAME` makes the profile's home that of all it runs; the supervisor's own is the one that it lies in.
+    let home = match root_of_profile(&home) {
+        Some(root) if !state(None, &home, env).exists() => root,
+        Some(_) | None => &home,
+    };
+    Search { explicit, state: state(None, home, env) }
+}
+
+/// The home that `home` is a profile of, by its path.
+fn root_of_profile(home: &Path) -> Option<&Path> {
+    let profiles = home.parent().filter(|dir| dir.file_name().is_some_and(|name| name == "profiles"))?;
+    profiles.parent()
 }
 
 fn state(option: Option<PathBuf>, home: &Path, env: &Env<'_>) -> PathBuf {
@@ -310,6 +322,19 @@ mod tests {
         let names = names.map(|name| format!("HERMES_SUP_{name}"));
         let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
         assert_eq!(resolved(&pairs), Ok(defaults()));
+    }
+
+    #[test]
+    fn a_client_in_a_profile_looks_in_the_home_that_the_profile_lies_in() {
+        let root = tempfile::tempdir().unwrap();
+        let home = root.path().join("profiles/coder");
+        let found = || search(None, &with(&[("HERMES_HOME", home.to_str().unwrap())])).state;
+        assert_eq!(found(), root.path().join("supervisor"));
+        // Unless a supervisor has made it its own home.
+        std::fs::create_dir_all(home.join("supervisor")).unwrap();
+        assert_eq!(found(), home.join("supervisor"));
+        assert_eq!(root_of_profile(Path::new("/opt/data/other/coder")), None);
+        assert_eq!(root_of_profile(Path::new("/")), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::keeper::tags::{MARKER, Tags};
 use super::keeper::ward::{self, Ward};
 use super::ladder::Report;
 use super::retry::Retry;
+use super::scopes::Scopes;
 use super::usage::{self, Stuck, Usage};
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
@@ -47,17 +48,18 @@ pub struct Containment {
     own: i32,
     registry: Registry,
     tokens: fn(u32, u32) -> Token,
-    cgroups: Option<Cgroups>,
+    pub(super) cgroups: Option<Cgroups>,
+    pub(super) scopes: Scopes,
     keepers: OwnedFd,
     null: OwnedFd,
     tags: Option<Tags>,
     /// How many tags were handed out.
     tagged: u64,
     /// Slot 0 is the inotify's; its entry stays empty.
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
-    by_id: HashMap<IncarnationId, u32>,
-    by_pid: HashMap<i32, Who>,
+    pub(super) by_id: HashMap<IncarnationId, u32>,
+    pub(super) by_pid: HashMap<i32, Who>,
     /// Children of the daemon that are none of ours.
     others: HashSet<i32>,
     orphans: u64,
@@ -65,23 +67,23 @@ pub struct Containment {
 }
 
 #[derive(Debug)]
-struct Cgroups {
-    tree: Tree,
-    watch: Watch,
+pub(super) struct Cgroups {
+    pub(super) tree: Tree,
+    pub(super) watch: Watch,
     /// Directories still to be removed, with when to try next.
-    leftovers: Vec<(String, Retry)>,
+    pub(super) leftovers: Vec<(String, Retry)>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+pub(super) struct Slot {
     generation: u32,
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
 }
 
 #[derive(Debug)]
-struct Held {
-    id: IncarnationId,
-    on: On,
+pub(super) struct Held {
+    pub(super) id: IncarnationId,
+    pub(super) on: On,
     /// The descriptor registered with the loop, if any: a report's or a keeper's socket.
     registered: Option<i32>,
     /// The service may undo its own containment: said in `status`.
@@ -89,14 +91,14 @@ struct Held {
 }
 
 #[derive(Debug)]
-enum On {
+pub(super) enum On {
     Cgroup(Cage),
     Keeper(Box<Ward>),
 }
 
 /// Who a child of ours is.
 #[derive(Debug, Clone, Copy)]
-enum Who {
+pub(super) enum Who {
     /// The main process of the slot: on `cgroup` always, on `keeper` after the keeper's loss.
     Main(u32),
     Keeper(u32),
@@ -133,6 +135,7 @@ impl Containment {
             report,
             instance: home.instance.to_owned(),
             runtime_dir: home.runtime_dir.to_owned(),
+            scopes: Scopes::default(),
             own: rustix::process::getpid().as_raw_nonzero().get(),
             registry,
             tokens,
@@ -266,10 +269,12 @@ impl Containment {
         let Some(cgroups) = &mut self.cgroups else { return };
         let slots = match cgroups.watch.drain() {
             Changed::Slots(slots) => slots,
-            Changed::Anything => (1..self.slots.len() as u32).collect(),
+            Changed::Anything => (1..self.slots.len() as u32).chain(self.scope_slots()).collect(),
         };
         for slot in slots {
-            self.settle(slot, events);
+            if !self.scope_changed(slot, events) {
+                self.settle(slot, events);
+            }
         }
     }
 
@@ -355,7 +360,7 @@ impl Containment {
         self.slots.get_mut(slot as usize)?.held.as_mut()
     }
 
-    fn held(&self, id: &IncarnationId) -> Option<&Held> {
+    pub(super) fn held(&self, id: &IncarnationId) -> Option<&Held> {
         self.slots.get(*self.by_id.get(id)? as usize)?.held.as_ref()
     }
 
@@ -404,7 +409,7 @@ impl Containment {
         let slots = self.due.peek().map(|Reverse((at, ..))| *at);
         let leftovers =
             self.cgroups.iter().flat_map(|cgroups| &cgroups.leftovers).map(|(_, retry)| retry.next);
-        leftovers.chain(slots).min()
+        leftovers.chain(slots).chain(self.scopes_deadline()).min()
     }
 
     fn wants(&self, slot: u32, generation: u32, at: Tick) -> bool {
@@ -431,6 +436,7 @@ impl Containment {
                 self.tick_slot(slot, now, events);
             }
         }
+        self.tick_scopes(now, events);
         if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
             leftovers
                 .retain_mut(|(name, retry)| !retry.due(now) || leaf::remove(tree.as_fd(), name).is_err());
@@ -470,6 +476,7 @@ impl Containment {
     /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes at the next tick, after whatever is
     /// more urgent, and is tried again while the kernel calls it busy.
     pub fn release(&mut self, id: &IncarnationId, now: Tick) {
+        self.release_scopes(id);
         let Some(slot) = self.by_id.remove(id) else { return };
         let Some(place) = self.slots.get_mut(slot as usize) else { return };
         place.generation = place.generation.wrapping_add(1);

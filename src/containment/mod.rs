@@ -15,17 +15,23 @@ mod predecessor;
 mod retry;
 #[cfg(test)]
 mod scenarios;
+#[cfg(test)]
+mod scope_scenarios;
+mod scopes;
 mod usage;
 mod walk;
 
+pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
 pub use ladder::{Report, Wish, probe};
 pub use predecessor::{Ended, Predecessor, end as end_predecessor};
+pub use scopes::{Member, ScopeError, ScopeInfo};
 pub use usage::{Stuck, Usage};
 
 use crate::core::exit::Exit;
 use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
+use crate::core::unit::ScopeName;
 use crate::sys::plan::PlanError;
 use std::fmt;
 
@@ -106,6 +112,13 @@ pub enum Event {
     /// Proved empty, main process reaped. Call `release` next.
     TreeEmpty {
         id: IncarnationId,
+    },
+    /// A scope of it is empty, by itself or on order. One that is there when the incarnation is released ends unsaid.
+    ScopeEnded {
+        id: IncarnationId,
+        name: ScopeName,
+        /// How many of it the kernel killed for want of memory.
+        oom_kills: u64,
     },
     /// Something weaker than promised is in force now; for the log and `status`.
     Degraded {

@@ -19,17 +19,21 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const INNER: &str = "HERMES_SUP_TEST_INNER";
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const RUNGS: [Rung; 3] = [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid];
 
 /// Runs `body` alone in a fresh process.
 fn isolated(name: &str, body: fn()) {
+    isolated_in("scenarios", name, body);
+}
+
+pub(super) fn isolated_in(module: &str, name: &str, body: fn()) {
     if std::env::var(INNER).as_deref() == Ok(name) {
         return body();
     }
     // Its output is kept back: it would read as the outer harness's own.
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("containment::scenarios::{name}"), "--nocapture"])
+        .args(["--exact", &format!("containment::{module}::{name}"), "--nocapture"])
         .env(INNER, name)
         .output()
         .unwrap();
@@ -39,11 +43,11 @@ fn isolated(name: &str, body: fn()) {
 }
 
 /// A daemon in miniature.
-struct World {
-    held: Containment,
+pub(super) struct World {
+    pub(super) held: Containment,
     poll: mio::Poll,
     begun: Instant,
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
     instance: String,
     _cleanup: Cleanup,
     runtime: tempfile::TempDir,
@@ -90,16 +94,16 @@ impl World {
         Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
     }
 
-    fn now(&self) -> Tick {
+    pub(super) fn now(&self) -> Tick {
         Tick(self.begun.elapsed().as_millis() as u64)
     }
 
-    fn id(&self, n: u64) -> IncarnationId {
+    pub(super) fn id(&self, n: u64) -> IncarnationId {
         IncarnationId { name: ServiceName::new("svc").unwrap(), n }
     }
 
     /// The service's plan, and the reading end of its stdout.
-    fn plan(&self, argv: &[&str], role: &str, rung: Rung) -> (ChildPlan, File) {
+    pub(super) fn plan(&self, argv: &[&str], role: &str, rung: Rung) -> (ChildPlan, File) {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
         let env = [(ROLE, role), ("PATH", "/usr/bin:/bin")];
@@ -127,7 +131,7 @@ impl World {
     }
 
     /// One round of the loop.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         let mut ready = mio::Events::with_capacity(64);
         let now = self.now();
         let wait = self.held.next_deadline().map_or(Duration::from_millis(10), |at| at.since(now));
@@ -144,7 +148,7 @@ impl World {
     }
 
     /// Turns until an event that `pick` wants has come; it and those before it stay in `events`.
-    fn until<T>(&mut self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+    pub(super) fn until<T>(&mut self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = self.events.iter().find_map(&pick) {
@@ -156,7 +160,7 @@ impl World {
     }
 
     /// Kills, waits for the end, and checks it against what /proc says.
-    fn end(&mut self, n: u64) {
+    pub(super) fn end(&mut self, n: u64) {
         let (id, now) = (self.id(n), self.now());
         self.held.kill(&id, now, &mut self.events);
         self.empty(n);
@@ -173,7 +177,7 @@ impl World {
     }
 
     /// Live processes that carry our marker (as root we may read it of everybody).
-    fn survivors(&self) -> Vec<i32> {
+    pub(super) fn survivors(&self) -> Vec<i32> {
         let prefix = format!("{}:", self.instance);
         walk::all_processes()
             .into_iter()
@@ -182,7 +186,7 @@ impl World {
             .collect()
     }
 
-    fn cgroup_dir(&self) -> Option<PathBuf> {
+    pub(super) fn cgroup_dir(&self) -> Option<PathBuf> {
         let place = self.held.report().place()?.dir.clone();
         Some(place.join(format!("hermes-sup.{}", self.instance)))
     }
@@ -209,7 +213,7 @@ fn has_children() -> bool {
 }
 
 /// The same on every rung.
-fn on_every_rung(scenario: fn(&mut World, Rung)) {
+pub(super) fn on_every_rung(scenario: fn(&mut World, Rung)) {
     for rung in RUNGS {
         let mut world = World::new(rung);
         scenario(&mut world, rung);
@@ -522,7 +526,7 @@ fn a_service_starts_clean() {
     });
 }
 
-fn kill_nine(pid: i32) {
+pub(super) fn kill_nine(pid: i32) {
     crate::sys::pidfd::Pidfd::open(pid).unwrap().send(Signal::KILL).unwrap();
 }
 

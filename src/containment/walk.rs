@@ -17,6 +17,13 @@ pub struct Stat {
     pub started: u64,
 }
 
+impl Stat {
+    /// A zombie, with all its threads.
+    pub fn is_dead(self) -> bool {
+        self.state == b'Z' && self.threads <= 1
+    }
+}
+
 /// `None` when the process is gone, or hidden from us.
 pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
@@ -126,7 +133,7 @@ impl Walk {
             if now.parent != parent && now.parent != self.heir {
                 continue;
             }
-            if now.state == b'Z' && now.threads <= 1 {
+            if now.is_dead() {
                 // Its children went to the heir when it died.
                 self.dead.insert(pid);
                 continue;

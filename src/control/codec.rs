@@ -11,8 +11,8 @@
 //! `version` may be left out and is then 1, for use by hand. No I/O; nothing here panics on any input.
 
 use super::protocol::{
-    LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ServiceStatus,
-    SupervisorStatus, Targets, VERSION,
+    LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ScopeStatus,
+    ServiceStatus, SupervisorStatus, Targets, VERSION,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -214,6 +214,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         outcome: Option<Outcome>,
         name: Option<String>,
         log_place: Option<LogPlace>,
+        scope: Option<Box<ScopeStatus>>,
         message: Option<String>,
     }
     let malformed = |detail: &str| {
@@ -232,13 +233,14 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
     if !continues {
         return Ok(Reply::End);
     }
-    let Parameters { supervisor, service, outcome, name, log_place, message: _ } = parameters;
+    let Parameters { supervisor, service, outcome, name, log_place, scope, message: _ } = parameters;
     service
         .map(Part::Service)
         .or_else(|| outcome.map(Part::Outcome))
         .or_else(|| supervisor.map(Part::Supervisor))
         .or_else(|| name.map(Part::Name))
         .or_else(|| log_place.map(Part::LogPlace))
+        .or_else(|| scope.map(Part::Scope))
         .map(Reply::Part)
         .ok_or_else(|| malformed("a part of an unknown kind"))
 }
@@ -273,7 +275,9 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Code, Program, Registration, SignalName, State, Until, Utc, samples};
+    use crate::control::protocol::{
+        Code, OomPolicy, Program, Registration, SignalName, State, Until, Utc, samples,
+    };
     use crate::core::signal::Signal;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -307,6 +311,14 @@ mod tests {
             Request::Shutdown { code: Some(3) },
             Request::LogPlaces { targets: Targets::All },
             Request::Rescan { nuke: true },
+            Request::Scope {
+                unit: "w".to_owned(),
+                memory_max: Some(1 << 40),
+                swap_max: None,
+                oom: OomPolicy::Continue,
+            },
+            Request::ScopeStop { unit: "w".to_owned() },
+            Request::ScopeShow { unit: "w".to_owned() },
         ]
     }
 
@@ -323,6 +335,7 @@ mod tests {
             ))),
             Reply::Part(Part::Name("a".to_owned())),
             Reply::Part(Part::LogPlace(LogPlace { name: "a".to_owned(), dir: "/l".into() })),
+            Reply::Part(Part::Scope(Box::new(samples::scope()))),
             Reply::End,
             Reply::Refused(Refusal::new(RefusalKind::NotPermitted, "no")),
         ]
@@ -408,7 +421,8 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, wait, reload, shutdown, log-places",
+                 register, unregister, kill, wait, reload, shutdown, log-places, rescan, scope, \
+                 scope-stop, scope-show",
             ),
             (
                 r#"{"version":2,"method":"list"}"#,

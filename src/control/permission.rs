@@ -2,7 +2,8 @@
 //!
 //! Root and the supervisor's own uid may do everything. Any other uid may act on the services that run as itself, may
 //! read everything once it owns one, and may not reload or shut down. A registered definition never runs as a user
-//! that its registrant is not.
+//! that its registrant is not. Scopes are the one thing that a uid gives no right to, not even root's: they are made,
+//! shown and ended by the processes of the service that they are part of.
 
 use super::protocol::Request;
 
@@ -25,6 +26,8 @@ pub struct Facts<'a> {
     pub runs_as: Option<u32>,
     /// Some service runs as the caller.
     pub owns_one: bool,
+    /// The calling process is part of this service's running tree.
+    pub inside: bool,
 }
 
 /// A refusal in one line, for the caller.
@@ -42,11 +45,23 @@ impl Rules {
     /// # Errors
     /// [`Denied`] with the line to answer.
     pub fn judge(&self, caller: u32, request: &Request, facts: &Facts<'_>) -> Result<(), Denied> {
-        if self.is_privileged(caller) {
+        let about_scope =
+            matches!(request, Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. });
+        if self.is_privileged(caller) && !about_scope {
             return Ok(());
         }
         let method = request.method();
         match request {
+            Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. } => {
+                if facts.inside {
+                    return Ok(());
+                }
+                Err(Denied(
+                    "not permitted: scopes belong to the service that made them, and the calling process is not part \
+                     of a running one; ask from inside it"
+                        .to_owned(),
+                ))
+            }
             Request::Start { .. }
             | Request::Stop { .. }
             | Request::Restart { .. }
@@ -103,7 +118,7 @@ fn user(uid: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Program, Registration, SignalName, Targets, Until};
+    use crate::control::protocol::{OomPolicy, Program, Registration, SignalName, Targets, Until};
     use crate::core::signal::Signal;
 
     const OURS: u32 = 500;
@@ -133,6 +148,9 @@ mod tests {
             Request::Shutdown { code: None },
             Request::LogPlaces { targets: targets() },
             Request::Rescan { nuke: false },
+            Request::Scope { unit: "w".to_owned(), memory_max: None, swap_max: None, oom: OomPolicy::Kill },
+            Request::ScopeStop { unit: "w".to_owned() },
+            Request::ScopeShow { unit: "w".to_owned() },
         ]
     }
 
@@ -156,15 +174,35 @@ mod tests {
             ("shutdown", [true, true, false, false, false]),
             ("log-places", [true, true, true, true, false]),
             ("rescan", [true, true, true, false, false]),
+            ("scope", [false; 5]),
+            ("scope-stop", [false; 5]),
+            ("scope-show", [false; 5]),
         ];
         let callers = [(0, false), (OURS, false), (OWNER, true), (OTHER, true), (OTHER, false)];
         let requests = every_request();
         assert_eq!(requests.iter().map(Request::method).collect::<Vec<_>>(), table.map(|row| row.0));
         for (request, (method, allowed)) in requests.iter().zip(table) {
             for ((uid, owns_one), allowed) in callers.into_iter().zip(allowed) {
-                let facts = Facts { name: "coder", runs_as: Some(OWNER), owns_one };
+                let facts = Facts { name: "coder", runs_as: Some(OWNER), owns_one, inside: false };
                 let verdict = rules.judge(uid, request, &facts);
                 assert_eq!(verdict.is_ok(), allowed, "{method} by {uid}: {verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scopes_are_for_the_processes_of_the_service_and_for_nobody_else() {
+        let rules = Rules { supervisor_uid: OURS, public_status: true };
+        let requests = every_request();
+        let about_scopes: Vec<_> =
+            requests.iter().filter(|request| request.method().starts_with("scope")).collect();
+        assert_eq!(about_scopes.len(), 3);
+        for request in about_scopes {
+            for uid in [0, OURS, OWNER, OTHER] {
+                let outside = Facts { name: "coder", runs_as: Some(OWNER), owns_one: true, inside: false };
+                assert!(rules.judge(uid, request, &outside).is_err(), "{} by {uid}", request.method());
+                let inside = Facts { inside: true, ..outside };
+                assert!(rules.judge(uid, request, &inside).is_ok(), "{} by {uid}", request.method());
             }
         }
     }
@@ -176,7 +214,11 @@ mod tests {
             .iter()
             .filter(|request| {
                 rules
-                    .judge(OTHER, request, &Facts { name: "coder", runs_as: Some(OWNER), owns_one: false })
+                    .judge(
+                        OTHER,
+                        request,
+                        &Facts { name: "coder", runs_as: Some(OWNER), owns_one: false, ..Facts::default() },
+                    )
                     .is_ok()
             })
             .map(Request::method)
@@ -188,7 +230,7 @@ mod tests {
     fn a_service_whose_user_is_gone_belongs_to_nobody_but_root() {
         let rules = Rules { supervisor_uid: OURS, public_status: false };
         let stop = Request::Stop { targets: Targets::All };
-        let facts = Facts { name: "coder", runs_as: None, owns_one: true };
+        let facts = Facts { name: "coder", runs_as: None, owns_one: true, ..Facts::default() };
         assert!(rules.judge(0, &stop, &facts).is_ok());
         assert_eq!(
             rules.judge(OWNER, &stop, &facts).unwrap_err().to_string(),
@@ -201,7 +243,7 @@ mod tests {
     #[test]
     fn the_lines_are_clear() {
         let rules = Rules { supervisor_uid: OURS, public_status: false };
-        let facts = Facts { name: "coder", runs_as: Some(OWNER), owns_one: false };
+        let facts = Facts { name: "coder", runs_as: Some(OWNER), owns_one: false, ..Facts::default() };
         let lines: Vec<_> = every_request()
             .iter()
             .filter(|request| ["stop", "status", "register", "reload"].contains(&request.method()))

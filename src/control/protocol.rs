@@ -85,6 +85,23 @@ pub enum Request {
         #[serde(default)]
         nuke: bool,
     },
+    /// Puts the calling process, which must be part of a running service, into a new scope of that service. Limits are
+    /// in bytes; absent: none. The answer is one [`Part::Scope`].
+    Scope {
+        unit: String,
+        memory_max: Option<u64>,
+        swap_max: Option<u64>,
+        #[serde(default)]
+        oom: OomPolicy,
+    },
+    /// Ends a scope of the caller's service; the answer comes when it is empty, however long that takes.
+    ScopeStop {
+        unit: String,
+    },
+    /// The answer is one [`Part::Scope`].
+    ScopeShow {
+        unit: String,
+    },
 }
 
 impl Request {
@@ -105,6 +122,9 @@ impl Request {
             Self::Shutdown { .. } => "shutdown",
             Self::LogPlaces { .. } => "log-places",
             Self::Rescan { .. } => "rescan",
+            Self::Scope { .. } => "scope",
+            Self::ScopeStop { .. } => "scope-stop",
+            Self::ScopeShow { .. } => "scope-show",
         }
     }
 
@@ -124,13 +144,16 @@ impl Request {
             | Self::Register(_)
             | Self::Reload { .. }
             | Self::Shutdown { .. }
-            | Self::Rescan { .. } => None,
+            | Self::Rescan { .. }
+            | Self::Scope { .. }
+            | Self::ScopeStop { .. }
+            | Self::ScopeShow { .. } => None,
         }
     }
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 14] = [
+pub const METHODS: [&str; 17] = [
     "start",
     "stop",
     "restart",
@@ -145,6 +168,9 @@ pub const METHODS: [&str; 14] = [
     "shutdown",
     "log-places",
     "rescan",
+    "scope",
+    "scope-stop",
+    "scope-show",
 ];
 
 /// `"all"` or `{"names":[…]}`: an empty list never means everything.
@@ -185,6 +211,17 @@ pub enum Until {
     Up,
     Ready,
     Down,
+}
+
+/// What the kernel's out-of-memory killer may take of a scope that is over its bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OomPolicy {
+    /// All of it (`memory.oom.group`).
+    #[default]
+    Kill,
+    /// One process.
+    Continue,
 }
 
 /// A signal by its name (`"SIGTERM"`); anything that [`Signal::parse`] knows is understood.
@@ -230,6 +267,7 @@ pub enum Part {
     /// One entry of `list`.
     Name(String),
     LogPlace(LogPlace),
+    Scope(Box<ScopeStatus>),
 }
 
 impl Part {
@@ -241,6 +279,7 @@ impl Part {
             Self::Outcome(outcome) => &outcome.name,
             Self::Name(name) => name,
             Self::LogPlace(place) => &place.name,
+            Self::Scope(scope) => &scope.service,
         }
     }
 }
@@ -250,6 +289,28 @@ impl Part {
 pub struct LogPlace {
     pub name: String,
     pub dir: PathBuf,
+}
+
+/// One scope of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeStatus {
+    /// With `.scope`.
+    pub unit: String,
+    pub service: String,
+    /// It is being ended.
+    pub stopping: bool,
+    /// The path of its cgroup in the hierarchy, as in /proc/PID/cgroup; absent where it has none.
+    pub control_group: Option<String>,
+    pub procs: u64,
+    pub memory_bytes: Option<u64>,
+    /// Bounds in force, in bytes; absent: none.
+    pub memory_max: Option<u64>,
+    pub swap_max: Option<u64>,
+    /// The bounds that were asked for and are not in force, and why: a line each.
+    pub not_in_force: Vec<String>,
+    /// What holds it together is its first process: that must become a child subreaper (prctl(2)) before it executes
+    /// anything.
+    pub adopt_orphans: bool,
 }
 
 /// The result of a verb for one service, as in `"results"`.
@@ -304,6 +365,7 @@ pub enum RefusalKind {
     WrongVersion,
     Busy,
     NotPermitted,
+    NoSuchScope,
     /// Also whatever a later supervisor may say that this client does not know.
     #[serde(other)]
     Failed,
@@ -313,6 +375,7 @@ impl RefusalKind {
     pub fn code(self) -> Code {
         match self {
             Self::NotPermitted => Code::NotPermitted,
+            Self::NoSuchScope => Code::NoSuchService,
             Self::Malformed
             | Self::TooLarge
             | Self::UnknownMethod
@@ -609,6 +672,21 @@ pub(crate) mod samples {
 
     pub(crate) fn at(seconds: u64) -> Utc {
         Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds))
+    }
+
+    pub(crate) fn scope() -> ScopeStatus {
+        ScopeStatus {
+            unit: "hermes-worker-1.scope".to_owned(),
+            service: "coder".to_owned(),
+            stopping: false,
+            control_group: Some("/hermes-sup.x/coder.3/scope-hermes-worker-1".to_owned()),
+            procs: 2,
+            memory_bytes: Some(4096),
+            memory_max: Some(1 << 30),
+            swap_max: None,
+            not_in_force: vec!["MemorySwapMax is not in force".to_owned()],
+            adopt_orphans: false,
+        }
     }
 
     pub(crate) fn supervisor() -> SupervisorStatus {

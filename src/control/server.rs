@@ -14,6 +14,7 @@
 use super::codec::{self, FrameBuffer, MAX_FRAME};
 use super::protocol::{Code, Outcome, Part, Refusal, RefusalKind, Reply, Request};
 pub use crate::sys::peer::Peer;
+use crate::sys::pidfd::Pidfd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
@@ -258,6 +259,11 @@ impl Server {
             self.flush(registry, id);
         }
         self.bound_output(registry);
+    }
+
+    /// The process at the other end, for a request that is about the caller itself. `None`: it or its connection is gone.
+    pub fn peer_process(&mut self, id: ConnId) -> Option<Pidfd> {
+        crate::sys::peer::process(&self.connection(id)?.stream).ok()
     }
 
     /// The connections that ended while their request was under way, each once.

@@ -12,3 +12,4 @@ mod model;
 pub mod name;
 pub mod policy;
 pub mod signal;
+pub mod unit;

@@ -53,7 +53,7 @@ const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where the control socket is by default, and with it everything of this boot.
-const RUNTIME_DIR: &str = "/run/hermes-sup";
+pub(super) const RUNTIME_DIR: &str = "/run/hermes-sup";
 
 /// Boots, supervises, ends; returns the exit code. Call it on the first thread, before there is another.
 pub fn run(mut options: Options, mode: Mode) -> u8 {
@@ -242,13 +242,14 @@ fn start(
         (Err(error), _) => return Err(error.to_string().into()),
     };
     // After the store, which makes the state directory: the socket may have to lie in it.
-    let (server, socket_dir) = listen(options);
+    let (server, socket) = listen(options);
+    let socket_dir = parent(&socket);
     let mut server = server.map_err(|error| error.to_string())?;
     server
         .register(registry, control_token)
         .map_err(|error| format!("failed to watch its socket: {error}"))?;
 
-    let runtime_dir = private_dir(&socket_dir, &opened.instance)?;
+    let runtime_dir = private_dir(socket_dir, &opened.instance)?;
     let log_notifier = notifier.clone();
     let logs =
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
@@ -332,6 +333,7 @@ fn start(
         requests: Requests::default(),
         readiness: Readiness::default(),
         planned: PlannedStops::default(),
+        scopes: super::scopes::Waiting::default(),
         main: None,
         closing: None,
         warnings,
@@ -340,6 +342,7 @@ fn start(
         template: found.loaded.template.clone(),
         state_trust: found.state_trust.clone(),
         runtime_dir,
+        socket,
         has_hermes,
         scanning,
         looking: false,
@@ -424,21 +427,24 @@ fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
 
 /// The control socket: the one that was named, else the first default place where it can be.
 fn listen(options: &Options) -> (Result<Server, ListenError>, PathBuf) {
-    let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
     if let Some(path) = &options.socket {
-        let dir = parent(path);
         // A missing directory is made; if that fails, the bind says why.
-        let _ = std::fs::create_dir_all(&dir);
-        return (Server::listen(path, 0o666), dir);
+        let _ = std::fs::create_dir_all(parent(path));
+        return (Server::listen(path, 0o666), path.clone());
     }
     let run = Path::new(RUNTIME_DIR);
     let usable = std::fs::create_dir_all(run).is_ok()
         && rustix::fs::access(run, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     if usable {
-        return (Server::listen(&run.join("control.sock"), 0o666), run.to_owned());
+        let path = run.join("control.sock");
+        return (Server::listen(&path, 0o666), path);
     }
     let path = options.state.join("control.sock");
-    (Server::listen(&path, 0o660), options.state.clone())
+    (Server::listen(&path, 0o660), path)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// A directory of this instance's own for FIFOs and keepers: several supervisors may share the place of the sockets.
@@ -602,7 +608,7 @@ impl Supervisor {
                 );
             }
             let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
-            let held_back = supervised.is_none() && self.is_served_by_root(&definition, record.as_ref());
+            let held_back = supervised.is_none() && self.stays_down(&definition, record.as_ref());
             let in_force = if held_back { Want::Down } else { wanted };
             if is_profile(&definition) || intent.is_some() {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());

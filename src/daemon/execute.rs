@@ -71,11 +71,13 @@ impl Supervisor {
             Effect::Release { incarnation } => {
                 self.planned.forget(id);
                 self.containment.release(&life(incarnation), self.clock.now());
+                self.scopes_released(&life(incarnation), true);
             }
             Effect::Abandon { incarnation } => {
                 self.planned.forget(id);
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
                 self.containment.release(&life(incarnation), self.clock.now());
+                self.scopes_released(&life(incarnation), false);
             }
             Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
             Effect::Changed => self.changed(id),
@@ -269,6 +271,9 @@ impl Supervisor {
                 }
                 containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
                     self.tell(&name, Event::TreeEmpty { incarnation });
+                }
+                containment::Event::ScopeEnded { id, name, oom_kills } => {
+                    self.scope_ended(id, name, oom_kills)
                 }
                 containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
             }

@@ -1,5 +1,6 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
+use super::boot::RUNTIME_DIR;
 use super::execute::log_dir;
 use super::mirror::Mirrored;
 use super::slots;
@@ -13,11 +14,13 @@ use crate::definition::environment::{environment, read_env_file};
 use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
 use crate::definition::{Surroundings, resolved};
 use crate::log::{self, LogSpec, SourceId};
+use crate::s6::script;
 use crate::sys::credentials::Credentials;
 use crate::sys::plan::{CapabilityMasks, ChildPlan};
 use crate::sys::users::User;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -81,7 +84,7 @@ impl Supervisor {
         }
         let name = service.name.clone();
         let started = file.and_then(|file| {
-            let mut plan = self.plan(id, file)?;
+            let mut plan = self.plan(id, file, None)?;
             self.give_readiness(id, incarnation, &mut plan)?;
             let rung = rung_of(self.services[&id].definition.containment);
             let life = IncarnationId { name, n: incarnation };
@@ -122,7 +125,6 @@ impl Supervisor {
             // The image's own directories and /run: not where a disk hangs.
             slots::check_root(&service.definition, &self.surroundings)
         });
-        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new()));
         let Some(service) = self.services.get(&id) else { return };
         let (name, rung) = (service.name.clone(), rung_of(service.definition.containment));
         let (code, signal) = match exit {
@@ -132,8 +134,8 @@ impl Supervisor {
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
-        let started = plan.and_then(|mut plan| {
-            plan.set_command("./finish", &arguments).map_err(|error| error.to_string())?;
+        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Some(arguments)));
+        let started = plan.and_then(|plan| {
             let life = IncarnationId { name, n: incarnation };
             self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
         });
@@ -148,7 +150,13 @@ impl Supervisor {
         self.backlog.push_back((id, Event::TreeEmpty { incarnation }));
     }
 
-    fn plan(&mut self, id: ServiceId, file: BTreeMap<String, String>) -> Result<ChildPlan, String> {
+    /// For its command or, with the arguments of that, for its finish program.
+    fn plan(
+        &mut self,
+        id: ServiceId,
+        file: BTreeMap<String, String>,
+        finish: Option<[String; 4]>,
+    ) -> Result<ChildPlan, String> {
         let surroundings = self.surroundings_now();
         let service = self.services.get_mut(&id).ok_or("the service is gone")?;
         let definition = &service.definition;
@@ -165,14 +173,31 @@ impl Supervisor {
         let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
         let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
-        let mut plan = ChildPlan::new(&definition.command, env, directory, [null, stdout, stderr])
+        let argv = argv(definition, &user, finish);
+        let mut plan = ChildPlan::new(&argv, env, directory, [null, stdout, stderr])
             .map_err(|error| error.to_string())?;
+        if !self.socket.starts_with(RUNTIME_DIR) {
+            // A service may have another home than we, in which its tools would look for us in vain.
+            plan.set_env("HERMES_SUP_SOCKET", &self.socket.to_string_lossy()).map_err(|e| e.to_string())?;
+        }
         plan.umask = definition.umask;
         plan.nofile = self.nofile;
         plan.identity = (surroundings.own_uid == 0).then(|| user.credentials());
         plan.no_new_privs = definition.security.no_new_privs;
         plan.capabilities = capabilities(definition.security);
         Ok(plan)
+    }
+}
+
+/// What is executed: the command, or a slot's script, which lies below /run, where no disk hangs.
+fn argv(definition: &Definition, user: &User, finish: Option<[String; 4]>) -> Vec<OsString> {
+    let script = |slot: &resolved::Slot, name| script::command(&slot.dir, name, &user.credentials());
+    match (&definition.slot, finish) {
+        (Some(slot), None) => script(slot, "run"),
+        (Some(slot), Some(arguments)) => {
+            script(slot, "finish").into_iter().chain(arguments.map(OsString::from)).collect()
+        }
+        (None, _) => definition.command.iter().map(OsString::from).collect(),
     }
 }
 

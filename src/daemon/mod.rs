@@ -17,6 +17,7 @@ mod readiness;
 mod reconcile;
 mod reload;
 mod requests;
+mod scopes;
 mod services;
 mod shutdown;
 mod slots;
@@ -173,6 +174,7 @@ struct Supervisor {
     requests: Requests,
     readiness: Readiness,
     planned: PlannedStops,
+    scopes: scopes::Waiting,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.
@@ -185,6 +187,8 @@ struct Supervisor {
     template: Option<Template>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
+    /// Where we listen.
+    socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
     has_hermes: bool,

@@ -18,7 +18,10 @@ use crate::sys::plan::{ChildPlan, Stdio};
 use crate::sys::reap::{self, Left};
 use crate::sys::signal::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use std::ffi::OsStr;
+use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -116,7 +119,10 @@ fn run(script: &Path, options: &Options, signals: &SignalFd, nofile: Option<(u64
 
 fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result<(Child, Subject), String> {
     let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
-    let argv = [script.as_os_str()];
+    let mut argv = vec![script.as_os_str()];
+    if is_plain_script(script) {
+        argv.insert(0, OsStr::new("/bin/sh"));
+    }
     let mut plan = ChildPlan::new(&argv, &options.environment, None, [null()?, null()?, null()?])
         .map_err(|error| error.to_string())?;
     plan.stdout = Stdio::Inherit;
@@ -125,6 +131,14 @@ fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result
     let subject = Subject::of(&plan);
     let child = clone::spawn(&mut plan, None).map_err(|error| error.to_string())?;
     Ok((child, subject))
+}
+
+/// Text without `#!`, which execve(2) refuses and execvp(3) gives to the shell.
+fn is_plain_script(path: &Path) -> bool {
+    let mut head = [0u8; 4];
+    let executable = path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    executable && read.is_ok() && !head.starts_with(b"#!") && head != *b"\x7fELF"
 }
 
 /// Until the script has ended. Whatever else ends meanwhile is reaped. `None`: a stop signal came.

@@ -385,7 +385,7 @@ impl Supervisor {
         intent: Option<&state_json::Intent>,
     ) -> ServiceId {
         let name = definition.name.clone();
-        let starts = want == Want::Up && !self.is_served_by_root(&definition, None);
+        let starts = want == Want::Up && !self.stays_down(&definition, None);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));

@@ -170,7 +170,7 @@ impl Requests {
 }
 
 impl Supervisor {
-    fn rules(&self) -> Rules {
+    pub(super) fn rules(&self) -> Rules {
         Rules { supervisor_uid: self.surroundings.own_uid, public_status: self.options.public_status }
     }
 
@@ -265,6 +265,9 @@ impl Supervisor {
                         self.refuse(conn, RefusalKind::Failed, text);
                     }
                 }
+            }
+            Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. } => {
+                self.serve_scope(&incoming);
             }
             Request::Start { targets, .. }
             | Request::Stop { targets }
@@ -370,7 +373,10 @@ impl Supervisor {
             | Request::Register(_)
             | Request::Reload { .. }
             | Request::Shutdown { .. }
-            | Request::Rescan { .. } => {}
+            | Request::Rescan { .. }
+            | Request::Scope { .. }
+            | Request::ScopeStop { .. }
+            | Request::ScopeShow { .. } => {}
         }
         self.end_if_over(ask);
     }
@@ -405,7 +411,12 @@ impl Supervisor {
                 complaints.push(Outcome::failed(typed, Code::NoSuchService, None, message));
                 continue;
             };
-            let facts = Facts { name: service.name.as_str(), runs_as: self.runs_as(service), owns_one: true };
+            let facts = Facts {
+                name: service.name.as_str(),
+                runs_as: self.runs_as(service),
+                owns_one: true,
+                ..Facts::default()
+            };
             match self.rules().judge(uid, request, &facts) {
                 Err(denied) if !reads => {
                     let state = self.state(id).filter(|_| may_read);
@@ -641,6 +652,7 @@ impl Supervisor {
     /// A connection ended before its answer: what it asked for goes on, what it waited for does not matter any more.
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
         self.requests.parked.retain(|parked| parked.incoming.id != conn);
+        self.scopes.caller_is_gone(conn);
         let found = self.requests.asks.iter_mut().find(|(_, ask)| ask.conn == Some(conn));
         let Some((number, ask)) = found.map(|(number, ask)| (*number, ask)) else { return };
         ask.conn = None;
@@ -731,7 +743,7 @@ impl Supervisor {
             registered_at_ms: self.clock.now().0,
         };
         let runs_as = crate::sys::users::resolve(&row.user).ok().flatten().map(|user| user.uid);
-        let facts = Facts { name: name.as_str(), runs_as, owns_one: false };
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
         self.rules()
             .judge(uid, request, &facts)
             .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
@@ -755,7 +767,7 @@ impl Supervisor {
         let definition = self.define_record(&name, &row).map_err(failed)?;
         // What the definition really runs as is what counts: a template has its own idea.
         let runs_as = self.surroundings.lookup(&definition.user).ok().map(|user| user.uid);
-        let facts = Facts { name: name.as_str(), runs_as, owns_one: false };
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
         self.rules()
             .judge(uid, request, &facts)
             .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;

@@ -65,8 +65,7 @@ impl Slots {
         let shown: BTreeSet<OsString> = static_slots().into_iter().map(OsString::from).collect();
         let scan = scandir.scan(&shown)?;
         let mut slots = Self { warnings: scan.warnings, ..Self::default() };
-        // A directory that is root's alone stays so: nobody looks for the other files in it.
-        let owner = if scandir.is_root_only() { Credentials::own() } else { around.gateway.credentials() };
+        let (own, owner) = (Credentials::own(), around.gateway.credentials());
         for (slot_name, read) in scan.slots {
             let name = match ServiceName::of_slot(slot::service_of(&slot_name)) {
                 Ok(name) => name,
@@ -85,12 +84,14 @@ impl Slots {
             }
             if let Ok(dir) = scandir.dir().dir(Path::new(&slot_name)) {
                 // Clients of s6 take these directories for the sign of a supervised slot; none of ours needs them.
-                let _ = materialise::make_supervise(&dir, &owner);
+                let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
+                let _ = materialise::make_supervise(&dir, if of_root { &own } else { &owner });
             }
             let place = Slot { dir, name: slot_name };
             if place.name.starts_with(GATEWAY_PREFIX) {
                 slots.gateways.insert(name, (place, read.down));
             } else {
+                slots.warnings.extend(unlogged(&place, &read));
                 slots.others.insert(name.clone(), definition(name, place, &read, Vec::new(), around));
             }
         }
@@ -113,10 +114,11 @@ pub fn image_services(
                 let scandir = ScanDir::open(parent, around).map_err(|error| error.to_string())?;
                 let file = OsString::from(member.dir.file_name().unwrap_or_default());
                 let opened = scandir.slot(&file).map_err(|error| error.to_string())?;
+                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
                 warnings.extend(opened.warnings);
+                warnings.extend(unlogged(&place, &opened.slot));
                 let after =
                     member.depends_on.iter().filter_map(|name| ServiceName::of_slot(name).ok()).collect();
-                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
                 Ok(definition(name, place, &opened.slot, after, around))
             });
         match service {
@@ -138,6 +140,13 @@ pub fn image_services(
         }
     }
     (services, warnings)
+}
+
+/// What is to be said of a logger that has nothing to do here.
+fn unlogged(place: &Slot, read: &slot::Slot) -> Option<String> {
+    let dir = place.dir.display();
+    read.logger
+        .then(|| format!("{dir}/log/run is not executed: the supervisor writes the log of '{}'", place.name))
 }
 
 /// The service that a slot is when it is no gateway.

@@ -108,7 +108,7 @@ impl Supervisor {
             reason: (!reason.is_empty()).then_some(reason),
             pid: gateway.pid().and_then(|pid| u32::try_from(pid).ok()),
             since: Some(Utc(wall(gateway.since()))),
-            ready_since: None,
+            ready_since: gateway.ready_since().map(|at| Utc(wall(at))),
             uptime_ms: matches!(gateway.phase(), Phase::Up).then(|| millis(now.since(gateway.since()))),
             restarts: history.restarts,
             next_retry_ms: match gateway.phase() {

@@ -63,6 +63,28 @@ pub fn read(sources: &Path, legacy: &Path) -> Bundle {
     bundle
 }
 
+/// The services in `sources` that the bundles start, of whatever kind.
+pub(super) fn named(sources: &Path) -> BTreeSet<String> {
+    let mut reader = Reader { sources, found: BTreeMap::new(), bundle: Bundle::default() };
+    let mut named = BTreeSet::new();
+    let mut left: Vec<String> = TOP.map(str::to_owned).into();
+    while let Some(name) = left.pop() {
+        let dir = sources.join(&name);
+        for list in ["contents", "dependencies"] {
+            let others = reader.contents(&dir, list);
+            left.extend(others.into_iter().filter(|other| named.insert(other.clone())));
+        }
+    }
+    named
+}
+
+/// What the service `dir` depends on, bundles expanded, and what is wrong with those lists.
+pub(super) fn depends_on(sources: &Path, dir: &Path) -> (Vec<String>, Vec<String>) {
+    let mut reader = Reader { sources, found: BTreeMap::new(), bundle: Bundle::default() };
+    let names = reader.dependencies(dir);
+    (names, reader.bundle.warnings)
+}
+
 /// The scripts of `dir` in the order of the C locale, names that begin with a dot left out. A directory that is missing
 /// holds none. Every entry is one: s6-overlay runs each by its path, and one that is no program fails.
 ///
@@ -205,7 +227,8 @@ fn consumes(dir: &Path) -> Option<String> {
     (!producers.is_empty()).then(|| producers.join(", "))
 }
 
-fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+/// Names in the directory, sorted, without those that begin with a dot; none if it is missing.
+pub(super) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

@@ -5,7 +5,9 @@
 //! without following links: a planted link can at most make that user harm itself. A slot is built under a name that
 //! begins with a dot and renamed into place, so no scan ever sees half of one.
 
-use super::slot::{GATEWAY_PREFIX, Run, SUPERVISOR_DIRS, is_executable_file, slot_name, stat_beneath};
+use super::slot::{
+    GATEWAY_PREFIX, Run, SUPERVISOR_DIRS, SlotNameError, is_executable_file, slot_name, stat_beneath,
+};
 use crate::core::name::ServiceName;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -109,9 +111,10 @@ pub fn remove_remains(scandir: &Beneath, slot: &str, owner: &Credentials) -> boo
 /// `down`; anything else of that name is replaced as a whole.
 ///
 /// # Errors
-/// As openat(2), write(2), renameat(2); what is unfinished has a name that begins with a dot and goes with the next call.
+/// As openat(2), write(2), renameat(2), and `InvalidInput` for too long a name; what is unfinished has a name that begins with a dot and goes with the next call.
 pub fn materialise(scandir: &Beneath, wanted: &GatewaySlot<'_>, owner: &Credentials) -> io::Result<Made> {
     let name = format!("{GATEWAY_PREFIX}{}", wanted.profile);
+    checked(&name)?;
     owner.on_files(|| {
         let there = exists(scandir, &name)?;
         if there && run_of(scandir, &name)? == Run::Executable {
@@ -146,9 +149,13 @@ pub fn materialise(scandir: &Beneath, wanted: &GatewaySlot<'_>, owner: &Credenti
 /// # Errors
 /// As openat(2) and unlinkat(2); `InvalidInput` for what is no name of a slot.
 pub fn set_down(scandir: &Beneath, slot: &str, down: bool, owner: &Credentials) -> io::Result<()> {
-    slot_name(slot.as_ref())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+    checked(slot)?;
     owner.on_files(|| mark_down(&scandir.dir(Path::new(slot))?, down))?
+}
+
+fn checked(slot: &str) -> io::Result<()> {
+    let invalid = |error: SlotNameError| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
+    slot_name(slot.as_ref()).map(drop).map_err(invalid)
 }
 
 fn fill(slot: &Beneath, wanted: &GatewaySlot<'_>) -> io::Result<()> {
@@ -182,22 +189,30 @@ fn run_script(wanted: &GatewaySlot<'_>) -> Vec<u8> {
     let home = quoted(home.as_os_str().as_bytes());
     let user = quoted(user.as_bytes());
     // Without -p it is the root profile; `-p default` would be one of that name.
-    let which = if profile.as_str() == "default" { String::new() } else { format!("-p {profile} ") };
-    let command = format!("hermes {which}gateway run --replace");
+    let mut command = b"hermes ".to_vec();
+    if profile.as_str() != "default" {
+        command.extend(b"-p ");
+        command.extend(quoted(profile.as_str().as_bytes()));
+        command.push(b' ');
+    }
+    command.extend(b"gateway run --replace");
     let mut script = b"#!/command/with-contenv sh\nset -e\nexport HOME=".to_vec();
     script.extend(&home);
     script.extend(b"\ncd ");
     script.extend(&home);
     script.extend(b"\nexport HERMES_S6_SUPERVISED_CHILD=1\nexport HERMES_SUPERVISED_CHILD=1\n");
-    script.extend(format!("[ \"$(id -u)\" = 0 ] || exec {command}\nexec s6-setuidgid ").as_bytes());
+    script.extend(b"[ \"$(id -u)\" = 0 ] || exec ");
+    script.extend(&command);
+    script.extend(b"\nexec s6-setuidgid ");
     script.extend(&user);
-    script.extend(format!(" {command}\n").as_bytes());
+    script.push(b' ');
+    script.extend(&command);
+    script.push(b'\n');
     script
 }
 
 /// Only a real s6-supervise runs it: our own logger takes its place.
 fn log_script(wanted: &GatewaySlot<'_>) -> Vec<u8> {
-    let profile = wanted.profile;
     let mut script = b"#!/command/with-contenv sh\nset -e\n: \"${HERMES_HOME:=".to_vec();
     // Inside the quotes of an expansion only these four mean something.
     for byte in wanted.home.as_os_str().as_bytes() {
@@ -206,8 +221,9 @@ fn log_script(wanted: &GatewaySlot<'_>) -> Vec<u8> {
         }
         script.push(*byte);
     }
-    script.extend(format!("}}\"\nlogs=\"$HERMES_HOME/logs/gateways/{profile}\"\n").as_bytes());
-    script.extend(b"as=\n[ \"$(id -u)\" != 0 ] || as='s6-setuidgid '");
+    script.extend(b"}\"\nlogs=\"$HERMES_HOME\"/logs/gateways/");
+    script.extend(quoted(wanted.profile.as_str().as_bytes()));
+    script.extend(b"\nas=\n[ \"$(id -u)\" != 0 ] || as='s6-setuidgid '");
     script.extend(quoted(wanted.user.as_bytes()));
     script.extend(
         b"\n$as mkdir -p \"$logs\"\n$as rm -f \"$logs/lock\"\nexec $as s6-log 1 n10 s1000000 T \"$logs\"\n",
@@ -485,6 +501,12 @@ mod tests {
         let home = home.display();
         let gateway = format!("hermes -p coder gateway run --replace in {home} 1\n");
         assert_eq!(run(&run_script(&wanted), "10000", "").0, gateway);
+        let hostile = ServiceName::of_slot("$(id);'x").unwrap();
+        let quoted = GatewaySlot { profile: &hostile, ..wanted };
+        let shown = format!("hermes -p $(id);'x gateway run --replace in {home} 1\n");
+        assert_eq!(run(&run_script(&quoted), "10000", "").0, shown);
+        let shown = format!("s6-log 1 n10 s1000000 T {home}/logs/gateways/$(id);'x\n");
+        assert_eq!(run(&log_script(&quoted), "10000", "").0, shown);
         assert_eq!(run(&run_script(&wanted), "0", "").0, format!("as hermes\n{gateway}"));
         let log = format!("s6-log 1 n10 s1000000 T {home}/logs/gateways/coder\n");
         assert_eq!(run(&log_script(&wanted), "10000", "").0, log);

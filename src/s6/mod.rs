@@ -7,6 +7,8 @@
 pub mod applets;
 pub mod bundle;
 pub mod container_environment;
+pub mod import;
 pub mod materialise;
 pub mod scan;
+pub mod script;
 pub mod slot;

@@ -1,9 +1,9 @@
-//! One supervisor per state directory: flock(2) on the file `lock`, whose text says who has it.
+//! One supervisor per state directory: flock(2) on the file `private/lock`, whose text says who has it.
 //!
 //! The kernel gives the lock back when its holder ends, however it ends, so a file that was left behind is no
-//! obstacle. The file is never removed: a lock on a removed file would exclude nobody. Its mode is 0600, not the
-//! 0640 of its neighbours: whoever can open a file for reading can lock it, and the gateway user must not be able
-//! to keep the next supervisor out.
+//! obstacle. The file is never removed: a lock on a removed file would exclude nobody. It lies where only we can go:
+//! whoever can open a file for reading can lock it, and the gateway user, who may read everything else here, must not
+//! be able to keep the next supervisor out.
 
 use super::place::StateDir;
 use rustix::event::Timespec;
@@ -20,6 +20,7 @@ use std::time::SystemTime;
 const LOOKS: u32 = 50;
 const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
+const PLACE: &str = "private";
 const NAME: &str = "lock";
 const MODE: u32 = 0o600;
 
@@ -44,6 +45,7 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
+    place: StateDir,
     noted: bool,
 }
 
@@ -60,7 +62,8 @@ impl Lock {
     /// # Errors
     /// As openat(2) when there is no lock file and none can be made.
     pub(super) fn take(dir: &StateDir, host: &str, warnings: &mut Vec<String>) -> io::Result<Taken> {
-        let mut file = open(dir, warnings)?;
+        let place = dir.private(PLACE, warnings)?;
+        let mut file = open(&place, warnings)?;
         let mut looks = 0;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -77,25 +80,25 @@ impl Lock {
                     // ENOLCK: NFS without its lock daemon; the others: no lock call at all.
                     warnings.push(format!(
                         "{} cannot be locked ({error}): nothing keeps a second supervisor from using this state",
-                        dir.path_of(NAME).display()
+                        place.path_of(NAME).display()
                     ));
                     break;
                 }
             }
         }
-        let mut lock = Self { _file: file, noted: false };
-        lock.note(dir, host);
+        let mut lock = Self { _file: file, place, noted: false };
+        lock.note(host);
         Ok(Taken::Ours(lock))
     }
 
     /// Writes who we are, once. On a volume that was read-only when the lock was taken this is made up for later.
-    pub(super) fn note(&mut self, dir: &StateDir, host: &str) {
+    pub(super) fn note(&mut self, host: &str) {
         if self.noted {
             return;
         }
         let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let holder = Holder { pid: std::process::id(), host: host.to_owned(), since };
-        self.noted = write(dir, &holder).is_ok();
+        self.noted = write(&self.place, &holder).is_ok();
     }
 }
 

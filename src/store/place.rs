@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DIR_MODE: u32 = 0o750;
+const PRIVATE_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o640;
 /// How many damaged databases are kept for people to look at.
 const KEPT_CORRUPT: usize = 3;
@@ -87,6 +88,29 @@ impl StateDir {
         }
         put_right(&dir, &stat, gid, DIR_MODE);
         Ok(Self { dir, path: path.to_owned(), custody, gid })
+    }
+
+    /// A directory in it that nobody else may enter.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn private(&self, name: &str, warnings: &mut Vec<String>) -> io::Result<Self> {
+        let file_name = OsStr::new(name);
+        let path = self.path_of(name);
+        match look(&self.dir, file_name)? {
+            None => drop(make(&self.dir, file_name)?),
+            Some(stat) => {
+                if let Some(why) = foreign(&stat, FileType::Directory, PRIVATE_MODE, self.custody) {
+                    let kept = set_aside(&self.dir, file_name, "foreign")?;
+                    warnings.push(not_ours(&path, &why, &kept));
+                    make(&self.dir, file_name)?;
+                }
+            }
+        }
+        // Nobody but us can exchange what is in a directory of ours, so the look still holds.
+        let dir = self.dir.dir(Path::new(name))?;
+        put_right(&dir, &rustix::fs::fstat(&dir)?, self.gid, PRIVATE_MODE);
+        Ok(Self { dir, path, ..*self })
     }
 
     /// The path of a file in it, for messages.

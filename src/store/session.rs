@@ -122,7 +122,7 @@ impl Session {
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), String> {
-        self.lock.note(&self.dir, host);
+        self.lock.note(host);
         let first = self.try_commit(wrap, writes, after, warnings);
         let done = first.or_else(|_| self.try_commit(wrap, writes, after, warnings));
         done.map_err(|trouble| match trouble {

@@ -5,16 +5,21 @@
 //! mounted into a container.
 #![allow(unsafe_code)]
 
+use super::pidfd::Pidfd;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// As in the kernel's asm-generic/socket.h, which x86 and Arm use; libc has no name for it on every target.
+const SO_PEERPIDFD: libc::c_int = 77;
 
 /// The credentials of a peer when it connected (or, seen by a client, of the server when it began to listen).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub uid: u32,
     pub gid: u32,
-    /// `None` for a process that our pid namespace does not contain. For messages only: a pid may be reused.
+    /// `None` for a process that our pid namespace does not contain. For messages only: a pid may be reused. Whoever
+    /// acts on the process asks [`process`] first.
     pub pid: Option<u32>,
 }
 
@@ -42,10 +47,52 @@ pub fn credentials(socket: impl AsFd) -> io::Result<Peer> {
     Ok(Peer { uid: got.uid, gid: got.gid, pid: u32::try_from(got.pid).ok().filter(|pid| *pid != 0) })
 }
 
+/// The process that connected, held so that its number cannot come to mean another unnoticed.
+///
+/// `SO_PEERPIDFD` (Linux 6.5; include/uapi/asm-generic/socket.h) names exactly the one that connected. An older kernel
+/// gives the one that has its number now, which is another only if the peer has ended since.
+///
+/// # Errors
+/// When it has ended, or is outside our pid namespace.
+pub fn process(socket: impl AsFd) -> io::Result<Pidfd> {
+    let mut got: RawFd = -1;
+    let mut len = size_of::<RawFd>() as libc::socklen_t;
+    // SAFETY: `got` and `len` are live and writable for the call, and `len` is the size of `got`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut got).cast(),
+            &raw mut len,
+        )
+    };
+    if done == 0 && got >= 0 {
+        // SAFETY: the kernel has just made this descriptor for us (close-on-exec), and nobody else knows it.
+        return Ok(Pidfd::from_fd(unsafe { OwnedFd::from_raw_fd(got) }));
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::ENOPROTOOPT) {
+        return Err(error);
+    }
+    let pid = credentials(socket)?.pid.and_then(|pid| i32::try_from(pid).ok());
+    Pidfd::open(pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_peers_process_is_known_until_it_has_ended() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        assert!(!process(&a).unwrap().has_ended(), "it is this process");
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let held = Pidfd::open(child.id().cast_signed()).unwrap();
+        child.wait().unwrap();
+        assert!(held.has_ended());
+    }
 
     #[test]
     fn a_socketpair_names_this_process() {

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::core::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -44,6 +45,14 @@ impl Pidfd {
             )
         };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether the process is over, reaped or not (a pidfd is readable then; pidfd_open(2)). While this says no, its
+    /// number means this process.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
     }
 }
 

@@ -143,18 +143,6 @@ impl ChildPlan {
         Ok(())
     }
 
-    /// Another program, by its path, with these arguments.
-    ///
-    /// # Errors
-    /// [`PlanError::Nul`].
-    pub fn set_command(&mut self, path: &str, arguments: &[String]) -> Result<(), PlanError> {
-        let path = c_string(OsStr::new(path), "the command")?;
-        let arguments = arguments.iter().map(|argument| c_string(OsStr::new(argument), "an argument"));
-        self.argv = std::iter::once(Ok(path.clone())).chain(arguments).collect::<Result<_, _>>()?;
-        self.candidates = vec![path];
-        Ok(())
-    }
-
     /// Executes this file, whatever the first argument says.
     pub fn set_program(&mut self, path: CString) {
         self.candidates = vec![path];

@@ -63,6 +63,10 @@ fn play(role: &str, number: i32) -> i32 {
             unsafe { libc::kill(libc::getppid(), libc::SIGKILL) };
             pause();
         }
+        // A service with a worker, which becomes what the rest of the name says at a SIGTERM.
+        "foreman-tree" => foreman(|| tree(number)),
+        "foreman-comet" => foreman(|| (0..number).for_each(|_| comet())),
+        "foreman-storm" => foreman(|| (0..number).for_each(|_| storm())),
         _ => return 99,
     }
     ready();
@@ -123,6 +127,20 @@ fn wait_for_term() {
         let mut number = 0;
         libc::sigwait(&raw const set, &raw mut number);
     }
+}
+
+/// Forks the worker and stays. The worker is ready before the signal and once more after it.
+fn foreman(work: impl FnOnce()) -> ! {
+    if fork() == 0 {
+        wait_for_term();
+        // What `systemd-run` does where nothing else holds a scope together.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        work();
+        ready();
+    } else {
+        ignore_signals();
+    }
+    pause()
 }
 
 /// Forks and exits, for ever: never the same process twice.

@@ -4,7 +4,9 @@
 //! Everything made here carries the label `hermes-sup-tests`, by which `tests/run` removes what a killed test left.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -102,14 +104,15 @@ impl Volume {
         volume
     }
 
-    /// Runs a shell script in the volume as `user`, without the supervisor.
-    pub fn sh(&self, user: &str, script: &str) {
+    /// Runs a shell script in the volume as `user`, without the supervisor; returns what it printed.
+    #[track_caller]
+    pub fn sh(&self, user: &str, script: &str) -> String {
         Run::new()
             .volume(self)
             .flags(&["--workdir=/opt/data", "--entrypoint=sh", "--user", user])
             .cmd(&["-euc", script])
             .output()
-            .ok();
+            .ok()
     }
 
     /// Has the gateway of `profile` execute `python` when it starts, through the hooks that it has for its user.
@@ -185,9 +188,14 @@ impl Run {
         (Container(name), client)
     }
 
-    /// Runs a shell script in a terminal of 37 rows and 123 columns, and tells at the end how the client ended.
+    /// Runs a shell script as [`Self::in_terminal`].
     pub fn terminal(self, script: &str) -> (Container, PtySession) {
-        let (container, client) = self.cmd(&["sh", "-c", script]).attached(&["--interactive", "--tty"]);
+        self.cmd(&["sh", "-c", script]).in_terminal()
+    }
+
+    /// Runs it in a terminal of 37 rows and 123 columns, and tells at the end how the client ended.
+    pub fn in_terminal(self) -> (Container, PtySession) {
+        let (container, client) = self.attached(&["--interactive", "--tty"]);
         let mut command = Command::new("sh");
         command.args(["-c", "stty rows 37 cols 123; docker \"$@\"; echo client ended with $?", "sh"]);
         command.args(client.get_args());
@@ -205,6 +213,25 @@ impl Run {
     /// Starts it in the background and waits until its supervisor answers.
     pub fn supervised(self) -> Container {
         let container = self.detach();
+        container.await_supervisor();
+        container
+    }
+
+    /// The same for several tests, none of which may drop it: it ends with this process, however that ends.
+    pub fn shared(self) -> Container {
+        // What a static holds is never dropped. The end of the pipe tells the remover that we are gone.
+        static REMOVERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+        let container = self.detach();
+        let remover = Command::new("sh")
+            .args(["-c", "cat; exec docker rm --force --volumes \"$1\"", "sh", &container.0])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C is for us alone.
+            .process_group(0)
+            .spawn()
+            .expect("sh");
+        REMOVERS.lock().expect("no test panics with it").push(remover);
         container.await_supervisor();
         container
     }
@@ -235,6 +262,16 @@ impl Container {
 
     pub fn exec_as(&self, user: &str, cmd: &[&str]) -> Outcome {
         docker(&[&["exec", "--user", user, &self.0], cmd].concat())
+    }
+
+    /// The Hermes CLI as its own user.
+    pub fn hermes(&self, args: &[&str]) -> Outcome {
+        self.exec_as("hermes", &[&["hermes"], args].concat())
+    }
+
+    /// A shell script as hermes.
+    pub fn sh(&self, script: &str) -> Outcome {
+        self.exec_as("hermes", &["sh", "-euc", script])
     }
 
     pub fn ctl(&self, args: &[&str]) -> Outcome {

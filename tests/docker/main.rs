@@ -1,9 +1,13 @@
 //! The docker tier: the image with the real Hermes gateway, in a real engine, run in every way that users run it.
 //! `tests/run docker` provides the engine and the image.
 
+mod cli;
 mod entrypoint;
 mod gateways;
 mod harness;
 mod image;
 mod streams;
+mod supervision;
+mod upstream;
 mod volumes;
+mod world;

@@ -12,6 +12,7 @@ mod logs;
 mod main_program;
 mod restarts;
 mod rungs;
+mod scopes;
 mod signals;
 mod state;
 mod surface;

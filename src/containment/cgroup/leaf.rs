@@ -91,7 +91,7 @@ fn signal_one(pid: i32, leaf: &str, signal: Signal) -> io::Result<()> {
     let inside = path
         .lines()
         .filter_map(|line| line.strip_prefix("0::"))
-        .any(|path| path.split('/').any(|part| part == leaf));
+        .any(|path| format!("{path}/").contains(&format!("/{leaf}/")));
     if !inside {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }

@@ -1,6 +1,6 @@
 //! The rung `cgroup`: a directory of cgroup v2 for each incarnation.
 //!
-//! `<own cgroup>/hermes-sup.<instance>/<name>.<n>/main`. The directory is fresh for each incarnation: nothing that a
+//! `<own cgroup>/hermes-sup.<instance>/<name>.<n>/main`, and `scope-<unit>` beside `main`. The directory is fresh for each incarnation: nothing that a
 //! former life left (a kill sequence number, `frozen`, counters) can touch the next. The end is `populated 0` in
 //! `cgroup.events`, never a list of processes.
 //!
@@ -11,6 +11,7 @@
 pub(super) mod cage;
 pub(super) mod discover;
 pub(super) mod leaf;
+pub(super) mod scope;
 pub(super) mod stats;
 pub(super) mod tree;
 pub(super) mod watch;

@@ -1,9 +1,11 @@
 //! A command takes this process's place: how the applets that only prepare something end.
 
 use super::applet::{Call, USAGE};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Executes `words` with `changes` to the environment; PATH is the changed one. Comes back only with the exit code for a
@@ -14,8 +16,63 @@ pub fn exec(call: &mut Call<'_>, words: &[OsString], changes: Vec<(OsString, OsS
     let Some((program, arguments)) = words.split_first() else {
         return call.fatal(USAGE, "there is no command to execute");
     };
-    // Of two changes to one variable the later holds.
-    let error = Command::new(program).args(arguments).envs(changes).exec();
+    let mut command = Command::new(program);
+    if rustix::process::geteuid().is_root() && !program.as_encoded_bytes().contains(&b'/') {
+        // Of two changes to one variable the later holds.
+        let changed = changes.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());
+        let path = changed.or_else(|| (call.env)("PATH")).unwrap_or_default();
+        let Some(file) = of_root(program, &path, only_root_writes) else {
+            let shown = program.display();
+            let why = "it is in no directory of PATH that only root can write";
+            return call.fatal(127, &format!("unable to exec {shown}: {why}: name it by its path"));
+        };
+        command = Command::new(file);
+        command.arg0(program);
+    }
+    let error = command.args(arguments).envs(changes).exec();
     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
     call.fatal(code, &format!("unable to exec {}: {error}", program.display()))
+}
+
+/// The first executable file of that name in a directory of PATH that counts. The PATH of the Hermes image begins with
+/// one that the gateway user can write: root must find no `sh` there.
+fn of_root(program: &OsStr, path: &OsStr, counts: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let runs = |file: &PathBuf| {
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+    dirs.map(|dir| (dir.join(program), dir))
+        .find(|(file, dir)| runs(file) && counts(dir))
+        .map(|(file, _)| file)
+}
+
+/// Whether nobody but root can put a file there, nor another directory in its place.
+fn only_root_writes(dir: &Path) -> bool {
+    let ours = |dir: &Path| {
+        dir.symlink_metadata().is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o022 == 0)
+    };
+    dir.canonicalize().is_ok_and(|dir| dir.ancestors().all(ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_finds_programs_only_where_nobody_else_can_put_them() {
+        let [open, closed] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for dir in [&open, &closed] {
+            let file = dir.path().join("sh");
+            std::fs::write(&file, "").unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        std::fs::write(closed.path().join("data"), "").unwrap();
+        let path = std::env::join_paths([open.path(), closed.path()]).unwrap();
+        let find = |name: &str| of_root(OsStr::new(name), &path, |dir| dir == closed.path());
+        assert_eq!(find("sh"), Some(closed.path().join("sh")));
+        assert_eq!(find("data"), None, "it cannot be executed");
+        assert_eq!(of_root(OsStr::new("sh"), OsStr::new("."), |_| true), None, "where we happen to be");
+        assert!(only_root_writes(Path::new("/usr/bin")));
+        assert!(!only_root_writes(Path::new("/tmp")) && !only_root_writes(open.path()));
+    }
 }

@@ -39,7 +39,7 @@ fn directory_and_files_are_ours_and_readable_by_the_group_of_the_gateway_user() 
     assert_eq!(mode(&home.state()), 0o750);
     assert_eq!(mode(&home.file("state.redb")), 0o640);
     assert_eq!(mode(&home.file("wants")), 0o640);
-    assert_eq!(mode(&home.file("lock")), 0o600, "who can read it could lock it");
+    assert_eq!(mode(&home.file("private")), 0o700, "who can open the lock could take it");
     for path in [home.state(), home.file("state.redb"), home.file("wants")] {
         let metadata = std::fs::metadata(&path).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (rustix::process::geteuid().as_raw(), gid));
@@ -59,7 +59,7 @@ fn a_planted_directory_is_set_aside_and_nothing_in_it_believed() {
         return;
     }
     let home = with_wants();
-    for file in ["state.redb", "wants", "lock"] {
+    for file in ["state.redb", "wants", "private/lock"] {
         give_away(&home.file(file));
     }
     give_away(&home.state());
@@ -95,8 +95,8 @@ fn a_planted_database_mirror_or_lock_gains_nothing() {
     assert_eq!(home.like(&home.state(), "wants.foreign-").len(), 1);
 
     // A lock file of another's, even if he holds the lock.
-    give_away(&home.file("lock"));
-    let theirs = std::fs::File::open(home.file("lock")).unwrap();
+    give_away(&home.file("private/lock"));
+    let theirs = std::fs::File::open(home.file("private/lock")).unwrap();
     rustix::fs::flock(&theirs, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let opened = home.reopened();
     assert!(opened.warnings[0].contains("lock is not as hermes-sup left it"), "{:?}", opened.warnings);
@@ -124,7 +124,7 @@ fn links_are_never_followed() {
     let opened = home.reopened();
     assert_eq!(opened.wants.len(), 0);
     assert!(opened.warnings[0].contains("is not a directory"), "{:?}", opened.warnings);
-    for file in ["state.redb", "wants", "lock"] {
+    for file in ["state.redb", "wants", "private/lock"] {
         std::fs::remove_file(home.file(file)).unwrap();
         symlink(elsewhere.file(file), home.file(file)).unwrap();
     }
@@ -192,7 +192,7 @@ fn a_second_supervisor_is_refused_with_pid_host_and_since() {
 #[test]
 fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
     let home = with_wants();
-    let dying = std::fs::File::open(home.file("lock")).unwrap();
+    let dying = std::fs::File::open(home.file("private/lock")).unwrap();
     dying.lock().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -210,7 +210,7 @@ fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
 fn a_lock_file_that_was_left_behind_is_no_obstacle() {
     let home = with_wants();
     for text in ["{\"pid\":1,\"host\":\"gone\",\"since\":\"2020-01-01T00:00:00Z\"}\n", "", "\u{fffd}{]"] {
-        std::fs::write(home.file("lock"), text).unwrap();
+        std::fs::write(home.file("private/lock"), text).unwrap();
         let running = home.open();
         assert_eq!((running.opened.wants.len(), running.opened.warnings.len()), (1, 0), "{text:?}");
         let held = home.try_open().err().unwrap().to_string();

@@ -42,6 +42,9 @@ pub fn lay_out(root: &Path) {
     }
     place(Path::new(env!("CARGO_BIN_EXE_hermes-sup")), &root.join("hermes-sup"));
     place(&adversary_program(), &root.join("adversary"));
+    for name in ["systemd-run", "systemctl"] {
+        symlink("/hermes-sup", root.join(name)).expect("a link");
+    }
 }
 
 /// A link where the file system allows, else a copy: debug builds are large.

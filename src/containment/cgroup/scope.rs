@@ -1,0 +1,178 @@
+//! The directory of one scope, `<name>.<n>/scope-<unit>`: beside `main`, so that no cgroup both holds processes and
+//! hands controllers down (cgroup-v2.rst, "No Internal Process Constraint").
+//!
+//! Bounds are written before anything joins. Killing, emptiness and removal are those of any leaf (`leaf.rs`).
+
+use super::leaf;
+use crate::core::unit::ScopeName;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+const PREFIX: &str = "scope-";
+
+/// The bounds that a scope is to have. In bytes; `None`: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScopeLimits {
+    pub memory_max: Option<u64>,
+    pub swap_max: Option<u64>,
+    /// The out-of-memory killer takes all of it or, without this, one process.
+    pub oom_group: bool,
+}
+
+impl ScopeLimits {
+    /// What is asked for, as systemd calls it, with the file that holds it and its content.
+    fn files(self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+        let bound = |value: Option<u64>| value.map(|bytes| bytes.to_string());
+        [
+            bound(self.memory_max).map(|text| ("MemoryMax", "memory.max", text)),
+            bound(self.swap_max).map(|text| ("MemorySwapMax", "memory.swap.max", text)),
+            self.oom_group.then(|| ("OOMPolicy=kill", "memory.oom.group", "1".to_owned())),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The bounds by their names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        // Where nothing is bounded, nothing runs out of it.
+        Self { oom_group: false, ..self }.files().map(|(name, ..)| name)
+    }
+}
+
+/// The directory's path below the instance's.
+pub fn path(leaf: &str, name: &ScopeName) -> String {
+    format!("{leaf}/{PREFIX}{}", name.stem())
+}
+
+/// The scope whose directory is called so.
+pub fn of_directory(name: &str) -> Option<ScopeName> {
+    ScopeName::new(name.strip_prefix(PREFIX)?).ok()
+}
+
+/// Makes the directory, fresh.
+///
+/// # Errors
+/// mkdir(2); `EBUSY` while an older scope of that name still ends.
+pub fn create(tree: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o755);
+    match rustix::fs::mkdirat(tree, path, mode) {
+        Err(Errno::EXIST) => {
+            // It may have been killed: never used again.
+            leaf::remove(tree, path)?;
+            Ok(rustix::fs::mkdirat(tree, path, mode)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Writes the bounds into the scope at `path` of the incarnation `leaf`, and returns a line for each that is not in force.
+pub fn bound(
+    tree: BorrowedFd<'_>,
+    leaf: &str,
+    path: &str,
+    limits: ScopeLimits,
+    has_memory: bool,
+) -> Vec<String> {
+    if !has_memory {
+        let without =
+            |name| format!("{name} of scopes is not in force: their cgroup has no memory controller");
+        return limits.names().map(without).collect();
+    }
+    let handed_down = write(tree, &format!("{leaf}/cgroup.subtree_control"), "+memory");
+    let refused = |(name, file, text): (_, &str, String)| {
+        let written = write(tree, &format!("{path}/{file}"), &text);
+        // The file is missing because of this.
+        let error = handed_down.as_ref().err().or(written.as_ref().err())?;
+        Some(format!("{name} of scopes is not in force: {file}: {error}"))
+    };
+    limits.files().filter_map(refused).collect()
+}
+
+/// Moves a process, which must be ours to move, into the scope.
+///
+/// # Errors
+/// `ESRCH` when it has ended.
+pub fn join(tree: BorrowedFd<'_>, path: &str, pid: i32) -> io::Result<()> {
+    write(tree, &format!("{path}/cgroup.procs"), &pid.to_string())
+}
+
+/// `memory.max` and `memory.swap.max` in force, in bytes.
+pub fn bounds(tree: BorrowedFd<'_>, path: &str) -> (Option<u64>, Option<u64>) {
+    let one = |file: &str| read(tree, &format!("{path}/{file}")).ok()?.trim().parse().ok();
+    (one("memory.max"), one("memory.swap.max"))
+}
+
+/// How many of its processes the out-of-memory killer has taken.
+pub fn oom_kills(tree: BorrowedFd<'_>, path: &str) -> u64 {
+    let text = read(tree, &format!("{path}/memory.events")).unwrap_or_default();
+    let count = |line: &str| line.strip_prefix("oom_kill ")?.parse().ok();
+    text.lines().find_map(count).unwrap_or(0)
+}
+
+fn write(tree: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
+    let file = rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
+}
+
+fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
+    let file = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::read_to_string(std::fs::File::from(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    /// A plain directory in the place of cgroup2: what is written where.
+    fn pretend(files: &[&str]) -> (tempfile::TempDir, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = dir.path().join("svc.1/scope-w");
+        std::fs::create_dir_all(&scope).unwrap();
+        std::fs::write(dir.path().join("svc.1/cgroup.subtree_control"), "").unwrap();
+        for file in files {
+            std::fs::write(scope.join(file), "").unwrap();
+        }
+        let fd = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        (dir, fd)
+    }
+
+    const ALL: ScopeLimits = ScopeLimits { memory_max: Some(1 << 30), swap_max: Some(0), oom_group: true };
+
+    #[test]
+    fn with_the_controller_every_bound_is_written_and_read_back() {
+        let (dir, tree) = pretend(&["memory.max", "memory.swap.max", "memory.oom.group", "memory.events"]);
+        assert_eq!(bound(tree.as_fd(), "svc.1", "svc.1/scope-w", ALL, true), Vec::<String>::new());
+        let read = |file: &str| std::fs::read_to_string(dir.path().join("svc.1").join(file)).unwrap();
+        assert_eq!(read("cgroup.subtree_control"), "+memory");
+        assert_eq!(read("scope-w/memory.oom.group"), "1");
+        assert_eq!(bounds(tree.as_fd(), "svc.1/scope-w"), (Some(1 << 30), Some(0)));
+        std::fs::write(dir.path().join("svc.1/scope-w/memory.events"), "oom 3\noom_kill 2\n").unwrap();
+        assert_eq!(oom_kills(tree.as_fd(), "svc.1/scope-w"), 2);
+    }
+
+    #[test]
+    fn each_bound_that_is_not_in_force_is_named() {
+        let (_dir, tree) = pretend(&["memory.max", "memory.oom.group"]);
+        let said = bound(tree.as_fd(), "svc.1", "svc.1/scope-w", ALL, true);
+        assert!(matches!(&said[..], [one] if one.starts_with("MemorySwapMax of scopes is not in force")));
+        let said = bound(tree.as_fd(), "svc.1", "svc.1/scope-w", ALL, false);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("no memory controller"), "{said:?}");
+        let none = ScopeLimits { memory_max: None, swap_max: None, oom_group: true };
+        assert_eq!(bound(tree.as_fd(), "svc.1", "svc.1/scope-w", none, false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_names_its_scope() {
+        let name = ScopeName::new("hermes-worker-1").unwrap();
+        assert_eq!(path("coder.3", &name), "coder.3/scope-hermes-worker-1");
+        assert_eq!(of_directory("scope-hermes-worker-1"), Some(name));
+        assert_eq!(of_directory("main"), None);
+        let longest = ScopeName::new(&"x".repeat(249)).unwrap();
+        assert_eq!(path("c", &longest).len(), "c/".len() + 255, "as long as a file name may be");
+    }
+}

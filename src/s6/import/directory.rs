@@ -1,0 +1,153 @@
+//! s6 service directories: one, a scan directory of many, or the source directory of s6-rc.
+
+use super::Gathered;
+use super::draft::{DAY, Draft};
+use crate::s6::bundle;
+use crate::s6::slot::{self, GATEWAY_PREFIX, Kind, Run};
+use crate::sys::beneath::Beneath;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Files that mean something to s6 and have no counterpart in a definition, with why.
+const NO_COUNTERPART: [(&str, &str); 8] = [
+    ("max-death-tally", "how often it may fail is [restart] limit"),
+    ("nosetsid", "every service has a session of its own"),
+    ("lock-fd", "no lock is needed: nothing of an old run is left beside a new one"),
+    ("producer-for", "its output goes to the supervisor's own log"),
+    ("pipeline-name", "its output goes to the supervisor's own log"),
+    ("timeout-up", "a start waits as long as 'ctl start --timeout' says"),
+    ("timeout-down", "the end of a stop is [stop] timeout"),
+    ("flag-essential", "write role = \"essential\" if the container is to end with it"),
+];
+
+pub(super) fn import(path: &Path, scope: usize, gathered: &mut Gathered) {
+    if is_service(path) {
+        one(path, path.parent().unwrap_or(path), scope, gathered);
+        return;
+    }
+    let children = match bundle::names(path) {
+        Ok(names) => names,
+        Err(error) => return gathered.fail(path, &format!("cannot be read: {error}")),
+    };
+    let before = (gathered.drafts.len(), gathered.failures.len());
+    for name in children {
+        let dir = path.join(&name);
+        if name.to_string_lossy().starts_with(GATEWAY_PREFIX) {
+            gathered.remark(&dir, "is made from its Hermes profile and needs no definition");
+        } else if is_service(&dir) {
+            one(&dir, path, scope, gathered);
+        }
+    }
+    if before == (gathered.drafts.len(), gathered.failures.len()) {
+        gathered
+            .fail(path, "holds no s6 service directory: give one with a file 'run', or a directory of such");
+    }
+    hold_down_what_no_bundle_names(path, before.0, gathered);
+}
+
+fn is_service(dir: &Path) -> bool {
+    ["run", "up"].iter().any(|file| std::fs::symlink_metadata(dir.join(file)).is_ok())
+}
+
+/// s6-overlay starts the bundles `user` and `user2`; what is in neither is only defined.
+fn hold_down_what_no_bundle_names(path: &Path, from: usize, gathered: &mut Gathered) {
+    if !path.join("user/type").exists() && !path.join("user/contents.d").exists() {
+        return;
+    }
+    let started: BTreeSet<String> = bundle::named(path);
+    for draft in &mut gathered.drafts[from..] {
+        draft.held_down |= !started.contains(&draft.wish);
+    }
+}
+
+fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
+    let (Some(text), Some(wish)) = (dir.to_str(), dir.file_name().and_then(|name| name.to_str())) else {
+        return gathered.fail(dir, "its path has no name that is UTF-8 text: rename it, or write it out");
+    };
+    let read = Beneath::open(dir).and_then(|dir| slot::read(&dir));
+    let (slot, warnings) = match read {
+        Ok(read) => read,
+        Err(error) => return gathered.fail(dir, &format!("cannot be read: {error}")),
+    };
+    gathered.remarks.extend(warnings);
+    let mut draft = Draft {
+        scope,
+        wish: slot::service_of(wish).to_owned(),
+        source: dir.to_owned(),
+        mode: 0o644,
+        working_dir: Some(text.to_owned()),
+        held_down: slot.down && slot.kind == Kind::Longrun,
+        stop_signal: slot.down_signal,
+        ready_fd: slot.notification_fd.filter(|_| slot.kind == Kind::Longrun),
+        ..Draft::default()
+    };
+    match slot.kind {
+        Kind::Bundle => return,
+        Kind::Oneshot => match plain_words(dir) {
+            Ok(words) => {
+                draft.oneshot = true;
+                draft.command = words;
+                // s6-rc runs it elsewhere, in no place that it may count on.
+                draft.working_dir = Some("/".to_owned());
+                if dir.join("down").exists() {
+                    draft.note("down: nothing is run when a oneshot goes down");
+                }
+            }
+            Err(why) => return gathered.fail(&dir.join("up"), &why),
+        },
+        Kind::Longrun => {
+            draft.command = vec![format!("{}/run", text.trim_end_matches('/'))];
+            if slot.run != Run::Executable {
+                draft.note("its ./run is no executable file: it cannot start until it is one");
+            }
+            timeouts(&slot, &mut draft);
+        }
+    }
+    draft.note("s6 starts everything as root; this runs as the gateway user, unless you add a line such as user = \"root\"");
+    if slot.logger {
+        draft.note("log/run: the supervisor keeps the log itself");
+    }
+    for (file, why) in NO_COUNTERPART {
+        if dir.join(file).exists() {
+            draft.note(format!("{file}: {why}"));
+        }
+    }
+    if dir.join("consumer-for").exists() {
+        draft.note("consumer-for: no service reads another's output; it starts with an empty standard input");
+    }
+    let (requires, warnings) = bundle::depends_on(sources, dir);
+    draft.requires = requires;
+    gathered.remarks.extend(warnings);
+    gathered.drafts.push(draft);
+}
+
+fn timeouts(slot: &slot::Slot, draft: &mut Draft) {
+    match slot.timeout_kill {
+        Some(limit) => {
+            draft.stop_timeout = Some(limit.min(DAY));
+            if limit > DAY {
+                draft.note("timeout-kill: a stop takes no longer than a day");
+            }
+        }
+        None => draft.note(
+            "s6 never kills it; here what is left 10s after the stop signal is killed: see [stop] timeout",
+        ),
+    }
+    if slot.finish.is_some() {
+        draft.note("finish: no program is run after the end; codes for which it exits with 125 belong into [restart] exit_codes");
+    }
+}
+
+/// `up` is a line of execline. One that has nothing but plain words means the same here.
+fn plain_words(dir: &Path) -> Result<Vec<String>, String> {
+    let text = bundle::text(&dir.join("up")).map_err(|error| format!("cannot be read: {error}"))?;
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./=:@%+,-".contains(c);
+    match lines[..] {
+        [line] if line.chars().all(|c| plain(c) || c == ' ') => {
+            Ok(line.split_whitespace().map(str::to_owned).collect())
+        }
+        _ => Err("is execline and more than plain words: put it into a script, and name that".to_owned()),
+    }
+}

@@ -1,0 +1,270 @@
+//! A definition being made: what a reader found, under the names of its source, and how that becomes TOML.
+//!
+//! Readers only put in what the documented ranges allow; names are given here, when all are known.
+
+use super::{Gathered, Imported, Outcome};
+use crate::core::name::{MAX_LEN, RESERVED, ServiceName};
+use crate::core::signal::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::Value;
+
+/// The largest definition that is read back, in bytes.
+const MOST_BYTES: usize = 256 << 10;
+/// Characters of a foreign text that a message shows.
+const SHOWN: usize = 200;
+
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// Which of the paths it came from: names refer to others of the same path.
+    pub scope: usize,
+    /// Its name there.
+    pub wish: String,
+    pub source: PathBuf,
+    pub mode: u32,
+    /// What is not carried over.
+    pub notes: Vec<String>,
+    pub command: Vec<String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    pub env: BTreeMap<String, String>,
+    pub umask: Option<u32>,
+    pub held_down: bool,
+    pub oneshot: bool,
+    /// Names of the source. No circle.
+    pub after: Vec<String>,
+    /// Names of the source. A circle is opened here.
+    pub requires: Vec<String>,
+    pub stop_signal: Option<Signal>,
+    pub stop_timeout: Option<Duration>,
+    pub policy: Option<&'static str>,
+    pub reset_after: Option<Duration>,
+    pub limit: Option<(u32, Duration)>,
+    pub exit_codes: BTreeMap<u8, &'static str>,
+    /// Where it writes a newline when it is ready; 3 to 1023.
+    pub ready_fd: Option<u32>,
+    pub log_size: Option<u64>,
+    pub log_keep: Option<u32>,
+    pub files_only: bool,
+}
+
+impl Draft {
+    pub(super) fn note(&mut self, what: impl AsRef<str>) {
+        self.notes.push(clean(what.as_ref()));
+    }
+}
+
+/// One line without control characters, cut: for comments and messages.
+pub(super) fn clean(text: &str) -> String {
+    let mut shown = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == SHOWN {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Gives names and writes the texts.
+pub(super) fn finish(gathered: Gathered) -> Outcome {
+    let Gathered { mut drafts, remarks, failures } = gathered;
+    let mut outcome = Outcome { services: Vec::new(), remarks, failures };
+    let mut taken = BTreeSet::new();
+    let mut names: BTreeMap<(usize, String), ServiceName> = BTreeMap::new();
+    let mut given = Vec::new();
+    for draft in &drafts {
+        let name = name(&draft.wish, &mut taken);
+        if let Some(name) = &name {
+            names.entry((draft.scope, draft.wish.clone())).or_insert_with(|| name.clone());
+        }
+        given.push(name);
+    }
+    open_circles(&mut drafts);
+    for (mut draft, name) in drafts.into_iter().zip(given) {
+        let source = draft.source.display().to_string();
+        let Some(name) = name else {
+            outcome.failures.push(format!("{source}: '{}' cannot be named", clean(&draft.wish)));
+            continue;
+        };
+        let mut missing = Vec::new();
+        let mut resolve = |wishes: &[String]| -> Vec<Value> {
+            let mut found = BTreeSet::new();
+            for wish in wishes {
+                match names.get(&(draft.scope, wish.clone())) {
+                    Some(other) if *other != name => drop(found.insert(other.to_string())),
+                    Some(_) => {}
+                    None => missing.push(format!("it depends on '{wish}', which was not imported")),
+                }
+            }
+            found.into_iter().map(Value::String).collect()
+        };
+        let (after, requires) = (resolve(&draft.after), resolve(&draft.requires));
+        missing.into_iter().for_each(|what| draft.note(what));
+        let text = render(&draft, &name, after, requires);
+        if text.len() > MOST_BYTES {
+            outcome.failures.push(format!("{source}: '{name}' is larger than a definition may be"));
+            continue;
+        }
+        if name.as_str() != draft.wish {
+            outcome.remarks.push(format!("{source}: '{}' is now called '{name}'", clean(&draft.wish)));
+        }
+        let notes = draft.notes.iter().map(|note| format!("{source}: {name}: not carried over: {note}"));
+        outcome.remarks.extend(notes);
+        outcome.services.push(Imported { name, text, mode: draft.mode & 0o666 | 0o600 });
+    }
+    outcome
+}
+
+/// The nearest name that the rule allows and nobody has.
+fn name(wish: &str, taken: &mut BTreeSet<String>) -> Option<ServiceName> {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
+    let mapped: String = wish.chars().take(MAX_LEN).map(allowed).collect();
+    let mut base = mapped.trim_start_matches(['-', '_']).to_owned();
+    if base.is_empty() {
+        "service".clone_into(&mut base);
+    }
+    if RESERVED.contains(&base.as_str()) {
+        base.push_str("-service");
+    }
+    let candidates = std::iter::once(base.clone()).chain((2..100_000).map(|number| {
+        let suffix = format!("-{number}");
+        let room = MAX_LEN - suffix.len();
+        format!("{}{suffix}", base.get(..room).unwrap_or(&base))
+    }));
+    let free = candidates.into_iter().find(|candidate| !taken.contains(candidate))?;
+    taken.insert(free.clone());
+    ServiceName::new(&free).ok()
+}
+
+/// s6-rc refuses dependencies in a circle, and so does a definition: the one that closes it is left out and noted.
+fn open_circles(drafts: &mut [Draft]) {
+    let index: BTreeMap<(usize, String), usize> =
+        drafts.iter().enumerate().map(|(at, draft)| ((draft.scope, draft.wish.clone()), at)).collect();
+    let mut accepted: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
+    for at in 0..drafts.len() {
+        let scope = drafts[at].scope;
+        for wish in std::mem::take(&mut drafts[at].requires) {
+            if let Some(&other) = index.get(&(scope, wish.clone())) {
+                if reaches(&accepted, other, at) {
+                    drafts[at].note(format!("it depends on '{wish}', which depends on it"));
+                    continue;
+                }
+                accepted[at].push(other);
+            }
+            drafts[at].requires.push(wish);
+        }
+    }
+}
+
+fn reaches(edges: &[Vec<usize>], from: usize, to: usize) -> bool {
+    let (mut left, mut seen) = (vec![from], BTreeSet::from([from]));
+    while let Some(at) = left.pop() {
+        if at == to {
+            return true;
+        }
+        left.extend(edges[at].iter().filter(|next| seen.insert(**next)));
+    }
+    false
+}
+
+fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Value>) -> String {
+    let mut text = format!("# Imported from {}\n", clean(&draft.source.display().to_string()));
+    if name.as_str() != draft.wish {
+        let _ = writeln!(text, "# It was called '{}' there.", clean(&draft.wish));
+    }
+    for note in &draft.notes {
+        let _ = writeln!(text, "# not carried over: {note}");
+    }
+    let mut top = Keys::default();
+    top.put("command", list(&draft.command));
+    top.put_if("user", draft.user.clone());
+    top.put_if("working_dir", draft.working_dir.clone());
+    if !draft.env.is_empty() {
+        let env = draft.env.iter().map(|(key, value)| (key.clone(), Value::String(value.clone())));
+        top.put("env", Value::Table(env.collect()));
+    }
+    top.put_if("umask", draft.umask.map(|mask| format!("{mask:04o}")));
+    top.put_if("autostart", draft.held_down.then_some(false));
+    top.put_if("type", draft.oneshot.then_some("oneshot"));
+    top.put_if("after", Some(after).filter(|names| !names.is_empty()));
+    top.put_if("requires", Some(requires).filter(|names| !names.is_empty()));
+    text.push_str(&top.0);
+
+    let mut stop = Keys::default();
+    stop.put_if("signal", draft.stop_signal.map(|signal| signal.to_string()));
+    stop.put_if("timeout", draft.stop_timeout.map(duration));
+    stop.section("stop", &mut text);
+
+    let mut restart = Keys::default();
+    restart.put_if("policy", draft.policy);
+    let table = |pairs: Vec<(&str, Value)>| -> Value {
+        Value::Table(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    };
+    restart.put_if(
+        "backoff",
+        draft.reset_after.map(|after| table(vec![("reset_after", duration(after).into())])),
+    );
+    restart.put_if(
+        "limit",
+        draft.limit.map(|(burst, interval)| {
+            table(vec![("burst", i64::from(burst).into()), ("interval", duration(interval).into())])
+        }),
+    );
+    if !draft.exit_codes.is_empty() {
+        let codes = draft.exit_codes.iter().map(|(code, rule)| (code.to_string(), Value::from(*rule)));
+        restart.put("exit_codes", Value::Table(codes.collect()));
+    }
+    restart.section("restart", &mut text);
+
+    let mut ready = Keys::default();
+    ready.put_if("kind", draft.ready_fd.map(|_| "fd"));
+    ready.put_if("fd", draft.ready_fd.map(i64::from));
+    ready.section("ready", &mut text);
+
+    let mut log = Keys::default();
+    log.put_if("max_size", draft.log_size.and_then(|size| i64::try_from(size).ok()));
+    log.put_if("keep", draft.log_keep.map(i64::from));
+    log.put_if("to_container", draft.files_only.then_some(false));
+    log.section("log", &mut text);
+    text
+}
+
+/// Lines of `key = value`.
+#[derive(Default)]
+struct Keys(String);
+
+impl Keys {
+    fn put(&mut self, key: &str, value: impl Into<Value>) {
+        let _ = writeln!(self.0, "{key} = {}", value.into());
+    }
+
+    fn put_if(&mut self, key: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.put(key, value);
+        }
+    }
+
+    fn section(self, name: &str, text: &mut String) {
+        if !self.0.is_empty() {
+            let _ = write!(text, "\n[{name}]\n{}", self.0);
+        }
+    }
+}
+
+fn list(words: &[String]) -> Value {
+    Value::Array(words.iter().cloned().map(Value::String).collect())
+}
+
+fn duration(value: Duration) -> String {
+    humantime::format_duration(value).to_string()
+}
