@@ -23,7 +23,7 @@ use crate::definition::resolved::{ContainmentChoice, LogPolicy, Origin, Ready, R
 use crate::definition::{Definition, Surroundings};
 use crate::s6::bundle;
 use crate::s6::materialise::{self, GatewaySlot};
-use crate::s6::scan::ScanDir;
+use crate::s6::scan::{Opened, ScanDir};
 use crate::s6::slot::{self, FinishTimeout, GATEWAY_PREFIX, Run};
 use crate::sys::credentials::Credentials;
 use mio::unix::SourceFd;
@@ -112,39 +112,48 @@ pub fn image_services(
     let read = bundle::read(Path::new(bundle::SOURCES), Path::new(bundle::LEGACY));
     let (mut services, mut warnings) = (BTreeMap::new(), read.warnings);
     for member in read.members.into_iter().filter(|member| member.name != VIRTUAL) {
-        let shown = member.dir.display().to_string();
-        let service =
-            ServiceName::of_slot(&member.name).map_err(|error| error.to_string()).and_then(|name| {
-                let parent = member.dir.parent().unwrap_or(Path::new("/"));
-                let scandir = ScanDir::open(parent, around).map_err(|error| error.to_string())?;
-                let file = OsString::from(member.dir.file_name().unwrap_or_default());
-                let opened = scandir.slot(&file).map_err(|error| error.to_string())?;
-                let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
-                warnings.extend(opened.warnings);
-                warnings.extend(unlogged(&place, &opened.slot));
-                let after =
-                    member.depends_on.iter().filter_map(|name| ServiceName::of_slot(name).ok()).collect();
-                Ok(definition(name, place, &opened.slot, after, around))
-            });
-        match service {
+        match image_service(&member, around, &mut warnings) {
             Ok(mut service) => {
                 if service.name.as_str() == DASHBOARD {
-                    // Nothing in it needs root, and the gateway user is to control it.
-                    service.user = RunAs::Gateway;
-                    let of_it = environment.iter().filter(|(key, _)| {
-                        key.to_str().is_some_and(|key| key.starts_with(DASHBOARD_VARIABLES))
-                    });
-                    let values =
-                        of_it.flat_map(|(key, value)| [key.to_string_lossy(), value.to_string_lossy()]);
-                    let values: Vec<_> = values.collect();
-                    service.hash = fingerprint(values.iter().map(|value| &**value));
+                    become_dashboard(&mut service, environment);
                 }
                 services.insert(service.name.clone(), service);
             }
-            Err(error) => warnings.push(format!("{shown} is skipped: {error}")),
+            Err(error) => warnings.push(format!("{} is skipped: {error}", member.dir.display())),
         }
     }
     (services, warnings)
+}
+
+fn image_service(
+    member: &bundle::Member,
+    around: &Surroundings,
+    warnings: &mut Vec<String>,
+) -> Result<Definition, String> {
+    let name = ServiceName::of_slot(&member.name).map_err(|error| error.to_string())?;
+    let opened = open_slot(&member.dir, around)?;
+    let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
+    warnings.extend(opened.warnings);
+    warnings.extend(unlogged(&place, &opened.slot));
+    let after = member.depends_on.iter().filter_map(|name| ServiceName::of_slot(name).ok()).collect();
+    Ok(definition(name, place, &opened.slot, after, around))
+}
+
+/// Opens a service directory where it lies, judged by all that leads to it.
+fn open_slot(dir: &Path, around: &Surroundings) -> Result<Opened, String> {
+    let parent = ScanDir::open(dir.parent().unwrap_or(Path::new("/")), around).map_err(|e| e.to_string())?;
+    parent.slot(&OsString::from(dir.file_name().unwrap_or_default())).map_err(|error| error.to_string())
+}
+
+/// Nothing in the dashboard needs root, and the gateway user is to control it. Its variables are its definition.
+fn become_dashboard(service: &mut Definition, environment: &BTreeMap<OsString, OsString>) {
+    service.user = RunAs::Gateway;
+    let of_it = environment
+        .iter()
+        .filter(|(key, _)| key.to_str().is_some_and(|key| key.starts_with(DASHBOARD_VARIABLES)));
+    let values: Vec<_> =
+        of_it.flat_map(|(key, value)| [key.to_string_lossy(), value.to_string_lossy()]).collect();
+    service.hash = fingerprint(values.iter().map(|value| &**value));
 }
 
 /// What is to be said of a logger that has nothing to do here.
@@ -241,11 +250,7 @@ pub fn check_root(definition: &Definition, around: &Surroundings) -> Result<(), 
     let Some(Slot { dir, .. }) = definition.slot.as_ref().filter(|_| runs_as_root(definition)) else {
         return Ok(());
     };
-    let parent = dir.parent().unwrap_or(Path::new("/"));
-    let name = OsString::from(dir.file_name().unwrap_or_default());
-    let opened = ScanDir::open(parent, around)
-        .map_err(|error| error.to_string())
-        .and_then(|scandir| scandir.slot(&name).map_err(|error| error.to_string()))?;
+    let opened = open_slot(dir, around)?;
     if opened.slot.root_owned {
         return Ok(());
     }
