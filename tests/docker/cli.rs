@@ -100,6 +100,10 @@ fn item_76_all_of_them() {
     container.await_up(&["coder", "writer", "default"]);
     let after = ["coder", "writer"].map(|name| container.pid(name));
     assert!(before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
+    for name in ["coder", "writer", "default"] {
+        // Before it can take a signal, it knows nothing of plans.
+        await_gateway_state(&container, name, "running");
+    }
 
     let said = container.hermes(&["gateway", "stop", "--all"]).ok();
     assert_eq!(said.trim(), "✓ Stopped 3 profile gateway(s) under s6");
