@@ -608,7 +608,7 @@ impl Supervisor {
                 );
             }
             let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
-            let held_back = supervised.is_none() && self.is_served_by_root(&definition, record.as_ref());
+            let held_back = supervised.is_none() && self.stays_down(&definition, record.as_ref());
             let in_force = if held_back { Want::Down } else { wanted };
             if is_profile(&definition) || intent.is_some() {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());

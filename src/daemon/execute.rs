@@ -124,17 +124,20 @@ impl Supervisor {
         self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
+        // Its slot may have come back while this one was leaving.
+        self.scan(None);
     }
 
     /// A service without a definition is dropped once it has stopped.
     pub(super) fn drop_if_gone(&mut self, id: ServiceId) {
-        let gone = self.services.get(&id).is_some_and(|service| service.gone);
-        if gone && self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree()) {
-            let name = self.services.get(&id).map(|service| service.name.clone());
-            self.store.commit_lazily(name.map(Change::Forget).into_iter().collect());
-            if let Some(service) = self.services.get_mut(&id) {
-                service.gone = false;
-            }
+        let Some(service) = self.services.get_mut(&id).filter(|service| service.gone) else { return };
+        if self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree()) {
+            service.gone = false;
+            let name = service.name.clone();
+            self.store.commit_lazily(vec![Change::Forget(name)]);
+            // Its log may take a while to close: until then nobody, and no backoff that ends, starts it again.
+            let effects = self.fleet.hold(id, "its definition is gone".to_owned(), self.clock.now());
+            self.execute(effects);
             self.retire(id);
         }
     }

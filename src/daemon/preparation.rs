@@ -6,56 +6,117 @@
 
 use super::Options;
 use super::launch::dev_null;
+use super::main_program::{NOT_EXECUTABLE, NOT_FOUND};
+use crate::containment;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use crate::s6::bundle;
-use crate::sys::clone::{self, Child};
+use crate::sys::clone::{self, Child, Progress, Subject};
+use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::{ChildPlan, Stdio};
-use crate::sys::reap;
+use crate::sys::reap::{self, Left};
 use crate::sys::signal::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a failing script means (s6-overlay): 0 and 1 go on, 2 and more end the container with its exit code.
 const IF_FAILS: &str = "S6_BEHAVIOUR_IF_STAGE2_FAILS";
-/// Runs them all. `Err`: end now with this exit code.
+/// How long what is killed at the end may take to vanish.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the lines about scripts go.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    pub say: &'a dyn Fn(&str),
+    /// Only what is wrong is told: the rest would be in the way on a terminal.
+    pub quiet: bool,
+}
+
+impl Told<'_> {
+    fn info(self, text: &str) {
+        if !self.quiet {
+            (self.say)(&format!("cont-init: info: {text}"));
+        }
+    }
+
+    fn error(self, text: &str) {
+        (self.say)(&format!("cont-init: error: {text}"));
+    }
+}
+
+/// Runs them all. `Err`: end now with this exit code; nothing that a script started is left then.
 pub fn run_scripts(
     options: &Options,
     signals: &SignalFd,
     nofile: Option<(u64, u64)>,
-    say: &dyn Fn(&str),
+    told: Told<'_>,
 ) -> Result<(), u8> {
     let strict = options
         .variable(IF_FAILS)
         .and_then(|value| value.to_str()?.trim().parse::<u32>().ok())
         .is_some_and(|behaviour| behaviour >= 2);
     let scripts = bundle::scripts(Path::new(bundle::CONT_INIT)).unwrap_or_else(|error| {
-        say(&format!("cont-init: error: {} cannot be read: {error}", bundle::CONT_INIT));
+        told.error(&format!("{} cannot be read: {error}", bundle::CONT_INIT));
         Vec::new()
     });
-    for bundle::Script { path, .. } in scripts {
-        let shown = path.display();
-        say(&format!("cont-init: info: running {shown}"));
-        let code = match start(&path, options, nofile) {
-            Ok(child) => wait(&child, options, signals)?,
-            Err(error) => {
-                say(&format!("cont-init: error: {shown} cannot be started: {error}"));
-                126
+    for script in scripts {
+        let shown = script.display();
+        told.info(&format!("running {shown}"));
+        let ended = run(&script, options, signals, nofile);
+        let code = match ended {
+            Ended::Code(code) => code,
+            Ended::NotStarted { why, code } => {
+                told.error(&format!("{shown} cannot be started: {why}"));
+                code
+            }
+            Ended::AskedToStop => {
+                end_the_rest(signals);
+                return Err(0);
             }
         };
-        say(&format!("cont-init: info: {shown} exited {code}"));
+        told.info(&format!("{shown} exited {code}"));
         if code != 0 && strict {
-            say("cont-init: fatal: stopping the container");
+            (told.say)("cont-init: fatal: stopping the container");
+            end_the_rest(signals);
             return Err(code);
         }
     }
     Ok(())
 }
 
-fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result<Child, String> {
+/// What became of a script, with exit codes as a shell gives them.
+enum Ended {
+    Code(u8),
+    NotStarted {
+        why: String,
+        code: u8,
+    },
+    /// It ended because the container is to.
+    AskedToStop,
+}
+
+fn run(script: &Path, options: &Options, signals: &SignalFd, nofile: Option<(u64, u64)>) -> Ended {
+    let (mut child, subject) = match start(script, options, nofile) {
+        Ok(started) => started,
+        Err(why) => return Ended::NotStarted { why, code: NOT_EXECUTABLE },
+    };
+    let Some(code) = wait(&child, options, signals) else { return Ended::AskedToStop };
+    match child.report.read() {
+        Progress::Failed(failure) => {
+            let missing = failure.errno == rustix::io::Errno::NOENT.raw_os_error();
+            let code = if missing { NOT_FOUND } else { NOT_EXECUTABLE };
+            Ended::NotStarted { why: subject.words(failure), code }
+        }
+        Progress::Pending | Progress::Executed | Progress::Killed => Ended::Code(code),
+    }
+}
+
+fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result<(Child, Subject), String> {
     let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
     let mut argv = vec![script.as_os_str()];
     if is_plain_script(script) {
@@ -66,32 +127,30 @@ fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result
     plan.stdout = Stdio::Inherit;
     plan.stderr = Stdio::Inherit;
     plan.nofile = nofile;
-    clone::spawn(&mut plan, None).map_err(|error| error.to_string())
+    let subject = Subject::of(&plan);
+    let child = clone::spawn(&mut plan, None).map_err(|error| error.to_string())?;
+    Ok((child, subject))
 }
 
 /// Text without `#!`, which execve(2) refuses and execvp(3) gives to the shell.
 fn is_plain_script(path: &Path) -> bool {
     let mut head = [0u8; 4];
+    let executable = path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    read.is_ok() && !head.starts_with(b"#!") && head != *b"\x7fELF"
+    executable && read.is_ok() && !head.starts_with(b"#!") && head != *b"\x7fELF"
 }
 
-/// Until the script has ended; returns its exit code as a shell would. Whatever else ends meanwhile is reaped.
-fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Result<u8, u8> {
+/// Until the script has ended. Whatever else ends meanwhile is reaped. `None`: a stop signal came.
+fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Option<u8> {
     let mut asked = false;
     loop {
         while let Ok(reaped) = reap::next() {
             if reaped.pid == child.pid && !reaped.is_stop() {
                 let exit = Exit::from_wait_status(reaped.status).unwrap_or(Exit::Unknown);
-                return if asked { Err(0) } else { Ok(exit.shell_code()) };
+                return (!asked).then(|| exit.shell_code());
             }
         }
-        let patience = asked.then(|| Timespec {
-            tv_sec: i64::try_from(options.stop_budget.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(options.stop_budget.subsec_nanos()),
-        });
-        let mut ready = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-        if rustix::event::poll(&mut ready, patience.as_ref()).is_ok_and(|ready| ready == 0) {
+        if !signalled(signals, asked.then_some(options.stop_budget)) {
             let _ = child.pidfd.send(Signal::KILL);
         }
         while let Ok(Some(received)) = signals.read() {
@@ -99,8 +158,40 @@ fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Result<u8, u8> 
                 matches!(received.signal, Signal::TERM | Signal::INT | Signal::RTMIN_PLUS_3 | Signal::PWR);
             if stops {
                 let _ = child.pidfd.send(if asked { Signal::KILL } else { Signal::TERM });
+                // A stopped one would not hear it.
+                let _ = child.pidfd.send(Signal::CONT);
                 asked = true;
             }
         }
     }
+}
+
+/// Kills what scripts left behind. As PID 1 our own end would do it; below another init they would stay.
+fn end_the_rest(signals: &SignalFd) {
+    loop {
+        for pid in containment::children_of_ours() {
+            if let Ok(orphan) = Pidfd::open(pid) {
+                let _ = orphan.send(Signal::KILL);
+            }
+        }
+        let left = loop {
+            if let Err(left) = reap::next() {
+                break left;
+            }
+        };
+        if left != Left::Living || !signalled(signals, Some(LAST_PATIENCE)) {
+            return;
+        }
+        while let Ok(Some(_)) = signals.read() {}
+    }
+}
+
+/// Waits for a signal, also that of a child's end. False when none came in time.
+fn signalled(signals: &SignalFd, patience: Option<Duration>) -> bool {
+    let patience = patience.map(|patience| Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    });
+    let mut ready = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+    !rustix::event::poll(&mut ready, patience.as_ref()).is_ok_and(|ready| ready == 0)
 }

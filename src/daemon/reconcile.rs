@@ -9,12 +9,13 @@ use super::services::{mirror_directory, registered_directory};
 use super::{Options, Supervisor};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Want;
-use crate::core::name::ServiceName;
+use crate::core::name::{DASHBOARD, ServiceName};
+use crate::definition::resolved::Origin;
 use crate::definition::template::DEFAULT_PROFILE;
-use crate::definition::{Definition, Surroundings};
+use crate::definition::{Definition, Surroundings, dashboard};
 use crate::hermes::boot_log::PriorExit;
 use crate::hermes::reconcile::{MULTIPLEX, is_multiplexed, prior_exit, remove_stale};
-use crate::hermes::redirect::is_legacy_run;
+use crate::hermes::redirect::{is_legacy_run, is_yes};
 use crate::hermes::{profiles, state_json};
 use crate::store::{self, MirroredRow, Opened, Program, RecordRow, WantRow};
 use crate::sys::beneath::Beneath;
@@ -156,10 +157,14 @@ impl Supervisor {
         known.filter(|known| Some(known) != old)
     }
 
-    /// A named profile whose gateway does not start by itself in this boot, whatever it wants: the root gateway serves it.
-    pub(super) fn is_served_by_root(&self, definition: &Definition, record: Option<&RecordRow>) -> bool {
-        is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
+    /// What does not start by itself in this boot, whatever it wants: the gateway of a named profile that the root gateway
+    /// serves, and an image's dashboard that nobody has switched on.
+    pub(super) fn stays_down(&self, definition: &Definition, record: Option<&RecordRow>) -> bool {
+        let served = is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
             && definition.name.as_str() != DEFAULT_PROFILE
-            && mirror_directory(definition, record, &self.options.home).is_some()
+            && mirror_directory(definition, record, &self.options.home).is_some();
+        let switched_on = || self.options.variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
+        let of_image = definition.name.as_str() == DASHBOARD && definition.origin == Origin::Slot;
+        served || (of_image && !switched_on())
     }
 }

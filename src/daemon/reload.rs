@@ -64,6 +64,11 @@ impl Surface {
         Self { image, slots }
     }
 
+    /// A slot that is not among the services may be there all the same.
+    fn may_hold(&self, slot: &Slot) -> bool {
+        self.slots.as_ref().is_none_or(|slots| slots.incomplete.contains(&slot.dir))
+    }
+
     fn slot(&self, profile: &ServiceName) -> Option<&(Slot, bool)> {
         self.slots.as_ref().and_then(|slots| slots.gateways.get(profile))
     }
@@ -364,6 +369,9 @@ impl Supervisor {
         let id = self.introduce(definition, want, cause, intent);
         if unseen {
             self.show_gateway(name, want);
+        } else {
+            // Its slot may have gone since the files were read.
+            self.scan(None);
         }
         id
     }
@@ -377,7 +385,7 @@ impl Supervisor {
         intent: Option<&state_json::Intent>,
     ) -> ServiceId {
         let name = definition.name.clone();
-        let starts = want == Want::Up && !self.is_served_by_root(&definition, None);
+        let starts = want == Want::Up && !self.stays_down(&definition, None);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
@@ -449,7 +457,7 @@ impl Supervisor {
                     || found.loaded.broken.contains(&name)
                     || (is_profile(&service.definition)
                         && (found.profiles_unread || found.loaded.template.is_none()))
-                    || (service.definition.slot.is_some() && found.surface.slots.is_none())
+                    || service.definition.slot.as_ref().is_some_and(|slot| found.surface.may_hold(slot))
                     || matches!(&service.definition.origin, Origin::File(path)
                         if found.loaded.unread.iter().any(|dir| path.starts_with(dir)));
                 if !kept && !service.gone {

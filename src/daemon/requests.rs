@@ -593,9 +593,11 @@ impl Supervisor {
         let Some((state, name)) = self.state(id).zip(self.fleet.name(id).map(ToString::to_string)) else {
             return;
         };
+        // Of a service without a way to report it, up is all that can be known.
+        let reports_nothing = self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().ready.is_none());
         let there = |ticket: &Ticket| match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
-            // Without a readiness check, up is ready.
-            Some(Until::Up | Until::Ready) => state.is_up(),
+            Some(Until::Up) => state.is_up(),
+            Some(Until::Ready) => state == State::Ready || (reports_nothing && state.is_up()),
             Some(Until::Down) => matches!(state, State::Down | State::Failed | State::Finished),
             None => false,
         };

@@ -11,7 +11,7 @@
 use super::sources::{Room, plain_token};
 use super::surface::{SCAN_DIRECTORY, static_slots};
 use super::{Notice, Supervisor};
-use crate::control::protocol::Reply;
+use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
@@ -24,7 +24,7 @@ use crate::definition::{Definition, Surroundings};
 use crate::s6::bundle;
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::ScanDir;
-use crate::s6::slot::{self, FinishTimeout, GATEWAY_PREFIX};
+use crate::s6::slot::{self, FinishTimeout, GATEWAY_PREFIX, Run};
 use crate::sys::credentials::Credentials;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -50,6 +50,8 @@ pub struct Slots {
     /// By profile: its slot, and whether that says `down`.
     pub gateways: BTreeMap<ServiceName, (Slot, bool)>,
     pub others: BTreeMap<ServiceName, Definition>,
+    /// Directories without a `run`: still being filled, or being removed. They make no service and end none.
+    pub incomplete: BTreeSet<PathBuf>,
     pub warnings: Vec<String>,
 }
 
@@ -77,12 +79,19 @@ impl Slots {
                     continue;
                 }
             };
+            let dir = Path::new(SCAN_DIRECTORY).join(&slot_name);
+            if read.run == Run::Missing {
+                // Somebody who removed it while we made these directories was left with them.
+                if !materialise::remove_remains(scandir.dir(), &slot_name, &owner) {
+                    slots.incomplete.insert(dir);
+                }
+                continue;
+            }
             if let Ok(dir) = scandir.dir().dir(Path::new(&slot_name)) {
                 // Clients of s6 take these directories for the sign of a supervised slot; none of ours needs them.
                 let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
                 let _ = materialise::make_supervise(&dir, if of_root { &own } else { &owner });
             }
-            let dir = Path::new(SCAN_DIRECTORY).join(&slot_name);
             let place = Slot { dir, name: slot_name };
             if place.name.starts_with(GATEWAY_PREFIX) {
                 slots.gateways.insert(name, (place, read.down));
@@ -265,7 +274,7 @@ pub struct Scanning {
 }
 
 #[derive(Debug)]
-struct Caller {
+pub struct Caller {
     conn: ConnId,
     /// Services whose slot is gone are stopped too.
     nuke: bool,
@@ -313,7 +322,8 @@ impl Supervisor {
         }
     }
 
-    fn scan(&mut self, caller: Option<Caller>) {
+    /// Reads the scan directory, if there is one.
+    pub(super) fn scan(&mut self, caller: Option<Caller>) {
         let Some(scanning) = &mut self.scanning else { return };
         if scanning.under_way {
             scanning.again = true;
@@ -342,15 +352,20 @@ impl Supervisor {
         scanning.under_way = false;
         let callers = std::mem::take(&mut scanning.now);
         let again = scanning.again;
-        match slots {
+        let answer = match slots {
             Ok(slots) if self.closing.is_none() => {
                 self.adopt_slots(*slots, callers.iter().any(|caller| caller.nuke));
+                Reply::End
             }
-            Ok(_) => {}
-            Err(error) => self.tell_once(format!("{SCAN_DIRECTORY} was not read: {error}")),
-        }
+            Ok(_) => Reply::End,
+            Err(error) => {
+                let text = format!("{SCAN_DIRECTORY} was not read: {error}");
+                self.tell_once(text.clone());
+                Reply::Refused(Refusal::new(RefusalKind::Failed, text))
+            }
+        };
         for caller in callers {
-            self.reply(caller.conn, &Reply::End);
+            self.reply(caller.conn, &answer);
         }
         if again {
             self.scan(None);
@@ -366,11 +381,11 @@ impl Supervisor {
 
     fn adopt_slots(&mut self, slots: Slots, nuke: bool) {
         self.surroundings = self.surroundings_now();
-        let Slots { gateways, others, warnings } = slots;
+        let Slots { gateways, others, incomplete, warnings } = slots;
         for warning in warnings {
             self.tell_once(warning);
         }
-        let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut seen = incomplete;
         for (name, (slot, down)) in gateways {
             seen.insert(slot.dir.clone());
             match self.slot_gateway(&name, slot) {

@@ -5,7 +5,8 @@
 //!
 //! Invariant: what is believed later, with root's rights, lies where nobody but root can write.
 
-use super::{Options, preparation};
+use super::Options;
+use super::preparation::{self, Told};
 use crate::definition::Surroundings;
 use crate::s6::applets::applet;
 use crate::s6::container_environment::{self, PLACE as ENVIRONMENT};
@@ -21,10 +22,13 @@ use std::path::{Path, PathBuf};
 
 /// Where s6-overlay has its things, and where the image's tools look for them.
 pub const SCAN_DIRECTORY: &str = "/run/service";
-const RUN_S6: &str = "/run/s6";
-/// What `hermes` looks for, beside the name of PID 1.
-const BASE_DIRECTORY: &str = "/run/s6/basedir";
-const STATIC_SLOTS: &str = "/run/s6-rc/servicedirs";
+const RUN: &str = "/run";
+const SCAN_NAME: &str = "service";
+/// The directories below `/run` that are root's alone, each behind the one that it lies in. `basedir` is what `hermes`
+/// looks for, beside the name of PID 1; `servicedirs` is what the image's own slots lead to.
+const OWN_PLACES: [&str; 4] = ["s6", BASE_NAME, "s6-rc", SERVICEDIRS_NAME];
+const BASE_NAME: &str = "s6/basedir";
+const SERVICEDIRS_NAME: &str = "s6-rc/servicedirs";
 /// Where the applets are; only what runs under the supervisor has it on PATH.
 const COMMANDS: &str = "/command";
 /// The name of the process that scans `/run/service` under s6.
@@ -32,7 +36,7 @@ const SCANNER: &str = "s6-svscan";
 
 /// Whether `hermes` takes us for s6.
 pub fn is_visible() -> bool {
-    std::process::id() == 1 && Path::new(BASE_DIRECTORY).is_dir() && Path::new(COMMANDS).is_dir()
+    std::process::id() == 1 && Path::new(RUN).join(BASE_NAME).is_dir() && Path::new(COMMANDS).is_dir()
 }
 
 /// What is done before anything is supervised. `Err`: end now with this exit code.
@@ -52,7 +56,10 @@ pub fn prepare(
             say(&format!("hermes-sup: the s6 surface is incomplete: {what}: {error}"));
         }
     };
-    complain(RUN_S6, own_places());
+    let places = own_places();
+    // What lies in somebody else's place is nobody's environment.
+    let trusted = places.is_ok();
+    complain(RUN, places);
     complain(COMMANDS, commands_first(&mut options.environment));
     let owner = |options: &Options| {
         let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref());
@@ -60,37 +67,47 @@ pub fn prepare(
         around.map_or_else(|_| Credentials::own(), |around| around.gateway.credentials())
     };
     let before = owner(options);
-    let dumped = container_environment::dump(options.environment.clone(), Path::new(ENVIRONMENT), before.gid);
-    complain(ENVIRONMENT, dumped.map(drop));
+    if trusted {
+        let environment = options.environment.clone();
+        let dumped = container_environment::dump(environment, Path::new(ENVIRONMENT), before.gid);
+        complain(ENVIRONMENT, dumped.map(drop));
+    }
     complain(SCAN_DIRECTORY, fresh_scan_directory(&before));
-    let talk: &dyn Fn(&str) = if quiet { &|_| () } else { say };
-    preparation::run_scripts(options, signals, nofile, talk)?;
+    preparation::run_scripts(options, signals, nofile, Told { say, quiet })?;
     // The scripts may have given the gateway user another number.
     let after = owner(options);
     complain(SCAN_DIRECTORY, hand_over(&before, &after));
-    match container_environment::load(Path::new(ENVIRONMENT)) {
-        Ok(loaded) => options.environment.extend(loaded),
-        Err(error) => complain(ENVIRONMENT, Err(error)),
+    if trusted {
+        match container_environment::load(Path::new(ENVIRONMENT)) {
+            Ok(loaded) => options.environment.extend(loaded),
+            Err(error) => complain(ENVIRONMENT, Err(error)),
+        }
     }
     Ok(())
 }
 
-/// The directories whose content is believed are root's alone, whatever an image or an earlier run made of them.
+/// The directories whose content is believed are root's alone, whatever an image or an earlier run made of them. A link
+/// in their place is removed, not followed.
 fn own_places() -> io::Result<()> {
     let root = rustix::process::geteuid().is_root();
-    for place in [RUN_S6, STATIC_SLOTS] {
-        std::fs::create_dir_all(place)?;
+    let run = Beneath::open(Path::new(RUN))?;
+    for place in OWN_PLACES {
+        let dir = own_directory(&run, Path::new(place))?;
         if root {
-            let dir = Beneath::open(Path::new(place))?;
             rustix::fs::fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT))?;
             rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
         }
     }
-    match std::fs::remove_dir_all(ENVIRONMENT) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    std::fs::create_dir_all(BASE_DIRECTORY)
+    materialise::remove(&run.dir(Path::new("s6"))?, Path::new("container_environment"))
+}
+
+/// Opens the directory, made where it is missing; what else is there is in the way.
+fn own_directory(parent: &Beneath, place: &Path) -> io::Result<Beneath> {
+    parent.create_dirs(place, 0o755).or_else(|_| {
+        let above = parent.dir(place.parent().unwrap_or(Path::new("")))?;
+        materialise::remove(&above, Path::new(place.file_name().unwrap_or_default()))?;
+        parent.create_dirs(place, 0o755)
+    })
 }
 
 /// Puts the applets on PATH, made as links to us where the image has none.
@@ -111,25 +128,21 @@ fn commands_first(environment: &mut BTreeMap<OsString, OsString>) -> io::Result<
     Ok(())
 }
 
-/// The scan directory as a boot finds it: empty but for the slots that are no directories of anybody's.
+/// The scan directory as a boot finds it: empty but for the slots that are no directories of anybody's. Whoever owned it
+/// may still be there and rearrange it.
 fn fresh_scan_directory(owner: &Credentials) -> io::Result<()> {
-    let scandir = Path::new(SCAN_DIRECTORY);
-    for entry in std::fs::read_dir(scandir).into_iter().flatten() {
-        let path = entry?.path();
-        // Neither follows a link.
-        if path.symlink_metadata()?.is_dir() {
-            std::fs::remove_dir_all(&path)?
-        } else {
-            std::fs::remove_file(&path)?
-        }
+    let scandir = own_directory(&Beneath::open(Path::new(RUN))?, Path::new(SCAN_NAME))?;
+    let mut emptied = Ok(());
+    for name in scandir.list()? {
+        emptied = emptied.and(materialise::remove(&scandir, Path::new(&name)));
     }
-    materialise::prepare(scandir, owner)?;
+    materialise::prepare(Path::new(SCAN_DIRECTORY), owner)?;
     for name in static_slots() {
-        let place = Path::new(STATIC_SLOTS).join(&name);
+        let place = Path::new(RUN).join(SERVICEDIRS_NAME).join(&name);
         std::fs::create_dir_all(place.join("supervise"))?;
-        std::os::unix::fs::symlink(&place, scandir.join(&name))?;
+        rustix::fs::symlinkat(&place, &scandir, &name)?;
     }
-    Ok(())
+    emptied
 }
 
 /// Names of services that the image brings: they are shown in the scan directory, but do not come from it.
@@ -147,7 +160,7 @@ fn hand_over(before: &Credentials, after: &Credentials) -> io::Result<()> {
         return Ok(());
     }
     let (uid, gid) = (Some(Uid::from_raw(after.uid)), Some(Gid::from_raw(after.gid)));
-    let scandir = Beneath::open(Path::new(SCAN_DIRECTORY))?;
+    let scandir = Beneath::open(Path::new(RUN))?.dir(Path::new(SCAN_NAME))?;
     rustix::fs::fchown(&scandir, uid, gid)?;
     let control = scandir.dir(Path::new(".s6-svscan"))?;
     rustix::fs::fchown(&control, uid, gid)?;

@@ -9,7 +9,7 @@ use super::slot::{GATEWAY_PREFIX, slot_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// s6-overlay 3: the sources of the image's services.
@@ -42,14 +42,6 @@ pub struct Member {
 pub struct Bundle {
     pub members: Vec<Member>,
     pub warnings: Vec<String>,
-}
-
-/// One entry of `/etc/cont-init.d`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    pub path: PathBuf,
-    /// s6-overlay runs every entry by its path, so one that is not executable fails with 126 and the boot goes on.
-    pub executable: bool,
 }
 
 /// Reads the bundles `user` and `user2` below `sources`, and the directories in `legacy`. A directory that is missing
@@ -94,18 +86,12 @@ pub(super) fn depends_on(sources: &Path, dir: &Path) -> (Vec<String>, Vec<String
 }
 
 /// The scripts of `dir` in the order of the C locale, names that begin with a dot left out. A directory that is missing
-/// holds none.
+/// holds none. Every entry is one: s6-overlay runs each by its path, and one that is no program fails.
 ///
 /// # Errors
 /// As getdents64(2).
-pub fn scripts(dir: &Path) -> io::Result<Vec<Script>> {
-    let script = |name: OsString| {
-        let path = dir.join(name);
-        let executable =
-            std::fs::metadata(&path).is_ok_and(|stat| stat.is_file() && stat.mode() & 0o111 != 0);
-        Script { path, executable }
-    };
-    Ok(names(dir)?.into_iter().map(script).collect())
+pub fn scripts(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(names(dir)?.into_iter().map(|name| dir.join(name)).collect())
 }
 
 struct Reader<'a> {
@@ -283,7 +269,6 @@ pub(super) fn text(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     struct Image(tempfile::TempDir);
 
@@ -404,25 +389,9 @@ mod tests {
         }
         let dir = image.0.path().join("cont-init.d");
         std::fs::create_dir(dir.join("a-directory")).unwrap();
-        for name in ["02-reconcile", "015-perms", "01-setup", "Zoo"] {
-            std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).unwrap();
-        }
-        let found: Vec<(String, bool)> = scripts(&dir)
-            .unwrap()
-            .into_iter()
-            .map(|script| {
-                (script.path.file_name().unwrap().to_string_lossy().into_owned(), script.executable)
-            })
-            .collect();
-        let expected = [
-            ("01-setup", true),
-            ("015-perms", true),
-            ("02-reconcile", true),
-            ("Zoo", true),
-            ("a-directory", false),
-            ("not-executable", false),
-        ];
-        assert_eq!(found, expected.map(|(name, executable)| (name.to_owned(), executable)));
-        assert_eq!(scripts(&image.0.path().join("none")).unwrap(), vec![]);
+        let found: Vec<PathBuf> = scripts(&dir).unwrap();
+        let expected = ["01-setup", "015-perms", "02-reconcile", "Zoo", "a-directory", "not-executable"];
+        assert_eq!(found, expected.map(|name| dir.join(name)));
+        assert_eq!(scripts(&image.0.path().join("none")).unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -5,7 +5,9 @@
 //! without following links: a planted link can at most make that user harm itself. A slot is built under a name that
 //! begins with a dot and renamed into place, so no scan ever sees half of one.
 
-use super::slot::{GATEWAY_PREFIX, Run, SlotNameError, is_executable_file, slot_name, stat_beneath};
+use super::slot::{
+    GATEWAY_PREFIX, Run, SUPERVISOR_DIRS, SlotNameError, is_executable_file, slot_name, stat_beneath,
+};
 use crate::core::name::ServiceName;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -18,8 +20,8 @@ use std::path::Path;
 
 /// s6's own mode of a directory where anybody may plant a FIFO to be told of events, and nobody may remove another's.
 const EVENT_MODE: u32 = 0o3730;
-/// Depth to which a slot is removed; deeper is no slot.
-const DEEPEST: usize = 16;
+/// Depth to which a slot is removed: each level costs a descriptor. Deeper is no slot.
+const DEEPEST: usize = 64;
 
 /// What `run`, `finish` and `log/run` of a gateway's slot depend on.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +88,25 @@ pub fn make_supervise(slot: &Beneath, owner: &Credentials) -> io::Result<()> {
     })?
 }
 
+/// Removes a slot that holds nothing but what [`make_supervise`] makes. False if it is there all the same.
+pub fn remove_remains(scandir: &Beneath, slot: &str, owner: &Credentials) -> bool {
+    let removed = owner.on_files(|| -> io::Result<()> {
+        let dir = scandir.dir(Path::new(slot))?;
+        let names = dir.list()?;
+        let ours = |name: &OsString| SUPERVISOR_DIRS.iter().any(|known| name == known);
+        // An empty one is about to be filled.
+        if names.is_empty() || !names.iter().all(ours) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        // Of these only empty ones: nobody else has put anything there yet.
+        for name in SUPERVISOR_DIRS {
+            let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
+        }
+        Ok(rustix::fs::unlinkat(scandir, slot, AtFlags::REMOVEDIR)?)
+    });
+    matches!(removed, Ok(Ok(())))
+}
+
 /// Writes the slot `gateway-<profile>` as the Hermes CLI does. One that can be run is left as it is, but for its file
 /// `down`; anything else of that name is replaced as a whole.
 ///
@@ -102,16 +123,16 @@ pub fn materialise(scandir: &Beneath, wanted: &GatewaySlot<'_>, owner: &Credenti
         }
         // Another name than the CLI's own, which may be building the same slot now.
         let building = format!(".{name}.new");
-        remove_tree(scandir, Path::new(&building), 0)?;
+        remove(scandir, Path::new(&building))?;
         let slot = directory(scandir, &building, 0o755)?;
         fill(&slot, wanted)?;
         if there {
-            remove_tree(scandir, Path::new(&name), 0)?;
+            remove(scandir, Path::new(&name))?;
         }
         match scandir.rename(Path::new(&building), Path::new(&name)) {
             Ok(()) => Ok(if there { Made::Replaced } else { Made::New }),
             Err(error) => {
-                let _ = remove_tree(scandir, Path::new(&building), 0);
+                let _ = remove(scandir, Path::new(&building));
                 // The CLI was faster, with the same slot.
                 if run_of(scandir, &name).is_ok_and(|run| run == Run::Executable) {
                     mark_down(&scandir.dir(Path::new(&name))?, wanted.down)?;
@@ -254,7 +275,7 @@ fn mark_down(slot: &Beneath, down: bool) -> io::Result<()> {
         // Whatever it is: s6 asks only whether it is there.
         Some(_) if down => Ok(()),
         None if !down => Ok(()),
-        Some(_) => remove_tree(slot, name, 0),
+        Some(_) => remove(slot, name),
         None => file(slot, "down", b"", 0o644),
     }
 }
@@ -291,7 +312,7 @@ fn fifo(dir: &Beneath, name: &str, mode: u32) -> io::Result<()> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo {
             return Ok(());
         }
-        remove_tree(dir, path, 0)?;
+        remove(dir, path)?;
     }
     rustix::fs::mknodat(dir, path, FileType::Fifo, Mode::from_raw_mode(mode), 0)?;
     // The umask may have taken bits; an open for reading does not wait with O_NONBLOCK.
@@ -301,6 +322,13 @@ fn fifo(dir: &Beneath, name: &str, mode: u32) -> io::Result<()> {
 }
 
 /// Removes whatever `name` is, links themselves and not what they lead to. Nothing there is no error.
+///
+/// # Errors
+/// As unlinkat(2); EISDIR for a directory that is nested too deeply.
+pub fn remove(dir: &Beneath, name: &Path) -> io::Result<()> {
+    remove_tree(dir, name, 0)
+}
+
 fn remove_tree(dir: &Beneath, name: &Path, depth: usize) -> io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -544,7 +572,17 @@ mod tests {
         for _ in 0..2 {
             make_supervise(&slot, &scan.owner).unwrap();
         }
+        assert!(!remove_remains(&scan.beneath(), "gateway-coder", &scan.owner), "it holds more");
         assert_eq!(mode(at.join("event")), 0o3730);
         assert_eq!(mode(at.join("supervise")), 0o700, "what is there stays");
+        let bare = scan.path.join("bare");
+        std::fs::create_dir(&bare).unwrap();
+        std::os::unix::fs::lchown(&bare, Some(scan.owner.uid), None).unwrap();
+        assert!(!remove_remains(&scan.beneath(), "bare", &scan.owner), "it is about to be filled");
+        make_supervise(&Beneath::open(&bare).unwrap(), &scan.owner).unwrap();
+        std::fs::write(bare.join("supervise/kept"), "").unwrap();
+        assert!(!remove_remains(&scan.beneath(), "bare", &scan.owner), "something of somebody's is in it");
+        std::fs::remove_file(bare.join("supervise/kept")).unwrap();
+        assert!(remove_remains(&scan.beneath(), "bare", &scan.owner) && !bare.exists());
     }
 }

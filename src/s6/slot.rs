@@ -30,7 +30,7 @@ const DEEPEST: usize = 8;
 const MOST_ENTRIES: usize = 1000;
 /// The supervisor's own directories in a slot: nothing in them is executed or believed, and `event` is made writable
 /// for its group.
-const SUPERVISOR_DIRS: [&str; 2] = ["supervise", "event"];
+pub(super) const SUPERVISOR_DIRS: [&str; 2] = ["supervise", "event"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {

@@ -81,3 +81,23 @@ pub fn announced_pause() -> i32 {
     say("ready pause");
     forever()
 }
+
+/// `exchange A B`: swaps two directory entries (renameat2(2), RENAME_EXCHANGE) again and again, a million times at most.
+/// Each name always leads somewhere, never twice to the same place.
+pub fn exchange(names: &[String]) -> i32 {
+    let [one, other, ..] = names else { return 2 };
+    say("ready exchange");
+    for _ in 0..1_000_000 {
+        let swapped = rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            one,
+            rustix::fs::CWD,
+            other,
+            rustix::fs::RenameFlags::EXCHANGE,
+        );
+        if swapped.is_err() {
+            return 1;
+        }
+    }
+    0
+}

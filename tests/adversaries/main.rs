@@ -63,6 +63,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "print-fds" => identity::print_fds(),
         "print-env" => identity::print_env(),
         "print-tty" => identity::print_tty(),
+        "exchange" => ends::exchange(rest),
         "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "seccomp" => sandbox::under_seccomp(rest),
         "world" => sandbox::world(rest),

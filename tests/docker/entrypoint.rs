@@ -27,7 +27,9 @@ fn the_exit_code_is_that_of_the_program() {
     assert_eq!(run(&["sh", "-c", "exit 42"]).code, 42);
     assert_eq!(run(&["sh", "-c", "kill -KILL $$"]).code, 128 + 9);
     assert_eq!(run(&["sh", "-c", "kill -TERM $$"]).code, 128 + 15);
-    let nowhere = Run::new().flags(&["--env=PATH=/usr/bin:/bin"]).cmd(&["nowhere"]).output();
+    // In the image every other word is for hermes; without hermes it is for nobody.
+    let nowhere =
+        Run::new().flags(&["--entrypoint=/init", "--env=PATH=/usr/bin:/bin"]).cmd(&["nowhere"]).output();
     assert_eq!(nowhere.code, 127, "{nowhere:?}");
     assert!(nowhere.err.contains("nowhere"), "{nowhere:?}");
 }
@@ -40,11 +42,12 @@ fn the_program_runs_as_hermes_where_docker_says() {
     assert_eq!(lines, ["/opt/data hermes hermes", "10000", "10000", "/tmp"], "{whoami}");
 }
 
-/// All that the container was given, nothing more, and only the three of the user changed.
+/// All that the container was given, nothing more; changed are the three of the user and what activates the venv.
 #[test]
 fn the_environment_is_passed_through() {
     let variables = |text: String| {
-        let kept = |line: &&str| !["HOME=", "USER=", "LOGNAME="].iter().any(|name| line.starts_with(name));
+        let changed = ["HOME=", "USER=", "LOGNAME=", "PATH=", "VIRTUAL_ENV="];
+        let kept = |line: &&str| !changed.iter().any(|name| line.starts_with(name));
         text.lines().filter(kept).map(String::from).collect::<BTreeSet<_>>()
     };
     let given = ["--hostname=same", "--env=GIVEN=one two", "--env=HERMES_SUP_LOG_LEVEL=error"];
@@ -166,10 +169,11 @@ fn hardened_containers_work_or_say_why_not() {
 }
 
 #[test]
-fn gateway_run_becomes_a_supervised_service() {
+fn gateway_run_becomes_a_supervised_service_where_hermes_cannot_see_us() {
     let volume = Volume::with_gateways(&["coder"]);
     volume.sh("hermes", "rm profiles/coder/gateway_state.json");
-    let container = Run::new().volume(&volume).cmd(&["-p", "coder", "gateway", "run"]).supervised();
+    let run = Run::new().variant(&INIT).volume(&volume);
+    let container = run.cmd(&["-p", "coder", "gateway", "run"]).supervised();
     container.await_log("--no-supervise");
     let first = container.await_up(&["coder"]);
     assert_eq!(container.service("coder")["want"], "up");

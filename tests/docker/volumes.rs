@@ -88,7 +88,7 @@ fn a_foreign_owner_is_one_clear_error() {
     volume.sh("root", "chown 4242:4242 .; chmod 755 .; touch theirs");
     let refused = Run::new().variant(&USER_10000).volume(&volume).cmd(&["gateway", "run"]).output();
     assert_eq!(refused.code, 1, "{refused:?}");
-    let errors: Vec<&str> = refused.err.lines().filter(|line| line.contains("/opt/data")).collect();
+    let errors: Vec<&str> = refused.err.lines().filter(|line| line.contains("belongs to uid 4242")).collect();
     assert_eq!(errors.len(), 1, "{refused:?}");
     assert!(!refused.err.contains("panicked"), "{refused:?}");
 }

@@ -15,6 +15,8 @@ mod rungs;
 mod scopes;
 mod signals;
 mod state;
+mod surface;
+mod surface_trust;
 mod trees;
 mod trust;
 mod verbs;
