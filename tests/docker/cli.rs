@@ -208,6 +208,17 @@ fn item_85_the_breadcrumb_and_the_intent_of_the_redirect() {
     assert_eq!(gateway_state(container, "default")["desired_state"], "running");
 }
 
+/// The profile comes before everything else in the CMD, as in every other command of hermes.
+#[test]
+fn item_85_the_redirect_of_a_profile() {
+    let volume = Volume::with_gateways(&["coder"]);
+    volume.sh("hermes", "rm profiles/coder/gateway_state.json");
+    let container = Run::new().volume(&volume).cmd(&["-p", "coder", "gateway", "run"]).supervised();
+    container.await_log("s6 supervision");
+    container.await_up(&["coder"]);
+    assert_eq!(container.state("default"), "down", "only the profile that was asked for");
+}
+
 /// An image without it.
 #[test]
 fn item_86_without_sleep_the_place_is_kept_all_the_same() {
