@@ -62,16 +62,11 @@ impl Slots {
     /// When the directory itself cannot be read.
     pub fn read(around: &Surroundings) -> io::Result<Self> {
         let scandir = ScanDir::open(Path::new(SCAN_DIRECTORY), around)?;
-        let shown: BTreeSet<String> = static_slots().into_iter().collect();
-        let scan = scandir.scan()?;
-        let of_image = |warning: &String| {
-            let name = warning.strip_prefix(SCAN_DIRECTORY).and_then(|rest| rest.strip_prefix('/'));
-            name.and_then(|rest| rest.split_once(':')).is_some_and(|(name, _)| shown.contains(name))
-        };
-        let mut slots = Self::default();
-        slots.warnings.extend(scan.warnings.into_iter().filter(|warning| !of_image(warning)));
+        let shown: BTreeSet<OsString> = static_slots().into_iter().map(OsString::from).collect();
+        let scan = scandir.scan(&shown)?;
+        let mut slots = Self { warnings: scan.warnings, ..Self::default() };
         let (own, owner) = (Credentials::own(), around.gateway.credentials());
-        for (slot_name, read) in scan.slots.into_iter().filter(|(name, _)| !shown.contains(name)) {
+        for (slot_name, read) in scan.slots {
             let name = match ServiceName::of_slot(slot::service_of(&slot_name)) {
                 Ok(name) => name,
                 Err(error) => {
