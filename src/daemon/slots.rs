@@ -192,8 +192,12 @@ fn definition(
     }
 }
 
-/// Makes the slot's `run` the command of a gateway.
+/// Makes the slot's `run` the command of a gateway; not of one whose template names somebody else than the gateway user,
+/// who owns the slot.
 pub fn run_in(definition: &mut Definition, slot: Slot) {
+    if definition.user != RunAs::Gateway {
+        return;
+    }
     definition.command = vec!["./run".to_owned()];
     definition.working_dir.clone_from(&slot.dir);
     definition.slot = Some(slot);

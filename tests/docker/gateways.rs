@@ -42,7 +42,7 @@ os.wait()
 print("the plant is set", flush=True)
 "#;
 
-/// As the built-in template, but two failures are enough and come quickly.
+/// As the built-in template, but two failures are enough and come quickly, and a stop does not take 75 s.
 const IMPATIENT: &str = "mkdir -p services; cat >services/gateway.toml <<'END'
 command = ['hermes', '-p', '{profile}', 'gateway', 'run', '--replace']
 autostart = false
@@ -50,6 +50,8 @@ env = { HERMES_S6_SUPERVISED_CHILD = '1', HERMES_GATEWAY_MAX_STARTS = '0' }
 [restart]
 limit = { burst = 2, interval = '10m' }
 backoff = { initial = '10ms' }
+[stop]
+timeout = '3s'
 END";
 
 fn start(variant: &Variant, volume: &Volume) -> Container {
@@ -82,6 +84,7 @@ fn wants_survive_a_restart_of_the_container(variant: &Variant) {
 fn a_stop_ends_the_whole_tree(variant: &Variant) {
     let volume = Volume::with_gateways(&["coder", "writer"]);
     volume.hook("coder", PLANT);
+    volume.sh("hermes", IMPATIENT);
     let container = start(variant, &volume);
     container.await_log("the plant is set");
     // Forks and exits in a loop: whoever looks for its pid finds it gone.
