@@ -184,6 +184,38 @@ fn what_is_no_wish_changes_nothing() {
     assert_eq!(world.want("coder"), "up");
 }
 
+/// The first boot of a volume that had another supervisor.
+#[test]
+fn the_first_want_is_what_the_state_file_says() {
+    let states = [
+        ("asked-down", r#"{"desired_state":"stopped","gateway_state":"running"}"#, "stopped", false),
+        ("asked-up", r#"{"desired_state":"running","gateway_state":"stopped"}"#, "running", true),
+        ("corrupt", "{\"gateway_state\":\"runn", "None", false),
+        ("degraded", r#"{"desired_state":null,"gateway_state":"degraded"}"#, "running", true),
+        ("draining", r#"{"gateway_state":"draining"}"#, "running", true),
+        ("failed", r#"{"gateway_state":"startup_failed"}"#, "startup_failed", false),
+        ("starting", r#"{"gateway_state":"starting"}"#, "starting", false),
+        ("verbatim", r#"{"desired_state":"draining"}"#, "draining", false),
+    ];
+    let mut world = world(setup());
+    for (profile, text, ..) in states {
+        world.write_as_hermes(&format!("/opt/data/profiles/{profile}/SOUL.md"), "soul");
+        world.write_as_hermes(&format!("/opt/data/profiles/{profile}/gateway_state.json"), text);
+    }
+    let _supervisor = world.start();
+    let mut lines = vec!["reconcile: profile=default prior_state=None action=registered\n".to_owned()];
+    for (profile, _, state, up) in states {
+        let action = if up { "started" } else { "registered" };
+        lines.push(format!("reconcile: profile={profile} prior_state={state} action={action}\n"));
+        if up {
+            world.wait_log(profile, "ready gateway");
+        }
+        assert_eq!(world.want(profile), if up { "up" } else { "down" }, "{profile}");
+    }
+    lines.insert(3, "reconcile: profile=coder prior_state=None action=registered\n".to_owned());
+    world.wait_stdout(&lines.concat());
+}
+
 #[test]
 fn a_multiplexing_root_gateway_keeps_the_others_down_for_this_boot() {
     let mut world = world(setup());
@@ -302,6 +334,36 @@ fn the_exit_codes_of_a_gateway_decide_what_comes_next() {
     }
 }
 
+/// Its state file tells it, with its own pid: no sd_notify is needed for that, and no heartbeat.
+#[test]
+fn a_start_waits_for_the_gateways_own_word_where_that_is_asked_for() {
+    let mut world = world(setup());
+    // Says of itself that it starts, and that it runs when it is told to.
+    let text =
+        HERMES.replacen("tell running\necho", "tell starting\nread -r word <go\ntell running\necho", 1);
+    let program = world.write("/opt/bin/hermes", text);
+    std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let go = world.path(&format!("{CODER}/go"));
+    rustix::fs::mknodat(rustix::fs::CWD, &go, rustix::fs::FileType::Fifo, 0o666.into(), 0).expect("a fifo");
+    let template = "command = [\"hermes\", \"-p\", \"{profile}\", \"gateway\", \"run\"]\nautostart = false\n\
+                    env = { HERMES_HOME = \"{home}\" }\n[ready]\nkind = \"gateway-state\"\ntimeout = \"1h\"";
+    world.define("gateway", template);
+    // What another process left there is not its word.
+    let left = r#"{"pid":1,"gateway_state":"running","desired_state":"stopped"}"#;
+    world.write_as_hermes(&format!("{CODER}/gateway_state.json"), left);
+    let _supervisor = world.start();
+    let late = world.ctl(&["start", "--timeout", "200ms", "coder"]);
+    assert_ne!(late.code, 0, "{late:?}");
+    wait::until("its first word", &world.path(CODER), || {
+        (state(&world, CODER)["gateway_state"] == json!("starting")).then_some(())
+    });
+    assert_eq!(world.state("coder"), "up", "it runs all the same");
+    std::fs::write(&go, "go\n").expect("a word through the fifo");
+    world.ctl(&["wait", "coder", "--ready"]).ok();
+    assert_eq!(world.state("coder"), "ready");
+    world.ctl(&["start", "coder"]).ok();
+}
+
 #[test]
 fn the_dashboard_is_a_service_where_it_is_switched_on() {
     let mut world = world(setup());
@@ -313,6 +375,7 @@ fn the_dashboard_is_a_service_where_it_is_switched_on() {
     world.setup.environment.push(("HERMES_DASHBOARD_PORT".into(), "8080".into()));
     let supervisor = world.start();
     world.wait_log("dashboard", "ready dashboard --host 0.0.0.0 --port 8080 --no-open");
+    world.wait_stdout("\nready dashboard --host 0.0.0.0 --port 8080 --no-open\n");
     let taken = world.ctl(&["register", "dashboard", "--", "/bin/true"]);
     assert!(taken.fails(1).contains("reserved"));
     let dashboard = world.processes(&supervisor).into_iter().find(|each| each.command.starts_with("sleep"));

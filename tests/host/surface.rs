@@ -264,6 +264,9 @@ fn gateway_run_is_whose_turn_it_is() {
         if place == Place::Pid1 {
             world.wait_stdout("wrapper gateway run");
             assert_eq!(comm, "s6-svscan\n");
+            // Where the image's own reconciliation looks for the CMD.
+            let words = std::fs::read(format!("/proc/{}/cmdline", supervisor.pid())).expect("its words");
+            assert!(words.ends_with(b"\0/opt/main-wrapper.sh\0gateway\0run\0"), "{words:?}");
         } else {
             world.wait_log("default", "hermes gateway run");
             assert_eq!(comm, "hermes-sup\n");
@@ -308,6 +311,38 @@ fn profiles_are_shown_before_the_cmd_and_again_after_a_restart_of_the_container(
     let known = services(&world);
     assert!(known.iter().all(|name| name != "junk" && name != "guest"), "{known:?}");
     drop(supervisor);
+}
+
+/// s6 has executed the services of the image, then the gateways, before it executes the CMD. Here nothing waits for
+/// anything: the CMD finds them known and wanted up, and each starts as soon as it can.
+#[test]
+fn the_cmd_finds_everything_wanted_up_that_is_to_run() {
+    let look = "for s in of-image gateway-coder gateway-default; do echo $s $(/command/s6-svstat -o wantedup /run/service/$s); done; exec /adversary hold";
+    let mut world = world(init(&["/bin/sh", "-c", look]));
+    longrun(&world, "of-image", &[("run", "#!/bin/sh\nexec /adversary pause MARK\n")]);
+    world.write_as_hermes("/opt/data/profiles/coder/gateway_state.json", "{\"gateway_state\":\"running\"}");
+    let _supervisor = world.start();
+    world.wait_stdout("of-image true\ngateway-coder true\ngateway-default false\n");
+    for name in ["of-image", "coder"] {
+        assert_eq!(world.wait_state(name, &["up"])["restarts"], json!(0), "its first life");
+    }
+}
+
+/// The newest CLI registers the slot of such a profile itself, when it is told to start it; here any verb that names it
+/// is enough.
+#[test]
+fn a_profile_that_came_after_the_boot_gets_its_slot_with_its_start() {
+    let mut world = world(idle());
+    let supervisor = world.start();
+    world.write_as_hermes("/opt/data/profiles/late/SOUL.md", "soul");
+    assert!(!world.path("/run/service/gateway-late").exists());
+    world.ctl(&["start", "late"]).ok();
+    world.wait_log("late", "hermes -p late gateway run");
+    wait::until("its slot", &world.path("/run/service"), || {
+        world.path("/run/service/gateway-late/run").exists().then_some(())
+    });
+    shell(&world, &supervisor, "/command/s6-svc -wD -d /run/service/gateway-late").ok();
+    assert_eq!(world.state("late"), "down");
 }
 
 #[test]
@@ -434,6 +469,10 @@ fn the_services_of_the_image_run_as_root_in_their_order() {
     let listed = shell(&world, &supervisor, "ls /run/service; /command/s6-svstat -o up /run/service/dashboard /run/service; /command/s6-svstat -o up /run/service/main-hermes; /command/s6-svc -d /run/service/dashboard").ok();
     for name in ["aft", "fore", "dashboard", "main-hermes", "gateway-default"] {
         assert!(listed.lines().any(|line| line == name), "{listed}");
+    }
+    for name in ["dashboard", "main-hermes"] {
+        let link = std::fs::read_link(world.path(&format!("/run/service/{name}"))).expect("a link");
+        assert_eq!(link, PathBuf::from(format!("/run/s6-rc/servicedirs/{name}")));
     }
     assert!(listed.ends_with("true\ntrue\n"), "{listed}");
     assert_eq!(world.state("dashboard"), "down", "stopped by the gateway user");
