@@ -25,8 +25,8 @@ const STATEMENTS: &[(u16, &str)] = &[
     (21, "exit code of the container is the CMD's; 0 after a docker stop"),
     (22, "the end of the CMD ends everything"),
     // Boot
-    (23, "scripts in the order of their names, then services, then the CMD"),
-    (24, "gateways start with the boot, known before the CMD runs"),
+    (23, "scripts in the order of their names, all before services and CMD"),
+    (24, "gateways that are wanted start with the boot, known before the CMD runs"),
     (25, "a failing script stops the boot only where that is asked for"),
     (26, "the boot log is written after the slowest script"),
     // Reconciliation

@@ -68,6 +68,8 @@ fn wait_desired(world: &World, directory: &str, expected: &str) {
     });
 }
 
+/// Upstream's CLI writes the marker of `stop --all` into its own home, and with s6 2.15 none at all.
+/// Contract: 83, 104, 106.
 #[test]
 fn only_an_operators_stop_is_marked_and_in_the_home_of_that_profile() {
     for (rung, place) in [(Rung::Cgroup, Place::Pid1), (Rung::Keeper, Place::Child)] {
@@ -98,6 +100,7 @@ fn only_an_operators_stop_is_marked_and_in_the_home_of_that_profile() {
     }
 }
 
+/// Contract: 82, 105.
 #[test]
 fn a_want_is_told_before_the_start_and_after_the_last_word_of_the_gateway() {
     let mut world = world(setup());
@@ -132,6 +135,7 @@ fn a_want_is_told_before_the_start_and_after_the_last_word_of_the_gateway() {
     assert_eq!(world.want("coder"), "up");
 }
 
+/// Contract: 48.
 #[test]
 fn a_wish_that_somebody_wrote_meanwhile_is_adopted_once() {
     let mut world = world(setup());
@@ -185,6 +189,7 @@ fn what_is_no_wish_changes_nothing() {
 }
 
 /// The first boot of a volume that had another supervisor.
+/// Contract: 47, 48, 54.
 #[test]
 fn the_first_want_is_what_the_state_file_says() {
     let states = [
@@ -216,6 +221,7 @@ fn the_first_want_is_what_the_state_file_says() {
     world.wait_stdout(&lines.concat());
 }
 
+/// Contract: 50, 55.
 #[test]
 fn a_multiplexing_root_gateway_keeps_the_others_down_for_this_boot() {
     let mut world = world(setup());
@@ -247,6 +253,7 @@ fn a_multiplexing_root_gateway_keeps_the_others_down_for_this_boot() {
     assert_eq!(world.want("coder"), "down");
 }
 
+/// Contract: 47, 49, 54, 55.
 #[test]
 fn a_boot_removes_what_is_stale_and_says_how_the_last_life_ended() {
     let mut world = world(setup());
@@ -278,6 +285,7 @@ fn a_boot_removes_what_is_stale_and_says_how_the_last_life_ended() {
     world.wait_stdout(said);
 }
 
+/// Contract: 51.
 #[test]
 fn a_home_from_before_supervision_is_taken_over_once() {
     let mut setup = setup().main_program(&["hermes", "gateway", "run"]);
@@ -303,6 +311,7 @@ fn a_home_from_before_supervision_is_taken_over_once() {
     assert!(world.read(log).contains("prior_state=None"), "{}", world.read(log));
 }
 
+/// Contract: 51, 84, 88.
 #[test]
 fn a_gateway_that_stays_in_the_foreground_is_not_taken_over() {
     let mut setup =
@@ -315,6 +324,7 @@ fn a_gateway_that_stays_in_the_foreground_is_not_taken_over() {
     assert_eq!(world.want("default"), "down");
 }
 
+/// Contract: 63, 103.
 #[test]
 fn the_exit_codes_of_a_gateway_decide_what_comes_next() {
     let mut world = world(setup());
@@ -335,6 +345,7 @@ fn the_exit_codes_of_a_gateway_decide_what_comes_next() {
 }
 
 /// Its state file tells it, with its own pid: no sd_notify is needed for that, and no heartbeat.
+/// Contract: 105, 109.
 #[test]
 fn a_start_waits_for_the_gateways_own_word_where_that_is_asked_for() {
     let mut world = world(setup());
@@ -364,6 +375,8 @@ fn a_start_waits_for_the_gateways_own_word_where_that_is_asked_for() {
     world.ctl(&["start", "coder"]).ok();
 }
 
+/// s6 keeps no file of its output; here it has one as any service.
+/// Contract: 59, 70.
 #[test]
 fn the_dashboard_is_a_service_where_it_is_switched_on() {
     let mut world = world(setup());
@@ -387,6 +400,7 @@ fn the_dashboard_is_a_service_where_it_is_switched_on() {
     assert_eq!((world.want("dashboard"), world.state("dashboard")), ("down".to_owned(), "down".to_owned()));
 }
 
+/// Contract: 53.
 #[test]
 fn the_container_of_the_dashboard_leaves_the_gateways_alone() {
     let mut setup = setup().main_program(&["/bin/sh", "-c", "exit 3"]);
