@@ -173,11 +173,17 @@ fn a_script_that_fails_ends_the_container_where_that_is_asked_for() {
 
 #[test]
 fn a_stop_signal_ends_a_script_that_hangs_and_then_us() {
-    for (place, trap) in [(Place::Pid1, ""), (Place::Child, "trap '' TERM"), (Place::Pid1, "trap '' TERM")] {
+    let waits = "/adversary hold MARK & wait";
+    // Each orphan's end is a signal to us.
+    let orphans = "while :; do (sleep 0.05 &); sleep 0.02; done";
+    for (place, trap, body) in [
+        (Place::Pid1, "", waits),
+        (Place::Child, "trap '' TERM", waits),
+        (Place::Pid1, "trap '' TERM", orphans),
+    ] {
         let setup = setup(Rung::Keeper, place).supervisor_option(&["--stop-budget", "300ms"]);
         let mut world = World::new(setup.main_program(&["/bin/sh", "-c", "echo never"]));
-        let text = format!("#!/bin/sh\n{trap}\ntouch /hanging\n/adversary hold MARK & wait\n");
-        script(&world, "/etc/cont-init.d/1", &text);
+        script(&world, "/etc/cont-init.d/1", &format!("#!/bin/sh\n{trap}\ntouch /hanging\n{body}\n"));
         let mut container = world.launch();
         container.wait_exec();
         wait::until("the script", &world.root, || world.path("/hanging").exists().then_some(()));
