@@ -368,7 +368,7 @@ fn a_start_waits_for_the_gateways_own_word_where_that_is_asked_for() {
     wait::until("its first word", &world.path(CODER), || {
         (state(&world, CODER)["gateway_state"] == json!("starting")).then_some(())
     });
-    assert_eq!(world.state("coder"), "up", "it runs all the same");
+    world.wait_state("coder", &["up"]);
     std::fs::write(&go, "go\n").expect("a word through the fifo");
     world.ctl(&["wait", "coder", "--ready"]).ok();
     assert_eq!(world.state("coder"), "ready");
