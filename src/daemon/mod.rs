@@ -29,6 +29,7 @@ mod slots;
 mod sources;
 mod status;
 mod surface;
+mod trees;
 
 pub use boot::run;
 
