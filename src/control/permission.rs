@@ -68,7 +68,9 @@ impl Rules {
             | Request::Once { .. }
             | Request::Unregister { .. }
             | Request::Kill { .. }
-            | Request::Set { .. } => match facts.runs_as {
+            | Request::Set { .. }
+            | Request::Freeze { .. }
+            | Request::Thaw { .. } => match facts.runs_as {
                 Some(uid) if uid == caller => Ok(()),
                 runs_as => Err(Denied(format!(
                     "not permitted to {method} '{}': it runs as {}, you are uid {caller}; ask its user or root",
@@ -83,7 +85,11 @@ impl Rules {
                 facts.name,
                 user(facts.runs_as)
             ))),
-            Request::Status { .. } | Request::List {} | Request::Wait { .. } | Request::LogPlaces { .. } => {
+            Request::Status { .. }
+            | Request::List {}
+            | Request::Tree { .. }
+            | Request::Wait { .. }
+            | Request::LogPlaces { .. } => {
                 if facts.owns_one || self.public_status {
                     Ok(())
                 } else {
@@ -144,6 +150,9 @@ mod tests {
             }),
             Request::Unregister { targets: targets() },
             Request::Kill { targets: targets(), signal: SignalName(Signal::TERM), tree: false },
+            Request::Freeze { targets: targets() },
+            Request::Thaw { targets: targets() },
+            Request::Tree { targets: targets() },
             Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
             Request::Set { targets: targets(), limits: Default::default(), persist: true },
             Request::Reload { restart: false },
@@ -171,6 +180,9 @@ mod tests {
             ("register", [true, true, true, false, false]),
             ("unregister", [true, true, true, false, false]),
             ("kill", [true, true, true, false, false]),
+            ("freeze", [true, true, true, false, false]),
+            ("thaw", [true, true, true, false, false]),
+            ("tree", [true, true, true, true, false]),
             ("wait", [true, true, true, true, false]),
             // Tighter only, for an owner: that depends on what is in force, and is judged where that is known.
             ("set", [true, true, true, false, false]),
@@ -227,7 +239,7 @@ mod tests {
             })
             .map(Request::method)
             .collect();
-        assert_eq!(open, ["status", "list", "wait", "log-places"]);
+        assert_eq!(open, ["status", "list", "tree", "wait", "log-places"]);
     }
 
     #[test]

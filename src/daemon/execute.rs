@@ -51,6 +51,7 @@ impl Supervisor {
             }
             Effect::SignalTree { incarnation, signal } => {
                 self.containment.signal_tree(&life(incarnation), signal);
+                self.containment.thaw(&life(incarnation));
                 self.containment.signal_tree(&life(incarnation), Signal::CONT);
             }
             // Its env file is still being read.
@@ -280,6 +281,7 @@ impl Supervisor {
                     self.tell(&name, Event::TreeEmpty { incarnation });
                 }
                 containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
+                containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
                 containment::Event::ScopeEnded { id, name, oom_kills } => {
                     self.scope_ended(id, name, oom_kills)
                 }

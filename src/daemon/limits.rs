@@ -12,6 +12,7 @@ use crate::containment::IncarnationId;
 use crate::control::protocol::{Code, Outcome};
 use crate::core::event::Ticket;
 use crate::core::fleet::ServiceId;
+use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
 use crate::core::name::ServiceName;
 use crate::definition::limits::inherited;
@@ -26,6 +27,8 @@ use std::collections::BTreeMap;
 pub struct Bounds {
     asked: Limits,
     not_in_force: Vec<NotInForce>,
+    /// What the log has of the latter: once, not at each restart.
+    said: Vec<NotInForce>,
 }
 
 /// What was set for every start to come, by service, whether there is such a service now or not.
@@ -77,10 +80,20 @@ impl Recorded {
 }
 
 impl Bounds {
+    fn admit(&mut self, left: NotInForce, name: &ServiceName, log: &slog::Logger) {
+        if !self.said.contains(&left) {
+            slog::warn!(log, "{name}: {left}");
+            self.said.push(left.clone());
+        }
+        self.not_in_force.push(left);
+    }
+
     /// Those in force, and a line for each other one.
     pub fn shown(&self) -> (BTreeMap<String, String>, Vec<String>) {
         let mut held = self.asked.clone();
-        self.not_in_force.iter().for_each(|left| held.remove(left.key));
+        for left in self.not_in_force.iter().filter(|left| self.asked.get(left.key) == Some(left.value)) {
+            held.remove(left.key);
+        }
         (held.shown(), self.not_in_force.iter().map(ToString::to_string).collect())
     }
 }
@@ -120,13 +133,14 @@ impl Supervisor {
     /// A life begins within these limits.
     pub(super) fn limited(&mut self, id: ServiceId, asked: Limits, not_in_force: Vec<NotInForce>) {
         let Some(service) = self.services.get_mut(&id) else { return };
-        for left in &not_in_force {
-            // Once, not at each restart.
-            if !service.bounds.not_in_force.contains(left) {
-                slog::warn!(self.log, "{}: {left}", service.name);
-            }
+        let bounds = &mut service.bounds;
+        if bounds.asked != asked {
+            bounds.said.clear();
         }
-        service.bounds = Bounds { asked, not_in_force };
+        (bounds.asked, bounds.not_in_force) = (asked, Vec::new());
+        for left in not_in_force {
+            bounds.admit(left, &service.name, &self.log);
+        }
     }
 
     /// The main process runs: does it have what it was to have?
@@ -140,8 +154,7 @@ impl Supervisor {
         }
         let Some(has) = had_by(pid) else { return };
         for left in looser(&bounds.asked, &has) {
-            slog::warn!(self.log, "{name}: {left}");
-            bounds.not_in_force.push(left);
+            bounds.admit(left, name, &self.log);
         }
     }
 
@@ -209,11 +222,8 @@ impl Supervisor {
         asked: &BTreeMap<String, String>,
         persist: bool,
     ) -> Result<(Limits, Vec<Key>), Refused> {
-        let (service, gateway) = self
-            .services
-            .get(&id)
-            .zip(self.fleet.gateway(id))
-            .ok_or_else(|| (Code::NoSuchService, "the service is gone".to_owned()))?;
+        let gone = || (Code::NoSuchService, "the service is gone".to_owned());
+        let service = self.services.get(&id).ok_or_else(gone)?;
         let (name, base) = (&service.name, &service.definition.limits);
         let failed = |message: String| (Code::Failed, format!("'{name}': {message}"));
         let ours = inherited();
@@ -234,9 +244,15 @@ impl Supervisor {
         if over.is_empty() {
             return Err(failed("nothing to set; write KEY=VALUE".to_owned()));
         }
-        let now = if gateway.has_tree() { service.bounds.asked.clone() } else { self.limits_of(service).0 };
-        if let (Some(key), false) = (now.raised_by(&over, &ours).first(), self.rules().is_privileged(uid)) {
-            let has = now.get(*key).or_else(|| key.neutral()).unwrap_or_else(|| ours_of(&ours, *key));
+        // What it has now, and what it will have: neither shall become more, by whoever set it.
+        let running = self.within_limits(id).is_some();
+        let present = running.then(|| service.bounds.asked.clone());
+        let coming = (persist || !running).then(|| base.with(&self.recorded_limits.newest(name)));
+        let raised = present.iter().chain(&coming).find_map(|now| {
+            let key = *now.raised_by(&over, &ours).first()?;
+            Some((key, now.get(key).or_else(|| key.neutral()).unwrap_or_else(|| ours_of(&ours, key))))
+        });
+        if let (Some((key, has)), false) = (raised, self.rules().is_privileged(uid)) {
             let message = format!(
                 "not permitted to give '{name}' more than {key}={}: you are uid {uid}, and only root may raise a limit",
                 key.show(has)
@@ -247,7 +263,7 @@ impl Supervisor {
             if let Some((key, _)) = over.iter().find(|(key, _)| key.enforcer() == Enforcer::Process) {
                 return Err(failed(format!("{key} holds from a start on; add --persist, then restart it")));
             }
-            if !gateway.has_tree() {
+            if !running {
                 return Err(failed("it is not running; add --persist to set it for its starts".to_owned()));
             }
         } else if let (Trust::Untrusted(why), Some(key)) =
@@ -279,17 +295,17 @@ impl Supervisor {
 
     /// Puts into force now what can be, and says what became of each. `recorded`: it holds for the next starts anyway.
     fn put_in_force(&mut self, id: ServiceId, over: &Limits, recorded: bool) -> Outcome {
-        let (Some(name), Some(gateway)) = (self.fleet.name(id).cloned(), self.fleet.gateway(id)) else {
+        let Some(name) = self.fleet.name(id).cloned() else {
             return Outcome::failed("", Code::NoSuchService, None, "the service is gone");
         };
-        let running = gateway.has_tree();
-        let life = IncarnationId { name: name.clone(), n: gateway.history().incarnation };
-        let (now, later): (Vec<_>, Vec<_>) =
-            over.iter().partition(|(key, _)| running && matches!(key.enforcer(), Enforcer::Controller(_)));
+        let running = self.within_limits(id);
+        let (now, later): (Vec<_>, Vec<_>) = over
+            .iter()
+            .partition(|(key, _)| running.is_some() && matches!(key.enforcer(), Enforcer::Controller(_)));
         let (now, later): (Limits, Limits) = (now.into_iter().collect(), later.into_iter().collect());
-        let left = if running { self.containment.set_limits(&life, &now) } else { Vec::new() };
+        let left = running.map_or_else(Vec::new, |life| self.containment.set_limits(&life, &now));
         if let Some(service) = self.services.get_mut(&id) {
-            let Bounds { asked, not_in_force } = &mut service.bounds;
+            let Bounds { asked, not_in_force, .. } = &mut service.bounds;
             *asked = asked.with(&now);
             not_in_force.retain(|old| now.get(old.key).is_none());
             not_in_force.extend(left.iter().cloned());
@@ -309,6 +325,14 @@ impl Supervisor {
             Some(state) if recorded || !held.is_empty() => Outcome::done(name.as_str(), state, Some(said)),
             state => Outcome::failed(name.as_str(), Code::Failed, state, format!("'{name}': {said}")),
         }
+    }
+
+    /// The life of a service whose limits can be set: it is there, and not on its way out, where a bound of ours keeps it
+    /// from making more processes.
+    fn within_limits(&self, id: ServiceId) -> Option<IncarnationId> {
+        let life = self.life(id)?;
+        let lives = matches!(self.fleet.gateway(id)?.phase(), Phase::Starting | Phase::Up);
+        (lives && self.containment.rung(&life).is_some()).then_some(life)
     }
 
     /// Of a running service those in force, else those of its next start; and a line for each that is not in force.
@@ -404,7 +428,11 @@ mod tests {
     fn what_is_not_in_force_is_not_shown_as_if_it_were() {
         let not_in_force =
             vec![NotInForce { key: Key::PidsMax, value: Value::Amount(5), why: "no such luck".to_owned() }];
-        let bounds = Bounds { asked: limits(&[(Key::PidsMax, "5"), (Key::MemoryMax, "1G")]), not_in_force };
+        let bounds = Bounds {
+            asked: limits(&[(Key::PidsMax, "5"), (Key::MemoryMax, "1G")]),
+            not_in_force,
+            said: Vec::new(),
+        };
         let (held, left) = bounds.shown();
         assert_eq!(held, BTreeMap::from([("memory_max".to_owned(), "1G".to_owned())]));
         assert_eq!(left, ["pids_max=5 is not in force: no such luck"]);

@@ -4,14 +4,18 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod alone;
 mod boot;
+mod bring_up;
 mod clock;
+mod cmd;
 mod demo;
 mod execute;
 mod launch;
 mod limits;
 mod main_program;
 mod mirror;
+mod places;
 mod planned;
 mod preparation;
 mod readiness;
@@ -26,6 +30,7 @@ mod slots;
 mod sources;
 mod status;
 mod surface;
+mod trees;
 
 pub use boot::run;
 

@@ -121,7 +121,18 @@ fn an_owner_tightens_and_only_root_raises() {
     assert!(refused.contains("nofile cannot be recorded above what the definition gives"), "{refused}");
     world.ctl(&["restart", "coder"]).ok();
     assert_eq!(world.status("coder")["limits"]["nofile"], json!("64"));
+    // What root has recorded binds the owner at once, though the running process has more.
+    world.ctl(&["set", "coder", "nofile=32", "--persist"]).ok();
+    assert!(as_user(HERMES, "nofile=64").fails(6).contains("nofile=32"));
     world.ctl(&["set", "coder", "nofile=100", "--persist"]).ok();
+
+    // The definition has become tighter than the record.
+    world.adversary("coder", "pause", "user = 'hermes'\n[limits]\nnofile = 50");
+    world.ctl(&["reload", "--restart"]).ok();
+    let status = world.wait_state("coder", &["up"]);
+    assert_eq!(status["limits"]["nofile"], json!("50"), "{status}");
+    let left = lines(&status);
+    assert!(left[0].starts_with("nofile=100 is not in force: it was set, and would give more"), "{left:?}");
 }
 
 #[test]
