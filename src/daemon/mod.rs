@@ -4,19 +4,24 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod alone;
 mod boot;
+mod bring_up;
 mod clock;
+mod cmd;
 mod demo;
 mod execute;
 mod launch;
 mod main_program;
 mod mirror;
+mod places;
 mod planned;
 mod preparation;
 mod readiness;
 mod reconcile;
 mod reload;
 mod requests;
+mod scanning;
 mod scopes;
 mod services;
 mod shutdown;
@@ -49,9 +54,10 @@ use planned::PlannedStops;
 use readiness::Readiness;
 use reload::Found;
 use requests::Requests;
+use scanning::Scanning;
 use services::Services;
 use shutdown::Closing;
-use slots::{Scanning, Slots};
+use slots::Slots;
 use sources::{Notifier, Room, Timer, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
