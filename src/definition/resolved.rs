@@ -40,6 +40,7 @@ pub enum ContainmentChoice {
     /// The highest rung that works.
     Auto,
     Cgroup,
+    CgroupPrivate,
     Keeper,
     KeeperSameUid,
 }

@@ -70,10 +70,8 @@ impl Cage {
     ) -> Result<(Self, Vec<NotInForce>), SpawnError> {
         let leaf = id.to_string();
         let path = tree.path().join(&leaf);
-        let failed = |error: io::Error| SpawnError::Cgroup {
-            path: path.display().to_string(),
-            reason: create_words(&error),
-        };
+        let failed =
+            |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let not_in_force = apply(tree, &leaf, limits);
         let watched = watch.add(&path, slot).map_err(failed);
