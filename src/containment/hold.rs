@@ -232,7 +232,8 @@ impl Containment {
                 let tag = ward::tag_for(self.tags, self.tagged);
                 self.tagged += 1;
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
-                let ward = Ward::spawn(plan, id, tag, &self.instance, null, dir)?;
+                let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
+                let ward = Ward::spawn(plan, id, tag, &self.instance, null, dir, apart)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
                 Ok(On::Keeper(Box::new(ward)))
             }
@@ -593,6 +594,7 @@ impl Containment {
         self.held(id).map(|held| match &held.on {
             On::Cgroup(_) if self.is_private() => Rung::CgroupPrivate,
             On::Cgroup(_) => Rung::Cgroup,
+            On::Keeper(ward) if ward.is_init => Rung::Pidns,
             On::Keeper(ward) if ward.same_uid => Rung::KeeperSameUid,
             On::Keeper(_) => Rung::Keeper,
         })
@@ -610,6 +612,7 @@ impl Containment {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),
+            On::Keeper(ward) if ward.is_init => None,
             On::Keeper(ward) if ward.same_uid => Some("a hostile service can kill its keeper"),
             On::Cgroup(_) | On::Keeper(_) => None,
         }
