@@ -8,7 +8,7 @@ use super::cgroup::watch::{Changed, Watch};
 use super::cgroup::{leaf, stats};
 use super::keeper::lost::Sought;
 use super::keeper::tags::{MARKER, Tags};
-use super::keeper::ward::{self, Ward};
+use super::keeper::ward::{self, Means, Ward};
 use super::ladder::Report;
 use super::retry::Retry;
 use super::scopes::Scopes;
@@ -233,7 +233,8 @@ impl Containment {
                 self.tagged += 1;
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
                 let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
-                let ward = Ward::spawn(plan, id, tag, &self.instance, null, dir, apart)?;
+                let means = Means { tag, apart, scope: self.report.scoped };
+                let ward = Ward::spawn(plan, id, means, &self.instance, null, dir)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
                 Ok(On::Keeper(Box::new(ward)))
             }
@@ -613,7 +614,9 @@ impl Containment {
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),
             On::Keeper(ward) if ward.is_init => None,
-            On::Keeper(ward) if ward.same_uid => Some("a hostile service can kill its keeper"),
+            On::Keeper(ward) if ward.same_uid && !ward.scoped => {
+                Some("a hostile service can kill its keeper")
+            }
             On::Cgroup(_) | On::Keeper(_) => None,
         }
     }

@@ -11,7 +11,7 @@ use super::hold::keepers_dir;
 use super::keeper::tags::Tags;
 use super::keeper::ward::keeper_plan;
 use super::keeper::wire::{self, Heard, Order, Word};
-use super::keeper::{ARGUMENT, REHEARSE};
+use super::keeper::{ARGUMENT, REHEARSE, REHEARSE_SCOPED};
 use super::{Rung, SpawnError};
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
@@ -48,6 +48,8 @@ pub struct Report {
     pub attempts: Vec<(Rung, Result<(), String>)>,
     place: Option<Place>,
     tags: Option<Tags>,
+    /// A service of our own uid can be kept from signalling its keeper.
+    pub(super) scoped: bool,
     /// How PID namespaces are made here.
     apart: Option<Apart>,
 }
@@ -112,6 +114,7 @@ impl Report {
         match self.rung {
             Rung::Cgroup | Rung::CgroupPrivate | Rung::Pidns => None,
             Rung::Keeper => Some("a stop converges instead of being atomic"),
+            Rung::KeeperSameUid if self.scoped => Some("a stop converges instead of being atomic"),
             Rung::KeeperSameUid => Some("a hostile service can kill its keeper"),
         }
     }
@@ -122,8 +125,14 @@ impl Report {
 /// # Errors
 /// [`ProbeError`] when the wish cannot be had; the text says why.
 pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
-    let mut report =
-        Report { rung: Rung::KeeperSameUid, attempts: Vec::new(), place: None, tags: None, apart: None };
+    let mut report = Report {
+        rung: Rung::KeeperSameUid,
+        attempts: Vec::new(),
+        place: None,
+        tags: None,
+        scoped: false,
+        apart: None,
+    };
     for rung in Rung::ALL {
         let found = report.attempts.iter().any(is_good);
         let asked = wish.also.contains(&rung)
@@ -148,6 +157,9 @@ pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
         && !report.attempts.iter().any(|(rung, _)| *rung == Rung::KeeperSameUid)
     {
         report.attempts.push((Rung::KeeperSameUid, Ok(())));
+    }
+    if report.attempts.iter().any(|(rung, result)| *rung == Rung::KeeperSameUid && result.is_ok()) {
+        report.scoped = try_scope(wish).is_ok();
     }
     let refusal = |rung: Rung| {
         let found = report.attempts.iter().find(|(one, _)| *one == rung);
@@ -306,6 +318,14 @@ fn with_tag(mut who: Credentials, tags: Tags) -> Credentials {
     who
 }
 
+/// A service of our own uid, which finds out whether it can signal its keeper.
+fn try_scope(wish: &Wish<'_>) -> Result<(), String> {
+    let mut plan = plan_of_self(&[REHEARSE_SCOPED]).map_err(say("plan"))?;
+    plan.no_new_privs = true;
+    plan.scope_signals = true;
+    try_plan(wish, plan, None)
+}
+
 /// A keeper that is the init of its namespaces, with a real tree as above.
 fn try_apart(wish: &Wish<'_>) -> Result<Apart, String> {
     let own = Credentials::own();
@@ -325,10 +345,14 @@ fn try_apart(wish: &Wish<'_>) -> Result<Apart, String> {
 }
 
 fn try_tree(wish: &Wish<'_>, identity: Option<Credentials>, apart: Option<Apart>) -> Result<(), String> {
-    let dir = keepers_dir(wish.runtime_dir).map_err(|error| error.to_string())?;
-    let null = null().map_err(say("/dev/null"))?;
     let mut plan = plan_of_self(&[REHEARSE]).map_err(say("plan"))?;
     plan.identity = identity;
+    try_plan(wish, plan, apart)
+}
+
+fn try_plan(wish: &Wish<'_>, plan: ChildPlan, apart: Option<Apart>) -> Result<(), String> {
+    let dir = keepers_dir(wish.runtime_dir).map_err(|error| error.to_string())?;
+    let null = null().map_err(say("/dev/null"))?;
     let (socket, theirs) = wire::pair().map_err(say("socketpair"))?;
     let mut keeper_plan = keeper_plan(wish.instance, null.as_fd(), theirs).map_err(say("plan"))?;
     let keeper = match apart {

@@ -48,6 +48,8 @@ pub struct ChildPlan {
     /// `None`: keep ours.
     pub identity: Option<Credentials>,
     pub no_new_privs: bool,
+    /// It may signal only what it starts (Landlock, ABI 6); needs `no_new_privs`.
+    pub scope_signals: bool,
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
     /// RLIMIT_NOFILE, soft and hard; `None`: keep ours.
@@ -121,6 +123,7 @@ impl ChildPlan {
             umask: None,
             identity: None,
             no_new_privs: false,
+            scope_signals: false,
             capabilities: None,
             nofile: None,
             session: Session::New,
@@ -184,6 +187,7 @@ impl ChildPlan {
             who.groups.iter().for_each(|group| out.extend(group.to_le_bytes()));
         });
         out.push(u8::from(self.no_new_privs));
+        out.push(u8::from(self.scope_signals));
         put_option(&mut out, self.capabilities, |out, masks| {
             out.extend(masks.bounding.to_le_bytes());
             out.extend(masks.ambient.to_le_bytes());
@@ -232,6 +236,7 @@ impl ChildPlan {
             Ok(Credentials { uid, gid, groups })
         })?;
         let no_new_privs = input.take::<1>()? != [0];
+        let scope_signals = input.take::<1>()? != [0];
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
         let nofile = input.option(|input| Ok((input.u64()?, input.u64()?)))?;
@@ -252,6 +257,7 @@ impl ChildPlan {
             umask,
             identity,
             no_new_privs,
+            scope_signals,
             capabilities,
             nofile,
             session,
@@ -311,7 +317,7 @@ fn c_string(text: &OsStr, what: &str) -> Result<CString, PlanError> {
     CString::new(text.as_bytes()).map_err(|_| PlanError::Nul(what.to_owned()))
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 fn malformed() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)
@@ -397,6 +403,7 @@ mod tests {
         plan.capabilities = Some(CapabilityMasks { bounding: 5, ambient: 1 });
         plan.nofile = Some((10, 20));
         plan.no_new_privs = true;
+        plan.scope_signals = true;
         plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });
         let bytes = plan.encode();
         let four = || nulls().into_iter().chain(nulls().into_iter().take(1)).collect::<Vec<_>>();

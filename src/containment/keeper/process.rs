@@ -37,6 +37,9 @@ pub(in crate::containment) const REHEARSE: &str = "--rehearse";
 /// The second argument of the helper that mounts cgroup2 for its supervisor.
 pub(in crate::containment) const MOUNT: &str = "--mount";
 
+/// The same, of one that must not be able to signal its keeper.
+pub(in crate::containment) const REHEARSE_SCOPED: &str = "--rehearse-scoped";
+
 /// The second argument of that daemon.
 const LINGER: &str = "--linger";
 
@@ -44,6 +47,7 @@ const LINGER: &str = "--linger";
 pub fn main(role: Option<&str>) -> ExitCode {
     let played = match role {
         Some(REHEARSE) => rehearse(),
+        Some(REHEARSE_SCOPED) => try_parent().and_then(|()| rehearse()),
         Some(LINGER) => linger(),
         Some(MOUNT) => private::helper(),
         // The instance's id, which is only there to be seen.
@@ -347,6 +351,15 @@ fn rehearse() -> io::Result<()> {
     match child.report.read() {
         Progress::Executed => Ok(()),
         Progress::Pending | Progress::Failed(_) | Progress::Killed => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+/// Fails if its parent, which is of the same uid, could be signalled.
+fn try_parent() -> io::Result<()> {
+    let parent = rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?;
+    match rustix::process::test_kill_process(parent) {
+        Err(rustix::io::Errno::PERM) => Ok(()),
+        Ok(()) | Err(_) => Err(io::ErrorKind::Other.into()),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Ward {
     subject: Option<Box<Subject>>,
     pub tag: Option<u32>,
     pub same_uid: bool,
+    /// The service can signal nobody but its own.
+    pub scoped: bool,
     /// The keeper is the init of a namespace: its end is the end of the tree.
     pub is_init: bool,
     /// We have ended it.
@@ -43,6 +45,17 @@ pub struct Ward {
     pub lost: Option<Lost>,
 }
 
+/// What is to be had here to hold a tree with.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    /// Unique among the living.
+    pub tag: Option<u32>,
+    /// The keeper is to be the init of namespaces of its own.
+    pub apart: Option<Apart>,
+    /// A service of our own uid can be kept from signalling its keeper.
+    pub scope: bool,
+}
+
 /// A keeper that has not answered the order to kill is looked at this often: it may have been stopped.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -54,12 +67,12 @@ impl Ward {
     pub fn spawn(
         plan: &mut ChildPlan,
         id: &IncarnationId,
-        tag: Option<u32>,
+        means: Means,
         instance: &str,
         null: BorrowedFd<'_>,
         dir: BorrowedFd<'_>,
-        apart: Option<Apart>,
     ) -> Result<Self, SpawnError> {
+        let Means { tag, apart, scope } = means;
         let failed = |error: io::Error| SpawnError::Keeper(error.to_string());
         let own = Credentials::own();
         let same_uid = plan.identity.as_ref().is_none_or(|who| who.uid == own.uid);
@@ -68,6 +81,8 @@ impl Ward {
         }
         // Otherwise a set-uid program is all it takes to leave the rung.
         plan.no_new_privs |= same_uid && apart.is_none();
+        // And otherwise a signal is all it takes to end its keeper.
+        plan.scope_signals = same_uid && apart.is_none() && scope;
         let (socket, theirs) = wire::pair().map_err(failed)?;
         let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
         let keeper = match apart {
@@ -88,6 +103,7 @@ impl Ward {
             subject: Some(Box::new(Subject::of(plan))),
             tag,
             same_uid,
+            scoped: plan.scope_signals,
             is_init: apart.is_some(),
             killed: false,
             exit_said: false,
