@@ -50,12 +50,6 @@ impl Settings {
             if options.services.is_empty() { paths("HERMES_SUP_SERVICES", env) } else { options.services };
         let containment =
             choice(options.containment, "HERMES_SUP_CONTAINMENT", env)?.unwrap_or(Containment::Auto);
-        if containment == Containment::Pidns {
-            return Err(Early::usage(format!(
-                "containment {} is not supported yet: use auto",
-                containment.word()
-            )));
-        }
         let stop_budget = match (options.stop_budget, text("HERMES_SUP_STOP_BUDGET", env)?) {
             (Some(budget), _) => budget,
             (None, Some(text)) => {
@@ -427,11 +421,5 @@ mod tests {
             let text = format!("invalid value '{value}' in the environment variable {variable}: {why}");
             assert_eq!(early, Early { code: Code::Usage, text });
         }
-    }
-
-    #[test]
-    fn what_is_not_built_yet_is_an_error_and_not_ignored() {
-        let early = resolved(&[("HERMES_SUP_CONTAINMENT", "pidns")]).unwrap_err();
-        assert_eq!(early.text, "containment pidns is not supported yet: use auto");
     }
 }

@@ -8,7 +8,7 @@ use super::cgroup::watch::{Changed, Watch};
 use super::cgroup::{leaf, stats};
 use super::keeper::lost::Sought;
 use super::keeper::tags::{MARKER, Tags};
-use super::keeper::ward::{self, Ward};
+use super::keeper::ward::{self, Means, Ward};
 use super::ladder::Report;
 use super::retry::Retry;
 use super::scopes::Scopes;
@@ -236,7 +236,9 @@ impl Containment {
                 let tag = ward::tag_for(self.tags, self.tagged);
                 self.tagged += 1;
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
-                let ward = Ward::spawn(plan, id, tag, &self.instance, null, dir)?;
+                let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
+                let means = Means { tag, apart, scope: self.report.scoped };
+                let ward = Ward::spawn(plan, id, means, &self.instance, null, dir)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
                 Ok((On::Keeper(Box::new(ward)), without_cgroup(rung, limits)))
             }
@@ -621,6 +623,7 @@ impl Containment {
         self.held(id).map(|held| match &held.on {
             On::Cgroup(_) if self.is_private() => Rung::CgroupPrivate,
             On::Cgroup(_) => Rung::Cgroup,
+            On::Keeper(ward) if ward.is_init => Rung::Pidns,
             On::Keeper(ward) if ward.same_uid => Rung::KeeperSameUid,
             On::Keeper(_) => Rung::Keeper,
         })
@@ -638,7 +641,10 @@ impl Containment {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),
-            On::Keeper(ward) if ward.same_uid => Some("a hostile service can kill its keeper"),
+            On::Keeper(ward) if ward.is_init => None,
+            On::Keeper(ward) if ward.same_uid && !ward.scoped => {
+                Some("a hostile service can kill its keeper")
+            }
             On::Cgroup(_) | On::Keeper(_) => None,
         }
     }

@@ -11,11 +11,11 @@ use super::hold::keepers_dir;
 use super::keeper::tags::Tags;
 use super::keeper::ward::keeper_plan;
 use super::keeper::wire::{self, Heard, Order, Word};
-use super::keeper::{ARGUMENT, REHEARSE};
+use super::keeper::{ARGUMENT, REHEARSE, REHEARSE_SCOPED};
 use super::{Rung, SpawnError};
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
-use crate::sys::clone;
+use crate::sys::clone::{self, Apart};
 use crate::sys::credentials::Credentials;
 use crate::sys::mount;
 use crate::sys::plan::ChildPlan;
@@ -48,6 +48,10 @@ pub struct Report {
     pub attempts: Vec<(Rung, Result<(), String>)>,
     place: Option<Place>,
     tags: Option<Tags>,
+    /// A service of our own uid can be kept from signalling its keeper.
+    pub(super) scoped: bool,
+    /// How PID namespaces are made here.
+    apart: Option<Apart>,
 }
 
 /// The flags that would raise the rung in force.
@@ -61,10 +65,6 @@ pub struct Raise {
 /// No rung, or not the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    #[error(
-        "containment '{0}' is not supported yet: use 'auto', 'cgroup', 'cgroup-private', 'keeper' or 'keeper-same-uid'"
-    )]
-    NotBuilt(Rung),
     #[error("containment '{0}' does not work here: {1}")]
     Refused(Rung, String),
     #[error("no containment works here: {0}")]
@@ -74,6 +74,10 @@ pub enum ProbeError {
 impl Report {
     pub(super) fn place(&self) -> Option<&Place> {
         self.place.as_ref()
+    }
+
+    pub(super) fn apart(&self) -> Option<Apart> {
+        self.apart
     }
 
     pub(super) fn tags(&self) -> Option<Tags> {
@@ -110,6 +114,7 @@ impl Report {
         match self.rung {
             Rung::Cgroup | Rung::CgroupPrivate | Rung::Pidns => None,
             Rung::Keeper => Some("a stop converges instead of being atomic"),
+            Rung::KeeperSameUid if self.scoped => Some("a stop converges instead of being atomic"),
             Rung::KeeperSameUid => Some("a hostile service can kill its keeper"),
         }
     }
@@ -120,13 +125,18 @@ impl Report {
 /// # Errors
 /// [`ProbeError`] when the wish cannot be had; the text says why.
 pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
-    if let Some(rung @ Rung::Pidns) = wish.wanted {
-        return Err(ProbeError::NotBuilt(rung));
-    }
-    let mut report = Report { rung: Rung::KeeperSameUid, attempts: Vec::new(), place: None, tags: None };
+    let mut report = Report {
+        rung: Rung::KeeperSameUid,
+        attempts: Vec::new(),
+        place: None,
+        tags: None,
+        scoped: false,
+        apart: None,
+    };
     for rung in Rung::ALL {
-        let found = report.attempts.iter().any(|(_, result)| result.is_ok());
-        let asked = wish.also.contains(&rung) || wish.wanted.map_or(!found, |wanted| wanted == rung);
+        let found = report.attempts.iter().any(is_good);
+        let asked = wish.also.contains(&rung)
+            || wish.wanted.map_or(!found && rung != Rung::Pidns, |wanted| wanted == rung);
         if !asked {
             continue;
         }
@@ -136,7 +146,7 @@ pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
                 Err("the mount that everybody sees is writable: containment 'cgroup' is in force".to_owned())
             }
             Rung::CgroupPrivate => try_private(wish).map(|place| report.place = Some(place)),
-            Rung::Pidns => Err("not supported yet".to_owned()),
+            Rung::Pidns => try_apart(wish).map(|apart| report.apart = Some(apart)),
             Rung::Keeper => try_keeper(wish, true).map(|tags| report.tags = tags),
             Rung::KeeperSameUid => try_keeper(wish, false).map(|tags| report.tags = report.tags.or(tags)),
         };
@@ -148,11 +158,14 @@ pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
     {
         report.attempts.push((Rung::KeeperSameUid, Ok(())));
     }
+    if report.attempts.iter().any(|(rung, result)| *rung == Rung::KeeperSameUid && result.is_ok()) {
+        report.scoped = try_scope(wish).is_ok();
+    }
     let refusal = |rung: Rung| {
         let found = report.attempts.iter().find(|(one, _)| *one == rung);
         found.and_then(|(_, result)| result.clone().err())
     };
-    let best = report.attempts.iter().find(|(_, result)| result.is_ok()).map(|(rung, _)| *rung);
+    let best = report.attempts.iter().find(|attempt| is_good(attempt)).map(|(rung, _)| *rung);
     match (wish.wanted, best) {
         (Some(wanted), _) => match refusal(wanted) {
             None => report.rung = wanted,
@@ -169,6 +182,11 @@ pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
         }
     }
     Ok(report)
+}
+
+/// It works, and is taken without being asked for.
+fn is_good((rung, result): &(Rung, Result<(), String>)) -> bool {
+    result.is_ok() && *rung != Rung::Pidns
 }
 
 /// The bound of each wait of the probe.
@@ -274,21 +292,21 @@ fn try_keeper(wish: &Wish<'_>, other_uid: bool) -> Result<Option<Tags>, String> 
     let mut tags = Tags::choose(&gid_map, wish.instance);
     if !other_uid {
         // Without the right to set groups there are none; with it they help even here.
-        if try_tree(wish, tags.map(|tags| with_tag(own, tags))).is_ok() {
+        if try_tree(wish, tags.map(|tags| with_tag(own, tags)), None).is_ok() {
             return Ok(tags);
         }
-        return try_tree(wish, None).map(|()| None);
+        return try_tree(wish, None, None).map(|()| None);
     }
     let uid = if wish.service_uid == own.uid { NOBODY } else { wish.service_uid };
     let mut who = Credentials { uid, gid: own.gid, groups: Vec::new() };
     if let Some(tags) = tags {
         who = with_tag(who, tags);
     }
-    let first = try_tree(wish, Some(who.clone()));
+    let first = try_tree(wish, Some(who.clone()), None);
     if first.is_err() && tags.is_some() {
         who.groups.clear();
         tags = None;
-        return try_tree(wish, Some(who)).map(|()| tags);
+        return try_tree(wish, Some(who), None).map(|()| tags);
     }
     first.map(|()| tags)
 }
@@ -300,14 +318,47 @@ fn with_tag(mut who: Credentials, tags: Tags) -> Credentials {
     who
 }
 
-fn try_tree(wish: &Wish<'_>, identity: Option<Credentials>) -> Result<(), String> {
-    let dir = keepers_dir(wish.runtime_dir).map_err(|error| error.to_string())?;
-    let null = null().map_err(say("/dev/null"))?;
+/// A service of our own uid, which finds out whether it can signal its keeper.
+fn try_scope(wish: &Wish<'_>) -> Result<(), String> {
+    let mut plan = plan_of_self(&[REHEARSE_SCOPED]).map_err(say("plan"))?;
+    plan.no_new_privs = true;
+    plan.scope_signals = true;
+    try_plan(wish, plan, None)
+}
+
+/// A keeper that is the init of its namespaces, with a real tree as above.
+fn try_apart(wish: &Wish<'_>) -> Result<Apart, String> {
+    let own = Credentials::own();
+    let identity = (wish.service_uid != own.uid).then(|| Credentials {
+        uid: wish.service_uid,
+        gid: own.gid,
+        groups: Vec::new(),
+    });
+    let privileged = match try_tree(wish, identity.clone(), Some(Apart::Privileged)) {
+        Ok(()) => return Ok(Apart::Privileged),
+        Err(reason) => reason,
+    };
+    match try_tree(wish, identity, Some(Apart::InUserNamespace)) {
+        Ok(()) => Ok(Apart::InUserNamespace),
+        Err(reason) => Err(format!("{privileged}; in a user namespace: {reason}")),
+    }
+}
+
+fn try_tree(wish: &Wish<'_>, identity: Option<Credentials>, apart: Option<Apart>) -> Result<(), String> {
     let mut plan = plan_of_self(&[REHEARSE]).map_err(say("plan"))?;
     plan.identity = identity;
+    try_plan(wish, plan, apart)
+}
+
+fn try_plan(wish: &Wish<'_>, plan: ChildPlan, apart: Option<Apart>) -> Result<(), String> {
+    let dir = keepers_dir(wish.runtime_dir).map_err(|error| error.to_string())?;
+    let null = null().map_err(say("/dev/null"))?;
     let (socket, theirs) = wire::pair().map_err(say("socketpair"))?;
     let mut keeper_plan = keeper_plan(wish.instance, null.as_fd(), theirs).map_err(say("plan"))?;
-    let keeper = clone::spawn(&mut keeper_plan, None).map_err(say("clone"))?;
+    let keeper = match apart {
+        None => clone::spawn(&mut keeper_plan, None).map_err(say("clone"))?,
+        Some(apart) => clone::spawn_apart(&mut keeper_plan, apart).map_err(say("a PID namespace"))?,
+    };
     drop(keeper_plan);
     let result = wire::send_start(socket.as_fd(), PROBE, &plan, dir.as_fd())
         .map_err(say("start order"))
@@ -331,6 +382,7 @@ fn rehearse(socket: BorrowedFd<'_>, plan: &ChildPlan) -> Result<(), String> {
                 Step::from_byte(step).map(|step| subject.words(clone::Failure { step, errno, candidate: 0 }));
             return Err(words.unwrap_or_else(|| clone::reason(errno)));
         }
+        Word::NoProc { errno } => return Err(format!("mount of its /proc: {}", clone::reason(errno))),
         other => return Err(format!("a keeper said {other:?} instead of making a process")),
     }
     match next_word(socket)? {

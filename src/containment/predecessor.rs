@@ -249,10 +249,16 @@ fn call(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn end_keeper(keeper: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
-    wire::send_order(keeper.as_fd(), Order::Kill)?;
+    if wire::send_order(keeper.as_fd(), Order::Kill).is_err() {
+        // It has ended meanwhile, or will not talk to us: whatever is alive then is found otherwise.
+        return Ok(());
+    }
     loop {
         match wire::hear_word(keeper.as_fd()) {
-            Heard::Message(Word::Empty | Word::NotMade { .. } | Word::Failed { .. }, _) => return Ok(()),
+            Heard::Message(
+                Word::Empty | Word::NotMade { .. } | Word::Failed { .. } | Word::NoProc { .. },
+                _,
+            ) => return Ok(()),
             Heard::Message(
                 Word::Spawned { .. } | Word::MainExited { .. } | Word::Frozen | Word::Thawed,
                 _,

@@ -232,6 +232,7 @@ pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::R
         ContainmentChoice::Auto => None,
         ContainmentChoice::Cgroup => Some(Rung::Cgroup),
         ContainmentChoice::CgroupPrivate => Some(Rung::CgroupPrivate),
+        ContainmentChoice::Pidns => Some(Rung::Pidns),
         ContainmentChoice::Keeper => Some(Rung::Keeper),
         ContainmentChoice::KeeperSameUid => Some(Rung::KeeperSameUid),
     }

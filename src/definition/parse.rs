@@ -278,16 +278,14 @@ pub(super) fn is_variable_name(name: &str) -> bool {
 
 fn containment(item: &Item<'_>) -> Read<ContainmentChoice> {
     let choices = [
-        ("auto", Some(ContainmentChoice::Auto)),
-        ("cgroup", Some(ContainmentChoice::Cgroup)),
-        ("cgroup-private", Some(ContainmentChoice::CgroupPrivate)),
-        ("pidns", None),
-        ("keeper", Some(ContainmentChoice::Keeper)),
-        ("keeper-same-uid", Some(ContainmentChoice::KeeperSameUid)),
+        ("auto", ContainmentChoice::Auto),
+        ("cgroup", ContainmentChoice::Cgroup),
+        ("cgroup-private", ContainmentChoice::CgroupPrivate),
+        ("pidns", ContainmentChoice::Pidns),
+        ("keeper", ContainmentChoice::Keeper),
+        ("keeper-same-uid", ContainmentChoice::KeeperSameUid),
     ];
-    item.choice(&choices)?.ok_or_else(|| {
-        item.fault("this containment is not supported yet; allowed: auto, cgroup, cgroup-private, keeper, keeper-same-uid")
-    })
+    item.choice(&choices)
 }
 
 fn stop(mut table: Table<'_>, report: &mut Report<'_>) -> StopPolicy {

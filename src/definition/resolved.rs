@@ -41,6 +41,8 @@ pub enum ContainmentChoice {
     Auto,
     Cgroup,
     CgroupPrivate,
+    /// A PID namespace, only on request: the service sees other process numbers than everybody else.
+    Pidns,
     Keeper,
     KeeperSameUid,
 }

@@ -12,6 +12,7 @@
 //! so that a child which was killed before it got there is told apart from a program that died at once.
 #![allow(unsafe_code)]
 
+use super::landlock;
 use super::plan::{ChildPlan, Session, Stdio};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -34,6 +35,7 @@ pub enum Step {
     Uid,
     Capabilities,
     NoNewPrivs,
+    Signals,
     WorkingDir,
     Exec,
     /// Exec said "no such file" about a file that is there: its `#!` interpreter or loader is missing.
@@ -41,7 +43,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Join,
         Self::Session,
         Self::Terminal,
@@ -53,6 +55,7 @@ impl Step {
         Self::Uid,
         Self::Capabilities,
         Self::NoNewPrivs,
+        Self::Signals,
         Self::WorkingDir,
         Self::Exec,
         Self::Interpreter,
@@ -151,6 +154,9 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     identity(order)?;
     if plan.no_new_privs {
         rustix::thread::set_no_new_privs(true).map_err(at(Step::NoNewPrivs))?;
+    }
+    if plan.scope_signals {
+        landlock::scope_signals().map_err(at(Step::Signals))?;
     }
     wait_for_go(order);
     if let Some(dir) = plan.working_dir() {

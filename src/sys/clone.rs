@@ -151,6 +151,7 @@ impl Subject {
             (Step::Streams, _) => format!("cannot set up stdin, stdout and stderr: {reason}"),
             (Step::Limits, _) => format!("cannot set the limits of a process: {reason}"),
             (Step::Bounding | Step::Capabilities, _) => format!("cannot set capabilities: {reason}"),
+            (Step::Signals, _) => format!("cannot be kept from signalling others: {reason}"),
             (Step::NoNewPrivs, _) => format!("cannot set no_new_privs: {reason}"),
         }
     }
@@ -174,6 +175,53 @@ pub fn spawn(plan: &mut ChildPlan, join: Option<BorrowedFd<'_>>) -> io::Result<C
     Ok(child)
 }
 
+/// In which namespaces of its own a child begins, with all that it will ever start (pid_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Apart {
+    /// PID and mount namespaces: needs CAP_SYS_ADMIN.
+    Privileged,
+    /// The same in a user namespace in which every id means what it means outside: needs CAP_SETUID and CAP_SETGID
+    /// (user_namespaces(7), "Defining user and group ID mappings").
+    InUserNamespace,
+}
+
+impl Apart {
+    fn flags(self) -> i32 {
+        let both = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        match self {
+            Self::Privileged => both,
+            Self::InUserNamespace => both | libc::CLONE_NEWUSER,
+        }
+    }
+}
+
+/// As [`spawn`], as the first process of namespaces of its own. Its death is the death of all in them.
+///
+/// # Errors
+/// As [`spawn`]; `EPERM` without the right, `ENOSPC` at the limits of namespaces(7).
+pub fn spawn_apart(plan: &mut ChildPlan, apart: Apart) -> io::Result<Child> {
+    let (child, go) = clone_held(plan, None, apart.flags())?;
+    if apart == Apart::InUserNamespace {
+        // Not told to go, it exits: dropping `go` is enough.
+        for (own, its) in [("/proc/self/uid_map", "uid_map"), ("/proc/self/gid_map", "gid_map")] {
+            let map = identity_map(&std::fs::read_to_string(own)?);
+            std::fs::write(format!("/proc/{}/{its}", child.pid), map)?;
+        }
+    }
+    go.give();
+    Ok(child)
+}
+
+/// Every id that we have, for itself.
+fn identity_map(own: &str) -> String {
+    let ids = own.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (first, _, count) = (words.next()?, words.next()?, words.next()?);
+        Some(format!("{first} {first} {count}\n"))
+    });
+    ids.collect()
+}
+
 /// The word for which a held child waits, all its other preparations done. Dropped unsaid, it makes the child exit.
 #[derive(Debug)]
 pub struct Go(OwnedFd);
@@ -190,6 +238,15 @@ impl Go {
 /// # Errors
 /// As [`spawn`].
 pub fn spawn_held(plan: &mut ChildPlan, join: Option<BorrowedFd<'_>>) -> io::Result<(Child, Go)> {
+    clone_held(plan, join, 0)
+}
+
+/// `namespaces`: flags of clone(2) for new ones.
+fn clone_held(
+    plan: &mut ChildPlan,
+    join: Option<BorrowedFd<'_>>,
+    namespaces: i32,
+) -> io::Result<(Child, Go)> {
     plan.lift_descriptors()?;
     let plan = &*plan;
     let (report, report_end) = lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK, plan.highest())?;
@@ -219,7 +276,7 @@ pub fn spawn_held(plan: &mut ChildPlan, join: Option<BorrowedFd<'_>>) -> io::Res
     let pid = unsafe {
         libc::syscall(
             libc::SYS_clone,
-            libc::c_ulong::from(CLONE_PIDFD | libc::SIGCHLD.cast_unsigned()),
+            libc::c_ulong::from(CLONE_PIDFD | (libc::SIGCHLD | namespaces).cast_unsigned()),
             0,
             &raw mut pidfd,
             0,
@@ -268,4 +325,15 @@ fn bounding_to_drop(plan: &ChildPlan) -> u64 {
         rustix::thread::capability_is_in_bounding_set(one).unwrap_or(false)
     };
     (0..64).map(|n| 1u64 << n).filter(|bit| masks.bounding & bit == 0).filter(present).fold(0, |a, b| a | b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_mapped_to_itself() {
+        let own = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(identity_map(own), "0 0 1\n1 1 65536\n");
+    }
 }

@@ -4,6 +4,7 @@ pub mod beneath;
 pub mod child;
 pub mod clone;
 pub mod credentials;
+mod landlock;
 pub mod localtime;
 pub mod mount;
 pub mod peer;

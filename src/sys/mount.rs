@@ -6,7 +6,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 use std::ffi::OsString;
 use std::io;
@@ -84,6 +84,18 @@ fn unescape(field: &[u8]) -> PathBuf {
 pub fn remount_writable(point: &Path) -> io::Result<()> {
     let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     Ok(rustix::mount::mount_remount(point, flags, "")?)
+}
+
+/// Mounts a /proc for our PID namespace, seen in our mount namespace only; mounts made outside still come in.
+///
+/// # Errors
+/// `EPERM` in a user namespace where the visible /proc is covered in part, as container engines do
+/// (mount_namespaces(7)).
+pub fn own_proc() -> io::Result<()> {
+    let below = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", below)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(rustix::mount::mount("proc", "/proc", "proc", flags, None)?)
 }
 
 /// What [`private_cgroup2`] does, for words about its failure. The number travels from the helper to the supervisor.

@@ -28,6 +28,14 @@ impl Pidfd {
         Self(fd)
     }
 
+    /// Its number as we see it, whatever it is called in its own namespace (pidfd_open(2), NOTES on fdinfo). `None`: it
+    /// is reaped, or nothing we could see.
+    pub fn pid(&self) -> Option<i32> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).ok()?;
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+        (pid > 0).then_some(pid)
+    }
+
     /// Signals the process as a whole. Real-time signals are why this is not rustix: its `Signal` has no safe value
     /// for them.
     ///

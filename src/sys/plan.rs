@@ -48,6 +48,8 @@ pub struct ChildPlan {
     /// `None`: keep ours.
     pub identity: Option<Credentials>,
     pub no_new_privs: bool,
+    /// It may signal only what it starts (Landlock, ABI 6); needs `no_new_privs`.
+    pub scope_signals: bool,
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
     /// RLIMIT_NOFILE, soft and hard; `None`: keep ours. What is more than the child may have is cut to what it may.
@@ -126,6 +128,7 @@ impl ChildPlan {
             umask: None,
             identity: None,
             no_new_privs: false,
+            scope_signals: false,
             capabilities: None,
             nofile: None,
             nproc: None,
@@ -192,6 +195,7 @@ impl ChildPlan {
             who.groups.iter().for_each(|group| out.extend(group.to_le_bytes()));
         });
         out.push(u8::from(self.no_new_privs));
+        out.push(u8::from(self.scope_signals));
         put_option(&mut out, self.capabilities, |out, masks| {
             out.extend(masks.bounding.to_le_bytes());
             out.extend(masks.ambient.to_le_bytes());
@@ -243,6 +247,7 @@ impl ChildPlan {
             Ok(Credentials { uid, gid, groups })
         })?;
         let no_new_privs = input.take::<1>()? != [0];
+        let scope_signals = input.take::<1>()? != [0];
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
         let mut limit = || input.option(|input| Ok((input.u64()?, input.u64()?)));
@@ -265,6 +270,7 @@ impl ChildPlan {
             umask,
             identity,
             no_new_privs,
+            scope_signals,
             capabilities,
             nofile,
             nproc,
@@ -415,6 +421,7 @@ mod tests {
         plan.core = Some((0, u64::MAX));
         plan.oom_score_adj = Some(-7);
         plan.no_new_privs = true;
+        plan.scope_signals = true;
         plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });
         let bytes = plan.encode();
         let four = || nulls().into_iter().chain(nulls().into_iter().take(1)).collect::<Vec<_>>();

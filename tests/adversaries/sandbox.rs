@@ -26,6 +26,7 @@ struct Options {
     /// docker or all.
     capabilities: String,
     seccomp: bool,
+    no_landlock: bool,
     uid: u32,
     stdin: Option<String>,
     stdout: Option<String>,
@@ -51,6 +52,7 @@ fn parse(args: &[String]) -> Options {
             "--cgroup-mount" => options.cgroup_mount = value(),
             "--capabilities" => options.capabilities = value(),
             "--seccomp" => options.seccomp = true,
+            "--no-landlock" => options.no_landlock = true,
             "--uid" => options.uid = value().parse().unwrap_or(0),
             "--stdin" => options.stdin = Some(value()),
             "--stdout" => options.stdout = Some(value()),
@@ -334,7 +336,7 @@ fn become_command(options: &Options) -> i32 {
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
     if options.seccomp {
-        check("seccomp", crate::seccomp::like_docker());
+        check("seccomp", crate::seccomp::like_docker(!options.no_landlock));
     }
     if options.capabilities == "docker" {
         for capability in 0..=LAST_CAPABILITY {
@@ -424,7 +426,7 @@ pub fn hold() -> i32 {
 pub fn under_seccomp(args: &[String]) -> i32 {
     // SAFETY: plain numbers.
     call("no_new_privs", unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) });
-    check("seccomp", crate::seccomp::like_docker());
+    check("seccomp", crate::seccomp::like_docker(true));
     let command = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     execute(command)
 }

@@ -38,12 +38,17 @@ fn errno(number: i32) -> sock_filter {
 }
 
 /// Puts the filter on this process and all it will start. Needs CAP_SYS_ADMIN or no_new_privs.
-pub fn like_docker() -> std::io::Result<()> {
+/// `landlock`: what the kernel has of it is there; otherwise as on one that has none.
+pub fn like_docker(landlock: bool) -> std::io::Result<()> {
     // struct seccomp_data: the number at 0, the first argument's low word at 16 on little-endian machines.
     let load_number = statement(BPF_LD | BPF_W | BPF_ABS, 0);
     let mut program = vec![load_number];
     program.push(jump(BPF_JMP | BPF_JEQ | BPF_K, libc::SYS_clone3 as u32, 0, 1));
     program.push(errno(libc::ENOSYS));
+    if !landlock {
+        program.push(jump(BPF_JMP | BPF_JEQ | BPF_K, libc::SYS_landlock_create_ruleset as u32, 0, 1));
+        program.push(errno(libc::ENOSYS));
+    }
     for call in DENIED {
         program.push(jump(BPF_JMP | BPF_JEQ | BPF_K, call as u32, 0, 1));
         program.push(errno(libc::EPERM));

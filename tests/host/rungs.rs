@@ -61,7 +61,10 @@ fn a_rung_can_be_asked_for_and_is_refused_where_it_does_not_work() {
     for (rung, word) in [
         ("cgroup", "read-only"),
         ("cgroup-private", "a user namespace: Operation not permitted"),
-        ("pidns", "not supported yet"),
+        (
+            "pidns",
+            "a PID namespace: Operation not permitted; in a user namespace: a PID namespace: Operation",
+        ),
     ] {
         let setup = Setup::new(Rung::Keeper, Place::Child).supervisor_option(&["--containment", rung]);
         let mut world = World::new(setup);
@@ -104,6 +107,42 @@ fn a_definition_can_ask_for_a_private_mount_where_there_is_one() {
     let _supervisor = world.start();
     let answer = world.ctl(&["start", "wood"]);
     assert!(answer.err.contains("the mount that everybody sees is writable"), "{answer:?}");
+}
+
+/// Asked for by one service, and made with and without CAP_SYS_ADMIN: it sees its own processes and nobody else's, and
+/// nothing but its namespace is different.
+#[test]
+fn a_service_in_a_pid_namespace_sees_its_own_processes_only() {
+    let bare = Setup { bare: true, ..Setup::plain() };
+    for setup in [bare, Setup::new(Rung::CgroupPrivate, Place::Child)] {
+        let mut world = World::new(setup);
+        let look = "for p in /proc/[0-9]*; do echo process $(cat $p/comm); done; id -u; cat /proc/self/uid_map; \
+                    echo looked; exec /adversary tree 5 $0";
+        let command = ["/bin/sh", "-c", look, &world.mark];
+        world.define(
+            "apart",
+            &format!("command = {command:?}\ncontainment = \"pidns\"\n[stop]\ntimeout = \"100ms\"\n"),
+        );
+        world.adversary("other", "pause", "");
+        let _supervisor = world.start();
+        world.wait_log("apart", "ready tree");
+        world.wait_log("other", "ready pause");
+        let lines = world.log_lines("apart");
+        let seen: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("process ")).collect();
+        assert!(seen.contains(&"hermes-keeper") && seen.len() <= 3, "{lines:?}");
+        assert!(lines.iter().any(|line| line == "10000"), "{lines:?}");
+        assert!(lines.iter().any(|line| line.split_whitespace().eq(["0", "0", "4294967295"])), "{lines:?}");
+        assert_eq!(world.status("apart")["containment"], json!("pidns"));
+        assert_eq!(world.status("apart")["containment_weakness"], json!(null));
+        assert_ne!(world.status("other")["containment"], json!("pidns"), "nobody else asked for it");
+        world.ctl(&["stop", "apart"]).ok();
+        assert!(world.marked("tree").is_empty(), "after stop");
+        assert_eq!(
+            world.status("apart")["last_exit"]["signal"],
+            json!("SIGKILL"),
+            "it is deaf to anything else"
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The rungs `keeper` and `keeper-same-uid`: one small process for each incarnation, which is the parent of its tree.
+//! The rungs `keeper`, `keeper-same-uid` and `pidns`: one small process for each incarnation, which is the parent of its
+//! tree. On `pidns` it is also the first process of a PID namespace.
 //!
 //! `process.rs` is that process, `wire.rs` what is said between it and the supervisor, `ward.rs` the supervisor's
 //! side, `lost.rs` what happens when a keeper dies first, `tags.rs` the groups by which a tree is known.
@@ -10,4 +11,4 @@ pub(super) mod ward;
 pub(super) mod wire;
 
 pub use process::{ARGUMENT, main};
-pub(super) use process::{MOUNT, REHEARSE, SOCKET};
+pub(super) use process::{MOUNT, REHEARSE, REHEARSE_SCOPED, SOCKET};

@@ -4,6 +4,9 @@
 //! that nothing is left, whatever the tree did. It says what happened over descriptor 3. When the supervisor is gone
 //! it keeps the tree running and listens for a successor.
 //!
+//! As the first process of a PID namespace (the rung `pidns`) it does the same. There its own end ends the tree, and nobody
+//! in the tree can signal it.
+//!
 //! It stays small: plain descriptors and one poll, no crates beyond rustix in its path, nothing kept but numbers.
 
 use super::wire::{self, Heard, Order, Word};
@@ -13,7 +16,7 @@ use crate::containment::walk;
 use crate::sys::clone::{self, Progress, Report};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::ChildPlan;
-use crate::sys::posture;
+use crate::sys::{mount, peer, posture};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::WaitOptions;
@@ -34,6 +37,9 @@ pub(in crate::containment) const REHEARSE: &str = "--rehearse";
 /// The second argument of the helper that mounts cgroup2 for its supervisor.
 pub(in crate::containment) const MOUNT: &str = "--mount";
 
+/// The same, of one that must not be able to signal its keeper.
+pub(in crate::containment) const REHEARSE_SCOPED: &str = "--rehearse-scoped";
+
 /// The second argument of that daemon.
 const LINGER: &str = "--linger";
 
@@ -41,6 +47,7 @@ const LINGER: &str = "--linger";
 pub fn main(role: Option<&str>) -> ExitCode {
     let played = match role {
         Some(REHEARSE) => rehearse(),
+        Some(REHEARSE_SCOPED) => try_parent().and_then(|()| rehearse()),
         Some(LINGER) => linger(),
         Some(MOUNT) => private::helper(),
         // The instance's id, which is only there to be seen.
@@ -98,6 +105,14 @@ impl Keeper {
         posture::guard(c"hermes-keeper")?;
         let link = Link::Connected(posture::inherited(SOCKET)?);
         let own = rustix::process::getpid().as_raw_nonzero().get();
+        if own == 1
+            && let Err(error) = mount::own_proc()
+            && let Link::Connected(socket) = &link
+        {
+            let errno = error.raw_os_error().unwrap_or(libc::EPERM);
+            wire::send_word(socket.as_fd(), Word::NoProc { errno }, None)?;
+            return Err(error);
+        }
         Ok(Self { own, signals, link, address: None, main: None, killing: None, frost: None, done: false })
     }
 
@@ -339,6 +354,15 @@ fn rehearse() -> io::Result<()> {
     }
 }
 
+/// Fails if its parent, which is of the same uid, could be signalled.
+fn try_parent() -> io::Result<()> {
+    let parent = rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?;
+    match rustix::process::test_kill_process(parent) {
+        Err(rustix::io::Errno::PERM) => Ok(()),
+        Ok(()) | Err(_) => Err(io::ErrorKind::Other.into()),
+    }
+}
+
 /// Ends by itself, should nobody end it.
 fn linger() -> io::Result<()> {
     let _signals = posture::block_signals()?;
@@ -364,9 +388,8 @@ fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
             Err(_) => return None,
         };
-        let own = rustix::process::geteuid();
-        let peer = rustix::net::sockopt::socket_peercred(&socket).map(|peer| peer.uid);
-        if peer.is_ok_and(|uid| uid == own || uid.is_root()) {
+        let own = rustix::process::geteuid().as_raw();
+        if peer::credentials(&socket).is_ok_and(|peer| peer.uid == own || peer.uid == 0) {
             return Some(socket);
         }
     }

@@ -11,7 +11,7 @@ use crate::core::clock::Tick;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
-use crate::sys::clone::{self, Child, Failure, Progress, Subject};
+use crate::sys::clone::{self, Apart, Child, Failure, Progress, Subject};
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::{ChildPlan, Pass};
@@ -30,6 +30,12 @@ pub struct Ward {
     subject: Option<Box<Subject>>,
     pub tag: Option<u32>,
     pub same_uid: bool,
+    /// The service can signal nobody but its own.
+    pub scoped: bool,
+    /// The keeper is the init of a namespace: its end is the end of the tree.
+    pub is_init: bool,
+    /// We have ended it.
+    killed: bool,
     exit_said: bool,
     /// The keeper said that the tree stands still.
     pub frozen: bool,
@@ -37,6 +43,17 @@ pub struct Ward {
     pub retry: Option<Retry>,
     /// The keeper died before its tree was empty: we end what falls to us.
     pub lost: Option<Lost>,
+}
+
+/// What is to be had here to hold a tree with.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    /// Unique among the living.
+    pub tag: Option<u32>,
+    /// The keeper is to be the init of namespaces of its own.
+    pub apart: Option<Apart>,
+    /// A service of our own uid can be kept from signalling its keeper.
+    pub scope: bool,
 }
 
 /// A keeper that has not answered the order to kill is looked at this often: it may have been stopped.
@@ -50,11 +67,12 @@ impl Ward {
     pub fn spawn(
         plan: &mut ChildPlan,
         id: &IncarnationId,
-        tag: Option<u32>,
+        means: Means,
         instance: &str,
         null: BorrowedFd<'_>,
         dir: BorrowedFd<'_>,
     ) -> Result<Self, SpawnError> {
+        let Means { tag, apart, scope } = means;
         let failed = |error: io::Error| SpawnError::Keeper(error.to_string());
         let own = Credentials::own();
         let same_uid = plan.identity.as_ref().is_none_or(|who| who.uid == own.uid);
@@ -62,10 +80,16 @@ impl Ward {
             plan.identity.get_or_insert(own).groups.push(tag);
         }
         // Otherwise a set-uid program is all it takes to leave the rung.
-        plan.no_new_privs |= same_uid;
+        plan.no_new_privs |= same_uid && apart.is_none();
+        // And otherwise a signal is all it takes to end its keeper.
+        plan.scope_signals = same_uid && apart.is_none() && scope;
         let (socket, theirs) = wire::pair().map_err(failed)?;
         let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
-        let keeper = clone::spawn(&mut keeper_plan, None).map_err(failed)?;
+        let keeper = match apart {
+            None => clone::spawn(&mut keeper_plan, None),
+            Some(apart) => clone::spawn_apart(&mut keeper_plan, apart),
+        }
+        .map_err(failed)?;
         if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, dir) {
             // It ends by itself: its socket is closed without an order to start. Its reaping is nobody's news.
             return Err(failed(error));
@@ -79,6 +103,9 @@ impl Ward {
             subject: Some(Box::new(Subject::of(plan))),
             tag,
             same_uid,
+            scoped: plan.scope_signals,
+            is_init: apart.is_some(),
+            killed: false,
             exit_said: false,
             frozen: false,
             over: false,
@@ -114,8 +141,11 @@ impl Ward {
     fn take(&mut self, word: Word, fds: Vec<OwnedFd>, id: &IncarnationId, events: &mut Vec<Event>) {
         match word {
             Word::Spawned { pid } => {
-                self.main_pid = Some(pid);
                 self.main = fds.into_iter().next().map(Pidfd::from_fd);
+                // Counted anew in a namespace of its own.
+                let ours = || self.main.as_ref().and_then(Pidfd::pid);
+                let pid = if self.is_init { ours().unwrap_or_default() } else { pid };
+                self.main_pid = Some(pid);
                 self.subject = None;
                 events.push(Event::Spawned { id: id.clone(), pid });
             }
@@ -126,6 +156,10 @@ impl Ward {
                 self.fail(SpawnError::Child { words, errno }, id, events);
             }
             Word::MainExited { status } => self.exited(exit_of(status), id, events),
+            Word::NoProc { errno } => {
+                let reason = format!("it cannot mount its /proc: {}", clone::reason(errno));
+                self.fail(SpawnError::Keeper(reason), id, events);
+            }
             Word::Empty => self.finish(id, events),
             Word::Frozen => self.frozen(true, id, events),
             Word::Thawed => self.frozen(false, id, events),
@@ -165,7 +199,9 @@ impl Ward {
             let reason = "it was killed before it could say that the service runs".to_owned();
             return self.fail(SpawnError::Keeper(reason), id, events);
         }
-        self.exited(Exit::Unknown, id, events);
+        let unsaid =
+            if self.killed { Exit::Signal { signal: Signal::KILL, core: false } } else { Exit::Unknown };
+        self.exited(unsaid, id, events);
         self.over = true;
         self.retry = None;
         events.push(Event::TreeEmpty { id: id.clone() });
@@ -180,6 +216,10 @@ impl Ward {
         if let Progress::Failed(failure) = self.keeper.report.read() {
             let reason = format!("/proc/self/exe: {}", clone::reason(failure.errno));
             return self.fail(SpawnError::Keeper(reason), id, events);
+        }
+        if self.is_init {
+            // The kernel has ended all that was in its namespace before it could be reaped (pid_namespaces(7)).
+            return self.finish(id, events);
         }
         self.retry = None;
         self.lost = Some(Lost::begin(now));
@@ -209,6 +249,11 @@ impl Ward {
 
     pub fn kill(&mut self, now: Tick) {
         self.frozen = false;
+        if self.is_init {
+            self.killed = true;
+            let _ = self.keeper.pidfd.send(Signal::KILL);
+            return;
+        }
         let _ = wire::send_order(self.socket.as_fd(), Order::Kill);
         if self.lost.is_none() {
             self.retry = Some(Retry::first(now, PATIENCE));

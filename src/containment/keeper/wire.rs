@@ -52,6 +52,8 @@ pub enum Word {
     Frozen,
     /// None is kept from running any more.
     Thawed,
+    /// It is the first of its PID namespace and cannot mount a /proc for it. The keeper ends.
+    NoProc { errno: i32 },
 }
 
 impl Order {
@@ -87,6 +89,7 @@ impl Word {
             Self::Empty => (5, 0, 0),
             Self::Frozen => (6, 0, 0),
             Self::Thawed => (7, 0, 0),
+            Self::NoProc { errno } => (8, 0, errno),
         };
         let [a, b, c, d] = number.to_le_bytes();
         [VERSION, kind, step, a, b, c, d]
@@ -103,6 +106,7 @@ impl Word {
             5 => Some(Self::Empty),
             6 => Some(Self::Frozen),
             7 => Some(Self::Thawed),
+            8 => Some(Self::NoProc { errno: number }),
             _ => None,
         }
     }
@@ -242,6 +246,7 @@ mod tests {
             Word::Empty,
             Word::Frozen,
             Word::Thawed,
+            Word::NoProc { errno: 1 },
         ];
         for word in words {
             send_word(theirs.as_fd(), word, Some(ours.as_fd())).unwrap();

@@ -31,6 +31,10 @@ macro_rules! on_every_rung {
             #[test]
             fn cgroup_private_as_a_child() { super::$story(Setup::new(Rung::CgroupPrivate, Place::Child)); }
             #[test]
+            fn pidns_as_pid_1() { super::$story(Setup::new(Rung::Pidns, Place::Pid1)); }
+            #[test]
+            fn pidns_as_a_child() { super::$story(Setup::new(Rung::Pidns, Place::Child)); }
+            #[test]
             fn keeper_as_pid_1() { super::$story(Setup::new(Rung::Keeper, Place::Pid1)); }
             #[test]
             fn keeper_as_a_child() { super::$story(Setup::new(Rung::Keeper, Place::Child)); }
@@ -52,6 +56,8 @@ macro_rules! on_every_rung_as_a_child {
             fn cgroup() { super::$story(Setup::new(Rung::Cgroup, Place::Child)); }
             #[test]
             fn cgroup_private() { super::$story(Setup::new(Rung::CgroupPrivate, Place::Child)); }
+            #[test]
+            fn pidns() { super::$story(Setup::new(Rung::Pidns, Place::Child)); }
             #[test]
             fn keeper() { super::$story(Setup::new(Rung::Keeper, Place::Child)); }
             #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Process {
     pub outer: i32,
-    /// In the pid namespace it lives in.
+    /// In the pid namespace of the world, which is the next one below ours.
     pub inner: i32,
     pub parent: i32,
     pub state: char,
@@ -36,7 +36,7 @@ fn read(outer: i32) -> Option<Process> {
     let status = file(outer, "status")?;
     Some(Process {
         outer,
-        inner: line(&status, "NSpid")?.split_whitespace().last()?.parse().ok()?,
+        inner: line(&status, "NSpid")?.split_whitespace().take(2).last()?.parse().ok()?,
         parent: line(&status, "PPid")?.parse().ok()?,
         state: line(&status, "State")?.chars().next()?,
         uid: line(&status, "Uid")?.split_whitespace().next()?.parse().ok()?,

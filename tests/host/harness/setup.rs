@@ -13,6 +13,8 @@ pub enum Rung {
     Cgroup,
     /// Root, Docker's capabilities without a filter, cgroup2 read-only: Kubernetes without a seccomp profile.
     CgroupPrivate,
+    /// The same, and a PID namespace for each service is asked for.
+    Pidns,
     /// Root, Docker's capabilities and filter, cgroup2 read-only: a plain `docker run`.
     Keeper,
     /// The same with `--user 10000:10000`.
@@ -29,6 +31,7 @@ impl Rung {
         match self {
             Self::Cgroup => "cgroup",
             Self::CgroupPrivate => "cgroup-private",
+            Self::Pidns => "pidns",
             Self::Keeper => "keeper",
             Self::KeeperSameUid => "keeper-same-uid",
         }
@@ -75,7 +78,10 @@ impl Setup {
             rung,
             place,
             world: Vec::new(),
-            supervisor: Vec::new(),
+            supervisor: match rung {
+                Rung::Pidns => vec!["--containment".to_owned(), "pidns".to_owned()],
+                _ => Vec::new(),
+            },
             main_program: Vec::new(),
             environment: Vec::new(),
             stdout: None,

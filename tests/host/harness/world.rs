@@ -136,7 +136,7 @@ impl World {
     fn rights(&self) -> &'static [&'static str] {
         match (self.setup.bare, self.setup.rung) {
             (true, _) => &["--capabilities", "all"],
-            (false, Rung::CgroupPrivate) => &[],
+            (false, Rung::CgroupPrivate | Rung::Pidns) => &[],
             (false, Rung::Cgroup | Rung::Keeper | Rung::KeeperSameUid) => &["--seccomp"],
         }
     }
