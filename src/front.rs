@@ -166,7 +166,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
     }
     let wish = Wish {
         wanted: rung(settings.containment),
-        also: &[Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper, Rung::KeeperSameUid],
+        also: &Rung::ALL,
         instance: "doctor",
         runtime_dir: place,
         service_uid: around.gateway.uid,
@@ -175,20 +175,19 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
     let _ = std::fs::remove_dir_all(place);
     match found {
         Ok(report) => {
-            let flag = report.raise().map(|raise| {
-                format!(
-                    "docker: {}; podman: {}; kubernetes: {}",
-                    raise.docker, raise.podman, raise.kubernetes
-                )
-            });
             let row = |(rung, result): &(Rung, Result<(), String>)| Row {
                 rung: rung.to_string(),
                 available: result.is_ok(),
-                why: result.as_ref().err().cloned().unwrap_or_else(|| "works here".to_owned()),
-                flag: if result.is_err() && *rung == Rung::Cgroup { flag.clone() } else { None },
+                why: result.as_ref().err().cloned().unwrap_or_else(|| report.remark(*rung).to_owned()),
+                // What is below the best that works need not be had.
+                flags: if result.is_err() && (*rung < report.rung || *rung == Rung::Pidns) {
+                    containment::flags(*rung)
+                } else {
+                    &[]
+                },
             };
             let rows: Vec<Row> = report.attempts.iter().map(row).collect();
-            console.show(&doctor::report(&rows));
+            console.show(&doctor::report(Some(report.rung.as_str()), &rows));
             0
         }
         Err(error) => {

@@ -11,23 +11,26 @@ pub struct Row {
     pub available: bool,
     /// What was seen, in words: why not, or how.
     pub why: String,
-    /// The flag of the container engine that would make it available.
-    pub flag: Option<String>,
+    /// By container engine, the option that would make it available.
+    pub flags: &'static [(&'static str, &'static str)],
 }
 
-/// The report. Rows come highest rung first; the first available one is what a supervisor would take.
-pub fn report(rows: &[Row]) -> String {
+/// The report. Rows come highest rung first; `in_force`: the one that a supervisor would take.
+pub fn report(in_force: Option<&str>, rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.rung.chars().count()).max().unwrap_or(0);
-    let chosen = rows.iter().find(|row| row.available);
-    let mut text = match chosen {
-        Some(row) => format!("containment here: {}\n", printable(&row.rung)),
+    let mut text = match in_force {
+        Some(rung) => format!("containment here: {}\n", printable(rung)),
         None => "containment here: none works, services cannot be run\n".to_owned(),
     };
     for row in rows {
         let verdict = if row.available { "yes" } else { "no" };
         let _ = writeln!(text, "  {:<width$}  {verdict:<3}  {}", printable(&row.rung), printable(&row.why));
-        if let Some(flag) = row.flag.as_deref().filter(|_| !row.available) {
-            let _ = writeln!(text, "  {:<width$}       would work with {}", "", printable(flag));
+        if row.flags.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "  {:<width$}       may work with", "");
+        for (engine, flag) in row.flags {
+            let _ = writeln!(text, "  {:<width$}         {engine:<10}  {flag}", "");
         }
     }
     text
@@ -37,27 +40,29 @@ pub fn report(rows: &[Row]) -> String {
 mod tests {
     use super::*;
 
-    fn row(rung: &str, available: bool, why: &str, flag: Option<&str>) -> Row {
-        Row { rung: rung.to_owned(), available, why: why.to_owned(), flag: flag.map(str::to_owned) }
-    }
-
     #[test]
-    fn the_report_names_the_rung_and_the_flag_that_would_raise_it() {
+    fn the_report_names_the_rung_and_the_flags_that_would_raise_it() {
+        let row = |rung: &str, available, why: &str, flags| Row {
+            rung: rung.to_owned(),
+            available,
+            why: why.to_owned(),
+            flags,
+        };
         let rows = [
-            row("cgroup", false, "/sys/fs/cgroup is read-only", Some("--security-opt writable-cgroups")),
-            row("keeper", true, "root with CAP_SETUID, CAP_SETGID, CAP_KILL", None),
-            row("keeper-same-uid", true, "always", None),
+            row("cgroup", false, "/sys/fs/cgroup is read-only", &[("docker", "--a"), ("kubernetes", "b: c")]),
+            row("keeper", true, "works here", &[]),
         ];
         assert_eq!(
-            report(&rows),
+            report(Some("keeper"), &rows),
             concat!(
                 "containment here: keeper\n",
-                "  cgroup           no   /sys/fs/cgroup is read-only\n",
-                "                        would work with --security-opt writable-cgroups\n",
-                "  keeper           yes  root with CAP_SETUID, CAP_SETGID, CAP_KILL\n",
-                "  keeper-same-uid  yes  always\n",
+                "  cgroup  no   /sys/fs/cgroup is read-only\n",
+                "               may work with\n",
+                "                 docker      --a\n",
+                "                 kubernetes  b: c\n",
+                "  keeper  yes  works here\n",
             )
         );
-        assert_eq!(report(&[]), "containment here: none works, services cannot be run\n");
+        assert_eq!(report(None, &[]), "containment here: none works, services cannot be run\n");
     }
 }

@@ -12,7 +12,7 @@ use super::keeper::tags::Tags;
 use super::keeper::ward::keeper_plan;
 use super::keeper::wire::{self, Heard, Order, Word};
 use super::keeper::{ARGUMENT, REHEARSE, REHEARSE_SCOPED};
-use super::{Rung, SpawnError};
+use super::{Rung, SpawnError, flags};
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
 use crate::sys::clone::{self, Apart};
@@ -54,14 +54,6 @@ pub struct Report {
     apart: Option<Apart>,
 }
 
-/// The flags that would raise the rung in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Raise {
-    pub docker: &'static str,
-    pub podman: &'static str,
-    pub kubernetes: &'static str,
-}
-
 /// No rung, or not the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
@@ -94,18 +86,29 @@ impl Report {
         }
     }
 
-    /// What to start the container with for a better rung; `None` on the best, and outside of containers.
-    pub fn raise(&self) -> Option<Raise> {
-        if !mount::in_container() {
-            return None;
-        }
-        match self.rung {
-            Rung::Cgroup | Rung::CgroupPrivate => None,
-            Rung::Pidns | Rung::Keeper | Rung::KeeperSameUid => Some(Raise {
-                docker: "--security-opt writable-cgroups=true (Docker 29 or later)",
-                podman: "--systemd=always",
-                kubernetes: "a RuntimeClass with containerd's cgroup_writable = true",
-            }),
+    /// Docker's option for the best rung; `None` where the kernel holds trees already, and outside of containers.
+    pub fn raise(&self) -> Option<&'static str> {
+        let best = matches!(self.rung, Rung::Cgroup | Rung::CgroupPrivate);
+        let flags = if best || !mount::in_container() { &[][..] } else { flags(Rung::Cgroup) };
+        flags.first().map(|(_, flag)| *flag)
+    }
+
+    /// What can be said of a rung that was tried and works.
+    pub fn remark(&self, rung: Rung) -> &'static str {
+        match rung {
+            Rung::Cgroup => "works here",
+            Rung::CgroupPrivate => "works here; no service of another user can reach its cgroup",
+            Rung::Pidns if self.apart == Some(Apart::InUserNamespace) => {
+                "works here in a user namespace, for services with containment = \"pidns\""
+            }
+            Rung::Pidns => "works here, for services with containment = \"pidns\"",
+            Rung::Keeper => "works here; a stop converges instead of being atomic",
+            Rung::KeeperSameUid if self.scoped => {
+                "works here; Landlock keeps services from signalling their keeper"
+            }
+            Rung::KeeperSameUid => {
+                "works here; a hostile service can kill its keeper: what helps is Landlock of kernel 6.12 or later"
+            }
         }
     }
 

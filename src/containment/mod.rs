@@ -12,6 +12,7 @@ mod hold;
 pub mod keeper;
 pub mod ladder;
 mod predecessor;
+mod raise;
 mod retry;
 #[cfg(test)]
 mod scenarios;
@@ -25,6 +26,7 @@ pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
 pub use ladder::{Report, Wish, probe};
 pub use predecessor::{Ended, Predecessor, end as end_predecessor};
+pub use raise::flags;
 pub use scopes::{Member, ScopeError, ScopeInfo};
 pub use usage::{ProcessInfo, Stuck, Usage};
 

@@ -362,8 +362,8 @@ fn first_line(report: &containment::Report) -> String {
     if let Some(weakness) = report.weakness() {
         line.push_str(&format!("; {weakness}"));
     }
-    if let Some(raise) = report.raise() {
-        line.push_str(&format!("; better with {}", raise.docker));
+    if let Some(flag) = report.raise() {
+        line.push_str(&format!("; better with {flag}"));
     }
     line
 }

@@ -57,7 +57,7 @@ impl Supervisor {
             uptime_ms: u64::try_from(now.since(self.clock.started()).as_millis()).unwrap_or(u64::MAX),
             containment: self.report.rung.to_string(),
             containment_reason: why_not_higher(&self.report),
-            containment_flag: self.report.raise().map(|raise| raise.docker.to_owned()),
+            containment_flag: self.report.raise().map(ToOwned::to_owned),
             state_dir: self.options.state.clone(),
             stopping: self.closing.is_some(),
             warnings,

@@ -152,7 +152,14 @@ fn doctor_names_the_rung_and_the_flag() {
         let said = world.exec(&supervisor, 0, &["/hermes-sup", "doctor"]).ok();
         assert!(said.contains(rung.name()), "{said}");
         if rung == Rung::Keeper {
-            assert!(said.contains("--security-opt"), "{said}");
+            for rung in ["cgroup", "cgroup-private", "pidns"] {
+                let row = |line: &&str| line.split_whitespace().take(2).eq([rung, "no"]);
+                assert!(said.lines().any(|line| row(&line)), "{rung}: {said}");
+            }
+            for flag in ["writable-cgroups=true", "seccomp=unconfined", "SYS_ADMIN", "cgroup_writable"] {
+                assert!(said.contains(flag), "{flag}: {said}");
+            }
+            assert!(!said.contains("--cap-add SETUID"), "what works needs no flag: {said}");
         }
     }
 }
