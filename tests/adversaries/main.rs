@@ -11,6 +11,7 @@
 
 mod ends;
 mod identity;
+mod machine;
 mod output;
 mod sandbox;
 mod seccomp;
@@ -69,6 +70,15 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "world" => sandbox::world(rest),
         "enter" => sandbox::enter(rest),
         "hold" => sandbox::hold(),
+        "machine" => machine::machine(rest),
+        "census" => machine::census(rest.first().map_or("", String::as_str)),
+        "show" => machine::show(rest),
+        "cgroups" => machine::cgroups(),
+        "fill" => machine::fill(rest.first().map_or("/tmp/fill", String::as_str)),
+        "remove" => machine::remove(rest.first().map_or("/tmp/fill", String::as_str)),
+        "writes" => machine::writes(rest.first().map_or("/tmp/lines", String::as_str)),
+        "freeze" => machine::freeze(rest.first().map_or("/tmp", String::as_str), false),
+        "thaw" => machine::freeze(rest.first().map_or("/tmp", String::as_str), true),
         other => usage(other),
     }
 }
