@@ -120,11 +120,12 @@ fn answer(answers: &Mutex<File>, document: &serde_json::Value) {
 }
 
 /// `census MARK`: how many processes whose command line carries MARK are alive, and how many zombies there are at all,
-/// as `ALIVE ZOMBIES`. It looks ten times and adds up, because one pass can miss what forks meanwhile.
+/// as `ALIVE ZOMBIES`. The most that ten looks find, because one can miss what forks meanwhile.
 pub fn census(mark: &str) -> i32 {
     let own = std::process::id().to_string();
-    let (mut alive, mut zombies) = (0, 0);
+    let mut most = (0, 0);
     for _ in 0..10 {
+        let (mut alive, mut zombies) = (0, 0);
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for pid in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
             if pid == own || !pid.starts_with(|first: char| first.is_ascii_digit()) {
@@ -141,8 +142,9 @@ pub fn census(mark: &str) -> i32 {
                 if threads > 1 { alive += 1 } else { zombies += 1 }
             }
         }
+        most = (most.0.max(alive), most.1.max(zombies));
     }
-    say(&format!("{alive} {zombies}"));
+    say(&format!("{} {}", most.0, most.1));
     0
 }
 

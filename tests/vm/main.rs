@@ -10,7 +10,8 @@
 //!     .boot(&volume);                                            // returns when the supervisor answers
 //! machine.ctl(&["start", "coder"]).ok();                         // a command inside, to its end
 //! let stopping = machine.send(&["/hermes-sup", "ctl", "stop", "coder"]);   // one that is left running
-//! machine.cut();                                                 // the plug is pulled
+//! machine.cut();                                                 // the plug is pulled; nobody is answered any more
+//! drop(machine);                                                 // it is off
 //! let again = Setup::new().boot(&volume);                        // the same disk in the next life
 //! assert_eq!(again.shutdown(3).code, 3);                         // PID 1 ended with this code, and the machine with it
 //! ```

@@ -4,6 +4,7 @@
 use crate::harness::{Machine, Setup, Volume, figure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 const CUTS: usize = 10;
@@ -34,47 +35,60 @@ impl Promise {
 
 type Promises = BTreeMap<String, Promise>;
 
-/// Gives commands for `span` and pulls the plug in the midst of them.
-fn disturb(machine: Machine, promises: &mut Promises, cut: usize, span: Duration) -> usize {
-    let start = Instant::now();
-    let mut answered = 0;
-    let mut round = 0;
-    let mut under_way = Vec::new();
-    while start.elapsed() < span {
-        round += 1;
-        for service in SERVICES {
-            let up = promises[service].answered != "up";
-            let pending = machine.send(&["/hermes-sup", "ctl", if up { "start" } else { "stop" }, service]);
-            let promise = promises.get_mut(service).expect("one each");
-            promise.asked = Some(json!(if up { "up" } else { "down" }));
-            under_way.push((service.to_owned(), pending));
+/// Changes one want to and fro until the power fails; says on `answered` when a change was answered.
+fn toggle(machine: &Machine, service: &str, promise: &mut Promise, answered: &Sender<()>) {
+    loop {
+        let (verb, want) = if promise.answered == "up" { ("stop", "down") } else { ("start", "up") };
+        if !ask(machine, &[verb, service], promise, want) {
+            return;
         }
-        let record = format!("r{cut}-{round}");
-        let register = ["/hermes-sup", "ctl", "register", &record, "--down", "--", "/adversary", "pause"];
-        let pending = machine.send(&register);
-        promises.insert(record.clone(), Promise { answered: Value::Null, asked: Some(json!("down")) });
-        under_way.push((record, pending));
-        // In the last round nobody waits any more.
-        if start.elapsed() < span {
-            for (service, pending) in under_way.drain(..) {
-                let answer = pending.wait().expect("nobody has cut the power yet");
-                assert_eq!(answer.code, 0, "{answer:#?}\n{}", machine.console());
-                let promise = promises.get_mut(&service).expect("one each");
-                promise.answered = promise.asked.take().expect("it was asked");
-                answered += 1;
-            }
-        }
+        let _ = answered.send(());
     }
-    machine.cut();
-    for (service, pending) in under_way {
-        // An answer that came out before the plug did is a promise like any other.
-        if pending.wait().is_some_and(|answer| answer.code == 0) {
-            let promise = promises.get_mut(&service).expect("one each");
-            promise.answered = promise.asked.take().expect("it was asked");
-            answered += 1;
+}
+
+/// Registers one service after the other until the power fails.
+fn register(machine: &Machine, cut: usize, promises: &mut Promises, answered: &Sender<()>) {
+    for count in 0.. {
+        let name = format!("r{cut}-{count}");
+        let promise = promises.entry(name.clone()).or_default();
+        if !ask(machine, &["register", &name, "--down", "--", "/adversary", "pause"], promise, "down") {
+            return;
         }
+        let _ = answered.send(());
     }
-    answered
+}
+
+/// Gives one command. False when the power failed before it was answered.
+fn ask(machine: &Machine, command: &[&str], promise: &mut Promise, want: &str) -> bool {
+    promise.asked = Some(want.into());
+    let Some(answer) = machine.send(&[&["/hermes-sup", "ctl"], command].concat()).wait() else {
+        return false;
+    };
+    assert_eq!(answer.code, 0, "{answer:#?}\n{}", machine.console());
+    *promise = Promise { answered: want.into(), asked: None };
+    true
+}
+
+/// Has commands given from all sides and pulls the plug in the midst of them, after `span`. Returns how many were answered.
+fn disturb(machine: &Machine, promises: &mut Promises, cut: usize, span: Duration) -> usize {
+    let (sender, answers) = channel();
+    let mut records = Promises::new();
+    let mut count = 0;
+    std::thread::scope(|scope| {
+        for (service, promise) in promises.iter_mut().filter(|(name, _)| SERVICES.contains(&name.as_str())) {
+            let sender = sender.clone();
+            scope.spawn(move || toggle(machine, service, promise, &sender));
+        }
+        scope.spawn(|| register(machine, cut, &mut records, &sender));
+        let deadline = Instant::now() + span;
+        while answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {
+            count += 1;
+        }
+        machine.cut();
+    });
+    promises.append(&mut records);
+    // An answer that came out before the plug did is a promise like any other.
+    count + answers.try_iter().count()
 }
 
 /// Compares what is there with what was promised; what is there is the promise from now on.
@@ -122,14 +136,18 @@ fn what_was_answered_survives_power_cuts() {
     }
     let mut total = 0;
     for cut in 0..CUTS {
-        // A linear congruential generator (Knuth) is random enough for a moment within one and a half seconds.
+        // A linear congruential generator (Knuth) is random enough for a moment.
         let number = (seed + cut as u64)
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        total += disturb(machine, &mut promises, cut, Duration::from_millis((number >> 33) % 1500));
+        let span = Duration::from_millis(200 + (number >> 33) % 2500);
+        total += disturb(&machine, &mut promises, cut, span);
+        drop(machine);
         machine = setup().boot(&volume);
         check(&machine, &mut promises);
     }
+    // Nothing is proved by cuts that hit nothing.
+    assert!(total > CUTS, "only {total} answers");
     figure(&format!("power cuts: {CUTS}, {total} answers, {} records, nothing lost", promises.len()));
     // What is wanted up, runs.
     for service in SERVICES {

@@ -1,6 +1,6 @@
 //! A running machine: qemu, its console, and the second serial port, over which commands are executed inside.
 
-use super::setup::{MARK, Setup, Volume};
+use super::setup::{Setup, Volume, mark};
 use super::{PATIENCE, provided};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -216,22 +216,22 @@ impl Machine {
 
     // ---- the oracle ----
 
-    /// Processes of services that are alive, and zombies of anybody.
+    /// Processes of a service that are alive, and zombies of anybody.
     #[track_caller]
-    pub fn census(&self) -> (u64, u64) {
-        let text = self.run(&["/adversary", "census", MARK]).ok();
+    pub fn census(&self, service: &str) -> (u64, u64) {
+        let text = self.run(&["/adversary", "census", &mark(service)]).ok();
         let mut counts = text.split_whitespace().filter_map(|word| word.parse().ok());
         (counts.next().expect("the living"), counts.next().expect("the zombies"))
     }
 
-    /// Nothing marked is alive now, no cgroup of a life of `service` is left, and zombies are reaped.
+    /// No process of `service` is alive now, no cgroup of a life of `service` is left, and zombies are reaped.
     #[track_caller]
     pub fn assert_nothing_left_of(&self, service: &str) {
-        assert_eq!(self.census().0, 0, "survivors of {service}\n{}", self.console());
+        assert_eq!(self.census(service).0, 0, "survivors of {service}\n{}", self.console());
         let left: Vec<String> =
             self.cgroups().into_iter().filter(|dir| dir.contains(&format!("/{service}."))).collect();
         assert!(left.is_empty(), "{left:?}");
-        self.eventually("zombies are reaped", || (self.census().1 == 0).then_some(()));
+        self.eventually("zombies are reaped", || (self.census(service).1 == 0).then_some(()));
     }
 
     /// Every cgroup, as a path below the mount.
@@ -278,10 +278,10 @@ impl Machine {
         End { code: if status & 0x7f == 0 { status >> 8 } else { -(status & 0x7f) }, after }
     }
 
-    /// Pulls the plug: what the disk has not answered for is lost.
-    pub fn cut(mut self) {
-        self.qemu.kill().expect("SIGKILL");
-        self.qemu.wait().expect("its end");
+    /// Pulls the plug: what the disk has not answered for is lost. Also while others wait for answers, who get none.
+    pub fn cut(&self) {
+        let qemu = rustix::process::Pid::from_child(&self.qemu);
+        rustix::process::kill_process(qemu, rustix::process::Signal::KILL).expect("SIGKILL");
     }
 }
 

@@ -5,8 +5,8 @@ pub mod initramfs;
 pub mod machine;
 pub mod setup;
 
-pub use machine::{Answer, Machine};
-pub use setup::{MARK, Setup, Volume};
+pub use machine::Machine;
+pub use setup::{Setup, Volume};
 
 use std::io::Write;
 use std::time::Duration;

@@ -5,8 +5,11 @@ use super::machine::Machine;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The last word of every command line that the oracle counts.
-pub const MARK: &str = "marked-by-the-test";
+/// The last word of every command line of a service, by which the oracle counts its processes.
+pub fn mark(service: &str) -> String {
+    format!("marked-as-{service}-by-the-test")
+}
+
 const HERMES: u32 = 10000;
 
 /// A disk with ext4 and its default barriers, for /opt/data.
@@ -71,8 +74,9 @@ impl Setup {
 
     /// A service that runs an adversary, marked. `rest` is what follows the command in the definition.
     pub fn adversary(self, name: &str, words: &str, rest: &str) -> Self {
+        let mark = mark(name);
         let argv: Vec<&str> =
-            ["/adversary"].into_iter().chain(words.split_whitespace()).chain([MARK]).collect();
+            ["/adversary"].into_iter().chain(words.split_whitespace()).chain([&*mark]).collect();
         self.define(name, &format!("command = {argv:?}\n{rest}\n"))
     }
 
