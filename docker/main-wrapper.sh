@@ -36,9 +36,11 @@ unset PYTHONHOME
 # Where `docker run --workdir` put us, unless somebody in between moved and kept it.
 [ -z "${HERMES_ORIG_CWD:-}" ] || cd "$HERMES_ORIG_CWD"
 
-if [ $# = 0 ] || ! command -v "$1" >/dev/null; then
-    set -- hermes "$@"
-fi
+# An option is one of hermes, and not of `command`.
+case ${1:--} in
+    -*) set -- hermes "$@" ;;
+    *) command -v "$1" >/dev/null || set -- hermes "$@" ;;
+esac
 if [ "$uid" = 0 ]; then
     export USER=hermes LOGNAME=hermes
     set -- /command/s6-setuidgid hermes "$@"

@@ -416,6 +416,7 @@ mod tests {
         all
     }
 
+    /// Contract: 99.
     #[test]
     fn a_follower_starts_when_its_leader_is_up_and_ends_before_it() {
         let mut fleet = Fleet::default();

@@ -158,6 +158,7 @@ fn leftovers_of_a_crash_are_killed_before_the_restart() {
     assert!(effects.contains(&Effect::Spawn { incarnation: 2 }));
 }
 
+/// Contract: 93, 98.
 #[test]
 fn a_stop_signals_once_waits_for_the_whole_tree_and_kills_at_the_timeout() {
     let mut story = Story::new(Policy::default());
@@ -193,6 +194,7 @@ fn signalled(effects: &[Effect]) -> Vec<bool> {
     effects.iter().filter_map(planned).collect()
 }
 
+/// Contract: 83, 106.
 #[test]
 fn only_an_operators_stop_is_planned() {
     let refused = || Event::Gate(Gate::Refused("db".into()));
@@ -323,6 +325,7 @@ fn once_runs_without_changing_the_want_and_is_not_restarted() {
     assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(CRASH));
 }
 
+/// Contract: 91.
 #[test]
 fn exec_that_fails_is_told_to_the_caller_and_tried_again_after_a_wait() {
     let mut story = Story::new(Policy::default());
@@ -350,6 +353,7 @@ fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_pol
     assert_eq!(boot(Want::Up, waiting(u64::MAX)).deadline(), Some(Tick(1_030_000)));
 }
 
+/// Contract: 97, 98.
 #[test]
 fn a_shutdown_cuts_every_timeout_to_its_own_and_changes_no_want() {
     let mut policy = Policy::default();
@@ -433,6 +437,7 @@ fn with_finish() -> Policy {
     Policy { finish: Some(Duration::from_secs(5)), ..Policy::default() }
 }
 
+/// Contract: 90.
 #[test]
 fn a_finish_program_runs_after_every_end_in_a_place_of_its_own_and_its_exit_is_not_the_services() {
     let mut story = Story::new(with_finish());
@@ -451,6 +456,7 @@ fn a_finish_program_runs_after_every_end_in_a_place_of_its_own_and_its_exit_is_n
     assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(Exit::Code(3)));
 }
 
+/// Contract: 90.
 #[test]
 fn exit_125_of_the_finish_program_ends_the_restarts_and_the_service_says_how_it_ended() {
     for (exit, state) in [(Exit::Code(0), "finished"), (Exit::Code(78), "failed")] {

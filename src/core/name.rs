@@ -122,6 +122,7 @@ impl std::borrow::Borrow<str> for ServiceName {
 mod tests {
     use super::*;
 
+    /// Contract: 66.
     #[test]
     fn the_rule_is_the_documented_one() {
         for good in ["a", "0", "coder", "a-b_c", &"x".repeat(64)] {
@@ -137,6 +138,7 @@ mod tests {
         assert_eq!(ServiceName::of_slot(DASHBOARD), Ok(ServiceName::dashboard()));
     }
 
+    /// Contract: 66.
     #[test]
     fn a_service_directory_may_have_almost_any_file_name() {
         for good in ["gateway-x.tmp", "Web", "dashboard", "ä", &"x".repeat(251)] {

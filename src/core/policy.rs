@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Contract: 91.
     #[test]
     fn the_first_failure_restarts_at_once_and_later_ones_double_up_to_the_cap() {
         let backoff = Backoff { jitter: 0.0, ..Policy::default().restart.backoff };

@@ -5,6 +5,7 @@
 //! whole volume), so there is no limit but the operator's patience.
 
 use super::Options;
+use super::clock::Clock;
 use super::launch::dev_null;
 use super::main_program::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::containment;
@@ -142,25 +143,26 @@ fn is_plain_script(path: &Path) -> bool {
 
 /// Until the script has ended. Whatever else ends meanwhile is reaped. `None`: a stop signal came.
 fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Option<u8> {
-    let mut asked = false;
+    let clock = Clock::start();
+    let mut killed_at = None;
     loop {
         while let Ok(reaped) = reap::next() {
             if reaped.pid == child.pid && !reaped.is_stop() {
                 let exit = Exit::from_wait_status(reaped.status).unwrap_or(Exit::Unknown);
-                return (!asked).then(|| exit.shell_code());
+                return killed_at.is_none().then(|| exit.shell_code());
             }
         }
-        if !signalled(signals, asked.then_some(options.stop_budget)) {
+        if !signalled(signals, killed_at.map(|at| clock.until(at))) {
             let _ = child.pidfd.send(Signal::KILL);
         }
         while let Ok(Some(received)) = signals.read() {
             let stops =
                 matches!(received.signal, Signal::TERM | Signal::INT | Signal::RTMIN_PLUS_3 | Signal::PWR);
             if stops {
-                let _ = child.pidfd.send(if asked { Signal::KILL } else { Signal::TERM });
+                let _ = child.pidfd.send(if killed_at.is_some() { Signal::KILL } else { Signal::TERM });
                 // A stopped one would not hear it.
                 let _ = child.pidfd.send(Signal::CONT);
-                asked = true;
+                killed_at.get_or_insert_with(|| clock.now().after(options.stop_budget));
             }
         }
     }
@@ -168,6 +170,8 @@ fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Option<u8> {
 
 /// Kills what scripts left behind. As PID 1 our own end would do it; below another init they would stay.
 fn end_the_rest(signals: &SignalFd) {
+    let clock = Clock::start();
+    let until = clock.now().after(LAST_PATIENCE);
     loop {
         for pid in containment::children_of_ours() {
             if let Ok(orphan) = Pidfd::open(pid) {
@@ -179,15 +183,18 @@ fn end_the_rest(signals: &SignalFd) {
                 break left;
             }
         };
-        if left != Left::Living || !signalled(signals, Some(LAST_PATIENCE)) {
+        if left != Left::Living || !signalled(signals, Some(clock.until(until))) {
             return;
         }
         while let Ok(Some(_)) = signals.read() {}
     }
 }
 
-/// Waits for a signal, also that of a child's end. False when none came in time.
+/// Waits for a signal, also that of a child's end. False when that time is over.
 fn signalled(signals: &SignalFd, patience: Option<Duration>) -> bool {
+    if patience.is_some_and(|patience| patience.is_zero()) {
+        return false;
+    }
     let patience = patience.map(|patience| Timespec {
         tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(patience.subsec_nanos()),

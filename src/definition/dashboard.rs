@@ -69,6 +69,7 @@ mod tests {
         dashboard(lookup, &surroundings).unwrap()
     }
 
+    /// Contract: 59, 60.
     #[test]
     fn it_listens_where_the_owner_says_and_runs_as_the_gateway_user() {
         let usual = made(&[]);

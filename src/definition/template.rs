@@ -153,6 +153,8 @@ mod tests {
         Template::built_in().gateway(&ServiceName::new(name).unwrap(), profile, &surroundings()).unwrap()
     }
 
+    /// The gateway's own wait between starts is switched off, for the supervisor waits already.
+    /// Contract: 62, 63, 65, 103, 107, 110.
     #[test]
     fn the_built_in_template_is_the_documented_gateway() {
         let coder = ServiceName::new("coder").unwrap();
@@ -171,6 +173,7 @@ mod tests {
         assert_eq!(made.policy.restart.exit_codes, BTreeMap::from(rules));
     }
 
+    /// Contract: 62.
     #[test]
     fn the_root_profile_has_no_p_and_another_directory_is_a_home_of_its_own() {
         let root = gateway("default", &Profile::Default);

@@ -92,6 +92,7 @@ mod tests {
         ServiceName::new("coder").unwrap()
     }
 
+    /// Contract: 54, 55.
     #[test]
     fn lines_are_those_that_tools_wait_for() {
         let line = line(&coder(), Some("running"), Action::Started);
@@ -107,6 +108,7 @@ mod tests {
         assert!(super::line(&coder(), Some(&"x".repeat(10_000)), Action::Started).len() < 200);
     }
 
+    /// Contract: 55.
     #[test]
     fn the_file_is_appended_to_and_set_aside_when_it_is_large() {
         let home = tempfile::tempdir().unwrap();

@@ -72,6 +72,7 @@ mod tests {
         assert_eq!(start_time(u32::MAX), None);
     }
 
+    /// Contract: 104.
     #[test]
     fn the_marker_is_the_one_that_gateways_read() {
         let home = tempfile::tempdir().unwrap();

@@ -132,6 +132,8 @@ mod tests {
         discover(&Beneath::open(home).unwrap(), &Credentials::own()).unwrap()
     }
 
+    /// Upstream's reconciliation ends at a directory whose name is none; here that one is left out, with a warning.
+    /// Contract: 47.
     #[test]
     fn profiles_are_the_sorted_directories_with_a_soul() {
         let home = tempfile::tempdir().unwrap();

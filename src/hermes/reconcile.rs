@@ -61,6 +61,7 @@ pub fn prior_exit(home: &Beneath, user: &Credentials, directory: &Path) -> Prior
 mod tests {
     use super::*;
 
+    /// Contract: 49.
     #[test]
     fn the_stale_files_go_and_nothing_else() {
         let home = tempfile::tempdir().unwrap();
@@ -85,6 +86,7 @@ mod tests {
         assert!(!directory.join("processes.json").exists());
     }
 
+    /// Contract: 55.
     #[test]
     fn the_last_life_is_judged_by_the_gateways_own_ledger() {
         let home = tempfile::tempdir().unwrap();
@@ -105,6 +107,7 @@ mod tests {
         }
     }
 
+    /// Contract: 50.
     #[test]
     fn multiplexing_is_switched_on_as_the_gateway_reads_it() {
         for (value, expected) in [

@@ -150,6 +150,7 @@ mod tests {
         }
     }
 
+    /// Contract: 84, 85.
     #[test]
     fn only_a_plain_gateway_run_is_redirected() {
         for (cmd, expected) in [
@@ -216,6 +217,7 @@ mod tests {
         }
     }
 
+    /// Contract: 51, 53.
     #[test]
     fn the_dashboard_and_the_legacy_run_are_told_by_their_first_words() {
         let none = |_: &str| None;
@@ -246,6 +248,7 @@ mod tests {
         assert_eq!(judged("-p default gateway run", &[], Some("coder")), "run default");
     }
 
+    /// Contract: 65, 84.
     #[test]
     fn each_gate_keeps_the_gateway_in_the_foreground() {
         assert_eq!(judged("gateway run --no-supervise", &[], None), "hold default");
@@ -267,6 +270,7 @@ mod tests {
         assert_eq!(judged("gateway stop", &[(NO_SUPERVISE, "1")], None), "leave");
     }
 
+    /// Contract: 85.
     #[test]
     fn the_breadcrumb_is_one_line_and_names_the_way_out() {
         let line = breadcrumb(&ServiceName::new("coder").unwrap());

@@ -45,6 +45,7 @@ mod tests {
         }
     }
 
+    /// Contract: 13.
     #[test]
     fn the_table_of_the_image() {
         for (cmd, there, expected) in [

@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Contract: 48.
     #[test]
     fn intent_is_the_desired_state_else_the_last_one_seen() {
         for (text, expected) in [
@@ -230,6 +231,7 @@ mod tests {
         assert!(!Intent { state: Some("draining".into()), ..Intent::default() }.wants_up());
     }
 
+    /// Contract: 48.
     #[test]
     fn a_missing_broken_or_huge_file_has_no_state_and_a_link_is_an_error() {
         let home = tempfile::tempdir().unwrap();
@@ -248,6 +250,7 @@ mod tests {
         assert!(read().is_err());
     }
 
+    /// Contract: 82.
     #[test]
     fn the_mirror_keeps_every_other_key_and_can_be_told_from_a_later_wish() {
         let home = tempfile::tempdir().unwrap();
@@ -315,6 +318,7 @@ mod tests {
         assert_eq!(agreed(Down, Some(&row(Down, 5)), &intent("running", true, 4)), None);
     }
 
+    /// Contract: 105, 109.
     #[test]
     fn a_running_gateway_says_so_with_its_own_pid() {
         let home = tempfile::tempdir().unwrap();
@@ -335,6 +339,7 @@ mod tests {
         }
     }
 
+    /// Contract: 51.
     #[test]
     fn a_legacy_home_gets_the_file_that_the_images_own_migration_writes() {
         let home = tempfile::tempdir().unwrap();

@@ -53,6 +53,7 @@ fn calendar(second: u64) -> String {
 mod tests {
     use super::*;
 
+    /// Contract: 67.
     #[test]
     fn a_head_has_the_form_that_s6_log_writes_and_moves_with_the_second() {
         let mut stamp = Stamp::default();

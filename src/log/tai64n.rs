@@ -57,6 +57,7 @@ impl fmt::Display for Label {
 mod tests {
     use super::*;
 
+    /// Contract: 69.
     #[test]
     fn a_label_is_what_s6_writes() {
         // s6-tai64n (Debian 2.11.3) at 1795240026 s after 1970.

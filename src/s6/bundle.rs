@@ -298,6 +298,7 @@ mod tests {
         list.iter().map(|(name, needs)| ((*name).to_owned(), owned(needs))).collect()
     }
 
+    /// Contract: 23.
     #[test]
     fn the_long_runs_of_the_user_bundle_with_their_order() {
         let image = Image::new();
@@ -381,6 +382,7 @@ mod tests {
         assert_eq!(image.read().0, members(&[("a", &["b"]), ("b", &["a"])]));
     }
 
+    /// Contract: 23.
     #[test]
     fn boot_scripts_come_in_the_order_of_the_c_locale() {
         let image = Image::new();

@@ -400,6 +400,7 @@ mod tests {
         std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
 
+    /// Contract: 46.
     #[test]
     fn the_scan_directory_is_the_owners_and_preparing_it_again_changes_nothing() {
         let scan = prepared();
@@ -430,6 +431,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
+    /// Contract: 61, 62.
     #[test]
     fn a_slot_has_everything_that_the_cli_would_have_made() {
         let scan = prepared();
@@ -472,6 +474,7 @@ mod tests {
     }
 
     /// The scripts, run by the shell they name (without its with-contenv), with tools that only say what was asked.
+    /// Contract: 62, 63, 64.
     #[test]
     fn the_scripts_do_what_they_say() {
         let scan = prepared();

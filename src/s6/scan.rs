@@ -10,7 +10,7 @@ use crate::definition::users::Surroundings;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Stat};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,14 +84,14 @@ impl ScanDir {
         &self.dir
     }
 
-    /// Every slot, in the order of their names. Names that begin with a dot are skipped silently; what is no slot is a
-    /// warning. Blocks on the file system, never on a FIFO.
+    /// Every slot, in the order of their names. Names that begin with a dot, and those of `others`, are skipped silently;
+    /// what is no slot is a warning. Blocks on the file system, never on a FIFO.
     ///
     /// # Errors
     /// When the directory itself cannot be read.
-    pub fn scan(&self) -> io::Result<Scan> {
+    pub fn scan(&self, others: &BTreeSet<OsString>) -> io::Result<Scan> {
         let mut names = self.act(|| self.dir.list())?;
-        names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
+        names.retain(|name| !name.as_encoded_bytes().starts_with(b".") && !others.contains(name));
         let mut scan = Scan::default();
         let mut untold = 0;
         let mut warn = |warning: String| match scan.warnings.len() {
@@ -242,7 +242,7 @@ mod tests {
         std::fs::create_dir(root.path().join(OsString::from_vec(b"a\xff".to_vec()))).unwrap();
         let scan = ScanDir::open(root.path(), &surroundings()).unwrap();
         assert!(!scan.is_root_only(), "/tmp can be written by all");
-        let found = scan.scan().unwrap();
+        let found = scan.scan(&BTreeSet::new()).unwrap();
         assert_eq!(found.slots.keys().collect::<Vec<_>>(), ["gateway-coder", "web"]);
         assert!(found.slots.values().all(|slot| !slot.root_owned));
         assert_eq!(found.warnings.len(), 4, "{:#?}", found.warnings);
@@ -275,14 +275,14 @@ mod tests {
         symlink("nowhere", scandir.join("dangling")).unwrap();
         let scan = ScanDir::open(&scandir, &surroundings()).unwrap();
         assert!(scan.is_root_only());
-        let found = scan.scan().unwrap();
+        let found = scan.scan(&BTreeSet::new()).unwrap();
         let roots: Vec<(&str, bool)> =
             found.slots.iter().map(|(name, slot)| (name.as_str(), slot.root_owned)).collect();
         assert_eq!(roots, [("linked", true), ("loose", false), ("plain", true)]);
         // The same slots are nobody's in particular once somebody else owns the scan directory.
         chown(&scandir, Some(65534), None).unwrap();
         let others = Surroundings { gateway: nameless(65534, 65534), ..surroundings() };
-        let found = ScanDir::open(&scandir, &others).unwrap().scan().unwrap();
+        let found = ScanDir::open(&scandir, &others).unwrap().scan(&BTreeSet::new()).unwrap();
         assert!(!found.slots["plain"].root_owned);
         assert_eq!(found.slots.len(), 1, "links no longer count");
     }
@@ -302,7 +302,7 @@ mod tests {
         std::fs::write(&secret, "7").unwrap();
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
         let gateway = Surroundings { gateway: nameless(65534, 65534), ..surroundings() };
-        let found = ScanDir::open(root.path(), &gateway).unwrap().scan().unwrap();
+        let found = ScanDir::open(root.path(), &gateway).unwrap().scan(&BTreeSet::new()).unwrap();
         assert_eq!(found.slots.keys().collect::<Vec<_>>(), ["secret"]);
         assert_eq!(found.slots["secret"].timeout_kill, None);
         assert_eq!(found.warnings.len(), 3, "{:#?}", found.warnings);
@@ -315,7 +315,7 @@ mod tests {
         for number in 0..MOST_WARNINGS + 5 {
             std::fs::write(root.path().join(number.to_string()), "").unwrap();
         }
-        let found = ScanDir::open(root.path(), &surroundings()).unwrap().scan().unwrap();
+        let found = ScanDir::open(root.path(), &surroundings()).unwrap().scan(&BTreeSet::new()).unwrap();
         assert_eq!(found.warnings.len(), MOST_WARNINGS + 1);
         assert!(found.warnings[MOST_WARNINGS].ends_with(": 5 more warnings"));
     }

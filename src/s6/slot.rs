@@ -366,6 +366,7 @@ mod tests {
         }
     }
 
+    /// Contract: 90, 93.
     #[test]
     fn every_file_of_a_slot_is_read() {
         let made = Made::new()
@@ -484,6 +485,7 @@ mod tests {
         assert!(!made.read().0.root_owned, "too deep");
     }
 
+    /// Contract: 66.
     #[test]
     fn slot_names_are_those_of_s6_and_text() {
         let longest = "x".repeat(LONGEST_NAME);

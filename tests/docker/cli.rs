@@ -100,6 +100,10 @@ fn item_76_all_of_them() {
     container.await_up(&["coder", "writer", "default"]);
     let after = ["coder", "writer"].map(|name| container.pid(name));
     assert!(before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
+    for name in ["coder", "writer", "default"] {
+        // Before it can take a signal, it knows nothing of plans.
+        await_gateway_state(&container, name, "running");
+    }
 
     let said = container.hermes(&["gateway", "stop", "--all"]).ok();
     assert_eq!(said.trim(), "✓ Stopped 3 profile gateway(s) under s6");
@@ -202,6 +206,17 @@ fn item_85_the_breadcrumb_and_the_intent_of_the_redirect() {
     assert!(err.lines().any(|line| line.starts_with(start)), "{err}");
     assert!(err.contains("HERMES_GATEWAY_NO_SUPERVISE=1"), "{err}");
     assert_eq!(gateway_state(container, "default")["desired_state"], "running");
+}
+
+/// The profile comes before everything else in the CMD, as in every other command of hermes.
+#[test]
+fn item_85_the_redirect_of_a_profile() {
+    let volume = Volume::with_gateways(&["coder"]);
+    volume.sh("hermes", "rm profiles/coder/gateway_state.json");
+    let container = Run::new().volume(&volume).cmd(&["-p", "coder", "gateway", "run"]).supervised();
+    container.await_log("s6 supervision");
+    container.await_up(&["coder"]);
+    assert_eq!(container.state("default"), "down", "only the profile that was asked for");
 }
 
 /// An image without it.

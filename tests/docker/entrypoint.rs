@@ -14,6 +14,7 @@ fn last_line(text: &str) -> &str {
     text.lines().last().unwrap_or("")
 }
 
+/// Contract: 13.
 #[test]
 fn an_executable_is_run_and_anything_else_goes_to_hermes() {
     assert_eq!(last_line(&run(&["sh", "-c", "echo from sh"]).ok()), "from sh");
@@ -22,6 +23,7 @@ fn an_executable_is_run_and_anything_else_goes_to_hermes() {
     assert!(chat.contains("usage: hermes chat"), "{chat}");
 }
 
+/// Contract: 21.
 #[test]
 fn the_exit_code_is_that_of_the_program() {
     assert_eq!(run(&["sh", "-c", "exit 42"]).code, 42);
@@ -34,6 +36,7 @@ fn the_exit_code_is_that_of_the_program() {
     assert!(nowhere.err.contains("nowhere"), "{nowhere:?}");
 }
 
+/// Contract: 14, 15, 16.
 #[test]
 fn the_program_runs_as_hermes_where_docker_says() {
     let script = "pwd; id -u; id -g; echo $HOME $USER $LOGNAME";
@@ -43,6 +46,7 @@ fn the_program_runs_as_hermes_where_docker_says() {
 }
 
 /// All that the container was given, nothing more; changed are the three of the user and what activates the venv.
+/// Contract: 19.
 #[test]
 fn the_environment_is_passed_through() {
     let variables = |text: String| {
@@ -63,6 +67,7 @@ fn the_environment_is_passed_through() {
     assert_eq!(plain, through);
 }
 
+/// Contract: 18.
 #[test]
 fn standard_input_reaches_the_program() {
     let (_container, mut client) = Run::new().cmd(&["cat"]).attached(&["--interactive"]);
@@ -73,6 +78,7 @@ fn standard_input_reaches_the_program() {
     assert_eq!(last_line(&String::from_utf8_lossy(&output.stdout)), "through and through");
 }
 
+/// Contract: 18.
 #[test]
 fn the_program_has_the_terminal() {
     let (_container, mut session) = Run::new().terminal(
@@ -107,6 +113,7 @@ fn control_z_does_not_stop_the_program() {
     session.exp_eof().expect("the end");
 }
 
+/// Contract: 101.
 #[test]
 fn signals_reach_the_program() {
     for signal in ["INT", "QUIT", "HUP", "USR1", "USR2"] {
@@ -119,6 +126,7 @@ fn signals_reach_the_program() {
 }
 
 /// The program's own end is its exit code, an end that we were asked for is ours.
+/// Contract: 21.
 #[test]
 fn a_stop_of_the_container_is_no_failure() {
     let container = Run::new().cmd(&["sh", "-c", "echo ready; sleep infinity"]).detach();
@@ -132,6 +140,7 @@ fn a_stop_of_the_container_is_no_failure() {
 }
 
 /// With --init our parent is tini; as PID 1 there is none. Orphans come to us either way.
+/// Contract: 94.
 #[test]
 fn orphans_are_reaped() {
     let script = "for i in 1 2 3 4 5 6 7 8; do (sleep 0.4 &); done; echo made; exec sleep infinity";
@@ -168,6 +177,7 @@ fn hardened_containers_work_or_say_why_not() {
     assert!(refused.err.contains("--user") || refused.err.contains("SETUID"), "{refused:?}");
 }
 
+/// Contract: 85, 87.
 #[test]
 fn gateway_run_becomes_a_supervised_service_where_hermes_cannot_see_us() {
     let volume = Volume::with_gateways(&["coder"]);
@@ -188,6 +198,7 @@ fn gateway_run_becomes_a_supervised_service_where_hermes_cannot_see_us() {
     assert_eq!(container.wait(), 0, "{}", container.logs());
 }
 
+/// Contract: 84.
 #[test]
 fn a_bare_gateway_is_gateway_run() {
     let container = Run::new().cmd(&["hermes", "gateway"]).supervised();
@@ -195,6 +206,7 @@ fn a_bare_gateway_is_gateway_run() {
 }
 
 /// Each gate keeps the gateway the container's own program, and its service down without changing the wish.
+/// Contract: 84, 88.
 #[test]
 fn gates_keep_the_gateway_in_the_foreground() {
     let gates: [(&[&str], &[&str]); 3] = [
@@ -223,6 +235,7 @@ fn gates_keep_the_gateway_in_the_foreground() {
     }
 }
 
+/// Contract: 84.
 #[test]
 fn zero_and_typos_do_not_open_a_gate() {
     for value in ["0", "", "yess"] {

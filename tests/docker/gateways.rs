@@ -42,7 +42,7 @@ os.wait()
 print("the plant is set", flush=True)
 "#;
 
-/// As the built-in template, but two failures are enough and come quickly.
+/// As the built-in template, but two failures are enough and come quickly, and a stop does not take 75 s.
 const IMPATIENT: &str = "mkdir -p services; cat >services/gateway.toml <<'END'
 command = ['hermes', '-p', '{profile}', 'gateway', 'run', '--replace']
 autostart = false
@@ -50,12 +50,15 @@ env = { HERMES_S6_SUPERVISED_CHILD = '1', HERMES_GATEWAY_MAX_STARTS = '0' }
 [restart]
 limit = { burst = 2, interval = '10m' }
 backoff = { initial = '10ms' }
+[stop]
+timeout = '3s'
 END";
 
 fn start(variant: &Variant, volume: &Volume) -> Container {
     Run::new().variant(variant).volume(volume).cmd(&["sleep", "infinity"]).supervised()
 }
 
+/// Contract: 89.
 fn wants_survive_a_restart_of_the_container(variant: &Variant) {
     let volume = Volume::with_gateways(&["coder", "writer"]);
     volume.sh("hermes", "mkdir profiles/reader; echo 'You are reader.' >profiles/reader/SOUL.md");
@@ -82,6 +85,7 @@ fn wants_survive_a_restart_of_the_container(variant: &Variant) {
 fn a_stop_ends_the_whole_tree(variant: &Variant) {
     let volume = Volume::with_gateways(&["coder", "writer"]);
     volume.hook("coder", PLANT);
+    volume.sh("hermes", IMPATIENT);
     let container = start(variant, &volume);
     container.await_log("the plant is set");
     // Forks and exits in a loop: whoever looks for its pid finds it gone.
@@ -102,6 +106,7 @@ fn a_stop_ends_the_whole_tree(variant: &Variant) {
     assert_eq!(container.pid("writer"), Some(writer), "a neighbour was hit");
 }
 
+/// Contract: 91.
 fn a_killed_gateway_runs_again(variant: &Variant) {
     let volume = Volume::with_gateways(&["coder"]);
     let container = start(variant, &volume);
@@ -117,6 +122,7 @@ fn a_killed_gateway_runs_again(variant: &Variant) {
     assert_eq!(coder["last_exit"]["signal"], "SIGKILL", "{coder}");
 }
 
+/// Contract: 63.
 fn a_clean_exit_is_final(variant: &Variant) {
     let volume = Volume::with_gateways(&["coder"]);
     volume.hook("coder", "import os\nos._exit(0)");
@@ -151,6 +157,7 @@ fn a_crash_loop_ends_in_failed(variant: &Variant) {
 }
 
 /// The same with the limits as they come: ten restarts, ever slower. About a minute.
+/// Contract: 91, 107.
 #[test]
 fn a_crash_loop_fails_with_the_built_in_template() {
     let volume = Volume::with_gateways(&["coder"]);
@@ -160,6 +167,7 @@ fn a_crash_loop_fails_with_the_built_in_template() {
     assert_eq!(coder["restarts"], 10, "{coder}");
 }
 
+/// Contract: 97.
 fn docker_stop_is_quick(variant: &Variant) {
     let volume = Volume::with_gateways(&["coder", "writer"]);
     let container = start(variant, &volume);

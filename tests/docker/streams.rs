@@ -12,6 +12,8 @@ fn is_stamped(line: &str, mark: &str) -> bool {
     shape == "0000-00-00 00:00:00.000000000" && line[29..].starts_with(mark)
 }
 
+/// Under s6 stderr is in no file, and only the order in `docker logs` tells where it belongs.
+/// Contract: 67, 68, 71.
 #[test]
 fn both_streams_are_in_docker_logs_and_in_the_file() {
     let volume = Volume::with_gateways(&["coder"]);

@@ -20,6 +20,7 @@ fn wants_survive_the_container() {
     assert_eq!(container.state("coder"), "down");
 }
 
+/// Contract: 106.
 #[test]
 fn a_signal_changes_no_want() {
     let volume = Volume::with_gateways(&["coder"]);
@@ -34,6 +35,7 @@ fn a_signal_changes_no_want() {
     }
 }
 
+/// Contract: 54, 55.
 #[test]
 fn the_boot_is_told_for_each_profile() {
     let volume = Volume::with_gateways(&["coder"]);

@@ -132,12 +132,13 @@ pub fn gateway_state(container: &Container, profile: &str) -> Value {
     serde_json::from_str(&container.exec_as("hermes", &["cat", &file]).out).unwrap_or(Value::Null)
 }
 
-/// Waits until the gateway itself says so.
+/// Waits until the gateway itself says so, in its present life.
 #[track_caller]
 pub fn await_gateway_state(container: &Container, profile: &str, state: &str) -> Value {
     eventually(&format!("the gateway of {profile} says that it is {state}"), || {
         let told = gateway_state(container, profile);
-        (told["gateway_state"] == state && told["pid"].is_number()).then_some(told)
+        let pid = told["pid"].as_u64();
+        (told["gateway_state"] == state && pid.is_some() && pid == container.pid(profile)).then_some(told)
     })
 }
 

@@ -72,6 +72,7 @@ fn fatal(answer: Answer, code: i32) -> String {
     err
 }
 
+/// Contract: 89, 96.
 #[test]
 fn up_and_down_by_the_gateway_user_and_what_svstat_says() {
     let mut world = world();
@@ -107,6 +108,7 @@ fn up_and_down_by_the_gateway_user_and_what_svstat_says() {
     silent(call(&world, &supervisor, "s6-svc -d @gateway-coder"));
 }
 
+/// Contract: 75.
 #[test]
 fn a_start_that_fails_is_told_and_what_was_given_up_is_not_wanted_up() {
     let mut world = world();
@@ -142,6 +144,9 @@ fn a_start_that_fails_is_told_and_what_was_given_up_is_not_wanted_up() {
     assert!(wants_up(&line));
 }
 
+/// `s6-svc -t` of s6 does nothing on a slot that is down, and the CLI, whose `restart` it is, records that it runs. Here a
+/// gateway starts.
+/// Contract: 92.
 #[test]
 fn a_term_is_a_restart_for_a_gateway_and_a_signal_for_the_rest() {
     let mut world = world();
@@ -225,6 +230,7 @@ fn the_file_down_goes_with_the_capital_letters() {
     assert_eq!(world.state("coder"), "up");
 }
 
+/// Contract: 58, 74.
 #[test]
 fn nobody_there_no_slot_and_no_permission_have_the_codes_of_s6() {
     let mut world = world();
@@ -270,6 +276,7 @@ fn script(world: &World, path: &str, text: &str) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("a mode");
 }
 
+/// Contract: 19.
 #[test]
 fn with_contenv_is_an_interpreter_that_brings_the_containers_environment() {
     let mut world = world();
@@ -295,6 +302,7 @@ fn with_contenv_is_an_interpreter_that_brings_the_containers_environment() {
     assert_eq!(world.exec(&supervisor, HERMES, &["/command/with-contenv", "nowhere"]).code, 127);
 }
 
+/// Contract: 14.
 #[test]
 fn setuidgid_becomes_a_user_with_its_groups_and_leaves_signals_fresh() {
     let mut world = world();
@@ -338,6 +346,8 @@ fn execlineb_runs_the_simplest_scripts_and_refuses_the_rest() {
     assert!(refused.fails(100).contains("line 2: blocks are not supported"));
 }
 
+/// s6-log ends where another has the lock of its directory; here there is none to be had.
+/// Contract: 64, 72.
 #[test]
 fn s6_log_writes_what_ctl_logs_reads() {
     let mut world = world();

@@ -68,6 +68,8 @@ fn wait_desired(world: &World, directory: &str, expected: &str) {
     });
 }
 
+/// Upstream's CLI writes the marker of `stop --all` into its own home, and with s6 2.15 none at all.
+/// Contract: 83, 104, 106.
 #[test]
 fn only_an_operators_stop_is_marked_and_in_the_home_of_that_profile() {
     for (rung, place) in [(Rung::Cgroup, Place::Pid1), (Rung::Keeper, Place::Child)] {
@@ -98,6 +100,7 @@ fn only_an_operators_stop_is_marked_and_in_the_home_of_that_profile() {
     }
 }
 
+/// Contract: 82, 105.
 #[test]
 fn a_want_is_told_before_the_start_and_after_the_last_word_of_the_gateway() {
     let mut world = world(setup());
@@ -132,6 +135,7 @@ fn a_want_is_told_before_the_start_and_after_the_last_word_of_the_gateway() {
     assert_eq!(world.want("coder"), "up");
 }
 
+/// Contract: 48.
 #[test]
 fn a_wish_that_somebody_wrote_meanwhile_is_adopted_once() {
     let mut world = world(setup());
@@ -184,6 +188,40 @@ fn what_is_no_wish_changes_nothing() {
     assert_eq!(world.want("coder"), "up");
 }
 
+/// The first boot of a volume that had another supervisor.
+/// Contract: 47, 48, 54.
+#[test]
+fn the_first_want_is_what_the_state_file_says() {
+    let states = [
+        ("asked-down", r#"{"desired_state":"stopped","gateway_state":"running"}"#, "stopped", false),
+        ("asked-up", r#"{"desired_state":"running","gateway_state":"stopped"}"#, "running", true),
+        ("corrupt", "{\"gateway_state\":\"runn", "None", false),
+        ("degraded", r#"{"desired_state":null,"gateway_state":"degraded"}"#, "running", true),
+        ("draining", r#"{"gateway_state":"draining"}"#, "running", true),
+        ("failed", r#"{"gateway_state":"startup_failed"}"#, "startup_failed", false),
+        ("starting", r#"{"gateway_state":"starting"}"#, "starting", false),
+        ("verbatim", r#"{"desired_state":"draining"}"#, "draining", false),
+    ];
+    let mut world = world(setup());
+    for (profile, text, ..) in states {
+        world.write_as_hermes(&format!("/opt/data/profiles/{profile}/SOUL.md"), "soul");
+        world.write_as_hermes(&format!("/opt/data/profiles/{profile}/gateway_state.json"), text);
+    }
+    let _supervisor = world.start();
+    let mut lines = vec!["reconcile: profile=default prior_state=None action=registered\n".to_owned()];
+    for (profile, _, state, up) in states {
+        let action = if up { "started" } else { "registered" };
+        lines.push(format!("reconcile: profile={profile} prior_state={state} action={action}\n"));
+        if up {
+            world.wait_log(profile, "ready gateway");
+        }
+        assert_eq!(world.want(profile), if up { "up" } else { "down" }, "{profile}");
+    }
+    lines.insert(3, "reconcile: profile=coder prior_state=None action=registered\n".to_owned());
+    world.wait_stdout(&lines.concat());
+}
+
+/// Contract: 50, 55.
 #[test]
 fn a_multiplexing_root_gateway_keeps_the_others_down_for_this_boot() {
     let mut world = world(setup());
@@ -215,6 +253,7 @@ fn a_multiplexing_root_gateway_keeps_the_others_down_for_this_boot() {
     assert_eq!(world.want("coder"), "down");
 }
 
+/// Contract: 47, 49, 54, 55.
 #[test]
 fn a_boot_removes_what_is_stale_and_says_how_the_last_life_ended() {
     let mut world = world(setup());
@@ -246,6 +285,7 @@ fn a_boot_removes_what_is_stale_and_says_how_the_last_life_ended() {
     world.wait_stdout(said);
 }
 
+/// Contract: 51.
 #[test]
 fn a_home_from_before_supervision_is_taken_over_once() {
     let mut setup = setup().main_program(&["hermes", "gateway", "run"]);
@@ -271,6 +311,7 @@ fn a_home_from_before_supervision_is_taken_over_once() {
     assert!(world.read(log).contains("prior_state=None"), "{}", world.read(log));
 }
 
+/// Contract: 51, 84, 88.
 #[test]
 fn a_gateway_that_stays_in_the_foreground_is_not_taken_over() {
     let mut setup =
@@ -283,6 +324,7 @@ fn a_gateway_that_stays_in_the_foreground_is_not_taken_over() {
     assert_eq!(world.want("default"), "down");
 }
 
+/// Contract: 63, 103.
 #[test]
 fn the_exit_codes_of_a_gateway_decide_what_comes_next() {
     let mut world = world(setup());
@@ -302,6 +344,39 @@ fn the_exit_codes_of_a_gateway_decide_what_comes_next() {
     }
 }
 
+/// Its state file tells it, with its own pid: no sd_notify is needed for that, and no heartbeat.
+/// Contract: 105, 109.
+#[test]
+fn a_start_waits_for_the_gateways_own_word_where_that_is_asked_for() {
+    let mut world = world(setup());
+    // Says of itself that it starts, and that it runs when it is told to.
+    let text =
+        HERMES.replacen("tell running\necho", "tell starting\nread -r word <go\ntell running\necho", 1);
+    let program = world.write("/opt/bin/hermes", text);
+    std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let go = world.path(&format!("{CODER}/go"));
+    rustix::fs::mknodat(rustix::fs::CWD, &go, rustix::fs::FileType::Fifo, 0o666.into(), 0).expect("a fifo");
+    let template = "command = [\"hermes\", \"-p\", \"{profile}\", \"gateway\", \"run\"]\nautostart = false\n\
+                    env = { HERMES_HOME = \"{home}\" }\n[ready]\nkind = \"gateway-state\"\ntimeout = \"1h\"";
+    world.define("gateway", template);
+    // What another process left there is not its word.
+    let left = r#"{"pid":1,"gateway_state":"running","desired_state":"stopped"}"#;
+    world.write_as_hermes(&format!("{CODER}/gateway_state.json"), left);
+    let _supervisor = world.start();
+    let late = world.ctl(&["start", "--timeout", "200ms", "coder"]);
+    assert_ne!(late.code, 0, "{late:?}");
+    wait::until("its first word", &world.path(CODER), || {
+        (state(&world, CODER)["gateway_state"] == json!("starting")).then_some(())
+    });
+    world.wait_state("coder", &["up"]);
+    std::fs::write(&go, "go\n").expect("a word through the fifo");
+    world.ctl(&["wait", "coder", "--ready"]).ok();
+    assert_eq!(world.state("coder"), "ready");
+    world.ctl(&["start", "coder"]).ok();
+}
+
+/// s6 keeps no file of its output; here it has one as any service.
+/// Contract: 59, 70.
 #[test]
 fn the_dashboard_is_a_service_where_it_is_switched_on() {
     let mut world = world(setup());
@@ -313,6 +388,7 @@ fn the_dashboard_is_a_service_where_it_is_switched_on() {
     world.setup.environment.push(("HERMES_DASHBOARD_PORT".into(), "8080".into()));
     let supervisor = world.start();
     world.wait_log("dashboard", "ready dashboard --host 0.0.0.0 --port 8080 --no-open");
+    world.wait_stdout("\nready dashboard --host 0.0.0.0 --port 8080 --no-open\n");
     let taken = world.ctl(&["register", "dashboard", "--", "/bin/true"]);
     assert!(taken.fails(1).contains("reserved"));
     let dashboard = world.processes(&supervisor).into_iter().find(|each| each.command.starts_with("sleep"));
@@ -324,6 +400,7 @@ fn the_dashboard_is_a_service_where_it_is_switched_on() {
     assert_eq!((world.want("dashboard"), world.state("dashboard")), ("down".to_owned(), "down".to_owned()));
 }
 
+/// Contract: 53.
 #[test]
 fn the_container_of_the_dashboard_leaves_the_gateways_alone() {
     let mut setup = setup().main_program(&["/bin/sh", "-c", "exit 3"]);

@@ -74,6 +74,7 @@ fn assert_flood(lines: &[String], count: usize) {
     }
 }
 
+/// Contract: 69.
 #[test]
 fn files_rotate_and_the_oldest_goes() {
     let mut world = World::new(Setup::plain());
@@ -106,6 +107,8 @@ fn files_rotate_and_the_oldest_goes() {
     assert_eq!(numbers.last(), Some(&20_000));
 }
 
+/// s6-log splits lines of more than 8192 bytes.
+/// Contract: 69.
 #[test]
 fn a_line_of_any_length_is_one_line() {
     let mut world = World::new(Setup::plain());
@@ -213,6 +216,7 @@ fn a_full_log_disk_is_counted_and_stops_nobody() {
     );
 }
 
+/// Contract: 72.
 #[test]
 fn a_log_directory_that_cannot_be_written_is_one_warning() {
     let mut world = World::new(Setup::plain());

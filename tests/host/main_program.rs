@@ -7,6 +7,7 @@ fn init(words: &[&str]) -> Setup {
     Setup::new(Rung::Cgroup, Place::Pid1).main_program(words)
 }
 
+/// Contract: 21, 22, 100.
 #[test]
 fn its_exit_code_is_the_containers() {
     for (words, end) in [
@@ -28,6 +29,8 @@ fn its_exit_code_is_the_containers() {
     }
 }
 
+/// s6 takes signals to PID 1 for orders to shut down, halt or reboot. Here those that are no stop are for the CMD.
+/// Contract: 22, 100, 101.
 #[test]
 fn services_run_beside_it_and_end_after_it() {
     let mut setup = init(&["/adversary", "echo-signals"]);
@@ -55,6 +58,8 @@ fn services_run_beside_it_and_end_after_it() {
     world.assert_no_survivors("after the main program's end");
 }
 
+/// Under s6 the CMD hears nothing before everything is signalled at the end, and then has what is left of 3 s.
+/// Contract: 97, 98.
 #[test]
 fn a_stop_signal_reaches_it_once_and_the_second_kills() {
     let mut setup = init(&["/adversary", "echo-signals"]).supervisor_option(&["--stop-budget", "60s"]);
@@ -114,6 +119,7 @@ fn called_as_init_it_takes_no_options() {
 }
 
 /// `docker run -it`: driven over a pty, as a person would.
+/// Contract: 18.
 #[test]
 fn it_has_the_terminal_and_survives_a_stop_key() {
     let mut world = World::new(init(&["/bin/sh", "-c", "stty size; echo begin; cat; echo end; exit 3"]));
@@ -135,6 +141,7 @@ fn it_has_the_terminal_and_survives_a_stop_key() {
     assert!(format!("{status:?}").contains("3"), "{status:?}");
 }
 
+/// Contract: 18.
 #[test]
 fn it_is_in_the_foreground_with_the_window_size() {
     let world = World::new(init(&["/adversary", "print-tty"]));

@@ -5,6 +5,9 @@ use serde_json::json;
 
 crate::on_every_rung!(the_first_crash_restarts_at_once_and_the_next_waits);
 
+/// s6 waits one second after each death, for ever. Here the first failure is restarted at once, and the further ones
+/// wait longer and longer.
+/// Contract: 91.
 fn the_first_crash_restarts_at_once_and_the_next_waits(setup: Setup) {
     let mut world = World::new(setup);
     let slow = "[restart]\nbackoff = { initial = \"30s\", max = \"30s\", jitter = 0.0 }";
@@ -35,6 +38,8 @@ fn the_first_crash_restarts_at_once_and_the_next_waits(setup: Setup) {
     assert_eq!(world.state("coder"), "down", "a want that is down beats every timer");
 }
 
+/// s6 restarts for ever.
+/// Contract: 91, 107.
 #[test]
 fn too_many_failures_are_the_end_and_the_reason_is_kept() {
     let mut world = World::new(Setup::plain());
@@ -84,6 +89,7 @@ fn backoff_outlives_the_supervisor() {
     assert_eq!(world.log("crasher").matches("ready").count(), lives);
 }
 
+/// Contract: 63, 103.
 #[test]
 fn exit_codes_have_their_rules() {
     let rules = "[restart]\nexit_codes = { 0 = \"stop\", 75 = \"now\", 78 = \"failed\" }\n\
@@ -131,6 +137,7 @@ fn leftovers_get_their_time_where_it_is_given() {
     world.wait_state("parent", &["failed"]);
 }
 
+/// Contract: 23, 99.
 #[test]
 fn after_and_requires_are_kept() {
     let mut world = World::new(Setup::plain());

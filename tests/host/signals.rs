@@ -21,6 +21,7 @@ fn a_stop_signal_changes_no_want(setup: Setup) {
     assert_eq!(world.marked("pause").len(), 1);
 }
 
+/// Contract: 94.
 fn a_hundred_orphans_leave_no_zombie(setup: Setup) {
     let mut world = World::new(setup);
     world.adversary("maker", "orphan-maker 100", "");
@@ -32,6 +33,7 @@ fn a_hundred_orphans_leave_no_zombie(setup: Setup) {
     });
 }
 
+/// Contract: 97, 101.
 #[test]
 fn each_stop_signal_shuts_down() {
     for place in [Place::Pid1, Place::Child] {
@@ -98,6 +100,8 @@ fn a_second_stop_signal_goes_straight_to_the_kill() {
     world.assert_no_survivors("after the second SIGTERM");
 }
 
+/// s6 gives everybody together 3 s, always in full. Here there is a budget, and it is over when all have ended.
+/// Contract: 97, 98, 110.
 #[test]
 fn the_stop_budget_cuts_every_timeout_and_the_log_names_who_used_it() {
     let mut world = World::new(Setup::plain().supervisor_option(&["--stop-budget", "500ms"]));
@@ -127,6 +131,7 @@ fn what_is_inherited_does_not_harm() {
 }
 
 /// As `docker exec … &` leaves it: a process that the supervisor never started falls to it and ends.
+/// Contract: 94.
 #[test]
 fn a_strangers_orphan_is_reaped() {
     let mut world = World::new(Setup::new(Rung::Cgroup, Place::Pid1));

@@ -101,6 +101,7 @@ const TELL: &str = "/command/s6-svscanctl -a /run/service";
 
 // ---- Preparation --------------------------------------------------------------------------------------------------
 
+/// Contract: 19, 23, 25, 70.
 #[test]
 fn scripts_prepare_the_container_one_after_the_other() {
     let mut setup =
@@ -153,6 +154,7 @@ fn scripts_prepare_the_container_one_after_the_other() {
     assert_eq!(supervisor.terminate(), End::Code(0));
 }
 
+/// Contract: 25.
 #[test]
 fn a_script_that_fails_ends_the_container_where_that_is_asked_for() {
     for place in [Place::Pid1, Place::Child] {
@@ -171,11 +173,17 @@ fn a_script_that_fails_ends_the_container_where_that_is_asked_for() {
 
 #[test]
 fn a_stop_signal_ends_a_script_that_hangs_and_then_us() {
-    for (place, trap) in [(Place::Pid1, ""), (Place::Child, "trap '' TERM"), (Place::Pid1, "trap '' TERM")] {
+    let waits = "/adversary hold MARK & wait";
+    // Each orphan's end is a signal to us.
+    let orphans = "while :; do (sleep 0.05 &); sleep 0.02; done";
+    for (place, trap, body) in [
+        (Place::Pid1, "", waits),
+        (Place::Child, "trap '' TERM", waits),
+        (Place::Pid1, "trap '' TERM", orphans),
+    ] {
         let setup = setup(Rung::Keeper, place).supervisor_option(&["--stop-budget", "300ms"]);
         let mut world = World::new(setup.main_program(&["/bin/sh", "-c", "echo never"]));
-        let text = format!("#!/bin/sh\n{trap}\ntouch /hanging\n/adversary hold MARK & wait\n");
-        script(&world, "/etc/cont-init.d/1", &text);
+        script(&world, "/etc/cont-init.d/1", &format!("#!/bin/sh\n{trap}\ntouch /hanging\n{body}\n"));
         let mut container = world.launch();
         container.wait_exec();
         wait::until("the script", &world.root, || world.path("/hanging").exists().then_some(()));
@@ -202,6 +210,7 @@ fn on_a_terminal_only_what_failed_is_told() {
 
 // ---- What `hermes` looks for --------------------------------------------------------------------------------------
 
+/// Contract: 46, 58.
 #[test]
 fn pid_1_passes_for_s6() {
     let mut setup = idle();
@@ -233,6 +242,7 @@ fn pid_1_passes_for_s6() {
 }
 
 /// The image's first script gives its user the numbers of the volume's owner.
+/// Contract: 46.
 #[test]
 fn what_is_the_gateway_users_follows_it_to_another_uid() {
     let mut world = world(idle());
@@ -253,6 +263,7 @@ fn what_is_the_gateway_users_follows_it_to_another_uid() {
 }
 
 /// Elsewhere `hermes` is not to take us for s6, so the supervisor itself hands its gateway over.
+/// Contract: 52, 85.
 #[test]
 fn gateway_run_is_whose_turn_it_is() {
     for place in [Place::Pid1, Place::Child] {
@@ -264,6 +275,9 @@ fn gateway_run_is_whose_turn_it_is() {
         if place == Place::Pid1 {
             world.wait_stdout("wrapper gateway run");
             assert_eq!(comm, "s6-svscan\n");
+            // Where the image's own reconciliation looks for the CMD.
+            let words = std::fs::read(format!("/proc/{}/cmdline", supervisor.pid())).expect("its words");
+            assert!(words.ends_with(b"\0/opt/main-wrapper.sh\0gateway\0run\0"), "{words:?}");
         } else {
             world.wait_log("default", "hermes gateway run");
             assert_eq!(comm, "hermes-sup\n");
@@ -274,6 +288,7 @@ fn gateway_run_is_whose_turn_it_is() {
 
 // ---- Gateways as slots --------------------------------------------------------------------------------------------
 
+/// Contract: 26, 47, 48.
 #[test]
 fn profiles_are_shown_before_the_cmd_and_again_after_a_restart_of_the_container() {
     let look = "cd /run/service; seen=; for s in *; do [ -e $s/down ] && s=$s:down; seen=\"$seen $s\"; done; echo \"seen$seen\" $(echo */supervise); exec /adversary hold";
@@ -310,6 +325,44 @@ fn profiles_are_shown_before_the_cmd_and_again_after_a_restart_of_the_container(
     drop(supervisor);
 }
 
+/// s6 has executed the services of the image, then the gateways, before it executes the CMD. Here nothing waits for
+/// anything: the CMD finds them known and wanted up, and each starts as soon as it can.
+/// Contract: 23, 24.
+#[test]
+fn the_cmd_finds_everything_wanted_up_that_is_to_run() {
+    let look = "for s in of-image gateway-coder gateway-default; do echo $s $(/command/s6-svstat -o wantedup /run/service/$s); done >/.seen; mv /.seen /seen; exec /adversary hold";
+    let mut world = world(init(&["/bin/sh", "-c", look]));
+    longrun(&world, "of-image", &[("run", "#!/bin/sh\nexec /adversary pause MARK\n")]);
+    world.write_as_hermes("/opt/data/profiles/coder/gateway_state.json", "{\"gateway_state\":\"running\"}");
+    let _supervisor = world.start();
+    wait::until("what the CMD saw", &world.root, || world.path("/seen").exists().then_some(()));
+    assert_eq!(world.read("/seen"), "of-image true\ngateway-coder true\ngateway-default false\n");
+    for name in ["of-image", "coder"] {
+        assert_eq!(world.wait_state(name, &["up"])["restarts"], json!(0), "its first life");
+    }
+}
+
+/// The newest CLI registers the slot of such a profile itself, when it is told to start it; here any verb that names it
+/// is enough.
+/// Contract: 80.
+#[test]
+fn a_profile_that_came_after_the_boot_gets_its_slot_with_its_start() {
+    let mut world = world(idle());
+    let supervisor = world.start();
+    world.write_as_hermes("/opt/data/profiles/late/SOUL.md", "soul");
+    assert!(!world.path("/run/service/gateway-late").exists());
+    world.ctl(&["start", "late"]).ok();
+    world.wait_log("late", "hermes -p late gateway run");
+    wait::until("its slot", &world.path("/run/service"), || {
+        world.path("/run/service/gateway-late/run").exists().then_some(())
+    });
+    shell(&world, &supervisor, "/command/s6-svc -wD -d /run/service/gateway-late").ok();
+    assert_eq!(world.state("late"), "down");
+}
+
+/// The logger is the supervisor's and so is what an exit code of a gateway means: neither `log/run` nor `finish` of its
+/// slot is executed, as s6 does.
+/// Contract: 61, 63, 64, 65, 79, 95, 96.
 #[test]
 fn a_slot_that_the_cli_registers_is_a_service_from_then_on() {
     let mut world = world(idle());
@@ -347,6 +400,8 @@ fn a_slot_that_the_cli_registers_is_a_service_from_then_on() {
     assert!(!world.path("/tmp/logger-ran").exists() && !world.path("/tmp/finish-ran").exists());
 }
 
+/// s6 sees a new slot when it is told to look. Here a rename is seen too.
+/// Contract: 95.
 #[test]
 fn what_is_renamed_in_is_noticed_and_what_is_filled_in_place_waits() {
     let mut world = world(idle());
@@ -363,6 +418,7 @@ fn what_is_renamed_in_is_noticed_and_what_is_filled_in_place_waits() {
     assert_eq!(world.state("quiet"), "down");
 }
 
+/// Contract: 66.
 #[test]
 fn odd_names_are_services_or_refused_in_words() {
     let mut world = world(idle());
@@ -390,6 +446,7 @@ fn odd_names_are_services_or_refused_in_words() {
 
 // ---- Services of the image ----------------------------------------------------------------------------------------
 
+/// Contract: 57, 58, 59, 89.
 #[test]
 fn the_services_of_the_image_run_as_root_in_their_order() {
     let mut world = world(idle().env("HERMES_DASHBOARD", "1"));
@@ -435,6 +492,10 @@ fn the_services_of_the_image_run_as_root_in_their_order() {
     for name in ["aft", "fore", "dashboard", "main-hermes", "gateway-default"] {
         assert!(listed.lines().any(|line| line == name), "{listed}");
     }
+    for name in ["dashboard", "main-hermes"] {
+        let link = std::fs::read_link(world.path(&format!("/run/service/{name}"))).expect("a link");
+        assert_eq!(link, PathBuf::from(format!("/run/s6-rc/servicedirs/{name}")));
+    }
     assert!(listed.ends_with("true\ntrue\n"), "{listed}");
     assert_eq!(world.state("dashboard"), "down", "stopped by the gateway user");
     shell(&world, &supervisor, "/command/s6-svc -d /run/service/aft").fails(111);
@@ -446,6 +507,7 @@ fn the_services_of_the_image_run_as_root_in_their_order() {
     world.assert_no_survivors("services of the image");
 }
 
+/// Contract: 90.
 #[test]
 fn finish_programs_are_told_and_decide() {
     let finish = |rest: &str| format!("#!/bin/sh\necho \"$* as $(id -u) in $PWD\" >>/tmp/told\n{rest}\n");
@@ -542,6 +604,8 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
     }
 }
 
+/// Without `timeout-kill` s6 never kills. Here what has none gets the limit of any other service.
+/// Contract: 93.
 #[test]
 fn a_stop_uses_the_slots_own_signal_and_patience() {
     let mut world = world(idle());
@@ -667,11 +731,7 @@ fn random_steps(world: &World, seed: u64, thread: u64) {
 #[allow(clippy::disallowed_macros)]
 fn slots_are_services_and_nothing_else_is(rung: Rung) {
     let seed = std::env::var("SURFACE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_260);
-    // Shown by the harness when the test fails.
-    #[allow(clippy::disallowed_macros)]
-    {
-        println!("SURFACE_SEED={seed}");
-    }
+    println!("SURFACE_SEED={seed}");
     let mut world = World::new(setup(rung, Place::Pid1).main_program(&["/adversary", "hold"]));
     // A gateway has 75 s to end, and these do not obey.
     let template =

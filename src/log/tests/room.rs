@@ -3,6 +3,7 @@
 use super::*;
 use std::io::{BufRead, BufReader, Read};
 
+/// Contract: 67.
 #[test]
 fn a_line_goes_raw_to_the_container_and_with_a_head_to_the_file() {
     let room = Room::new();
@@ -110,6 +111,7 @@ fn a_line_of_ten_megabytes_passes_whole() {
     assert!(whole || text.windows(13).any(|part| part == b"dropped here:"));
 }
 
+/// Contract: 68.
 #[test]
 fn two_streams_and_two_services_mix_line_by_line() {
     let mut room = Room::new();

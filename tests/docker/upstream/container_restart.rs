@@ -20,10 +20,12 @@ fn starts_again(container: &Container, profile: &str) {
     container.await_up(&[profile]);
 }
 
+/// Contract: 48.
 fn container_restart_running_survives(world: &World) {
     starts_again(world.restarted(), "coder");
 }
 
+/// Contract: 48.
 fn container_restart_stopped_stays(world: &World) {
     let container = world.restarted();
     let line = boot_line(container, "writer").expect("a line of the boot");
@@ -33,6 +35,7 @@ fn container_restart_stopped_stays(world: &World) {
     assert!(!container.wants_up("gateway-writer"));
 }
 
+/// Contract: 49.
 fn container_restart_stale_files(world: &World) {
     let container = world.restarted();
     assert!(!container.has("-e", "/opt/data/profiles/ghost/gateway.pid"));
@@ -40,6 +43,7 @@ fn container_restart_stale_files(world: &World) {
 }
 
 /// The SIGTERM of `docker restart` is no wish of anybody.
+/// Contract: 106.
 fn container_restart_live_autostart(world: &World) {
     starts_again(world.restarted(), "live");
 }

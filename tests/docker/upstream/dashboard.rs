@@ -58,16 +58,19 @@ fn dashboard_default_off(world: &World) {
     assert!(pids(container).is_empty(), "{}", container.pgrep("hermes dashboard"));
 }
 
+/// Contract: 57, 59.
 fn dashboard_slot_down(world: &World) {
     let status = world.idle().svstat("dashboard");
     assert!(status.starts_with("down "), "{status}");
     assert!(!world.idle().wants_up("dashboard"), "{status}");
 }
 
+/// Contract: 57, 59.
 fn dashboard_slot_up(world: &World) {
     world.dashboard().await_svstat("dashboard", "up ");
 }
 
+/// Contract: 59.
 fn dashboard_opt_in(world: &World) {
     let container = world.dashboard();
     let pid = first_pid(container);
@@ -75,6 +78,7 @@ fn dashboard_opt_in(world: &World) {
     assert_eq!(user.trim(), "hermes");
 }
 
+/// Contract: 59.
 fn dashboard_port(world: &World) {
     let container = world.dashboard();
     let listening = format!(":{PORT:04X} ");
@@ -100,6 +104,7 @@ fn dashboard_restart(world: &World) {
     assert!(killed.elapsed() < Duration::from_secs(15), "upstream waits no longer");
 }
 
+/// Contract: 60.
 fn dashboard_oauth_gate(world: &World) {
     let flags = [
         "--env=HERMES_DASHBOARD=1",
@@ -119,6 +124,7 @@ fn dashboard_oauth_gate(world: &World) {
 }
 
 /// It refuses to listen, time and again, and never answers.
+/// Contract: 59, 60.
 fn dashboard_insecure_ignored(world: &World) {
     let flags = [
         "--env=HERMES_DASHBOARD=1",

@@ -13,6 +13,7 @@ on_both_mounts! {
     gateway_run_stdout_tee
 }
 
+/// Contract: 85.
 fn gateway_run_redirect(world: &World) {
     let container = world.gateway();
     assert_eq!(container.inspect("{{.State.Status}}"), "running");
@@ -23,10 +24,12 @@ fn gateway_run_redirect(world: &World) {
     assert_eq!(container.service("default")["containment"], world.variant.rung);
 }
 
+/// Contract: 84, 88.
 fn gateway_run_flag_opt_out(world: &World) {
     in_the_foreground(world.run().cmd(&["gateway", "run", "--no-supervise"]));
 }
 
+/// Contract: 84, 88.
 fn gateway_run_env_opt_out(world: &World) {
     in_the_foreground(world.run().flags(&["--env=HERMES_GATEWAY_NO_SUPERVISE=1"]).cmd(&["gateway", "run"]));
 }
@@ -41,6 +44,7 @@ fn in_the_foreground(run: Run) {
     assert_eq!(gateways.lines().count(), 1, "{gateways}");
 }
 
+/// Contract: 65.
 fn gateway_run_no_recursion(world: &World) {
     let container = world.gateway();
     // Without the command line of PID 1, which keeps the CMD.
@@ -58,6 +62,7 @@ fn gateway_run_dashboard_too(world: &World) {
     }
 }
 
+/// Contract: 71.
 fn gateway_run_stdout_tee(world: &World) {
     let container = world.gateway();
     container.await_log("⚕");

@@ -50,6 +50,7 @@ fn main_invocation_exit_code(world: &World) {
     assert_eq!(ended.code, 42, "{ended:#?}");
 }
 
+/// Contract: 18.
 fn tui_passthrough_tty(world: &World) {
     let script = "if [ -t 1 ]; then tput cols; else echo NO_TTY; fi; echo end of it";
     let (_container, mut session) = world.run().flags(&["--env=COLUMNS=123"]).terminal(script);
@@ -66,6 +67,7 @@ fn tui_passthrough_help(world: &World) {
     session.exp_string("client ended with 0").expect("the exit code");
 }
 
+/// Contract: 94.
 fn zombie_reaping(world: &World) {
     let container = world.idle();
     // The end of the exec is the end of its shell; the orphan lives on a little and falls to PID 1.
@@ -77,6 +79,7 @@ fn zombie_reaping(world: &World) {
     });
 }
 
+/// Contract: 20.
 fn user_flag_guard_arbitrary(world: &World) {
     let refused = world.run().flags(&["--user=1000:1000"]).cmd(&["echo", "it ran"]).output();
     assert_ne!(refused.code, 0, "{refused:#?}");
@@ -90,6 +93,7 @@ fn user_flag_guard_root(world: &World) {
     assert_eq!(run(world, &["sh", "-c", "echo OK"]).ok().lines().last(), Some("OK"));
 }
 
+/// Contract: 20.
 fn user_flag_guard_hermes(world: &World) {
     let output = world.run().flags(&["--user=10000:10000"]).cmd(&["sh", "-c", "echo OK $(id -u)"]).output();
     assert_eq!(output.ok().lines().last(), Some("OK 10000"));

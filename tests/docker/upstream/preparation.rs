@@ -12,12 +12,14 @@ on_both_mounts! {
     browser_discovery_reaches_services
 }
 
+/// Contract: 16.
 fn home_override_workdir(world: &World) {
     let out = world.run().flags(&["--workdir=/tmp"]).cmd(&["sh", "-c", "pwd"]).output().ok();
     assert_eq!(out.lines().last(), Some("/tmp"), "nothing may follow what the CMD prints: {out}");
 }
 
 /// What stage2 writes into a fresh volume is the first want of the gateway.
+/// Contract: 48.
 fn gateway_bootstrap_state_starts(world: &World) {
     let run =
         world.run().flags(&["--env=HERMES_GATEWAY_BOOTSTRAP_STATE=running"]).cmd(&["sleep", "infinity"]);
@@ -27,6 +29,7 @@ fn gateway_bootstrap_state_starts(world: &World) {
     container.await_up(&["default"]);
 }
 
+/// Contract: 64.
 fn log_dir_seed(world: &World) {
     // With a gateway, whose log is ours to write.
     let container = world.gateway();

@@ -11,6 +11,7 @@ on_both_mounts! {
     s6_integration_dotfile
 }
 
+/// Contract: 79, 96.
 fn profile_gateway_start_stop(world: &World) {
     let container = world.idle();
     container.hermes(&["profile", "create", "harness"]).ok();
@@ -26,6 +27,7 @@ fn profile_gateway_start_stop(world: &World) {
     assert!(!container.wants_up("gateway-harness"), "{}", container.svstat("gateway-harness"));
 }
 
+/// Contract: 79.
 fn profile_gateway_delete(world: &World) {
     let container = world.idle();
     container.hermes(&["profile", "create", "doomed"]).ok();
@@ -48,6 +50,7 @@ print(S6ServiceManager().{call})"
     container.exec_as("hermes", &["python3", "-c", &script]).ok()
 }
 
+/// Contract: 61, 96.
 fn s6_integration_register(world: &World) {
     let container = world.idle();
     manager(container, "register_profile_gateway('phase3test')");
@@ -71,6 +74,7 @@ fn s6_integration_unregister(world: &World) {
 }
 
 /// A slot that is still being put together has a dot in front of its name, and no scan may touch it.
+/// Contract: 61, 95.
 fn s6_integration_dotfile(world: &World) {
     let container = world.idle();
     let probe = "cd /run/service; mkdir $0; echo longrun >$0/type
