@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 /// What a command inside printed and how it ended.
 #[derive(Debug)]
 pub struct Answer {
-    pub asked: String,
     /// Minus the signal's number when one ended it.
     pub code: i64,
     pub out: String,
@@ -74,7 +73,7 @@ struct Console {
 }
 
 /// Those who wait for an answer; gone with the machine.
-type Asked = Arc<Mutex<Option<HashMap<u64, (String, Sender<Answer>)>>>>;
+type Asked = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
 
 pub struct Machine {
     qemu: Child,
@@ -123,7 +122,7 @@ impl Machine {
         let port = accept(&listener, &console);
         let asked: Asked = Arc::new(Mutex::new(Some(HashMap::new())));
         let (sender, ready) = channel();
-        asked.lock().expect("a lock").as_mut().expect("new").insert(0, ("a sign of life".into(), sender));
+        asked.lock().expect("a lock").as_mut().expect("new").insert(0, sender);
         hear(port.try_clone().expect("a descriptor"), Arc::clone(&asked));
         let machine = Self { qemu, console, port: Mutex::new(port), asked, next: AtomicU64::new(1) };
         let ready = Pending { asked: "its first stage".into(), answer: ready };
@@ -144,7 +143,7 @@ impl Machine {
         let (sender, answer) = channel();
         let asked = argv.join(" ");
         if let Some(waiting) = self.asked.lock().expect("a lock").as_mut() {
-            waiting.insert(id, (asked.clone(), sender));
+            waiting.insert(id, sender);
         }
         // A machine that is gone is told by the answer that never comes.
         let line = format!("{}\n", serde_json::json!([id, argv]));
@@ -347,8 +346,8 @@ fn hear(port: UnixStream, asked: Asked) {
         for line in BufReader::new(port).split(b'\n').map_while(Result::ok) {
             let Ok((id, code, out, err)) = serde_json::from_slice(&line) else { continue };
             let waiting = asked.lock().expect("a lock").as_mut().and_then(|waiting| waiting.remove(&id));
-            if let Some((asked, sender)) = waiting {
-                let _ = sender.send(Answer { asked, code, out, err });
+            if let Some(sender) = waiting {
+                let _ = sender.send(Answer { code, out, err });
             }
         }
         asked.lock().expect("a lock").take();
