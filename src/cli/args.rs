@@ -228,6 +228,22 @@ pub enum Verb {
         #[arg(long)]
         tree: bool,
     },
+    /// Stop every process where it is, until thawed, stopped or killed
+    Freeze {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// Let what is frozen go on
+    Thaw {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// The processes of each service
+    Tree {
+        /// Without any: all services
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Show what services wrote
     Logs {
         #[command(flatten)]
@@ -292,6 +308,10 @@ impl UntilFlags {
     }
 }
 
+fn these_or_all(names: &[String]) -> Targets {
+    if names.is_empty() { Targets::All } else { Targets::Names(names.to_vec()) }
+}
+
 impl Verb {
     /// What to ask the supervisor. `logs` asks where the files are.
     pub fn request(&self) -> Request {
@@ -309,8 +329,10 @@ impl Verb {
             Self::Once { named, timeout } => {
                 Request::Once { targets: named.targets(), timeout_ms: millis(timeout) }
             }
-            Self::Status { names } if names.is_empty() => Request::Status { targets: Targets::All },
-            Self::Status { names } => Request::Status { targets: Targets::Names(names.clone()) },
+            Self::Status { names } => Request::Status { targets: these_or_all(names) },
+            Self::Tree { names } => Request::Tree { targets: these_or_all(names) },
+            Self::Freeze { named } => Request::Freeze { targets: named.targets() },
+            Self::Thaw { named } => Request::Thaw { targets: named.targets() },
             Self::List => Request::List {},
             Self::Register { name, user, env, down, profile, argv } => Request::Register(Registration {
                 name: name.clone(),
@@ -544,7 +566,7 @@ mod tests {
 
     #[test]
     fn each_verb_asks_for_what_was_typed() {
-        let table: [(&[&str], Request); 20] = [
+        let table: [(&[&str], Request); 24] = [
             (
                 &["start", "a", "b"],
                 Request::Start { targets: names(&["a", "b"]), timeout_ms: None, force: false },
@@ -563,6 +585,10 @@ mod tests {
             (&["status"], Request::Status { targets: Targets::All }),
             (&["status", "a"], Request::Status { targets: names(&["a"]) }),
             (&["list"], Request::List {}),
+            (&["freeze", "a"], Request::Freeze { targets: names(&["a"]) }),
+            (&["thaw", "--all"], Request::Thaw { targets: Targets::All }),
+            (&["tree"], Request::Tree { targets: Targets::All }),
+            (&["tree", "a"], Request::Tree { targets: names(&["a"]) }),
             (&["unregister", "a"], Request::Unregister { targets: names(&["a"]) }),
             (
                 &["kill", "a"],

@@ -4,11 +4,11 @@
 use super::args::{Ctl, Verb};
 use super::logs::{self, LogFiles};
 use super::render::{Console, printable};
-use super::status;
+use super::{status, tree};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
     Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Request, ResultsDocument, ServiceStatus,
-    StatusDocument, SupervisorStatus, VERSION,
+    StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
 };
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -59,6 +59,7 @@ struct Answer {
     results: Vec<Outcome>,
     names: Vec<String>,
     places: Vec<LogPlace>,
+    trees: Vec<Tree>,
 }
 
 impl Answer {
@@ -69,6 +70,7 @@ impl Answer {
             Part::Outcome(outcome) => self.results.push(outcome),
             Part::Name(name) => self.names.push(name),
             Part::LogPlace(place) => self.places.push(place),
+            Part::Tree(part) => tree::join(&mut self.trees, part),
             // No verb asks for one.
             Part::Scope(_) => {}
         }
@@ -87,6 +89,10 @@ fn show(
     match verb {
         Verb::Status { names } => return show_status(names, json, complete, answer, console, files),
         Verb::Logs { .. } => return show_logs(verb, json, &answer.places, console, files),
+        Verb::Tree { .. } if json => {
+            document(console, &TreesDocument { version: VERSION, services: answer.trees });
+        }
+        Verb::Tree { .. } => console.show(&tree::show(&answer.trees)),
         Verb::List if json => document(console, &NamesDocument { version: VERSION, names: answer.names }),
         Verb::List => {
             let lines: String = answer.names.iter().map(|name| format!("{}\n", printable(name))).collect();
@@ -200,6 +206,8 @@ fn patience(request: &Request) -> Option<Duration> {
             Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
         }
         Request::Register(_) => Some(START_TIMEOUT + PATIENCE),
+        // The supervisor gives up first, and says why.
+        Request::Freeze { .. } | Request::Thaw { .. } => Some(PATIENCE * 2),
         Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),
         // A reload that restarts what has changed waits for trees to end, as a stop does.
         Request::Stop { .. }
@@ -209,6 +217,7 @@ fn patience(request: &Request) -> Option<Duration> {
         Request::Status { .. }
         | Request::List {}
         | Request::Kill { .. }
+        | Request::Tree { .. }
         | Request::Reload { restart: false }
         | Request::Shutdown { .. }
         | Request::LogPlaces { .. }
@@ -463,6 +472,31 @@ mod tests {
         assert_eq!(document.services, [samples::down("b")]);
         assert_eq!((document.version, document.supervisor), (1, samples::supervisor()));
         assert_eq!(told.code, Code::NotUp);
+    }
+
+    #[test]
+    fn a_tree_that_came_in_parts_is_shown_as_one() {
+        let whole = samples::tree();
+        let (first, rest) = whole.processes.split_at(1);
+        let part = |processes: &[_], left_out| {
+            let name = whole.name.clone();
+            Reply::Part(Part::Tree(Tree { name, processes: processes.to_vec(), left_out }))
+        };
+        let parts = || vec![part(first, 0), part(rest, 7), Reply::End];
+        let told = tell(&["tree", "coder"], parts());
+        assert_eq!(
+            told.out,
+            concat!(
+                "coder\n",
+                "PID  USER    S   RSS  COMMAND\n",
+                " 42  hermes  S  1.0M  sh -c x\n",
+                " 43  hermes  S  1.0M  ├─ cat\n",
+                " 44  hermes  S  1.0M  └─ sleep 1  (hermes-worker-1.scope)\n",
+                "and 7 more\n",
+            )
+        );
+        let document: TreesDocument = serde_json::from_str(&tell(&["--json", "tree"], parts()).out).unwrap();
+        assert_eq!(document.services, [Tree { left_out: 7, ..whole }]);
     }
 
     #[test]

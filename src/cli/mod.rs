@@ -12,3 +12,4 @@ pub mod logs;
 pub mod render;
 pub mod settings;
 pub mod status;
+pub mod tree;

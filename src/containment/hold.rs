@@ -12,7 +12,7 @@ use super::keeper::ward::{self, Ward};
 use super::ladder::Report;
 use super::retry::Retry;
 use super::scopes::Scopes;
-use super::usage::{self, Stuck, Usage};
+use super::usage::{self, ProcessInfo, Stuck, Usage};
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
@@ -88,6 +88,8 @@ pub(super) struct Held {
     registered: Option<i32>,
     /// The service may undo its own containment: said in `status`.
     owner: bool,
+    /// It was told to stand still at least once.
+    frost: bool,
 }
 
 #[derive(Debug)]
@@ -201,7 +203,7 @@ impl Containment {
             Ok(on) => {
                 self.by_id.insert(id.clone(), slot);
                 if let Some(place) = self.slots.get_mut(slot as usize) {
-                    place.held = Some(Held { id: id.clone(), on, registered: None, owner });
+                    place.held = Some(Held { id: id.clone(), on, registered: None, owner, frost: false });
                 }
                 self.register(slot);
                 Ok(())
@@ -383,6 +385,43 @@ impl Containment {
         }
     }
 
+    /// Begins to stop every process of the tree where it is, or to let all go on; [`Event::Frozen`] tells when it is so,
+    /// if it was not before. A kill does not care.
+    ///
+    /// # Errors
+    /// What the kernel or the keeper says; `ESRCH` when it has ended.
+    pub fn freeze(&mut self, id: &IncarnationId, frozen: bool) -> io::Result<()> {
+        let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+        let slot = self.by_id.get(id).copied().ok_or_else(gone)?;
+        let held =
+            self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()).ok_or_else(gone)?;
+        held.frost |= frozen;
+        match (&mut held.on, &self.cgroups) {
+            (On::Cgroup(cage), Some(cgroups)) => cage.freeze(&cgroups.tree, frozen),
+            (On::Keeper(ward), _) => ward.freeze(frozen),
+            (On::Cgroup(_), None) => Err(gone()),
+        }
+    }
+
+    /// Lets it go on if it was ever told to stand still: before a signal that it is to act upon.
+    pub fn thaw(&mut self, id: &IncarnationId) {
+        if self.held(id).is_some_and(|held| held.frost) {
+            // One that cannot be thawed can be killed, and that is what follows.
+            let _ = self.freeze(id, false);
+        }
+    }
+
+    /// Whether all of it stands still now.
+    pub fn is_frozen(&self, id: &IncarnationId) -> bool {
+        match (self.held(id).map(|held| &held.on), &self.cgroups) {
+            (Some(On::Cgroup(cage)), Some(cgroups)) => {
+                leaf::state(cgroups.tree.as_fd(), cage.leaf()).is_ok_and(|state| state.frozen)
+            }
+            (Some(On::Keeper(ward)), _) => ward.frozen && ward.lost.is_none(),
+            (Some(On::Cgroup(_)) | None, _) => false,
+        }
+    }
+
     /// Begins the end of the whole tree; it converges through `ready`, `reaped` and `tick` until `TreeEmpty`.
     pub fn kill(&mut self, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
         let Some(slot) = self.by_id.get(id).copied() else { return };
@@ -509,6 +548,15 @@ impl Containment {
             (Some(On::Keeper(ward)), _) => ward.processes(),
             (Some(On::Cgroup(_)) | None, _) => Vec::new(),
         }
+    }
+
+    /// The processes of the tree with what /proc says of each, `most` at most; and how many were not looked at.
+    pub fn members(&self, id: &IncarnationId, most: usize) -> (Vec<ProcessInfo>, usize) {
+        let pids = self.processes(id);
+        let mut scopes = self.scopes_of(id);
+        let left_out = pids.len().saturating_sub(most);
+        let members = pids.into_iter().take(most).filter_map(|pid| usage::describe(pid, scopes.remove(&pid)));
+        (members.collect(), left_out)
     }
 
     /// Those of the tree that hang in the kernel: why a killed tree does not end.

@@ -26,7 +26,7 @@ pub use hold::{Containment, Home};
 pub use ladder::{Report, Wish, probe};
 pub use predecessor::{Ended, Predecessor, end as end_predecessor};
 pub use scopes::{Member, ScopeError, ScopeInfo};
-pub use usage::{Stuck, Usage};
+pub use usage::{ProcessInfo, Stuck, Usage};
 
 use crate::core::exit::Exit;
 use crate::core::fingerprint::fingerprint;
@@ -112,6 +112,11 @@ pub enum Event {
     /// Proved empty, main process reaped. Call `release` next.
     TreeEmpty {
         id: IncarnationId,
+    },
+    /// Every process of it stands still now, as was ordered; or none is kept from running any more.
+    Frozen {
+        id: IncarnationId,
+        frozen: bool,
     },
     /// A scope of it is empty, by itself or on order. One that is there when the incarnation is released ends unsaid.
     ScopeEnded {

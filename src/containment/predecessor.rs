@@ -249,7 +249,10 @@ fn end_keeper(keeper: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndErro
     loop {
         match wire::hear_word(keeper.as_fd()) {
             Heard::Message(Word::Empty | Word::NotMade { .. } | Word::Failed { .. }, _) => return Ok(()),
-            Heard::Message(Word::Spawned { .. } | Word::MainExited { .. }, _) => continue,
+            Heard::Message(
+                Word::Spawned { .. } | Word::MainExited { .. } | Word::Frozen | Word::Thawed,
+                _,
+            ) => continue,
             // It died in the middle: the rest of its tree are strays.
             Heard::End => return Ok(()),
             Heard::Nothing => {}

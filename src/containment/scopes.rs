@@ -281,6 +281,22 @@ impl Containment {
         })
     }
 
+    /// Which of its processes are in which scope.
+    pub(super) fn scopes_of(&self, id: &IncarnationId) -> HashMap<i32, ScopeName> {
+        let mut found = HashMap::new();
+        for ((_, name), scope) in self.scopes.of(id) {
+            let pids = match (&scope.held, &self.cgroups) {
+                (Held::Cgroup { path, .. }, Some(Cgroups { tree, .. })) => {
+                    leaf::processes(tree.as_fd(), path)
+                }
+                (Held::Leader(leader), _) if leader.lives() => walk::descendants(vec![leader.pid]),
+                (Held::Cgroup { .. } | Held::Leader(_), _) => Vec::new(),
+            };
+            found.extend(pids.into_iter().map(|pid| (pid, name.clone())));
+        }
+        found
+    }
+
     /// Begins the end of a scope, at once and without asking it; [`Event::ScopeEnded`] follows. Returns whether there
     /// is such a scope.
     pub fn end_scope(

@@ -1,6 +1,8 @@
 //! What a tree uses and where it hangs, from /proc, for `status`. Never in the hot path.
 
+use super::keeper::tags;
 use super::walk;
+use crate::core::unit::ScopeName;
 
 /// Figures of one incarnation. `None`: not known on this rung.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,6 +19,48 @@ pub struct Stuck {
     pub pid: i32,
     /// The kernel function it waits in, or empty where that is not shown.
     pub wchan: String,
+}
+
+/// One process of a tree, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessInfo {
+    pub pid: i32,
+    pub parent: i32,
+    pub started: u64,
+    pub uid: u32,
+    /// As in proc_pid_stat(5).
+    pub state: u8,
+    /// In bytes, shared pages included.
+    pub resident: u64,
+    /// The arguments with spaces between them, or the name in brackets.
+    pub command: String,
+    pub scope: Option<ScopeName>,
+}
+
+/// `None` when it is gone, or hidden from us.
+pub fn describe(pid: i32, scope: Option<ScopeName>) -> Option<ProcessInfo> {
+    /// More than is ever shown.
+    const MOST: u64 = 4096;
+    let stat = walk::stat(pid)?;
+    let mut line = Vec::new();
+    let file = std::fs::File::open(format!("/proc/{pid}/cmdline")).ok()?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MOST), &mut line).ok()?;
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let mut command = words.join(" ").trim_end().to_owned();
+    if command.is_empty() {
+        let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        command = format!("[{}]", String::from_utf8_lossy(&name).trim_end());
+    }
+    Some(ProcessInfo {
+        pid,
+        parent: stat.parent,
+        started: stat.started,
+        uid: tags::uid_of(pid)?,
+        state: stat.state,
+        resident: resident(&[pid]),
+        command,
+        scope,
+    })
 }
 
 /// Resident memory of all, in bytes: shared pages count once for each process.

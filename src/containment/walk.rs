@@ -102,6 +102,57 @@ pub fn end(heir: i32, roots: &mut dyn FnMut() -> Vec<i32>) {
     });
 }
 
+/// Stops every member of the tree, and answers whether all of them stand still: then nothing new can turn up either.
+/// If not, call again later.
+///
+/// `ours` gains the numbers of those that this stops, `of_itself` of those that were stopped before it came.
+pub fn stop(
+    heir: i32,
+    roots: &mut dyn FnMut() -> Vec<i32>,
+    ours: &mut HashSet<i32>,
+    of_itself: &mut HashSet<i32>,
+) -> bool {
+    const PASSES: usize = 32;
+    let mut walk = Walk { heir, dead: HashSet::new() };
+    for _ in 0..PASSES {
+        let (mut new, mut still) = (false, true);
+        walk.visit(roots(), &mut |pid, process| {
+            let stands = stands(pid);
+            if stands && !ours.contains(&pid) && stat(pid).is_some_and(|stat| stat.state == b'T') {
+                new |= of_itself.insert(pid);
+            } else if !(stands && ours.contains(&pid)) {
+                let _ = process.send(Signal::STOP);
+                new |= ours.insert(pid);
+            }
+            still &= stands;
+        });
+        if !new {
+            return still;
+        }
+    }
+    false
+}
+
+/// No thread of it runs an instruction of its own: stopped, dead, or in the kernel on the way to its stop (a parent in
+/// vfork(2) waits there for its child).
+fn stands(pid: i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = tasks.filter_map(|task| parse_stat(&std::fs::read(task.path().join("stat")).ok()?));
+    states.all(|task| matches!(task.state, b'T' | b't' | b'D' | b'Z' | b'X'))
+}
+
+/// Lets every member of the tree go on, children before their parents: a parent that is told of stopped children shall
+/// find none. Those of `except` are left as they are.
+pub fn go_on(heir: i32, roots: Vec<i32>, except: &HashSet<i32>) {
+    let mut members = Vec::new();
+    Walk { heir, dead: HashSet::new() }.visit(roots, &mut |pid, _| members.push(pid));
+    for pid in members.into_iter().rev().filter(|pid| !except.contains(pid)) {
+        // A stopped process keeps its number; one that was continued and ended meanwhile is the worst that can be hit,
+        // with a signal that does nothing to a process that runs.
+        let _ = Pidfd::open(pid).and_then(|process| process.send(Signal::CONT));
+    }
+}
+
 /// Sends `signal` to every member of the tree, once.
 pub fn signal(heir: i32, roots: Vec<i32>, signal: Signal) {
     Walk { heir, dead: HashSet::new() }.visit(roots, &mut |_, process| {

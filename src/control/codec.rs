@@ -12,7 +12,7 @@
 
 use super::protocol::{
     LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ScopeStatus,
-    ServiceStatus, SupervisorStatus, Targets, VERSION,
+    ServiceStatus, SupervisorStatus, Targets, Tree, VERSION,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -215,6 +215,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         name: Option<String>,
         log_place: Option<LogPlace>,
         scope: Option<Box<ScopeStatus>>,
+        tree: Option<Tree>,
         message: Option<String>,
     }
     let malformed = |detail: &str| {
@@ -233,7 +234,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
     if !continues {
         return Ok(Reply::End);
     }
-    let Parameters { supervisor, service, outcome, name, log_place, scope, message: _ } = parameters;
+    let Parameters { supervisor, service, outcome, name, log_place, scope, tree, message: _ } = parameters;
     service
         .map(Part::Service)
         .or_else(|| outcome.map(Part::Outcome))
@@ -241,6 +242,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         .or_else(|| name.map(Part::Name))
         .or_else(|| log_place.map(Part::LogPlace))
         .or_else(|| scope.map(Part::Scope))
+        .or_else(|| tree.map(Part::Tree))
         .map(Reply::Part)
         .ok_or_else(|| malformed("a part of an unknown kind"))
 }
@@ -306,6 +308,9 @@ mod tests {
             Request::Register(Registration { program: Program::Profile("/p".into()), ..registration }),
             Request::Unregister { targets: names(&["a"]) },
             Request::Kill { targets: names(&["a"]), signal: SignalName(Signal::RTMIN_PLUS_3), tree: true },
+            Request::Freeze { targets: names(&["a"]) },
+            Request::Thaw { targets: names(&["a"]) },
+            Request::Tree { targets: Targets::All },
             Request::Wait { targets: names(&["a"]), until: Until::Ready, timeout_ms: Some(0) },
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
@@ -336,6 +341,7 @@ mod tests {
             Reply::Part(Part::Name("a".to_owned())),
             Reply::Part(Part::LogPlace(LogPlace { name: "a".to_owned(), dir: "/l".into() })),
             Reply::Part(Part::Scope(Box::new(samples::scope()))),
+            Reply::Part(Part::Tree(samples::tree())),
             Reply::End,
             Reply::Refused(Refusal::new(RefusalKind::NotPermitted, "no")),
         ]
@@ -421,7 +427,7 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, wait, reload, shutdown, log-places, rescan, scope, \
+                 register, unregister, kill, freeze, thaw, tree, wait, reload, shutdown, log-places, rescan, scope, \
                  scope-stop, scope-show",
             ),
             (

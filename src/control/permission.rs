@@ -67,7 +67,9 @@ impl Rules {
             | Request::Restart { .. }
             | Request::Once { .. }
             | Request::Unregister { .. }
-            | Request::Kill { .. } => match facts.runs_as {
+            | Request::Kill { .. }
+            | Request::Freeze { .. }
+            | Request::Thaw { .. } => match facts.runs_as {
                 Some(uid) if uid == caller => Ok(()),
                 runs_as => Err(Denied(format!(
                     "not permitted to {method} '{}': it runs as {}, you are uid {caller}; ask its user or root",
@@ -82,7 +84,11 @@ impl Rules {
                 facts.name,
                 user(facts.runs_as)
             ))),
-            Request::Status { .. } | Request::List {} | Request::Wait { .. } | Request::LogPlaces { .. } => {
+            Request::Status { .. }
+            | Request::List {}
+            | Request::Tree { .. }
+            | Request::Wait { .. }
+            | Request::LogPlaces { .. } => {
                 if facts.owns_one || self.public_status {
                     Ok(())
                 } else {
@@ -143,6 +149,9 @@ mod tests {
             }),
             Request::Unregister { targets: targets() },
             Request::Kill { targets: targets(), signal: SignalName(Signal::TERM), tree: false },
+            Request::Freeze { targets: targets() },
+            Request::Thaw { targets: targets() },
+            Request::Tree { targets: targets() },
             Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
             Request::Reload { restart: false },
             Request::Shutdown { code: None },
@@ -169,6 +178,9 @@ mod tests {
             ("register", [true, true, true, false, false]),
             ("unregister", [true, true, true, false, false]),
             ("kill", [true, true, true, false, false]),
+            ("freeze", [true, true, true, false, false]),
+            ("thaw", [true, true, true, false, false]),
+            ("tree", [true, true, true, true, false]),
             ("wait", [true, true, true, true, false]),
             ("reload", [true, true, false, false, false]),
             ("shutdown", [true, true, false, false, false]),
@@ -223,7 +235,7 @@ mod tests {
             })
             .map(Request::method)
             .collect();
-        assert_eq!(open, ["status", "list", "wait", "log-places"]);
+        assert_eq!(open, ["status", "list", "tree", "wait", "log-places"]);
     }
 
     #[test]

@@ -62,6 +62,18 @@ pub enum Request {
         #[serde(default)]
         tree: bool,
     },
+    /// Stops every process of what is up where it is; ends when all stand still.
+    Freeze {
+        targets: Targets,
+    },
+    /// Lets them go on.
+    Thaw {
+        targets: Targets,
+    },
+    /// The processes of each: one or more [`Part::Tree`] for every service.
+    Tree {
+        targets: Targets,
+    },
     Wait {
         targets: Targets,
         until: Until,
@@ -117,6 +129,9 @@ impl Request {
             Self::Register(_) => "register",
             Self::Unregister { .. } => "unregister",
             Self::Kill { .. } => "kill",
+            Self::Freeze { .. } => "freeze",
+            Self::Thaw { .. } => "thaw",
+            Self::Tree { .. } => "tree",
             Self::Wait { .. } => "wait",
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
@@ -138,6 +153,9 @@ impl Request {
             | Self::Status { targets }
             | Self::Unregister { targets }
             | Self::Kill { targets, .. }
+            | Self::Freeze { targets }
+            | Self::Thaw { targets }
+            | Self::Tree { targets }
             | Self::Wait { targets, .. }
             | Self::LogPlaces { targets } => Some(targets),
             Self::List {}
@@ -153,7 +171,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 17] = [
+pub const METHODS: [&str; 20] = [
     "start",
     "stop",
     "restart",
@@ -163,6 +181,9 @@ pub const METHODS: [&str; 17] = [
     "register",
     "unregister",
     "kill",
+    "freeze",
+    "thaw",
+    "tree",
     "wait",
     "reload",
     "shutdown",
@@ -268,6 +289,7 @@ pub enum Part {
     Name(String),
     LogPlace(LogPlace),
     Scope(Box<ScopeStatus>),
+    Tree(Tree),
 }
 
 impl Part {
@@ -280,6 +302,7 @@ impl Part {
             Self::Name(name) => name,
             Self::LogPlace(place) => &place.name,
             Self::Scope(scope) => &scope.service,
+            Self::Tree(tree) => &tree.name,
         }
     }
 }
@@ -289,6 +312,40 @@ impl Part {
 pub struct LogPlace {
     pub name: String,
     pub dir: PathBuf,
+}
+
+/// Processes of one service, parents before their children; a service of many comes in several parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    pub name: String,
+    pub processes: Vec<Process>,
+    /// So many more were not looked at.
+    pub left_out: u64,
+}
+
+/// One process, as /proc showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// Its parent if that is in the tree too; absent: a root of the tree.
+    pub parent: Option<u32>,
+    /// By name if it has one.
+    pub user: String,
+    /// The kernel's letter (proc_pid_stat(5)): `R`, `S`, `D`, `T`, `t`, `Z`.
+    pub state: String,
+    /// Resident, shared pages included.
+    pub memory_bytes: u64,
+    /// Its arguments, cut where they are long; the name in brackets where it has none.
+    pub command: String,
+    /// With `.scope`; absent: in none, or not known on this rung.
+    pub scope: Option<String>,
+}
+
+/// The whole of `tree --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreesDocument {
+    pub version: u32,
+    pub services: Vec<Tree>,
 }
 
 /// One scope of a service.
@@ -482,6 +539,9 @@ pub struct ServiceStatus {
     pub kind: Kind,
     pub want: Want,
     pub state: State,
+    /// It is up, and every process of it stands still by order.
+    #[serde(default)]
+    pub frozen: bool,
     /// Why it is in this state, in words.
     pub reason: Option<String>,
     /// Of the main process.
@@ -689,6 +749,23 @@ pub(crate) mod samples {
         }
     }
 
+    /// A shell with two children, one of them in a scope.
+    pub(crate) fn tree() -> Tree {
+        let process = |pid, parent, command: &str| Process {
+            pid,
+            parent,
+            user: "hermes".to_owned(),
+            state: "S".to_owned(),
+            memory_bytes: 1 << 20,
+            command: command.to_owned(),
+            scope: None,
+        };
+        let worker =
+            Process { scope: Some("hermes-worker-1.scope".to_owned()), ..process(44, Some(42), "sleep 1") };
+        let processes = vec![process(42, None, "sh -c x"), process(43, Some(42), "cat"), worker];
+        Tree { name: "coder".to_owned(), processes, left_out: 0 }
+    }
+
     pub(crate) fn supervisor() -> SupervisorStatus {
         SupervisorStatus {
             pid: 1,
@@ -710,6 +787,7 @@ pub(crate) mod samples {
             kind: Kind::Gateway,
             want: Want::Up,
             state: State::Up,
+            frozen: false,
             reason: None,
             pid: Some(42),
             since: Some(at(60)),
@@ -743,6 +821,7 @@ pub(crate) mod samples {
             kind: Kind::Daemon,
             want: Want::Down,
             state: State::Down,
+            frozen: false,
             reason: None,
             pid: None,
             since: None,
@@ -782,11 +861,11 @@ mod tests {
             r#""uptime_ms":7980000,"containment":"keeper","containment_reason":"/sys/fs/cgroup is read-only","#,
             r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
             r#""stopping":false,"warnings":[]},"services":["#,
-            r#"{"name":"b","kind":"daemon","want":"down","state":"down","reason":null,"pid":null,"since":null,"#,
+            r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"definition":null},"#,
-            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","reason":null,"pid":42,"#,
+            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,

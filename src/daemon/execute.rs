@@ -50,6 +50,7 @@ impl Supervisor {
             }
             Effect::SignalTree { incarnation, signal } => {
                 self.containment.signal_tree(&life(incarnation), signal);
+                self.containment.thaw(&life(incarnation));
                 self.containment.signal_tree(&life(incarnation), Signal::CONT);
             }
             // Its env file is still being read.
@@ -272,6 +273,7 @@ impl Supervisor {
                 containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
                     self.tell(&name, Event::TreeEmpty { incarnation });
                 }
+                containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
                 containment::Event::ScopeEnded { id, name, oom_kills } => {
                     self.scope_ended(id, name, oom_kills)
                 }

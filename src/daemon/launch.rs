@@ -1,8 +1,8 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
-use super::boot::RUNTIME_DIR;
 use super::execute::log_dir;
 use super::mirror::Mirrored;
+use super::places::RUNTIME_DIR;
 use super::slots;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;

@@ -4,13 +4,17 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod alone;
 mod boot;
+mod bring_up;
 mod clock;
+mod cmd;
 mod demo;
 mod execute;
 mod launch;
 mod main_program;
 mod mirror;
+mod places;
 mod planned;
 mod preparation;
 mod readiness;
@@ -25,6 +29,7 @@ mod slots;
 mod sources;
 mod status;
 mod surface;
+mod trees;
 
 pub use boot::run;
 

@@ -137,6 +137,8 @@ impl Supervisor {
         let life = IncarnationId { name, n: incarnation };
         // It may have ended meanwhile: then the news of that is on its way.
         let _ = self.containment.signal_main(&life, signal);
+        // What is frozen finds the signal before it when it goes on, and not a moment of a life without one.
+        self.containment.thaw(&life);
         let _ = self.containment.signal_main(&life, Signal::CONT);
     }
 }

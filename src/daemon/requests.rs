@@ -4,28 +4,30 @@
 //! known, the request is over when none is outstanding. A caller who goes away is owed nothing, but what was asked for
 //! is done all the same: a gateway may restart itself from inside its own tree.
 
+mod registration;
+
+pub use registration::Registering;
+
+use super::Supervisor;
 use super::services::Service;
-use super::{Commit, Supervisor};
 use crate::control::naming;
 use crate::control::permission::{Facts, Rules};
 use crate::control::protocol::{
-    Code, LogPlace, Outcome, Part, Program, Refusal, RefusalKind, Registration, Reply, Request, State,
-    Targets, Until,
+    Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, State, Targets, Until,
 };
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::effect;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
-use crate::definition::Definition;
-use crate::store::{self, Change, RecordRow};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 /// How long a start may take when the caller does not say.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a tree may take to stand still; then it goes on again.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with an unknown name waits for the profiles to be read.
 const PARKED: Duration = Duration::from_secs(2);
 /// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
@@ -49,8 +51,16 @@ struct Ask {
 struct Stub {
     ask: u64,
     id: ServiceId,
-    /// Waits for a state instead of a command.
-    until: Option<Until>,
+    /// Waits for something to be so instead of a command.
+    until: Option<Awaited>,
+}
+
+/// What a ticket without a command waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    State(Until),
+    /// That the tree stands still, or does not.
+    Frozen(bool),
 }
 
 /// A request that waits for a reading of the profiles, but not for ever: the disk may hang.
@@ -60,16 +70,6 @@ pub struct Parked {
     /// The reading that will have seen what is on the disk now.
     pub scan: u64,
     pub until: Tick,
-}
-
-/// A registration whose record is on its way to the disk.
-#[derive(Debug)]
-pub struct Registering {
-    definition: Definition,
-    record: RecordRow,
-    want: Want,
-    ask: u64,
-    ticket: Ticket,
 }
 
 /// All requests under way.
@@ -130,7 +130,7 @@ impl Requests {
         ask
     }
 
-    fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Until>) -> Ticket {
+    fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Awaited>) -> Ticket {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, Stub { ask, id, until });
         if let Some(ask) = self.asks.get_mut(&ask) {
@@ -276,6 +276,9 @@ impl Supervisor {
             | Request::Status { targets }
             | Request::Unregister { targets }
             | Request::Kill { targets, .. }
+            | Request::Freeze { targets }
+            | Request::Thaw { targets }
+            | Request::Tree { targets }
             | Request::Wait { targets, .. }
             | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
         }
@@ -295,8 +298,10 @@ impl Supervisor {
             // Users may have been remapped since we started; without root nobody else counts anyway.
             self.surroundings = self.surroundings_now();
         }
-        let reads =
-            matches!(request, Request::Status { .. } | Request::Wait { .. } | Request::LogPlaces { .. });
+        let reads = matches!(
+            request,
+            Request::Status { .. } | Request::Tree { .. } | Request::Wait { .. } | Request::LogPlaces { .. }
+        );
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
         }
@@ -317,6 +322,7 @@ impl Supervisor {
                 Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis))
             }
             Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
+            Request::Freeze { .. } | Request::Thaw { .. } => Some(FREEZE_TIMEOUT),
             _ => None,
         };
         // One after the other may take as long as each alone.
@@ -346,6 +352,13 @@ impl Supervisor {
                     }
                 }
             }
+            Request::Tree { .. } => {
+                for id in ids {
+                    for part in self.tree(id) {
+                        self.reply(conn, &Reply::Part(Part::Tree(part)));
+                    }
+                }
+            }
             Request::LogPlaces { .. } => {
                 for id in ids {
                     if let Some(service) = self.services.get(&id) {
@@ -361,9 +374,14 @@ impl Supervisor {
                     self.part(conn, outcome);
                 }
             }
+            Request::Freeze { .. } | Request::Thaw { .. } => {
+                let frozen = matches!(request, Request::Freeze { .. });
+                let all = matches!(targets, Targets::All);
+                self.freeze_all(ask, conn, ids, frozen, all);
+            }
             Request::Wait { until, .. } => {
                 for id in &ids {
-                    self.requests.ticket(ask, *id, Some(*until));
+                    self.requests.ticket(ask, *id, Some(Awaited::State(*until)));
                 }
                 for id in ids {
                     self.tell_waiting(id);
@@ -477,6 +495,7 @@ impl Supervisor {
             return Outcome::failed(name.as_str(), Code::Failed, state, format!("'{name}' is not running"));
         }
         let life = crate::containment::IncarnationId { name: name.clone(), n: gateway.history().incarnation };
+        let was_frozen = self.containment.is_frozen(&life);
         if tree {
             self.containment.signal_tree(&life, signal);
         } else if let Err(error) = self.containment.signal_main(&life, signal) {
@@ -487,7 +506,59 @@ impl Supervisor {
                 format!("'{name}' got no {signal}: {error}"),
             );
         }
-        Outcome::done(name.as_str(), state.unwrap_or(State::Up), Some(format!("{signal} sent")))
+        self.containment.thaw(&life);
+        let thawed = if was_frozen { " and thawed" } else { "" };
+        Outcome::done(name.as_str(), state.unwrap_or(State::Up), Some(format!("{signal} sent{thawed}")))
+    }
+
+    /// Stops trees where they are, or lets them go on; of `all`, those that are up.
+    fn freeze_all(&mut self, ask: u64, conn: ConnId, ids: Vec<ServiceId>, frozen: bool, all: bool) {
+        let mut tickets = Vec::new();
+        for id in ids {
+            if self.state(id).is_some_and(State::is_up) {
+                tickets.push((id, self.requests.ticket(ask, id, Some(Awaited::Frozen(frozen)))));
+            } else if let (Some(name), false) = (self.fleet.name(id), all) {
+                let (name, state) = (name.to_string(), self.state(id));
+                let word = state.map_or("gone", State::word);
+                let verb = if frozen { "freeze" } else { "thaw" };
+                let message = format!("'{name}' is {word}: only what is up can be told to {verb}");
+                self.part(conn, Outcome::failed(name, Code::Failed, state, message));
+            }
+        }
+        for (id, ticket) in tickets {
+            let Some(life) = self.life(id) else { continue };
+            if self.containment.is_frozen(&life) == frozen {
+                let word = if frozen { "already frozen" } else { "not frozen" };
+                if !frozen {
+                    // A freeze that is still under way is over.
+                    self.containment.thaw(&life);
+                }
+                let state = self.state(id).unwrap_or(State::Up);
+                self.finish(ticket, Outcome::done(life.name.as_str(), state, Some(word.to_owned())));
+            } else if let Err(error) = self.containment.freeze(&life, frozen) {
+                let verb = if frozen { "frozen" } else { "thawed" };
+                let message = format!("'{}' cannot be {verb}: {error}", life.name);
+                let outcome = Outcome::failed(life.name.as_str(), Code::Failed, self.state(id), message);
+                self.finish(ticket, outcome);
+            } else {
+                self.tell_waiting(id);
+            }
+        }
+    }
+
+    /// The life that a service is in, if it has a tree.
+    pub(super) fn life(&self, id: ServiceId) -> Option<crate::containment::IncarnationId> {
+        let (name, gateway) = self.fleet.name(id).zip(self.fleet.gateway(id))?;
+        let n = gateway.history().incarnation;
+        gateway.has_tree().then(|| crate::containment::IncarnationId { name: name.clone(), n })
+    }
+
+    /// A tree stands still, or goes on.
+    pub(super) fn frozen(&mut self, name: &ServiceName, frozen: bool) {
+        slog::info!(self.log, "{name}: {}", if frozen { "frozen" } else { "thawed" });
+        if let Some(id) = self.fleet.id(name.as_str()) {
+            self.tell_waiting(id);
+        }
     }
 
     // ---- Answers --------------------------------------------------------------------------------------------------
@@ -595,15 +666,34 @@ impl Supervisor {
         };
         // Of a service without a way to report it, up is all that can be known.
         let reports_nothing = self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().ready.is_none());
-        let there = |ticket: &Ticket| match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
-            Some(Until::Up) => state.is_up(),
-            Some(Until::Ready) => state == State::Ready || (reports_nothing && state.is_up()),
-            Some(Until::Down) => matches!(state, State::Down | State::Failed | State::Finished),
-            None => false,
-        };
-        let done: Vec<Ticket> = waiting.iter().copied().filter(there).collect();
-        for ticket in done {
-            self.finish(ticket, Outcome::done(name.clone(), state, None));
+        let life = self.life(id);
+        let mut done = Vec::new();
+        for ticket in waiting {
+            let outcome = match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
+                Some(Awaited::State(until)) => {
+                    let there = match until {
+                        Until::Up => state.is_up(),
+                        Until::Ready => state == State::Ready || (reports_nothing && state.is_up()),
+                        Until::Down => matches!(state, State::Down | State::Failed | State::Finished),
+                    };
+                    there.then(|| Outcome::done(name.clone(), state, None))
+                }
+                Some(Awaited::Frozen(wanted)) if state.is_up() => {
+                    let is_so = life.as_ref().is_some_and(|life| self.containment.is_frozen(life)) == wanted;
+                    let word = if wanted { "frozen" } else { "thawed" };
+                    is_so.then(|| Outcome::done(name.clone(), state, Some(word.to_owned())))
+                }
+                Some(Awaited::Frozen(wanted)) => {
+                    let word = if wanted { "frozen" } else { "thawed" };
+                    let message = format!("'{name}' is {state} and was not {word}");
+                    Some(Outcome::failed(name.clone(), Code::Failed, Some(state), message))
+                }
+                None => None,
+            };
+            done.extend(outcome.map(|outcome| (*ticket, outcome)));
+        }
+        for (ticket, outcome) in done {
+            self.finish(ticket, outcome);
         }
     }
 
@@ -624,7 +714,12 @@ impl Supervisor {
                 }
                 self.backlog.push_back((stub.id, Event::Forget(ticket)));
                 let state = self.state(stub.id);
+                let not_frozen =
+                    (stub.until == Some(Awaited::Frozen(true))).then(|| self.freeze_took_too_long(stub.id));
                 let (name, message) = match (self.fleet.name(stub.id), &ask.registers) {
+                    (Some(name), _) if let Some(why) = not_frozen => {
+                        (name.to_string(), format!("'{name}' {why}"))
+                    }
                     (Some(name), _) => {
                         let word = state.map_or("gone", State::word);
                         (name.to_string(), format!("'{name}': timed out, it is {word}"))
@@ -649,6 +744,17 @@ impl Supervisor {
         }
     }
 
+    /// A tree that does not come to a stand goes on: one that stands in part would be worse. Returns why.
+    fn freeze_took_too_long(&mut self, id: ServiceId) -> String {
+        let Some(life) = self.life(id) else { return "is gone".to_owned() };
+        let hangs = self.containment.stuck(&life);
+        self.containment.thaw(&life);
+        let hangs =
+            hangs.first().map(|stuck| format!(": pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
+        let seconds = FREEZE_TIMEOUT.as_secs();
+        format!("did not stand still within {seconds} s and goes on{}", hangs.unwrap_or_default())
+    }
+
     /// A connection ended before its answer: what it asked for goes on, what it waited for does not matter any more.
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
         self.requests.parked.retain(|parked| parked.incoming.id != conn);
@@ -668,147 +774,6 @@ impl Supervisor {
         if self.requests.is_over(number) {
             self.requests.remove(number);
         }
-    }
-
-    // ---- Registration ---------------------------------------------------------------------------------------------
-
-    fn register(&mut self, conn: ConnId, uid: u32, request: &Request, registration: &Registration) {
-        let asked = match self.registering(uid, request, registration) {
-            Ok(Some(asked)) => asked,
-            Ok(None) => {
-                let state =
-                    self.fleet.id(&registration.name).and_then(|id| self.state(id)).unwrap_or(State::Down);
-                self.part(
-                    conn,
-                    Outcome::done(&registration.name, state, Some("already registered".to_owned())),
-                );
-                return self.reply(conn, &Reply::End);
-            }
-            Err((code, message)) => {
-                self.part(conn, Outcome::failed(&registration.name, code, None, message));
-                return self.reply(conn, &Reply::End);
-            }
-        };
-        let (definition, record) = asked;
-        let want = if registration.down { Want::Down } else { Want::Up };
-        let ask = self.requests.open(conn, Some(self.clock.now().after(START_TIMEOUT)));
-        // The number is not a service's yet: it is given one when the record is on disk.
-        let ticket = self.requests.ticket(ask, ServiceId(u32::MAX), None);
-        let name = definition.name.clone();
-        let row = store::WantRow {
-            want: if registration.down { store::Want::Down } else { store::Want::Up },
-            asked_by_uid: Some(uid),
-            asked_at_ms: self.clock.now().0,
-            cause: "register".to_owned(),
-            definition_hash: Some(definition.hash),
-        };
-        let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];
-        if let Some(ask) = self.requests.asks.get_mut(&ask) {
-            ask.registers = Some(name.clone());
-        }
-        self.requests.registering.insert(name);
-        let registering = Registering { definition, record, want, ask, ticket };
-        self.commit(Commit::Registration(Box::new(registering)), changes);
-    }
-
-    /// The checked registration; `None` when exactly this is registered already.
-    fn registering(
-        &mut self,
-        uid: u32,
-        request: &Request,
-        registration: &Registration,
-    ) -> Result<Option<(Definition, RecordRow)>, (Code, String)> {
-        let failed = |message: String| (Code::Failed, message);
-        if self.closing.is_some() {
-            return Err(failed("the supervisor is shutting down".to_owned()));
-        }
-        let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;
-        if self.requests.registering.contains(&name) {
-            return Err(failed(format!("'{name}' is being registered by somebody else: try again")));
-        }
-        self.surroundings = self.surroundings_now();
-        let gateway = &self.surroundings.gateway;
-        // Nothing below home runs as anybody but the gateway user: root's own default would be refused.
-        let user = registration.user.clone().unwrap_or_else(|| {
-            if self.rules().is_privileged(uid) { gateway.name.clone() } else { uid.to_string() }
-        });
-        let row = RecordRow {
-            registrant_uid: uid,
-            user,
-            program: match &registration.program {
-                Program::Argv(argv) => store::Program::Argv(argv.clone()),
-                Program::Profile(dir) => store::Program::Profile(dir.to_string_lossy().into_owned()),
-            },
-            env: registration.env.clone(),
-            registered_at_ms: self.clock.now().0,
-        };
-        let runs_as = crate::sys::users::resolve(&row.user).ok().flatten().map(|user| user.uid);
-        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
-        self.rules()
-            .judge(uid, request, &facts)
-            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
-        if let Some(id) = self.fleet.id(name.as_str()) {
-            let existing = self.services.get(&id);
-            let same = existing
-                .and_then(|service| service.record.as_ref())
-                .is_some_and(|old| old.user == row.user && old.program == row.program && old.env == row.env);
-            let origin = self.origin(id);
-            let recorded = existing.is_some_and(|service| service.record.is_some());
-            return match (same, recorded) {
-                (true, _) => Ok(None),
-                (false, true) => Err(failed(format!(
-                    "'{name}' is registered already, differently: 'hermes-sup ctl unregister {name}' first"
-                ))),
-                (false, false) => {
-                    Err(failed(format!("'{name}' exists already, from {origin}: choose another name")))
-                }
-            };
-        }
-        let definition = self.define_record(&name, &row).map_err(failed)?;
-        // What the definition really runs as is what counts: a template has its own idea.
-        let runs_as = self.surroundings.lookup(&definition.user).ok().map(|user| user.uid);
-        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
-        self.rules()
-            .judge(uid, request, &facts)
-            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
-        Ok(Some((definition, row)))
-    }
-
-    /// The record is on disk, or could not be put there.
-    pub(super) fn registered(&mut self, registering: Registering, error: Option<String>) {
-        let Registering { definition, record, want, ask, ticket } = registering;
-        let name = definition.name.clone();
-        self.requests.registering.remove(&name);
-        if let Some(why) = error {
-            let message = format!("'{name}' is not registered: {why}");
-            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
-        }
-        if self.fleet.id(name.as_str()).is_some() {
-            let message = format!("'{name}' came into being meanwhile: try again");
-            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
-        }
-        let registrant = Some(record.registrant_uid);
-        let id = self.add_service(definition, Some(record));
-        let effects = self.fleet.boot(
-            BTreeMap::from([(
-                id,
-                Restored { want: Want::Down, recorded: want == Want::Down, history: Default::default() },
-            )]),
-            self.clock.now(),
-        );
-        self.execute(effects);
-        if want == Want::Down {
-            return self
-                .finish(ticket, Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())));
-        }
-        // The want is on disk already; the start goes the way of every other, and answers the caller.
-        if let Some(stub) = self.requests.tickets.get_mut(&ticket) {
-            *stub = Stub { ask, id, until: None };
-        }
-        if let Some(uid) = registrant {
-            self.requests.callers.insert(id, uid);
-        }
-        self.feed(id, Event::Command { ticket, command: Command::Start { force: false } });
     }
 
     /// Where the definition of a service comes from, in words.

@@ -3,7 +3,7 @@
 use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
-use crate::containment::{IncarnationId, Report, Rung};
+use crate::containment::{Report, Rung};
 use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{self, Phase, Stage};
@@ -67,8 +67,7 @@ impl Supervisor {
         let now = self.clock.now();
         let history = gateway.history();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let life =
-            gateway.has_tree().then(|| IncarnationId { name: service.name.clone(), n: history.incarnation });
+        let life = self.life(id);
         let usage = life.as_ref().map(|life| self.containment.usage(life));
         let mut reason = gateway.reason();
         let mut add = |text: String| {
@@ -79,6 +78,10 @@ impl Supervisor {
             for stuck in self.containment.stuck(life) {
                 add(format!("pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
             }
+        }
+        let frozen = life.as_ref().is_some_and(|life| self.containment.is_frozen(life));
+        if frozen {
+            add("frozen".to_owned());
         }
         if service.gone {
             add("definition gone".to_owned());
@@ -105,6 +108,7 @@ impl Supervisor {
                 gateway::Want::Down => Want::Down,
             },
             state: self.state(id)?,
+            frozen,
             reason: (!reason.is_empty()).then_some(reason),
             pid: gateway.pid().and_then(|pid| u32::try_from(pid).ok()),
             since: Some(Utc(wall(gateway.since()))),

@@ -2,6 +2,7 @@
 
 mod adversaries;
 mod applets;
+mod freeze;
 mod gateways;
 mod harness;
 mod hygiene;

@@ -12,6 +12,7 @@ crate::on_every_rung!(
     only_processes_of_a_service_get_a_scope,
     names_and_commands_that_do_not_work_are_refused,
     the_command_takes_the_place_of_its_caller,
+    scopes_are_frozen_with_their_service_and_shown_in_its_tree,
 );
 
 crate::on_every_rung_as_a_child!(a_successor_ends_the_scopes_too);
@@ -316,4 +317,32 @@ fn without_a_supervisor_it_is_one_line_and_nothing_runs() {
     let answer = world.inside_answer(&["/systemctl", "--user", "stop", "w.scope"]);
     assert!(!answer.err.contains("not loaded"), "{answer:?}");
     answer.fails(1);
+}
+
+fn scopes_are_frozen_with_their_service_and_shown_in_its_tree(setup: Setup) {
+    let scene = Scene::new(setup);
+    let world = &scene.world;
+    scene.worker("clock", "tick 1", "tick 3");
+    world.ctl(&["freeze", "gw"]).ok();
+    let turns = || -> u64 {
+        world
+            .marked("tick")
+            .iter()
+            .map(|process| crate::harness::process::context_switches(process.outer))
+            .sum()
+    };
+    let before = turns();
+    let tree = world.ctl(&["--json", "tree", "gw"]).json();
+    let shown = tree["services"][0]["processes"].as_array().cloned().unwrap_or_default();
+    let worker = shown.iter().find(|process| process["command"].as_str().is_some_and(|c| c.contains("tick")));
+    assert_eq!(worker.map(|worker| &worker["scope"]), Some(&serde_json::json!("clock.scope")), "{tree}");
+    assert_eq!((before > 0, turns()), (true, before), "the worker ran while its service was frozen");
+    world.ctl(&["thaw", "gw"]).ok();
+    let so_far = world.read("/tmp/clock.log").matches("tick").count();
+    wait::until("more ticks", &world.path("/tmp"), || {
+        (world.read("/tmp/clock.log").matches("tick").count() > so_far).then_some(())
+    });
+    world.ctl(&["freeze", "gw"]).ok();
+    world.ctl(&["stop", "gw"]).ok();
+    world.assert_no_survivors("after stop");
 }

@@ -34,6 +34,8 @@ pub struct Cage {
     pub retry: Option<Retry>,
     /// `cgroup.kill` was refused: said once.
     per_process: bool,
+    /// What was last said of it, once it was ever told to stand still.
+    frozen: Option<bool>,
 }
 
 /// A killed tree is looked at again after this long, then at doubled intervals.
@@ -84,6 +86,7 @@ impl Cage {
                 over: false,
                 retry: None,
                 per_process: false,
+                frozen: None,
             }),
             Err(error) => {
                 let _ = leaf::remove(tree.as_fd(), &leaf);
@@ -107,6 +110,7 @@ impl Cage {
             return;
         }
         self.settle_exec(id, events);
+        self.settle_frost(tree, id, events);
         let Some(status) = self.reaped else { return };
         if self.failure.is_none() && !self.exit_said {
             self.exit_said = true;
@@ -138,6 +142,25 @@ impl Cage {
             Progress::Pending | Progress::Killed => self.failure = Some(SpawnError::Killed),
         }
         self.starting = None;
+    }
+
+    fn settle_frost(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
+        let Some(said) = &mut self.frozen else { return };
+        let frozen = leaf::state(tree.as_fd(), &self.leaf).is_ok_and(|state| state.frozen);
+        if *said != frozen {
+            *said = frozen;
+            events.push(Event::Frozen { id: id.clone(), frozen });
+        }
+    }
+
+    /// Begins to stop the tree where it is, or to let it go on.
+    ///
+    /// # Errors
+    /// Those of [`leaf::freeze`].
+    pub fn freeze(&mut self, tree: &Tree, frozen: bool) -> io::Result<()> {
+        leaf::freeze(tree.as_fd(), &self.leaf, frozen)?;
+        self.frozen.get_or_insert(false);
+        Ok(())
     }
 
     pub fn signal_main(&self, signal: Signal) -> io::Result<()> {

@@ -42,10 +42,28 @@ pub fn open_procs(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Whether any live process is below. Zombies do not count (cgroup-v2.rst, "[Un]populated Notification").
+/// What `cgroup.events` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Any live process is below. Zombies do not count (cgroup-v2.rst, "[Un]populated Notification").
+    pub populated: bool,
+    /// Every process below stands still (kernel 5.2).
+    pub frozen: bool,
+}
+
+/// As [`State::populated`].
 ///
-/// A directory that is gone is empty.
+/// # Errors
+/// As [`state`].
 pub fn populated(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<bool> {
+    state(tree, leaf).map(|state| state.populated)
+}
+
+/// A directory that is gone is empty.
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub fn state(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<State> {
     let mut buffer = [0u8; 128];
     let path = format!("{leaf}/cgroup.events");
     let read = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -53,9 +71,10 @@ pub fn populated(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<bool> {
     match read {
         Ok(length) => {
             let text = buffer.get(..length).unwrap_or_default();
-            Ok(!text.split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+            let says = |wanted: &[u8]| text.split(|byte| *byte == b'\n').any(|line| line == wanted);
+            Ok(State { populated: !says(b"populated 0"), frozen: says(b"frozen 1") })
         }
-        Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(State { populated: false, frozen: false }),
         Err(error) => Err(error.into()),
     }
 }
@@ -74,6 +93,18 @@ pub fn kill(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
     // No such file without the controller.
     let _ = write("pids.max", b"0");
     write("cgroup.kill", b"1")
+}
+
+/// Stops everything below where it is, or lets it go on; `cgroup.events` tells when it is so (`cgroup.freeze`, kernel
+/// 5.2). What is killed meanwhile dies.
+///
+/// # Errors
+/// `ENOENT` before kernel 5.2.
+pub fn freeze(tree: BorrowedFd<'_>, leaf: &str, frozen: bool) -> io::Result<()> {
+    let path = format!("{leaf}/cgroup.freeze");
+    let file = rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, if frozen { b"1" } else { b"0" })?;
+    Ok(())
 }
 
 /// Signals every process listed below, each through a pidfd that was checked to still be one of ours.

@@ -16,6 +16,7 @@ use crate::sys::posture;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::WaitOptions;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -56,7 +57,18 @@ struct Keeper {
     main: Option<Main>,
     /// Set by the order to end the tree: how long to wait before the next sweep.
     killing: Option<u32>,
+    frost: Option<Frost>,
     done: bool,
+}
+
+/// The tree stands still, or is about to.
+#[derive(Default)]
+struct Frost {
+    /// Those that were stopped by somebody else before, and stay so.
+    of_itself: HashSet<i32>,
+    ours: HashSet<i32>,
+    /// All of it stands still, and that was said.
+    complete: bool,
 }
 
 enum Link {
@@ -81,7 +93,7 @@ impl Keeper {
         posture::guard(c"hermes-keeper")?;
         let link = Link::Connected(posture::inherited(SOCKET)?);
         let own = rustix::process::getpid().as_raw_nonzero().get();
-        Ok(Self { own, signals, link, address: None, main: None, killing: None, done: false })
+        Ok(Self { own, signals, link, address: None, main: None, killing: None, frost: None, done: false })
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -108,7 +120,8 @@ impl Keeper {
         fds.extend(link.map(|fd| PollFd::new(fd, PollFlags::IN)));
         // No interest: a hang-up is always reported, and that is the exec.
         fds.extend(report.map(|report| PollFd::new(report, PollFlags::empty())));
-        let timeout = self.killing.map(|millis| Timespec {
+        let freezing = self.frost.as_ref().is_some_and(|frost| !frost.complete);
+        let timeout = self.killing.or(freezing.then_some(FIRST_WAIT)).map(|millis| Timespec {
             tv_sec: i64::from(millis / 1000),
             tv_nsec: i64::from(millis % 1000) * 1_000_000,
         });
@@ -148,10 +161,17 @@ impl Keeper {
             // A second main process would be somebody's mistake.
             Order::Start => {}
             Order::Kill => {
+                self.frost = None;
                 self.killing = Some(FIRST_WAIT);
                 self.end_tree();
             }
             Order::Signal(signal) => walk::signal(self.own, walk::children(self.own), signal),
+            Order::Freeze if self.killing.is_some() => {}
+            Order::Freeze => {
+                self.frost.get_or_insert_default().complete = false;
+                self.freeze();
+            }
+            Order::Thaw => self.thaw(),
         }
     }
 
@@ -230,7 +250,31 @@ impl Keeper {
         if let Some(millis) = &mut self.killing {
             *millis = (*millis * 2).min(LONGEST_WAIT);
             self.end_tree();
+        } else {
+            self.freeze();
         }
+    }
+
+    /// One look at a tree that is to stand still.
+    fn freeze(&mut self) {
+        let Some(mut frost) = self.frost.take() else { return };
+        let own = self.own;
+        let mut roots = || {
+            self.reap();
+            walk::children(own)
+        };
+        frost.complete = walk::stop(own, &mut roots, &mut frost.ours, &mut frost.of_itself);
+        if frost.complete {
+            self.say(Word::Frozen);
+        }
+        self.frost = Some(frost);
+    }
+
+    fn thaw(&mut self) {
+        if let Some(frost) = self.frost.take() {
+            walk::go_on(self.own, walk::children(self.own), &frost.of_itself);
+        }
+        self.say(Word::Thawed);
     }
 
     /// Reaps between the looks: what hops by fork and exit leaves dead parents faster than they could be passed over.

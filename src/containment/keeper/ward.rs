@@ -31,6 +31,8 @@ pub struct Ward {
     pub tag: Option<u32>,
     pub same_uid: bool,
     exit_said: bool,
+    /// The keeper said that the tree stands still.
+    pub frozen: bool,
     pub over: bool,
     pub retry: Option<Retry>,
     /// The keeper died before its tree was empty: we end what falls to us.
@@ -78,6 +80,7 @@ impl Ward {
             tag,
             same_uid,
             exit_said: false,
+            frozen: false,
             over: false,
             retry: None,
             lost: None,
@@ -124,6 +127,15 @@ impl Ward {
             }
             Word::MainExited { status } => self.exited(exit_of(status), id, events),
             Word::Empty => self.finish(id, events),
+            Word::Frozen => self.frozen(true, id, events),
+            Word::Thawed => self.frozen(false, id, events),
+        }
+    }
+
+    fn frozen(&mut self, frozen: bool, id: &IncarnationId, events: &mut Vec<Event>) {
+        if self.frozen != frozen {
+            self.frozen = frozen;
+            events.push(Event::Frozen { id: id.clone(), frozen });
         }
     }
 
@@ -187,7 +199,16 @@ impl Ward {
         let _ = wire::send_order(self.socket.as_fd(), Order::Signal(signal));
     }
 
+    /// Has the tree stopped where it is, or lets it go on.
+    ///
+    /// # Errors
+    /// The keeper is gone, or does not hear just now.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        wire::send_order(self.socket.as_fd(), if frozen { Order::Freeze } else { Order::Thaw })
+    }
+
     pub fn kill(&mut self, now: Tick) {
+        self.frozen = false;
         let _ = wire::send_order(self.socket.as_fd(), Order::Kill);
         if self.lost.is_none() {
             self.retry = Some(Retry::first(now, PATIENCE));

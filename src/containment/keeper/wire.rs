@@ -15,7 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// More than execve(2) takes for arguments and environment together on any machine.
 const MOST_PLAN: u64 = 16 << 20;
@@ -29,6 +29,10 @@ pub enum Order {
     Kill,
     /// Signal every process of the tree, once.
     Signal(Signal),
+    /// Stop every process of the tree where it is; answered by [`Word::Frozen`] when all stand still.
+    Freeze,
+    /// Let all of them go on; answered by [`Word::Thawed`].
+    Thaw,
 }
 
 /// Keeper to supervisor.
@@ -44,6 +48,10 @@ pub enum Word {
     MainExited { status: i32 },
     /// `ECHILD`: nothing is left. The keeper ends.
     Empty,
+    /// Every process of the tree stands still.
+    Frozen,
+    /// None is kept from running any more.
+    Thawed,
 }
 
 impl Order {
@@ -52,6 +60,8 @@ impl Order {
             Self::Start => [VERSION, 1, 0],
             Self::Kill => [VERSION, 2, 0],
             Self::Signal(signal) => [VERSION, 3, signal.number() as u8],
+            Self::Freeze => [VERSION, 4, 0],
+            Self::Thaw => [VERSION, 5, 0],
         }
     }
 
@@ -59,6 +69,8 @@ impl Order {
         match *bytes {
             [VERSION, 1, _] => Some(Self::Start),
             [VERSION, 2, _] => Some(Self::Kill),
+            [VERSION, 4, _] => Some(Self::Freeze),
+            [VERSION, 5, _] => Some(Self::Thaw),
             [VERSION, 3, number] => Signal::from_number(i32::from(number)).map(Self::Signal),
             _ => None,
         }
@@ -73,6 +85,8 @@ impl Word {
             Self::Failed { step, errno } => (3, step, errno),
             Self::MainExited { status } => (4, 0, status),
             Self::Empty => (5, 0, 0),
+            Self::Frozen => (6, 0, 0),
+            Self::Thawed => (7, 0, 0),
         };
         let [a, b, c, d] = number.to_le_bytes();
         [VERSION, kind, step, a, b, c, d]
@@ -87,6 +101,8 @@ impl Word {
             3 => Some(Self::Failed { step, errno: number }),
             4 => Some(Self::MainExited { status: number }),
             5 => Some(Self::Empty),
+            6 => Some(Self::Frozen),
+            7 => Some(Self::Thawed),
             _ => None,
         }
     }
@@ -208,7 +224,7 @@ mod tests {
     #[test]
     fn what_is_said_is_what_is_heard_and_then_the_end() {
         let (ours, theirs) = pair().unwrap();
-        for order in [Order::Kill, Order::Signal(Signal::TERM)] {
+        for order in [Order::Kill, Order::Signal(Signal::TERM), Order::Freeze, Order::Thaw] {
             send_order(ours.as_fd(), order).unwrap();
             let Heard::Message(heard, fds) = hear_order(theirs.as_fd()) else { panic!("nothing came") };
             assert_eq!((heard, fds.len()), (order, 0));
@@ -219,6 +235,8 @@ mod tests {
             Word::Failed { step: 13, errno: 2 },
             Word::MainExited { status: -1 },
             Word::Empty,
+            Word::Frozen,
+            Word::Thawed,
         ];
         for word in words {
             send_word(theirs.as_fd(), word, Some(ours.as_fd())).unwrap();

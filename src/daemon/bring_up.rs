@@ -1,0 +1,221 @@
+//! The last part of a boot: all services become known and go where the database wants them, and the main program starts.
+
+use super::Supervisor;
+use super::boot::{Refusal, has_terminal, with_patience};
+use super::cmd::Cmd;
+use super::execute::{history, want};
+use super::main_program::MainProgram;
+use super::reconcile::Reconciled;
+use super::reload::{Found, Plan, first_want, is_profile};
+use super::slots;
+use crate::core::event::{Command, Event};
+use crate::core::gateway::{Restored, Want};
+use crate::core::name::ServiceName;
+use crate::definition::template::DEFAULT_PROFILE;
+use crate::hermes::boot_log::{self, Action, PriorExit};
+use crate::hermes::redirect::breadcrumb;
+use crate::log::{Container, Kind};
+use crate::store::{Change, Opened};
+use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
+use crate::sys::localtime::Local;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::collections::BTreeMap;
+
+impl Supervisor {
+    /// All services become known and go where the database wants them.
+    pub(super) fn boot_services(
+        &mut self,
+        opened: &Opened,
+        found: &Found,
+        reconciled: &Reconciled,
+        cmd: &Cmd,
+    ) {
+        let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
+        for complaint in complaints {
+            slog::warn!(self.log, "{complaint}");
+        }
+        let now = self.clock.now();
+        let mut restored = BTreeMap::new();
+        let mut first_seen = Vec::new();
+        let mut boot_lines = Vec::new();
+        let mut gateways = Vec::new();
+        for (name, (mut definition, record)) in services {
+            let row = opened.wants.get(&name);
+            let mirrored = opened.mirrored.get(&name);
+            let intent = found.intent(&definition, record.as_ref(), &self.surroundings);
+            let supervised = match cmd {
+                Cmd::Supervised(profile, extra) if *profile == name => Some(extra),
+                Cmd::Supervised(..) | Cmd::Main(_) | Cmd::Foreground(..) | Cmd::None => None,
+            };
+            let (mut wanted, mut cause) = match row {
+                Some(row) => (want(row), None),
+                None => {
+                    let (first, cause) = first_want(&definition, intent);
+                    (first, Some(cause))
+                }
+            };
+            let wish = row.and_then(|row| found.outside_wish(row, mirrored, intent));
+            if let Some(extra) = supervised {
+                definition.command.extend(extra.iter().cloned());
+                if row.is_none_or(|_| wanted == Want::Down) {
+                    cause = Some("gateway run");
+                }
+                wanted = Want::Up;
+            } else if let Some(wish) = wish {
+                (wanted, cause) = (wish, Some("gateway-state"));
+                let word = if wish == Want::Up { "up" } else { "down" };
+                slog::info!(
+                    self.log,
+                    "{name}: its gateway_state.json was changed: it is wanted {word} from now on"
+                );
+            }
+            let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
+            let held_back = supervised.is_none() && self.stays_down(&definition, record.as_ref());
+            let in_force = if held_back { Want::Down } else { wanted };
+            if is_profile(&definition) || intent.is_some() {
+                let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
+                let action =
+                    if in_force == Want::Up && !foreground { Action::Started } else { Action::Registered };
+                let exit = reconciled.exits.get(&name).copied().unwrap_or_default();
+                // The root profile comes first, as those who read the file know it.
+                let place = if name.as_str() == DEFAULT_PROFILE { 0 } else { boot_lines.len() };
+                boot_lines.insert(place, (boot_log::line(&name, prior, action), exit));
+                if record.is_none() {
+                    let shown = if action == Action::Started { Want::Up } else { Want::Down };
+                    gateways.push((name.clone(), shown));
+                }
+            }
+            let hash = definition.hash;
+            let id = self.add_service(definition, record);
+            if let Some((service, extra)) = self.services.get_mut(&id).zip(supervised) {
+                service.extra_args.clone_from(extra);
+            }
+            if foreground {
+                let reason = "it runs in the foreground, as the container's main program".to_owned();
+                let effects = self.fleet.hold(id, reason, now);
+                self.execute(effects);
+            }
+            if let Some(cause) = cause {
+                first_seen.push(Change::Want(name.clone(), self.want_row(id, wanted, cause)));
+            }
+            let known = self.know_mirror(id, wanted, mirrored, intent);
+            first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
+            let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
+            restored.insert(id, Restored { want: in_force, recorded: in_force == wanted, history });
+        }
+        if !first_seen.is_empty() {
+            self.store.commit_lazily(first_seen);
+        }
+        if self.options.s6_surface {
+            self.show_at_boot(gateways);
+        }
+        // An image that makes the slots of its gateways itself has told so itself, too.
+        if found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
+            self.tell_boot(boot_lines);
+        }
+        let effects = self.fleet.boot(restored, now);
+        self.execute(effects);
+    }
+
+    /// Shows the gateways in the scan directory before anything can look for them there, and makes their slots what they
+    /// run in.
+    fn show_at_boot(&mut self, gateways: Vec<(ServiceName, Want)>) {
+        let around = self.surroundings.clone();
+        let shown = with_patience("slots", move || slots::show(&gateways, &around));
+        let shown = match shown.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())) {
+            Ok(shown) => shown,
+            Err(error) => return slog::warn!(self.log, "gateways are not shown to 'hermes': {error}"),
+        };
+        for warning in shown.warnings {
+            slog::warn!(self.log, "{warning}");
+        }
+        for (name, (slot, _)) in shown.gateways {
+            let service = self.fleet.id(name.as_str()).and_then(|id| self.services.get_mut(&id));
+            if let Some(service) = service.filter(|service| is_profile(&service.definition)) {
+                // A slot takes no further arguments.
+                if service.record.is_none() && service.extra_args.is_empty() {
+                    slots::run_in(&mut service.definition, slot);
+                }
+            }
+        }
+    }
+
+    /// One line a profile on stdout and in the boot log.
+    fn tell_boot(&self, lines: Vec<(String, PriorExit)>) {
+        if lines.is_empty() {
+            return;
+        }
+        let shown: String = lines.iter().map(|(line, _)| boot_log::stdout_line(line)).collect();
+        say_first(&self.container, &shown);
+        let lines: Vec<String> = lines.iter().map(|(line, exit)| boot_log::file_line(line, *exit)).collect();
+        let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
+        let unix = i64::try_from(self.clock.now().0 / 1000).unwrap_or(i64::MAX);
+        let log = self.log.clone();
+        let write = move || {
+            let time = Local::at(unix)?.iso8601();
+            boot_log::append(&Beneath::open(&home)?, &user, &time, &lines)
+        };
+        let done = move |result: std::io::Result<std::io::Result<()>>| {
+            if let Err(error) = result.and_then(|written| written) {
+                slog::warn!(log, "the boot log was not written"; "error" => %error);
+            }
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), write, done) {
+            slog::warn!(self.log, "the boot log was not written"; "error" => %refused);
+        }
+    }
+
+    /// The main program, if the CMD is one.
+    pub(super) fn boot_main(&mut self, cmd: Cmd) -> Result<(), Refusal> {
+        let argv = match cmd {
+            Cmd::Main(argv) | Cmd::Foreground(argv, _) => argv,
+            Cmd::Supervised(profile, _) => {
+                let line = format!("{}\n", breadcrumb(&profile));
+                self.container.line(Kind::Err, line.as_bytes());
+                self.want_up_after_boot(&profile);
+                return Ok(());
+            }
+            Cmd::None => return Ok(()),
+        };
+        let main = MainProgram::start(&argv, &self.options, self.nofile)?;
+        self.containment.other_child(main.pid());
+        main.register(&self.registry)
+            .map_err(|error| format!("failed to watch the main program: {error}"))?;
+        self.logs.container_stream(!has_terminal());
+        self.main = Some(main);
+        Ok(())
+    }
+
+    /// `gateway run` is an operator's start: a service that had failed tries again.
+    fn want_up_after_boot(&mut self, profile: &ServiceName) {
+        match self.fleet.id(profile.as_str()) {
+            Some(id) => {
+                let ticket = self.requests.own_ticket();
+                self.backlog
+                    .push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
+            }
+            None => {
+                let text = format!(
+                    "there is no profile '{profile}': create it with 'hermes profile create {profile}'"
+                );
+                self.warn("command", text);
+            }
+        }
+    }
+}
+
+/// A few lines on stdout that must not come after the first ones of the main program.
+pub(super) fn say_first(container: &Container, text: &str) {
+    let stdout = std::io::stdout();
+    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let mut writable = [PollFd::new(&stdout, PollFlags::OUT)];
+    let free = rustix::event::poll(&mut writable, Some(&patience)).is_ok_and(|ready| ready == 1)
+        && writable.iter().all(|fd| fd.revents() == PollFlags::OUT);
+    // A writable pipe takes this many bytes at once (pipe(7), PIPE_BUF); the rest is the stream thread's.
+    let now = if free { text.len().min(4096) } else { 0 };
+    let written = rustix::io::write(&stdout, text.as_bytes().get(..now).unwrap_or_default()).unwrap_or(0);
+    if let Some(rest) = text.as_bytes().get(written..).filter(|rest| !rest.is_empty()) {
+        container.line(Kind::Out, rest);
+    }
+}

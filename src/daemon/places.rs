@@ -1,0 +1,130 @@
+//! What a supervisor needs before it begins: the right to run others, a home, a socket and a directory of its own.
+
+use super::Options;
+use super::boot::Refusal;
+use crate::control::server::{ListenError, Server};
+use crate::definition::Surroundings;
+use rustix::fs::Access;
+use std::path::{Path, PathBuf};
+
+/// Where the control socket is by default, and with it everything of this boot.
+pub(super) const RUNTIME_DIR: &str = "/run/hermes-sup";
+
+/// Root without the capabilities to be, and to signal, the users it is asked to run.
+pub(super) fn may_run_others(options: &Options, around: &Surroundings) -> Result<(), Refusal> {
+    use caps::{CapSet, Capability};
+    let others = around.gateway.uid != 0 || options.main_user.as_deref().is_some_and(|user| user != "root");
+    if around.own_uid != 0 || !others {
+        return Ok(());
+    }
+    let needed = [
+        (Capability::CAP_SETUID, "SETUID"),
+        (Capability::CAP_SETGID, "SETGID"),
+        (Capability::CAP_KILL, "KILL"),
+    ];
+    let missing: Vec<String> = needed
+        .iter()
+        .filter(|(capability, _)| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(true))
+        .map(|(_, name)| format!("--cap-add {name}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "root cannot run anything as '{}' here: start the container with {}, or with --user {}:{}",
+        around.gateway.name,
+        missing.join(" "),
+        around.gateway.uid,
+        around.gateway.gid
+    )
+    .into())
+}
+
+/// Home is there, and the gateway user can use it.
+pub(super) fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt;
+    let (home, gateway) = (&around.home, &around.gateway);
+    let shown = home.display();
+    match std::fs::metadata(home) {
+        Ok(meta) if !meta.is_dir() => Err(format!("{shown} is not a directory: name another --home").into()),
+        Ok(meta) if around.own_uid == 0 && meta.uid() != gateway.uid => Err(format!(
+            "{shown} belongs to uid {}, but gateways run as '{}' (uid {}): 'chown -R {}:{} {shown}' once, or name \
+             its owner with --gateway-user",
+            meta.uid(),
+            gateway.name,
+            gateway.uid,
+            gateway.uid,
+            gateway.gid
+        )
+        .into()),
+        // A read-only volume is another matter: then services run all the same, and nothing is recorded.
+        Ok(meta)
+            if around.own_uid != 0
+                && rustix::fs::access(home, Access::WRITE_OK | Access::EXEC_OK)
+                    == Err(rustix::io::Errno::ACCESS) =>
+        {
+            Err(format!(
+                "{shown} belongs to uid {} and cannot be written by uid {}: 'chown -R {} {shown}' once, or start as \
+                 its owner",
+                meta.uid(),
+                around.own_uid,
+                around.own_uid
+            )
+            .into())
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = std::fs::create_dir_all(home)
+                .and_then(|()| std::os::unix::fs::lchown(home, Some(gateway.uid), Some(gateway.gid)));
+            made.map_err(|error| format!("{shown} cannot be made: {error}: name another --home").into())
+        }
+        Err(error) => Err(format!("{shown} cannot be used: {error}: name another --home").into()),
+    }
+}
+
+/// The control socket: the one that was named, else the first default place where it can be.
+pub(super) fn listen(options: &Options) -> (Result<Server, ListenError>, PathBuf) {
+    if let Some(path) = &options.socket {
+        // A missing directory is made; if that fails, the bind says why.
+        let _ = std::fs::create_dir_all(parent(path));
+        return (Server::listen(path, 0o666), path.clone());
+    }
+    let run = Path::new(RUNTIME_DIR);
+    let usable = std::fs::create_dir_all(run).is_ok()
+        && rustix::fs::access(run, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    if usable {
+        let path = run.join("control.sock");
+        return (Server::listen(&path, 0o666), path);
+    }
+    let path = options.state.join("control.sock");
+    (Server::listen(&path, 0o660), path)
+}
+
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// A directory of this instance's own for FIFOs and keepers: several supervisors may share the place of the sockets.
+pub(super) fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, Refusal> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let dir = socket_dir.join(instance.get(..12).unwrap_or(instance));
+    let shown = dir.display();
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => return Ok(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(format!("{shown} cannot be made: {error}: choose a place with --socket").into());
+        }
+    }
+    let meta = std::fs::symlink_metadata(&dir).map_err(|error| format!("{shown} cannot be used: {error}"))?;
+    let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    if ours {
+        Ok(dir)
+    } else {
+        Err(format!("{shown} is in the way: remove it, or choose another place with --socket").into())
+    }
+}
+
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

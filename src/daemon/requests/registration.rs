@@ -1,0 +1,171 @@
+//! `register`: from a caller's request to a record on disk to a service.
+
+use super::{START_TIMEOUT, Stub};
+use crate::control::permission::Facts;
+use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Request, State};
+use crate::control::server::ConnId;
+use crate::core::event::{Command, Event, Ticket};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::{Restored, Want};
+use crate::core::name::ServiceName;
+use crate::daemon::{Commit, Supervisor};
+use crate::definition::Definition;
+use crate::store::{self, Change, RecordRow};
+use std::collections::BTreeMap;
+
+/// A registration whose record is on its way to the disk.
+#[derive(Debug)]
+pub struct Registering {
+    definition: Definition,
+    record: RecordRow,
+    want: Want,
+    ask: u64,
+    ticket: Ticket,
+}
+
+impl Supervisor {
+    pub(super) fn register(
+        &mut self,
+        conn: ConnId,
+        uid: u32,
+        request: &Request,
+        registration: &Registration,
+    ) {
+        let asked = match self.registering(uid, request, registration) {
+            Ok(Some(asked)) => asked,
+            Ok(None) => {
+                let state =
+                    self.fleet.id(&registration.name).and_then(|id| self.state(id)).unwrap_or(State::Down);
+                self.part(
+                    conn,
+                    Outcome::done(&registration.name, state, Some("already registered".to_owned())),
+                );
+                return self.reply(conn, &Reply::End);
+            }
+            Err((code, message)) => {
+                self.part(conn, Outcome::failed(&registration.name, code, None, message));
+                return self.reply(conn, &Reply::End);
+            }
+        };
+        let (definition, record) = asked;
+        let want = if registration.down { Want::Down } else { Want::Up };
+        let ask = self.requests.open(conn, Some(self.clock.now().after(START_TIMEOUT)));
+        // The number is not a service's yet: it is given one when the record is on disk.
+        let ticket = self.requests.ticket(ask, ServiceId(u32::MAX), None);
+        let name = definition.name.clone();
+        let row = store::WantRow {
+            want: if registration.down { store::Want::Down } else { store::Want::Up },
+            asked_by_uid: Some(uid),
+            asked_at_ms: self.clock.now().0,
+            cause: "register".to_owned(),
+            definition_hash: Some(definition.hash),
+        };
+        let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];
+        if let Some(ask) = self.requests.asks.get_mut(&ask) {
+            ask.registers = Some(name.clone());
+        }
+        self.requests.registering.insert(name);
+        let registering = Registering { definition, record, want, ask, ticket };
+        self.commit(Commit::Registration(Box::new(registering)), changes);
+    }
+
+    /// The checked registration; `None` when exactly this is registered already.
+    fn registering(
+        &mut self,
+        uid: u32,
+        request: &Request,
+        registration: &Registration,
+    ) -> Result<Option<(Definition, RecordRow)>, (Code, String)> {
+        let failed = |message: String| (Code::Failed, message);
+        if self.closing.is_some() {
+            return Err(failed("the supervisor is shutting down".to_owned()));
+        }
+        let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;
+        if self.requests.registering.contains(&name) {
+            return Err(failed(format!("'{name}' is being registered by somebody else: try again")));
+        }
+        self.surroundings = self.surroundings_now();
+        let gateway = &self.surroundings.gateway;
+        // Nothing below home runs as anybody but the gateway user: root's own default would be refused.
+        let user = registration.user.clone().unwrap_or_else(|| {
+            if self.rules().is_privileged(uid) { gateway.name.clone() } else { uid.to_string() }
+        });
+        let row = RecordRow {
+            registrant_uid: uid,
+            user,
+            program: match &registration.program {
+                Program::Argv(argv) => store::Program::Argv(argv.clone()),
+                Program::Profile(dir) => store::Program::Profile(dir.to_string_lossy().into_owned()),
+            },
+            env: registration.env.clone(),
+            registered_at_ms: self.clock.now().0,
+        };
+        let runs_as = crate::sys::users::resolve(&row.user).ok().flatten().map(|user| user.uid);
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
+        self.rules()
+            .judge(uid, request, &facts)
+            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
+        if let Some(id) = self.fleet.id(name.as_str()) {
+            let existing = self.services.get(&id);
+            let same = existing
+                .and_then(|service| service.record.as_ref())
+                .is_some_and(|old| old.user == row.user && old.program == row.program && old.env == row.env);
+            let origin = self.origin(id);
+            let recorded = existing.is_some_and(|service| service.record.is_some());
+            return match (same, recorded) {
+                (true, _) => Ok(None),
+                (false, true) => Err(failed(format!(
+                    "'{name}' is registered already, differently: 'hermes-sup ctl unregister {name}' first"
+                ))),
+                (false, false) => {
+                    Err(failed(format!("'{name}' exists already, from {origin}: choose another name")))
+                }
+            };
+        }
+        let definition = self.define_record(&name, &row).map_err(failed)?;
+        // What the definition really runs as is what counts: a template has its own idea.
+        let runs_as = self.surroundings.lookup(&definition.user).ok().map(|user| user.uid);
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
+        self.rules()
+            .judge(uid, request, &facts)
+            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
+        Ok(Some((definition, row)))
+    }
+
+    /// The record is on disk, or could not be put there.
+    pub(in crate::daemon) fn registered(&mut self, registering: Registering, error: Option<String>) {
+        let Registering { definition, record, want, ask, ticket } = registering;
+        let name = definition.name.clone();
+        self.requests.registering.remove(&name);
+        if let Some(why) = error {
+            let message = format!("'{name}' is not registered: {why}");
+            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+        }
+        if self.fleet.id(name.as_str()).is_some() {
+            let message = format!("'{name}' came into being meanwhile: try again");
+            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+        }
+        let registrant = Some(record.registrant_uid);
+        let id = self.add_service(definition, Some(record));
+        let effects = self.fleet.boot(
+            BTreeMap::from([(
+                id,
+                Restored { want: Want::Down, recorded: want == Want::Down, history: Default::default() },
+            )]),
+            self.clock.now(),
+        );
+        self.execute(effects);
+        if want == Want::Down {
+            return self
+                .finish(ticket, Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())));
+        }
+        // The want is on disk already; the start goes the way of every other, and answers the caller.
+        if let Some(stub) = self.requests.tickets.get_mut(&ticket) {
+            *stub = Stub { ask, id, until: None };
+        }
+        if let Some(uid) = registrant {
+            self.requests.callers.insert(id, uid);
+        }
+        self.feed(id, Event::Command { ticket, command: Command::Start { force: false } });
+    }
+}
