@@ -166,7 +166,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
     }
     let wish = Wish {
         wanted: rung(settings.containment),
-        also: &[Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid],
+        also: &[Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper, Rung::KeeperSameUid],
         instance: "doctor",
         runtime_dir: place,
         service_uid: around.gateway.uid,

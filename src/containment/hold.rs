@@ -223,7 +223,7 @@ impl Containment {
         rung: Rung,
     ) -> Result<On, SpawnError> {
         match (rung, &mut self.cgroups) {
-            (Rung::Cgroup, Some(Cgroups { tree, watch, .. })) => {
+            (Rung::Cgroup | Rung::CgroupPrivate, Some(Cgroups { tree, watch, .. })) => {
                 let cage = Cage::spawn(tree, watch, slot, id, plan)?;
                 self.by_pid.insert(cage.main_pid, Who::Main(slot));
                 Ok(On::Cgroup(cage))
@@ -591,6 +591,7 @@ impl Containment {
     /// The rung that holds this incarnation.
     pub fn rung(&self, id: &IncarnationId) -> Option<Rung> {
         self.held(id).map(|held| match &held.on {
+            On::Cgroup(_) if self.is_private() => Rung::CgroupPrivate,
             On::Cgroup(_) => Rung::Cgroup,
             On::Keeper(ward) if ward.same_uid => Rung::KeeperSameUid,
             On::Keeper(_) => Rung::Keeper,
@@ -601,6 +602,10 @@ impl Containment {
     pub fn weakness(&self, id: &IncarnationId) -> Option<&'static str> {
         let held = self.held(id)?;
         match &held.on {
+            // Nothing keeps it from doing what we did.
+            On::Cgroup(_) if held.owner && self.is_private() => Some(
+                "it runs as the owner of its cgroup: a hostile service can mount cgroup2 itself and move out",
+            ),
             On::Cgroup(_) if held.owner => {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
@@ -608,6 +613,11 @@ impl Containment {
             On::Keeper(ward) if ward.same_uid => Some("a hostile service can kill its keeper"),
             On::Cgroup(_) | On::Keeper(_) => None,
         }
+    }
+
+    /// The mount with our trees is one that only we see.
+    fn is_private(&self) -> bool {
+        self.report.place().is_some_and(|place| place.private.is_some())
     }
 
     /// At the very end: removes what is empty. What is not stays for the successor to find.

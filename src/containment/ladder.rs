@@ -61,7 +61,9 @@ pub struct Raise {
 /// No rung, or not the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    #[error("containment '{0}' is not supported yet: use 'auto', 'cgroup', 'keeper' or 'keeper-same-uid'")]
+    #[error(
+        "containment '{0}' is not supported yet: use 'auto', 'cgroup', 'cgroup-private', 'keeper' or 'keeper-same-uid'"
+    )]
     NotBuilt(Rung),
     #[error("containment '{0}' does not work here: {1}")]
     Refused(Rung, String),
@@ -118,7 +120,7 @@ impl Report {
 /// # Errors
 /// [`ProbeError`] when the wish cannot be had; the text says why.
 pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
-    if let Some(rung @ (Rung::CgroupPrivate | Rung::Pidns)) = wish.wanted {
+    if let Some(rung @ Rung::Pidns) = wish.wanted {
         return Err(ProbeError::NotBuilt(rung));
     }
     let mut report = Report { rung: Rung::KeeperSameUid, attempts: Vec::new(), place: None, tags: None };
@@ -130,7 +132,11 @@ pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
         }
         let result = match rung {
             Rung::Cgroup => try_cgroup(wish).map(|place| report.place = Some(place)),
-            Rung::CgroupPrivate | Rung::Pidns => Err("not supported yet".to_owned()),
+            Rung::CgroupPrivate if found && wish.wanted != Some(rung) => {
+                Err("the mount that everybody sees is writable: containment 'cgroup' is in force".to_owned())
+            }
+            Rung::CgroupPrivate => try_private(wish).map(|place| report.place = Some(place)),
+            Rung::Pidns => Err("not supported yet".to_owned()),
             Rung::Keeper => try_keeper(wish, true).map(|tags| report.tags = tags),
             Rung::KeeperSameUid => try_keeper(wish, false).map(|tags| report.tags = report.tags.or(tags)),
         };
@@ -176,9 +182,19 @@ fn words(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), clone::reason)
 }
 
-/// A directory, a child that moves into it and lives, the kill, the notification, the removal.
 fn try_cgroup(wish: &Wish<'_>) -> Result<Place, String> {
-    let place = discover::own_place().map_err(|error| error.to_string())?;
+    try_place(wish, discover::own_place().map_err(|error| error.to_string())?)
+}
+
+fn try_private(wish: &Wish<'_>) -> Result<Place, String> {
+    let place = discover::private_place()?;
+    // Its path says nothing to anybody.
+    let shown = place.dir.display().to_string();
+    try_place(wish, place).map_err(|error| error.replace(&shown, "its own mount of cgroup2"))
+}
+
+/// A directory, a child that moves into it and lives, the kill, the notification, the removal.
+fn try_place(wish: &Wish<'_>, place: Place) -> Result<Place, String> {
     let name = format!("{}.probe.{}", wish.instance, std::process::id());
     let tree = Tree::create(&place, &name, false).map_err(|error| error.to_string())?;
     let result = try_leaf(&tree);
@@ -231,8 +247,14 @@ fn wait_populated(tree: &Tree, watch: &Watch, wanted: bool) -> Result<(), String
     }
 }
 
+/// Whether something can be read in time.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) > 0
+}
+
 /// Waits for a child of ours and reaps it.
-fn wait_exit(pidfd: BorrowedFd<'_>) -> Result<(), String> {
+pub(super) fn wait_exit(pidfd: BorrowedFd<'_>) -> Result<(), String> {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     let ended = rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) > 0;
     if !ended {
@@ -331,8 +353,7 @@ fn next_word(socket: BorrowedFd<'_>) -> Result<Word, String> {
             Heard::End => return Err("a keeper died".to_owned()),
             Heard::Nothing => {}
         }
-        let mut fds = [PollFd::new(&socket, PollFlags::IN)];
-        if rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) == 0 {
+        if !wait_readable(socket) {
             return Err("a keeper did not answer".to_owned());
         }
     }

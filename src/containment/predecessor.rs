@@ -130,7 +130,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 fn end_cgroups(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
     let Some((cgroup, inode)) = &who.cgroup else { return Ok(()) };
-    for path in discover::visible(cgroup) {
+    for (path, _mount) in discover::visible(cgroup) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { continue };
         // The same name may be somebody else's by now; an inode of cgroup2 is not used twice in a boot.
@@ -163,8 +163,12 @@ fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
     let path = format!("{name}/cgroup.events");
     let events = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     loop {
-        if !leaf::populated(dir.as_fd(), name)? && leaf::remove(dir.as_fd(), name).is_ok() {
-            return Ok(());
+        if !leaf::populated(dir.as_fd(), name)? {
+            match leaf::remove(dir.as_fd(), name).map_err(|error| error.raw_os_error()) {
+                // Where nothing can be written, an empty directory is all there is to be had.
+                Ok(()) | Err(Some(libc::EROFS)) => return Ok(()),
+                Err(_) => {}
+            }
         }
         if clock.is_over() {
             return Err(EndError::Alive(format!("{name} holds {:?}", leaf::processes(dir.as_fd(), name))));

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const INNER: &str = "HERMES_SUP_TEST_INNER";
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-const RUNGS: [Rung; 3] = [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid];
+const RUNGS: [Rung; 4] = [Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper, Rung::KeeperSameUid];
 
 /// Runs `body` alone in a fresh process.
 fn isolated(name: &str, body: fn()) {
@@ -423,7 +423,7 @@ fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
             let predecessor: Predecessor = serde_json::from_str(&record).unwrap();
             let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
             let expected = match rung {
-                Rung::Cgroup => (1, 0, 0),
+                Rung::Cgroup | Rung::CgroupPrivate => (1, 0, 0),
                 _ => (0, 1, 0),
             };
             assert_eq!((ended.cgroups, ended.keepers, ended.strays), expected);

@@ -9,6 +9,10 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Instant;
 
+fn on_cgroup(rung: Rung) -> bool {
+    matches!(rung, Rung::Cgroup | Rung::CgroupPrivate)
+}
+
 fn isolated(name: &str, body: fn()) {
     isolated_in("scope_scenarios", name, body);
 }
@@ -84,8 +88,8 @@ fn a_scope_ends_whole_and_alone() {
             for (n, role) in (1..).zip(["foreman-tree:20", "foreman-comet:2", "foreman-storm:3"]) {
                 let mut shop = open_shop(world, n, role, rung);
                 let info = shop.enter(world, "w");
-                assert_eq!(info.adopt_orphans, rung != Rung::Cgroup);
-                assert_eq!(info.cgroup.is_some(), rung == Rung::Cgroup);
+                assert_eq!(info.adopt_orphans, !on_cgroup(rung));
+                assert_eq!(info.cgroup.is_some(), on_cgroup(rung));
                 assert_eq!(info.memory_max.is_none(), !info.not_in_force.is_empty(), "{info:?}");
                 shop.work();
                 let (id, w, now) = (world.id(n), name("w"), world.now());
@@ -127,7 +131,7 @@ fn a_scope_goes_when_its_worker_is_done() {
             assert_eq!(world.events.iter().filter(said).count(), 1, "{:?}", world.events);
             assert!(no_directory(world, 1));
             // And once where nobody asks, where the kernel tells.
-            if rung == Rung::Cgroup {
+            if on_cgroup(rung) {
                 world.events.clear();
                 world.end(1);
                 let shop = open_shop(world, 2, "foreman-tree:0", rung);
@@ -230,7 +234,7 @@ fn the_number_of_scopes_is_bounded() {
             }
             let more =
                 world.held.open_scope(&worker, &name("more"), ScopeLimits::default(), &mut world.events);
-            if rung == Rung::Cgroup {
+            if on_cgroup(rung) {
                 // It left each empty for the next one, and empty ones do not count.
                 assert!(more.is_ok(), "{more:?}");
             } else {

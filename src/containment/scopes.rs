@@ -404,7 +404,7 @@ fn open_directory(
     let leaf = member.id.to_string();
     let path = scope::path(&leaf, name);
     let full = tree.path().join(&path);
-    let failed = |reason: io::Error| ScopeError::Cgroup { path: full.display().to_string(), reason };
+    let failed = |reason: io::Error| ScopeError::Cgroup { path: tree.shown(&path), reason };
     scope::create(tree.as_fd(), &path).map_err(failed)?;
     leftovers.retain(|(left, _)| *left != path);
     let number = scopes.new_number();

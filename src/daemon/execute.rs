@@ -1,7 +1,7 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
 use super::mirror::stored;
-use super::services::Service;
+use super::services::{Service, Told};
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
@@ -88,20 +88,17 @@ impl Supervisor {
 
     fn changed(&mut self, id: ServiceId) {
         let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
-        let (state, reason) = (gateway.state(), gateway.reason());
-        let reason = if reason.is_empty() { None } else { Some(reason) };
-        match (state, reason) {
-            ("failed" | "backoff", Some(reason)) => {
-                slog::warn!(self.log, "{name}: {state}: {reason}");
+        let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
+        let service = self.services.get_mut(&id);
+        // Being asked for what is so already changes nothing that a reader of the log does not know.
+        if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
+            match (now.state, now.pid) {
+                ("failed" | "backoff", _) => slog::warn!(self.log, "{name}: {now}"),
+                ("starting" | "stopping", _) => slog::debug!(self.log, "{name}: {now}"),
+                (_, Some(pid)) => slog::info!(self.log, "{name}: {now}"; "pid" => pid),
+                (_, None) => slog::info!(self.log, "{name}: {now}"),
             }
-            ("starting" | "stopping", reason) => {
-                slog::debug!(self.log, "{name}: {state}: {}", reason.unwrap_or_default());
-            }
-            (_, Some(reason)) => slog::info!(self.log, "{name}: {state}: {reason}"),
-            (_, None) => match gateway.pid() {
-                Some(pid) => slog::info!(self.log, "{name}: {state}"; "pid" => pid),
-                None => slog::info!(self.log, "{name}: {state}"),
-            },
+            service.told = Some(now);
         }
         self.mirror_at_rest(id);
         self.tell_waiting(id);

@@ -223,6 +223,7 @@ pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::R
     match choice {
         ContainmentChoice::Auto => None,
         ContainmentChoice::Cgroup => Some(Rung::Cgroup),
+        ContainmentChoice::CgroupPrivate => Some(Rung::CgroupPrivate),
         ContainmentChoice::Keeper => Some(Rung::Keeper),
         ContainmentChoice::KeeperSameUid => Some(Rung::KeeperSameUid),
     }

@@ -277,13 +277,13 @@ fn containment(item: &Item<'_>) -> Read<ContainmentChoice> {
     let choices = [
         ("auto", Some(ContainmentChoice::Auto)),
         ("cgroup", Some(ContainmentChoice::Cgroup)),
-        ("cgroup-private", None),
+        ("cgroup-private", Some(ContainmentChoice::CgroupPrivate)),
         ("pidns", None),
         ("keeper", Some(ContainmentChoice::Keeper)),
         ("keeper-same-uid", Some(ContainmentChoice::KeeperSameUid)),
     ];
     item.choice(&choices)?.ok_or_else(|| {
-        item.fault("this containment is not supported yet; allowed: auto, cgroup, keeper, keeper-same-uid")
+        item.fault("this containment is not supported yet; allowed: auto, cgroup, cgroup-private, keeper, keeper-same-uid")
     })
 }
 

@@ -166,7 +166,6 @@ fn what_is_not_built_yet_is_refused_and_never_ignored() {
         ("health = { kind = 'http' }", 19),
         ("hooks = { pre_start = ['a'] }", 11),
         ("hooks = { post_stop = ['a'] }", 11),
-        ("containment = 'cgroup-private'", 15),
         ("containment = 'pidns'", 15),
         ("security = { no_new_privs = false }", 29),
         ("security = { capabilities = ['CAP_NET_BIND_SERVICE'] }", 29),

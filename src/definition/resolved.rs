@@ -39,6 +39,7 @@ pub enum ContainmentChoice {
     /// The highest rung that works.
     Auto,
     Cgroup,
+    CgroupPrivate,
     Keeper,
     KeeperSameUid,
 }

@@ -95,8 +95,10 @@ pub fn world(args: &[String]) -> i32 {
     let options = parse(args);
     die_with_parent();
     let home = join_cgroup(&options.cgroup);
+    // A subtree is what `--cgroupns=host` with a bind mount of one directory shows.
+    let cgroup_namespace = if options.cgroup_mount == "subtree" { 0 } else { libc::CLONE_NEWCGROUP };
     // SAFETY: flags only.
-    call("unshare", unsafe { libc::unshare(libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP) });
+    call("unshare", unsafe { libc::unshare(libc::CLONE_NEWPID | cgroup_namespace) });
     run(&options, home, |options| {
         // SAFETY: flags only.
         call("unshare", unsafe {
@@ -248,8 +250,16 @@ fn build_root(options: &Options) {
     mount("/dev", &format!("{root}/dev"), "", libc::MS_BIND | libc::MS_REC, "");
     mount("proc", &format!("{root}/proc"), "proc", 0, "");
     let cgroup = format!("{root}/sys/fs/cgroup");
-    if options.cgroup_mount != "absent" {
-        mount("cgroup2", &cgroup, "cgroup2", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, "");
+    let usual = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    match options.cgroup_mount.as_str() {
+        "absent" => {}
+        "hybrid" => {
+            mount("tmpfs", &cgroup, "tmpfs", usual, "mode=755");
+            check("mkdir", std::fs::create_dir(format!("{cgroup}/unified")));
+            mount("cgroup2", &format!("{cgroup}/unified"), "cgroup2", usual, "");
+        }
+        "subtree" => mount(&options.cgroup, &cgroup, "", libc::MS_BIND, ""),
+        _ => mount("cgroup2", &cgroup, "cgroup2", usual, ""),
     }
     if options.cgroup_mount == "ro" {
         // Of this mount only: the superblock is shared with the machine.

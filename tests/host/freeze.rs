@@ -168,7 +168,7 @@ fn a_tree_is_shown_with_every_process(setup: Setup) {
     let roots = shown.iter().filter(|process| process["parent"].is_null());
     assert!(roots.clone().any(|process| process["pid"] == *main), "the main process is a root: {shown:?}");
     assert!(shown.iter().all(|process| process["command"].as_str().is_some_and(|c| c.contains("tree 40"))));
-    let stopped = if world.setup.rung == Rung::Cgroup { "S" } else { "T" };
+    let stopped = if world.setup.rung.is_cgroup() { "S" } else { "T" };
     assert!(shown.iter().all(|process| process["state"] == json!(stopped)), "{shown:?}");
     let text = world.ctl(&["tree", "wood"]).ok();
     assert!(text.starts_with("wood\nPID"), "{text}");

@@ -35,7 +35,7 @@ fn assert_idle(supervisor: &Supervisor) {
 
 #[test]
 fn nothing_happens_while_nothing_happens() {
-    for rung in [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid] {
+    for rung in [Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper, Rung::KeeperSameUid] {
         let mut world = World::new(Setup::new(rung, Place::Pid1));
         for count in 0..10 {
             world.adversary(&format!("quiet-{count}"), "pause", "");

@@ -165,7 +165,7 @@ fn a_supervisor_killed_while_it_spawns_leaves_no_obstacle() {
 /// `docker kill` and `docker start`: the namespace dies with PID 1.
 #[test]
 fn a_killed_container_starts_again_with_what_was_wanted() {
-    for rung in [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid] {
+    for rung in [Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper, Rung::KeeperSameUid] {
         let mut world = World::new(Setup::new(rung, Place::Pid1));
         world.adversary("up", "tree 5", "").adversary("down", "pause", "");
         let supervisor = world.start();

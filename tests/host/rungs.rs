@@ -28,6 +28,12 @@ fn each_container_gets_the_highest_rung_that_works() {
         // CAP_SYS_ADMIN: read-only is mounted writable.
         (bare("ro"), "cgroup"),
         (filtered(Rung::Cgroup, "rw"), "cgroup"),
+        // v2 beside v1, and one directory of the host's tree in the place of the whole.
+        (filtered(Rung::Cgroup, "hybrid"), "cgroup"),
+        (filtered(Rung::Cgroup, "subtree"), "cgroup"),
+        (filtered(Rung::CgroupPrivate, "ro"), "cgroup-private"),
+        // Not even a visible mount is needed.
+        (filtered(Rung::CgroupPrivate, "absent"), "cgroup-private"),
         (filtered(Rung::Keeper, "ro"), "keeper"),
         (filtered(Rung::Keeper, "absent"), "keeper"),
         (filtered(Rung::KeeperSameUid, "absent"), "keeper-same-uid"),
@@ -39,7 +45,7 @@ fn each_container_gets_the_highest_rung_that_works() {
         assert_eq!(supervisor["containment"], json!(expected), "{shown}");
         let first = world.stderr().lines().next().unwrap_or_default().to_owned();
         assert!(first.contains(&format!("'{expected}'")), "the first log line says so: {first}");
-        if expected != "cgroup" {
+        if expected.starts_with("keeper") {
             assert!(
                 supervisor["containment_flag"].is_string() && first.contains("--"),
                 "{supervisor} {first}"
@@ -52,9 +58,11 @@ fn each_container_gets_the_highest_rung_that_works() {
 fn a_rung_can_be_asked_for_and_is_refused_where_it_does_not_work() {
     let (_world, supervisor) = rung_in_force(Setup::plain().supervisor_option(&["--containment", "keeper"]));
     assert_eq!(supervisor["containment"], json!("keeper"));
-    for (rung, word) in
-        [("cgroup", "read-only"), ("cgroup-private", "not supported yet"), ("pidns", "not supported yet")]
-    {
+    for (rung, word) in [
+        ("cgroup", "read-only"),
+        ("cgroup-private", "a user namespace: Operation not permitted"),
+        ("pidns", "not supported yet"),
+    ] {
         let setup = Setup::new(Rung::Keeper, Place::Child).supervisor_option(&["--containment", rung]);
         let mut world = World::new(setup);
         assert_ne!(world.launch().wait(), End::Code(0), "{}", world.stderr());
@@ -62,9 +70,45 @@ fn a_rung_can_be_asked_for_and_is_refused_where_it_does_not_work() {
     }
 }
 
+/// What the supervisor has made for itself is nobody else's: no service has a descriptor of it or a way to write.
+#[test]
+fn services_see_nothing_of_the_private_mount() {
+    for rung in [Rung::CgroupPrivate, Rung::Keeper] {
+        let setup = Setup::new(rung, Place::Child);
+        let mut world = World::new(setup);
+        let look = "ls -l /proc/self/fd; grep cgroup2 /proc/self/mounts; mkdir /sys/fs/cgroup/mine; \
+                    echo $$ >/sys/fs/cgroup/cgroup.procs; echo looked; exec /adversary pause $0";
+        world.define("spy", &format!("command = {:?}\n", ["/bin/sh", "-c", look, &world.mark]));
+        let _supervisor = world.start();
+        world.wait_log("spy", "ready pause");
+        let log = world.log("spy");
+        assert!(!log.contains("cgroup.procs ->") && !log.contains("-> /\n"), "{log}");
+        assert!(!log.contains(" cgroup2 rw,"), "{log}");
+        assert!(log.contains(" cgroup2 ro,") && log.contains("Read-only file system"), "{log}");
+        assert_eq!(world.status("spy")["containment_weakness"], json!(null), "another user's");
+        world.ctl(&["stop", "spy"]).ok();
+        world.assert_no_survivors("after stop");
+    }
+}
+
+#[test]
+fn a_definition_can_ask_for_a_private_mount_where_there_is_one() {
+    let mut world = World::new(Setup::new(Rung::CgroupPrivate, Place::Child));
+    world.adversary("wood", "tree 3", "containment = \"cgroup-private\"");
+    let _supervisor = world.start();
+    world.wait_log("wood", "ready");
+    assert_eq!(world.status("wood")["containment"], json!("cgroup-private"));
+    // Where the mount is writable for all, nothing would be private.
+    let mut world = World::new(Setup::plain());
+    world.adversary("wood", "tree 3", "autostart = false\ncontainment = \"cgroup-private\"");
+    let _supervisor = world.start();
+    let answer = world.ctl(&["start", "wood"]);
+    assert!(answer.err.contains("the mount that everybody sees is writable"), "{answer:?}");
+}
+
 #[test]
 fn doctor_names_the_rung_and_the_flag() {
-    for rung in [Rung::Cgroup, Rung::Keeper] {
+    for rung in [Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper] {
         let (world, supervisor) = World::started(Setup::new(rung, Place::Child));
         let said = world.exec(&supervisor, 0, &["/hermes-sup", "doctor"]).ok();
         assert!(said.contains(rung.name()), "{said}");

@@ -218,9 +218,9 @@ fn a_bound_is_in_force_or_said_not_to_be(setup: Setup) {
             "once in the supervisor's life: {}",
             scene.world.stderr()
         );
-        assert!(rung == Rung::Cgroup || !in_force, "{answer:?}");
+        assert!(rung.is_cgroup() || !in_force, "{answer:?}");
     }
-    assert_eq!(first.out.contains("/scope-one\n"), rung == Rung::Cgroup, "{first:?}");
+    assert_eq!(first.out.contains("/scope-one\n"), rung.is_cgroup(), "{first:?}");
     // A worker's output is read by somebody: with --quiet nothing of ours is mixed into it.
     let quiet = scene.run("/systemd-run --user --scope --quiet --unit q -p MemoryMax=64M -- /bin/true");
     assert_eq!(quiet.err, "");

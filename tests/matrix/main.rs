@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const RUNGS: [Rung; 3] = [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid];
+const RUNGS: [Rung; 4] = [Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper, Rung::KeeperSameUid];
 
 /// An adversary and what its log says when it is in place.
 const ADVERSARIES: [(&str, &str); 12] = [

@@ -55,10 +55,8 @@ impl Cage {
     ) -> Result<Self, SpawnError> {
         let leaf = id.to_string();
         let path = tree.path().join(&leaf);
-        let failed = |error: io::Error| SpawnError::Cgroup {
-            path: path.display().to_string(),
-            reason: create_words(&error),
-        };
+        let failed =
+            |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let watched = watch.add(&path, slot).map_err(failed);
         let child = watched.and_then(|watched| {

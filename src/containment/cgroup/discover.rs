@@ -3,6 +3,7 @@
 //! The path in /proc/self/cgroup is relative to our cgroup namespace, the root of a mount likewise, and a container
 //! may show us any part of the tree under any name. So a candidate counts only when its `cgroup.procs` lists us.
 
+use super::private::PrivateMount;
 use crate::sys::mount::{self, CgroupMount};
 use std::collections::VecDeque;
 use std::io;
@@ -17,8 +18,8 @@ pub struct Place {
     pub cgroup: PathBuf,
     /// A limit of the kernel's own root is out of reach, so there we need not leave before enabling controllers.
     pub is_real_root: bool,
-    /// We had to make the mount writable.
-    pub remounted: bool,
+    /// Nobody but us sees the mount; `dir` leads into it while this lives.
+    pub private: Option<PrivateMount>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,24 +52,47 @@ pub fn own_place() -> Result<Place, NoPlace> {
     let mut refused = None;
     for mount in &mounts {
         let Some(dir) = find_self(mount, &cgroup) else { continue };
-        let mut remounted = false;
         if mount.read_only {
             let ours = mount::in_container() && !mount.read_only_below;
             if !ours || mount::remount_writable(&mount.point).is_err() {
                 refused = Some(NoPlace::ReadOnly(mount.point.display().to_string()));
                 continue;
             }
-            remounted = true;
         }
-        return Ok(above_own_leaf(Place { is_real_root: is_real_root(&dir), dir, cgroup, remounted }));
+        return Ok(above_own_leaf(Place { is_real_root: is_real_root(&dir), dir, cgroup, private: None }));
     }
     Err(refused.unwrap_or_else(|| NoPlace::NotShown(cgroup.display().to_string())))
 }
 
-/// Directories in which the cgroup with this path (as [`Place::cgroup`]) may be visible now.
-pub fn visible(cgroup: &Path) -> Vec<PathBuf> {
+/// Our own cgroup on a mount of our own.
+///
+/// # Errors
+/// In words for `doctor`.
+pub fn private_place() -> Result<Place, String> {
+    let text =
+        std::fs::read_to_string("/proc/self/cgroup").map_err(|error| NoPlace::Proc(error).to_string())?;
+    let cgroup = own_cgroup(&text).ok_or_else(|| NoPlace::NoMount.to_string())?;
+    let mount = PrivateMount::make()?;
+    let dir = mount.path();
+    if !lists_us(&dir) {
+        return Err("the mount does not show our own cgroup".to_owned());
+    }
+    Ok(Place { is_real_root: is_real_root(&dir), dir, cgroup, private: Some(mount) })
+}
+
+/// Directories in which the cgroup with this path (as [`Place::cgroup`]) may be visible now, and what keeps them so. If
+/// it can be written nowhere, a mount of our own comes first.
+pub fn visible(cgroup: &Path) -> Vec<(PathBuf, Option<PrivateMount>)> {
     let mounts = mount::cgroup2_mounts().unwrap_or_default();
-    mounts.iter().filter_map(|mount| map(mount, cgroup)).collect()
+    let shown = |mount: &CgroupMount| map(mount, cgroup).filter(|dir| dir.exists());
+    let writable = mounts.iter().any(|mount| !mount.read_only && shown(mount).is_some());
+    let private = || {
+        let place = private_place().ok()?;
+        let dir = place.dir.join(cgroup.strip_prefix(&place.cgroup).ok()?);
+        Some((dir, place.private))
+    };
+    let private = if writable { None } else { private() };
+    private.into_iter().chain(mounts.iter().filter_map(|mount| Some((shown(mount)?, None)))).collect()
 }
 
 /// A supervisor that was started inside the leaf of an earlier life of itself makes its directories beside that leaf.
@@ -80,7 +104,7 @@ fn above_own_leaf(place: Place) -> Place {
             is_real_root: is_real_root(dir),
             dir: dir.to_owned(),
             cgroup: cgroup.to_owned(),
-            remounted: place.remounted,
+            private: None,
         },
         _ => place,
     }

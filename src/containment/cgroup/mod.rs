@@ -1,4 +1,5 @@
-//! The rung `cgroup`: a directory of cgroup v2 for each incarnation.
+//! The rungs `cgroup` and `cgroup-private`: a directory of cgroup v2 for each incarnation, on the mount that everybody
+//! sees or on one that only we do (`private.rs`).
 //!
 //! `<own cgroup>/hermes-sup.<instance>/<name>.<n>/main`, and `scope-<unit>` beside `main`. The directory is fresh for each incarnation: nothing that a
 //! former life left (a kill sequence number, `frozen`, counters) can touch the next. The end is `populated 0` in
@@ -11,6 +12,7 @@
 pub(super) mod cage;
 pub(super) mod discover;
 pub(super) mod leaf;
+pub(super) mod private;
 pub(super) mod scope;
 pub(super) mod stats;
 pub(super) mod tree;

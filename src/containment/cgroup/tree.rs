@@ -66,6 +66,13 @@ impl Tree {
         &self.path
     }
 
+    /// The directory of `leaf` for people: by its path, or where that leads nowhere for them, by its place in the
+    /// hierarchy.
+    pub fn shown(&self, leaf: &str) -> String {
+        let at = if self.path.starts_with("/proc/self/fd") { &self.cgroup } else { &self.path };
+        at.join(leaf).display().to_string()
+    }
+
     /// The path in the hierarchy and the inode: what a successor looks for.
     pub fn identity(&self) -> (&Path, u64) {
         (&self.cgroup, self.inode)

@@ -9,5 +9,5 @@ pub(super) mod tags;
 pub(super) mod ward;
 pub(super) mod wire;
 
-pub(super) use process::REHEARSE;
 pub use process::{ARGUMENT, main};
+pub(super) use process::{MOUNT, REHEARSE, SOCKET};

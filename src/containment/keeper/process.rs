@@ -7,6 +7,7 @@
 //! It stays small: plain descriptors and one poll, no crates beyond rustix in its path, nothing kept but numbers.
 
 use super::wire::{self, Heard, Order, Word};
+use crate::containment::cgroup::private;
 use crate::containment::ladder::plan_of_self;
 use crate::containment::walk;
 use crate::sys::clone::{self, Progress, Report};
@@ -25,10 +26,13 @@ use std::process::ExitCode;
 pub const ARGUMENT: &str = "keeper";
 
 /// The descriptor at which the supervisor put our end of the socket.
-pub(super) const SOCKET: i32 = 3;
+pub(in crate::containment) const SOCKET: i32 = 3;
 
 /// The second argument of a probe's main process: leaves a daemon behind and exits.
 pub(in crate::containment) const REHEARSE: &str = "--rehearse";
+
+/// The second argument of the helper that mounts cgroup2 for its supervisor.
+pub(in crate::containment) const MOUNT: &str = "--mount";
 
 /// The second argument of that daemon.
 const LINGER: &str = "--linger";
@@ -38,6 +42,7 @@ pub fn main(role: Option<&str>) -> ExitCode {
     let played = match role {
         Some(REHEARSE) => rehearse(),
         Some(LINGER) => linger(),
+        Some(MOUNT) => private::helper(),
         // The instance's id, which is only there to be seen.
         Some(_) | None => Keeper::begin().and_then(Keeper::run),
     };

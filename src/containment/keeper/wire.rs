@@ -182,7 +182,11 @@ pub fn hear_word(socket: BorrowedFd<'_>) -> Heard<Word> {
     hear(socket, Word::decode)
 }
 
-fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// One packet with descriptors.
+///
+/// # Errors
+/// Those of sendmsg(2).
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -192,7 +196,8 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
     Ok(())
 }
 
-fn hear<T>(socket: BorrowedFd<'_>, decode: fn(&[u8]) -> Option<T>) -> Heard<T> {
+/// The next packet, as `decode` understands it.
+pub fn hear<T>(socket: BorrowedFd<'_>, decode: fn(&[u8]) -> Option<T>) -> Heard<T> {
     let mut bytes = [0u8; 16];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -27,6 +27,10 @@ macro_rules! on_every_rung {
             #[test]
             fn cgroup_as_a_child() { super::$story(Setup::new(Rung::Cgroup, Place::Child)); }
             #[test]
+            fn cgroup_private_as_pid_1() { super::$story(Setup::new(Rung::CgroupPrivate, Place::Pid1)); }
+            #[test]
+            fn cgroup_private_as_a_child() { super::$story(Setup::new(Rung::CgroupPrivate, Place::Child)); }
+            #[test]
             fn keeper_as_pid_1() { super::$story(Setup::new(Rung::Keeper, Place::Pid1)); }
             #[test]
             fn keeper_as_a_child() { super::$story(Setup::new(Rung::Keeper, Place::Child)); }
@@ -46,6 +50,8 @@ macro_rules! on_every_rung_as_a_child {
             use $crate::harness::{Place, Rung, Setup};
             #[test]
             fn cgroup() { super::$story(Setup::new(Rung::Cgroup, Place::Child)); }
+            #[test]
+            fn cgroup_private() { super::$story(Setup::new(Rung::CgroupPrivate, Place::Child)); }
             #[test]
             fn keeper() { super::$story(Setup::new(Rung::Keeper, Place::Child)); }
             #[test]

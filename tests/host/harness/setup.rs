@@ -11,6 +11,8 @@ pub const ALICE: u32 = 10001;
 pub enum Rung {
     /// Root, Docker's capabilities and filter, cgroup2 writable (`--security-opt writable-cgroups`).
     Cgroup,
+    /// Root, Docker's capabilities without a filter, cgroup2 read-only: Kubernetes without a seccomp profile.
+    CgroupPrivate,
     /// Root, Docker's capabilities and filter, cgroup2 read-only: a plain `docker run`.
     Keeper,
     /// The same with `--user 10000:10000`.
@@ -18,9 +20,15 @@ pub enum Rung {
 }
 
 impl Rung {
+    /// The kernel holds trees in cgroups.
+    pub fn is_cgroup(self) -> bool {
+        matches!(self, Self::Cgroup | Self::CgroupPrivate)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
+            Self::CgroupPrivate => "cgroup-private",
             Self::Keeper => "keeper",
             Self::KeeperSameUid => "keeper-same-uid",
         }
@@ -52,7 +60,8 @@ pub struct Setup {
     pub verb: Option<&'static str>,
     /// The user's own launcher options for the supervisor, such as an inherited disposition.
     pub launcher: Vec<String>,
-    /// What the world sees of cgroup2 when the rung does not say it: rw, ro or absent.
+    /// What the world sees of cgroup2 when the rung does not say it: rw, ro, absent, hybrid
+    /// (v2 under …/unified) or subtree (its own directory of the machine's tree).
     pub cgroup_mount: Option<&'static str>,
     /// All capabilities and no filter, as on a host.
     pub bare: bool,

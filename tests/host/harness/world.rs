@@ -132,10 +132,18 @@ impl World {
         command
     }
 
+    /// What the container's engine gives everything in it, `docker exec` too.
+    fn rights(&self) -> &'static [&'static str] {
+        match (self.setup.bare, self.setup.rung) {
+            (true, _) => &["--capabilities", "all"],
+            (false, Rung::CgroupPrivate) => &[],
+            (false, Rung::Cgroup | Rung::Keeper | Rung::KeeperSameUid) => &["--seccomp"],
+        }
+    }
+
     /// Adds the rights of the rung and the streams of the supervisor.
     fn as_supervisor(&self, command: &mut Command) {
-        let rights = if self.setup.bare { &["--capabilities", "all"][..] } else { &["--seccomp"] };
-        command.args(rights).args(&self.setup.launcher);
+        command.args(self.rights()).args(&self.setup.launcher);
         if self.setup.rung == Rung::KeeperSameUid {
             command.args(["--uid", &HERMES.to_string()]);
         }
@@ -249,7 +257,8 @@ impl World {
     /// The command that does it, for those that do not end by themselves.
     pub fn inside_command(&self, uid: u32, words: &[&str]) -> Command {
         let mut command = self.launcher("enter");
-        command.args(["--target", &self.latest_pid.to_string(), "--quiet", "--uid", &uid.to_string(), "--"]);
+        command.args(["--target", &self.latest_pid.to_string(), "--quiet", "--uid", &uid.to_string()]);
+        command.args(self.rights()).arg("--");
         command.args(words);
         command
     }
