@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, mount};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -71,6 +72,8 @@ fn prepare() -> std::io::Result<()> {
     for module in modules {
         rustix::system::finit_module(&File::open(module)?, c"", 0)?;
     }
+    // The kernel's first file system is a tmpfs that everybody may write to, and nothing below such a directory is trusted.
+    std::fs::set_permissions("/", PermissionsExt::from_mode(0o755))?;
     std::fs::create_dir_all(VOLUME)?;
     mount("/dev/vda", VOLUME, "ext4", MountFlags::empty(), none)?;
     Ok(())

@@ -21,14 +21,10 @@ fn pid_1_of_a_machine_has_the_highest_rung_and_every_controller() {
     }
     assert_eq!(coder["procs"], 6);
     // What the kernel has is handed down to where the services are.
-    let own = machine
-        .cgroups()
-        .into_iter()
-        .find(|dir| dir.rsplit('/').next() == Some(&cgroup_of(&machine, "coder")));
-    let own = own.expect("the cgroup of its life");
+    let own = machine.cgroup("coder");
     let parent = own.rsplit_once('/').expect("it has a parent").0;
     for file in ["cgroup.controllers", "cgroup.subtree_control"] {
-        let enabled = machine.show(&format!("/sys/fs/cgroup{parent}/{file}"));
+        let enabled = machine.show(&format!("{parent}/{file}"));
         for controller in CONTROLLERS {
             assert!(
                 enabled.split_whitespace().any(|each| each == controller),
@@ -38,14 +34,6 @@ fn pid_1_of_a_machine_has_the_highest_rung_and_every_controller() {
     }
     let doctor = machine.run(&["/hermes-sup", "doctor"]).ok();
     assert!(doctor.contains("cgroup"), "{doctor}");
-}
-
-/// `<name>.<n>`
-fn cgroup_of(machine: &crate::harness::Machine, service: &str) -> String {
-    let pid = machine.service(service)["pid"].as_u64().expect("what is up has a pid");
-    let line = machine.show(&format!("/proc/{pid}/cgroup"));
-    let is_it = |part: &&str| part.starts_with(&format!("{service}."));
-    line.trim().split('/').find(is_it).unwrap_or_else(|| panic!("{service} is in {line}")).to_owned()
 }
 
 #[test]

@@ -233,6 +233,26 @@ impl Machine {
         self.eventually("zombies are reaped", || (self.census(service).1 == 0).then_some(()));
     }
 
+    /// The directory `<name>.<n>` of the present life of a service.
+    #[track_caller]
+    pub fn cgroup(&self, service: &str) -> String {
+        let pid = self.service(service)["pid"].as_u64().expect("what is up has a pid");
+        let line = self.show(&format!("/proc/{pid}/cgroup"));
+        let path = line.trim().strip_prefix("0::").expect("a path of cgroup v2");
+        let part = format!("/{service}.");
+        let start = path.find(&part).unwrap_or_else(|| panic!("{service} is in {path}")) + part.len();
+        let end = path[start..].find('/').map_or(path.len(), |length| start + length);
+        format!("/sys/fs/cgroup{}", &path[..end])
+    }
+
+    /// One value of a file of that directory that has a key and a value a line.
+    #[track_caller]
+    pub fn counter(&self, service: &str, file: &str, key: &str) -> u64 {
+        let text = self.show(&format!("{}/{file}", self.cgroup(service)));
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {key} in {file}: {text}"))
+    }
+
     /// Every cgroup, as a path below the mount.
     #[track_caller]
     pub fn cgroups(&self) -> Vec<String> {
