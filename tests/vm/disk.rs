@@ -15,6 +15,11 @@ fn a_full_volume_stops_nobody_from_stopping_and_loses_nothing_that_was_answered(
     let machine = setup.boot(&volume);
     machine.await_log("one", "ready tree");
     machine.run(&["/adversary", "fill", FILLER]).ok();
+    assert_eq!(
+        machine.run(&["/adversary", "writes", "/opt/data/more"]).code,
+        1,
+        "there is no room for a line"
+    );
     for service in ["one", "two"] {
         let stopped = machine.ctl(&["stop", service]);
         let unrecorded = stopped.code == 1 && stopped.err.contains("stopped, but not recorded");
