@@ -1,5 +1,6 @@
 //! The services as the daemon knows them: what defines each, and what a start of it needs.
 
+use super::limits::Bounds;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::definition::Definition;
@@ -28,6 +29,8 @@ pub struct Service {
     pub mirrored: Option<MirroredRow>,
     /// It could not be written; said once.
     pub unmirrored: bool,
+    /// Of its present life.
+    pub bounds: Bounds,
     /// What our own log last said of it.
     pub told: Option<Told>,
 }
@@ -60,6 +63,7 @@ impl Service {
             extra_args: Vec::new(),
             mirrored: None,
             unmirrored: false,
+            bounds: Bounds::default(),
             told: None,
         }
     }

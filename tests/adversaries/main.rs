@@ -12,6 +12,7 @@
 mod ends;
 mod identity;
 mod machine;
+mod memory;
 mod output;
 mod sandbox;
 mod seccomp;
@@ -64,6 +65,10 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "print-fds" => identity::print_fds(),
         "print-env" => identity::print_env(),
         "print-tty" => identity::print_tty(),
+        "print-limits" => memory::print_limits(),
+        "eat" => memory::eat(number(rest, 0, 64)),
+        "child-eats" => memory::child_eats(number(rest, 0, 64)),
+        "multiply" => memory::multiply(number(rest, 0, 1000)),
         "exchange" => ends::exchange(rest),
         "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "seccomp" => sandbox::under_seccomp(rest),

@@ -181,3 +181,16 @@ fn below(tree: BorrowedFd<'_>, leaf: &str) -> Vec<String> {
     }
     dirs
 }
+
+/// Writes a file below the instance's directory.
+pub fn write(tree: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
+    let file = rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
+}
+
+/// Reads a file below the instance's directory.
+pub fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
+    let file = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::read_to_string(std::fs::File::from(file))
+}
