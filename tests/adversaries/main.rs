@@ -69,6 +69,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "eat" => memory::eat(number(rest, 0, 64)),
         "child-eats" => memory::child_eats(number(rest, 0, 64)),
         "multiply" => memory::multiply(number(rest, 0, 1000)),
+        "spin" => ends::spin(),
         "exchange" => ends::exchange(rest),
         "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "seccomp" => sandbox::under_seccomp(rest),

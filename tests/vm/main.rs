@@ -24,5 +24,7 @@
 mod boot;
 mod disk;
 mod harness;
+mod limits;
 mod power;
+mod shares;
 mod trees;

@@ -245,6 +245,14 @@ impl Machine {
         format!("/sys/fs/cgroup{}", &path[..end])
     }
 
+    /// One value of a file of that directory that has a key and a value a line.
+    #[track_caller]
+    pub fn counter(&self, service: &str, file: &str, key: &str) -> u64 {
+        let text = self.show(&format!("{}/{file}", self.cgroup(service)));
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {key} in {file}: {text}"))
+    }
+
     /// Every cgroup, as a path below the mount.
     #[track_caller]
     pub fn cgroups(&self) -> Vec<String> {
