@@ -15,7 +15,7 @@ use rexpect::session::PtySession;
 use serde_json::Value;
 
 /// Beyond this a wait has failed. Generous: a slow machine is not a defect.
-pub const DEADLINE: Duration = Duration::from_secs(90);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// One way to run the image; every promise of the lifecycle holds in each.
 pub struct Variant {

@@ -91,20 +91,33 @@ fn whatever_is_frozen_ends_as_a_whole(setup: Setup) {
         world.ctl(&["start", service]).ok();
         world.ctl(&["wait", service, "--up"]).ok();
         world.wait_log(service, ready);
-        world.ctl(&["freeze", service]).ok();
-        let processes = world.marked(service);
-        let before = turns(&processes);
-        assert_eq!(world.status(service)["frozen"], json!(true), "{adversary}");
-        assert_eq!(turns(&processes), before, "{adversary} ran while it was frozen");
-        assert_eq!(world.marked(service).len(), processes.len(), "{adversary}");
+        if stands_still(&world, adversary) {
+            let processes = world.marked(service);
+            let before = turns(&processes);
+            assert_eq!(world.status(service)["frozen"], json!(true), "{adversary}");
+            assert_eq!(turns(&processes), before, "{adversary} ran while it was frozen");
+            assert_eq!(world.marked(service).len(), processes.len(), "{adversary}");
+        }
         world.ctl(&["restart", service]).ok();
         world.wait_log_times(service, ready, 2);
         assert_eq!(world.status(service)["frozen"], json!(false), "a new life is not frozen");
-        world.ctl(&["freeze", service]).ok();
+        stands_still(&world, adversary);
         world.ctl(&["stop", service]).ok();
         world.assert_no_survivors(adversary);
     }
     world.assert_no_zombies(&supervisor);
+}
+
+/// Freezes it. What forks and exits without end may outrun every sweep where no cgroup holds it; then `freeze` says so, and
+/// it goes on.
+fn stands_still(world: &World, adversary: &str) -> bool {
+    let answer = world.ctl(&["freeze", first_word(adversary)]);
+    if answer.code == 7 && adversary.starts_with("comet") && !world.setup.rung.is_cgroup() {
+        assert!(answer.err.contains("did not stand still"), "{answer:?}");
+        return false;
+    }
+    answer.ok();
+    true
 }
 
 fn a_stop_of_what_is_frozen_is_obeyed_and_not_enforced(setup: Setup) {
