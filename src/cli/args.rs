@@ -5,6 +5,7 @@ use super::logs::{LogQuery, Since, Stream};
 use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
+use crate::core::limits::Key;
 use crate::core::signal::Signal;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::collections::BTreeMap;
@@ -271,6 +272,18 @@ pub enum Verb {
         #[arg(long, value_parser = parse_duration)]
         timeout: Option<Duration>,
     },
+    /// Change limits now, in the words of a definition's [limits]
+    ///
+    /// They hold until the service is started again, or with --persist from then on too. An owner may only tighten them.
+    Set {
+        name: String,
+        /// As in memory_max=512M; VALUE 'default' for what the definition says
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = parse_limit)]
+        limits: Vec<(String, String)>,
+        /// For all starts to come
+        #[arg(long)]
+        persist: bool,
+    },
     /// Read definitions and profiles again
     Reload {
         /// Restart what has changed
@@ -354,6 +367,11 @@ impl Verb {
             Self::Wait { named, until, timeout } => {
                 Request::Wait { targets: named.targets(), until: until.until(), timeout_ms: millis(timeout) }
             }
+            Self::Set { name, limits, persist } => Request::Set {
+                targets: Targets::Names(vec![name.clone()]),
+                limits: limits.iter().cloned().collect(),
+                persist: *persist,
+            },
             Self::Reload { restart } => Request::Reload { restart: *restart },
             Self::Shutdown { code } => Request::Shutdown { code: *code },
         }
@@ -423,6 +441,18 @@ fn parse_assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("use NAME=VALUE".to_owned()),
+    }
+}
+
+/// A limit as `set` takes it. What is wrong with it is said here, where it was typed.
+fn parse_limit(text: &str) -> Result<(String, String), String> {
+    let (name, value) = parse_assignment(text)?;
+    let key = Key::from_name(&name).ok_or_else(|| {
+        format!("there is no such limit; allowed: {}", Key::ALL.map(Key::as_str).join(", "))
+    })?;
+    match value.as_str() {
+        "default" => Ok((name, value)),
+        _ => key.parse(&value).map(|_| (name, value.clone())).map_err(|wrong| format!("'{value}' {wrong}")),
     }
 }
 
@@ -566,7 +596,17 @@ mod tests {
 
     #[test]
     fn each_verb_asks_for_what_was_typed() {
-        let table: [(&[&str], Request); 24] = [
+        let table: [(&[&str], Request); 25] = [
+            (
+                &["set", "a", "memory_max=1G", "oom=default", "--persist"],
+                Request::Set {
+                    targets: names(&["a"]),
+                    limits: [("memory_max", "1G"), ("oom", "default")]
+                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                        .into(),
+                    persist: true,
+                },
+            ),
             (
                 &["start", "a", "b"],
                 Request::Start { targets: names(&["a", "b"]), timeout_ms: None, force: false },

@@ -205,7 +205,7 @@ fn patience(request: &Request) -> Option<Duration> {
         Request::Start { timeout_ms, .. } | Request::Once { timeout_ms, .. } => {
             Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
         }
-        Request::Register(_) => Some(START_TIMEOUT + PATIENCE),
+        Request::Register(_) | Request::Set { .. } => Some(START_TIMEOUT + PATIENCE),
         // The supervisor gives up first, and says why.
         Request::Freeze { .. } | Request::Thaw { .. } => Some(PATIENCE * 2),
         Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),

@@ -130,6 +130,17 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
             limits.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
         }),
     );
+    for line in &service.limits_not_in_force {
+        show("", Some(line.clone()));
+    }
+    show(
+        "pressure",
+        service.pressure.map(|pressure| {
+            let parts = [("cpu", pressure.cpu), ("memory", pressure.memory), ("io", pressure.io)];
+            let known = parts.into_iter().filter_map(|(what, share)| Some(format!("{what} {:.1}%", share?)));
+            format!("{} of the last 10 s", known.collect::<Vec<_>>().join(", "))
+        }),
+    );
     show("definition", service.definition.clone());
     show("log", service.log.as_ref().map(|dir| dir.display().to_string()));
     for line in tail {
@@ -140,9 +151,6 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
 
 fn last_exit(last: &LastExit) -> String {
     let mut words = last.exit().to_string();
-    if last.oom {
-        words.push_str(", out of memory");
-    }
     if let Some(at) = last.at {
         let _ = write!(words, ", at {at}");
     }
@@ -168,7 +176,7 @@ fn guarantee(rung: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Io, Want, samples};
+    use crate::control::protocol::{Io, Pressure, Want, samples};
 
     #[test]
     fn the_header_says_what_is_degraded() {
@@ -236,6 +244,8 @@ mod tests {
         service.memory_peak_bytes = Some(20 << 20);
         service.io = Some(Io { read_bytes: 1024, write_bytes: 0 });
         service.limits = Some([("memory_max".to_owned(), "512M".to_owned())].into());
+        service.limits_not_in_force = vec!["pids_max=5 is not in force: no".to_owned()];
+        service.pressure = Some(Pressure { cpu: Some(1.25), memory: None, io: Some(0.0) });
         assert_eq!(
             card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false),
             "coder: up for 1m5s, want up\n\
@@ -250,6 +260,8 @@ mod tests {
              \x20 cpu          1m1s\n\
              \x20 io           1.0K read, 0B written\n\
              \x20 limits       memory_max=512M\n\
+             \x20              pids_max=5 is not in force: no\n\
+             \x20 pressure     cpu 1.2%, io 0.0% of the last 10 s\n\
              \x20 definition   /opt/data/profiles/coder\n\
              \x20 log          /opt/data/logs/gateways/coder\n\
              \x20   2026-01-31 12:00:00.000000001  hello \\u{7}\n"

@@ -16,6 +16,7 @@ use super::usage::{self, ProcessInfo, Stuck, Usage};
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
+use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
@@ -178,7 +179,8 @@ impl Containment {
         self.others.insert(pid);
     }
 
-    /// Begins an incarnation on `wanted`, or on the report's rung. Never waits: what became of it is an event.
+    /// Begins an incarnation on `wanted`, or on the report's rung, within `limits`. Never waits: what became of it is an
+    /// event. Returns the limits of a cgroup that are not in force.
     ///
     /// # Errors
     /// [`SpawnError`]; nothing is held or left behind then, and no event follows.
@@ -187,7 +189,8 @@ impl Containment {
         id: &IncarnationId,
         mut plan: ChildPlan,
         wanted: Option<Rung>,
-    ) -> Result<(), SpawnError> {
+        limits: &Limits,
+    ) -> Result<Vec<NotInForce>, SpawnError> {
         if self.by_id.contains_key(id) {
             return Err(SpawnError::Busy(id.clone()));
         }
@@ -197,16 +200,16 @@ impl Containment {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
         });
-        let made = self.make(slot, id, &mut plan, rung);
+        let made = self.make(slot, id, &mut plan, rung, limits);
         let owner = made.is_ok() && plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         match made {
-            Ok(on) => {
+            Ok((on, not_in_force)) => {
                 self.by_id.insert(id.clone(), slot);
                 if let Some(place) = self.slots.get_mut(slot as usize) {
                     place.held = Some(Held { id: id.clone(), on, registered: None, owner, frost: false });
                 }
                 self.register(slot);
-                Ok(())
+                Ok(not_in_force)
             }
             Err(error) => {
                 self.free.push(slot);
@@ -221,12 +224,13 @@ impl Containment {
         id: &IncarnationId,
         plan: &mut ChildPlan,
         rung: Rung,
-    ) -> Result<On, SpawnError> {
+        limits: &Limits,
+    ) -> Result<(On, Vec<NotInForce>), SpawnError> {
         match (rung, &mut self.cgroups) {
             (Rung::Cgroup | Rung::CgroupPrivate, Some(Cgroups { tree, watch, .. })) => {
-                let cage = Cage::spawn(tree, watch, slot, id, plan)?;
+                let (cage, not_in_force) = Cage::spawn(tree, watch, slot, id, plan, limits)?;
                 self.by_pid.insert(cage.main_pid, Who::Main(slot));
-                Ok(On::Cgroup(cage))
+                Ok((On::Cgroup(cage), not_in_force))
             }
             _ => {
                 let tag = ward::tag_for(self.tags, self.tagged);
@@ -236,7 +240,7 @@ impl Containment {
                 let means = Means { tag, apart, scope: self.report.scoped };
                 let ward = Ward::spawn(plan, id, means, &self.instance, null, dir)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
-                Ok(On::Keeper(Box::new(ward)))
+                Ok((On::Keeper(Box::new(ward)), without_cgroup(rung, limits)))
             }
         }
     }
@@ -439,6 +443,26 @@ impl Containment {
         self.after(slot, said, events);
     }
 
+    /// Puts other limits of its cgroup into force; returns those that are not.
+    pub fn set_limits(&self, id: &IncarnationId, limits: &Limits) -> Vec<NotInForce> {
+        match (self.held(id).map(|held| &held.on), &self.cgroups, self.rung(id)) {
+            (Some(On::Cgroup(cage)), Some(cgroups), _) => cage.set_limits(&cgroups.tree, limits),
+            (_, _, Some(rung)) => without_cgroup(rung, limits),
+            _ => Vec::new(),
+        }
+    }
+
+    /// As [`Self::kill`], where the reason is that one of it was killed for want of memory.
+    pub fn end_for_memory(&mut self, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        let Some(slot) = self.by_id.get(id).copied() else { return };
+        let said = events.len();
+        let held = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut());
+        if let (Some(Held { on: On::Cgroup(cage), .. }), Some(cgroups)) = (held, &self.cgroups) {
+            cage.end_for_memory(&cgroups.tree, id, now, events);
+        }
+        self.after(slot, said, events);
+    }
+
     /// When [`Self::tick`] wants to be called; `None`: only when something else happens.
     pub fn next_deadline(&mut self) -> Option<Tick> {
         while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
@@ -578,6 +602,9 @@ impl Containment {
                     memory_bytes: current.or_else(summed),
                     memory_peak_bytes: peak,
                     cpu_ms: stats::cpu_ms(tree, cage.leaf()),
+                    io: stats::io(tree, cage.leaf()),
+                    pressure: stats::pressure(tree, cage.leaf()),
+                    oom_kills: cage.oom_kills(),
                 }
             }
             (Some(On::Keeper(_)), _) => Usage {
@@ -585,6 +612,7 @@ impl Containment {
                 memory_bytes: summed(),
                 memory_peak_bytes: None,
                 cpu_ms: Some(usage::cpu_ms(&pids)),
+                ..Usage::default()
             },
             (Some(On::Cgroup(_)) | None, _) => Usage::default(),
         }
@@ -638,6 +666,15 @@ impl Containment {
     fn marker(&self, id: &IncarnationId) -> String {
         format!("{}:{id}", self.instance)
     }
+}
+
+/// Limits that only a cgroup could enforce, on a rung without one.
+fn without_cgroup(rung: Rung, limits: &Limits) -> Vec<NotInForce> {
+    let why = || {
+        format!("containment '{rung}' has no cgroup for it ('hermes-sup doctor' tells what would give one)")
+    };
+    let of_cgroups = limits.iter().filter(|(key, _)| matches!(key.enforcer(), Enforcer::Controller(_)));
+    of_cgroups.map(|(key, value)| NotInForce { key, value, why: why() }).collect()
 }
 
 /// Where keepers without a supervisor listen.

@@ -115,6 +115,12 @@ pub enum Event {
     TreeEmpty {
         id: IncarnationId,
     },
+    /// The kernel has killed one of it for want of memory; `kills` so far in this life. `main`: the main process among them.
+    OomKilled {
+        id: IncarnationId,
+        kills: u64,
+        main: bool,
+    },
     /// Every process of it stands still now, as was ordered; or none is kept from running any more.
     Frozen {
         id: IncarnationId,

@@ -7,6 +7,7 @@ use super::keeper::tags;
 use super::ladder::{Wish, probe};
 use super::*;
 use crate::core::clock::Tick;
+use crate::core::limits::Limits;
 use crate::core::signal::Signal;
 use crate::sys::credentials::Credentials;
 use crate::sys::plan::{ChildPlan, Stdio};
@@ -130,7 +131,7 @@ impl World {
     fn start(&mut self, n: u64, role: &str, rung: Rung) -> i32 {
         let (plan, mut stdout) = self.plan(&["/proc/self/exe"], role, rung);
         let id = self.id(n);
-        self.held.spawn(&id, plan, None).unwrap();
+        self.held.spawn(&id, plan, None, &Limits::default()).unwrap();
         let pid = self.until("spawned", |event| match event {
             Event::Spawned { pid, .. } => Some(*pid),
             _ => None,
@@ -306,7 +307,7 @@ fn one_life_after_another_and_each_exit_code_is_the_services_own() {
             for n in 1..20 {
                 let (plan, _stdout) = world.plan(&["/proc/self/exe"], &format!("exit:{n}"), rung);
                 let id = world.id(n);
-                world.held.spawn(&id, plan, None).unwrap();
+                world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
                 world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
                 let exit = Exit::Code(n as u8);
                 let expected = [
@@ -349,7 +350,7 @@ fn what_cannot_be_executed_says_why_and_leaves_nothing() {
             for (n, (program, words)) in (1..).zip(cases) {
                 let (plan, _stdout) = world.plan(&[&program], "pause", rung);
                 let id = world.id(n);
-                world.held.spawn(&id, plan, None).unwrap();
+                world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
                 let error = world.until("failed", |event| match event {
                     Event::SpawnFailed { error, .. } => Some(error.to_string()),
                     _ => None,
@@ -478,7 +479,7 @@ fn a_kill_right_after_the_spawn_is_not_outrun() {
             for n in 1..30 {
                 let (plan, _stdout) = world.plan(&["/proc/self/exe"], "tree:3", rung);
                 let (id, now) = (world.id(n), world.now());
-                world.held.spawn(&id, plan, None).unwrap();
+                world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
                 world.held.kill(&id, now, &mut world.events);
                 world.until("over", |event| {
                     matches!(event, Event::TreeEmpty { .. } | Event::SpawnFailed { .. }).then_some(())
@@ -502,7 +503,7 @@ fn a_service_starts_clean() {
             plan.nofile = Some((64, 128));
             plan.umask = Some(0o27);
             let id = world.id(1);
-            world.held.spawn(&id, plan, None).unwrap();
+            world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
             let pid = world.until("spawned", |event| match event {
                 Event::Spawned { pid, .. } => Some(*pid),
                 _ => None,

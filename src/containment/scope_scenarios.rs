@@ -2,6 +2,7 @@
 
 use super::scenarios::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
 use super::*;
+use crate::core::limits::Limits;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::sys::pidfd::Pidfd;
@@ -33,7 +34,7 @@ struct Shop {
 fn open_shop(world: &mut World, n: u64, role: &str, rung: Rung) -> Shop {
     let (plan, mut stdout) = world.plan(&["/proc/self/exe"], role, rung);
     let id = world.id(n);
-    world.held.spawn(&id, plan, None).unwrap();
+    world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
     let main = world.until("spawned", |event| match event {
         Event::Spawned { pid, .. } => Some(*pid),
         _ => None,

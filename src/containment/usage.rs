@@ -5,12 +5,18 @@ use super::walk;
 use crate::core::unit::ScopeName;
 
 /// Figures of one incarnation. `None`: not known on this rung.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     pub procs: usize,
     pub memory_bytes: Option<u64>,
     pub memory_peak_bytes: Option<u64>,
     pub cpu_ms: Option<u64>,
+    /// Bytes read and written.
+    pub io: Option<(u64, u64)>,
+    /// Of CPU, memory and I/O: the share of the last 10 s in which some of it waited, in percent.
+    pub pressure: [Option<f64>; 3],
+    /// Of this life.
+    pub oom_kills: Option<u64>,
 }
 
 /// A process in uninterruptible sleep: what keeps a killed tree from ending.

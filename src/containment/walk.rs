@@ -13,6 +13,8 @@ pub struct Stat {
     pub state: u8,
     pub parent: i32,
     pub threads: u32,
+    /// On its way out (PF_EXITING).
+    pub exiting: bool,
     /// In clock ticks since boot.
     pub started: u64,
 }
@@ -29,6 +31,9 @@ pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// include/linux/sched.h
+const PF_EXITING: u32 = 0x4;
+
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     // The name in parentheses may contain anything, parentheses too: the last one ends it.
     let end = text.iter().rposition(|byte| *byte == b')')?;
@@ -36,9 +41,25 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    let threads = fields.nth(15)?.parse().ok()?;
+    let flags: u32 = fields.nth(4)?.parse().ok()?;
+    let threads = fields.nth(10)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
-    Some(Stat { state, parent, threads, started })
+    Some(Stat { state, parent, threads, exiting: flags & PF_EXITING != 0, started })
+}
+
+/// Whether a SIGKILL is on its way to this process or has hit it already.
+pub fn is_being_killed(pid: i32) -> bool {
+    const SIGKILL: u64 = 1 << 8;
+    if stat(pid).is_none_or(|stat| stat.state == b'Z' || stat.exiting) {
+        return true;
+    }
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    // For the process as a whole and for its first thread: the kernel puts it into both (kernel/signal.c,
+    // `complete_signal`).
+    ["SigPnd:\t", "ShdPnd:\t"].into_iter().any(|label| {
+        let mask = text.lines().find_map(|line| line.strip_prefix(label));
+        mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & SIGKILL != 0)
+    })
 }
 
 /// The children of all threads of a process, zombies included. Exact only while they stand still (proc_pid_tid_children(5)).
@@ -203,7 +224,12 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_move_the_fields() {
         let text = b"42 (a) b) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 99887 1 1";
-        assert_eq!(parse_stat(text), Some(Stat { state: b'S', parent: 7, threads: 3, started: 99887 }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat { state: b'S', parent: 7, threads: 3, exiting: false, started: 99887 })
+        );
+        let leaving = b"42 (a) Z 7 42 42 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 99887 1 1";
+        assert!(parse_stat(leaving).unwrap().exiting);
         assert_eq!(parse_stat(b"42 (x"), None);
         assert_eq!(parse_stat(b"42 (x) S"), None);
     }

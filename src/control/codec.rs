@@ -312,6 +312,11 @@ mod tests {
             Request::Thaw { targets: names(&["a"]) },
             Request::Tree { targets: Targets::All },
             Request::Wait { targets: names(&["a"]), until: Until::Ready, timeout_ms: Some(0) },
+            Request::Set {
+                targets: names(&["a"]),
+                limits: BTreeMap::from([("memory_max".to_owned(), "512M".to_owned())]),
+                persist: true,
+            },
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
             Request::LogPlaces { targets: Targets::All },
@@ -427,7 +432,7 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, freeze, thaw, tree, wait, reload, shutdown, log-places, rescan, scope, \
+                 register, unregister, kill, freeze, thaw, tree, wait, set, reload, shutdown, log-places, rescan, scope, \
                  scope-stop, scope-show",
             ),
             (

@@ -68,6 +68,7 @@ impl Rules {
             | Request::Once { .. }
             | Request::Unregister { .. }
             | Request::Kill { .. }
+            | Request::Set { .. }
             | Request::Freeze { .. }
             | Request::Thaw { .. } => match facts.runs_as {
                 Some(uid) if uid == caller => Ok(()),
@@ -153,6 +154,7 @@ mod tests {
             Request::Thaw { targets: targets() },
             Request::Tree { targets: targets() },
             Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
+            Request::Set { targets: targets(), limits: Default::default(), persist: true },
             Request::Reload { restart: false },
             Request::Shutdown { code: None },
             Request::LogPlaces { targets: targets() },
@@ -182,6 +184,8 @@ mod tests {
             ("thaw", [true, true, true, false, false]),
             ("tree", [true, true, true, true, false]),
             ("wait", [true, true, true, true, false]),
+            // Tighter only, for an owner: that depends on what is in force, and is judged where that is known.
+            ("set", [true, true, true, false, false]),
             ("reload", [true, true, false, false, false]),
             ("shutdown", [true, true, false, false, false]),
             ("log-places", [true, true, true, true, false]),

@@ -79,6 +79,14 @@ pub enum Request {
         until: Until,
         timeout_ms: Option<u64>,
     },
+    /// `limits`: by the names and in the words of the definition, or `default` for what that says. `persist`: also for all
+    /// starts to come.
+    Set {
+        targets: Targets,
+        limits: BTreeMap<String, String>,
+        #[serde(default)]
+        persist: bool,
+    },
     /// `restart`: restart what has changed.
     Reload {
         #[serde(default)]
@@ -133,6 +141,7 @@ impl Request {
             Self::Thaw { .. } => "thaw",
             Self::Tree { .. } => "tree",
             Self::Wait { .. } => "wait",
+            Self::Set { .. } => "set",
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
             Self::LogPlaces { .. } => "log-places",
@@ -157,6 +166,7 @@ impl Request {
             | Self::Thaw { targets }
             | Self::Tree { targets }
             | Self::Wait { targets, .. }
+            | Self::Set { targets, .. }
             | Self::LogPlaces { targets } => Some(targets),
             Self::List {}
             | Self::Register(_)
@@ -171,7 +181,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 20] = [
+pub const METHODS: [&str; 21] = [
     "start",
     "stop",
     "restart",
@@ -185,6 +195,7 @@ pub const METHODS: [&str; 20] = [
     "thaw",
     "tree",
     "wait",
+    "set",
     "reload",
     "shutdown",
     "log-places",
@@ -564,12 +575,17 @@ pub struct ServiceStatus {
     pub memory_bytes: Option<u64>,
     pub memory_peak_bytes: Option<u64>,
     pub cpu_ms: Option<u64>,
+    /// How many of its processes the kernel has killed for want of memory since it was started.
+    pub oom_kills: Option<u64>,
     pub io: Option<Io>,
     pub pressure: Option<Pressure>,
     /// The directory of its log files.
     pub log: Option<PathBuf>,
-    /// Limits in force, by the names of the definition.
+    /// While it runs those in force, otherwise those of its next start; by the names of the definition.
     pub limits: Option<BTreeMap<String, String>>,
+    /// A line for each limit that was asked for and does not hold.
+    #[serde(default)]
+    pub limits_not_in_force: Vec<String>,
     /// Where it was defined: a file, a profile's directory, or `registered`.
     pub definition: Option<String>,
 }
@@ -658,24 +674,26 @@ pub struct LastExit {
     pub code: Option<u8>,
     pub signal: Option<SignalName>,
     pub core: bool,
-    /// The kernel's out-of-memory killer had a hand in it.
+    /// The kernel killed it for want of memory.
     pub oom: bool,
     pub unknown: bool,
     pub at: Option<Utc>,
 }
 
 impl LastExit {
-    pub fn new(exit: Exit, oom: bool, at: Option<Utc>) -> Self {
-        let nothing = Self { code: None, signal: None, core: false, oom, unknown: false, at };
+    pub fn new(exit: Exit, at: Option<Utc>) -> Self {
+        let nothing = Self { code: None, signal: None, core: false, oom: false, unknown: false, at };
         match exit {
             Exit::Code(code) => Self { code: Some(code), ..nothing },
             Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
+            Exit::Oom => Self { signal: Some(SignalName(Signal::KILL)), oom: true, ..nothing },
             Exit::Unknown => Self { unknown: true, ..nothing },
         }
     }
 
     pub fn exit(&self) -> Exit {
         match (self.code, self.signal) {
+            _ if self.oom => Exit::Oom,
             (Some(code), _) => Exit::Code(code),
             (None, Some(SignalName(signal))) => Exit::Signal { signal, core: self.core },
             (None, None) => Exit::Unknown,
@@ -795,21 +813,19 @@ pub(crate) mod samples {
             uptime_ms: Some(65_000),
             restarts: 2,
             next_retry_ms: None,
-            last_exit: Some(LastExit::new(
-                Exit::Signal { signal: Signal::KILL, core: false },
-                true,
-                Some(at(50)),
-            )),
+            last_exit: Some(LastExit::new(Exit::Oom, Some(at(50)))),
             containment: Some("keeper".to_owned()),
             containment_weakness: None,
             procs: Some(5),
             memory_bytes: Some(12_900_000),
             memory_peak_bytes: None,
             cpu_ms: Some(61_500),
+            oom_kills: None,
             io: None,
             pressure: None,
             log: Some("/opt/data/logs/gateways/coder".into()),
             limits: None,
+            limits_not_in_force: Vec::new(),
             definition: Some("/opt/data/profiles/coder".to_owned()),
         }
     }
@@ -836,10 +852,12 @@ pub(crate) mod samples {
             memory_bytes: None,
             memory_peak_bytes: None,
             cpu_ms: None,
+            oom_kills: None,
             io: None,
             pressure: None,
             log: None,
             limits: None,
+            limits_not_in_force: Vec::new(),
             definition: None,
         }
     }
@@ -863,14 +881,14 @@ mod tests {
             r#""stopping":false,"warnings":[]},"services":["#,
             r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
-            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"io":null,"pressure":null,"log":null,"#,
-            r#""limits":null,"definition":null},"#,
+            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"io":null,"pressure":null,"log":null,"#,
+            r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
-            r#""memory_peak_bytes":null,"cpu_ms":61500,"io":null,"pressure":null,"#,
-            r#""log":"/opt/data/logs/gateways/coder","limits":null,"definition":"/opt/data/profiles/coder"}]}"#,
+            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"io":null,"pressure":null,"#,
+            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);
         assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), document);

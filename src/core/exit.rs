@@ -10,6 +10,8 @@ pub enum Exit {
     Code(u8),
     /// A signal ended it.
     Signal { signal: Signal, core: bool },
+    /// The kernel killed it for want of memory.
+    Oom,
     /// Nobody could tell us (its reaper died first). Policy treats it as a failure without an exit-code rule.
     Unknown,
 }
@@ -31,11 +33,21 @@ impl Exit {
         self == Self::Code(0)
     }
 
+    /// What ended it, if a signal did.
+    pub fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Signal { signal, .. } => Some(signal),
+            Self::Oom => Some(Signal::KILL),
+            Self::Code(_) | Self::Unknown => None,
+        }
+    }
+
     /// The exit code that a shell or `docker run` would show: 128 + n for a signal, 255 when unknown.
     pub fn shell_code(self) -> u8 {
         match self {
             Self::Code(code) => code,
             Self::Signal { signal, .. } => 128u8.saturating_add(signal.number() as u8),
+            Self::Oom => 128 + Signal::KILL.number() as u8,
             Self::Unknown => 255,
         }
     }
@@ -47,6 +59,7 @@ impl fmt::Display for Exit {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal { signal, core: false } => write!(f, "killed by {signal}"),
             Self::Signal { signal, core: true } => write!(f, "killed by {signal}, core dumped"),
+            Self::Oom => write!(f, "killed by {}, out of memory", Signal::KILL),
             Self::Unknown => write!(f, "ended, nobody saw how"),
         }
     }

@@ -7,6 +7,7 @@ pub mod exit;
 pub mod fingerprint;
 pub mod fleet;
 pub mod gateway;
+pub mod limits;
 #[cfg(test)]
 mod model;
 pub mod name;

@@ -313,6 +313,7 @@ fn start(
         readiness: Readiness::default(),
         planned: PlannedStops::default(),
         scopes: super::scopes::Waiting::default(),
+        recorded_limits: super::limits::Recorded::from_rows(&opened.limits),
         main: None,
         closing: None,
         warnings,

@@ -1,7 +1,8 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
+use super::limits::Recorded;
 use super::mirror::stored;
-use super::services::Service;
+use super::services::{Service, Told};
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
@@ -88,20 +89,17 @@ impl Supervisor {
 
     fn changed(&mut self, id: ServiceId) {
         let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
-        let (state, reason) = (gateway.state(), gateway.reason());
-        let reason = if reason.is_empty() { None } else { Some(reason) };
-        match (state, reason) {
-            ("failed" | "backoff", Some(reason)) => {
-                slog::warn!(self.log, "{name}: {state}: {reason}");
+        let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
+        let service = self.services.get_mut(&id);
+        // Being asked for what is so already changes nothing that a reader of the log does not know.
+        if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
+            match (now.state, now.pid) {
+                ("failed" | "backoff", _) => slog::warn!(self.log, "{name}: {now}"),
+                ("starting" | "stopping", _) => slog::debug!(self.log, "{name}: {now}"),
+                (_, Some(pid)) => slog::info!(self.log, "{name}: {now}"; "pid" => pid),
+                (_, None) => slog::info!(self.log, "{name}: {now}"),
             }
-            ("starting" | "stopping", reason) => {
-                slog::debug!(self.log, "{name}: {state}: {}", reason.unwrap_or_default());
-            }
-            (_, Some(reason)) => slog::info!(self.log, "{name}: {state}: {reason}"),
-            (_, None) => match gateway.pid() {
-                Some(pid) => slog::info!(self.log, "{name}: {state}"; "pid" => pid),
-                None => slog::info!(self.log, "{name}: {state}"),
-            },
+            service.told = Some(now);
         }
         self.mirror_at_rest(id);
         self.tell_waiting(id);
@@ -122,7 +120,9 @@ impl Supervisor {
     fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
         self.readiness.forget(&self.registry, id);
-        self.services.remove(&id);
+        if let Some(service) = self.services.remove(&id) {
+            self.recorded_limits.forget(&service.name);
+        }
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
         // Its slot may have come back while this one was leaving.
@@ -166,11 +166,13 @@ impl Supervisor {
             StoreEvent::Committed { ticket } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.feed(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
+                Some(Commit::Limits(setting)) => self.limits_recorded(*setting, None),
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.feed(id, Event::NotRecorded { seq, reason }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
+                Some(Commit::Limits(setting)) => self.limits_recorded(*setting, Some(reason)),
                 None => {}
             },
             StoreEvent::Warning { text } => self.warn("state", text),
@@ -191,6 +193,7 @@ impl Supervisor {
     /// The database could not be read at boot and can be now: what it wants counts, but for services about which
     /// somebody has decided meanwhile.
     fn adopt_records(&mut self, opened: store::Opened) {
+        self.recorded_limits = Recorded::from_rows(&opened.limits);
         for (name, row) in &opened.records {
             if self.fleet.id(name.as_str()).is_none()
                 && let Ok(definition) = self.define_record(name, row)
@@ -261,6 +264,7 @@ impl Supervisor {
         for item in news {
             match item {
                 containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
+                    self.look_at_process_limits(&name, pid);
                     self.tell(&name, Event::Spawned { incarnation, pid });
                 }
                 containment::Event::SpawnFailed { id: IncarnationId { name, n: incarnation }, error } => {
@@ -273,6 +277,7 @@ impl Supervisor {
                 containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
                     self.tell(&name, Event::TreeEmpty { incarnation });
                 }
+                containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
                 containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
                 containment::Event::ScopeEnded { id, name, oom_kills } => {
                     self.scope_ended(id, name, oom_kills)

@@ -1,6 +1,7 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
 use super::execute::log_dir;
+use super::limits;
 use super::mirror::Mirrored;
 use super::places::RUNTIME_DIR;
 use super::slots;
@@ -10,6 +11,7 @@ use crate::core::event::{Event, Incarnation};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
+use crate::core::signal::Signal;
 use crate::definition::environment::{environment, read_env_file};
 use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
 use crate::definition::{Surroundings, resolved};
@@ -86,9 +88,7 @@ impl Supervisor {
         let started = file.and_then(|file| {
             let mut plan = self.plan(id, file, None)?;
             self.give_readiness(id, incarnation, &mut plan)?;
-            let rung = rung_of(self.services[&id].definition.containment);
-            let life = IncarnationId { name, n: incarnation };
-            self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
+            self.spawn(id, IncarnationId { name, n: incarnation }, plan)
         });
         if let Err(reason) = started {
             self.never_ran(id, incarnation, reason);
@@ -126,22 +126,30 @@ impl Supervisor {
             slots::check_root(&service.definition, &self.surroundings)
         });
         let Some(service) = self.services.get(&id) else { return };
-        let (name, rung) = (service.name.clone(), rung_of(service.definition.containment));
+        let name = service.name.clone();
         let (code, signal) = match exit {
             Exit::Code(code) => (u32::from(code), 0),
-            Exit::Signal { signal, .. } => (256, signal.number()),
-            Exit::Unknown => (256, 0),
+            other => (256, other.signal().map_or(0, Signal::number)),
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
         let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Some(arguments)));
-        let started = plan.and_then(|plan| {
-            let life = IncarnationId { name, n: incarnation };
-            self.containment.spawn(&life, plan, rung).map_err(|error| error.to_string())
-        });
+        let started = plan.and_then(|plan| self.spawn(id, IncarnationId { name, n: incarnation }, plan));
         if let Err(reason) = started {
             self.never_ran(id, incarnation, reason);
         }
+    }
+
+    /// Into its containment, within its limits.
+    fn spawn(&mut self, id: ServiceId, life: IncarnationId, mut plan: ChildPlan) -> Result<(), String> {
+        let service = self.services.get(&id).ok_or("the service is gone")?;
+        let rung = rung_of(service.definition.containment);
+        let (limits, mut not_in_force) = self.limits_of(service);
+        limits::give(&mut plan, &limits);
+        let spawned = self.containment.spawn(&life, plan, rung, &limits);
+        not_in_force.extend(spawned.map_err(|error| error.to_string())?);
+        self.limited(id, limits, not_in_force);
+        Ok(())
     }
 
     /// There is no process of this life, and there will be none.

@@ -12,6 +12,7 @@ mod cmd;
 mod demo;
 mod execute;
 mod launch;
+mod limits;
 mod main_program;
 mod mirror;
 mod places;
@@ -153,6 +154,7 @@ const STORE: &str = "store";
 enum Commit {
     Want(ServiceId, u64),
     Registration(Box<requests::Registering>),
+    Limits(Box<limits::Setting>),
 }
 
 /// Everything, owned by the loop.
@@ -182,6 +184,7 @@ struct Supervisor {
     readiness: Readiness,
     planned: PlannedStops,
     scopes: scopes::Waiting,
+    recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
     closing: Option<Closing>,
     /// What is wrong with the whole, with its topic, for `status`.

@@ -57,7 +57,7 @@ struct Stub {
 
 /// What a ticket without a command waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Awaited {
+pub(super) enum Awaited {
     State(Until),
     /// That the tree stands still, or does not.
     Frozen(bool),
@@ -130,7 +130,7 @@ impl Requests {
         ask
     }
 
-    fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Awaited>) -> Ticket {
+    pub(super) fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Awaited>) -> Ticket {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, Stub { ask, id, until });
         if let Some(ask) = self.asks.get_mut(&ask) {
@@ -280,6 +280,7 @@ impl Supervisor {
             | Request::Thaw { targets }
             | Request::Tree { targets }
             | Request::Wait { targets, .. }
+            | Request::Set { targets, .. }
             | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
         }
     }
@@ -322,6 +323,7 @@ impl Supervisor {
                 Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis))
             }
             Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
+            Request::Set { .. } => Some(START_TIMEOUT),
             Request::Freeze { .. } | Request::Thaw { .. } => Some(FREEZE_TIMEOUT),
             _ => None,
         };
@@ -372,6 +374,13 @@ impl Supervisor {
                 for id in ids {
                     let outcome = self.kill_service(id, signal.0, *tree);
                     self.part(conn, outcome);
+                }
+            }
+            Request::Set { limits, persist, .. } => {
+                for id in ids {
+                    if let Some(outcome) = self.set_limits(ask, uid, id, limits, *persist) {
+                        self.part(conn, outcome);
+                    }
                 }
             }
             Request::Freeze { .. } | Request::Thaw { .. } => {
@@ -603,7 +612,7 @@ impl Supervisor {
         self.finish(ticket, outcome);
     }
 
-    fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
+    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some((stub, conn)) = self.requests.close(ticket) else { return };
         let outcome_ok = outcome.ok;
         if let Some(conn) = conn {

@@ -1,5 +1,6 @@
 //! The services as the daemon knows them: what defines each, and what a start of it needs.
 
+use super::limits::Bounds;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::definition::Definition;
@@ -8,6 +9,7 @@ use crate::definition::template::Profile;
 use crate::hermes::profiles;
 use crate::store::{MirroredRow, Program, RecordRow};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// One service, beside its state machine.
@@ -27,6 +29,27 @@ pub struct Service {
     pub mirrored: Option<MirroredRow>,
     /// It could not be written; said once.
     pub unmirrored: bool,
+    /// Of its present life.
+    pub bounds: Bounds,
+    /// What our own log last said of it.
+    pub told: Option<Told>,
+}
+
+/// A line about a service's state.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub state: &'static str,
+    pub reason: String,
+    pub pid: Option<i32>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason.as_str() {
+            "" => f.write_str(self.state),
+            reason => write!(f, "{}: {reason}", self.state),
+        }
+    }
 }
 
 impl Service {
@@ -40,6 +63,8 @@ impl Service {
             extra_args: Vec::new(),
             mirrored: None,
             unmirrored: false,
+            bounds: Bounds::default(),
+            told: None,
         }
     }
 

@@ -10,6 +10,7 @@
 use super::surface::{SCAN_DIRECTORY, static_slots};
 use crate::core::fingerprint::fingerprint;
 use crate::core::gateway::Want;
+use crate::core::limits::Limits;
 use crate::core::name::{DASHBOARD, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
 use crate::definition::resolved::{ContainmentChoice, LogPolicy, Origin, Ready, RunAs, Security, Slot};
@@ -188,6 +189,7 @@ fn definition(
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
         slot: Some(place),
         log: LogPolicy::default(),
+        limits: Limits::default(),
         security: Security::INHERITED,
     }
 }

@@ -4,7 +4,9 @@ use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
 use crate::containment::{Report, Rung};
-use crate::control::protocol::{Kind, LastExit, ServiceStatus, State, SupervisorStatus, Utc, Want};
+use crate::control::protocol::{
+    Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc, Want,
+};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{self, Phase, Stage};
 use crate::core::policy;
@@ -86,6 +88,10 @@ impl Supervisor {
         if service.gone {
             add("definition gone".to_owned());
         }
+        if let Some(kills) = usage.as_ref().and_then(|usage| usage.oom_kills).filter(|kills| *kills > 0) {
+            add(format!("out of memory: the kernel killed {kills} of its processes"));
+        }
+        let (limits, limits_not_in_force) = self.shown_limits(service, life.is_some());
         let log = self.logs.health(SourceId(id.0));
         if log.dropped_from_file + log.dropped_from_stream > 0 {
             add(format!(
@@ -119,7 +125,7 @@ impl Supervisor {
                 Phase::Backoff { until } => Some(millis(until.since(now))),
                 _ => None,
             },
-            last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, false, Some(Utc(wall(at))))),
+            last_exit: history.last_exit.map(|(exit, at)| LastExit::new(exit, Some(Utc(wall(at))))),
             containment: life
                 .as_ref()
                 .and_then(|life| self.containment.rung(life))
@@ -132,10 +138,19 @@ impl Supervisor {
             memory_bytes: usage.as_ref().and_then(|usage| usage.memory_bytes),
             memory_peak_bytes: usage.as_ref().and_then(|usage| usage.memory_peak_bytes),
             cpu_ms: usage.as_ref().and_then(|usage| usage.cpu_ms),
-            io: None,
-            pressure: None,
+            oom_kills: usage.as_ref().and_then(|usage| usage.oom_kills),
+            io: usage
+                .as_ref()
+                .and_then(|usage| usage.io)
+                .map(|(read_bytes, write_bytes)| Io { read_bytes, write_bytes }),
+            pressure: usage
+                .as_ref()
+                .map(|usage| usage.pressure)
+                .filter(|all| all.iter().any(Option::is_some))
+                .map(|[cpu, memory, io]| Pressure { cpu, memory, io }),
             log: Some(self.options.home.join(log_dir(service))),
-            limits: None,
+            limits: (!limits.is_empty()).then_some(limits),
+            limits_not_in_force,
             definition: Some(self.origin(id)),
         })
     }

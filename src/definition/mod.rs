@@ -11,6 +11,7 @@
 pub mod dashboard;
 pub mod diagnose;
 pub mod environment;
+pub mod limits;
 pub mod load;
 mod parse;
 mod raw;

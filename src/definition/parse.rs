@@ -4,6 +4,7 @@
 //! built yet is refused, never ignored.
 
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
+use super::limits;
 use super::raw::{Item, Placeholders, Read, Table};
 use super::resolved::{ContainmentChoice, Definition, LogPolicy, Origin, Overflow, Ready, RunAs, Security};
 use super::trust::Trust;
@@ -113,6 +114,7 @@ impl Reader<'_> {
         let log = log(top.section("log", "[log]", report), report);
         let (ready, patience) = ready(top.section("ready", "[ready]", report), report);
         self.security(top.section("security", "[security]", report), report);
+        let limits = limits::read(top.section("limits", "[limits]", report), self.subject.trust, report);
         not_built_yet(&mut top, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
@@ -134,6 +136,7 @@ impl Reader<'_> {
             ready,
             slot: None,
             log,
+            limits,
             security: self.subject.security,
             hash,
         })
@@ -407,7 +410,7 @@ fn ready(mut table: Table<'_>, report: &mut Report<'_>) -> (Ready, Option<Durati
     }
 }
 
-/// `[health]`, `[hooks]` and `[limits]`: known, and refused where they would have to do something.
+/// `[health]` and `[hooks]`: known, and refused where they would have to do something.
 fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     let mut health = top.section("health", "[health]", report);
     let kinds = ["none", "exec", "http", "tcp", "watchdog", "file-age"];
@@ -421,24 +424,6 @@ fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     let mut hooks = top.section("hooks", "[hooks]", report);
     hooks.not_yet(&["pre_start", "post_stop"], report);
     hooks.finish(report);
-
-    let mut limits = top.section("limits", "[limits]", report);
-    let keys = [
-        "memory_max",
-        "memory_high",
-        "swap_max",
-        "pids_max",
-        "cpu_max",
-        "cpu_weight",
-        "io_weight",
-        "oom",
-        "nofile",
-        "nproc",
-        "core",
-        "oom_score_adj",
-    ];
-    limits.not_yet(&keys, report);
-    limits.finish(report);
 }
 
 /// One of `kinds`, and of those `built` so far.

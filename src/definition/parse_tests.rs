@@ -5,6 +5,7 @@ use super::parse::{Subject, parse};
 use super::resolved::*;
 use super::trust::Trust;
 use super::users::Surroundings;
+use crate::core::limits::Limits;
 use crate::core::name::ServiceName;
 use crate::core::policy::{ExitRule, Kind, Policy, RestartWhen, Role};
 use crate::core::signal::Signal;
@@ -65,6 +66,7 @@ fn a_command_alone_has_the_documented_defaults() {
         ready: Ready::None,
         slot: None,
         log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
+        limits: Limits::default(),
         security: Security { no_new_privs: true, inherit_capabilities: false },
         hash: made.hash,
     };
@@ -118,6 +120,10 @@ to_container = false
 overflow = "drop"
 
 [limits]
+memory_max = "512M"
+cpu_max = "150%"
+oom = "service"
+nofile = 1024
 
 [security]
 no_new_privs = true
@@ -153,6 +159,7 @@ fn every_key_is_understood() {
     assert_eq!(restart.exit_codes, BTreeMap::from(rules));
     let log = LogPolicy { max_size: 2 << 20, keep: 0, to_container: false, overflow: Overflow::Drop };
     assert_eq!(made.log, log);
+    assert_eq!(made.limits.iter().count(), 4);
 }
 
 fn secs(seconds: u64) -> Duration {
@@ -175,23 +182,57 @@ fn what_is_not_built_yet_is_refused_and_never_ignored() {
         assert!(found[0].contains("not supported yet"), "{found:?}");
         assert_eq!(found.len(), 1, "{found:?}");
     }
-    for key in [
-        "memory_max",
-        "memory_high",
-        "swap_max",
-        "pids_max",
-        "cpu_max",
-        "cpu_weight",
-        "io_weight",
-        "oom",
-        "nofile",
-        "nproc",
-        "core",
-        "oom_score_adj",
+}
+
+#[test]
+fn limits_are_texts_or_numbers_and_each_is_checked() {
+    let made = read(
+        "command = ['x']\n[limits]\nmemory_max = '512M'\nmemory_high = 402653184\nswap_max = 0\npids_max = 'max'\n\
+         cpu_max = '150%'\ncpu_weight = 200\nio_weight = '50'\noom = 'service'\nnofile = 1024\nnproc = 100\ncore = 0\n\
+         oom_score_adj = -500\n",
+    )
+    .unwrap();
+    let shown: Vec<String> =
+        made.limits.iter().map(|(key, value)| format!("{key}={}", key.show(value))).collect();
+    assert_eq!(
+        shown.join(" "),
+        "memory_max=512M memory_high=384M swap_max=0 pids_max=max cpu_max=150% cpu_weight=200 io_weight=50 \
+         oom=service nofile=1024 nproc=100 core=0 oom_score_adj=-500"
+    );
+    for (text, expected) in [
+        (
+            "memory_max = '5 apples'",
+            "3:14: '5 apples' is not known here; allowed: a size of at least 1M, as in \"512M\", or \"max\"",
+        ),
+        ("pids_max = true", "3:12: 'pids_max' is a boolean; write a text in quotes or a whole number"),
+        ("cpu_weight = 0", "3:14: '0' is out of range; allowed: 1 to 10000 (100 where nothing is set)"),
+        ("oom = 'kill'", "3:7: 'kill' is not known here; allowed: service, process"),
+        ("nofile = 'max'", "3:10: 'max' is not known here; allowed: 1 to 2147483584"),
     ] {
-        let expected = format!("web.toml:3:1: '{key}' of [limits] is not supported yet; leave it out");
-        assert_eq!(wrong(&format!("[limits]\n{key} = 1")), [expected]);
+        assert_eq!(wrong(&format!("[limits]\n{text}")), [format!("web.toml:{expected}")]);
     }
+    assert!(
+        wrong("[limits]\nmemory = 1")[0].contains("unknown key 'memory' in [limits]; allowed: memory_max, ")
+    );
+}
+
+#[test]
+fn what_is_not_trusted_gets_no_more_than_it_would_have_without_limits() {
+    let home = Trust::Untrusted("this one is below --home /opt/data".to_owned());
+    let read = |text: &str| read_as(&format!("command = ['x']\n[limits]\n{text}"), &home, &surroundings());
+    // Beyond what any process has, whatever this one has.
+    for text in ["oom_score_adj = -1000", "cpu_weight = 101", "io_weight = 10000", "nofile = 2147483584"] {
+        let found = read(text).unwrap_err();
+        assert_eq!(found[0].about, About::Place, "{text}");
+        let key = text.split(' ').next().unwrap();
+        let expected = format!(
+            "only a root-owned definition outside --home may give more than a service has without '{key}'; this one is \
+             below --home /opt/data"
+        );
+        assert!(found[0].headline().ends_with(&expected), "{}", found[0]);
+    }
+    let tight = "memory_max = '64M'\ncpu_weight = 10\nnofile = 16\noom_score_adj = 1000\noom = 'service'";
+    assert_eq!(read(tight).unwrap().limits.iter().count(), 5);
 }
 
 #[test]

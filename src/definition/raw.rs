@@ -71,6 +71,18 @@ impl<'t> Item<'t> {
         parse(&text).map_err(|wrong| self.fault(format!("{} {wrong}", quoted(&text))))
     }
 
+    /// The same for what may also be written as a whole number without quotes.
+    pub(super) fn word<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Read<T> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => {
+                let text = number.as_str();
+                parse(text).map_err(|wrong| self.fault(format!("{} {wrong}", quoted(text))))
+            }
+            DeValue::String(_) => self.parsed(parse),
+            _ => self.mistyped("a text in quotes or a whole number"),
+        }
+    }
+
     pub(super) fn duration(&self, allowed: &RangeInclusive<Duration>) -> Read<Duration> {
         self.parsed(|text| values::duration(text, allowed))
     }

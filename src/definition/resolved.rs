@@ -4,6 +4,7 @@
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
 use crate::core::fingerprint::fingerprint;
+use crate::core::limits::Limits;
 use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
 use std::collections::BTreeMap;
@@ -135,6 +136,7 @@ pub struct Definition {
     pub ready: Ready,
     pub slot: Option<Slot>,
     pub log: LogPolicy,
+    pub limits: Limits,
     pub security: Security,
     /// [`fingerprint`] of everything that was written; the same on every machine and in every version.
     pub hash: u64,
@@ -219,6 +221,7 @@ impl Definition {
             ready: Ready::None,
             slot: None,
             log: LogPolicy::default(),
+            limits: Limits::default(),
             security: Security::CONFINED,
             hash: fingerprint(texts),
         })

@@ -5,7 +5,7 @@
 
 use super::disk::Watched;
 use super::schema::{
-    self, Encoded, META, META_BOOT, META_INSTANCE, META_SCHEMA, META_STAMP, MIRRORED, RECORDS, RUNS,
+    self, Encoded, LIMITS, META, META_BOOT, META_INSTANCE, META_SCHEMA, META_STAMP, MIRRORED, RECORDS, RUNS,
     RowError, Rows, SCHEMA, WANTS,
 };
 use crate::core::name::ServiceName;
@@ -194,6 +194,7 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         records: named(read, RECORDS, &mut skipped)?,
         runs: named(read, RUNS, &mut skipped)?,
         mirrored: named(read, MIRRORED, &mut skipped)?,
+        limits: named(read, LIMITS, &mut skipped)?,
         boot: meta.get(META_BOOT).map(|bytes| schema::decode(bytes)).transpose()?,
     };
     Ok((rows, schema, skipped))

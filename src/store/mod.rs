@@ -29,7 +29,8 @@ mod worker;
 pub use engine::panic_is_expected;
 pub use lock::Holder;
 pub use schema::{
-    FailedRow, LastExit, MAX_FAILURE_TIMES, MirroredRow, Program, RecordRow, RunRow, SCHEMA, Want, WantRow,
+    FailedRow, LastExit, LimitsRow, MAX_FAILURE_TIMES, MirroredRow, Program, RecordRow, RunRow, SCHEMA, Want,
+    WantRow,
 };
 
 use crate::core::name::ServiceName;
@@ -67,6 +68,8 @@ pub enum Change {
     Record(ServiceName, RecordRow),
     Run(ServiceName, RunRow),
     Mirrored(ServiceName, MirroredRow),
+    /// What was set in place of the definition's limits; `None`: nothing any more.
+    Limits(ServiceName, Option<LimitsRow>),
     /// All rows of the service.
     Forget(ServiceName),
     /// Its restart history.
@@ -84,6 +87,7 @@ pub struct Opened {
     pub records: BTreeMap<ServiceName, RecordRow>,
     pub runs: BTreeMap<ServiceName, RunRow>,
     pub mirrored: BTreeMap<ServiceName, MirroredRow>,
+    pub limits: BTreeMap<ServiceName, LimitsRow>,
     pub boot: Option<serde_json::Value>,
     /// When the mirror of the wants was last written, Unix time in milliseconds.
     pub mirrored_at_ms: Option<u64>,
@@ -332,10 +336,12 @@ fn writes(change: Change) -> Vec<Write> {
                 Write::Want(name.clone(), None),
                 Write::Record(name.clone(), None),
                 Write::Run(name.clone(), None),
-                Write::Mirrored(name, None),
+                Write::Mirrored(name.clone(), None),
+                Write::Limits(name, None),
             ]
         }
         Change::Mirrored(name, row) => vec![Write::Mirrored(name, Some(row))],
+        Change::Limits(name, row) => vec![Write::Limits(name, row)],
         Change::ForgetRun(name) => vec![Write::Run(name, None)],
         Change::Boot(value) => vec![Write::Boot(Some(value))],
     }
@@ -343,7 +349,7 @@ fn writes(change: Change) -> Vec<Write> {
 
 impl Opened {
     fn from_rows(rows: &Rows) -> Self {
-        let Rows { instance, stamp: _, wants, records, runs, mirrored, boot } = rows.clone();
-        Self { instance, wants, records, runs, mirrored, boot, ..Self::default() }
+        let Rows { instance, stamp: _, wants, records, runs, mirrored, limits, boot } = rows.clone();
+        Self { instance, wants, records, runs, mirrored, limits, boot, ..Self::default() }
     }
 }

@@ -5,7 +5,7 @@
 //! newest that may occur. A file of an older schema is read row by row and written anew; one of a newer schema is
 //! refused. Within one version fields may be added if they are optional (absent = null) and never change meaning.
 //!
-//! History of schemas: 1 (0.1.0) wants, records, runs, meta; 2 mirrored.
+//! History of schemas: 1 (0.1.0) wants, records, runs, meta; 2 mirrored; 3 limits.
 
 use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The newest schema that this program knows.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// The newest row version that it knows.
 const ROW_VERSION: u8 = 1;
 
@@ -25,6 +25,7 @@ pub(super) const WANTS: &str = "wants";
 pub(super) const RECORDS: &str = "records";
 pub(super) const RUNS: &str = "runs";
 pub(super) const MIRRORED: &str = "mirrored";
+pub(super) const LIMITS: &str = "limits";
 pub(super) const META: &str = "meta";
 pub(super) const META_SCHEMA: &str = "schema";
 pub(super) const META_INSTANCE: &str = "instance";
@@ -79,6 +80,16 @@ pub struct MirroredRow {
     pub modified_ns: Option<u64>,
 }
 
+/// Limits that somebody has set in place of the definition's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsRow {
+    /// By the names and in the words of the definition.
+    pub limits: BTreeMap<String, String>,
+    pub asked_by_uid: Option<u32>,
+    /// Unix time in milliseconds.
+    pub asked_at_ms: u64,
+}
+
 /// The restart history of a service. Times are Unix times in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRow {
@@ -109,7 +120,8 @@ pub struct LastExit {
     pub at_ms: u64,
 }
 
-/// [`Exit`] as it is stored: `{"code":1}`, `{"signal":{"number":9,"core":false}}` or `"unknown"`.
+/// [`Exit`] as it is stored: `{"code":1}`, `{"signal":{"number":9,"core":false}}`, with `"oom":true` in it where that
+/// was the reason, or `"unknown"`.
 mod exit_row {
     use crate::core::exit::Exit;
     use crate::core::signal::Signal;
@@ -119,14 +131,20 @@ mod exit_row {
     #[serde(rename_all = "lowercase")]
     enum Row {
         Code(u8),
-        Signal { number: i32, core: bool },
+        Signal {
+            number: i32,
+            core: bool,
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            oom: bool,
+        },
         Unknown,
     }
 
     pub(super) fn serialize<S: Serializer>(exit: &Exit, to: S) -> Result<S::Ok, S::Error> {
         match *exit {
             Exit::Code(code) => Row::Code(code),
-            Exit::Signal { signal, core } => Row::Signal { number: signal.number(), core },
+            Exit::Signal { signal, core } => Row::Signal { number: signal.number(), core, oom: false },
+            Exit::Oom => Row::Signal { number: Signal::KILL.number(), core: false, oom: true },
             Exit::Unknown => Row::Unknown,
         }
         .serialize(to)
@@ -135,7 +153,8 @@ mod exit_row {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Exit, D::Error> {
         Ok(match Row::deserialize(from)? {
             Row::Code(code) => Exit::Code(code),
-            Row::Signal { number, core } => match Signal::from_number(number) {
+            Row::Signal { oom: true, .. } => Exit::Oom,
+            Row::Signal { number, core, oom: false } => match Signal::from_number(number) {
                 Some(signal) => Exit::Signal { signal, core },
                 None => return Err(serde::de::Error::custom(format!("no signal has the number {number}"))),
             },
@@ -189,6 +208,7 @@ pub(super) enum Key {
     Record(ServiceName),
     Run(ServiceName),
     Mirrored(ServiceName),
+    Limits(ServiceName),
     Boot,
 }
 
@@ -199,6 +219,7 @@ pub(super) enum Write {
     Record(ServiceName, Option<RecordRow>),
     Run(ServiceName, Option<RunRow>),
     Mirrored(ServiceName, Option<MirroredRow>),
+    Limits(ServiceName, Option<LimitsRow>),
     Boot(Option<serde_json::Value>),
 }
 
@@ -212,6 +233,7 @@ impl Write {
             Self::Record(name, _) => Key::Record(name.clone()),
             Self::Run(name, _) => Key::Run(name.clone()),
             Self::Mirrored(name, _) => Key::Mirrored(name.clone()),
+            Self::Limits(name, _) => Key::Limits(name.clone()),
             Self::Boot(_) => Key::Boot,
         }
     }
@@ -225,6 +247,7 @@ impl Write {
             Self::Record(name, row) => one(RECORDS, name.as_str(), row.as_ref()),
             Self::Run(name, row) => one(RUNS, name.as_str(), row.as_ref()),
             Self::Mirrored(name, row) => one(MIRRORED, name.as_str(), row.as_ref()),
+            Self::Limits(name, row) => one(LIMITS, name.as_str(), row.as_ref()),
             Self::Boot(row) => one(META, META_BOOT, row.as_ref()),
         }
     }
@@ -240,6 +263,7 @@ pub(super) struct Rows {
     pub(super) records: BTreeMap<ServiceName, RecordRow>,
     pub(super) runs: BTreeMap<ServiceName, RunRow>,
     pub(super) mirrored: BTreeMap<ServiceName, MirroredRow>,
+    pub(super) limits: BTreeMap<ServiceName, LimitsRow>,
     pub(super) boot: Option<serde_json::Value>,
 }
 
@@ -256,6 +280,7 @@ impl Rows {
             Write::Record(name, row) => set(&mut self.records, name, row),
             Write::Run(name, row) => set(&mut self.runs, name, row),
             Write::Mirrored(name, row) => set(&mut self.mirrored, name, row),
+            Write::Limits(name, row) => set(&mut self.limits, name, row),
             Write::Boot(row) => self.boot = row,
         }
     }
@@ -279,6 +304,9 @@ impl Rows {
         }
         for (name, row) in &self.mirrored {
             all.push((MIRRORED, name.to_string(), Some(encode(row)?)));
+        }
+        for (name, row) in &self.limits {
+            all.push((LIMITS, name.to_string(), Some(encode(row)?)));
         }
         Ok(all)
     }
@@ -346,7 +374,10 @@ mod tests {
         );
         assert_eq!(decode::<RunRow>(&bytes), Ok(run.clone()));
         assert_eq!(encode(&run), Ok(bytes));
-        for (text, exit) in [(r#"{"code":255}"#, Exit::Code(255)), (r#""unknown""#, Exit::Unknown)] {
+        let oom = r#"{"signal":{"number":9,"core":false,"oom":true}}"#;
+        for (text, exit) in
+            [(r#"{"code":255}"#, Exit::Code(255)), (r#""unknown""#, Exit::Unknown), (oom, Exit::Oom)]
+        {
             let json = format!(r#"{{"exit":{text},"at_ms":1}}"#);
             let read: LastExit = serde_json::from_str(&json).unwrap();
             assert_eq!((read.exit, serde_json::to_string(&read).unwrap()), (exit, json));
@@ -360,6 +391,16 @@ mod tests {
         let bytes = row(json, checksum(&[&[1u8], json.as_bytes()].concat()));
         assert_eq!(decode::<MirroredRow>(&bytes), Ok(row_2.clone()));
         assert_eq!(encode(&row_2), Ok(bytes));
+    }
+
+    #[test]
+    fn limits_rows_of_schema_3_are_read() {
+        let limits = BTreeMap::from([("memory_max".to_owned(), "512M".to_owned())]);
+        let row_3 = LimitsRow { limits, asked_by_uid: Some(0), asked_at_ms: 7 };
+        let json = r#"{"limits":{"memory_max":"512M"},"asked_by_uid":0,"asked_at_ms":7}"#;
+        let bytes = row(json, checksum(&[&[1u8], json.as_bytes()].concat()));
+        assert_eq!(decode::<LimitsRow>(&bytes), Ok(row_3.clone()));
+        assert_eq!(encode(&row_3), Ok(bytes));
     }
 
     /// An optional field that a later program adds must not keep this one from reading the row, and one that an

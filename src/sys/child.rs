@@ -14,7 +14,7 @@
 
 use super::landlock;
 use super::plan::{ChildPlan, Session, Stdio};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
@@ -141,9 +141,15 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     if let Some(mask) = plan.umask {
         rustix::process::umask(Mode::from_bits_truncate(mask));
     }
-    if let Some((soft, hard)) = plan.nofile {
-        let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
-        rustix::process::setrlimit(Resource::Nofile, limit).map_err(at(Step::Limits))?;
+    let resources =
+        [(Resource::Nofile, plan.nofile), (Resource::Nproc, plan.nproc), (Resource::Core, plan.core)];
+    for (resource, limit) in resources {
+        if let Some(limit) = limit {
+            set_limit(resource, limit).map_err(at(Step::Limits))?;
+        }
+    }
+    if let Some(adjustment) = plan.oom_score_adj {
+        adjust_oom_score(adjustment);
     }
     identity(order)?;
     if plan.no_new_privs {
@@ -190,6 +196,44 @@ fn execute(order: &Order<'_>) -> Failure {
 fn exists(path: &std::ffi::CStr) -> bool {
     // SAFETY: a NUL-terminated path; F_OK reads nothing but whether it is there.
     unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK) == 0 }
+}
+
+/// More than we may have is cut to what we may: a service starts all the same, and the supervisor looks at what it has.
+fn set_limit(resource: Resource, (soft, hard): (u64, u64)) -> Result<(), Errno> {
+    let given = |amount: u64| (amount != u64::MAX).then_some(amount);
+    let wanted = Rlimit { current: given(soft), maximum: given(hard) };
+    match rustix::process::setrlimit(resource, wanted) {
+        Err(Errno::PERM) => {
+            let most = rustix::process::getrlimit(resource).maximum;
+            let cut = |amount: u64| given(most.map_or(amount, |most| amount.min(most)));
+            rustix::process::setrlimit(resource, Rlimit { current: cut(soft), maximum: cut(hard) })
+        }
+        done => done,
+    }
+}
+
+/// To go below what we have takes CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)), and without it the file is root's while
+/// we are not dumpable: then it stays as it is, which the supervisor sees.
+fn adjust_oom_score(adjustment: i16) {
+    let mut text = [0u8; 6];
+    let mut at = text.len();
+    let mut rest = adjustment.unsigned_abs();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if adjustment < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()) {
+        let _ = rustix::io::write(&file, &text[at..]);
+    }
 }
 
 /// The supervisor says one byte when its books are in order; an end-of-file means that it is gone, and then no

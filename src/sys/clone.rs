@@ -149,7 +149,7 @@ impl Subject {
             (Step::Session, _) => format!("cannot start a session: {reason}"),
             (Step::Terminal, _) => format!("cannot take the terminal: {reason}"),
             (Step::Streams, _) => format!("cannot set up stdin, stdout and stderr: {reason}"),
-            (Step::Limits, _) => format!("cannot set the limit on open files: {reason}"),
+            (Step::Limits, _) => format!("cannot set the limits of a process: {reason}"),
             (Step::Bounding | Step::Capabilities, _) => format!("cannot set capabilities: {reason}"),
             (Step::Signals, _) => format!("cannot be kept from signalling others: {reason}"),
             (Step::NoNewPrivs, _) => format!("cannot set no_new_privs: {reason}"),

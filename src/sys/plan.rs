@@ -52,8 +52,13 @@ pub struct ChildPlan {
     pub scope_signals: bool,
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
-    /// RLIMIT_NOFILE, soft and hard; `None`: keep ours.
+    /// RLIMIT_NOFILE, soft and hard; `None`: keep ours. What is more than the child may have is cut to what it may.
     pub nofile: Option<(u64, u64)>,
+    /// RLIMIT_NPROC and RLIMIT_CORE likewise.
+    pub nproc: Option<(u64, u64)>,
+    pub core: Option<(u64, u64)>,
+    /// `None`: keep ours.
+    pub oom_score_adj: Option<i16>,
     pub session: Session,
     pub stdin: Stdio,
     pub stdout: Stdio,
@@ -126,6 +131,9 @@ impl ChildPlan {
             scope_signals: false,
             capabilities: None,
             nofile: None,
+            nproc: None,
+            core: None,
+            oom_score_adj: None,
             session: Session::New,
             stdin,
             stdout,
@@ -192,10 +200,13 @@ impl ChildPlan {
             out.extend(masks.bounding.to_le_bytes());
             out.extend(masks.ambient.to_le_bytes());
         });
-        put_option(&mut out, self.nofile, |out, (soft, hard)| {
-            out.extend(soft.to_le_bytes());
-            out.extend(hard.to_le_bytes());
-        });
+        for limit in [self.nofile, self.nproc, self.core] {
+            put_option(&mut out, limit, |out, (soft, hard)| {
+                out.extend(soft.to_le_bytes());
+                out.extend(hard.to_le_bytes());
+            });
+        }
+        put_option(&mut out, self.oom_score_adj, |out, adjustment| out.extend(adjustment.to_le_bytes()));
         put_option(&mut out, self.pass.as_ref(), |out, pass| out.extend(pass.number.to_le_bytes()));
         out
     }
@@ -239,7 +250,9 @@ impl ChildPlan {
         let scope_signals = input.take::<1>()? != [0];
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
-        let nofile = input.option(|input| Ok((input.u64()?, input.u64()?)))?;
+        let mut limit = || input.option(|input| Ok((input.u64()?, input.u64()?)));
+        let [nofile, nproc, core] = [limit()?, limit()?, limit()?];
+        let oom_score_adj = input.option(|input| input.take().map(i16::from_le_bytes))?;
         let number = input.option(|input| input.take().map(i32::from_le_bytes))?;
         let mut descriptors = descriptors.into_iter();
         let mut fd = || descriptors.next().ok_or_else(malformed);
@@ -260,6 +273,9 @@ impl ChildPlan {
             scope_signals,
             capabilities,
             nofile,
+            nproc,
+            core,
+            oom_score_adj,
             session,
             stdin,
             stdout,
@@ -402,6 +418,8 @@ mod tests {
         plan.identity = Some(Credentials { uid: 1, gid: 2, groups: vec![3, 4] });
         plan.capabilities = Some(CapabilityMasks { bounding: 5, ambient: 1 });
         plan.nofile = Some((10, 20));
+        plan.core = Some((0, u64::MAX));
+        plan.oom_score_adj = Some(-7);
         plan.no_new_privs = true;
         plan.scope_signals = true;
         plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });

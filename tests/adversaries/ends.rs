@@ -82,6 +82,14 @@ pub fn announced_pause() -> i32 {
     forever()
 }
 
+/// Uses all the processor time it gets.
+pub fn spin() -> i32 {
+    say("ready spin");
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 /// `exchange A B`: swaps two directory entries (renameat2(2), RENAME_EXCHANGE) again and again, a million times at most.
 /// Each name always leads somewhere, never twice to the same place.
 pub fn exchange(names: &[String]) -> i32 {

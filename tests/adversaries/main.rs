@@ -11,6 +11,8 @@
 
 mod ends;
 mod identity;
+mod machine;
+mod memory;
 mod output;
 mod sandbox;
 mod seccomp;
@@ -63,12 +65,26 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "print-fds" => identity::print_fds(),
         "print-env" => identity::print_env(),
         "print-tty" => identity::print_tty(),
+        "print-limits" => memory::print_limits(),
+        "eat" => memory::eat(number(rest, 0, 64)),
+        "child-eats" => memory::child_eats(number(rest, 0, 64)),
+        "multiply" => memory::multiply(number(rest, 0, 1000)),
+        "spin" => ends::spin(),
         "exchange" => ends::exchange(rest),
         "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "seccomp" => sandbox::under_seccomp(rest),
         "world" => sandbox::world(rest),
         "enter" => sandbox::enter(rest),
         "hold" => sandbox::hold(),
+        "machine" => machine::machine(rest),
+        "census" => machine::census(rest.first().map_or("", String::as_str)),
+        "show" => machine::show(rest),
+        "cgroups" => machine::cgroups(),
+        "fill" => machine::fill(rest.first().map_or("/tmp/fill", String::as_str)),
+        "remove" => machine::remove(rest.first().map_or("/tmp/fill", String::as_str)),
+        "writes" => machine::writes(rest.first().map_or("/tmp/lines", String::as_str)),
+        "freeze" => machine::freeze(rest.first().map_or("/tmp", String::as_str), false),
+        "thaw" => machine::freeze(rest.first().map_or("/tmp", String::as_str), true),
         other => usage(other),
     }
 }

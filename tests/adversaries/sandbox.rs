@@ -324,7 +324,8 @@ fn become_command(options: &Options) -> i32 {
     // SAFETY: plain numbers.
     unsafe {
         libc::setsid();
-        libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int);
+        // By number: the libc crate has no function for it on musl.
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         libc::umask(0o022);
     }
     default_signals();

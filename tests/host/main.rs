@@ -9,6 +9,7 @@ mod hygiene;
 mod idle;
 mod input;
 mod killed_supervisor;
+mod limits;
 mod logs;
 mod main_program;
 mod restarts;

@@ -3,13 +3,15 @@
 //! Every wake is a hint and ends in [`Cage::settle`], which looks at what is true now and says what is new. The tree is
 //! over when the main process is reaped *and* the directory is not populated: either can come first.
 
-use super::leaf;
 use super::tree::Tree;
 use super::watch::Watch;
+use super::{leaf, limits};
 use crate::containment::retry::Retry;
+use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
+use crate::core::limits::{Limits, NotInForce};
 use crate::core::signal::Signal;
 use crate::sys::clone::{self, Child, Progress, Report, Subject};
 use crate::sys::pidfd::Pidfd;
@@ -22,6 +24,7 @@ use std::time::Duration;
 pub struct Cage {
     leaf: String,
     watch: i32,
+    memory: Option<Memory>,
     pub main_pid: i32,
     main: Pidfd,
     /// Present until the exec is decided, with what its failure would be described by.
@@ -38,11 +41,22 @@ pub struct Cage {
     frozen: Option<bool>,
 }
 
+/// What the memory controller tells of it.
+#[derive(Debug)]
+struct Memory {
+    watch: i32,
+    /// Kills that were seen so far.
+    kills: u64,
+    /// The main process is one of those that it has killed, or that were ended because of it.
+    main: bool,
+}
+
 /// A killed tree is looked at again after this long, then at doubled intervals.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 impl Cage {
-    /// Makes the directory, watches it and makes the child in it.
+    /// Makes the directory, puts the limits into force there, watches it and makes the child in it. Also returns the limits
+    /// that are not in force.
     ///
     /// # Errors
     /// Nothing is left behind then.
@@ -52,12 +66,14 @@ impl Cage {
         slot: u32,
         id: &IncarnationId,
         plan: &mut ChildPlan,
-    ) -> Result<Self, SpawnError> {
+        limits: &Limits,
+    ) -> Result<(Self, Vec<NotInForce>), SpawnError> {
         let leaf = id.to_string();
         let path = tree.path().join(&leaf);
         let failed =
             |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
+        let not_in_force = apply(tree, &leaf, limits);
         let watched = watch.add(&path, slot).map_err(failed);
         let child = watched.and_then(|watched| {
             let made = leaf::open_procs(tree.as_fd(), &leaf).map_err(failed).and_then(|procs| {
@@ -72,20 +88,27 @@ impl Cage {
             }
         });
         match child {
-            Ok((watch, Child { pid, pidfd, report })) => Ok(Self {
-                leaf,
-                watch,
-                main_pid: pid,
-                main: pidfd,
-                starting: Some(Box::new((report, Subject::of(plan)))),
-                failure: None,
-                reaped: None,
-                exit_said: false,
-                over: false,
-                retry: None,
-                per_process: false,
-                frozen: None,
-            }),
+            Ok((watched, Child { pid, pidfd, report })) => {
+                // Without the controller there is nothing to watch.
+                let memory = watch.add_memory(&path, slot).ok();
+                let memory = memory.map(|watch| Memory { watch, kills: 0, main: false });
+                let cage = Self {
+                    leaf,
+                    watch: watched,
+                    memory,
+                    main_pid: pid,
+                    main: pidfd,
+                    starting: Some(Box::new((report, Subject::of(plan)))),
+                    failure: None,
+                    reaped: None,
+                    exit_said: false,
+                    over: false,
+                    retry: None,
+                    per_process: false,
+                    frozen: None,
+                };
+                Ok((cage, not_in_force))
+            }
             Err(error) => {
                 let _ = leaf::remove(tree.as_fd(), &leaf);
                 Err(error)
@@ -108,11 +131,17 @@ impl Cage {
             return;
         }
         self.settle_exec(id, events);
+        self.settle_memory(tree, id, events);
         self.settle_frost(tree, id, events);
         let Some(status) = self.reaped else { return };
         if self.failure.is_none() && !self.exit_said {
             self.exit_said = true;
-            let exit = Exit::from_wait_status(status).unwrap_or(Exit::Unknown);
+            let exit = match Exit::from_wait_status(status).unwrap_or(Exit::Unknown) {
+                killed if is_kill(killed) && self.memory.as_ref().is_some_and(|memory| memory.main) => {
+                    Exit::Oom
+                }
+                exit => exit,
+            };
             events.push(Event::MainExited { id: id.clone(), exit });
         }
         // An unreadable file counts as populated: emptiness has to be seen.
@@ -125,6 +154,42 @@ impl Cage {
             Some(error) => Event::SpawnFailed { id: id.clone(), error },
             None => Event::TreeEmpty { id: id.clone() },
         });
+    }
+
+    /// The kernel counts a kill before it sends the signal (mm/oom_kill.c, `__oom_kill_process`), so whoever is seen dead
+    /// is counted, and at a rise the victim is dead or about to be.
+    fn settle_memory(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
+        let Some(memory) = &mut self.memory else { return };
+        let kills = limits::oom_kills(tree.as_fd(), &self.leaf);
+        if kills <= memory.kills {
+            return;
+        }
+        memory.kills = kills;
+        // A kill of ours is no news about memory.
+        memory.main |= self.retry.is_none()
+            && match self.reaped {
+                Some(status) => Exit::from_wait_status(status).is_some_and(is_kill),
+                None => walk::is_being_killed(self.main_pid),
+            };
+        events.push(Event::OomKilled { id: id.clone(), kills, main: memory.main });
+    }
+
+    /// Kills the tree because one of it was killed for want of memory: that is then how it ended.
+    pub fn end_for_memory(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        if let (Some(memory), None) = (&mut self.memory, self.reaped) {
+            memory.main = true;
+            self.kill(tree, id, now, events);
+        }
+    }
+
+    /// How many of it the kernel has killed for want of memory; `None`: not known here.
+    pub fn oom_kills(&self) -> Option<u64> {
+        self.memory.as_ref().map(|memory| memory.kills)
+    }
+
+    /// Puts other limits into force; returns those that are not.
+    pub fn set_limits(&self, tree: &Tree, limits: &Limits) -> Vec<NotInForce> {
+        apply(tree, &self.leaf, limits)
     }
 
     fn settle_exec(&mut self, id: &IncarnationId, events: &mut Vec<Event>) {
@@ -221,8 +286,19 @@ impl Cage {
     /// Stops watching and gives back the name of the directory, which is to be removed.
     pub fn release(self, watch: &mut Watch) -> String {
         watch.remove(self.watch);
+        if let Some(memory) = &self.memory {
+            watch.remove(memory.watch);
+        }
         self.leaf
     }
+}
+
+fn apply(tree: &Tree, leaf: &str, limits: &Limits) -> Vec<NotInForce> {
+    limits::apply(tree.as_fd(), leaf, limits, &tree.controllers, tree.refused.as_deref())
+}
+
+fn is_kill(exit: Exit) -> bool {
+    exit.signal() == Some(Signal::KILL)
 }
 
 fn create_words(error: &io::Error) -> String {

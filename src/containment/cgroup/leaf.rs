@@ -181,3 +181,21 @@ fn below(tree: BorrowedFd<'_>, leaf: &str) -> Vec<String> {
     }
     dirs
 }
+
+/// Writes a file below the instance's directory.
+///
+/// Non-blocking: a `memory.max` or `memory.high` below what is used would otherwise reclaim, and kill, in this call, and
+/// the loop would stand still for that long. The service then does so at its next charge (cgroup-v2.rst; kernel 6.16,
+/// before which it cannot be helped).
+pub fn write(tree: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(tree, path, flags, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
+}
+
+/// Reads a file below the instance's directory.
+pub fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
+    let file = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::read_to_string(std::fs::File::from(file))
+}

@@ -6,12 +6,13 @@
 //! `cgroup.events`, never a list of processes.
 //!
 //! Direct, by directory descriptor: mkdir, rmdir, `cgroup.procs`, `cgroup.kill`, `cgroup.events`, `subtree_control`,
-//! because errors decide there and cgroups-rs drops them, picks v1 on a hybrid host and has no events. Through
+//! and limits, because errors decide there and cgroups-rs drops them, picks v1 on a hybrid host and has no events. Through
 //! cgroups-rs, with a hierarchy of our own: what is read for people (`stats.rs`).
 
 pub(super) mod cage;
 pub(super) mod discover;
 pub(super) mod leaf;
+pub(super) mod limits;
 pub(super) mod private;
 pub(super) mod scope;
 pub(super) mod stats;

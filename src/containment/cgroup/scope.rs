@@ -3,9 +3,9 @@
 //!
 //! Bounds are written before anything joins. Killing, emptiness and removal are those of any leaf (`leaf.rs`).
 
-use super::leaf;
+use super::leaf::{self, read, write};
 use crate::core::unit::ScopeName;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -111,20 +111,10 @@ pub fn oom_kills(tree: BorrowedFd<'_>, path: &str) -> u64 {
     text.lines().find_map(count).unwrap_or(0)
 }
 
-fn write(tree: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
-    let file = rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&file, text.as_bytes())?;
-    Ok(())
-}
-
-fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
-    let file = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    io::read_to_string(std::fs::File::from(file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::OFlags;
     use std::os::fd::{AsFd, OwnedFd};
 
     /// A plain directory in the place of cgroup2: what is written where.

@@ -51,3 +51,43 @@ pub fn memory(tree: &Path, leaf: &str) -> (Option<u64>, Option<u64>) {
     };
     (read("memory.current"), read("memory.peak"))
 }
+
+/// Bytes read and written by everything that ever ran below, over all devices; `None` without the controller.
+pub fn io(tree: &Path, leaf: &str) -> Option<(u64, u64)> {
+    Some(io_of(&std::fs::read_to_string(tree.join(leaf).join("io.stat")).ok()?))
+}
+
+fn io_of(text: &str) -> (u64, u64) {
+    let sum = |label: &str| {
+        let words = text.split_ascii_whitespace();
+        words.filter_map(|word| word.strip_prefix(label)?.parse::<u64>().ok()).fold(0, u64::saturating_add)
+    };
+    (sum("rbytes="), sum("wbytes="))
+}
+
+/// How much of the last 10 s something below waited for CPU, memory and I/O, in percent (kernel 4.20; a kernel may have
+/// it switched off).
+pub fn pressure(tree: &Path, leaf: &str) -> [Option<f64>; 3] {
+    ["cpu.pressure", "memory.pressure", "io.pressure"]
+        .map(|file| pressure_of(&std::fs::read_to_string(tree.join(leaf).join(file)).ok()?))
+}
+
+fn pressure_of(text: &str) -> Option<f64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split(' ').find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_is_summed_over_devices_and_pressure_is_that_of_some() {
+        let text = "8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n8:0 rbytes=100 wbytes=7 rios=1\n";
+        assert_eq!(io_of(text), (1_459_300, 314_773_511));
+        assert_eq!(io_of(""), (0, 0));
+        let text = "some avg10=12.50 avg60=1.00 avg300=0.10 total=5\nfull avg10=3.00 avg60=0.00 avg300=0.00 total=1\n";
+        assert_eq!(pressure_of(text), Some(12.5));
+        assert_eq!(pressure_of(""), None);
+    }
+}

@@ -1,4 +1,4 @@
-//! One inotify for every `cgroup.events`: the kernel's file notification is an `IN_MODIFY` there (kernel 4.5 on).
+//! One inotify for every `cgroup.events` and `memory.events`: the kernel's file notification is an `IN_MODIFY` there (kernel 4.5 on).
 //!
 //! A wake names directories to look at again, never what has happened to them.
 
@@ -36,7 +36,19 @@ impl Watch {
     /// # Errors
     /// `ENOSPC` when the user has `fs.inotify.max_user_watches` of them already.
     pub fn add(&mut self, dir: &Path, slot: u32) -> io::Result<i32> {
-        let watch = inotify::add_watch(&self.inotify, dir.join("cgroup.events"), WatchFlags::MODIFY)?;
+        self.add_file(&dir.join("cgroup.events"), slot)
+    }
+
+    /// Watches `memory.events` likewise, which tells of kills for want of memory.
+    ///
+    /// # Errors
+    /// As [`Self::add`]; `ENOENT` without the controller.
+    pub fn add_memory(&mut self, dir: &Path, slot: u32) -> io::Result<i32> {
+        self.add_file(&dir.join("memory.events"), slot)
+    }
+
+    fn add_file(&mut self, file: &Path, slot: u32) -> io::Result<i32> {
+        let watch = inotify::add_watch(&self.inotify, file, WatchFlags::MODIFY)?;
         self.slots.insert(watch, slot);
         Ok(watch)
     }

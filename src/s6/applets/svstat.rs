@@ -205,17 +205,15 @@ impl View {
     /// The line for people and for programs that were written before `-o`.
     fn line(&self, numeric: bool) -> String {
         let seconds = self.seconds(self.since);
-        let mut line = match (self.pid, self.exit) {
-            (Some(pid), _) => format!("up (pid {pid}) {seconds} seconds"),
-            (None, None) => format!("down (not started yet) {seconds} seconds"),
-            (None, Some(Exit::Signal { signal, .. })) if numeric => {
+        let mut line = match (self.pid, self.exit, self.exit.and_then(Exit::signal)) {
+            (Some(pid), ..) => format!("up (pid {pid}) {seconds} seconds"),
+            (None, None, _) => format!("down (not started yet) {seconds} seconds"),
+            (None, Some(_), Some(signal)) if numeric => {
                 format!("down (signal {}) {seconds} seconds", signal.number())
             }
-            (None, Some(Exit::Signal { signal, .. })) => format!("down (signal {signal}) {seconds} seconds"),
+            (None, Some(_), Some(signal)) => format!("down (signal {signal}) {seconds} seconds"),
             // That nobody saw the end is no word of s6: the code that a shell would show.
-            (None, Some(exit @ (Exit::Code(_) | Exit::Unknown))) => {
-                format!("down (exitcode {}) {seconds} seconds", exit.shell_code())
-            }
+            (None, Some(exit), None) => format!("down (exitcode {}) {seconds} seconds", exit.shell_code()),
         };
         let up = self.pid.is_some();
         for (said, words) in [
@@ -238,10 +236,7 @@ impl View {
     fn field(&self, field: Field) -> String {
         let pid = || self.pid.map_or(-1, i64::from);
         let ended = self.exit.filter(|_| self.pid.is_none());
-        let signal = match ended {
-            Some(Exit::Signal { signal, .. }) => Some(signal),
-            Some(Exit::Code(_) | Exit::Unknown) | None => None,
-        };
+        let signal = ended.and_then(Exit::signal);
         match field {
             Field::Up => self.pid.is_some().to_string(),
             Field::WantedUp => self.wanted_up.to_string(),
@@ -252,7 +247,7 @@ impl View {
             Field::Pid | Field::Pgid => pid().to_string(),
             Field::ExitCode => match ended {
                 Some(Exit::Code(code)) => code.to_string(),
-                Some(Exit::Signal { .. } | Exit::Unknown) | None => "-1".to_owned(),
+                Some(Exit::Signal { .. } | Exit::Oom | Exit::Unknown) | None => "-1".to_owned(),
             },
             Field::Signal => signal.map_or_else(|| "NA".to_owned(), |signal| signal.to_string()),
             Field::SigNum => signal.map_or(-1, |signal| signal.number()).to_string(),
@@ -294,7 +289,7 @@ mod tests {
     }
 
     fn ended(exit: Exit) -> View {
-        let last_exit = Some(LastExit::new(exit, false, Some(samples::at(90))));
+        let last_exit = Some(LastExit::new(exit, Some(samples::at(90))));
         let status = ServiceStatus { last_exit, since: Some(samples::at(99)), ..samples::down("coder") };
         View::of_service(&status, now())
     }

@@ -1,0 +1,184 @@
+//! Limits of one incarnation, in the files of its directory `<name>.<n>`, and what the kernel did because of them.
+//!
+//! Written before anything can be in it, again whenever somebody sets one, and only ever below the instance's own
+//! directory. A limit that cannot be put into force is told with its reason and hinders nothing: the service starts.
+//!
+//! By descriptor and as text, not through cgroups-rs: it opens by path, and what is to be told is the kernel's own
+//! refusal of this one file.
+
+use super::leaf::{read, write};
+use crate::core::limits::{Enforcer, Key, Limits, NotInForce, Oom, Value};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Puts limits into force in the directory `leaf`, as far as the `controllers` handed down to it allow; returns those
+/// that are not.
+pub fn apply(
+    tree: BorrowedFd<'_>,
+    leaf: &str,
+    limits: &Limits,
+    controllers: &[&str],
+    refused: Option<&str>,
+) -> Vec<NotInForce> {
+    let one = |(key, value): (Key, Value)| {
+        let Enforcer::Controller(controller) = key.enforcer() else { return None };
+        let why = if !controllers.contains(&controller) {
+            let because = refused.map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("its cgroup has no {controller} controller{because}")
+        } else {
+            let error = write(tree, &format!("{leaf}/{}", file(key)), &content(value)).err()?;
+            format!("{}: {}", file(key), words(&error))
+        };
+        Some(NotInForce { key, value, why })
+    };
+    limits.iter().filter_map(one).collect()
+}
+
+fn words(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => "this kernel has no such file".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The file of a key (cgroup-v2.rst). Those that the process itself bears have none.
+fn file(key: Key) -> &'static str {
+    match key {
+        Key::MemoryMax => "memory.max",
+        Key::MemoryHigh => "memory.high",
+        Key::SwapMax => "memory.swap.max",
+        Key::PidsMax => "pids.max",
+        Key::CpuMax => "cpu.max",
+        Key::CpuWeight => "cpu.weight",
+        Key::IoWeight => "io.weight",
+        Key::Oom => "memory.oom.group",
+        Key::Nofile | Key::Nproc | Key::Core | Key::OomScoreAdj => "",
+    }
+}
+
+fn content(value: Value) -> String {
+    match value {
+        Value::Max => "max".to_owned(),
+        Value::Amount(amount) => amount.to_string(),
+        Value::Cpu { quota, period } => format!("{quota} {period}"),
+        Value::Oom(Oom::Service) => "1".to_owned(),
+        Value::Oom(Oom::Process) => "0".to_owned(),
+        Value::Adjustment(adjustment) => adjustment.to_string(),
+    }
+}
+
+/// How many processes of `leaf` itself the kernel has killed for want of memory, those in scopes not counted: these have
+/// bounds of their own, and their end tells of it.
+///
+/// A kill counts where its victim is charged, which is `main` once memory is handed down for a scope and `leaf` before
+/// (`memory.events.local`, kernel 5.2; before that scopes count too).
+pub fn oom_kills(tree: BorrowedFd<'_>, leaf: &str) -> u64 {
+    let count = |path: String| -> Option<u64> {
+        let text = read(tree, &path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+    };
+    let Some(own) = count(format!("{leaf}/memory.events.local")) else {
+        return count(format!("{leaf}/memory.events")).unwrap_or(0);
+    };
+    own + count(format!("{leaf}/main/memory.events")).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Mode, OFlags};
+    use std::os::fd::{AsFd, OwnedFd};
+
+    /// A plain directory in the place of cgroup2: what is written where.
+    fn pretend(files: &[&str]) -> (tempfile::TempDir, OwnedFd) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("svc.1/main")).unwrap();
+        for file in files {
+            std::fs::write(dir.path().join("svc.1").join(file), "").unwrap();
+        }
+        let fd = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        (dir, fd)
+    }
+
+    fn limits() -> Limits {
+        [
+            (Key::MemoryMax, "512M"),
+            (Key::MemoryHigh, "max"),
+            (Key::SwapMax, "0"),
+            (Key::PidsMax, "64"),
+            (Key::CpuMax, "150%"),
+            (Key::CpuWeight, "50"),
+            (Key::IoWeight, "200"),
+            (Key::Oom, "service"),
+            (Key::Nofile, "64"),
+            (Key::OomScoreAdj, "500"),
+        ]
+        .map(|(key, text)| (key, key.parse(text).unwrap()))
+        .into_iter()
+        .collect()
+    }
+
+    const ALL: [&str; 4] = ["memory", "pids", "cpu", "io"];
+
+    #[test]
+    fn each_key_is_written_in_the_kernels_words_and_what_processes_bear_nowhere() {
+        let files = [
+            ("memory.max", "536870912"),
+            ("memory.high", "max"),
+            ("memory.swap.max", "0"),
+            ("pids.max", "64"),
+            ("cpu.max", "150000 100000"),
+            ("cpu.weight", "50"),
+            ("io.weight", "200"),
+            ("memory.oom.group", "1"),
+        ];
+        let (dir, tree) = pretend(&files.map(|(file, _)| file));
+        assert_eq!(apply(tree.as_fd(), "svc.1", &limits(), &ALL, None), []);
+        for (file, expected) in files {
+            assert_eq!(
+                std::fs::read_to_string(dir.path().join("svc.1").join(file)).unwrap(),
+                expected,
+                "{file}"
+            );
+        }
+        let there = std::fs::read_dir(dir.path().join("svc.1")).unwrap().count();
+        assert_eq!(there, files.len() + 1, "no other file was made");
+    }
+
+    #[test]
+    fn what_is_not_in_force_is_named_with_its_reason() {
+        let (_dir, tree) = pretend(&["pids.max"]);
+        let said = |controllers: &[&str], refused| -> Vec<String> {
+            let left = apply(tree.as_fd(), "svc.1", &limits(), controllers, refused);
+            left.iter().map(ToString::to_string).collect()
+        };
+        let without = said(&["pids"], Some("memory: Device or resource busy"));
+        assert_eq!(without.len(), 7, "{without:?}");
+        assert_eq!(
+            without[0],
+            "memory_max=512M is not in force: its cgroup has no memory controller (memory: Device or resource busy)"
+        );
+        let without = said(&ALL, None);
+        assert!(
+            without.contains(
+                &"io_weight=200 is not in force: io.weight: this kernel has no such file".to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn kills_in_scopes_are_not_those_of_the_service() {
+        let (dir, tree) = pretend(&["memory.events", "memory.events.local", "main/memory.events"]);
+        let write =
+            |file: &str, text: &str| std::fs::write(dir.path().join("svc.1").join(file), text).unwrap();
+        write("memory.events", "oom 9\noom_kill 9\n");
+        write("memory.events.local", "oom 1\noom_kill 1\noom_group_kill 0\n");
+        assert_eq!(oom_kills(tree.as_fd(), "svc.1"), 1);
+        write("main/memory.events", "oom 2\noom_kill 2\n");
+        assert_eq!(oom_kills(tree.as_fd(), "svc.1"), 3);
+        std::fs::remove_file(dir.path().join("svc.1/memory.events.local")).unwrap();
+        assert_eq!(oom_kills(tree.as_fd(), "svc.1"), 9);
+        assert_eq!(oom_kills(tree.as_fd(), "none"), 0);
+    }
+}

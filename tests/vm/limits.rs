@@ -1,0 +1,135 @@
+//! Limits that are enforced: the kernel has every controller and nobody else.
+
+use crate::harness::{Machine, Setup, Volume, figure};
+use serde_json::json;
+
+/// Beyond the bound of every eater, and far below what the machine has.
+const BOUND: &str = "memory_max = '48M'\nswap_max = 0";
+const ONCE: &str = "autostart = false\n[restart]\npolicy = 'never'\n[limits]";
+
+/// The content of one file in the cgroup of the service's present life.
+fn file(machine: &Machine, service: &str, file: &str) -> String {
+    let life = machine
+        .cgroups()
+        .into_iter()
+        .find(|dir| dir.rsplit('/').next().is_some_and(|last| last.starts_with(&format!("{service}."))))
+        .unwrap_or_else(|| panic!("no cgroup of {service}: {:?}", machine.cgroups()));
+    let path = format!(
+        "/sys/fs/cgroup/{}/{file}",
+        life.trim_start_matches("/sys/fs/cgroup").trim_start_matches('/')
+    );
+    machine.show(&path).trim().to_owned()
+}
+
+/// One machine, several stories: to switch one on takes longer than any of them.
+#[test]
+fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
+    let volume = Volume::new(64);
+    let machine = Setup::new()
+        .adversary("glutton", "eat 128", &format!("{ONCE}\n{BOUND}"))
+        .adversary("parent", "child-eats 128", &format!("{ONCE}\n{BOUND}"))
+        .adversary("family", "child-eats 128", &format!("{ONCE}\n{BOUND}\noom = 'service'"))
+        .adversary("modest", "tree 5", &format!("autostart = false\n[limits]\n{BOUND}"))
+        .boot(&volume);
+    machine.ctl(&["start", "modest"]).ok();
+
+    // The main process itself.
+    drop(machine.send(&["/hermes-sup", "ctl", "start", "glutton"]));
+    let failed = machine.await_state("glutton", "failed");
+    let last = &failed["last_exit"];
+    assert_eq!((&last["oom"], &last["signal"]), (&json!(true), &json!("SIGKILL")), "{failed}");
+    assert_eq!(failed["reason"], json!("killed by SIGKILL, out of memory"));
+    machine.await_line("glutton: out of memory: the kernel killed its main process");
+    machine.assert_nothing_left_of("glutton");
+
+    // A child of it: the service goes on, and says so.
+    machine.ctl(&["start", "parent"]).ok();
+    machine.await_log("parent", "child ended by signal 9");
+    let line =
+        machine.await_line("parent: out of memory: the kernel killed a process of it, the rest goes on");
+    let up = machine.service("parent");
+    assert_eq!(
+        (&up["state"], &up["oom_kills"], &up["last_exit"]),
+        (&json!("up"), &json!(1), &json!(null)),
+        "{up}"
+    );
+    assert_eq!(up["reason"], json!("out of memory: the kernel killed 1 of its processes"));
+    let peak = up["memory_peak_bytes"].as_u64().unwrap_or_default();
+    assert!((40 << 20..=48 << 20).contains(&peak), "{up}");
+    figure(&format!("a child killed for want of memory: peak {peak} bytes of 50331648; {line}"));
+    // A kill of ours is none of the kernel's, whatever happened before it.
+    machine.ctl(&["kill", "parent", "KILL"]).ok();
+    let killed = machine.await_state("parent", "failed");
+    assert_eq!(killed["last_exit"]["oom"], json!(false), "{killed}");
+
+    // A child of one that ends with each of its own.
+    drop(machine.send(&["/hermes-sup", "ctl", "start", "family"]));
+    let failed = machine.await_state("family", "failed");
+    assert_eq!(failed["last_exit"]["oom"], json!(true), "{failed}");
+    machine.assert_nothing_left_of("family");
+
+    // Who has stayed within his bound has noticed nothing.
+    let modest = machine.service("modest");
+    assert_eq!((&modest["state"], &modest["oom_kills"]), (&json!("up"), &json!(0)), "{modest}");
+    assert_eq!(machine.shutdown(0).code, 0);
+}
+
+#[test]
+fn each_limit_is_in_the_kernels_hands_and_can_be_set_while_the_service_runs() {
+    let volume = Volume::new(64);
+    let limits = "memory_max = '64M'\nmemory_high = '56M'\nswap_max = 0\npids_max = 10\ncpu_max = '50%'\n\
+                  cpu_weight = 50\nio_weight = 200\noom = 'service'\nnofile = 4096\noom_score_adj = -500";
+    let machine = Setup::new()
+        .adversary("coder", "multiply 100", &format!("autostart = false\n[limits]\n{limits}"))
+        .adversary(
+            "plain",
+            "print-limits",
+            "autostart = false\n[limits]\nnofile = 1000000\noom_score_adj = -900",
+        )
+        .boot(&volume);
+    machine.ctl(&["start", "coder"]).ok();
+    // Itself and nine: one more is one too many.
+    machine.await_log("coder", "ready multiply 9");
+    let status = machine.service("coder");
+    let left: Vec<String> = serde_json::from_value(status["limits_not_in_force"].clone()).expect("lines");
+    // Whether a kernel can weigh I/O is its builder's choice; every other one of these each kernel has.
+    assert!(left.iter().all(|line| line.starts_with("io_weight=200 is not in force")), "{left:?}");
+    figure(&format!("not in force: {left:?}; pressure {}, io {}", status["pressure"], status["io"]));
+    for (name, expected) in [
+        ("memory.max", "67108864"),
+        ("memory.high", "58720256"),
+        ("memory.swap.max", "0"),
+        ("memory.oom.group", "1"),
+        ("pids.max", "10"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.weight", "50"),
+    ] {
+        assert_eq!(file(&machine, "coder", name), expected, "{name}");
+    }
+    // The kernel's own root is nobody's to limit, and the instance's directory has no bound of its own.
+    assert!(
+        status["limits"]["memory_max"] == json!("64M") && status["limits"]["cpu_max"] == json!("50%"),
+        "{status}"
+    );
+    assert!(status["pressure"]["cpu"].is_number(), "{status}");
+
+    let said = machine.ctl(&["set", "coder", "memory_max=96M", "pids_max=max", "cpu_max=default"]).ok();
+    assert_eq!(said.trim(), "coder: memory_max=96M pids_max=max cpu_max=50%");
+    assert_eq!(
+        (file(&machine, "coder", "memory.max"), file(&machine, "coder", "pids.max")),
+        ("100663296".into(), "max".into())
+    );
+    machine.ctl(&["set", "coder", "pids_max=5", "--persist"]).ok();
+    assert_eq!(file(&machine, "coder", "pids.max"), "5");
+    machine.ctl(&["restart", "coder"]).ok();
+    machine.await_log("coder", "ready multiply 4");
+    assert_eq!(file(&machine, "coder", "memory.max"), "67108864", "what was not recorded is over");
+
+    // Root on its own kernel: what no container may.
+    machine.ctl(&["start", "plain"]).ok();
+    machine.await_log("plain", "ready print-limits");
+    let log = machine.ctl(&["logs", "plain"]).ok();
+    assert!(log.contains("nofile 1000000 1000000") && log.contains("oom_score_adj -900"), "{log}");
+    assert_eq!(machine.service("plain")["limits_not_in_force"], json!([]));
+    assert_eq!(machine.shutdown(0).code, 0);
+}
