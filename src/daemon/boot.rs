@@ -413,13 +413,19 @@ fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::
 
 impl Supervisor {
     /// After the loop: what was written is written out, what was made is removed.
-    fn say_goodbye(self: Box<Self>) {
-        let Self { containment, store, logs, server, log, runtime_dir, .. } = *self;
+    fn say_goodbye(mut self: Box<Self>) {
+        if !self.logs.finish(LAST_WORDS) {
+            slog::error!(self.log, "the last log lines could not be written");
+        }
+        // What was told to gateways' state files on the way out; unknown, it would hide the next wish in them.
+        while let Ok(notice) = self.notices.try_recv() {
+            if let Notice::Mirrored { id, name, written } = notice {
+                self.mirrored(id, &name, written);
+            }
+        }
+        let Self { containment, store, server, log, runtime_dir, .. } = *self;
         containment.close();
         drop(server);
-        if !logs.finish(LAST_WORDS) {
-            slog::error!(log, "the last log lines could not be written");
-        }
         // Everything that wrote into the FIFOs has ended and was read.
         if let Err(error) = std::fs::remove_dir_all(&runtime_dir) {
             slog::debug!(log, "the runtime directory stays"; "error" => %error);
