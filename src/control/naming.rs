@@ -1,13 +1,10 @@
 //! What a typed name means: the service itself, the alias `gateway-NAME`, or nothing, said helpfully. Pure.
 
-use crate::core::name::{NameError, ServiceName};
-
-/// What may stand before a service's name wherever a name is accepted.
-const ALIAS: &str = "gateway-";
+use crate::core::name::{GATEWAY_PREFIX, NameError, ServiceName};
 
 /// Finds the service that `typed` means. An exact name beats the alias.
 pub fn resolve(typed: &str, exists: impl Fn(&str) -> bool) -> Option<&str> {
-    let alias = || typed.strip_prefix(ALIAS).filter(|name| exists(name));
+    let alias = || typed.strip_prefix(GATEWAY_PREFIX).filter(|name| exists(name));
     if exists(typed) { Some(typed) } else { alias() }
 }
 

@@ -6,7 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Names that mean something else to the supervisor or to the Hermes image.
-pub const RESERVED: [&str; 4] = ["supervisor", "gateway", "main-hermes", DASHBOARD];
+pub const RESERVED: [&str; 4] = ["supervisor", "gateway", MAIN_HERMES, DASHBOARD];
+
+/// A slot of the Hermes image that has no process: it is there because an s6 bundle must not be empty.
+pub const MAIN_HERMES: &str = "main-hermes";
+
+/// What may stand before the name of a gateway, and does before that of its slot.
+pub const GATEWAY_PREFIX: &str = "gateway-";
 
 /// The one reserved name that is a service: the Hermes dashboard.
 pub const DASHBOARD: &str = "dashboard";

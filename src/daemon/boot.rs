@@ -20,7 +20,7 @@ use super::{Mode, Notice, Options, STORE, Supervisor, demo, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::core::fleet::Fleet;
 use crate::definition::Surroundings;
-use crate::hermes::boot_log::{self};
+use crate::hermes::boot_log;
 use crate::hermes::redirect::is_dashboard;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};

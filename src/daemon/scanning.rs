@@ -5,7 +5,6 @@
 use super::services::Service;
 use super::slots::{Slots, run_in, show};
 use super::sources::{Room, plain_token};
-use super::surface::SCAN_DIRECTORY;
 use super::{Notice, Supervisor};
 use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::ConnId;
@@ -15,6 +14,7 @@ use crate::core::gateway::Want;
 use crate::core::name::ServiceName;
 use crate::definition::Definition;
 use crate::definition::resolved::Slot;
+use crate::s6::SCAN_DIRECTORY;
 use crate::sys::credentials::Credentials;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};

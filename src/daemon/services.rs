@@ -91,14 +91,8 @@ pub fn gateway_directory(
             Some(Program::Profile(directory)) => registered_directory(directory, home),
             Some(Program::Argv(_)) | None => Some(profiles::directory_of(&definition.name)),
         },
-        // A service directory is a gateway by its name; its service bears the name of the profile.
-        Origin::Slot => {
-            let slot = definition.slot.as_ref().is_some_and(|slot| {
-                slot.name.strip_prefix("gateway-").is_some_and(|profile| profile == definition.name.as_str())
-            });
-            slot.then(|| profiles::directory_of(&definition.name))
-        }
-        Origin::File(_) | Origin::Record | Origin::BuiltIn => None,
+        // A slot that is a gateway has its profile's origin.
+        Origin::Slot | Origin::File(_) | Origin::Record | Origin::BuiltIn => None,
     }
 }
 

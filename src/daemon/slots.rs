@@ -7,18 +7,18 @@
 //! Invariant: a slot runs as root only if nobody but root could have put it there. Whoever owns a scan directory can
 //! rename in it, so there nothing runs as root, whoever owns the slot itself; and it is looked at again at each start.
 
-use super::surface::{SCAN_DIRECTORY, static_slots};
+use super::surface::static_slots;
 use crate::core::fingerprint::fingerprint;
 use crate::core::gateway::Want;
 use crate::core::limits::Limits;
-use crate::core::name::{DASHBOARD, ServiceName};
+use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
 use crate::definition::resolved::{ContainmentChoice, LogPolicy, Origin, Ready, RunAs, Security, Slot};
 use crate::definition::{Definition, Surroundings};
-use crate::s6::bundle;
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir};
-use crate::s6::slot::{self, FinishTimeout, GATEWAY_PREFIX, Run};
+use crate::s6::slot::{self, FinishTimeout, Run};
+use crate::s6::{SCAN_DIRECTORY, bundle};
 use crate::sys::credentials::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -26,8 +26,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A slot of the image that has no process: it is there because an s6 bundle must not be empty.
-const VIRTUAL: &str = "main-hermes";
 /// The patience of a service that reports readiness.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Variables on which the image's dashboard depends: another value is another definition.
@@ -95,7 +93,7 @@ pub fn image_services(
 ) -> (BTreeMap<ServiceName, Definition>, Vec<String>) {
     let read = bundle::read(Path::new(bundle::SOURCES), Path::new(bundle::LEGACY));
     let (mut services, mut warnings) = (BTreeMap::new(), read.warnings);
-    for member in read.members.into_iter().filter(|member| member.name != VIRTUAL) {
+    for member in read.members.into_iter().filter(|member| member.name != MAIN_HERMES) {
         match image_service(&member, around, &mut warnings) {
             Ok(mut service) => {
                 if service.name.as_str() == DASHBOARD {

@@ -10,7 +10,7 @@ use super::preparation::{self, Told};
 use crate::definition::Surroundings;
 use crate::s6::applets::applet;
 use crate::s6::container_environment::{self, PLACE as ENVIRONMENT};
-use crate::s6::{bundle, materialise};
+use crate::s6::{SCAN_DIRECTORY, bundle, materialise};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::signal::SignalFd;
@@ -21,7 +21,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where s6-overlay has its things, and where the image's tools look for them.
-pub const SCAN_DIRECTORY: &str = "/run/service";
 const RUN: &str = "/run";
 const SCAN_NAME: &str = "service";
 /// The directories below `/run` that are root's alone, each behind the one that it lies in. `basedir` is what `hermes`

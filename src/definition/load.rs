@@ -11,7 +11,7 @@ use super::resolved::{Definition, Origin, Security};
 use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
-use crate::core::name::ServiceName;
+use crate::core::name::{GATEWAY_PREFIX, ServiceName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -223,7 +223,7 @@ impl Loaded {
 
 /// `gateway-coder` names the service `coder` where there is none called `gateway-coder`.
 pub fn aliased(name: &ServiceName) -> Option<ServiceName> {
-    ServiceName::new(name.as_str().strip_prefix("gateway-")?).ok()
+    ServiceName::new(name.as_str().strip_prefix(GATEWAY_PREFIX)?).ok()
 }
 
 /// A shortest way from `start` back to itself along `after`, beginning and ending with `start`. For everybody who adds

@@ -283,6 +283,12 @@ fn names(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(relevant).collect()
 }
 
+/// Whether nobody but root can put a file into this directory (absolute), nor another directory in its place.
+pub fn is_roots_alone(path: &Path) -> bool {
+    let walked = walk(path, None, &|uid| uid == 0);
+    matches!(walked, Ok(Walked::Elsewhere { trust: Trust::Trusted, .. }))
+}
+
 /// Can nobody but these owners change it? A group's right to write shows ACLs too: its bits are their mask (acl(5)).
 fn judge(stat: &Stat, owners: &dyn Fn(u32) -> bool, what: &str) -> Trust {
     if !owners(stat.st_uid) {

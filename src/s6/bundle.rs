@@ -5,7 +5,8 @@
 //! run as root is still judged from its directory (`scan`, `slot`). Nothing is compiled: oneshots are refused with a
 //! warning, because their `up` is a line of execline and no program.
 
-use super::slot::{GATEWAY_PREFIX, slot_name};
+use super::slot::slot_name;
+use crate::core::name::GATEWAY_PREFIX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Read};

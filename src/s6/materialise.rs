@@ -5,10 +5,8 @@
 //! without following links: a planted link can at most make that user harm itself. A slot is built under a name that
 //! begins with a dot and renamed into place, so no scan ever sees half of one.
 
-use super::slot::{
-    GATEWAY_PREFIX, Run, SUPERVISOR_DIRS, SlotNameError, is_executable_file, slot_name, stat_beneath,
-};
-use crate::core::name::ServiceName;
+use super::slot::{Run, SUPERVISOR_DIRS, SlotNameError, is_executable_file, slot_name, stat_beneath};
+use crate::core::name::{GATEWAY_PREFIX, ServiceName};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};

@@ -12,3 +12,6 @@ pub mod materialise;
 pub mod scan;
 pub mod script;
 pub mod slot;
+
+/// The scan directory of the Hermes image.
+pub const SCAN_DIRECTORY: &str = "/run/service";

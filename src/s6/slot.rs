@@ -5,6 +5,7 @@
 //! because of a typing error in an optional file. No warning shows any content, because a hard link can make somebody
 //! else's file part of a slot.
 
+use crate::core::name::{GATEWAY_PREFIX, MAX_SLOT_LEN};
 use crate::core::signal::Signal;
 use crate::sys::beneath::Beneath;
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -14,10 +15,6 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// The prefix of the slots that belong to a Hermes profile.
-pub const GATEWAY_PREFIX: &str = "gateway-";
-/// Longest name of a slot, in bytes (s6-svscan's own bound).
-pub const LONGEST_NAME: usize = 251;
 /// How long `./finish` may take without a `timeout-finish`.
 pub const FINISH_TIMEOUT: Duration = Duration::from_millis(5000);
 
@@ -105,7 +102,7 @@ pub enum SlotNameError {
     Dotted(String),
     #[error("'{0}' contains a slash: name a slot, not a path")]
     Slash(String),
-    #[error("'{0}…' is longer than {LONGEST_NAME} bytes: choose a shorter name")]
+    #[error("'{0}…' is longer than {MAX_SLOT_LEN} bytes: choose a shorter name")]
     TooLong(String),
     #[error("'{0}' is not UTF-8 text: rename it")]
     NotText(String),
@@ -127,7 +124,7 @@ pub fn slot_name(name: &OsStr) -> Result<&str, SlotNameError> {
     };
     match text {
         "" => Err(SlotNameError::Empty),
-        _ if text.len() > LONGEST_NAME => Err(SlotNameError::TooLong(shown(text))),
+        _ if text.len() > MAX_SLOT_LEN => Err(SlotNameError::TooLong(shown(text))),
         _ if text.starts_with('.') => Err(SlotNameError::Dotted(shown(text))),
         _ if text.contains('/') => Err(SlotNameError::Slash(shown(text))),
         _ if text.contains(char::is_control) => Err(SlotNameError::Control(shown(text))),
@@ -488,11 +485,11 @@ mod tests {
     /// Contract: 66.
     #[test]
     fn slot_names_are_those_of_s6_and_text() {
-        let longest = "x".repeat(LONGEST_NAME);
+        let longest = "x".repeat(MAX_SLOT_LEN);
         for good in ["a", "gateway-default", "A b", "ü", "a.b", &longest] {
             assert_eq!(slot_name(OsStr::new(good)), Ok(good));
         }
-        let long = "x".repeat(LONGEST_NAME + 1);
+        let long = "x".repeat(MAX_SLOT_LEN + 1);
         for bad in ["", ".", "..", ".s6-svscan", "a/b", "a\nb", "a\x1b[2J", &long] {
             let error = slot_name(OsStr::new(bad)).unwrap_err().to_string();
             assert!(!error.contains(char::is_control), "{error:?}");

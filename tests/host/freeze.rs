@@ -1,5 +1,6 @@
 //! Trees that are told to stand still: they do, wholly, and neither a stop nor a crash minds.
 
+use crate::harness::hostile::name;
 use crate::harness::process::{Process, context_switches};
 use crate::harness::setup::ALICE;
 use crate::harness::{End, Rung, Setup, World, wait};
@@ -30,10 +31,6 @@ const MATRIX: [(&str, &str); 10] = [
     ("uid-changer", "ready uid-changer"),
     ("cgroup-escaper", "ready cgroup-escaper"),
 ];
-
-fn first_word(adversary: &str) -> &str {
-    adversary.split(' ').next().unwrap_or(adversary)
-}
 
 /// How often the processes were given a processor so far. A number that does not grow is a tree that stands.
 fn turns(processes: &[Process]) -> u64 {
@@ -83,11 +80,11 @@ fn a_frozen_tree_stands_still_and_goes_on(setup: Setup) {
 fn whatever_is_frozen_ends_as_a_whole(setup: Setup) {
     let mut world = World::new(setup);
     for (adversary, _) in MATRIX {
-        world.adversary(first_word(adversary), adversary, "autostart = false\n[stop]\ntimeout = \"100ms\"");
+        world.adversary(name(adversary), adversary, "autostart = false\n[stop]\ntimeout = \"100ms\"");
     }
     let supervisor = world.start();
     for (adversary, ready) in MATRIX {
-        let service = first_word(adversary);
+        let service = name(adversary);
         world.ctl(&["start", service]).ok();
         world.ctl(&["wait", service, "--up"]).ok();
         world.wait_log(service, ready);
@@ -111,7 +108,7 @@ fn whatever_is_frozen_ends_as_a_whole(setup: Setup) {
 /// Freezes it. What forks and exits without end may outrun every sweep where no cgroup holds it; then `freeze` says so, and
 /// it goes on.
 fn stands_still(world: &World, adversary: &str) -> bool {
-    let answer = world.ctl(&["freeze", first_word(adversary)]);
+    let answer = world.ctl(&["freeze", name(adversary)]);
     if answer.code == 7 && adversary.starts_with("comet") && !world.setup.rung.is_cgroup() {
         assert!(answer.err.contains("did not stand still"), "{answer:?}");
         return false;

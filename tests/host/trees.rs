@@ -1,28 +1,9 @@
 //! Trees that do not want to end: each, on every rung and wherever the supervisor stands, ends wholly.
 
+use crate::harness::hostile::{HOSTILE, name};
 use crate::harness::{End, Place, Rung, Setup, World};
 
-/// Every adversary, what its log says when it is in place, and how long TERM is given before the kill.
-const MATRIX: [(&str, &str); 12] = [
-    ("tree 100", "ready tree"),
-    ("comet 2", "ready comet"),
-    ("storm 400", "ready storm"),
-    ("ignore-term", "ready ignore-term"),
-    ("obey-but-child-ignores", "ready obey"),
-    ("zombie-leader", "ready zombie-leader"),
-    ("vfork-child", "ready vfork-child"),
-    ("stopped", "ready stopped"),
-    ("ptraced", "ready ptraced"),
-    ("uid-changer", "ready uid-changer"),
-    ("cgroup-escaper", "ready cgroup-escaper"),
-    ("holds-fds 200", "ready holds-fds"),
-];
-
 const IMPATIENT: &str = "autostart = false\n[stop]\ntimeout = \"100ms\"";
-
-fn name(adversary: &str) -> &str {
-    adversary.split(' ').next().unwrap_or(adversary)
-}
 
 crate::on_every_rung!(
     stop_leaves_no_survivor,
@@ -92,11 +73,11 @@ fn is_incarnation_of(dir: &std::path::Path, service: &str) -> bool {
 
 fn stop_leaves_no_survivor(setup: Setup) {
     let mut world = World::new(setup);
-    for (adversary, _) in MATRIX {
+    for (adversary, _) in HOSTILE {
         world.adversary(name(adversary), adversary, IMPATIENT);
     }
     let supervisor = world.start();
-    for (adversary, ready) in MATRIX {
+    for (adversary, ready) in HOSTILE {
         let service = name(adversary);
         world.ctl(&["start", service]).ok();
         world.wait_log(service, ready);
@@ -112,7 +93,7 @@ fn stop_leaves_no_survivor(setup: Setup) {
 
 /// The supervisor's own leaf and parents stay; an incarnation is `<name>.<n>`.
 fn is_of_the_supervisor(dir: &std::path::Path) -> bool {
-    let services = MATRIX.map(|(adversary, _)| format!("{}.", name(adversary)));
+    let services = HOSTILE.map(|(adversary, _)| format!("{}.", name(adversary)));
     !dir.components().any(|part| {
         let part = part.as_os_str().to_string_lossy();
         services.iter().any(|service| part.starts_with(service.as_str()))
@@ -142,11 +123,11 @@ fn nothing_of_a_crashed_tree_is_left_when_the_next_life_begins(setup: Setup) {
 
 fn shutdown_leaves_no_survivor(setup: Setup) {
     let mut world = World::new(setup);
-    for (adversary, _) in MATRIX {
+    for (adversary, _) in HOSTILE {
         world.adversary(name(adversary), adversary, "[stop]\ntimeout = \"300ms\"");
     }
     let supervisor = world.start();
-    for (adversary, ready) in MATRIX {
+    for (adversary, ready) in HOSTILE {
         world.wait_log(name(adversary), ready);
     }
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());

@@ -9,28 +9,13 @@
 #[path = "../host/harness/mod.rs"]
 mod harness;
 
+use harness::hostile::{HOSTILE, name};
 use harness::{Place, Rung, Setup, Supervisor, World};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const RUNGS: [Rung; 5] = [Rung::Cgroup, Rung::CgroupPrivate, Rung::Pidns, Rung::Keeper, Rung::KeeperSameUid];
-
-/// An adversary and what its log says when it is in place.
-const ADVERSARIES: [(&str, &str); 12] = [
-    ("tree 100", "ready tree"),
-    ("comet 2", "ready comet"),
-    ("storm 400", "ready storm"),
-    ("ignore-term", "ready ignore-term"),
-    ("obey-but-child-ignores", "ready obey"),
-    ("zombie-leader", "ready zombie-leader"),
-    ("vfork-child", "ready vfork-child"),
-    ("stopped", "ready stopped"),
-    ("ptraced", "ready ptraced"),
-    ("uid-changer", "ready uid-changer"),
-    ("cgroup-escaper", "ready cgroup-escaper"),
-    ("holds-fds 200", "ready holds-fds"),
-];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -57,10 +42,6 @@ struct Cell {
     took: Duration,
     /// It would not stand still, and was ended as it was.
     restless: bool,
-}
-
-fn service(adversary: &str) -> &str {
-    adversary.split(' ').next().unwrap_or(adversary)
 }
 
 /// Who carries the mark now. A comet is another process at each look, so only those that stay are told apart by it.
@@ -108,11 +89,11 @@ fn main() -> ExitCode {
             print!("{shown:>14}");
         }
         println!();
-        for (adversary, ready) in ADVERSARIES {
+        for (adversary, ready) in HOSTILE {
             print!("{adversary:24}");
             for (ending, _) in ENDINGS {
                 let mut world = World::new(Setup::new(rung, Place::Child));
-                let name = service(adversary);
+                let name = name(adversary);
                 world.adversary(name, adversary, SERVICE);
                 let supervisor = world.start();
                 let cell = bring_to_an_end(&world, supervisor, name, ready, ending);

@@ -1,9 +1,10 @@
 //! A command takes this process's place: how the applets that only prepare something end.
 
 use super::applet::{Call, USAGE};
+use crate::definition::trust::is_roots_alone;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +22,7 @@ pub fn exec(call: &mut Call<'_>, words: &[OsString], changes: Vec<(OsString, OsS
         // Of two changes to one variable the later holds.
         let changed = changes.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());
         let path = changed.or_else(|| (call.env)("PATH")).unwrap_or_default();
-        let Some(file) = of_root(program, &path, only_root_writes) else {
+        let Some(file) = of_root(program, &path, is_roots_alone) else {
             let shown = program.display();
             let why = "it is in no directory of PATH that only root can write";
             return call.fatal(127, &format!("unable to exec {shown}: {why}: name it by its path"));
@@ -46,14 +47,6 @@ fn of_root(program: &OsStr, path: &OsStr, counts: impl Fn(&Path) -> bool) -> Opt
         .map(|(file, _)| file)
 }
 
-/// Whether nobody but root can put a file there, nor another directory in its place.
-fn only_root_writes(dir: &Path) -> bool {
-    let ours = |dir: &Path| {
-        dir.symlink_metadata().is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o022 == 0)
-    };
-    dir.canonicalize().is_ok_and(|dir| dir.ancestors().all(ours))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +65,7 @@ mod tests {
         assert_eq!(find("sh"), Some(closed.path().join("sh")));
         assert_eq!(find("data"), None, "it cannot be executed");
         assert_eq!(of_root(OsStr::new("sh"), OsStr::new("."), |_| true), None, "where we happen to be");
-        assert!(only_root_writes(Path::new("/usr/bin")));
-        assert!(!only_root_writes(Path::new("/tmp")) && !only_root_writes(open.path()));
+        assert!(is_roots_alone(Path::new("/usr/bin")));
+        assert!(!is_roots_alone(Path::new("/tmp")) && !is_roots_alone(open.path()));
     }
 }

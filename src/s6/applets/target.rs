@@ -5,21 +5,19 @@
 //! the same slot. Whether the supervisor knows such a slot is the supervisor's answer; nothing has to exist here.
 
 use crate::cli::settings::Env;
+use crate::core::name::{GATEWAY_PREFIX, MAIN_HERMES};
+use crate::s6::SCAN_DIRECTORY;
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-/// The scan directory of the Hermes image.
-const SCAN_DIR: &str = "/run/service";
 /// Names another one.
 pub const SCAN_DIR_VARIABLE: &str = "HERMES_SUP_SCAN_DIR";
-/// A slot of s6-overlay that has nothing to do: it is up as long as the supervisor is.
-const VIRTUAL: &str = "main-hermes";
 
 /// The scan directory, absolute and without a trailing slash.
 pub fn scan_dir(env: &Env<'_>) -> PathBuf {
     let named = env(SCAN_DIR_VARIABLE).filter(|dir| !dir.is_empty());
-    lexical(Path::new(&named.unwrap_or_else(|| SCAN_DIR.into())))
+    lexical(Path::new(&named.unwrap_or_else(|| SCAN_DIRECTORY.into())))
 }
 
 /// Whether `dir` is the scan directory, by name or by what it leads to.
@@ -55,13 +53,14 @@ impl Slot {
         Ok(Self { name: name.to_owned() })
     }
 
+    /// It has nothing to do, and is up as long as the supervisor is.
     pub fn is_virtual(&self) -> bool {
-        self.name == VIRTUAL
+        self.name == MAIN_HERMES
     }
 
     /// A gateway of a Hermes profile.
     pub fn is_gateway(&self) -> bool {
-        self.name.starts_with("gateway-")
+        self.name.starts_with(GATEWAY_PREFIX)
     }
 }
 

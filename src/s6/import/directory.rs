@@ -2,8 +2,9 @@
 
 use super::Gathered;
 use super::draft::{DAY, Draft};
+use crate::core::name::GATEWAY_PREFIX;
 use crate::s6::bundle;
-use crate::s6::slot::{self, GATEWAY_PREFIX, Kind, Run};
+use crate::s6::slot::{self, Kind, Run};
 use crate::sys::beneath::Beneath;
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -4,6 +4,7 @@
 //! deadline at which the test fails and says what it was waiting for.
 
 pub mod ctl;
+pub mod hostile;
 pub mod launch;
 pub mod layout;
 pub mod process;
