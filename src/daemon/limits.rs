@@ -120,7 +120,8 @@ impl Supervisor {
         let mut recorded = self.recorded_limits.on_disk.get(&service.name).cloned().unwrap_or_default();
         let base = &service.definition.limits;
         let mut refused = Vec::new();
-        if let Trust::Untrusted(why) = &self.state_trust {
+        // Most have nothing on record, and a start is no time to ask the kernel for nothing.
+        if let (Trust::Untrusted(why), false) = (&self.state_trust, recorded.is_empty()) {
             for key in base.raised_by(&recorded, &inherited()) {
                 let why = format!("it was set, and would give more than the definition; {why}");
                 refused.extend(recorded.get(key).map(|value| NotInForce { key, value, why }));
