@@ -448,6 +448,30 @@ impl World {
         assert!(left.is_some(), "zombies stay unreaped: {:?}", self.processes(supervisor));
     }
 
+    /// Whatever carries `word` stands still; returns it.
+    ///
+    /// The kernel counts a thread as frozen or stopped a moment before that thread leaves its processor for the last
+    /// time (cgroup_enter_frozen() and do_signal_stop() both come before schedule()), so the first looks may differ. What
+    /// runs differs every time: it would have to be given no processor during two round trips to the supervisor in a
+    /// row, which needs one itself.
+    #[track_caller]
+    pub fn assert_stands(&self, word: &str, what: &str) -> Vec<Process> {
+        const LOOKS: usize = 8;
+        let mut seen = Vec::new();
+        for _ in 0..LOOKS {
+            let processes = self.marked(word);
+            seen.push(process::turns(&processes));
+            if let [.., first, second, third] = seen.as_slice()
+                && first == second
+                && second == third
+            {
+                return processes;
+            }
+            self.ctl(&["list"]).ok();
+        }
+        panic!("{what} ran while it was frozen: {seen:#?}\n{}", self.stderr());
+    }
+
     /// The pids in the world's own cgroup, without those below it.
     pub fn cgroup_pids(&self) -> Vec<i32> {
         let text = std::fs::read_to_string(self.cgroup.join("cgroup.procs")).unwrap_or_default();
