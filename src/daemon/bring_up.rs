@@ -102,7 +102,8 @@ impl Supervisor {
             let known = self.know_mirror(id, wanted, mirrored, intent);
             first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
-            restored.insert(id, Restored { want: in_force, recorded: in_force == wanted, history });
+            restored
+                .insert(id, Restored { want: in_force, recorded: in_force == wanted, history, living: None });
         }
         if !first_seen.is_empty() {
             self.store.commit_lazily(first_seen);

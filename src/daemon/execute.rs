@@ -200,7 +200,12 @@ impl Supervisor {
             {
                 let id = self.add_service(definition, Some(row.clone()));
                 let recorded = opened.wants.get(name).is_some_and(|row| want(row) == Want::Down);
-                let restored = gateway::Restored { want: Want::Down, recorded, history: History::default() };
+                let restored = gateway::Restored {
+                    want: Want::Down,
+                    recorded,
+                    history: History::default(),
+                    living: None,
+                };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }
