@@ -38,7 +38,12 @@ pub fn replace(
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (argv, env) = (pointers(&argv), pointers(&env));
-    let set = |flags| keep.iter().for_each(|fd| drop(rustix::io::fcntl_setfd(fd, flags)));
+    let set = |flags| {
+        for fd in keep {
+            // They are open, which is all that this could complain about.
+            let _ = rustix::io::fcntl_setfd(fd, flags);
+        }
+    };
     set(FdFlags::empty());
     // SAFETY: all three are null-ended and point to strings that live until after the call.
     unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
