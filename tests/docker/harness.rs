@@ -307,7 +307,8 @@ impl Container {
     /// Waits until the services are up and returns the pid of the first.
     #[track_caller]
     pub fn await_up(&self, names: &[&str]) -> u64 {
-        let waited = self.ctl(&[&["wait"], names, &["--up", "--timeout", "60s"]].concat());
+        // Inside the deadline of the command, so that it is the supervisor that says what is not up.
+        let waited = self.ctl(&[&["wait"], names, &["--up", "--timeout", "150s"]].concat());
         assert_eq!(waited.code, 0, "{waited:#?}\n{}", self.logs());
         self.pid(names[0]).expect("what is up has a pid")
     }

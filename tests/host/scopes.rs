@@ -45,7 +45,7 @@ impl Scene {
     fn new(setup: Setup) -> Self {
         let mut world = World::new(setup);
         let command = ["/bin/sh", "-c", GATEWAY, "gateway", &world.mark];
-        let definition = format!("command = {command:?}\n[stop]\ntimeout = \"100ms\"\n");
+        let definition = format!("command = {command:?}\n[stop]\ntimeout = \"20ms\"\n");
         world.define("gw", &definition);
         let supervisor = world.start();
         world.wait_log("gw", "ready gateway");
