@@ -73,7 +73,7 @@ fn a_frozen_tree_stands_still_and_goes_on(setup: Setup) {
 fn whatever_is_frozen_ends_as_a_whole(setup: Setup) {
     let mut world = World::new(setup);
     for (adversary, _) in MATRIX {
-        world.adversary(name(adversary), adversary, "autostart = false\n[stop]\ntimeout = \"100ms\"");
+        world.adversary(name(adversary), adversary, "autostart = false\n[stop]\ntimeout = \"20ms\"");
     }
     let supervisor = world.start();
     for (adversary, ready) in MATRIX {
@@ -136,7 +136,7 @@ fn a_crash_while_frozen_is_a_crash(setup: Setup) {
 
 fn a_shutdown_ends_what_is_frozen(setup: Setup) {
     let mut world = World::new(setup);
-    world.adversary("wood", "tree 10", "[stop]\ntimeout = \"100ms\"");
+    world.adversary("wood", "tree 10", "[stop]\ntimeout = \"20ms\"");
     world.adversary("polite", "wait-signal", "[stop]\ntimeout = \"30s\"");
     let mut supervisor = world.start();
     up(&world, "wood", "ready");

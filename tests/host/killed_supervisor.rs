@@ -11,7 +11,7 @@ crate::on_every_rung_as_a_child!(
     an_acknowledged_command_is_never_lost,
 );
 
-const STUBBORN: &str = "[stop]\ntimeout = \"60s\"";
+const STUBBORN: &str = "[stop]\ntimeout = \"1h\"";
 
 fn lock_for_hermes(world: &World) {
     world.write_as_hermes("/opt/data/lock", "");
