@@ -577,6 +577,9 @@ pub struct ServiceStatus {
     pub cpu_ms: Option<u64>,
     /// How many of its processes the kernel has killed for want of memory since it was started.
     pub oom_kills: Option<u64>,
+    /// When the kernel last held its memory at `memory_high`, in this life.
+    #[serde(default)]
+    pub memory_high_at: Option<Utc>,
     pub io: Option<Io>,
     pub pressure: Option<Pressure>,
     /// The directory of its log files.
@@ -821,6 +824,7 @@ pub(crate) mod samples {
             memory_peak_bytes: None,
             cpu_ms: Some(61_500),
             oom_kills: None,
+            memory_high_at: None,
             io: None,
             pressure: None,
             log: Some("/opt/data/logs/gateways/coder".into()),
@@ -853,6 +857,7 @@ pub(crate) mod samples {
             memory_peak_bytes: None,
             cpu_ms: None,
             oom_kills: None,
+            memory_high_at: None,
             io: None,
             pressure: None,
             log: None,
@@ -881,13 +886,13 @@ mod tests {
             r#""stopping":false,"warnings":[]},"services":["#,
             r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
-            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"io":null,"pressure":null,"log":null,"#,
+            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
-            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"io":null,"pressure":null,"#,
+            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
             r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);

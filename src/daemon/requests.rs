@@ -20,6 +20,7 @@ use crate::core::clock::Tick;
 use crate::core::effect;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::gateway;
 use crate::core::name::ServiceName;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -594,7 +595,11 @@ impl Supervisor {
                 Outcome::failed(name, Code::Failed, state, message)
             }
             effect::Outcome::Failed(why) => {
-                let message = format!("'{name}': {why}");
+                let is_stuck =
+                    self.fleet.gateway(id).is_some_and(|g| g.stage() == Some(gateway::Stage::Stuck));
+                let hanging = self.life(id).filter(|_| is_stuck).and_then(|life| self.hanging(&life));
+                let hanging = hanging.map(|hanging| format!(": {hanging}")).unwrap_or_default();
+                let message = format!("'{name}': {why}{hanging}");
                 Outcome::failed(name, Code::Failed, state, message)
             }
             effect::Outcome::Overtaken(by) => {
@@ -756,10 +761,8 @@ impl Supervisor {
     /// A tree that does not come to a stand goes on: one that stands in part would be worse. Returns why.
     fn freeze_took_too_long(&mut self, id: ServiceId) -> String {
         let Some(life) = self.life(id) else { return "is gone".to_owned() };
-        let hangs = self.containment.stuck(&life);
+        let hangs = self.hanging(&life).map(|hanging| format!(": {hanging}"));
         self.containment.thaw(&life);
-        let hangs =
-            hangs.first().map(|stuck| format!(": pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
         let seconds = FREEZE_TIMEOUT.as_secs();
         format!("did not stand still within {seconds} s and goes on{}", hangs.unwrap_or_default())
     }
