@@ -74,6 +74,10 @@ pub enum Request {
     Tree {
         targets: Targets,
     },
+    /// What each may do, and what could be tighter: a [`Part::Audit`] for every service.
+    Audit {
+        targets: Targets,
+    },
     Wait {
         targets: Targets,
         until: Until,
@@ -140,6 +144,7 @@ impl Request {
             Self::Freeze { .. } => "freeze",
             Self::Thaw { .. } => "thaw",
             Self::Tree { .. } => "tree",
+            Self::Audit { .. } => "audit",
             Self::Wait { .. } => "wait",
             Self::Set { .. } => "set",
             Self::Reload { .. } => "reload",
@@ -165,6 +170,7 @@ impl Request {
             | Self::Freeze { targets }
             | Self::Thaw { targets }
             | Self::Tree { targets }
+            | Self::Audit { targets }
             | Self::Wait { targets, .. }
             | Self::Set { targets, .. }
             | Self::LogPlaces { targets } => Some(targets),
@@ -181,7 +187,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 21] = [
+pub const METHODS: [&str; 22] = [
     "start",
     "stop",
     "restart",
@@ -194,6 +200,7 @@ pub const METHODS: [&str; 21] = [
     "freeze",
     "thaw",
     "tree",
+    "audit",
     "wait",
     "set",
     "reload",
@@ -301,6 +308,7 @@ pub enum Part {
     LogPlace(LogPlace),
     Scope(Box<ScopeStatus>),
     Tree(Tree),
+    Audit(Box<Audit>),
 }
 
 impl Part {
@@ -314,6 +322,7 @@ impl Part {
             Self::LogPlace(place) => &place.name,
             Self::Scope(scope) => &scope.service,
             Self::Tree(tree) => &tree.name,
+            Self::Audit(audit) => &audit.name,
         }
     }
 }
@@ -357,6 +366,48 @@ pub struct Process {
 pub struct TreesDocument {
     pub version: u32,
     pub services: Vec<Tree>,
+}
+
+/// What a service may do. While it runs, its main process as the kernel shows it; otherwise its next start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    pub name: String,
+    pub state: State,
+    /// Absent: no user of that number is known.
+    pub user: Option<String>,
+    /// Absent: there is no such user.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub groups: Vec<u32>,
+    /// Absent: it does not run.
+    pub privileges: Option<Privileges>,
+    /// The rung that holds the tree, by its name.
+    pub containment: Option<String>,
+    pub containment_weakness: Option<String>,
+    /// As in [`ServiceStatus`].
+    pub limits: BTreeMap<String, String>,
+    pub limits_not_in_force: Vec<String>,
+    /// A line for each thing that could be tighter, with what to do about it.
+    pub tighter: Vec<String>,
+}
+
+/// Of a process (capabilities(7), prctl(2), seccomp(2)).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Those it holds, by their names.
+    pub capabilities: Vec<String>,
+    /// Those it could still gain.
+    pub bounding: Vec<String>,
+    pub no_new_privs: bool,
+    /// Some filter is on it.
+    pub seccomp: bool,
+}
+
+/// The whole of `audit --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditDocument {
+    pub version: u32,
+    pub services: Vec<Audit>,
 }
 
 /// One scope of a service.
@@ -785,6 +836,29 @@ pub(crate) mod samples {
             Process { scope: Some("hermes-worker-1.scope".to_owned()), ..process(44, Some(42), "sleep 1") };
         let processes = vec![process(42, None, "sh -c x"), process(43, Some(42), "cat"), worker];
         Tree { name: "coder".to_owned(), processes, left_out: 0 }
+    }
+
+    pub(crate) fn audit(name: &str) -> Audit {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Audit {
+            name: name.to_owned(),
+            state: State::Up,
+            user: Some("hermes".to_owned()),
+            uid: Some(10000),
+            gid: Some(10000),
+            groups: vec![10000, 44],
+            privileges: Some(Privileges {
+                capabilities: Vec::new(),
+                bounding: names(&["CAP_CHOWN", "CAP_KILL"]),
+                no_new_privs: false,
+                seccomp: true,
+            }),
+            containment: Some("cgroup".to_owned()),
+            containment_weakness: Some("weak".to_owned()),
+            limits: [("memory_max".to_owned(), "512M".to_owned())].into(),
+            limits_not_in_force: names(&["pids_max=5 is not in force: no"]),
+            tighter: names(&["one", "two"]),
+        }
     }
 
     pub(crate) fn supervisor() -> SupervisorStatus {

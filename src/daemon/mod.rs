@@ -5,6 +5,7 @@
 //! threads of the rooms, who answer with a [`Notice`].
 
 mod alone;
+mod audit;
 mod boot;
 mod bring_up;
 mod clock;

@@ -280,6 +280,7 @@ impl Supervisor {
             | Request::Freeze { targets }
             | Request::Thaw { targets }
             | Request::Tree { targets }
+            | Request::Audit { targets }
             | Request::Wait { targets, .. }
             | Request::Set { targets, .. }
             | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
@@ -291,7 +292,7 @@ impl Supervisor {
         self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
     }
 
-    fn runs_as(&self, service: &Service) -> Option<u32> {
+    pub(super) fn runs_as(&self, service: &Service) -> Option<u32> {
         self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
     }
 
@@ -302,7 +303,11 @@ impl Supervisor {
         }
         let reads = matches!(
             request,
-            Request::Status { .. } | Request::Tree { .. } | Request::Wait { .. } | Request::LogPlaces { .. }
+            Request::Status { .. }
+                | Request::Tree { .. }
+                | Request::Audit { .. }
+                | Request::Wait { .. }
+                | Request::LogPlaces { .. }
         );
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
@@ -360,6 +365,13 @@ impl Supervisor {
                     for part in self.tree(id) {
                         self.reply(conn, &Reply::Part(Part::Tree(part)));
                     }
+                }
+            }
+            Request::Audit { .. } => {
+                // Users may have been remapped since we started.
+                self.surroundings = self.surroundings_now();
+                for audit in ids.into_iter().filter_map(|id| self.audit(id)).collect::<Vec<_>>() {
+                    self.reply(conn, &Reply::Part(Part::Audit(Box::new(audit))));
                 }
             }
             Request::LogPlaces { .. } => {
