@@ -355,6 +355,10 @@ impl Cage {
     }
 
     pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
+        // Most trees are seen empty together with the end of their main process: there is nobody to look for.
+        if self.over {
+            return;
+        }
         leaf::signal_each(tree.as_fd(), &self.leaf, signal);
     }
 
