@@ -109,7 +109,7 @@ pub(super) struct Spared {
     pub tree: Option<u64>,
 }
 
-fn end(who: &Predecessor, spared: &Spared, patience: Duration) -> Result<Ended, EndError> {
+pub(super) fn end(who: &Predecessor, spared: &Spared, patience: Duration) -> Result<Ended, EndError> {
     let mut ended = Ended::default();
     if who.boot_id != boot_id() {
         ended.other_boot = true;
