@@ -302,6 +302,12 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         code: Option<u8>,
     },
+    /// Become another version without stopping any service
+    Upgrade {
+        /// The program to become [default: what lies now where this one was started from]
+        #[arg(value_name = "BINARY")]
+        program: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -381,6 +387,10 @@ impl Verb {
             },
             Self::Reload { restart } => Request::Reload { restart: *restart },
             Self::Shutdown { code } => Request::Shutdown { code: *code },
+            Self::Upgrade { program } => Request::Upgrade {
+                // What cannot be made absolute is refused with its own words.
+                program: program.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            },
         }
     }
 
@@ -662,6 +672,8 @@ mod tests {
             (&["reload", "--restart"], Request::Reload { restart: true }),
             (&["shutdown"], Request::Shutdown { code: None }),
             (&["shutdown", "--code", "3"], Request::Shutdown { code: Some(3) }),
+            (&["upgrade"], Request::Upgrade { program: None }),
+            (&["upgrade", "/new"], Request::Upgrade { program: Some("/new".into()) }),
             (&["logs", "a", "-f"], Request::LogPlaces { targets: names(&["a"]) }),
         ];
         for (words, expected) in table {

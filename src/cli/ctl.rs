@@ -107,6 +107,7 @@ fn show(
         _ if json => document(console, &ResultsDocument { version: VERSION, results: answer.results }),
         Verb::Reload { .. } if complete && answer.results.is_empty() => console.line("nothing changed"),
         Verb::Shutdown { .. } if complete => console.line("shutting down"),
+        Verb::Upgrade { .. } if complete => console.line("upgraded"),
         _ => {}
     }
     Code::Done
@@ -212,6 +213,8 @@ fn patience(request: &Request) -> Option<Duration> {
             Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
         }
         Request::Register(_) | Request::Set { .. } => Some(START_TIMEOUT + PATIENCE),
+        // What is under way comes first, for as long as a start may take.
+        Request::Upgrade { .. } => Some(START_TIMEOUT + PATIENCE),
         // The supervisor gives up first, and says why.
         Request::Freeze { .. } | Request::Thaw { .. } => Some(PATIENCE * 2),
         Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),

@@ -46,6 +46,11 @@ impl FrameBuffer {
         self.bytes.len() == self.start
     }
 
+    /// What has come and was not given out.
+    pub fn unread(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
     /// Takes the beginning of `bytes`, as much as there is room for, and says how much that was.
     #[must_use = "what was not taken has to be pushed again"]
     pub fn push(&mut self, bytes: &[u8]) -> usize {
@@ -323,6 +328,7 @@ mod tests {
             },
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
+            Request::Upgrade { program: Some("/p".into()) },
             Request::LogPlaces { targets: Targets::All },
             Request::Rescan { nuke: true },
             Request::Scope {

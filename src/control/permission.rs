@@ -106,7 +106,7 @@ impl Rules {
                 "not permitted to rescan: slots run as {}, you are uid {caller}; ask that user or root",
                 user(facts.runs_as)
             ))),
-            Request::Reload { .. } | Request::Shutdown { .. } => Err(Denied(format!(
+            Request::Reload { .. } | Request::Shutdown { .. } | Request::Upgrade { .. } => Err(Denied(format!(
                 "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
                 self.supervisor_uid
             ))),
@@ -159,6 +159,7 @@ mod tests {
             Request::Set { targets: targets(), limits: Default::default(), persist: true },
             Request::Reload { restart: false },
             Request::Shutdown { code: None },
+            Request::Upgrade { program: None },
             Request::LogPlaces { targets: targets() },
             Request::Rescan { nuke: false },
             Request::Scope { unit: "w".to_owned(), memory_max: None, swap_max: None, oom: OomPolicy::Kill },

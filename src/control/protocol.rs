@@ -100,6 +100,11 @@ pub enum Request {
     Shutdown {
         code: Option<u8>,
     },
+    /// Becomes this program (absolute; absent: its own, as it is on the disk now) without stopping any service. The answer
+    /// comes from the new one.
+    Upgrade {
+        program: Option<PathBuf>,
+    },
     /// Where the log files are, so that the client reads them itself, with its own rights.
     LogPlaces {
         targets: Targets,
@@ -149,6 +154,7 @@ impl Request {
             Self::Set { .. } => "set",
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
+            Self::Upgrade { .. } => "upgrade",
             Self::LogPlaces { .. } => "log-places",
             Self::Rescan { .. } => "rescan",
             Self::Scope { .. } => "scope",
@@ -178,6 +184,7 @@ impl Request {
             | Self::Register(_)
             | Self::Reload { .. }
             | Self::Shutdown { .. }
+            | Self::Upgrade { .. }
             | Self::Rescan { .. }
             | Self::Scope { .. }
             | Self::ScopeStop { .. }

@@ -64,6 +64,15 @@ pub(super) enum Awaited {
     Frozen(bool),
 }
 
+/// A request that does nothing but wait.
+#[derive(Debug)]
+pub struct Targeted {
+    pub conn: ConnId,
+    pub ids: Vec<ServiceId>,
+    pub until: Until,
+    pub deadline: Option<Tick>,
+}
+
 /// A request that waits for a reading of the profiles, but not for ever: the disk may hang.
 #[derive(Debug)]
 pub struct Parked {
@@ -103,6 +112,31 @@ impl Requests {
     pub fn next_deadline(&self) -> Option<Tick> {
         let parked = self.parked.iter().map(|parked| parked.until).min();
         self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).min()
+    }
+
+    /// Something is asked for that has yet to be done: anything but waiting.
+    pub fn is_busy(&self) -> bool {
+        let waits = |stub: &Stub| matches!(stub.until, Some(Awaited::State(_)));
+        !self.parked.is_empty()
+            || !self.reloading.is_empty()
+            || !self.retiring.is_empty()
+            || !self.registering.is_empty()
+            || !self.tickets.values().all(waits)
+            || self.asks.values().any(|ask| !ask.queue.is_empty())
+    }
+
+    /// Those that wait, with what they still wait for.
+    pub fn targeted(&self) -> Vec<Targeted> {
+        let waits = |ask: &Ask| {
+            let stubs = || ask.outstanding.iter().filter_map(|ticket| self.tickets.get(ticket));
+            let until = stubs().find_map(|stub| match stub.until {
+                Some(Awaited::State(until)) => Some(until),
+                Some(Awaited::Frozen(_)) | None => None,
+            })?;
+            let ids = stubs().map(|stub| stub.id).collect();
+            Some(Targeted { conn: ask.conn?, ids, until, deadline: ask.deadline })
+        };
+        self.asks.values().filter_map(waits).collect()
     }
 
     fn number(&mut self) -> u64 {
@@ -189,6 +223,9 @@ impl Supervisor {
 
     /// A request arrived. Names that nobody knows may be new profiles, so those are looked up before the answer.
     pub(super) fn take_request(&mut self, incoming: Incoming) {
+        if self.waits_for_upgrade(&incoming) {
+            return;
+        }
         let unknown = match incoming.request.targets() {
             Some(Targets::Names(names)) => names.iter().any(|name| self.resolve(name).is_none()),
             Some(Targets::All) | None => false,
@@ -253,6 +290,10 @@ impl Supervisor {
                     self.reply(conn, &Reply::End);
                     self.begin_shutdown(code);
                 }
+            },
+            Request::Upgrade { .. } => match self.rules().judge(peer.uid, request, &Facts::default()) {
+                Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                Ok(()) => self.begin_upgrade(incoming),
             },
             Request::Rescan { nuke } => {
                 let nuke = *nuke;
@@ -413,6 +454,7 @@ impl Supervisor {
             | Request::Register(_)
             | Request::Reload { .. }
             | Request::Shutdown { .. }
+            | Request::Upgrade { .. }
             | Request::Rescan { .. }
             | Request::Scope { .. }
             | Request::ScopeStop { .. }
@@ -783,6 +825,9 @@ impl Supervisor {
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
         self.requests.parked.retain(|parked| parked.incoming.id != conn);
         self.scopes.caller_is_gone(conn);
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.forget(conn);
+        }
         let found = self.requests.asks.iter_mut().find(|(_, ask)| ask.conn == Some(conn));
         let Some((number, ask)) = found.map(|(number, ask)| (*number, ask)) else { return };
         ask.conn = None;

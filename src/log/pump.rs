@@ -36,6 +36,8 @@ pub(super) enum Command {
         name: ServiceName,
         /// `None` for a service that is open already.
         ends: Option<[OwnedFd; 2]>,
+        /// Beginnings of lines that were read before.
+        begun: [Vec<u8>; 2],
         to_container: bool,
         overflow: Overflow,
         shared: Arc<Shared>,
@@ -43,7 +45,8 @@ pub(super) enum Command {
     Drain(SourceId),
     Close(SourceId),
     ContainerStream(bool),
-    Finish(Duration),
+    /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
+    Finish(Duration, Option<Sender<(String, [Vec<u8>; 2])>>),
 }
 
 /// How other threads reach the pump.
@@ -99,6 +102,7 @@ pub(super) fn start(
         marked: VecDeque::new(),
         buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
         finishing: false,
+        begun: None,
     };
     std::thread::Builder::new().name("log-pump".to_owned()).stack_size(THREAD_STACK).spawn(move || {
         let _alive = alive;
@@ -122,9 +126,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(fd: OwnedFd, carry: Vec<u8>) -> Self {
         let (to_stream, to_file) = Default::default();
-        Self { fd, carry: Vec::new(), open: false, to_stream, to_file, left: 0 }
+        Self { fd, carry, open: false, to_stream, to_file, left: 0 }
     }
 }
 
@@ -274,6 +278,8 @@ struct Pump {
     /// Of one read, with the carried beginning before it.
     buffer: Box<[u8]>,
     finishing: bool,
+    /// Who gets the beginnings of lines at the end.
+    begun: Option<Sender<(String, [Vec<u8>; 2])>>,
 }
 
 impl Pump {
@@ -299,9 +305,11 @@ impl Pump {
     fn obey(&mut self) {
         for command in self.remote.take() {
             match command {
-                Command::Open { id, name, ends, to_container, overflow, shared } => match ends {
+                Command::Open { id, name, ends, begun, to_container, overflow, shared } => match ends {
                     Some([out, err]) => {
-                        let (out, err, weave) = (Side::new(out), Side::new(err), Weave::default());
+                        let [begun_out, begun_err] = begun;
+                        let (out, err) = (Side::new(out, begun_out), Side::new(err, begun_err));
+                        let weave = Weave::default();
                         let (paused, lost) = Default::default();
                         let source =
                             Source { name, shared, to_container, overflow, out, err, weave, paused, lost };
@@ -318,8 +326,9 @@ impl Pump {
                 }
                 Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
                 Command::ContainerStream(on) => self.outlets.on = on,
-                Command::Finish(limit) => {
+                Command::Finish(limit, begun) => {
                     self.finishing = true;
+                    self.begun = begun;
                     for id in self.sources.keys().copied().collect::<Vec<_>>() {
                         self.begin_drain(id, After::Finish, LogEvent::Drained(id), limit);
                     }
@@ -465,6 +474,12 @@ impl Pump {
     /// Nothing more of this service comes before its mark.
     fn mark(&mut self, drain: &Drain) {
         if let Some(source) = self.sources.get_mut(&drain.id) {
+            if let (After::Finish, Some(begun)) = (drain.after, &self.begun) {
+                // Of a line so long that a piece of it is in the file already, the rest is a line of its own.
+                let carried = [&mut source.out, &mut source.err]
+                    .map(|side| if side.open { Vec::new() } else { std::mem::take(&mut side.carry) });
+                let _ = begun.send((source.name.to_string(), carried));
+            }
             self.outlets.flush(drain.id, source);
         }
         let announce = drain.announce.clone();
