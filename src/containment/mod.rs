@@ -7,6 +7,7 @@
 //! Invariants: no process is signalled by number; no rung is dropped silently; nothing here blocks or sleeps, except
 //! `ladder::probe` and `predecessor::end`, which run before the loop does.
 
+mod adopt;
 mod cgroup;
 mod hold;
 pub mod keeper;
@@ -14,6 +15,7 @@ pub mod ladder;
 mod predecessor;
 mod raise;
 mod retry;
+mod roster;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -22,11 +24,13 @@ mod scopes;
 mod usage;
 mod walk;
 
+pub use adopt::Gone;
 pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
 pub use ladder::{Report, Wish, probe};
-pub use predecessor::{Ended, Predecessor, end as end_predecessor};
+pub use predecessor::{Clock as Patience, Ended, Predecessor};
 pub use raise::flags;
+pub use roster::{Roster, Vouched};
 pub use scopes::{Member, ScopeError, ScopeInfo};
 pub use usage::{ProcessInfo, Stuck, Usage};
 

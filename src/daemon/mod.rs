@@ -4,6 +4,7 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod adoption;
 mod alone;
 mod boot;
 mod bring_up;

@@ -36,6 +36,11 @@ pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether there is such a directory.
+pub fn exists(tree: BorrowedFd<'_>, leaf: &str) -> bool {
+    rustix::fs::statat(tree, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
 /// The `cgroup.procs` that the child of this incarnation writes itself into.
 pub fn open_procs(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<OwnedFd> {
     let path = format!("{leaf}/{MAIN}/cgroup.procs");
