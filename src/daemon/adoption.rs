@@ -5,6 +5,7 @@
 //! its time. A life of a service that nobody defines any more is ended.
 
 use super::Supervisor;
+use super::fault;
 use crate::containment::{Containment, IncarnationId, Patience, Predecessor, Roster, Vouched};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Living;
@@ -67,13 +68,16 @@ impl Heritage {
             if adopted.contains_key(name) || !known(name) {
                 continue;
             }
+            fault::point();
             match containment.adopt(vouched, &patience) {
                 Ok(()) => drop(adopted.insert(name.clone(), vouched.living)),
                 Err(gone) => slog::info!(log, "{name}: not taken over: {gone}"),
             }
         }
+        fault::point();
         // Until here a successor of ours would have found what we found.
         containment.taken_over().map_err(|error| format!("failed to write down what runs: {error}"))?;
+        fault::point();
         let Some(from) = &self.from else { return Ok(adopted) };
         let ended =
             containment.end_predecessor(from, PREDECESSOR_PATIENCE).map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@ use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{is_gateway_run, judge_cmd};
+use super::fault;
 use super::launch::rung_of;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
@@ -274,6 +275,7 @@ fn start(
         slog::warn!(log, "{warning}");
     }
     slog::info!(log, "{}", first_line(&report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
+    fault::point();
     if let Ok(note) = serde_json::to_value(containment.predecessor()) {
         // The first start of a service must not come before this is on disk; the store keeps the order.
         store.commit(0, vec![Change::Boot(note)]);

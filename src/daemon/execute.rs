@@ -1,5 +1,6 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
+use super::fault;
 use super::limits::Recorded;
 use super::mirror::stored;
 use super::services::{Service, Told};
@@ -18,6 +19,7 @@ impl Supervisor {
     pub(super) fn execute(&mut self, effects: FleetEffects) {
         for (id, effect) in effects {
             self.carry_out(id, effect);
+            fault::point();
         }
     }
 

@@ -12,6 +12,7 @@ mod clock;
 mod cmd;
 mod demo;
 mod execute;
+mod fault;
 mod launch;
 mod limits;
 mod main_program;

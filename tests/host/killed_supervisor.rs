@@ -91,6 +91,76 @@ fn a_stop_that_was_cut_short_is_finished_by_the_successor(setup: Setup) {
     world.assert_no_survivors("once the successor has it down");
 }
 
+/// After every single effect of start, restart and stop, and between the steps of a boot, the supervisor is killed once.
+fn killed_after_each_effect(rung: Rung) {
+    let mut world = World::new(Setup::new(rung, Place::Child));
+    lock_for_hermes(&world);
+    world.adversary("one", "exclusive /opt/data/lock", "autostart = false\n[stop]\ntimeout = \"5s\"");
+    let start = |world: &mut World, fault: Option<u32>| {
+        world.setup.environment.retain(|(key, _)| key != "HERMES_SUP_FAULT");
+        let fault = fault.map(|at| ("HERMES_SUP_FAULT".to_owned(), format!("kill@{at}")));
+        world.setup.environment.extend(fault);
+        world.start_if_it_lives()
+    };
+    let mut deaths = 0;
+    for at in 1.. {
+        // Something is up, so that there is something to take over.
+        let supervisor = start(&mut world, None).expect("a supervisor");
+        world.ctl(&["start", "one"]).ok();
+        supervisor.kill();
+        let mut want = "up";
+        let mut sure = true;
+        let mut living = start(&mut world, Some(at));
+        let mut died = living.is_none();
+        for (verb, then) in
+            [("restart", "up"), ("stop", "down"), ("start", "up"), ("stop", "down"), ("start", "up")]
+        {
+            let Some(supervisor) = living.as_mut() else { break };
+            let answer = world.ctl(&[verb, "one"]);
+            if answer.code == 0 {
+                want = then;
+            } else {
+                assert_eq!(supervisor.ends(), End::Signal(9), "{answer:?}");
+                (sure, died, living) = (then == want, true, None);
+            }
+        }
+        if let Some(mut supervisor) = living {
+            // It may have died after its last answer.
+            died = !supervisor.process.running();
+            if !died {
+                supervisor.process.signal(Signal::KILL);
+                supervisor.process.wait();
+            }
+        }
+        deaths += u32::from(died);
+        let mut successor = start(&mut world, None).expect("a successor");
+        let now = world.want("one");
+        assert!(!sure || now == want, "after effect {at}: wanted {want}, recorded {now}");
+        let (state, copies) = if now == "up" { ("--up", 2) } else { ("--down", 0) };
+        world.ctl(&["wait", "one", state]).ok();
+        wait::until("one copy", &world.root, || (world.marked("exclusive").len() == copies).then_some(()));
+        assert!(!world.read("/opt/data/lock").contains("OVERLAP"), "two at once after effect {at}");
+        world.ctl(&["stop", "one"]).ok();
+        world.assert_no_survivors(&format!("after effect {at}"));
+        successor.process.signal(Signal::TERM);
+        assert_eq!(successor.ends(), End::Code(0));
+        if !died {
+            break;
+        }
+    }
+    assert!(deaths > 20, "there are more effects than that: {deaths}");
+}
+
+#[test]
+fn a_supervisor_killed_after_any_effect_has_a_successor_cgroup() {
+    killed_after_each_effect(Rung::Cgroup);
+}
+
+#[test]
+fn a_supervisor_killed_after_any_effect_has_a_successor_keeper() {
+    killed_after_each_effect(Rung::Keeper);
+}
+
 /// A small generator, so that a failing run can be repeated with the seed it prints.
 struct Dice(u64);
 

@@ -191,6 +191,17 @@ impl World {
         supervisor
     }
 
+    /// The same, of one that may be killed before it answers: `None`.
+    pub fn start_if_it_lives(&mut self) -> Option<Supervisor> {
+        let mut process = self.launch();
+        process.wait_exec();
+        let mut supervisor = Supervisor { process };
+        wait::until("the supervisor to answer or to end", &self.path("/run/hermes-sup"), || {
+            (!supervisor.process.running() || self.ctl(&["list"]).code == 0).then_some(())
+        });
+        supervisor.process.running().then_some(supervisor)
+    }
+
     /// The PID 1 that only reaps; returns its pid outside.
     fn hold(&mut self) -> i32 {
         if self.holder.is_none() {
