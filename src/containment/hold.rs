@@ -133,7 +133,9 @@ pub(super) enum Who {
     /// The main process of the slot: on `cgroup` always, on `keeper` after the keeper's loss.
     Main(u32),
     Keeper(u32),
-    /// A keeper that has said all and was released: only to be reaped.
+    /// A program beside the main process of the slot.
+    Hook(u32),
+    /// A keeper that has said all, or a hook, and was released: only to be reaped.
     Ending,
 }
 
@@ -444,6 +446,11 @@ impl Containment {
                 self.settle(slot, events);
                 true
             }
+            Some(Who::Hook(slot)) => {
+                self.hook_reaped(slot, status, events);
+                self.settle(slot, events);
+                true
+            }
             Some(Who::Ending) => true,
             None => {
                 self.others.remove(&pid);
@@ -454,7 +461,7 @@ impl Containment {
     }
 
     /// Looks at one slot again, whatever woke us.
-    fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
+    pub(super) fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
         let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
             return;
         };
@@ -487,7 +494,7 @@ impl Containment {
         }
     }
 
-    fn held_at(&mut self, slot: u32) -> Option<&mut Held> {
+    pub(super) fn held_at(&mut self, slot: u32) -> Option<&mut Held> {
         self.slots.get_mut(slot as usize)?.held.as_mut()
     }
 
@@ -675,6 +682,10 @@ impl Containment {
         self.free.push(slot);
         match (held.on, &mut self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => {
+                if let Some(hook) = &cage.hook {
+                    // Of remains that were given up.
+                    self.by_pid.insert(hook.child.pid, Who::Ending);
+                }
                 let leaf = cage.release(&mut cgroups.watch);
                 cgroups.leftovers.push((leaf, Retry::now(Some(now), Duration::from_millis(5))));
             }
@@ -789,7 +800,7 @@ impl Containment {
         let _ = rustix::fs::rmdir(keepers_path(&self.runtime_dir));
     }
 
-    fn marker(&self, id: &IncarnationId) -> String {
+    pub(super) fn marker(&self, id: &IncarnationId) -> String {
         format!("{}:{id}", self.instance)
     }
 }

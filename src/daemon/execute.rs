@@ -287,6 +287,8 @@ impl Supervisor {
                     self.tell(&name, Event::TreeEmpty { incarnation });
                 }
                 containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
+                containment::Event::MemoryHigh { id } => self.memory_high(&id),
+                containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
                 containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
                 containment::Event::ScopeEnded { id, name, oom_kills } => {
                     self.scope_ended(id, name, oom_kills)

@@ -6,6 +6,7 @@
 
 mod adoption;
 mod alone;
+mod audit;
 mod boot;
 mod bring_up;
 mod clock;

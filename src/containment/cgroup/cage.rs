@@ -3,6 +3,7 @@
 //! Every wake is a hint and ends in [`Cage::settle`], which looks at what is true now and says what is new. The tree is
 //! over when the main process is reaped *and* the directory is not populated: either can come first.
 
+use super::limits::MemoryEvents;
 use super::tree::Tree;
 use super::watch::Watch;
 use super::{leaf, limits};
@@ -26,6 +27,7 @@ pub struct Cage {
     leaf: String,
     watch: i32,
     memory: Option<Memory>,
+    pub hook: Option<Box<Hook>>,
     pub main_pid: i32,
     main: Pidfd,
     /// Present until the exec is decided, with what its failure would be described by.
@@ -50,14 +52,21 @@ pub struct Cage {
 #[derive(Debug)]
 struct Memory {
     watch: i32,
-    /// Kills that were seen so far.
-    kills: u64,
+    /// What was seen so far.
+    seen: MemoryEvents,
     /// The main process is one of those that it has killed, or that were ended because of it.
     main: bool,
 }
 
 /// Looks for how a main process ended that somebody else reaps, at doubled intervals: about a third of a second.
 const UNEXPLAINED_LOOKS: u32 = 7;
+
+/// A program that runs beside the main process, until it is reaped.
+#[derive(Debug)]
+pub struct Hook {
+    pub child: Child,
+    pub subject: Subject,
+}
 
 /// A killed tree is looked at again after this long, then at doubled intervals.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
@@ -99,11 +108,12 @@ impl Cage {
             Ok((watched, Child { pid, pidfd, report })) => {
                 // Without the controller there is nothing to watch.
                 let memory = watch.add_memory(&path, slot).ok();
-                let memory = memory.map(|watch| Memory { watch, kills: 0, main: false });
+                let memory = memory.map(|watch| Memory { watch, seen: MemoryEvents::default(), main: false });
                 let cage = Self {
                     leaf,
                     watch: watched,
                     memory,
+                    hook: None,
                     main_pid: pid,
                     main: pidfd,
                     starting: Some(Box::new((report, Subject::of(plan)))),
@@ -143,11 +153,12 @@ impl Cage {
         }
         let watched = watch.add(&path, slot).map_err(|error| Gone(create_words(&error)))?;
         let memory = watch.add_memory(&path, slot).ok();
-        let kills = limits::oom_kills(tree.as_fd(), &leaf);
+        let seen = limits::memory_events(tree.as_fd(), &leaf);
         let frozen = leaf::state(tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
         Ok(Self {
             watch: watched,
-            memory: memory.map(|watch| Memory { watch, kills, main: false }),
+            memory: memory.map(|watch| Memory { watch, seen, main: false }),
+            hook: None,
             leaf,
             main_pid: main.pid,
             main: main.pidfd,
@@ -208,8 +219,8 @@ impl Cage {
             };
             events.push(Event::MainExited { id: id.clone(), exit });
         }
-        // An unreadable file counts as populated: emptiness has to be seen.
-        if leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
+        // An unreadable file counts as populated: emptiness has to be seen. A hook may not have joined yet.
+        if self.hook.is_some() || leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
             return;
         }
         self.over = true;
@@ -224,11 +235,14 @@ impl Cage {
     /// is counted, and at a rise the victim is dead or about to be.
     fn settle_memory(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
         let Some(memory) = &mut self.memory else { return };
-        let kills = limits::oom_kills(tree.as_fd(), &self.leaf);
-        if kills <= memory.kills {
+        let before = std::mem::replace(&mut memory.seen, limits::memory_events(tree.as_fd(), &self.leaf));
+        let MemoryEvents { kills, high } = memory.seen;
+        if high > before.high {
+            events.push(Event::MemoryHigh { id: id.clone() });
+        }
+        if kills <= before.kills {
             return;
         }
-        memory.kills = kills;
         // A kill of ours is no news about memory.
         memory.main |= self.retry.is_none()
             && match self.reaped {
@@ -248,7 +262,7 @@ impl Cage {
 
     /// How many of it the kernel has killed for want of memory; `None`: not known here.
     pub fn oom_kills(&self) -> Option<u64> {
-        self.memory.as_ref().map(|memory| memory.kills)
+        self.memory.as_ref().map(|memory| memory.seen.kills)
     }
 
     /// Puts other limits into force; returns those that are not.
@@ -309,18 +323,52 @@ impl Cage {
         Ok(())
     }
 
+    /// Makes a child of ours in the tree. At most one at a time.
+    ///
+    /// # Errors
+    /// Those of open(2), pipe2(2) and clone(2); there is no such child then.
+    pub fn run_hook(&mut self, tree: &Tree, plan: &mut ChildPlan) -> io::Result<i32> {
+        let procs = leaf::open_procs(tree.as_fd(), &self.leaf)?;
+        let child = clone::spawn(plan, Some(procs.as_fd()))?;
+        let pid = child.pid;
+        self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
+        Ok(pid)
+    }
+
+    /// It was reaped. `Err`: why it was never executed.
+    pub fn hook_reaped(&mut self, status: i32) -> Option<Result<Exit, String>> {
+        let Hook { mut child, subject } = *self.hook.take()?;
+        Some(match child.report.read() {
+            Progress::Failed(failure) => Err(subject.words(failure)),
+            Progress::Pending | Progress::Executed | Progress::Killed => {
+                Ok(Exit::from_wait_status(status).unwrap_or(Exit::Unknown))
+            }
+        })
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.retry.is_some() || self.reaped.is_some() || self.over
+    }
+
     pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
         self.main.send(signal)
     }
 
     pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
+        // Most trees are seen empty together with the end of their main process: there is nobody to look for.
+        if self.over {
+            return;
+        }
         leaf::signal_each(tree.as_fd(), &self.leaf, signal);
     }
 
     /// Begins the kill; [`Cage::tick`] goes on with it until the tree is empty.
     pub fn kill(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
-        // It may not have joined yet, and `cgroup.kill` does not wait for those who come later.
+        // They may not have joined yet, and `cgroup.kill` does not wait for those who come later.
         let _ = self.main.send(Signal::KILL);
+        if let Some(hook) = &self.hook {
+            let _ = hook.child.pidfd.send(Signal::KILL);
+        }
         self.strike(tree, id, events);
         self.retry = Some(Retry::first(now, FIRST_LOOK));
     }

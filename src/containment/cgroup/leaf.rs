@@ -156,6 +156,11 @@ pub fn processes(tree: BorrowedFd<'_>, leaf: &str) -> Vec<i32> {
 /// # Errors
 /// `EBUSY` while something is populated, which on 6.19 and later can outlast the reaping: try again later.
 pub fn remove(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
+    // Most have only what `create` made.
+    let _ = rustix::fs::unlinkat(tree, format!("{leaf}/{MAIN}"), AtFlags::REMOVEDIR);
+    if rustix::fs::unlinkat(tree, leaf, AtFlags::REMOVEDIR).is_ok() {
+        return Ok(());
+    }
     for dir in below(tree, leaf).into_iter().rev() {
         match rustix::fs::unlinkat(tree, &dir, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
