@@ -583,7 +583,7 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
             let start = world.inside_command(0, &["/hermes-sup", "ctl", "start", name]);
             let asked = std::thread::spawn(move || Answer::of(start, wait::PATIENCE));
             world.wait_log(name, "asks");
-            assert_eq!(world.state(name), "up", "{rung:?}");
+            world.wait_state(name, &["up"]);
             let not_yet = format!("/command/s6-svwait -U -t 50 /run/service/{name}");
             shell(&world, &supervisor, &not_yet).fails(99);
             assert!(!asked.is_finished(), "answered before the newline");
