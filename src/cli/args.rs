@@ -389,7 +389,9 @@ impl Verb {
             Self::Shutdown { code } => Request::Shutdown { code: *code },
             Self::Upgrade { program } => Request::Upgrade {
                 // What cannot be made absolute is refused with its own words.
-                program: program.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+                program: program
+                    .as_ref()
+                    .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
             },
         }
     }

@@ -106,10 +106,12 @@ impl Rules {
                 "not permitted to rescan: slots run as {}, you are uid {caller}; ask that user or root",
                 user(facts.runs_as)
             ))),
-            Request::Reload { .. } | Request::Shutdown { .. } | Request::Upgrade { .. } => Err(Denied(format!(
-                "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
-                self.supervisor_uid
-            ))),
+            Request::Reload { .. } | Request::Shutdown { .. } | Request::Upgrade { .. } => {
+                Err(Denied(format!(
+                    "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
+                    self.supervisor_uid
+                )))
+            }
         }
     }
 

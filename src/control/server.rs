@@ -197,7 +197,8 @@ impl Server {
     /// # Errors
     /// [`ListenError::Io`]: the socket's file is gone.
     pub fn resume(path: &Path, listener: OwnedFd) -> Result<Self, ListenError> {
-        let file = identity(path).map_err(|errno| ListenError::Io { path: path.to_owned(), source: errno.into() })?;
+        let file = identity(path)
+            .map_err(|errno| ListenError::Io { path: path.to_owned(), source: errno.into() })?;
         Ok(Self::of(path, listener, file))
     }
 

@@ -6,7 +6,7 @@ use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{is_gateway_run, judge_cmd};
-use super::fault;
+use super::handover::{Handover, OURSELVES};
 use super::launch::rung_of;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
@@ -18,7 +18,7 @@ use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::status::why_not_higher;
-use super::{Mode, Notice, Options, STORE, Supervisor, demo, surface};
+use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Rung, Wish};
 use crate::core::fleet::Fleet;
 use crate::definition::Surroundings;
@@ -27,6 +27,7 @@ use crate::hermes::redirect::is_dashboard;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
 use crate::store::{self, Change, OpenError, StoreEvent};
+use crate::sys::posture;
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -34,7 +35,10 @@ use rustix::process::{Resource, Rlimit};
 use slog::Drain;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -49,14 +53,23 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         // A damaged database may make its reader panic; that is caught and reported where it happens.
         if !store::panic_is_expected() {
             let _ = rustix::io::write(std::io::stderr(), format!("hermes-sup: bug: {info}\n").as_bytes());
+            // The loop's own panics end the loop.
+            if std::thread::current().name() != Some("main")
+                && let Some(loop_of_ours) = ALARM.get()
+            {
+                loop_of_ours.send(Notice::Panicked);
+            }
         }
     }));
+    let former = Handover::take(&mut options.environment);
     // A stop signal that arrives from here on is kept until the loop reads it.
     let signals = match SignalFd::block() {
         Ok(signals) => signals,
         Err(error) => return refuse(None, &format!("failed to block signals: {error}")),
     };
+    // What we were before we became this program has raised our own limit already.
     let nofile = prepare_process();
+    let nofile = former.as_ref().map_or(nofile, |former| former.nofile);
     let container = match Container::start() {
         Ok(container) => container,
         Err(error) => return refuse(None, &format!("failed to start its threads: {error}")),
@@ -66,21 +79,36 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         Err(error) => return refuse(Some(&container), &format!("the demo cannot be set up: {error}")),
     };
     let log = logger(&options, &mode, &container);
-    if options.s6_surface {
+    if former.is_some() && options.s6_surface {
+        surface::resume(&mut options);
+    } else if options.s6_surface {
         let say = |line: &str| container.line(Kind::Err, format!("{line}\n").as_bytes());
         if let Err(code) = surface::prepare(&mut options, &signals, nofile, has_terminal(), &say) {
             container.finish(LAST_WORDS);
             return code;
         }
     }
-    let code = match start(&options, &mode, signals, nofile, &container, &log) {
+    let code = match start(&options, &mode, former, signals, nofile, &container, &log) {
         Ok(Start::Supervise(mut supervisor, mut poll)) => {
             if let Some(demo) = &demo {
                 container.line(Kind::Out, demo.welcome().as_bytes());
             }
-            let code = supervisor.run(&mut poll);
-            supervisor.say_goodbye();
-            code
+            match catch_unwind(AssertUnwindSafe(|| supervisor.run(&mut poll))) {
+                Ok(Over::Ended(code)) => {
+                    supervisor.say_goodbye();
+                    code
+                }
+                Ok(Over::Replaced(program)) => {
+                    let (handover, keep) = supervisor.hand_over(LAST_WORDS);
+                    return pass(handover, &program, &keep, &container);
+                }
+                // What was told on the way is all that there is to tell.
+                Err(_) if options.demo => BUG,
+                Err(_) => {
+                    let (handover, keep) = rescue(supervisor);
+                    return pass(handover, Path::new(OURSELVES), &keep, &container);
+                }
+            }
         }
         Ok(Start::Alone(main, signals)) => alone(main, &signals, &log),
         Err(Refusal { line, code }) => {
@@ -92,6 +120,34 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
     drop(log);
     container.finish(LAST_WORDS);
     code
+}
+
+/// Exit code of a Rust program that panicked.
+const BUG: u8 = 101;
+
+/// The loop, for threads that panic.
+static ALARM: OnceLock<Notifier> = OnceLock::new();
+
+/// After a panic nothing is believed but what has to survive. Callers lose their connections: one of their requests may
+/// be what we cannot bear.
+fn rescue(supervisor: Box<Supervisor>) -> (Handover, Vec<OwnedFd>) {
+    let mut bare = supervisor.bare_handover();
+    bare.panicked(supervisor.clock.now().0);
+    slog::error!(supervisor.log, "a bug was met: going on in a fresh process image"; "within a minute" => bare.panics.len());
+    match catch_unwind(AssertUnwindSafe(|| supervisor.hand_over(LAST_WORDS))) {
+        Ok((handover, mut keep)) => {
+            keep.retain(|fd| Some(fd.as_raw_fd()) == handover.listener);
+            (Handover { listener: handover.listener, begun: handover.begun, ..bare }, keep)
+        }
+        Err(_) => (bare, Vec::new()),
+    }
+}
+
+/// Becomes another program. Returns only when not even our own can be executed.
+fn pass(handover: Handover, program: &Path, keep: &[OwnedFd], container: &Container) -> u8 {
+    container.finish(LAST_WORDS);
+    let error = handover.pass(program, keep);
+    refuse(None, &format!("failed to execute ourselves: {error}"))
 }
 
 /// Why it does not start; one line that says what to do.
@@ -156,6 +212,7 @@ pub(super) fn has_terminal() -> bool {
 fn start(
     options: &Options,
     mode: &Mode,
+    former: Option<Handover>,
     signals: SignalFd,
     nofile: Option<(u64, u64)>,
     container: &Container,
@@ -197,6 +254,7 @@ fn start(
         .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
         .map_err(|error| format!("failed to watch signals: {error}"))?;
 
+    let _ = ALARM.set(notifier.clone());
     let store_notifier = notifier.clone();
     let store_options = store::Options {
         home: options.home.clone(),
@@ -208,7 +266,9 @@ fn start(
     let opened = store::open(store_options, move |event| store_notifier.send(Notice::Store(event)));
     let (store, mut opened) = match (opened, &argv) {
         (Ok(opened), _) => opened,
-        (Err(OpenError::Held { path, holder }), Some(argv)) if !is_gateway_run(argv, options) => {
+        (Err(OpenError::Held { path, holder }), Some(argv))
+            if former.is_none() && !is_gateway_run(argv, options) =>
+        {
             let holder = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
             slog::warn!(
                 log,
@@ -220,7 +280,8 @@ fn start(
         (Err(error), _) => return Err(error.to_string().into()),
     };
     // After the store, which makes the state directory: the socket may have to lie in it.
-    let (server, socket) = listen(options);
+    let former_listener = former.as_ref().and_then(|former| posture::take_over(former.listener?).ok());
+    let (server, socket) = listen(options, former_listener);
     let socket_dir = parent(&socket);
     let mut server = server.map_err(|error| error.to_string())?;
     server
@@ -232,6 +293,9 @@ fn start(
     let logs =
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
+    if let Some(former) = &former {
+        logs.resume(former.begun.clone());
+    }
 
     let scanning = options.s6_surface.then(|| {
         Scanning::watch(registry).unwrap_or_else(|error| {
@@ -259,7 +323,19 @@ fn start(
             |error| format!("failed to take possession of containment '{}': {error}", report.rung),
         )?;
     let known = found.plan(&opened.records, &around).services;
-    let adopted = heritage.claim(&mut containment, |name| known.contains_key(name), log)?;
+    let gives_up = former.as_ref().is_some_and(Handover::gives_up);
+    let adopted = heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?;
+    let main = former.as_ref().and_then(|former| MainProgram::adopt(former.main?).ok());
+    if gives_up {
+        slog::error!(
+            log,
+            "a bug was met again and again: everything was stopped, and nothing is supervised any more"
+        );
+        return main.map(|main| Start::Alone(main, signals)).ok_or_else(|| Refusal {
+            line: "start it again, and report what was said above".to_owned(),
+            code: BUG,
+        });
+    }
     let task = Task::new(
         options,
         &around,
@@ -319,8 +395,10 @@ fn start(
         planned: PlannedStops::default(),
         scopes: super::scopes::Waiting::default(),
         recorded_limits: super::limits::Recorded::from_rows(&opened.limits),
-        main: None,
+        main,
         closing: None,
+        upgrade: None,
+        panics: former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
         warnings,
         nofile,
         instance: opened.instance.clone(),
@@ -333,10 +411,13 @@ fn start(
         looking: false,
         scan: 0,
     };
-    supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd);
+    supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd, former.is_some());
+    match former {
+        None => supervisor.boot_main(cmd)?,
+        Some(former) => supervisor.go_on(former),
+    }
     // Of those that were taken over, or that fell to us, some may have ended before there was anybody to hear of it.
     supervisor.reap();
-    supervisor.boot_main(cmd)?;
     Ok(Start::Supervise(Box::new(supervisor), poll))
 }
 
@@ -399,17 +480,21 @@ fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::
 }
 
 impl Supervisor {
-    /// After the loop: what was written is written out, what was made is removed.
-    fn say_goodbye(mut self: Box<Self>) {
-        if !self.logs.finish(LAST_WORDS) {
-            slog::error!(self.log, "the last log lines could not be written");
-        }
-        // What was told to gateways' state files on the way out; unknown, it would hide the next wish in them.
+    /// What was told to gateways' state files on the way out; unknown, it would hide the next wish in them.
+    pub(super) fn take_last_mirrors(&mut self) {
         while let Ok(notice) = self.notices.try_recv() {
             if let Notice::Mirrored { id, name, written } = notice {
                 self.mirrored(id, &name, written);
             }
         }
+    }
+
+    /// After the loop: what was written is written out, what was made is removed.
+    fn say_goodbye(mut self: Box<Self>) {
+        if !self.logs.finish(LAST_WORDS) {
+            slog::error!(self.log, "the last log lines could not be written");
+        }
+        self.take_last_mirrors();
         let Self { containment, store, server, log, runtime_dir, .. } = *self;
         containment.close();
         drop(server);

@@ -23,7 +23,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 
 impl Supervisor {
-    /// All services become known and go where the database wants them.
+    /// All services become known and go where the database wants them. `continued`: we were here before, as another
+    /// program.
     pub(super) fn boot_services(
         &mut self,
         opened: &Opened,
@@ -31,6 +32,7 @@ impl Supervisor {
         reconciled: &Reconciled,
         mut adopted: BTreeMap<ServiceName, Living>,
         cmd: &Cmd,
+        continued: bool,
     ) {
         let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
         for complaint in complaints {
@@ -59,6 +61,8 @@ impl Supervisor {
             let wish = row.and_then(|row| found.outside_wish(row, mirrored, intent));
             if let Some(extra) = supervised {
                 definition.command.extend(extra.iter().cloned());
+            }
+            if supervised.is_some() && !continued {
                 if row.is_none_or(|_| wanted == Want::Down) {
                     cause = Some("gateway run");
                 }
@@ -116,7 +120,7 @@ impl Supervisor {
             self.show_at_boot(gateways);
         }
         // An image that makes the slots of its gateways itself has told so itself, too.
-        if found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
+        if !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
             self.tell_boot(boot_lines);
         }
         let effects = self.fleet.boot(restored, now);

@@ -1,7 +1,7 @@
 //! Debug builds only: ends the supervisor at a chosen point, so that tests can kill it after every single effect.
 //!
-//! `HERMES_SUP_FAULT=kill@N` kills it, `panic@N` makes it panic, where the N-th [`point`] is passed. A release build
-//! knows nothing of this.
+//! `HERMES_SUP_FAULT=kill@N` kills it where the N-th [`point`] is passed, `panic@N` makes it panic there once, `panics@N` also
+//! each time after it has become itself again. A release build knows nothing of this.
 
 /// Passed after each effect, and between the steps of a boot that another supervisor might have to finish.
 #[cfg(not(debug_assertions))]
@@ -12,6 +12,7 @@ pub use debug::point;
 
 #[cfg(debug_assertions)]
 mod debug {
+    use crate::daemon::handover::VARIABLE as HANDOVER;
     use rustix::process::Signal;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +28,8 @@ mod debug {
         let (what, at) = text.split_once('@')?;
         let fault = match what {
             "kill" => Fault::Kill,
-            "panic" => Fault::Panic,
+            "panic" if std::env::var_os(HANDOVER).is_none() => Fault::Panic,
+            "panics" => Fault::Panic,
             _ => return None,
         };
         Some((fault, at.parse().ok()?))

@@ -10,14 +10,14 @@ use crate::sys::{posture, replace};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Names the descriptor.
-const VARIABLE: &str = "HERMES_SUP_HANDOVER";
+pub const VARIABLE: &str = "HERMES_SUP_HANDOVER";
 /// Our own program, whatever lies at its path by now (proc_pid_exe(5)).
 pub const OURSELVES: &str = "/proc/self/exe";
 /// After more panics than this within [`PANIC_WINDOW_MS`] nothing is supervised any more.
@@ -60,7 +60,7 @@ pub struct Caller {
 impl Handover {
     /// The document that we were given, if we were; its variable is nobody else's business.
     pub fn take(environment: &mut BTreeMap<OsString, OsString>) -> Option<Self> {
-        let number = environment.remove(VARIABLE.as_ref())?.to_str()?.parse().ok()?;
+        let number = environment.remove(OsStr::new(VARIABLE))?.to_str()?.parse().ok()?;
         let memory = posture::take_over(number).ok()?;
         // Anything else under that number was not made by us.
         rustix::fs::fcntl_get_seals(&memory).ok()?;

@@ -5,6 +5,7 @@ use super::boot::Refusal;
 use crate::control::server::{ListenError, Server};
 use crate::definition::Surroundings;
 use rustix::fs::Access;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Where the control socket is by default, and with it everything of this boot.
@@ -82,22 +83,28 @@ pub(super) fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
     }
 }
 
-/// The control socket: the one that was named, else the first default place where it can be.
-pub(super) fn listen(options: &Options) -> (Result<Server, ListenError>, PathBuf) {
-    if let Some(path) = &options.socket {
-        // A missing directory is made; if that fails, the bind says why.
-        let _ = std::fs::create_dir_all(parent(path));
-        return (Server::listen(path, 0o666), path.clone());
-    }
-    let run = Path::new(RUNTIME_DIR);
-    let usable = std::fs::create_dir_all(run).is_ok()
-        && rustix::fs::access(run, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    if usable {
-        let path = run.join("control.sock");
-        return (Server::listen(&path, 0o666), path);
-    }
-    let path = options.state.join("control.sock");
-    (Server::listen(&path, 0o660), path)
+/// The control socket: the one that was named, else the first default place where it can be. With `former`, which
+/// listens there already, it goes on.
+pub(super) fn listen(options: &Options, former: Option<OwnedFd>) -> (Result<Server, ListenError>, PathBuf) {
+    let (path, mode) = match &options.socket {
+        Some(path) => {
+            // A missing directory is made; if that fails, the bind says why.
+            let _ = std::fs::create_dir_all(parent(path));
+            (path.clone(), 0o666)
+        }
+        None => {
+            let run = Path::new(RUNTIME_DIR);
+            let usable = std::fs::create_dir_all(run).is_ok()
+                && rustix::fs::access(run, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+            if usable {
+                (run.join("control.sock"), 0o666)
+            } else {
+                (options.state.join("control.sock"), 0o660)
+            }
+        }
+    };
+    let resumed = former.and_then(|listener| Server::resume(&path, listener).ok());
+    (resumed.map_or_else(|| Server::listen(&path, mode), Ok), path)
 }
 
 pub(super) fn parent(path: &Path) -> &Path {

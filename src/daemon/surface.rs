@@ -8,6 +8,7 @@
 use super::Options;
 use super::preparation::{self, Told};
 use crate::definition::Surroundings;
+use crate::definition::trust::is_roots_alone;
 use crate::s6::applets::applet;
 use crate::s6::container_environment::{self, PLACE as ENVIRONMENT};
 use crate::s6::{SCAN_DIRECTORY, bundle, materialise};
@@ -42,7 +43,10 @@ pub fn is_visible() -> bool {
 pub fn resume(options: &mut Options) {
     look_like_s6();
     let _ = commands_first(&mut options.environment);
-    if let Ok(loaded) = container_environment::load(Path::new(ENVIRONMENT)) {
+    let place = Path::new(ENVIRONMENT);
+    // As before: what lies in somebody else's place is nobody's environment.
+    let trusted = !rustix::process::geteuid().is_root() || place.parent().is_some_and(is_roots_alone);
+    if let (true, Ok(loaded)) = (trusted, container_environment::load(place)) {
         options.environment.extend(loaded);
     }
 }

@@ -10,9 +10,10 @@ use crate::control::protocol::{RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::gateway::Stage;
-use crate::sys::credentials::Credentials;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long what is under way may take to come to its end.
@@ -49,7 +50,11 @@ impl Supervisor {
             return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
         }
         if self.options.demo {
-            return self.refuse(conn, RefusalKind::Failed, "a demo is not upgraded: end it and start it again");
+            return self.refuse(
+                conn,
+                RefusalKind::Failed,
+                "a demo is not upgraded: end it and start it again",
+            );
         }
         let program = program.clone();
         let work = move || -> Result<PathBuf, String> {
@@ -61,12 +66,9 @@ impl Supervisor {
             Ok(program)
         };
         let notifier = self.notifier.clone();
-        let done = move |checked: std::io::Result<Result<PathBuf, String>>| {
-            let checked = checked.unwrap_or_else(|error| Err(error.to_string()));
-            notifier.send(Notice::UpgradeChecked(checked));
-        };
-        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
-            return self.refuse(conn, RefusalKind::Failed, refused.to_string());
+        let work = move || notifier.send(Notice::UpgradeChecked(work()));
+        if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(work) {
+            return self.refuse(conn, RefusalKind::Failed, format!("not upgraded: no thread: {error}"));
         }
         slog::info!(self.log, "upgrade asked for"; "uid" => incoming.peer.uid);
         let deadline = self.clock.now().after(PATIENCE);
@@ -133,7 +135,7 @@ impl Supervisor {
     }
 
     /// Ends the threads, closes the state, and returns what the next one has to know, with the descriptors that it gets.
-    pub(super) fn hand_over(mut self, patience: Duration) -> (Handover, Vec<OwnedFd>) {
+    pub(super) fn hand_over(mut self: Box<Self>, patience: Duration) -> (Handover, Vec<OwnedFd>) {
         let now = self.clock.now();
         let mut requests: Vec<(ConnId, Request)> =
             self.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
@@ -144,7 +146,7 @@ impl Supervisor {
         let mut handover = self.bare_handover();
         handover.begun = self.logs.hand_over(patience);
         self.take_last_mirrors();
-        let Self { store, server, log, .. } = self;
+        let Self { store, server, log, .. } = *self;
         if let Err(why) = store.close(patience) {
             slog::error!(log, "{why}");
         }
@@ -186,8 +188,13 @@ impl Supervisor {
         (conn, Request::Wait { targets, until, timeout_ms: timeout })
     }
 
-    /// Callers of our former self: whoever waited waits on, and whoever asked for the upgrade has it.
-    pub(super) fn welcome_callers(&mut self, handover: Handover) {
+    /// We go on with what our former self has begun: its main program, and its callers. Whoever waited waits on, and whoever
+    /// asked for the upgrade has it.
+    pub(super) fn go_on(&mut self, handover: Handover) {
+        if let Some(main) = &self.main {
+            self.containment.other_child(main.pid());
+            self.logs.container_stream(!super::boot::has_terminal());
+        }
         let Handover { version, refused, callers, .. } = handover;
         for caller in callers {
             let Ok(stream) = crate::sys::posture::take_over(caller.stream) else { continue };
@@ -217,12 +224,30 @@ impl Supervisor {
     }
 }
 
-/// A file that can be executed, and is no script: an interpreter would be what supervises then.
+/// A file that is no script (an interpreter would be what supervises then), and says that it is one of us. Its end is
+/// reaped by the loop, as every orphan's.
 fn check(program: &Path) -> std::io::Result<()> {
-    use std::io::Read;
     const ELF: [u8; 4] = *b"\x7fELF";
-    rustix::fs::access(program, rustix::fs::Access::EXEC_OK)?;
+    const MOST: u64 = 4096;
     let mut head = [0; ELF.len()];
     std::fs::File::open(program)?.read_exact(&mut head)?;
-    if head == ELF { Ok(()) } else { Err(std::io::Error::other("not a program for this machine")) }
+    if head != ELF {
+        return Err(std::io::Error::other("not a program for this machine"));
+    }
+    let mut child = Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(MOST).read_to_string(&mut said)?;
+    }
+    if said.starts_with(concat!(env!("CARGO_PKG_NAME"), " ")) {
+        Ok(())
+    } else {
+        Err(std::io::Error::other("asked for its --version, it does not say that it is a hermes-sup"))
+    }
 }

@@ -22,4 +22,5 @@ mod surface;
 mod surface_trust;
 mod trees;
 mod trust;
+mod upgrade;
 mod verbs;

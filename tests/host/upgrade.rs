@@ -1,0 +1,240 @@
+//! The supervisor becomes another program, on order or after a bug, and no service notices.
+
+use crate::harness::process::descriptors;
+use crate::harness::setup::ALICE;
+use crate::harness::{End, Place, Rung, Setup, Supervisor, World, wait};
+use rustix::process::Signal;
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+
+crate::on_every_rung!(an_upgrade_is_noticed_by_nobody, a_bug_is_survived_by_every_service,);
+
+const QUICK: &str = "[stop]\ntimeout = \"100ms\"";
+
+/// What of the supervisor must not change: its number, and how many descriptors it has.
+fn identity(supervisor: &Supervisor) -> (i32, usize) {
+    let pid = supervisor.pid();
+    (pid, descriptors(pid))
+}
+
+/// When its present program began, as the kernel knows it: the place of its stack (proc_pid_stat(5)).
+fn image(supervisor: &Supervisor) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", supervisor.pid())).expect("its line");
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(25))
+        .expect("startstack")
+        .to_owned()
+}
+
+#[track_caller]
+fn assert_counted(world: &World, service: &str) {
+    let log = world.log(service);
+    let counted: Vec<u64> =
+        log.lines().filter_map(|line| line.rsplit_once("tick ")?.1.trim().parse().ok()).collect();
+    let expected: Vec<u64> = (1..=counted.len() as u64).collect();
+    assert_eq!(counted, expected, "every line once, in order");
+}
+
+fn an_upgrade_is_noticed_by_nobody(setup: Setup) {
+    let mut world = World::new(setup);
+    world.adversary("wood", "tree 20", QUICK).adversary("clock", "tick 1", QUICK);
+    let command = [
+        "/bin/sh",
+        "-c",
+        "printf begun; read -r x </tmp/go; echo \" and done\"; exec sleep 1000",
+        &world.mark,
+    ];
+    world.define("writer", &format!("command = {command:?}\n{QUICK}"));
+    world.adversary("rest", "pause", "autostart = false");
+    let mut supervisor = world.start();
+    let fifo = world.path("/tmp/go");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o666.into(), 0).expect("a fifo");
+    std::fs::set_permissions(&fifo, std::fs::Permissions::from_mode(0o666)).expect("for everybody");
+    world.wait_log("wood", "ready tree");
+    world.ctl(&["wait", "clock", "writer", "--up"]).ok();
+    let pids = |world: &World| ["wood", "clock", "writer"].map(|name| world.status(name)["pid"].clone());
+    let (before, who) = (pids(&world), identity(&supervisor));
+    std::thread::scope(|scope| {
+        let world = &world;
+        let waiting = scope.spawn(|| world.ctl(&["wait", "rest", "wood", "--up"]));
+        for round in 0..4 {
+            let image_before = image(&supervisor);
+            assert_eq!(world.ctl(&["upgrade"]).ok(), "upgraded\n");
+            assert_ne!(image(&supervisor), image_before, "it is another image");
+            assert_eq!(pids(world), before, "round {round}");
+            world.wait_log_times("clock", "tick", 10 * (round + 1));
+        }
+        assert!(!waiting.is_finished(), "nobody has told it yet");
+        world.ctl(&["start", "rest"]).ok();
+        assert_eq!(waiting.join().expect("a caller").ok(), "wood: up\nrest: up\n");
+    });
+    wait::until("the descriptors of before", &world.root, || (identity(&supervisor) == who).then_some(()));
+    std::fs::write(world.path("/tmp/go"), "x\n").expect("the rest of the line");
+    world.wait_log("writer", "begun and done");
+    for name in ["wood", "clock", "writer"] {
+        assert_eq!(world.status(name)["restarts"], json!(0));
+    }
+    assert_eq!(world.marked("20").len(), 21);
+    world.ctl(&["restart", "wood"]).ok();
+    world.wait_log_times("wood", "ready tree", 2);
+    world.ctl(&["stop", "--all"]).ok();
+    world.assert_no_survivors("after stop --all");
+    world.assert_no_zombies(&supervisor);
+    assert_counted(&world, "clock");
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
+}
+
+fn a_bug_is_survived_by_every_service(setup: Setup) {
+    let mut world = World::new(setup.env("HERMES_SUP_FAULT", "panic@60"));
+    world.adversary("wood", "tree 20", QUICK).adversary("clock", "tick 1", QUICK);
+    world.adversary("other", "pause", "autostart = false");
+    let mut supervisor = world.start();
+    world.wait_log("wood", "ready tree");
+    world.ctl(&["wait", "clock", "wood", "--up"]).ok();
+    let pids = |world: &World| ["wood", "clock"].map(|name| world.status(name)["pid"].clone());
+    let (before, pid) = (pids(&world), supervisor.pid());
+    // Effects, until there were as many as it takes.
+    wait::until("the bug", &world.root, || {
+        world.ctl(&["restart", "other"]);
+        world.stderr().contains("asked for by HERMES_SUP_FAULT").then_some(())
+    });
+    wait::until("an answer", &world.root, || (world.ctl(&["list"]).code == 0).then_some(()));
+    assert_eq!((pids(&world), supervisor.pid()), (before, pid));
+    assert_eq!(world.status("wood")["restarts"], json!(0));
+    world.ctl(&["wait", "other", "--up"]).ok();
+    assert_eq!(world.marked("pause").len(), 1, "one copy of what was being restarted");
+    world.ctl(&["stop", "--all"]).ok();
+    world.assert_no_survivors("after stop --all");
+    assert_counted(&world, "clock");
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
+}
+
+/// The main program is our child before and after, with its terminal, and its code is the container's.
+#[test]
+fn the_main_program_goes_on_and_its_code_is_the_containers() {
+    let command = ["/bin/sh", "-c", "read -r code </tmp/code; exit $code"];
+    let mut world = World::new(Setup::plain().main_program(&command));
+    world.adversary("wood", "tree 5", QUICK);
+    let mut supervisor = world.start();
+    let fifo = world.path("/tmp/code");
+    world.wait_log("wood", "ready tree");
+    world.ctl(&["upgrade"]).ok();
+    world.ctl(&["upgrade"]).ok();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o666.into(), 0).expect("a fifo");
+    std::fs::write(&fifo, "7\n").expect("a code");
+    assert_eq!(supervisor.ends(), End::Code(7), "{}", world.stderr());
+    world.assert_no_survivors("after its end");
+}
+
+/// Again and again the same bug: nothing is supervised any more, and nothing is left over.
+#[test]
+fn a_bug_that_comes_back_each_time_ends_everything() {
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let mut world = World::new(Setup::new(rung, Place::Pid1).env("HERMES_SUP_FAULT", "panics@12"));
+        world.adversary("wood", "tree 5", QUICK).adversary("forest", "tree 5", QUICK);
+        let mut process = world.launch();
+        assert_eq!(process.wait(), End::Code(101), "{}", world.stderr());
+        assert!(world.stderr().contains("nothing is supervised any more"), "{}", world.stderr());
+        world.assert_no_survivors("after the last bug");
+    }
+}
+
+#[test]
+fn what_is_no_supervisor_is_not_become() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("one", "pause", QUICK).adversary("stubborn", "tree 3", "[stop]\ntimeout = \"300ms\"");
+    let supervisor = world.start();
+    world.ctl(&["wait", "--all", "--up"]).ok();
+    let before = image(&supervisor);
+    for (program, why) in [
+        ("/nonexistent", "No such file"),
+        ("/etc/hermes-sup", "directory"),
+        ("/etc/hermes-sup/services/one.toml", "not a program for this machine"),
+        ("/bin/true", "does not say that it is a hermes-sup"),
+    ] {
+        let answer = world.ctl(&["upgrade", program]);
+        assert_eq!(answer.code, 1, "{answer:?}");
+        assert!(answer.err.contains(program) && answer.err.contains(why), "{answer:?}");
+    }
+    assert_eq!(image(&supervisor), before);
+    let alice = world.ctl_as(&supervisor, ALICE, &["upgrade"]);
+    assert_eq!(alice.code, 6, "{alice:?}");
+    // What is under way comes to its end first, and what is asked meanwhile is answered by the next one.
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| world.ctl(&["stop", "stubborn"]));
+        world.wait_state("stubborn", &["stopping"]);
+        let upgrade = scope.spawn(|| world.ctl(&["upgrade"]));
+        wait::until("the upgrade", &world.root, || {
+            world.stderr().contains("upgrade asked for").then_some(())
+        });
+        world.ctl(&["restart", "one"]).ok();
+        stop.join().expect("the stop").ok();
+        upgrade.join().expect("the upgrade").ok();
+    });
+    assert_ne!(image(&supervisor), before);
+    assert_eq!(world.status("stubborn")["state"], json!("down"));
+}
+
+/// Adoption and upgrades in turn: nothing comes twice, nothing is left over, nothing grows.
+#[test]
+fn a_hundred_services_outlive_many_supervisors() {
+    let rounds = if std::env::var_os("HERMES_SUP_CYCLES").is_some() { 10_000 } else { 6 };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(540);
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let mut world = World::new(Setup::new(rung, Place::Child));
+        let services = if rounds > 100 { 10 } else { 100 };
+        for number in 0..services {
+            world.adversary(&format!("s{number}"), "pause", "");
+        }
+        world.adversary("clock", "tick 5", "");
+        let mut supervisor = world.start();
+        world.ctl(&["wait", "--all", "--up"]).ok();
+        let pids = |world: &World| {
+            let document = world.ctl(&["--json", "status"]).json();
+            let services = document["services"].as_array().cloned().unwrap_or_default();
+            services
+                .into_iter()
+                .map(|service| (service["pid"].clone(), service["restarts"].clone()))
+                .collect::<Vec<_>>()
+        };
+        let before = pids(&world);
+        let processes = world.marked("").len();
+        world.ctl(&["upgrade"]).ok();
+        let who = identity(&supervisor).1;
+        let mut done = 0;
+        while done < rounds && std::time::Instant::now() < deadline {
+            if done % 2 == 0 {
+                world.ctl(&["upgrade"]).ok();
+            } else {
+                assert_eq!(supervisor.kill(), End::Signal(9));
+                supervisor = world.start();
+            }
+            done += 1;
+            if done % 100 == 0 || rounds < 100 {
+                assert_eq!(pids(&world), before, "{rung:?}, round {done}");
+            }
+        }
+        println_rounds(rung, done);
+        assert_eq!(pids(&world), before, "{rung:?}");
+        assert_eq!(world.marked("").len(), processes, "{rung:?}");
+        // A main process that is not our child is watched by one more than a child is, on `cgroup`.
+        world.ctl(&["upgrade"]).ok();
+        let more = if rung == Rung::Cgroup { services + 1 } else { 0 };
+        wait::until("no more descriptors than before", &world.root, || {
+            (identity(&supervisor).1 <= who + more).then_some(())
+        });
+        world.ctl(&["stop", "--all"]).ok();
+        world.assert_no_survivors("after all");
+        supervisor.process.signal(Signal::TERM);
+        assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
+        let left = std::fs::read_dir(world.path("/run/hermes-sup")).expect("the runtime directory").count();
+        assert_eq!(left, 0, "FIFOs, sockets and rosters go with the supervisor");
+    }
+}
+
+#[allow(clippy::disallowed_macros, reason = "the test harness captures it and shows it on demand")]
+fn println_rounds(rung: Rung, rounds: usize) {
+    println!("{rung:?}: {rounds} upgrades and adoptions");
+}
