@@ -10,6 +10,7 @@ use super::keeper::lost::Sought;
 use super::keeper::tags::{MARKER, Tags};
 use super::keeper::ward::{self, Means, Ward};
 use super::ladder::Report;
+use super::losses::Losses;
 use super::retry::Retry;
 use super::scopes::Scopes;
 use super::usage::{self, ProcessInfo, Stuck, Usage};
@@ -28,6 +29,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The generation, in slot 0, of the descriptor that tells of losses.
+const LOSSES: u32 = 1;
 
 /// Where an instance lives.
 #[derive(Debug, Clone, Copy)]
@@ -51,12 +55,14 @@ pub struct Containment {
     tokens: fn(u32, u32) -> Token,
     pub(super) cgroups: Option<Cgroups>,
     pub(super) scopes: Scopes,
+    /// Opened with the first keeper; `Some(None)`: there is nothing to see.
+    losses: Option<Option<Losses>>,
     keepers: OwnedFd,
     null: OwnedFd,
     tags: Option<Tags>,
     /// How many tags were handed out.
     tagged: u64,
-    /// Slot 0 is the inotify's; its entry stays empty.
+    /// Slot 0 is the inotifies'; its entry stays empty.
     pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
     pub(super) by_id: HashMap<IncarnationId, u32>,
@@ -145,6 +151,7 @@ impl Containment {
             registry,
             tokens,
             cgroups,
+            losses: None,
             keepers,
             null,
             tagged: 0,
@@ -235,6 +242,7 @@ impl Containment {
                 Ok((On::Cgroup(cage), not_in_force))
             }
             _ => {
+                self.open_losses();
                 let tag = ward::tag_for(self.tags, self.tagged);
                 self.tagged += 1;
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
@@ -267,8 +275,10 @@ impl Containment {
 
     /// A descriptor of ours became ready: `slot` and `generation` are those that the token was made of.
     pub fn ready(&mut self, slot: u32, generation: u32, events: &mut Vec<Event>) {
-        if slot == 0 {
-            return self.cgroups_changed(events);
+        match (slot, generation) {
+            (0, LOSSES) => return self.look_at_losses(events.len(), events),
+            (0, _) => return self.cgroups_changed(events),
+            _ => {}
         }
         if self.slots.get(slot as usize).is_some_and(|place| place.generation == generation) {
             self.settle(slot, events);
@@ -347,7 +357,37 @@ impl Containment {
             (On::Keeper(ward), _) => ward.settle(&held.id, events),
             (On::Cgroup(_), None) => {}
         }
+        let new = events.get(said..).unwrap_or_default();
+        if new.iter().any(|event| matches!(event, Event::MainExited { exit: Exit::MaybeOom { .. }, .. })) {
+            self.look_at_losses(said, events);
+        }
         self.after(slot, said, events);
+    }
+
+    /// What the kernel has killed in the container, said ahead of the events from `place` on.
+    fn look_at_losses(&mut self, place: usize, events: &mut Vec<Event>) {
+        if let Some(Some(losses)) = &mut self.losses {
+            let kills = losses.more();
+            if kills > 0 {
+                events.insert(place, Event::Losses { kills });
+            }
+        }
+    }
+
+    /// The kernel tells here what it kills for want of memory in the container as a whole.
+    pub fn sees_losses(&self) -> bool {
+        matches!(self.losses, Some(Some(_)))
+    }
+
+    fn open_losses(&mut self) {
+        let tokens = self.tokens;
+        let registry = &self.registry;
+        self.losses.get_or_insert_with(|| {
+            let losses = Losses::open()?;
+            let fd = losses.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&fd), tokens(0, LOSSES), Interest::READABLE).ok()?;
+            Some(losses)
+        });
     }
 
     /// Keeps the books after anything may have happened to a slot.

@@ -6,6 +6,7 @@ use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{is_gateway_run, judge_cmd};
 use super::launch::rung_of;
+use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
 use super::planned::PlannedStops;
@@ -303,6 +304,7 @@ fn start(
         surroundings: around,
         containment,
         report,
+        losses: Losses::default(),
         container: container.clone(),
         logs,
         store,

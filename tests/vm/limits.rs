@@ -69,6 +69,8 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     let failed = machine.await_state("family", "failed");
     assert_eq!(failed["last_exit"]["oom"], json!(true), "{failed}");
     machine.assert_nothing_left_of("family");
+    let told = machine.console().matches("family: out of memory").count();
+    assert_eq!(told, 1, "the kernel takes them one by one, which is one story: {}", machine.console());
 
     // Who has stayed within his bound has noticed nothing.
     let modest = machine.service("modest");
@@ -76,6 +78,42 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     assert_eq!((&modest["pid"], &modest["restarts"]), (&calm["pid"], &calm["restarts"]), "{modest}");
     assert_eq!(machine.status()["supervisor"]["warnings"], json!([]));
     assert_eq!(machine.shutdown(0).code, 0);
+}
+
+/// Without a cgroup of its own, what the kernel says of the whole container is all there is: it names nobody.
+#[test]
+fn a_kill_for_want_of_memory_is_probable_where_the_kernel_counts_for_all() {
+    let volume = Volume::new(64);
+    let once = "containment = 'keeper'\nautostart = false\n[restart]\npolicy = 'never'";
+    let machine = Setup::new()
+        .adversary("glutton", "eat 128", once)
+        .adversary("victim", "pause", once)
+        .adversary("ours", "pause", once)
+        .boot(&volume);
+    machine.ctl(&["start", "victim", "ours"]).ok();
+    // All that a keeper holds is in the supervisor's own cgroup. It is hard to kill; its services are not.
+    let own = machine.show("/proc/1/cgroup");
+    let own = own.trim().strip_prefix("0::").expect("a path of cgroup v2");
+    machine.run(&["/adversary", "write", &format!("/sys/fs/cgroup{own}/memory.max"), "64M"]).ok();
+    machine.run(&["/adversary", "write", "/proc/1/oom_score_adj", "-1000"]).ok();
+    drop(machine.send(&["/hermes-sup", "ctl", "start", "glutton"]));
+    let failed = machine.await_state("glutton", "failed");
+    let last = &failed["last_exit"];
+    assert_eq!((&last["oom"], &last["oom_likely"]), (&json!(null), &json!(true)), "{failed}");
+    let words = "killed by SIGKILL, probably out of memory (the container's)";
+    assert_eq!(failed["reason"], json!(words));
+    machine.await_line("out of memory: the kernel killed processes of the container");
+    machine.assert_nothing_left_of("glutton");
+
+    // A kill that is nobody's of the kernel's, and one that is ours.
+    let pid = machine.service("victim")["pid"].to_string();
+    machine.run(&["/adversary", "kill-nine", &pid]).ok();
+    machine.ctl(&["kill", "ours", "KILL"]).ok();
+    for service in ["victim", "ours"] {
+        let failed = machine.await_state(service, "failed");
+        assert_eq!(failed["last_exit"]["oom"], json!(false), "{failed}");
+        assert_eq!(failed["reason"], json!("killed by SIGKILL"));
+    }
 }
 
 /// Above its soft limit a service is slowed down, which is the moment to tell it.
@@ -89,6 +127,8 @@ fn at_memory_high_a_hook_runs_inside_once() {
         .adversary("ended", "eat 34", &hook("['/adversary', 'signal-main', 'TERM']"))
         .adversary("mistaken", "eat 34", &hook("['/no/such/program']"))
         .adversary("without", "eat 34", limits)
+        // On a terminal only what is wrong is said unasked.
+        .option(&["--log-level", "debug"])
         .boot(&volume);
     machine.ctl(&["start", "told"]).ok();
     machine.await_log("told", "hook memory_high of told");
