@@ -19,14 +19,17 @@ use crate::core::clock::Tick;
 use crate::core::exit::Exit;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
+use crate::sys::mount;
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fs::{Mode, OFlags};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -209,8 +212,9 @@ impl Containment {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
         });
+        let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
+        self.shield(&mut plan, rung);
         let made = self.make(slot, id, &mut plan, rung, limits);
-        let owner = made.is_ok() && plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         match made {
             Ok((on, not_in_force)) => {
                 self.by_id.insert(id.clone(), slot);
@@ -224,6 +228,20 @@ impl Containment {
                 self.free.push(slot);
                 Err(error)
             }
+        }
+    }
+
+    /// What runs as the owner of its cgroup could write there: it is to see every mount of cgroup2 read-only, if it cannot
+    /// undo that, which takes capabilities.
+    pub(super) fn shield(&self, plan: &mut ChildPlan, rung: Rung) {
+        let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
+        let powerless = plan.capabilities.is_some_and(|masks| masks.bounding == 0 && masks.ambient == 0);
+        if owner && powerless && rung == Rung::Cgroup {
+            let mounts = mount::cgroup2_mounts().unwrap_or_default().into_iter();
+            let writable = mounts.filter(|mount| !mount.read_only);
+            plan.read_only = writable
+                .filter_map(|mount| CString::new(mount.point.into_os_string().into_vec()).ok())
+                .collect();
         }
     }
 
@@ -688,7 +706,7 @@ impl Containment {
             On::Cgroup(_) if held.owner && self.is_private() => Some(
                 "it runs as the owner of its cgroup: a hostile service can mount cgroup2 itself and move out",
             ),
-            On::Cgroup(_) if held.owner => {
+            On::Cgroup(cage) if held.owner && !cage.shielded => {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),

@@ -75,6 +75,12 @@ impl Report {
         self.judge()
     }
 
+    /// Of one that is executed: the mounts that its plan names are read-only for it.
+    pub fn is_shielded(&self) -> bool {
+        let records = self.records.get(..self.filled).unwrap_or_default();
+        records.chunks_exact(RECORD).any(|record| record.starts_with(&[READY, 1]))
+    }
+
     /// At the end of the file, or after as many records as a child ever writes.
     fn judge(&self) -> Progress {
         let mut progress = Progress::Killed;

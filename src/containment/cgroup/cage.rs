@@ -35,6 +35,8 @@ pub struct Cage {
     /// The wait status, once reaped.
     reaped: Option<i32>,
     exit_said: bool,
+    /// It sees its cgroup read-only, which it would own otherwise.
+    pub shielded: bool,
     pub over: bool,
     pub retry: Option<Retry>,
     /// `cgroup.kill` was refused: said once.
@@ -112,6 +114,7 @@ impl Cage {
                     failure: None,
                     reaped: None,
                     exit_said: false,
+                    shielded: false,
                     over: false,
                     retry: None,
                     per_process: false,
@@ -211,7 +214,10 @@ impl Cage {
         let (report, subject) = &mut **starting;
         match report.read() {
             Progress::Pending if self.reaped.is_none() => return,
-            Progress::Executed => events.push(Event::Spawned { id: id.clone(), pid: self.main_pid }),
+            Progress::Executed => {
+                self.shielded = report.is_shielded();
+                events.push(Event::Spawned { id: id.clone(), pid: self.main_pid });
+            }
             Progress::Failed(failure) => {
                 let words = subject.words(failure);
                 self.failure = Some(SpawnError::Child { words, errno: failure.errno });
