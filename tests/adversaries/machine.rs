@@ -190,6 +190,20 @@ pub fn remove(path: &str) -> i32 {
     std::fs::remove_file(path).map_or_else(|error| failed(path, &error), |()| 0)
 }
 
+/// `in-cgroup NAME CMD…`: CMD where a container would be: in a cgroup that has a memory controller, unlike the root.
+pub fn in_cgroup(words: &[String]) -> i32 {
+    let Some(([name], command)) = words.split_first_chunk() else { return 2 };
+    let dir = Path::new("/sys/fs/cgroup").join(name);
+    let joined = std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids +cpu +io")
+        .and_then(|()| std::fs::create_dir(&dir))
+        .and_then(|()| std::fs::write(dir.join("cgroup.procs"), "0"));
+    let Some((program, args)) = command.split_first() else { return 2 };
+    match joined {
+        Ok(()) => failed(program, &Command::new(program).args(args).exec()),
+        Err(error) => failed(name, &error),
+    }
+}
+
 /// `write FILE TEXT`
 pub fn write(path: &str, text: &str) -> i32 {
     std::fs::write(path, text).map_or_else(|error| failed(path, &error), |()| 0)

@@ -85,17 +85,18 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
 fn a_kill_for_want_of_memory_is_probable_where_the_kernel_counts_for_all() {
     let volume = Volume::new(64);
     let once = "containment = 'keeper'\nautostart = false\n[restart]\npolicy = 'never'";
-    let machine = Setup::new()
+    let mut setup = Setup::new();
+    setup.cgroup = Some("container");
+    let machine = setup
         .adversary("glutton", "eat 128", once)
         .adversary("victim", "pause", once)
         .adversary("ours", "pause", once)
         .boot(&volume);
     machine.ctl(&["start", "victim", "ours"]).ok();
-    // All that a keeper holds is in the supervisor's own cgroup. It is hard to kill; its services are not.
+    // All that a keeper holds is in the supervisor's own cgroup, of which the kernel never takes its init.
     let own = machine.show("/proc/1/cgroup");
     let own = own.trim().strip_prefix("0::").expect("a path of cgroup v2");
     machine.run(&["/adversary", "write", &format!("/sys/fs/cgroup{own}/memory.max"), "64M"]).ok();
-    machine.run(&["/adversary", "write", "/proc/1/oom_score_adj", "-1000"]).ok();
     drop(machine.send(&["/hermes-sup", "ctl", "start", "glutton"]));
     let failed = machine.await_state("glutton", "failed");
     let last = &failed["last_exit"];
