@@ -7,6 +7,7 @@
 //! Invariants: no process is signalled by number; no rung is dropped silently; nothing here blocks or sleeps, except
 //! `ladder::probe` and `predecessor::end`, which run before the loop does.
 
+mod adopt;
 mod cgroup;
 mod hold;
 mod hooks;
@@ -16,6 +17,7 @@ mod losses;
 mod predecessor;
 mod raise;
 mod retry;
+mod roster;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -24,12 +26,14 @@ mod scopes;
 mod usage;
 mod walk;
 
+pub use adopt::Gone;
 pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
 pub use hooks::HookError;
 pub use ladder::{Report, Wish, probe};
-pub use predecessor::{Ended, Predecessor, end as end_predecessor};
+pub use predecessor::{Clock as Patience, Ended, Predecessor};
 pub use raise::flags;
+pub use roster::{Roster, Vouched};
 pub use scopes::{Member, ScopeError, ScopeInfo};
 pub use usage::{ProcessInfo, Stuck, Usage};
 

@@ -5,6 +5,7 @@
 
 use super::keeper::tags;
 use super::ladder::{Wish, probe};
+use super::predecessor::{Spared, end};
 use super::*;
 use crate::core::clock::Tick;
 use crate::core::limits::Limits;
@@ -60,7 +61,7 @@ struct Cleanup(Predecessor);
 impl Drop for Cleanup {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = end_predecessor(&self.0, PATIENCE);
+            let _ = end(&self.0, &Spared::default(), PATIENCE);
         }
     }
 }
@@ -100,7 +101,7 @@ impl World {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
-        let held = Containment::open(report, home, registry, token).unwrap();
+        let held = Containment::open(report, home, None, registry, token).unwrap();
         let cleanup = Cleanup(held.predecessor());
         Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
     }
@@ -469,7 +470,7 @@ fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
             drop(world.held);
             drop(world.poll);
             let predecessor: Predecessor = serde_json::from_str(&record).unwrap();
-            let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let ended = end(&predecessor, &Spared::default(), PATIENCE).unwrap();
             let expected = match rung {
                 Rung::Cgroup | Rung::CgroupPrivate => (1, 0, 0),
                 _ => (0, 1, 0),
@@ -498,11 +499,11 @@ fn a_successor_finds_strays_whose_keeper_was_killed_too() {
             kill_nine(keeper);
             let World { held, poll, runtime, .. } = world;
             drop((held, poll));
-            let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let ended = end(&predecessor, &Spared::default(), PATIENCE).unwrap();
             assert_eq!((ended.keepers, ended.strays), (0, 21));
             reap_all();
             drop(runtime);
-            let again = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let again = end(&predecessor, &Spared::default(), PATIENCE).unwrap();
             assert_eq!(again, Ended::default(), "a second time there is nothing");
         }
     });

@@ -188,19 +188,18 @@ impl Supervisor {
         program: Program,
     ) -> Result<ChildPlan, String> {
         let surroundings = self.surroundings_now();
-        let service = self.services.get_mut(&id).ok_or("the service is gone")?;
-        let definition = &service.definition;
+        let gone = "the service is gone";
+        let definition = &self.services.get(&id).ok_or(gone)?.definition;
         let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
-        let source = SourceId(id.0);
         // A hook writes where the life writes that it belongs to.
-        if service.logged != Some(definition.log) && !matches!(program, Program::Hook(_)) {
-            let spec = log_spec(definition, log_dir(service), &user, &surroundings);
-            self.logs.open(source, spec).map_err(|error| format!("failed to open its log: {error}"))?;
-            service.logged = Some(service.definition.log);
+        if !matches!(program, Program::Hook(_)) {
+            self.open_log(id, &user, &surroundings)?;
         }
-        let definition = &service.definition;
-        let (stdout, stderr) =
-            self.logs.child_ends(source).map_err(|error| format!("failed to open its log: {error}"))?;
+        let definition = &self.services.get(&id).ok_or(gone)?.definition;
+        let (stdout, stderr) = self
+            .logs
+            .child_ends(SourceId(id.0))
+            .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
         let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
@@ -217,6 +216,29 @@ impl Supervisor {
         plan.no_new_privs = definition.security.no_new_privs;
         plan.capabilities = capabilities(definition.security);
         Ok(plan)
+    }
+}
+
+impl Supervisor {
+    /// Where the service's output goes, made if it is not there.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn open_log(
+        &mut self,
+        id: ServiceId,
+        user: &User,
+        around: &Surroundings,
+    ) -> Result<(), String> {
+        let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
+        if service.logged != Some(service.definition.log) {
+            let spec = log_spec(&service.definition, log_dir(service), user, around);
+            self.logs
+                .open(SourceId(id.0), spec)
+                .map_err(|error| format!("failed to open its log: {error}"))?;
+            service.logged = Some(service.definition.log);
+        }
+        Ok(())
     }
 }
 

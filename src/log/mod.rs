@@ -128,6 +128,13 @@ struct Shared {
     file_error: Mutex<Option<String>>,
 }
 
+impl Shared {
+    /// Nothing is on its way to the file.
+    fn is_written(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) == 0
+    }
+}
+
 type Notify = Box<dyn Fn(LogEvent) + Send>;
 
 /// The room's front.

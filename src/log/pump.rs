@@ -15,7 +15,7 @@ use crate::core::name::ServiceName;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -96,6 +96,7 @@ pub(super) fn start(
         sources: HashMap::new(),
         paused: Vec::new(),
         drains: Vec::new(),
+        marked: VecDeque::new(),
         buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
         finishing: false,
     };
@@ -254,8 +255,6 @@ struct Drain {
     after: After,
     deadline: Instant,
     announce: Announce,
-    /// The FIFOs are empty and the files thread has been told so.
-    marked: bool,
 }
 
 struct Pump {
@@ -267,7 +266,11 @@ struct Pump {
     /// Boxed: a hash table keeps up to half of its places free.
     sources: HashMap<SourceId, Box<Source>>,
     paused: Vec<SourceId>,
+    /// Those with something left to read.
     drains: Vec<Drain>,
+    /// Those whose mark is on its way through the files thread, which takes them in this order. Only the first is
+    /// looked at, so a thousand at once cost no more each than one.
+    marked: VecDeque<Drain>,
     /// Of one read, with the carried beginning before it.
     buffer: Box<[u8]>,
     finishing: bool,
@@ -276,7 +279,7 @@ struct Pump {
 impl Pump {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
-        while !(self.finishing && self.drains.is_empty()) {
+        while !(self.finishing && self.drains.is_empty() && self.marked.is_empty()) {
             let room = self.resume();
             let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
             events.clear();
@@ -393,46 +396,52 @@ impl Pump {
             side.left = usize::try_from(there).unwrap_or(usize::MAX);
         }
         let deadline = Instant::now() + limit;
-        self.drains.push(Drain { id, after, deadline, announce, marked: false });
+        self.drains.push(Drain { id, after, deadline, announce });
     }
 
     fn time_left(&self) -> Option<Timespec> {
-        let next = self.drains.iter().map(|drain| drain.deadline).min()?;
+        let next = self.drains.iter().chain(self.marked.front()).map(|drain| drain.deadline).min()?;
         // Rounded up: a poll that ends too early would find nothing due and spin.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(wait).ok()
     }
 
+    /// Takes the drains as far as they go now.
     fn advance(&mut self) {
-        if self.drains.is_empty() {
-            return;
+        for drain in std::mem::take(&mut self.drains) {
+            if self.empty(drain.id) {
+                self.mark(&drain);
+                if drain.after != After::Finish {
+                    self.marked.push_back(drain);
+                }
+            } else if Instant::now() < drain.deadline {
+                self.drains.push(drain);
+            } else {
+                if drain.after == After::Close {
+                    self.mark(&drain);
+                }
+                self.give_up(&drain);
+            }
         }
-        let mut drains = std::mem::take(&mut self.drains);
-        drains.retain_mut(|drain| !self.is_over(drain));
-        self.drains = drains;
+        while let Some(drain) = self.marked.pop_front() {
+            if drain.announce.is_done() {
+                continue;
+            }
+            if Instant::now() < drain.deadline {
+                self.marked.push_front(drain);
+                return;
+            }
+            self.give_up(&drain);
+        }
     }
 
-    /// Does what it can of a drain; true when nothing is left to do.
-    fn is_over(&mut self, drain: &mut Drain) -> bool {
-        if !drain.marked && self.empty(drain.id) {
-            drain.marked = true;
-            self.mark(drain);
-        }
-        if drain.announce.is_done() || drain.marked && drain.after == After::Finish {
-            return true;
-        }
-        if Instant::now() < drain.deadline {
-            return false;
-        }
-        if !drain.marked && drain.after == After::Close {
-            self.mark(drain);
-        }
+    /// Announces a drain that the files thread has not come to.
+    fn give_up(&self, drain: &Drain) {
         if drain.after != After::Finish && drain.announce.claim() {
             let text = "the disk under the log does not keep up: the last output is not in its file yet";
             (self.notify)(LogEvent::Warning { id: Some(drain.id), text: text.to_owned() });
             (self.notify)(drain.announce.event.clone());
         }
-        true
     }
 
     /// Reads what is to be drained; false when it has to wait for the files thread.
@@ -460,6 +469,12 @@ impl Pump {
         }
         let announce = drain.announce.clone();
         match drain.after {
+            // With nothing on its way there is nothing to wait for.
+            After::Drain if self.sources.get(&drain.id).is_none_or(|source| source.shared.is_written()) => {
+                if announce.claim() {
+                    (self.notify)(announce.event);
+                }
+            }
             After::Drain => self.outlets.backlog.push(Item::Mark(announce)),
             After::Close => {
                 // Closing our ends takes them out of the epoll set.

@@ -69,7 +69,7 @@ impl Step {
     }
 }
 
-/// First byte of the record that says "about to exec"; the second is 1 when the mounts of the plan are read-only.
+/// First byte of the record that says "about to exec".
 pub(super) const READY: u8 = 0xff;
 
 /// Length of a record: step, three bytes of candidate index (little endian), four bytes of errno.
@@ -135,7 +135,7 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         // "0" is the writer itself (cgroups(7)); the right was checked when the parent opened the file.
         rustix::io::write(procs, b"0").map_err(at(Step::Join))?;
     }
-    let shielded = shield(&plan.read_only);
+    shield(&plan.read_only);
     // All signals stay blocked until exec: SIGTTOU would stop us in tcsetpgrp(3), the rest has no business here.
     set_mask(u64::MAX);
     reset_dispositions();
@@ -171,23 +171,25 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         // 5.11, and for an empty range, this fails with EINVAL, and everything of ours is close-on-exec anyway.
         unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
     }
-    let _ = rustix::io::write(order.report, &[READY, u8::from(shielded), 0, 0, 0, 0, 0, 0]);
+    let _ = rustix::io::write(order.report, &[READY, 0, 0, 0, 0, 0, 0, 0]);
     set_mask(0);
     Err(execute(order))
 }
 
-/// A mount namespace in which these mounts are read-only; mounts made outside still come in. Whether that is so now: a
-/// service starts all the same, and what it could do is said.
-fn shield(points: &[CString]) -> bool {
+/// A mount namespace in which these mounts are read-only; mounts made outside still come in. Where that is not allowed the
+/// service starts all the same, and `status` looks at what it sees.
+fn shield(points: &[CString]) {
     let below = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     let flags =
         MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let read_only = |point: &CString| rustix::mount::mount_remount(point.as_c_str(), flags, c"");
     // SAFETY: the only thread of this process; a mount namespace does not change what its descriptors mean.
     let apart = || unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
-    !points.is_empty()
-        && apart().and_then(|()| rustix::mount::mount_change(c"/", below)).is_ok()
-        && points.iter().all(|point| read_only(point).is_ok())
+    // Without the second step the third would reach everybody.
+    if !points.is_empty() && apart().and_then(|()| rustix::mount::mount_change(c"/", below)).is_ok() {
+        for point in points {
+            let _ = rustix::mount::mount_remount(point.as_c_str(), flags, c"");
+        }
+    }
 }
 
 /// Tries the candidates as execvp(3) does: a missing or forbidden one is passed over, any other error ends the search.

@@ -52,7 +52,7 @@ pub struct ChildPlan {
     pub scope_signals: bool,
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
-    /// Mounts that it sees read-only, in a mount namespace of its own, where that can be made (CAP_SYS_ADMIN); its report tells.
+    /// Mounts that it sees read-only, in a mount namespace of its own, where that can be made (CAP_SYS_ADMIN).
     /// Not in the byte form.
     pub read_only: Vec<CString>,
     /// RLIMIT_NOFILE, soft and hard; `None`: keep ours. What is more than the child may have is cut to what it may.

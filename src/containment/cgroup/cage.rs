@@ -7,6 +7,7 @@ use super::limits::MemoryEvents;
 use super::tree::Tree;
 use super::watch::Watch;
 use super::{leaf, limits};
+use crate::containment::adopt::{Gone, Process};
 use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
@@ -32,11 +33,13 @@ pub struct Cage {
     /// Present until the exec is decided, with what its failure would be described by.
     starting: Option<Box<(Report, Subject)>>,
     failure: Option<SpawnError>,
-    /// The wait status, once reaped.
-    reaped: Option<i32>,
+    /// How the main process ended, once it was reaped.
+    reaped: Option<Exit>,
+    /// The main process is somebody else's child: its end is seen at its pidfd.
+    foreign: bool,
+    /// It has ended, and how is yet to be known.
+    unexplained: Option<Retry>,
     exit_said: bool,
-    /// It sees its cgroup read-only, which it would own otherwise.
-    pub shielded: bool,
     pub over: bool,
     pub retry: Option<Retry>,
     /// `cgroup.kill` was refused: said once.
@@ -54,6 +57,9 @@ struct Memory {
     /// The main process is one of those that it has killed, or that were ended because of it.
     main: bool,
 }
+
+/// Looks for how a main process ended that somebody else reaps, at doubled intervals: about a third of a second.
+const UNEXPLAINED_LOOKS: u32 = 7;
 
 /// A program that runs beside the main process, until it is reaped.
 #[derive(Debug)]
@@ -113,8 +119,9 @@ impl Cage {
                     starting: Some(Box::new((report, Subject::of(plan)))),
                     failure: None,
                     reaped: None,
+                    foreign: false,
+                    unexplained: None,
                     exit_said: false,
-                    shielded: false,
                     over: false,
                     retry: None,
                     per_process: false,
@@ -129,13 +136,67 @@ impl Cage {
         }
     }
 
-    /// What the loop has to watch for the exec; `None` once that is decided.
-    pub fn pending_report(&self) -> Option<BorrowedFd<'_>> {
-        self.starting.as_ref().map(|starting| starting.0.as_fd())
+    /// Takes over a life in the directory `leaf`. Its main process is there, alive or not yet reaped.
+    ///
+    /// # Errors
+    /// [`Gone`]; nothing is left behind then.
+    pub fn adopt(
+        tree: &Tree,
+        watch: &mut Watch,
+        slot: u32,
+        leaf: String,
+        main: Process,
+    ) -> Result<Self, Gone> {
+        let path = tree.path().join(&leaf);
+        if !path.is_dir() {
+            return Err(Gone("its cgroup is not there".to_owned()));
+        }
+        let watched = watch.add(&path, slot).map_err(|error| Gone(create_words(&error)))?;
+        let memory = watch.add_memory(&path, slot).ok();
+        let seen = limits::memory_events(tree.as_fd(), &leaf);
+        let frozen = leaf::state(tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
+        Ok(Self {
+            watch: watched,
+            memory: memory.map(|watch| Memory { watch, seen, main: false }),
+            hook: None,
+            leaf,
+            main_pid: main.pid,
+            main: main.pidfd,
+            starting: None,
+            failure: None,
+            reaped: None,
+            foreign: main.foreign,
+            unexplained: None,
+            exit_said: false,
+            over: false,
+            retry: None,
+            per_process: false,
+            frozen: frozen.then_some(true),
+        })
+    }
+
+    /// What the loop has to watch besides the directory: the report of the exec until that is decided, or the end of a
+    /// main process that is not ours to reap.
+    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match &self.starting {
+            Some(starting) => Some(starting.0.as_fd()),
+            None => self.foreign.then(|| self.main.as_fd()),
+        }
     }
 
     pub fn reaped(&mut self, status: i32) {
-        self.reaped = Some(status);
+        self.reaped = Some(Exit::from_wait_status(status).unwrap_or(Exit::Unknown));
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_look(&self) -> Option<Tick> {
+        let retries = [self.retry, self.unexplained];
+        retries.into_iter().flatten().map(|retry| retry.next).min().filter(|_| !self.over)
+    }
+
+    /// The main process is not our child.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Looks at everything again and says what is new.
@@ -146,10 +207,11 @@ impl Cage {
         self.settle_exec(id, events);
         self.settle_memory(tree, id, events);
         self.settle_frost(tree, id, events);
-        let Some(status) = self.reaped else { return };
+        self.settle_foreign();
+        let Some(exit) = self.reaped else { return };
         if self.failure.is_none() && !self.exit_said {
             self.exit_said = true;
-            let exit = match Exit::from_wait_status(status).unwrap_or(Exit::Unknown) {
+            let exit = match exit {
                 killed if is_kill(killed) && self.memory.as_ref().is_some_and(|memory| memory.main) => {
                     Exit::Oom
                 }
@@ -185,7 +247,7 @@ impl Cage {
         // A kill of ours is no news about memory.
         memory.main |= self.retry.is_none()
             && match self.reaped {
-                Some(status) => Exit::from_wait_status(status).is_some_and(is_kill),
+                Some(exit) => is_kill(exit),
                 None => walk::is_being_killed(self.main_pid),
             };
         events.push(Event::OomKilled { id: id.clone(), kills, main: memory.main });
@@ -214,10 +276,7 @@ impl Cage {
         let (report, subject) = &mut **starting;
         match report.read() {
             Progress::Pending if self.reaped.is_none() => return,
-            Progress::Executed => {
-                self.shielded = report.is_shielded();
-                events.push(Event::Spawned { id: id.clone(), pid: self.main_pid });
-            }
+            Progress::Executed => events.push(Event::Spawned { id: id.clone(), pid: self.main_pid }),
             Progress::Failed(failure) => {
                 let words = subject.words(failure);
                 self.failure = Some(SpawnError::Child { words, errno: failure.errno });
@@ -225,6 +284,25 @@ impl Cage {
             Progress::Pending | Progress::Killed => self.failure = Some(SpawnError::Killed),
         }
         self.starting = None;
+    }
+
+    /// How it ended is known when its parent has reaped it, which is waited for a little (and older kernels never tell).
+    fn settle_foreign(&mut self) {
+        if !self.foreign || self.reaped.is_some() || !self.main.has_ended() {
+            return;
+        }
+        match self.main.exit_status() {
+            Some(status) => self.reaped(status),
+            None => {
+                self.unexplained.get_or_insert_with(|| Retry::now(None, FIRST_LOOK));
+            }
+        }
+        if self.unexplained.is_some_and(|looks| looks.tries() > UNEXPLAINED_LOOKS) {
+            self.reaped = Some(Exit::Unknown);
+        }
+        if self.reaped.is_some() {
+            self.unexplained = None;
+        }
     }
 
     fn settle_frost(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
@@ -278,6 +356,10 @@ impl Cage {
     }
 
     pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
+        // Most trees are seen empty together with the end of their main process: there is nobody to look for.
+        if self.over {
+            return;
+        }
         leaf::signal_each(tree.as_fd(), &self.leaf, signal);
     }
 
@@ -294,6 +376,9 @@ impl Cage {
 
     /// The next look at a killed tree.
     pub fn tick(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        if let Some(looks) = &mut self.unexplained {
+            looks.due(now);
+        }
         self.settle(tree, id, events);
         if self.over {
             return;
@@ -323,10 +408,6 @@ impl Cage {
 
     pub fn processes(&self, tree: &Tree) -> Vec<i32> {
         leaf::processes(tree.as_fd(), &self.leaf)
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.over
     }
 
     pub fn leaf(&self) -> &str {
