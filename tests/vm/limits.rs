@@ -29,6 +29,7 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
         .adversary("glutton", "eat 128", &format!("{ONCE}\n{BOUND}"))
         .adversary("parent", "child-eats 128", &format!("{ONCE}\n{BOUND}"))
         .adversary("family", "child-eats 128", &format!("{ONCE}\n{BOUND}\noom = 'service'"))
+        .adversary("phoenix", "eat 128", &format!("autostart = false\n[limits]\n{BOUND}"))
         .adversary("modest", "tree 5", &format!("autostart = false\n[limits]\n{BOUND}"))
         .boot(&volume);
     machine.ctl(&["start", "modest"]).ok();
@@ -43,6 +44,16 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     machine.await_line("glutton: out of memory: the kernel killed its main process");
     machine.assert_nothing_left_of("glutton");
     assert!(!machine.ctl(&["logs", "glutton"]).out.contains("ate"), "it never had it");
+
+    // As long as the policy says so it gets another life, each time it is told why.
+    drop(machine.send(&["/hermes-sup", "ctl", "start", "phoenix"]));
+    let again = machine.eventually("it was restarted twice", || {
+        let phoenix = machine.service("phoenix");
+        (phoenix["restarts"].as_u64() >= Some(2)).then_some(phoenix)
+    });
+    assert_eq!((&again["want"], &again["last_exit"]["oom"]), (&json!("up"), &json!(true)), "{again}");
+    machine.ctl(&["stop", "phoenix"]).ok();
+    machine.assert_nothing_left_of("phoenix");
 
     // A child of it: the service goes on, and says so.
     machine.ctl(&["start", "parent"]).ok();
