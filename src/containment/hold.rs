@@ -10,6 +10,7 @@ use super::keeper::lost::Sought;
 use super::keeper::tags::{self, MARKER, Tags};
 use super::keeper::ward::{Means, Ward};
 use super::ladder::Report;
+use super::losses::Losses;
 use super::predecessor::Spared;
 use super::retry::Retry;
 use super::roster::{Roster, Vouched};
@@ -22,16 +23,22 @@ use crate::core::exit::Exit;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
+use crate::sys::mount;
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fs::{Mode, OFlags};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The generation, in slot 0, of the descriptor that tells of losses.
+const LOSSES: u32 = 1;
 
 /// Where an instance lives.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +62,8 @@ pub struct Containment {
     tokens: fn(u32, u32) -> Token,
     pub(super) cgroups: Option<Cgroups>,
     pub(super) scopes: Scopes,
+    /// Opened with the first keeper; `Some(None)`: there is nothing to see.
+    losses: Option<Option<Losses>>,
     keepers: OwnedFd,
     null: OwnedFd,
     tags: Option<Tags>,
@@ -63,7 +72,7 @@ pub struct Containment {
     /// Those of lives that were taken over.
     old_tags: HashSet<u32>,
     roster: Roster,
-    /// Slot 0 is the inotify's; its entry stays empty.
+    /// Slot 0 is the inotifies'; its entry stays empty.
     pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
     pub(super) by_id: HashMap<IncarnationId, u32>,
@@ -178,6 +187,7 @@ impl Containment {
             registry,
             tokens,
             cgroups,
+            losses: None,
             keepers,
             null,
             roster: Roster::create(home.runtime_dir)?,
@@ -264,8 +274,9 @@ impl Containment {
         let rung = self.report.choose(wanted)?;
         plan.set_env(MARKER, &self.marker(id))?;
         let slot = self.free_slot();
+        let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
+        self.shield(&mut plan, rung);
         let made = self.make(slot, id, &mut plan, rung, limits);
-        let owner = made.is_ok() && plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         match made {
             Ok((on, not_in_force)) => {
                 self.hold(slot, Held::new(id.clone(), on, owner));
@@ -275,6 +286,20 @@ impl Containment {
                 self.give_back(slot);
                 Err(error)
             }
+        }
+    }
+
+    /// What runs as the owner of its cgroup could write there: it is to see every mount of cgroup2 read-only, if it cannot
+    /// undo that, which takes capabilities.
+    pub(super) fn shield(&self, plan: &mut ChildPlan, rung: Rung) {
+        let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
+        let powerless = plan.capabilities.is_some_and(|masks| masks.bounding == 0 && masks.ambient == 0);
+        if owner && powerless && rung == Rung::Cgroup {
+            let mounts = mount::cgroup2_mounts().unwrap_or_default().into_iter();
+            let writable = mounts.filter(|mount| !mount.read_only);
+            plan.read_only = writable
+                .filter_map(|mount| CString::new(mount.point.into_os_string().into_vec()).ok())
+                .collect();
         }
     }
 
@@ -353,6 +378,7 @@ impl Containment {
                 Ok((On::Cgroup(cage), not_in_force))
             }
             _ => {
+                self.open_losses();
                 let tag = self.next_tag();
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
                 let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
@@ -397,8 +423,10 @@ impl Containment {
 
     /// A descriptor of ours became ready: `slot` and `generation` are those that the token was made of.
     pub fn ready(&mut self, slot: u32, generation: u32, events: &mut Vec<Event>) {
-        if slot == 0 {
-            return self.cgroups_changed(events);
+        match (slot, generation) {
+            (0, LOSSES) => return self.look_at_losses(events.len(), events),
+            (0, _) => return self.cgroups_changed(events),
+            _ => {}
         }
         if self.slots.get(slot as usize).is_some_and(|place| place.generation == generation) {
             self.settle(slot, events);
@@ -477,7 +505,37 @@ impl Containment {
             (On::Keeper(ward), _) => ward.settle(&held.id, events),
             (On::Cgroup(_), None) => {}
         }
+        let new = events.get(said..).unwrap_or_default();
+        if new.iter().any(|event| matches!(event, Event::MainExited { exit: Exit::MaybeOom { .. }, .. })) {
+            self.look_at_losses(said, events);
+        }
         self.after(slot, said, events);
+    }
+
+    /// What the kernel has killed in the container, said ahead of the events from `place` on.
+    fn look_at_losses(&mut self, place: usize, events: &mut Vec<Event>) {
+        if let Some(Some(losses)) = &mut self.losses {
+            let kills = losses.more();
+            if kills > 0 {
+                events.insert(place, Event::Losses { kills });
+            }
+        }
+    }
+
+    /// The kernel tells here what it kills for want of memory in the container as a whole.
+    pub fn sees_losses(&self) -> bool {
+        matches!(self.losses, Some(Some(_)))
+    }
+
+    fn open_losses(&mut self) {
+        let tokens = self.tokens;
+        let registry = &self.registry;
+        self.losses.get_or_insert_with(|| {
+            let losses = Losses::open()?;
+            let fd = losses.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&fd), tokens(0, LOSSES), Interest::READABLE).ok()?;
+            Some(losses)
+        });
     }
 
     /// Keeps the books after anything may have happened to a slot.
@@ -774,7 +832,7 @@ impl Containment {
             On::Cgroup(_) if held.owner && self.is_private() => Some(
                 "it runs as the owner of its cgroup: a hostile service can mount cgroup2 itself and move out",
             ),
-            On::Cgroup(_) if held.owner => {
+            On::Cgroup(cage) if held.owner && !mount::sees_cgroups_read_only(cage.main_pid) => {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),

@@ -32,6 +32,9 @@ impl Containment {
     pub fn run_hook(&mut self, id: &IncarnationId, mut plan: ChildPlan) -> Result<(), HookError> {
         plan.set_env(MARKER, &self.marker(id))?;
         let slot = self.by_id.get(id).copied().ok_or(HookError::Ending)?;
+        if let Some(rung) = self.rung(id) {
+            self.shield(&mut plan, rung);
+        }
         let held = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut());
         let (Some(Held { on: On::Cgroup(cage), .. }), Some(cgroups)) = (held, &self.cgroups) else {
             return Err(HookError::Ending);

@@ -13,6 +13,7 @@ mod hold;
 mod hooks;
 pub mod keeper;
 pub mod ladder;
+mod losses;
 mod predecessor;
 mod raise;
 mod retry;
@@ -104,44 +105,25 @@ impl fmt::Display for Rung {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Exec succeeded.
-    Spawned {
-        id: IncarnationId,
-        pid: i32,
-    },
+    Spawned { id: IncarnationId, pid: i32 },
     /// It never ran, and nothing of it is left.
-    SpawnFailed {
-        id: IncarnationId,
-        error: SpawnError,
-    },
-    MainExited {
-        id: IncarnationId,
-        exit: Exit,
-    },
+    SpawnFailed { id: IncarnationId, error: SpawnError },
+    /// `exit` is [`Exit::MaybeOom`] for a SIGKILL that was not ours, of what has no cgroup of its own.
+    MainExited { id: IncarnationId, exit: Exit },
     /// Proved empty, main process reaped. Call `release` next.
-    TreeEmpty {
-        id: IncarnationId,
-    },
+    TreeEmpty { id: IncarnationId },
     /// The kernel has killed one of it for want of memory; `kills` so far in this life. `main`: the main process among them.
-    OomKilled {
-        id: IncarnationId,
-        kills: u64,
-        main: bool,
-    },
+    OomKilled { id: IncarnationId, kills: u64, main: bool },
+    /// The kernel has killed so many processes more of the container for want of memory, whosever they are. Only told of where
+    /// services are held without a cgroup of their own, and ahead of a `MainExited` that may be one of them.
+    Losses { kills: u64 },
     /// The kernel holds its memory at `memory.high`: it reclaims, and slows down who asks for more. Said each time that the
     /// kernel says so, which can be often.
-    MemoryHigh {
-        id: IncarnationId,
-    },
+    MemoryHigh { id: IncarnationId },
     /// A hook of it has ended; `Err`: it was never executed, and why.
-    HookEnded {
-        id: IncarnationId,
-        ended: Result<Exit, String>,
-    },
+    HookEnded { id: IncarnationId, ended: Result<Exit, String> },
     /// Every process of it stands still now, as was ordered; or none is kept from running any more.
-    Frozen {
-        id: IncarnationId,
-        frozen: bool,
-    },
+    Frozen { id: IncarnationId, frozen: bool },
     /// A scope of it is empty, by itself or on order. One that is there when the incarnation is released ends unsaid.
     ScopeEnded {
         id: IncarnationId,
@@ -150,10 +132,7 @@ pub enum Event {
         oom_kills: u64,
     },
     /// Something weaker than promised is in force now; for the log and `status`.
-    Degraded {
-        id: IncarnationId,
-        text: String,
-    },
+    Degraded { id: IncarnationId, text: String },
 }
 
 /// Why an incarnation never ran; a sentence for people.

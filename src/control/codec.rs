@@ -443,8 +443,8 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, freeze, thaw, tree, wait, set, reload, shutdown, log-places, rescan, scope, \
-                 scope-stop, scope-show",
+                 register, unregister, kill, freeze, thaw, tree, audit, wait, set, reload, shutdown, log-places, rescan, \
+                 scope, scope-stop, scope-show",
             ),
             (
                 r#"{"version":2,"method":"list"}"#,

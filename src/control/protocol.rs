@@ -735,26 +735,42 @@ pub struct LastExit {
     pub code: Option<u8>,
     pub signal: Option<SignalName>,
     pub core: bool,
-    /// The kernel killed it for want of memory.
-    pub oom: bool,
+    /// The kernel killed it for want of memory. Absent: that cannot be told, though it may be `oom_likely`.
+    pub oom: Option<bool>,
+    #[serde(default)]
+    pub oom_likely: bool,
     pub unknown: bool,
     pub at: Option<Utc>,
 }
 
 impl LastExit {
     pub fn new(exit: Exit, at: Option<Utc>) -> Self {
-        let nothing = Self { code: None, signal: None, core: false, oom: false, unknown: false, at };
+        let nothing = Self {
+            code: None,
+            signal: None,
+            core: false,
+            oom: Some(false),
+            oom_likely: false,
+            unknown: false,
+            at,
+        };
+        let killed = Self { signal: Some(SignalName(Signal::KILL)), ..nothing.clone() };
         match exit {
             Exit::Code(code) => Self { code: Some(code), ..nothing },
             Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
-            Exit::Oom => Self { signal: Some(SignalName(Signal::KILL)), oom: true, ..nothing },
-            Exit::Unknown => Self { unknown: true, ..nothing },
+            Exit::Oom => Self { oom: Some(true), ..killed },
+            Exit::MaybeOom { likely } => Self { oom: None, oom_likely: likely, ..killed },
+            // Nor is it known whether it was for that.
+            Exit::Unknown => Self { unknown: true, oom: None, ..nothing },
         }
     }
 
     pub fn exit(&self) -> Exit {
         match (self.code, self.signal) {
-            _ if self.oom => Exit::Oom,
+            _ if self.oom == Some(true) => Exit::Oom,
+            (None, Some(SignalName(Signal::KILL))) if self.oom.is_none() => {
+                Exit::MaybeOom { likely: self.oom_likely }
+            }
             (Some(code), _) => Exit::Code(code),
             (None, Some(SignalName(signal))) => Exit::Signal { signal, core: self.core },
             (None, None) => Exit::Unknown,
@@ -971,7 +987,7 @@ mod tests {
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
-            r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
+            r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
             r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
             r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,

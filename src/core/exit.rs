@@ -12,6 +12,9 @@ pub enum Exit {
     Signal { signal: Signal, core: bool },
     /// The kernel killed it for want of memory.
     Oom,
+    /// SIGKILL that nobody here sent, to a service whose memory nobody counts. `likely`: the kernel killed in the container for
+    /// want of memory just then; otherwise whether it was for that cannot be told.
+    MaybeOom { likely: bool },
     /// Nobody could tell us (its reaper died first). Policy treats it as a failure without an exit-code rule.
     Unknown,
 }
@@ -37,7 +40,7 @@ impl Exit {
     pub fn signal(self) -> Option<Signal> {
         match self {
             Self::Signal { signal, .. } => Some(signal),
-            Self::Oom => Some(Signal::KILL),
+            Self::Oom | Self::MaybeOom { .. } => Some(Signal::KILL),
             Self::Code(_) | Self::Unknown => None,
         }
     }
@@ -47,7 +50,7 @@ impl Exit {
         match self {
             Self::Code(code) => code,
             Self::Signal { signal, .. } => 128u8.saturating_add(signal.number() as u8),
-            Self::Oom => 128 + Signal::KILL.number() as u8,
+            Self::Oom | Self::MaybeOom { .. } => 128 + Signal::KILL.number() as u8,
             Self::Unknown => 255,
         }
     }
@@ -60,6 +63,12 @@ impl fmt::Display for Exit {
             Self::Signal { signal, core: false } => write!(f, "killed by {signal}"),
             Self::Signal { signal, core: true } => write!(f, "killed by {signal}, core dumped"),
             Self::Oom => write!(f, "killed by {}, out of memory", Signal::KILL),
+            Self::MaybeOom { likely: true } => {
+                write!(f, "killed by {}, probably out of memory (the container's)", Signal::KILL)
+            }
+            Self::MaybeOom { likely: false } => {
+                write!(f, "killed by {}, whether for want of memory is not known", Signal::KILL)
+            }
             Self::Unknown => write!(f, "ended, nobody saw how"),
         }
     }

@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::cmd::{is_gateway_run, judge_cmd};
 use super::handover::{Handover, OURSELVES};
 use super::launch::rung_of;
+use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
 use super::planned::PlannedStops;
@@ -384,6 +385,7 @@ fn start(
         surroundings: around,
         containment,
         report,
+        losses: Losses::default(),
         container: container.clone(),
         logs,
         store,

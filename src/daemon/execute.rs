@@ -280,7 +280,13 @@ impl Supervisor {
                     self.tell(&name, Event::SpawnFailed { incarnation, reason: error.to_string() });
                     self.tell(&name, Event::TreeEmpty { incarnation });
                 }
+                containment::Event::Losses { kills } => {
+                    slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
+                    self.losses.add(kills, self.clock.now());
+                }
                 containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
+                    let told = self.containment.sees_losses();
+                    let exit = self.losses.judge(exit, told, self.clock.now());
                     self.tell(&name, Event::MainExited { incarnation, exit });
                 }
                 containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {

@@ -195,7 +195,7 @@ impl Supervisor {
         let policy = service.map_or(Oom::Process, |service| service.bounds.asked.oom());
         match (main, policy) {
             (true, _) => {
-                slog::warn!(self.log, "{name}: out of memory: the kernel killed its main process"; "kills" => kills);
+                slog::warn!(self.log, "{name}: out of memory: the kernel killed its main process");
             }
             (false, Oom::Process) => {
                 slog::warn!(self.log, "{name}: out of memory: the kernel killed a process of it, the rest goes on";

@@ -17,6 +17,7 @@ mod fault;
 mod handover;
 mod launch;
 mod limits;
+mod losses;
 mod main_program;
 mod mirror;
 mod places;
@@ -53,6 +54,7 @@ use crate::store::{Store, StoreEvent};
 use crate::sys::reap::{self, Left};
 use crate::sys::signal::SignalFd;
 use clock::Clock;
+use losses::Losses;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
@@ -193,6 +195,7 @@ struct Supervisor {
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
+    losses: Losses,
     container: Container,
     logs: Logs,
     store: Store,

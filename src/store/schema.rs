@@ -121,7 +121,7 @@ pub struct LastExit {
 }
 
 /// [`Exit`] as it is stored: `{"code":1}`, `{"signal":{"number":9,"core":false}}`, with `"oom":true` in it where that
-/// was the reason, or `"unknown"`.
+/// was the reason and `"oom_likely"` where it may have been, or `"unknown"`.
 mod exit_row {
     use crate::core::exit::Exit;
     use crate::core::signal::Signal;
@@ -136,15 +136,24 @@ mod exit_row {
             core: bool,
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             oom: bool,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            oom_likely: Option<bool>,
         },
         Unknown,
+    }
+
+    fn kill(oom: bool, oom_likely: Option<bool>) -> Row {
+        Row::Signal { number: Signal::KILL.number(), core: false, oom, oom_likely }
     }
 
     pub(super) fn serialize<S: Serializer>(exit: &Exit, to: S) -> Result<S::Ok, S::Error> {
         match *exit {
             Exit::Code(code) => Row::Code(code),
-            Exit::Signal { signal, core } => Row::Signal { number: signal.number(), core, oom: false },
-            Exit::Oom => Row::Signal { number: Signal::KILL.number(), core: false, oom: true },
+            Exit::Signal { signal, core } => {
+                Row::Signal { number: signal.number(), core, oom: false, oom_likely: None }
+            }
+            Exit::Oom => kill(true, None),
+            Exit::MaybeOom { likely } => kill(false, Some(likely)),
             Exit::Unknown => Row::Unknown,
         }
         .serialize(to)
@@ -154,7 +163,8 @@ mod exit_row {
         Ok(match Row::deserialize(from)? {
             Row::Code(code) => Exit::Code(code),
             Row::Signal { oom: true, .. } => Exit::Oom,
-            Row::Signal { number, core, oom: false } => match Signal::from_number(number) {
+            Row::Signal { oom_likely: Some(likely), .. } => Exit::MaybeOom { likely },
+            Row::Signal { number, core, oom: false, oom_likely: None } => match Signal::from_number(number) {
                 Some(signal) => Exit::Signal { signal, core },
                 None => return Err(serde::de::Error::custom(format!("no signal has the number {number}"))),
             },
@@ -375,9 +385,13 @@ mod tests {
         assert_eq!(decode::<RunRow>(&bytes), Ok(run.clone()));
         assert_eq!(encode(&run), Ok(bytes));
         let oom = r#"{"signal":{"number":9,"core":false,"oom":true}}"#;
-        for (text, exit) in
-            [(r#"{"code":255}"#, Exit::Code(255)), (r#""unknown""#, Exit::Unknown), (oom, Exit::Oom)]
-        {
+        let maybe = r#"{"signal":{"number":9,"core":false,"oom_likely":false}}"#;
+        for (text, exit) in [
+            (r#"{"code":255}"#, Exit::Code(255)),
+            (r#""unknown""#, Exit::Unknown),
+            (oom, Exit::Oom),
+            (maybe, Exit::MaybeOom { likely: false }),
+        ] {
             let json = format!(r#"{{"exit":{text},"at_ms":1}}"#);
             let read: LastExit = serde_json::from_str(&json).unwrap();
             assert_eq!((read.exit, serde_json::to_string(&read).unwrap()), (exit, json));

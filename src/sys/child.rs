@@ -4,7 +4,7 @@
 //! prepared memory and nothing else. No allocation, no panic (the entry is `extern "C"`, where a panic aborts), no C
 //! library function that takes a lock or keeps other threads in step (the setuid family is called raw, per thread).
 //!
-//! Order, and why: into the cgroup first, so that no later step happens outside; session and stdio while still
+//! Order, and why: into the cgroup first, so that no later step happens outside; its own view of the mounts, session and stdio while still
 //! privileged; capabilities and ids; then the wait for "go"; the working directory after the ids, so that it is
 //! entered with the service's rights; the signal mask last, so that nothing interrupts.
 //!
@@ -16,8 +16,10 @@ use super::landlock;
 use super::plan::{ChildPlan, Session, Stdio};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The step at which a child failed. The number is the byte on the pipe.
@@ -133,6 +135,7 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         // "0" is the writer itself (cgroups(7)); the right was checked when the parent opened the file.
         rustix::io::write(procs, b"0").map_err(at(Step::Join))?;
     }
+    shield(&plan.read_only);
     // All signals stay blocked until exec: SIGTTOU would stop us in tcsetpgrp(3), the rest has no business here.
     set_mask(u64::MAX);
     reset_dispositions();
@@ -171,6 +174,22 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     let _ = rustix::io::write(order.report, &[READY, 0, 0, 0, 0, 0, 0, 0]);
     set_mask(0);
     Err(execute(order))
+}
+
+/// A mount namespace in which these mounts are read-only; mounts made outside still come in. Where that is not allowed the
+/// service starts all the same, and `status` looks at what it sees.
+fn shield(points: &[CString]) {
+    let below = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    let flags =
+        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // SAFETY: the only thread of this process; a mount namespace does not change what its descriptors mean.
+    let apart = || unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
+    // Without the second step the third would reach everybody.
+    if !points.is_empty() && apart().and_then(|()| rustix::mount::mount_change(c"/", below)).is_ok() {
+        for point in points {
+            let _ = rustix::mount::mount_remount(point.as_c_str(), flags, c"");
+        }
+    }
 }
 
 /// Tries the candidates as execvp(3) does: a missing or forbidden one is passed over, any other error ends the search.

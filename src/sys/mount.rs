@@ -34,6 +34,12 @@ pub fn cgroup2_mounts() -> io::Result<Vec<CgroupMount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
+/// The process sees cgroup2 on read-only mounts alone, unlike us: it has mounts of its own. Not so of one that is gone.
+pub fn sees_cgroups_read_only(pid: i32) -> bool {
+    let mounts = std::fs::read(format!("/proc/{pid}/mountinfo")).map(|text| parse(&text)).unwrap_or_default();
+    !mounts.is_empty() && mounts.iter().all(|mount| mount.read_only)
+}
+
 fn parse(mountinfo: &[u8]) -> Vec<CgroupMount> {
     let mut mounts: Vec<CgroupMount> = Vec::new();
     for line in mountinfo.split(|byte| *byte == b'\n') {

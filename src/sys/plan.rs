@@ -52,6 +52,9 @@ pub struct ChildPlan {
     pub scope_signals: bool,
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
+    /// Mounts that it sees read-only, in a mount namespace of its own, where that can be made (CAP_SYS_ADMIN).
+    /// Not in the byte form.
+    pub read_only: Vec<CString>,
     /// RLIMIT_NOFILE, soft and hard; `None`: keep ours. What is more than the child may have is cut to what it may.
     pub nofile: Option<(u64, u64)>,
     /// RLIMIT_NPROC and RLIMIT_CORE likewise.
@@ -130,6 +133,7 @@ impl ChildPlan {
             no_new_privs: false,
             scope_signals: false,
             capabilities: None,
+            read_only: Vec::new(),
             nofile: None,
             nproc: None,
             core: None,
@@ -272,6 +276,7 @@ impl ChildPlan {
             no_new_privs,
             scope_signals,
             capabilities,
+            read_only: Vec::new(),
             nofile,
             nproc,
             core,

@@ -7,7 +7,7 @@
 //! `serve` reads a command a line from the second serial port, as JSON `[ID, ARGV]`, runs all of them at once and
 //! answers `[ID, CODE, STDOUT, STDERR]` as each ends. It is no service: to the supervisor it is what a `docker exec` is.
 //!
-//! `census`, `show`, `cgroups`, `fill`, `remove`, `freeze` and `thaw` are what a shell would be asked if there were one.
+//! `census`, `show`, `cgroups`, `write`, `kill-nine`, `fill`, `remove`, `freeze` and `thaw` are what a shell would be asked if there were one.
 
 use crate::tools::{complain, fork, quit, say};
 use rustix::fs::{Mode, OFlags};
@@ -188,6 +188,33 @@ pub fn cgroups() -> i32 {
 /// `remove FILE`
 pub fn remove(path: &str) -> i32 {
     std::fs::remove_file(path).map_or_else(|error| failed(path, &error), |()| 0)
+}
+
+/// `in-cgroup NAME CMD…`: CMD where a container would be: in a cgroup that has a memory controller, unlike the root.
+pub fn in_cgroup(words: &[String]) -> i32 {
+    let Some(([name], command)) = words.split_first_chunk() else { return 2 };
+    let dir = Path::new("/sys/fs/cgroup").join(name);
+    let joined = std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids +cpu +io")
+        .and_then(|()| std::fs::create_dir(&dir))
+        .and_then(|()| std::fs::write(dir.join("cgroup.procs"), "0"));
+    let Some((program, args)) = command.split_first() else { return 2 };
+    match joined {
+        Ok(()) => failed(program, &Command::new(program).args(args).exec()),
+        Err(error) => failed(name, &error),
+    }
+}
+
+/// `write FILE TEXT`
+pub fn write(path: &str, text: &str) -> i32 {
+    std::fs::write(path, text).map_or_else(|error| failed(path, &error), |()| 0)
+}
+
+/// `kill-nine PID`
+pub fn kill_nine(pid: u64) -> i32 {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = pid else { return 2 };
+    let killed = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    killed.map_or_else(|error| failed("kill", &error.into()), |()| 0)
 }
 
 /// `fill FILE`: takes all that is left on its file system, to the last block.

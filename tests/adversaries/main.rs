@@ -82,6 +82,11 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "census" => machine::census(rest.first().map_or("", String::as_str)),
         "show" => machine::show(rest),
         "cgroups" => machine::cgroups(),
+        "in-cgroup" => machine::in_cgroup(rest),
+        "write" => {
+            machine::write(rest.first().map_or("", String::as_str), rest.get(1).map_or("", String::as_str))
+        }
+        "kill-nine" => machine::kill_nine(number(rest, 0, 0)),
         "fill" => machine::fill(rest.first().map_or("/tmp/fill", String::as_str)),
         "remove" => machine::remove(rest.first().map_or("/tmp/fill", String::as_str)),
         "writes" => machine::writes(rest.first().map_or("/tmp/lines", String::as_str)),

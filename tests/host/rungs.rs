@@ -94,6 +94,32 @@ fn services_see_nothing_of_the_private_mount() {
     }
 }
 
+/// Root owns the directory of its cgroup. Without capabilities it cannot undo that it sees it read-only.
+#[test]
+fn a_service_of_root_sees_its_cgroup_read_only_or_status_says_that_it_could_leave_it() {
+    let bare = |mount| Setup { bare: true, cgroup_mount: Some(mount), ..Setup::plain() };
+    for setup in [bare("rw"), bare("ro"), bare("hybrid")] {
+        let mut world = World::new(setup);
+        world.adversary("prisoner", "cgroup-escaper", "user = \"root\"\n[stop]\ntimeout = \"50ms\"");
+        let _supervisor = world.start();
+        world.wait_log("prisoner", "ready cgroup-escaper");
+        let log = world.log("prisoner");
+        assert!(log.contains("escape refused") && log.contains("escape no"), "{log}");
+        assert!(!log.contains("escape ok"), "{log}");
+        let status = world.status("prisoner");
+        assert_eq!(status["containment_weakness"], json!(null), "{status}");
+        world.ctl(&["stop", "prisoner"]).ok();
+        world.assert_no_survivors("after stop");
+    }
+    // Without CAP_SYS_ADMIN nobody gets mounts of his own.
+    let mut world = World::new(Setup { cgroup_mount: Some("rw"), ..Setup::new(Rung::Cgroup, Place::Pid1) });
+    world.adversary("owner", "pause", "user = \"root\"");
+    let _supervisor = world.start();
+    world.wait_log("owner", "ready");
+    let weakness = world.status("owner")["containment_weakness"].to_string();
+    assert!(weakness.contains("can move itself out"), "{weakness}");
+}
+
 #[test]
 fn a_definition_can_ask_for_a_private_mount_where_there_is_one() {
     let mut world = World::new(Setup::new(Rung::CgroupPrivate, Place::Child));

@@ -29,6 +29,7 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
         .adversary("glutton", "eat 128", &format!("{ONCE}\n{BOUND}"))
         .adversary("parent", "child-eats 128", &format!("{ONCE}\n{BOUND}"))
         .adversary("family", "child-eats 128", &format!("{ONCE}\n{BOUND}\noom = 'service'"))
+        .adversary("phoenix", "eat 128", &format!("autostart = false\n[limits]\n{BOUND}"))
         .adversary("modest", "tree 5", &format!("autostart = false\n[limits]\n{BOUND}"))
         .boot(&volume);
     machine.ctl(&["start", "modest"]).ok();
@@ -43,6 +44,16 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     machine.await_line("glutton: out of memory: the kernel killed its main process");
     machine.assert_nothing_left_of("glutton");
     assert!(!machine.ctl(&["logs", "glutton"]).out.contains("ate"), "it never had it");
+
+    // As long as the policy says so it gets another life, each time it is told why.
+    drop(machine.send(&["/hermes-sup", "ctl", "start", "phoenix"]));
+    let again = machine.eventually("it was restarted twice", || {
+        let phoenix = machine.service("phoenix");
+        (phoenix["restarts"].as_u64() >= Some(2)).then_some(phoenix)
+    });
+    assert_eq!((&again["want"], &again["last_exit"]["oom"]), (&json!("up"), &json!(true)), "{again}");
+    machine.ctl(&["stop", "phoenix"]).ok();
+    machine.assert_nothing_left_of("phoenix");
 
     // A child of it: the service goes on, and says so.
     machine.ctl(&["start", "parent"]).ok();
@@ -69,6 +80,8 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     let failed = machine.await_state("family", "failed");
     assert_eq!(failed["last_exit"]["oom"], json!(true), "{failed}");
     machine.assert_nothing_left_of("family");
+    let told = machine.console().matches("family: out of memory").count();
+    assert_eq!(told, 1, "the kernel takes them one by one, which is one story: {}", machine.console());
 
     // Who has stayed within his bound has noticed nothing.
     let modest = machine.service("modest");
@@ -76,6 +89,43 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     assert_eq!((&modest["pid"], &modest["restarts"]), (&calm["pid"], &calm["restarts"]), "{modest}");
     assert_eq!(machine.status()["supervisor"]["warnings"], json!([]));
     assert_eq!(machine.shutdown(0).code, 0);
+}
+
+/// Without a cgroup of its own, what the kernel says of the whole container is all there is: it names nobody.
+#[test]
+fn a_kill_for_want_of_memory_is_probable_where_the_kernel_counts_for_all() {
+    let volume = Volume::new(64);
+    let once = "containment = 'keeper'\nautostart = false\n[restart]\npolicy = 'never'";
+    let mut setup = Setup::new();
+    setup.cgroup = Some("container");
+    let machine = setup
+        .adversary("glutton", "eat 128", once)
+        .adversary("victim", "pause", once)
+        .adversary("ours", "pause", once)
+        .boot(&volume);
+    machine.ctl(&["start", "victim", "ours"]).ok();
+    // All that a keeper holds is in the supervisor's own cgroup, of which the kernel never takes its init.
+    let own = machine.show("/proc/1/cgroup");
+    let own = own.trim().strip_prefix("0::").expect("a path of cgroup v2");
+    machine.run(&["/adversary", "write", &format!("/sys/fs/cgroup{own}/memory.max"), "64M"]).ok();
+    drop(machine.send(&["/hermes-sup", "ctl", "start", "glutton"]));
+    let failed = machine.await_state("glutton", "failed");
+    let last = &failed["last_exit"];
+    assert_eq!((&last["oom"], &last["oom_likely"]), (&json!(null), &json!(true)), "{failed}");
+    let words = "killed by SIGKILL, probably out of memory (the container's)";
+    assert_eq!(failed["reason"], json!(words));
+    machine.await_line("out of memory: the kernel killed processes of the container");
+    machine.assert_nothing_left_of("glutton");
+
+    // A kill that is nobody's of the kernel's, and one that is ours.
+    let pid = machine.service("victim")["pid"].to_string();
+    machine.run(&["/adversary", "kill-nine", &pid]).ok();
+    machine.ctl(&["kill", "ours", "KILL"]).ok();
+    for service in ["victim", "ours"] {
+        let failed = machine.await_state(service, "failed");
+        assert_eq!(failed["last_exit"]["oom"], json!(false), "{failed}");
+        assert_eq!(failed["reason"], json!("killed by SIGKILL"));
+    }
 }
 
 /// Above its soft limit a service is slowed down, which is the moment to tell it.
@@ -89,6 +139,8 @@ fn at_memory_high_a_hook_runs_inside_once() {
         .adversary("ended", "eat 34", &hook("['/adversary', 'signal-main', 'TERM']"))
         .adversary("mistaken", "eat 34", &hook("['/no/such/program']"))
         .adversary("without", "eat 34", limits)
+        // On a terminal only what is wrong is said unasked.
+        .option(&["--log-level", "debug"])
         .boot(&volume);
     machine.ctl(&["start", "told"]).ok();
     machine.await_log("told", "hook memory_high of told");

@@ -240,7 +240,8 @@ impl Cage {
         if high > before.high {
             events.push(Event::MemoryHigh { id: id.clone() });
         }
-        if kills <= before.kills {
+        // Once the main process is among them it is over, however many the kernel still takes with it, one by one.
+        if kills <= before.kills || memory.main {
             return;
         }
         // A kill of ours is no news about memory.

@@ -37,6 +37,17 @@ pub enum NoPlace {
 /// The leaf into which the supervisor moves itself before it enables controllers.
 pub const OWN_LEAF: &str = "supervisor";
 
+/// `memory.events` of the nearest cgroup at or above ours that has one and can be seen; the kernel's own root has none.
+pub fn own_memory_events() -> Option<PathBuf> {
+    let cgroup = own_cgroup(&std::fs::read_to_string("/proc/self/cgroup").ok()?)?;
+    let of = |mount: &CgroupMount| {
+        let own = find_self(mount, &cgroup)?;
+        let here = own.ancestors().take_while(|dir| dir.starts_with(&mount.point));
+        here.map(|dir| dir.join("memory.events")).find(|file| file.exists())
+    };
+    mount::cgroup2_mounts().ok()?.iter().find_map(of)
+}
+
 /// Finds our cgroup on a writable mount, making a read-only one writable where that is ours to do.
 ///
 /// # Errors

@@ -47,7 +47,11 @@ impl Watch {
         self.add_file(&dir.join("memory.events"), slot)
     }
 
-    fn add_file(&mut self, file: &Path, slot: u32) -> io::Result<i32> {
+    /// Watches any such file.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_file(&mut self, file: &Path, slot: u32) -> io::Result<i32> {
         let watch = inotify::add_watch(&self.inotify, file, WatchFlags::MODIFY)?;
         self.slots.insert(watch, slot);
         Ok(watch)

@@ -15,6 +15,7 @@ use crate::sys::clone::{self, Apart, Failure, Progress, Report, Subject};
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::{ChildPlan, Pass};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct Ward {
     pub is_init: bool,
     /// We have ended it.
     killed: bool,
+    /// A SIGKILL that it has got may be one of ours.
+    struck: Cell<bool>,
     exit_said: bool,
     /// The keeper said that the tree stands still.
     pub frozen: bool,
@@ -133,6 +136,7 @@ impl Ward {
             scoped: plan.scope_signals,
             is_init: apart.is_some(),
             killed: false,
+            struck: Cell::new(false),
             exit_said: false,
             frozen: false,
             over: false,
@@ -155,6 +159,7 @@ impl Ward {
             scoped: how.scoped,
             is_init: how.is_init,
             killed: false,
+            struck: Cell::new(false),
             exit_said: false,
             frozen: false,
             over: false,
@@ -213,7 +218,15 @@ impl Ward {
                 let words = self.words(step, errno);
                 self.fail(SpawnError::Child { words, errno }, id, events);
             }
-            Word::MainExited { status } => self.exited(exit_of(status), id, events),
+            Word::MainExited { status } => {
+                let exit = match exit_of(status) {
+                    Exit::Signal { signal: Signal::KILL, .. } if !self.struck.get() => {
+                        Exit::MaybeOom { likely: false }
+                    }
+                    exit => exit,
+                };
+                self.exited(exit, id, events);
+            }
             Word::NoProc { errno } => {
                 let reason = format!("it cannot mount its /proc: {}", clone::reason(errno));
                 self.fail(SpawnError::Keeper(reason), id, events);
@@ -286,6 +299,7 @@ impl Ward {
     }
 
     pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
+        self.struck.set(self.struck.get() || signal == Signal::KILL);
         match &self.main {
             Some(main) => main.send(signal),
             None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
@@ -293,6 +307,7 @@ impl Ward {
     }
 
     pub fn signal_tree(&self, signal: Signal) {
+        self.struck.set(self.struck.get() || signal == Signal::KILL);
         // A keeper that cannot hear is dead, and that is noticed elsewhere.
         let _ = wire::send_order(self.socket.as_fd(), Order::Signal(signal));
     }
@@ -307,6 +322,7 @@ impl Ward {
 
     pub fn kill(&mut self, now: Tick) {
         self.frozen = false;
+        self.struck.set(true);
         if self.is_init {
             self.killed = true;
             let _ = self.keeper.pidfd.send(Signal::KILL);

@@ -247,7 +247,9 @@ impl View {
             Field::Pid | Field::Pgid => pid().to_string(),
             Field::ExitCode => match ended {
                 Some(Exit::Code(code)) => code.to_string(),
-                Some(Exit::Signal { .. } | Exit::Oom | Exit::Unknown) | None => "-1".to_owned(),
+                Some(Exit::Signal { .. } | Exit::Oom | Exit::MaybeOom { .. } | Exit::Unknown) | None => {
+                    "-1".to_owned()
+                }
             },
             Field::Signal => signal.map_or_else(|| "NA".to_owned(), |signal| signal.to_string()),
             Field::SigNum => signal.map_or(-1, |signal| signal.number()).to_string(),

@@ -48,6 +48,8 @@ pub struct Setup {
     pub processors: u32,
     pub mebibytes: u32,
     supervisor: Vec<String>,
+    /// The cgroup in which the supervisor finds itself, as in a container; `None`: the root.
+    pub cgroup: Option<&'static str>,
 }
 
 impl Setup {
@@ -63,6 +65,7 @@ impl Setup {
             processors: 2,
             mebibytes: 512,
             supervisor: Vec::new(),
+            cgroup: None,
         }
     }
 
@@ -91,7 +94,9 @@ impl Setup {
     pub fn boot(&self, volume: &Volume) -> Machine {
         let initramfs = volume.path("initramfs");
         self.write_initramfs(&initramfs);
-        let command = [&["/hermes-sup", "init"].map(String::from)[..], &self.supervisor].concat();
+        let place = self.cgroup.map(|cgroup| ["/adversary", "in-cgroup", cgroup]);
+        let words = place.iter().flatten().chain(&["/hermes-sup", "init"]).map(ToString::to_string);
+        let command = [words.collect(), self.supervisor.clone()].concat();
         let machine = Machine::start(self, volume, &initramfs, &command.join(" "));
         machine.await_supervisor();
         machine
