@@ -46,6 +46,7 @@ use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{Store, StoreEvent};
 use crate::sys::reap::{self, Left};
+use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
 use main_program::MainProgram;
@@ -214,6 +215,8 @@ impl Supervisor {
     /// Runs until everything has ended; returns the exit code.
     fn run(&mut self, poll: &mut Poll) -> u8 {
         let mut events = Events::with_capacity(1024);
+        self.settle();
+        resident::release_code();
         loop {
             self.settle();
             if let Some(code) = self.ended() {

@@ -231,7 +231,7 @@ impl Cage {
     }
 
     pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
-        // Most trees are seen empty together with the end of their main process: there is nobody to look for.
+        // Most trees are seen empty together with the end of their main process: nobody is left to look for.
         if self.over {
             return;
         }
@@ -240,6 +240,9 @@ impl Cage {
 
     /// Begins the kill; [`Cage::tick`] goes on with it until the tree is empty.
     pub fn kill(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        if self.over {
+            return;
+        }
         // It may not have joined yet, and `cgroup.kill` does not wait for those who come later.
         let _ = self.main.send(Signal::KILL);
         self.strike(tree, id, events);
