@@ -328,7 +328,10 @@ fn start(
         looking: false,
         scan: 0,
     };
-    supervisor.boot_services(&opened, &found, &reconciled, &cmd);
+    let restored = supervisor.boot_services(&opened, &found, &reconciled, &cmd);
+    // What was read is not needed any more: its memory is for what the services need.
+    drop((opened, found, reconciled));
+    supervisor.boot_fleet(restored);
     supervisor.boot_main(cmd)?;
     Ok(Start::Supervise(Box::new(supervisor), poll))
 }

@@ -9,6 +9,7 @@ use super::reconcile::Reconciled;
 use super::reload::{Found, Plan, first_want, is_profile};
 use super::slots;
 use crate::core::event::{Command, Event};
+use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::template::DEFAULT_PROFILE;
@@ -23,14 +24,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 
 impl Supervisor {
-    /// All services become known and go where the database wants them.
+    /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
     pub(super) fn boot_services(
         &mut self,
         opened: &Opened,
         found: &Found,
         reconciled: &Reconciled,
         cmd: &Cmd,
-    ) {
+    ) -> BTreeMap<ServiceId, Restored> {
         let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
         for complaint in complaints {
             slog::warn!(self.log, "{complaint}");
@@ -114,7 +115,12 @@ impl Supervisor {
         if found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
             self.tell_boot(boot_lines);
         }
-        let effects = self.fleet.boot(restored, now);
+        restored
+    }
+
+    /// The services go where the database wants them.
+    pub(super) fn boot_fleet(&mut self, restored: BTreeMap<ServiceId, Restored>) {
+        let effects = self.fleet.boot(restored, self.clock.now());
         self.execute(effects);
     }
 
