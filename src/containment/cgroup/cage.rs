@@ -76,8 +76,9 @@ impl Cage {
         let not_in_force = apply(tree, &leaf, limits);
         let watched = watch.add(&path, slot).map_err(failed);
         let child = watched.and_then(|watched| {
-            let made = leaf::open_procs(tree.as_fd(), &leaf).map_err(failed).and_then(|procs| {
-                clone::spawn(plan, Some(procs.as_fd())).map_err(|error| SpawnError::Clone(error.to_string()))
+            let made = leaf::open_main(tree.as_fd(), &leaf, tree.born).map_err(failed).and_then(|main| {
+                let join = leaf::join(&main, tree.born);
+                clone::spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
             });
             match made {
                 Ok(child) => Ok((watched, child)),
