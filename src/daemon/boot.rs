@@ -327,6 +327,7 @@ fn start(
         scanning,
         looking: false,
         scan: 0,
+        code_spared_at: None,
     };
     let restored = supervisor.boot_services(&opened, &found, &reconciled, &cmd);
     // What was read is not needed any more: its memory is for what the services need.

@@ -147,6 +147,9 @@ pub enum Notice {
     Slots(io::Result<Box<Slots>>),
 }
 
+/// How long after the services were told to start the start counts as over.
+const START: Duration = Duration::from_secs(2);
+
 /// The topic of warnings that end when the store recovers.
 const STORE: &str = "store";
 
@@ -209,14 +212,15 @@ struct Supervisor {
     looking: bool,
     /// Counts the readings.
     scan: u64,
+    /// When the code is given back that was mapped for the start.
+    code_spared_at: Option<Tick>,
 }
 
 impl Supervisor {
     /// Runs until everything has ended; returns the exit code.
     fn run(&mut self, poll: &mut Poll) -> u8 {
         let mut events = Events::with_capacity(1024);
-        self.settle();
-        resident::release_code();
+        self.code_spared_at = Some(self.clock.now().after(START));
         loop {
             self.settle();
             if let Some(code) = self.ended() {
@@ -276,6 +280,9 @@ impl Supervisor {
             self.stop_unmarked(now);
             self.time_out_requests(now);
             self.push_shutdown(now);
+            if self.code_spared_at.take_if(|at| *at <= now).is_some() {
+                resident::release_code();
+            }
             if self.backlog.is_empty() {
                 return;
             }
@@ -292,6 +299,7 @@ impl Supervisor {
             self.requests.next_deadline(),
             self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
+            self.code_spared_at,
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
