@@ -245,6 +245,12 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// What each service may do, and what could be tighter
+    Audit {
+        /// Without any: all services
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Show what services wrote
     Logs {
         #[command(flatten)]
@@ -344,6 +350,7 @@ impl Verb {
             }
             Self::Status { names } => Request::Status { targets: these_or_all(names) },
             Self::Tree { names } => Request::Tree { targets: these_or_all(names) },
+            Self::Audit { names } => Request::Audit { targets: these_or_all(names) },
             Self::Freeze { named } => Request::Freeze { targets: named.targets() },
             Self::Thaw { named } => Request::Thaw { targets: named.targets() },
             Self::List => Request::List {},
@@ -596,7 +603,7 @@ mod tests {
 
     #[test]
     fn each_verb_asks_for_what_was_typed() {
-        let table: [(&[&str], Request); 25] = [
+        let table: [(&[&str], Request); 26] = [
             (
                 &["set", "a", "memory_max=1G", "oom=default", "--persist"],
                 Request::Set {
@@ -629,6 +636,7 @@ mod tests {
             (&["thaw", "--all"], Request::Thaw { targets: Targets::All }),
             (&["tree"], Request::Tree { targets: Targets::All }),
             (&["tree", "a"], Request::Tree { targets: names(&["a"]) }),
+            (&["audit", "a"], Request::Audit { targets: names(&["a"]) }),
             (&["unregister", "a"], Request::Unregister { targets: names(&["a"]) }),
             (
                 &["kill", "a"],

@@ -11,7 +11,7 @@
 //! `version` may be left out and is then 1, for use by hand. No I/O; nothing here panics on any input.
 
 use super::protocol::{
-    LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ScopeStatus,
+    Audit, LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ScopeStatus,
     ServiceStatus, SupervisorStatus, Targets, Tree, VERSION,
 };
 use serde::{Deserialize, Serialize};
@@ -216,6 +216,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         log_place: Option<LogPlace>,
         scope: Option<Box<ScopeStatus>>,
         tree: Option<Tree>,
+        audit: Option<Box<Audit>>,
         message: Option<String>,
     }
     let malformed = |detail: &str| {
@@ -234,7 +235,8 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
     if !continues {
         return Ok(Reply::End);
     }
-    let Parameters { supervisor, service, outcome, name, log_place, scope, tree, message: _ } = parameters;
+    let Parameters { supervisor, service, outcome, name, log_place, scope, tree, audit, message: _ } =
+        parameters;
     service
         .map(Part::Service)
         .or_else(|| outcome.map(Part::Outcome))
@@ -243,6 +245,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         .or_else(|| log_place.map(Part::LogPlace))
         .or_else(|| scope.map(Part::Scope))
         .or_else(|| tree.map(Part::Tree))
+        .or_else(|| audit.map(Part::Audit))
         .map(Reply::Part)
         .ok_or_else(|| malformed("a part of an unknown kind"))
 }
@@ -311,6 +314,7 @@ mod tests {
             Request::Freeze { targets: names(&["a"]) },
             Request::Thaw { targets: names(&["a"]) },
             Request::Tree { targets: Targets::All },
+            Request::Audit { targets: Targets::All },
             Request::Wait { targets: names(&["a"]), until: Until::Ready, timeout_ms: Some(0) },
             Request::Set {
                 targets: names(&["a"]),
@@ -347,6 +351,7 @@ mod tests {
             Reply::Part(Part::LogPlace(LogPlace { name: "a".to_owned(), dir: "/l".into() })),
             Reply::Part(Part::Scope(Box::new(samples::scope()))),
             Reply::Part(Part::Tree(samples::tree())),
+            Reply::Part(Part::Audit(Box::new(samples::audit("a")))),
             Reply::End,
             Reply::Refused(Refusal::new(RefusalKind::NotPermitted, "no")),
         ]

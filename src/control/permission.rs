@@ -88,6 +88,7 @@ impl Rules {
             Request::Status { .. }
             | Request::List {}
             | Request::Tree { .. }
+            | Request::Audit { .. }
             | Request::Wait { .. }
             | Request::LogPlaces { .. } => {
                 if facts.owns_one || self.public_status {
@@ -153,6 +154,7 @@ mod tests {
             Request::Freeze { targets: targets() },
             Request::Thaw { targets: targets() },
             Request::Tree { targets: targets() },
+            Request::Audit { targets: targets() },
             Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
             Request::Set { targets: targets(), limits: Default::default(), persist: true },
             Request::Reload { restart: false },
@@ -183,6 +185,7 @@ mod tests {
             ("freeze", [true, true, true, false, false]),
             ("thaw", [true, true, true, false, false]),
             ("tree", [true, true, true, true, false]),
+            ("audit", [true, true, true, true, false]),
             ("wait", [true, true, true, true, false]),
             // Tighter only, for an owner: that depends on what is in force, and is judged where that is known.
             ("set", [true, true, true, false, false]),
@@ -239,7 +242,7 @@ mod tests {
             })
             .map(Request::method)
             .collect();
-        assert_eq!(open, ["status", "list", "tree", "wait", "log-places"]);
+        assert_eq!(open, ["status", "list", "tree", "audit", "wait", "log-places"]);
     }
 
     #[test]

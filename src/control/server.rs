@@ -572,7 +572,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A server, its loop, and the clients of one test, in one thread: turns of the loop are taken by the test.
     struct Stage {

@@ -4,13 +4,16 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod adoption;
 mod alone;
+mod audit;
 mod boot;
 mod bring_up;
 mod clock;
 mod cmd;
 mod demo;
 mod execute;
+mod fault;
 mod launch;
 mod limits;
 mod main_program;

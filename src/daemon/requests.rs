@@ -20,6 +20,7 @@ use crate::core::clock::Tick;
 use crate::core::effect;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::gateway;
 use crate::core::name::ServiceName;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -279,6 +280,7 @@ impl Supervisor {
             | Request::Freeze { targets }
             | Request::Thaw { targets }
             | Request::Tree { targets }
+            | Request::Audit { targets }
             | Request::Wait { targets, .. }
             | Request::Set { targets, .. }
             | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
@@ -290,7 +292,7 @@ impl Supervisor {
         self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
     }
 
-    fn runs_as(&self, service: &Service) -> Option<u32> {
+    pub(super) fn runs_as(&self, service: &Service) -> Option<u32> {
         self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
     }
 
@@ -301,7 +303,11 @@ impl Supervisor {
         }
         let reads = matches!(
             request,
-            Request::Status { .. } | Request::Tree { .. } | Request::Wait { .. } | Request::LogPlaces { .. }
+            Request::Status { .. }
+                | Request::Tree { .. }
+                | Request::Audit { .. }
+                | Request::Wait { .. }
+                | Request::LogPlaces { .. }
         );
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
@@ -359,6 +365,13 @@ impl Supervisor {
                     for part in self.tree(id) {
                         self.reply(conn, &Reply::Part(Part::Tree(part)));
                     }
+                }
+            }
+            Request::Audit { .. } => {
+                // Users may have been remapped since we started.
+                self.surroundings = self.surroundings_now();
+                for audit in ids.into_iter().filter_map(|id| self.audit(id)).collect::<Vec<_>>() {
+                    self.reply(conn, &Reply::Part(Part::Audit(Box::new(audit))));
                 }
             }
             Request::LogPlaces { .. } => {
@@ -594,7 +607,11 @@ impl Supervisor {
                 Outcome::failed(name, Code::Failed, state, message)
             }
             effect::Outcome::Failed(why) => {
-                let message = format!("'{name}': {why}");
+                let is_stuck =
+                    self.fleet.gateway(id).is_some_and(|g| g.stage() == Some(gateway::Stage::Stuck));
+                let hanging = self.life(id).filter(|_| is_stuck).and_then(|life| self.hanging(&life));
+                let hanging = hanging.map(|hanging| format!(": {hanging}")).unwrap_or_default();
+                let message = format!("'{name}': {why}{hanging}");
                 Outcome::failed(name, Code::Failed, state, message)
             }
             effect::Outcome::Overtaken(by) => {
@@ -756,10 +773,8 @@ impl Supervisor {
     /// A tree that does not come to a stand goes on: one that stands in part would be worse. Returns why.
     fn freeze_took_too_long(&mut self, id: ServiceId) -> String {
         let Some(life) = self.life(id) else { return "is gone".to_owned() };
-        let hangs = self.containment.stuck(&life);
+        let hangs = self.hanging(&life).map(|hanging| format!(": {hanging}"));
         self.containment.thaw(&life);
-        let hangs =
-            hangs.first().map(|stuck| format!(": pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
         let seconds = FREEZE_TIMEOUT.as_secs();
         format!("did not stand still within {seconds} s and goes on{}", hangs.unwrap_or_default())
     }

@@ -14,6 +14,7 @@ pub mod posture;
 pub mod reap;
 #[cfg(test)]
 pub mod reexec;
+pub mod replace;
 pub mod resident;
 pub mod signal;
 pub mod users;

@@ -37,6 +37,11 @@ pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether there is such a directory.
+pub fn exists(tree: BorrowedFd<'_>, leaf: &str) -> bool {
+    rustix::fs::statat(tree, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
 /// What the child of this incarnation comes in by: the directory in which it is `born`, or the `cgroup.procs` that it
 /// writes itself into.
 pub fn open_main(tree: BorrowedFd<'_>, leaf: &str, born: bool) -> io::Result<OwnedFd> {
