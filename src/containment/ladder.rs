@@ -214,10 +214,12 @@ fn try_private(wish: &Wish<'_>) -> Result<Place, String> {
     try_place(wish, place).map_err(|error| error.replace(&shown, "its own mount of cgroup2"))
 }
 
-/// A directory, a child that moves into it and lives, the kill, the notification, the removal.
-fn try_place(wish: &Wish<'_>, place: Place) -> Result<Place, String> {
+/// A directory, a child that moves into it and lives, the kill, the notification, the removal; and whether a child can
+/// also be born there.
+fn try_place(wish: &Wish<'_>, mut place: Place) -> Result<Place, String> {
     let name = format!("{}.probe.{}", wish.instance, std::process::id());
     let tree = Tree::create(&place, &name, false).map_err(|error| error.to_string())?;
+    place.born = try_birth(&tree);
     let result = try_leaf(&tree);
     let _ = leaf::remove(tree.as_fd(), PROBE);
     let removed = tree.remove().map_err(|error| format!("{}: {error}", tree::directory_name(&name)));
@@ -226,14 +228,32 @@ fn try_place(wish: &Wish<'_>, place: Place) -> Result<Place, String> {
 
 const PROBE: &str = "probe.0";
 
+/// Whether a child that is born in its cgroup gets as far as its exec.
+fn try_birth(tree: &Tree) -> bool {
+    let report = || -> io::Result<clone::Progress> {
+        leaf::create(tree.as_fd(), PROBE)?;
+        let main = leaf::open_main(tree.as_fd(), PROBE, true)?;
+        let mut plan = plan_of_self(&[])?;
+        // Nothing that can be executed: what it says of that is its sign of life, and its end.
+        plan.set_program(c"/".to_owned());
+        let mut child = clone::spawn(&mut plan, Some(leaf::join(&main, true)))?;
+        wait_exit(child.pidfd.as_fd()).map_err(io::Error::other)?;
+        Ok(child.report.read())
+    };
+    let born = matches!(report(), Ok(clone::Progress::Failed(failure)) if failure.step == Step::Exec);
+    let _ = leaf::remove(tree.as_fd(), PROBE);
+    born
+}
+
 fn try_leaf(tree: &Tree) -> Result<(), String> {
     leaf::create(tree.as_fd(), PROBE).map_err(say("mkdir"))?;
     let mut watch = Watch::new().map_err(say("inotify (fs.inotify.max_user_instances)"))?;
     watch.add(&tree.path().join(PROBE), 1).map_err(say("inotify (fs.inotify.max_user_watches)"))?;
-    let procs = leaf::open_procs(tree.as_fd(), PROBE).map_err(say("cgroup.procs"))?;
+    let procs = leaf::open_main(tree.as_fd(), PROBE, false).map_err(say("cgroup.procs"))?;
     let mut plan = plan_of_self(&[]).map_err(say("plan"))?;
     // Never told to go: it stays where it is, in the cgroup, short of exec.
-    let (mut child, go) = clone::spawn_held(&mut plan, Some(procs.as_fd())).map_err(say("clone"))?;
+    let (mut child, go) =
+        clone::spawn_held(&mut plan, Some(leaf::join(&procs, false))).map_err(say("clone"))?;
     let entered = wait_populated(tree, &watch, true).and_then(|()| match child.report.read() {
         clone::Progress::Pending => Ok(()),
         clone::Progress::Failed(failure) => {

@@ -212,6 +212,7 @@ pub const METHODS: [&str; 22] = [
     "set",
     "reload",
     "shutdown",
+    "upgrade",
     "log-places",
     "rescan",
     "scope",

@@ -412,8 +412,13 @@ fn start(
         scanning,
         looking: false,
         scan: 0,
+        code_spared_at: None,
     };
-    supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd, former.is_some());
+    let restored =
+        supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd, former.is_some());
+    // What was read is not needed any more: its memory is for what the services need.
+    drop((opened, found, reconciled));
+    supervisor.boot_fleet(restored);
     match former {
         None => supervisor.boot_main(cmd)?,
         Some(former) => supervisor.go_on(former),

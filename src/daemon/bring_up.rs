@@ -9,6 +9,7 @@ use super::reconcile::Reconciled;
 use super::reload::{Found, Plan, first_want, is_profile};
 use super::slots;
 use crate::core::event::{Command, Event};
+use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Living, Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::template::DEFAULT_PROFILE;
@@ -23,8 +24,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 
 impl Supervisor {
-    /// All services become known and go where the database wants them. `continued`: we were here before, as another
-    /// program.
+    /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`]. `continued`: we were
+    /// here before, as another program.
     pub(super) fn boot_services(
         &mut self,
         opened: &Opened,
@@ -33,7 +34,7 @@ impl Supervisor {
         mut adopted: BTreeMap<ServiceName, Living>,
         cmd: &Cmd,
         continued: bool,
-    ) {
+    ) -> BTreeMap<ServiceId, Restored> {
         let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
         for complaint in complaints {
             slog::warn!(self.log, "{complaint}");
@@ -123,7 +124,12 @@ impl Supervisor {
         if !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
             self.tell_boot(boot_lines);
         }
-        let effects = self.fleet.boot(restored, now);
+        restored
+    }
+
+    /// The services go where the database wants them.
+    pub(super) fn boot_fleet(&mut self, restored: BTreeMap<ServiceId, Restored>) {
+        let effects = self.fleet.boot(restored, self.clock.now());
         self.execute(effects);
     }
 

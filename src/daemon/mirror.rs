@@ -40,7 +40,7 @@ impl Supervisor {
         let due = |service: &super::services::Service| {
             !service.gone && !service.mirrored.as_ref().is_some_and(told)
         };
-        if !resting || !self.services.get(&id).is_some_and(due) {
+        if !resting || !self.services.get(&id).is_some_and(|service| due(service)) {
             return;
         }
         let Some(work) = self.mirror_work(id, store::Want::Down) else { return };

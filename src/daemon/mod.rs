@@ -52,6 +52,7 @@ use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{Store, StoreEvent};
 use crate::sys::reap::{self, Left};
+use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
 use losses::Losses;
@@ -158,6 +159,9 @@ pub enum Notice {
     Panicked,
 }
 
+/// How long after the services were told to start the start counts as over.
+const START: Duration = Duration::from_secs(2);
+
 /// The topic of warnings that end when the store recovers.
 const STORE: &str = "store";
 
@@ -233,12 +237,15 @@ struct Supervisor {
     looking: bool,
     /// Counts the readings.
     scan: u64,
+    /// When the code is given back that was mapped for the start.
+    code_spared_at: Option<Tick>,
 }
 
 impl Supervisor {
     /// Runs until everything has ended, or until it is time to become another program.
     fn run(&mut self, poll: &mut Poll) -> Over {
         let mut events = Events::with_capacity(1024);
+        self.code_spared_at = Some(self.clock.now().after(START));
         loop {
             self.settle();
             if let Some(code) = self.ended() {
@@ -301,6 +308,9 @@ impl Supervisor {
             self.stop_unmarked(now);
             self.time_out_requests(now);
             self.push_shutdown(now);
+            if self.code_spared_at.take_if(|at| *at <= now).is_some() {
+                resident::release_code();
+            }
             if self.backlog.is_empty() {
                 return;
             }
@@ -318,6 +328,7 @@ impl Supervisor {
             self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
             self.upgrade.as_ref().map(Upgrade::deadline),
+            self.code_spared_at,
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));

@@ -412,7 +412,7 @@ impl Supervisor {
             definition.requires.clone(),
             seed,
         );
-        self.services.insert(id, Service::new(definition, record));
+        self.services.insert(id, Box::new(Service::new(definition, record)));
         id
     }
 

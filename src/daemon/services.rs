@@ -111,8 +111,8 @@ pub fn mirror_directory(definition: &Definition, record: Option<&RecordRow>, hom
         .filter(|directory| *directory == profiles::directory_of(&definition.name))
 }
 
-/// All of them, by number.
-pub type Services = BTreeMap<ServiceId, Service>;
+/// All of them, by number. Boxed: a node of the tree keeps up to half of its places free.
+pub type Services = BTreeMap<ServiceId, Box<Service>>;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The wants as a plain text file: for people to read, and for rebuilding the database when it is lost.
 //!
-//! Written after each commit that changed a want, by a temporary file and a rename, not synced: the database is the
+//! Written soon after a commit that changed a want, by a temporary file and a rename, not synced: the database is the
 //! truth, this is its shadow. It is believed only when the database is missing, damaged, or provably older (`change`,
 //! the counter that both carry).
 
@@ -74,7 +74,7 @@ pub(super) fn read(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<Opt
 
 pub(super) fn render(rows: &Rows) -> String {
     let mut text = String::from(
-        "# What hermes-sup wants of each service, rewritten after every change. To change it use 'hermes-sup ctl'.\n",
+        "# What hermes-sup wants of each service, rewritten after changes. To change it use 'hermes-sup ctl'.\n",
     );
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# instance {} change {}", rows.instance, rows.stamp);

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How long lazy writes gather before they are written without a commit to join.
 const LAZY_DELAY: Duration = Duration::from_secs(1);
+/// How long changes of wants gather before the mirror is written, which takes all of them together: with thousands of
+/// services each command would else wait for a file of all the others.
+const MIRROR_DELAY: Duration = Duration::from_millis(250);
 /// While something is wrong it is tried again by itself, at growing distances. A commit tries at once.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -51,6 +54,8 @@ struct Worker {
     /// What was acknowledged; `None` while the database could not be read.
     rows: Option<Rows>,
     mirror_stale: bool,
+    /// When a stale mirror is to be written.
+    mirror_due: Option<Instant>,
     trouble: Option<String>,
     /// What was found at an opening that nobody waited for any more, until it is told.
     news: Option<Box<Opened>>,
@@ -69,6 +74,7 @@ impl Worker {
             session: None,
             rows: None,
             mirror_stale: true,
+            mirror_due: None,
             trouble: None,
             news: None,
             warned: Vec::new(),
@@ -183,7 +189,10 @@ impl Worker {
         loop {
             let due = match self.trouble {
                 Some(_) => Some(self.retry_at),
-                None => state.lazy_since.map(|since| since + LAZY_DELAY),
+                None => {
+                    let lazy = state.lazy_since.map(|since| since + LAZY_DELAY);
+                    lazy.into_iter().chain(self.mirror_due).min()
+                }
             };
             let now = Instant::now();
             if state.closing || !state.tickets.is_empty() || due.is_some_and(|due| due <= now) {
@@ -212,7 +221,7 @@ impl Worker {
                     self.tell(StoreEvent::Committed { ticket });
                 }
                 self.trouble = None;
-                self.refresh_mirror();
+                self.mirror_in_time(batch.closing || before.is_some());
             }
             Err(reason) => {
                 for ticket in batch.tickets {
@@ -278,8 +287,19 @@ impl Worker {
         }
     }
 
+    /// Brings the mirror up to date when its time has come, or `now`.
+    fn mirror_in_time(&mut self, now: bool) {
+        if self.mirror_stale {
+            let due = *self.mirror_due.get_or_insert_with(|| Instant::now() + MIRROR_DELAY);
+            if now || due <= Instant::now() {
+                self.refresh_mirror();
+            }
+        }
+    }
+
     /// Brings the mirror up to date; what hinders it becomes the trouble.
     fn refresh_mirror(&mut self) {
+        self.mirror_due = None;
         if let (true, Some(session), Some(rows)) = (self.mirror_stale, &self.session, &self.rows) {
             match session.write_mirror(rows) {
                 Ok(()) => self.mirror_stale = false,

@@ -2,8 +2,12 @@
 //!
 //! `clone(CLONE_PIDFD | SIGCHLD)` in its old form: it copies as fork does, so a child that hangs in an open or an exec
 //! on a dead file system does not hold us (a vfork-like clone would), and no seccomp profile in use filters it, while
-//! `clone3` is answered ENOSYS by Docker's. The child puts itself into its cgroup: `CLONE_INTO_CGROUP` would save
-//! about 20 µs here and is killed at birth by kernels 6.14 to 7.2 once a cgroup on its way was ever killed.
+//! `clone3` is answered ENOSYS by Docker's.
+//!
+//! Into a cgroup a child is born or moves ([`Join`]). A move takes a lock that waits for an RCU grace period of 10 ms
+//! and more, unless somebody else has just waited for it (kernel/cgroup/cgroup.c, `cgroup_attach_lock`): a fleet that
+//! starts does not feel it, the restart of one service does. Birth there takes none, but needs `clone3`, and kernels
+//! 6.14 to 7.2 kill at birth whoever comes from a cgroup that was killed once: whoever asks for it has tried it.
 //!
 //! What became of the child comes back through [`Report`]: an end-of-file is the exec.
 #![allow(unsafe_code)]
@@ -11,11 +15,12 @@
 use super::child::{self, Order, READY, RECORD, Step};
 use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, lift};
+use linux_raw_sys::general::{CLONE_INTO_CGROUP, CLONE_PIDFD, clone_args};
 use rustix::pipe::PipeFlags;
 use rustix::thread::{CapabilitySet, Gid};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// A child that has been made and told to go.
@@ -164,13 +169,22 @@ pub fn reason(errno: i32) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Makes a child from `plan` and lets it go. With `join`, an open `cgroup.procs`, it moves there first.
+/// How a child comes into its cgroup, before anything else.
+#[derive(Debug, Clone, Copy)]
+pub enum Join<'a> {
+    /// Into this directory, by `CLONE_INTO_CGROUP` (kernel 5.7).
+    Born(BorrowedFd<'a>),
+    /// By writing itself into this open `cgroup.procs`.
+    Moves(BorrowedFd<'a>),
+}
+
+/// Makes a child from `plan` and lets it go, in the cgroup that `join` names.
 ///
 /// Never waits for the child: ask [`Child::report`]. The plan can be used again.
 ///
 /// # Errors
 /// Those of pipe2(2) and clone(2): no descriptors, no memory, no process left (`EAGAIN`).
-pub fn spawn(plan: &mut ChildPlan, join: Option<BorrowedFd<'_>>) -> io::Result<Child> {
+pub fn spawn(plan: &mut ChildPlan, join: Option<Join<'_>>) -> io::Result<Child> {
     let (child, go) = spawn_held(plan, join)?;
     go.give();
     Ok(child)
@@ -238,16 +252,12 @@ impl Go {
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_held(plan: &mut ChildPlan, join: Option<BorrowedFd<'_>>) -> io::Result<(Child, Go)> {
+pub fn spawn_held(plan: &mut ChildPlan, join: Option<Join<'_>>) -> io::Result<(Child, Go)> {
     clone_held(plan, join, 0)
 }
 
 /// `namespaces`: flags of clone(2) for new ones.
-fn clone_held(
-    plan: &mut ChildPlan,
-    join: Option<BorrowedFd<'_>>,
-    namespaces: i32,
-) -> io::Result<(Child, Go)> {
+fn clone_held(plan: &mut ChildPlan, join: Option<Join<'_>>, namespaces: i32) -> io::Result<(Child, Go)> {
     plan.lift_descriptors()?;
     let plan = &*plan;
     let (report, report_end) = lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK, plan.highest())?;
@@ -265,24 +275,41 @@ fn clone_held(
         envp: &envp,
         groups: &groups,
         bounding_drop: bounding_to_drop(plan),
-        join,
+        join: match join {
+            Some(Join::Moves(procs)) => Some(procs),
+            Some(Join::Born(_)) | None => None,
+        },
         report: report_end.as_fd(),
         go: go_end.as_fd(),
         parent_ends: [report.as_fd(), go.as_fd()],
     };
     let mut pidfd: libc::c_int = -1;
-    // SAFETY: no shared memory and no new stack, so the child returns here on its own copy of everything; the kernel
-    // stores the pidfd through the parent_tid pointer (clone(2), CLONE_PIDFD). The other two pointers are unused,
-    // which is why their order, different on each architecture, does not matter.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone,
-            libc::c_ulong::from(CLONE_PIDFD | (libc::SIGCHLD | namespaces).cast_unsigned()),
-            0,
-            &raw mut pidfd,
-            0,
-            0,
-        )
+    let pid = match join {
+        Some(Join::Born(directory)) => {
+            let args = clone_args {
+                flags: u64::from(CLONE_PIDFD) | CLONE_INTO_CGROUP,
+                pidfd: (&raw mut pidfd).expose_provenance() as u64,
+                exit_signal: libc::SIGCHLD as u64,
+                cgroup: directory.as_raw_fd() as u64,
+                // SAFETY: numbers only, of which zero means "not used".
+                ..unsafe { std::mem::zeroed() }
+            };
+            // SAFETY: as below; the kernel reads `args` and stores the pidfd where that says, and both live here.
+            unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) }
+        }
+        // SAFETY: no shared memory and no new stack, so the child returns here on its own copy of everything; the kernel
+        // stores the pidfd through the parent_tid pointer (clone(2), CLONE_PIDFD). The other two pointers are unused,
+        // which is why their order, different on each architecture, does not matter.
+        Some(Join::Moves(_)) | None => unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                libc::c_ulong::from(CLONE_PIDFD | (libc::SIGCHLD | namespaces).cast_unsigned()),
+                0,
+                &raw mut pidfd,
+                0,
+                0,
+            )
+        },
     };
     match pid {
         // SAFETY: this is the new process, with one thread; `table` made the pointer tables as `run` wants them.
@@ -295,8 +322,6 @@ fn clone_held(
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     Ok((Child { pid, pidfd, report: Report { pipe: report, records: [0; 2 * RECORD], filled: 0 } }, Go(go)))
 }
-
-const CLONE_PIDFD: u32 = linux_raw_sys::general::CLONE_PIDFD;
 
 /// Pointers to the strings and a null at the end, as execve(2) wants them. They live as long as the plan.
 fn table(strings: &[CString]) -> Vec<*const libc::c_char> {

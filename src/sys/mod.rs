@@ -15,5 +15,6 @@ pub mod reap;
 #[cfg(test)]
 pub mod reexec;
 pub mod replace;
+pub mod resident;
 pub mod signal;
 pub mod users;

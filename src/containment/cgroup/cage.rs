@@ -93,8 +93,9 @@ impl Cage {
         let not_in_force = apply(tree, &leaf, limits);
         let watched = watch.add(&path, slot).map_err(failed);
         let child = watched.and_then(|watched| {
-            let made = leaf::open_procs(tree.as_fd(), &leaf).map_err(failed).and_then(|procs| {
-                clone::spawn(plan, Some(procs.as_fd())).map_err(|error| SpawnError::Clone(error.to_string()))
+            let made = leaf::open_main(tree.as_fd(), &leaf, tree.born).map_err(failed).and_then(|main| {
+                let join = leaf::join(&main, tree.born);
+                clone::spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
             });
             match made {
                 Ok(child) => Ok((watched, child)),
@@ -329,8 +330,9 @@ impl Cage {
     /// # Errors
     /// Those of open(2), pipe2(2) and clone(2); there is no such child then.
     pub fn run_hook(&mut self, tree: &Tree, plan: &mut ChildPlan) -> io::Result<i32> {
-        let procs = leaf::open_procs(tree.as_fd(), &self.leaf)?;
-        let child = clone::spawn(plan, Some(procs.as_fd()))?;
+        // Whoever were born in a cgroup that was killed before would be killed, too: it moves.
+        let procs = leaf::open_main(tree.as_fd(), &self.leaf, false)?;
+        let child = clone::spawn(plan, Some(leaf::join(&procs, false)))?;
         let pid = child.pid;
         self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
         Ok(pid)
@@ -356,7 +358,7 @@ impl Cage {
     }
 
     pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
-        // Most trees are seen empty together with the end of their main process: there is nobody to look for.
+        // Most trees are seen empty together with the end of their main process: nobody is left to look for.
         if self.over {
             return;
         }
@@ -365,6 +367,9 @@ impl Cage {
 
     /// Begins the kill; [`Cage::tick`] goes on with it until the tree is empty.
     pub fn kill(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        if self.over {
+            return;
+        }
         // They may not have joined yet, and `cgroup.kill` does not wait for those who come later.
         let _ = self.main.send(Signal::KILL);
         if let Some(hook) = &self.hook {

@@ -20,6 +20,8 @@ pub struct Place {
     pub is_real_root: bool,
     /// Nobody but us sees the mount; `dir` leads into it while this lives.
     pub private: Option<PrivateMount>,
+    /// Children can be born in a cgroup, and live: tried by the probe.
+    pub born: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +72,13 @@ pub fn own_place() -> Result<Place, NoPlace> {
                 continue;
             }
         }
-        return Ok(above_own_leaf(Place { is_real_root: is_real_root(&dir), dir, cgroup, private: None }));
+        return Ok(above_own_leaf(Place {
+            is_real_root: is_real_root(&dir),
+            dir,
+            cgroup,
+            private: None,
+            born: false,
+        }));
     }
     Err(refused.unwrap_or_else(|| NoPlace::NotShown(cgroup.display().to_string())))
 }
@@ -88,7 +96,7 @@ pub fn private_place() -> Result<Place, String> {
     if !lists_us(&dir) {
         return Err("the mount does not show our own cgroup".to_owned());
     }
-    Ok(Place { is_real_root: is_real_root(&dir), dir, cgroup, private: Some(mount) })
+    Ok(Place { is_real_root: is_real_root(&dir), dir, cgroup, private: Some(mount), born: false })
 }
 
 /// Directories in which the cgroup with this path (as [`Place::cgroup`]) may be visible now, and what keeps them so. If
@@ -116,6 +124,7 @@ fn above_own_leaf(place: Place) -> Place {
             dir: dir.to_owned(),
             cgroup: cgroup.to_owned(),
             private: None,
+            born: false,
         },
         _ => place,
     }

@@ -4,6 +4,7 @@
 //! the path can be hit.
 
 use crate::core::signal::Signal;
+use crate::sys::clone::Join;
 use crate::sys::pidfd::Pidfd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -41,10 +42,20 @@ pub fn exists(tree: BorrowedFd<'_>, leaf: &str) -> bool {
     rustix::fs::statat(tree, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
-/// The `cgroup.procs` that the child of this incarnation writes itself into.
-pub fn open_procs(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<OwnedFd> {
-    let path = format!("{leaf}/{MAIN}/cgroup.procs");
-    Ok(rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+/// What the child of this incarnation comes in by: the directory in which it is `born`, or the `cgroup.procs` that it
+/// writes itself into.
+pub fn open_main(tree: BorrowedFd<'_>, leaf: &str, born: bool) -> io::Result<OwnedFd> {
+    let (path, flags) = if born {
+        (format!("{leaf}/{MAIN}"), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+    } else {
+        (format!("{leaf}/{MAIN}/cgroup.procs"), OFlags::WRONLY)
+    };
+    Ok(rustix::fs::openat(tree, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The same, as the clone takes it.
+pub fn join(main: &OwnedFd, born: bool) -> Join<'_> {
+    if born { Join::Born(main.as_fd()) } else { Join::Moves(main.as_fd()) }
 }
 
 /// What `cgroup.events` says.

@@ -22,6 +22,8 @@ pub struct Tree {
     inode: u64,
     base: PathBuf,
     moved: bool,
+    /// As [`Place::born`].
+    pub born: bool,
     pub controllers: Vec<&'static str>,
     /// Why one that is there was not enabled.
     pub refused: Option<String>,
@@ -53,6 +55,7 @@ impl Tree {
             path,
             base: place.dir.clone(),
             moved: false,
+            born: place.born,
             controllers: Vec::new(),
             refused: None,
         };
@@ -87,6 +90,7 @@ impl Tree {
                     inode: *inode,
                     // We live elsewhere.
                     moved: false,
+                    born: place.born,
                     controllers: controllers.collect(),
                     refused: None,
                 })

@@ -200,6 +200,19 @@ fn the_mirror_follows_each_commit_and_an_unchanged_one_is_left_alone() {
 }
 
 #[test]
+fn the_mirror_has_the_last_word_soon_without_another_commit() {
+    let home = Home::new();
+    let running = home.open();
+    for ticket in 1..=5 {
+        running.commit(ticket, vec![want("a", Want::Up)]).unwrap();
+    }
+    // It is replaced as a whole: whenever it is read, it is one.
+    while mirror::parse(&std::fs::read_to_string(home.file("wants")).unwrap()).stamp < 5 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn each_commit_is_one_sync_and_those_that_wait_share_one() {
     let home = Home::new();
     let disk = TestDisk::new();
