@@ -49,13 +49,14 @@ fn compare(options: &Options) -> Result<(), String> {
     let mut bench = Bench { options, peers: &peers, results: Results::default(), troubles: Vec::new() };
     type Measure = fn(&mut Bench<'_>);
     let wants = |names: &[&str]| names.iter().any(|name| options.wants_row(name));
-    let groups: [(&str, bool, Measure); 6] = [
+    let groups: [(&str, bool, Measure); 7] = [
         ("crash", wants(&["crash"]), row::crash::run),
         ("commands", wants(&["command-stop", "command-start"]), row::commands::run),
         ("orphans", wants(&["reap"]), row::orphans::run),
         ("logs", wants(&["log", "log-cpu"]), row::logs::run),
         ("trees", wants(&["tree", "survivors"]), row::trees::run),
         ("fleet", row::fleet::wanted(&bench), row::fleet::run),
+        ("containers", options.image.is_some(), row::containers::run),
     ];
     for (name, wanted, measure) in groups {
         if wanted {

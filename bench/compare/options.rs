@@ -20,6 +20,8 @@ pub struct Options {
     /// Where worlds are laid out: its file system is the one that durable commands wait for.
     pub work: PathBuf,
     pub results: PathBuf,
+    /// For the rows on containers; without it they are left out.
+    pub image: Option<String>,
     /// How the run was asked for, for the report.
     pub command: String,
     pub commit: String,
@@ -40,6 +42,7 @@ impl Options {
             adversary: PathBuf::new(),
             work: PathBuf::from("/tmp"),
             results: PathBuf::from("bench/results"),
+            image: None,
             command: String::new(),
             commit: String::new(),
         };
@@ -56,6 +59,7 @@ impl Options {
                 "--hermes" => options.hermes = value()?.into(),
                 "--service" => options.service = value()?.into(),
                 "--adversary" => options.adversary = value()?.into(),
+                "--image" => options.image = Some(value()?),
                 "--work" => options.work = value()?.into(),
                 "--results" => options.results = value()?.into(),
                 "--command" => options.command = value()?,

@@ -2,6 +2,7 @@
 //! what else happens on the machine hits all alike.
 
 pub mod commands;
+pub mod containers;
 pub mod crash;
 pub mod fleet;
 pub mod logs;
