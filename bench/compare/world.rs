@@ -27,7 +27,7 @@ pub const SERVICE: &str = "/bench/service";
 pub const CRASHERS: usize = 8;
 
 /// What must happen sooner or later, happens within this time, or the cell is given up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     dir: tempfile::TempDir,

@@ -40,9 +40,8 @@ impl Core {
             .map(|id| fleet.add(name(id), Policy::default(), Vec::new(), Vec::new(), 1))
             .collect();
         let mut core = Self { fleet, ids, now: Tick(0), lives: BTreeMap::new(), tickets: 0 };
-        let rest = |id: &ServiceId| {
-            (*id, Restored { want: Want::Up, recorded: true, history: History::default() })
-        };
+        let rest =
+            |id: &ServiceId| (*id, Restored { want: Want::Up, recorded: true, history: History::default() });
         let restored = core.ids.iter().map(rest).collect();
         let effects = core.fleet.boot(restored, core.now);
         core.settle(effects);
@@ -142,7 +141,8 @@ impl Room {
             self.service.write_all(&block).expect("the FIFO is read");
         }
         self.logs.drain(SERVICE);
-        while self.events.recv_timeout(Duration::from_secs(60)).expect("an event") != LogEvent::Drained(SERVICE)
+        while self.events.recv_timeout(Duration::from_secs(60)).expect("an event")
+            != LogEvent::Drained(SERVICE)
         {}
     }
 }

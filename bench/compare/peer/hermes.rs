@@ -45,7 +45,7 @@ impl Peer for Hermes {
             let definition = format!(
                 "command = {:?}\nuser = \"root\"\nautostart = {}\n\
                  [restart]\nbackoff = {{ initial = \"1ms\", max = \"1ms\", reset_after = \"1s\" }}\n\
-                 limit = {{ burst = 1000000, interval = \"1s\" }}\n\
+                 limit = {{ burst = 10000, interval = \"1s\" }}\n\
                  [stop]\ntimeout = \"100ms\"\n",
                 service.argv(),
                 service.up

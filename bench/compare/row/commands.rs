@@ -10,7 +10,7 @@ use crate::world::{self, PATIENCE, World};
 use std::io::{self, Write};
 
 /// Of each command in one visit.
-const TIMES: usize = 4;
+const TIMES: usize = 3;
 
 pub fn run(bench: &mut Bench<'_>) {
     let services = [Service::new("one", &["unit", "0"])];
