@@ -110,7 +110,7 @@ impl World {
         command.arg(verb).arg("--cgroup").arg(&self.cgroup).args(["--capabilities", "all"]);
         command
             .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/bench")
+            .env("PATH", "/bench/s6:/bench:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", "/root");
         command.env("LC_ALL", "C").stdin(Stdio::null()).stderr(Stdio::inherit());
         command

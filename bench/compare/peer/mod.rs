@@ -94,7 +94,7 @@ pub fn all(options: &Options) -> Vec<Box<dyn Peer>> {
         peers.push(Box::new(dinit::Dinit { version }));
     }
     if let Some(version) = s6::version(options) {
-        peers.push(Box::new(s6::S6 { version, programs: options.s6.clone() }));
+        peers.push(Box::new(s6::S6 { version }));
     }
     if let Some(version) = package("runit") {
         peers.push(Box::new(runit::Runit { version }));

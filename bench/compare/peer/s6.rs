@@ -1,4 +1,4 @@
-//! s6: one s6-supervise a service below s6-svscan. A service has a logger only where a row asks for one.
+//! s6, Debian's or from source (then first in the world's PATH): one s6-supervise a service below s6-svscan. A service has a logger only where a row asks for one.
 //!
 //! `run` is a link to the test service, which reads its words beside it, so that no shell is paid for. That s6 waits a
 //! second between two starts of a service that does not notify its readiness is its rule, and cannot be told otherwise.
@@ -7,17 +7,18 @@ use super::{Peer, Service, Verb, words};
 use crate::options::Options;
 use crate::world::{SERVICE, World};
 use std::io;
-use std::path::PathBuf;
 
 pub struct S6 {
     pub version: String,
-    /// A build from source; Debian's otherwise.
-    pub programs: Option<PathBuf>,
 }
 
 pub fn version(options: &Options) -> Option<String> {
     match &options.s6 {
-        Some(dir) => dir.join("s6-svscan").exists().then(|| format!("from source, {}", dir.display())),
+        Some(dir) => {
+            // Beside it bench/run has written what it was built from.
+            let version = std::fs::read_to_string(dir.join("version")).unwrap_or_default();
+            dir.join("s6-svscan").exists().then(|| format!("{} (static, from source)", version.trim()))
+        }
         None => super::package("s6"),
     }
 }
@@ -31,12 +32,6 @@ pub fn service_directory(world: &World, service: &Service) -> io::Result<String>
         world.write(&format!("{dir}/down"), "", 0o644)?;
     }
     Ok(dir)
-}
-
-impl S6 {
-    fn program(&self, name: &str) -> String {
-        self.programs.as_ref().map_or(name.to_owned(), |dir| dir.join(name).display().to_string())
-    }
 }
 
 impl Peer for S6 {
@@ -57,11 +52,8 @@ impl Peer for S6 {
             let dir = service_directory(world, service)?;
             if service.logged {
                 // To the container's stdout, and with times into 10 files of 1 MB: what hermes-sup does.
-                let text = format!(
-                    "#!/bin/sh\nexec {} -b n10 s1000000 1 T /opt/data/log-{}\n",
-                    self.program("s6-log"),
-                    service.name
-                );
+                let text =
+                    format!("#!/bin/sh\nexec s6-log -b n10 s1000000 1 T /opt/data/log-{}\n", service.name);
                 world.write(&format!("{dir}/log/run"), &text, 0o755)?;
             }
         }
@@ -71,7 +63,7 @@ impl Peer for S6 {
     }
 
     fn command(&self, _: &[Service]) -> Vec<String> {
-        words(&format!("{} -c 20000 /run/service", self.program("s6-svscan")))
+        words("s6-svscan -c 20000 /run/service")
     }
 
     fn control(&self, verb: Verb, service: &str) -> Vec<String> {
@@ -80,6 +72,6 @@ impl Peer for S6 {
             Verb::Start => ("s6-svc", "-wu -u"),
             Verb::Stop => ("s6-svc", "-wD -d"),
         };
-        words(&format!("{} {options} /run/service/{service}", self.program(program)))
+        words(&format!("{program} {options} /run/service/{service}"))
     }
 }

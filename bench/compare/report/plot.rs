@@ -28,6 +28,7 @@ pub fn draw(bench: &Bench<'_>, row: &Row, file: &Path) -> Result<(), Box<dyn std
     if top <= 0.0 {
         return Ok(());
     }
+    // The legend stands beside the lines, where no N is.
     let root = SVGBackend::new(file, (760, 460)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -35,7 +36,7 @@ pub fn draw(bench: &Bench<'_>, row: &Row, file: &Path) -> Result<(), Box<dyn std
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
-        .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), (bottom * 0.7..top * 1.4).log_scale())?;
+        .build_cartesian_2d((left * 0.9..right * 12.0).log_scale(), (bottom * 0.7..top * 1.4).log_scale())?;
     chart.configure_mesh().x_desc("N").y_desc(row.unit).draw()?;
     for (index, (peer, points)) in lines.into_iter().enumerate() {
         let style = Palette99::pick(index).to_rgba().stroke_width(2);
@@ -47,7 +48,7 @@ pub fn draw(bench: &Bench<'_>, row: &Row, file: &Path) -> Result<(), Box<dyn std
     chart
         .configure_series_labels()
         .background_style(WHITE.mix(0.8))
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::MiddleRight)
         .draw()?;
     root.present()?;
     Ok(())

@@ -25,7 +25,7 @@ pub fn run(bench: &mut Bench<'_>) {
             Err(error) => bench.trouble(format!("crash: {}: {error}", peer.name())),
         }
     }
-    for _ in 0..if bench.options.quick { 6 } else { 25 } {
+    for _ in 0..if bench.options.quick { 5 } else { 25 } {
         clock::window(UP_BEFORE);
         for (name, world) in &mut worlds {
             let until = clock::now() + SLICE;
