@@ -41,9 +41,10 @@ pub fn orphans(count: u64, rounds: u64) -> i32 {
         }
         let start = now();
         close(latch);
-        // SAFETY: signal 0 only asks.
         while let Some(pid) = pids.last().copied() {
-            if pid <= 0 || unsafe { libc::kill(pid, 0) } < 0 {
+            // SAFETY: signal 0 only asks.
+            let gone = pid <= 0 || unsafe { libc::kill(pid, 0) } < 0;
+            if gone {
                 pids.pop();
             } else {
                 // SAFETY: no memory involved.
