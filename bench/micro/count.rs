@@ -1,6 +1,7 @@
 //! `bench-count PATH TIMES`: one hot path so many times and nothing else, for callgrind. `bench/instructions` runs it
 //! with two different TIMES and takes the difference, so that start and end of the program do not count.
 
+#[allow(dead_code)] // The log room is for the micro-benchmarks only.
 mod hot;
 
 use std::process::ExitCode;
@@ -16,10 +17,6 @@ fn main() -> ExitCode {
         "core-stop-start" => {
             let mut core = hot::Core::new(1000);
             (0..times).for_each(|_| core.stop_and_start());
-        }
-        "log-megabyte" => {
-            let mut room = hot::Room::new();
-            room.flood(times * 1_000_000);
         }
         "store-commit" => {
             let mut database = hot::Database::new();
