@@ -245,6 +245,12 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// What each service may do, and what could be tighter
+    Audit {
+        /// Without any: all services
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Show what services wrote
     Logs {
         #[command(flatten)]
@@ -296,6 +302,12 @@ pub enum Verb {
         #[arg(long, value_name = "N")]
         code: Option<u8>,
     },
+    /// Become another version without stopping any service
+    Upgrade {
+        /// The program to become [default: what lies now where this one was started from]
+        #[arg(value_name = "BINARY")]
+        program: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -344,6 +356,7 @@ impl Verb {
             }
             Self::Status { names } => Request::Status { targets: these_or_all(names) },
             Self::Tree { names } => Request::Tree { targets: these_or_all(names) },
+            Self::Audit { names } => Request::Audit { targets: these_or_all(names) },
             Self::Freeze { named } => Request::Freeze { targets: named.targets() },
             Self::Thaw { named } => Request::Thaw { targets: named.targets() },
             Self::List => Request::List {},
@@ -374,6 +387,10 @@ impl Verb {
             },
             Self::Reload { restart } => Request::Reload { restart: *restart },
             Self::Shutdown { code } => Request::Shutdown { code: *code },
+            Self::Upgrade { program } => Request::Upgrade {
+                // What cannot be made absolute is refused with its own words.
+                program: program.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            },
         }
     }
 
@@ -596,7 +613,7 @@ mod tests {
 
     #[test]
     fn each_verb_asks_for_what_was_typed() {
-        let table: [(&[&str], Request); 25] = [
+        let table: [(&[&str], Request); 26] = [
             (
                 &["set", "a", "memory_max=1G", "oom=default", "--persist"],
                 Request::Set {
@@ -629,6 +646,7 @@ mod tests {
             (&["thaw", "--all"], Request::Thaw { targets: Targets::All }),
             (&["tree"], Request::Tree { targets: Targets::All }),
             (&["tree", "a"], Request::Tree { targets: names(&["a"]) }),
+            (&["audit", "a"], Request::Audit { targets: names(&["a"]) }),
             (&["unregister", "a"], Request::Unregister { targets: names(&["a"]) }),
             (
                 &["kill", "a"],
@@ -654,6 +672,8 @@ mod tests {
             (&["reload", "--restart"], Request::Reload { restart: true }),
             (&["shutdown"], Request::Shutdown { code: None }),
             (&["shutdown", "--code", "3"], Request::Shutdown { code: Some(3) }),
+            (&["upgrade"], Request::Upgrade { program: None }),
+            (&["upgrade", "/new"], Request::Upgrade { program: Some("/new".into()) }),
             (&["logs", "a", "-f"], Request::LogPlaces { targets: names(&["a"]) }),
         ];
         for (words, expected) in table {

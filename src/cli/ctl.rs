@@ -4,11 +4,11 @@
 use super::args::{Ctl, Verb};
 use super::logs::{self, LogFiles};
 use super::render::{Console, printable};
-use super::{status, tree};
+use super::{audit, status, tree};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
-    Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Request, ResultsDocument, ServiceStatus,
-    StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
+    Audit, AuditDocument, Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Request, ResultsDocument,
+    ServiceStatus, StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
 };
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -60,6 +60,7 @@ struct Answer {
     names: Vec<String>,
     places: Vec<LogPlace>,
     trees: Vec<Tree>,
+    audits: Vec<Audit>,
 }
 
 impl Answer {
@@ -71,6 +72,7 @@ impl Answer {
             Part::Name(name) => self.names.push(name),
             Part::LogPlace(place) => self.places.push(place),
             Part::Tree(part) => tree::join(&mut self.trees, part),
+            Part::Audit(audit) => self.audits.push(*audit),
             // No verb asks for one.
             Part::Scope(_) => {}
         }
@@ -93,6 +95,10 @@ fn show(
             document(console, &TreesDocument { version: VERSION, services: answer.trees });
         }
         Verb::Tree { .. } => console.show(&tree::show(&answer.trees)),
+        Verb::Audit { .. } if json => {
+            document(console, &AuditDocument { version: VERSION, services: answer.audits });
+        }
+        Verb::Audit { .. } => console.show(&audit::show(&answer.audits)),
         Verb::List if json => document(console, &NamesDocument { version: VERSION, names: answer.names }),
         Verb::List => {
             let lines: String = answer.names.iter().map(|name| format!("{}\n", printable(name))).collect();
@@ -101,6 +107,7 @@ fn show(
         _ if json => document(console, &ResultsDocument { version: VERSION, results: answer.results }),
         Verb::Reload { .. } if complete && answer.results.is_empty() => console.line("nothing changed"),
         Verb::Shutdown { .. } if complete => console.line("shutting down"),
+        Verb::Upgrade { .. } if complete => console.line("upgraded"),
         _ => {}
     }
     Code::Done
@@ -206,6 +213,8 @@ fn patience(request: &Request) -> Option<Duration> {
             Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
         }
         Request::Register(_) | Request::Set { .. } => Some(START_TIMEOUT + PATIENCE),
+        // What is under way comes first, for as long as a start may take.
+        Request::Upgrade { .. } => Some(START_TIMEOUT + PATIENCE),
         // The supervisor gives up first, and says why.
         Request::Freeze { .. } | Request::Thaw { .. } => Some(PATIENCE * 2),
         Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),
@@ -218,6 +227,7 @@ fn patience(request: &Request) -> Option<Duration> {
         | Request::List {}
         | Request::Kill { .. }
         | Request::Tree { .. }
+        | Request::Audit { .. }
         | Request::Reload { restart: false }
         | Request::Shutdown { .. }
         | Request::LogPlaces { .. }

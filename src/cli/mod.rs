@@ -4,6 +4,7 @@
 //! that is handed in: so all of it is tested without a daemon, a terminal or another process.
 
 pub mod args;
+pub mod audit;
 pub mod check;
 pub mod ctl;
 pub mod doctor;

@@ -7,15 +7,19 @@ use super::cgroup::tree::Tree;
 use super::cgroup::watch::{Changed, Watch};
 use super::cgroup::{leaf, stats};
 use super::keeper::lost::Sought;
-use super::keeper::tags::{MARKER, Tags};
-use super::keeper::ward::{self, Means, Ward};
+use super::keeper::tags::{self, MARKER, Tags};
+use super::keeper::ward::{Means, Ward};
 use super::ladder::Report;
+use super::predecessor::Spared;
 use super::retry::Retry;
+use super::roster::{Roster, Vouched};
 use super::scopes::Scopes;
 use super::usage::{self, ProcessInfo, Stuck, Usage};
+use super::walk;
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
+use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
 use crate::sys::plan::ChildPlan;
@@ -56,6 +60,9 @@ pub struct Containment {
     tags: Option<Tags>,
     /// How many tags were handed out.
     tagged: u64,
+    /// Those of lives that were taken over.
+    old_tags: HashSet<u32>,
+    roster: Roster,
     /// Slot 0 is the inotify's; its entry stays empty.
     pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
@@ -91,6 +98,8 @@ pub(super) struct Held {
     owner: bool,
     /// It was told to stand still at least once.
     frost: bool,
+    /// What the roster says of it, with the start time of the main process in clock ticks since boot.
+    vouched: Option<(Living, u64)>,
 }
 
 #[derive(Debug)]
@@ -99,18 +108,40 @@ pub(super) enum On {
     Keeper(Box<Ward>),
 }
 
+impl On {
+    /// When [`Containment::tick`] has something to do for it.
+    fn next_look(&self) -> Option<Tick> {
+        match self {
+            Self::Cgroup(cage) => cage.next_look(),
+            Self::Keeper(ward) if ward.over => None,
+            Self::Keeper(ward) => {
+                ward.retry.or(ward.lost.as_ref().map(|lost| lost.retry)).map(|retry| retry.next)
+            }
+        }
+    }
+}
+
+impl Held {
+    fn new(id: IncarnationId, on: On, owner: bool) -> Self {
+        Self { id, on, registered: None, owner, frost: false, vouched: None }
+    }
+}
+
 /// Who a child of ours is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Who {
     /// The main process of the slot: on `cgroup` always, on `keeper` after the keeper's loss.
     Main(u32),
     Keeper(u32),
-    /// A keeper that has said all and was released: only to be reaped.
+    /// A program beside the main process of the slot.
+    Hook(u32),
+    /// A keeper that has said all, or a hook, and was released: only to be reaped.
     Ending,
 }
 
 impl Containment {
-    /// Takes possession: the instance's cgroup directory, the keepers' directory, the inotify. `tokens` makes the
+    /// Takes possession: the instance's cgroup directory (where `inherited` has it, if lives there are to be taken over),
+    /// the keepers' directory, the inotify. `tokens` makes the
     /// loop's token from a slot and its generation; the loop hands the same two back to [`Self::ready`].
     ///
     /// # Errors
@@ -118,13 +149,17 @@ impl Containment {
     pub fn open(
         report: Report,
         home: Home<'_>,
+        inherited: Option<&Predecessor>,
         registry: Registry,
         tokens: fn(u32, u32) -> Token,
     ) -> io::Result<Self> {
         let cgroups = match report.place() {
             None => None,
             Some(place) => {
-                let tree = Tree::create(place, home.instance, home.controllers)?;
+                let tree = match inherited.and_then(|from| Tree::inherit(from.cgroup.as_ref()?, place)) {
+                    Some(tree) => tree,
+                    None => Tree::create(place, home.instance, home.controllers)?,
+                };
                 let watch = Watch::new()?;
                 let fd = watch.as_fd().as_raw_fd();
                 registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
@@ -145,7 +180,9 @@ impl Containment {
             cgroups,
             keepers,
             null,
+            roster: Roster::create(home.runtime_dir)?,
             tagged: 0,
+            old_tags: HashSet::new(),
             slots: vec![Slot::default()],
             free: Vec::new(),
             by_id: HashMap::new(),
@@ -154,6 +191,36 @@ impl Containment {
             orphans: 0,
             due: BinaryHeap::new(),
         })
+    }
+
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    pub(super) fn runtime_dir(&self) -> &Path {
+        &self.runtime_dir
+    }
+
+    /// What must not be ended with a predecessor's remains.
+    pub(super) fn spared(&self) -> Spared {
+        let wards = self.slots.iter().filter_map(|place| match place.held.as_ref().map(|held| &held.on) {
+            Some(On::Keeper(ward)) => Some(ward),
+            Some(On::Cgroup(_)) | None => None,
+        });
+        Spared {
+            lives: self.by_id.keys().map(ToString::to_string).collect(),
+            tags: self.old_tags.clone(),
+            keepers: wards.map(|ward| ward.keeper_pid()).collect(),
+            tree: self.cgroups.as_ref().map(|cgroups| cgroups.tree.identity().1),
+        }
+    }
+
+    /// Everything that is to be taken over has been: a successor finds it here.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub fn taken_over(&mut self) -> io::Result<()> {
+        self.roster.show()
     }
 
     pub fn report(&self) -> &Report {
@@ -196,26 +263,79 @@ impl Containment {
         }
         let rung = self.report.choose(wanted)?;
         plan.set_env(MARKER, &self.marker(id))?;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
-        });
+        let slot = self.free_slot();
         let made = self.make(slot, id, &mut plan, rung, limits);
         let owner = made.is_ok() && plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         match made {
             Ok((on, not_in_force)) => {
-                self.by_id.insert(id.clone(), slot);
-                if let Some(place) = self.slots.get_mut(slot as usize) {
-                    place.held = Some(Held { id: id.clone(), on, registered: None, owner, frost: false });
-                }
-                self.register(slot);
+                self.hold(slot, Held::new(id.clone(), on, owner));
                 Ok(not_in_force)
             }
             Err(error) => {
-                self.free.push(slot);
+                self.give_back(slot);
                 Err(error)
             }
         }
+    }
+
+    pub(super) fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        })
+    }
+
+    pub(super) fn give_back(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
+    pub(super) fn hold(&mut self, slot: u32, held: Held) {
+        self.by_id.insert(held.id.clone(), slot);
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            place.held = Some(held);
+        }
+        self.register(slot);
+    }
+
+    /// A life that was taken over is held from now on.
+    pub(super) fn settle_in(&mut self, slot: u32, vouched: &Vouched, on: On) {
+        let who = match &on {
+            On::Cgroup(cage) => (!cage.is_foreign()).then_some((cage.main_pid, Who::Main(slot))),
+            On::Keeper(ward) => (!ward.is_foreign()).then(|| (ward.keeper_pid(), Who::Keeper(slot))),
+        };
+        self.by_pid.extend(who);
+        let owner = tags::uid_of(vouched.living.pid) == Some(own_uid());
+        let mut held = Held::new(vouched.id(), on, owner);
+        // It may be, and a thaw too many does no harm.
+        held.frost = true;
+        if self.roster.write(slot, Some(vouched)).is_ok() {
+            held.vouched = Some((vouched.living, vouched.started));
+        }
+        self.old_tags.extend(vouched.tag);
+        self.hold(slot, held);
+        self.adopt_scopes(&vouched.id());
+    }
+
+    /// Writes down that this life may be taken over, as it is now; `None`: no more. A successor ends what it does not find
+    /// written, so where that fails nothing is lost but a life that could have gone on.
+    pub fn vouch(&mut self, id: &IncarnationId, living: Option<Living>) {
+        let Some(slot) = self.by_id.get(id).copied() else { return };
+        let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
+            return;
+        };
+        if held.vouched.map(|(living, _)| living) == living {
+            return;
+        }
+        // The number is its own while it is unreaped, by us or by its keeper.
+        let started =
+            |pid| held.vouched.map_or_else(|| walk::stat(pid).map(|stat| stat.started), |(_, at)| Some(at));
+        let known = living.and_then(|living| Some((living, started(living.pid)?)));
+        let tag = match &held.on {
+            On::Keeper(ward) => ward.tag,
+            On::Cgroup(_) => None,
+        };
+        let vouched = known.map(|(living, started)| Vouched { name: id.name.clone(), living, started, tag });
+        held.vouched = self.roster.write(slot, vouched.as_ref()).ok().and(known);
     }
 
     fn make(
@@ -233,8 +353,7 @@ impl Containment {
                 Ok((On::Cgroup(cage), not_in_force))
             }
             _ => {
-                let tag = ward::tag_for(self.tags, self.tagged);
-                self.tagged += 1;
+                let tag = self.next_tag();
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
                 let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
                 let means = Means { tag, apart, scope: self.report.scoped };
@@ -245,18 +364,31 @@ impl Containment {
         }
     }
 
+    /// The next tag by the count, but for those that were taken over and are in its way.
+    fn next_tag(&mut self) -> Option<u32> {
+        let tags = self.tags?;
+        loop {
+            let tag = tags.nth(self.tagged);
+            self.tagged += 1;
+            if !self.old_tags.contains(&tag) || self.old_tags.len() >= tags.count as usize {
+                return Some(tag);
+            }
+        }
+    }
+
     fn register(&mut self, slot: u32) {
         let Some(place) = self.slots.get_mut(slot as usize) else { return };
         let token = (self.tokens)(slot, place.generation);
         let Some(held) = &mut place.held else { return };
         let (fd, interest) = match &held.on {
+            On::Cgroup(cage) if cage.is_foreign() => (cage.watched(), Interest::READABLE),
             // Only the hang-up counts: see `sys::clone::Report`.
-            On::Cgroup(cage) => (cage.pending_report(), Interest::PRIORITY),
+            On::Cgroup(cage) => (cage.watched(), Interest::PRIORITY),
             On::Keeper(ward) => (Some(ward.socket()), Interest::READABLE),
         };
         let fd = fd.map(|fd| fd.as_raw_fd());
         held.registered = fd.filter(|fd| self.registry.register(&mut SourceFd(fd), token, interest).is_ok());
-        if held.registered.is_none() {
+        if fd.is_some() && held.registered.is_none() {
             // We would never hear of it (epoll_ctl(2): ENOMEM, ENOSPC): better no service than a deaf one.
             let id = held.id.clone();
             self.kill(&id, Tick::default(), &mut Vec::new());
@@ -314,6 +446,11 @@ impl Containment {
                 self.settle(slot, events);
                 true
             }
+            Some(Who::Hook(slot)) => {
+                self.hook_reaped(slot, status, events);
+                self.settle(slot, events);
+                true
+            }
             Some(Who::Ending) => true,
             None => {
                 self.others.remove(&pid);
@@ -324,7 +461,7 @@ impl Containment {
     }
 
     /// Looks at one slot again, whatever woke us.
-    fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
+    pub(super) fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
         let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
             return;
         };
@@ -332,7 +469,7 @@ impl Containment {
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => {
                 cage.settle(&cgroups.tree, &held.id, events);
-                if cage.pending_report().is_none() {
+                if cage.watched().is_none() {
                     // The report is closed, which took it out of the loop's set; its number may be somebody else's now.
                     held.registered = None;
                 }
@@ -347,14 +484,7 @@ impl Containment {
     fn after(&mut self, slot: u32, said: usize, events: &[Event]) {
         let Some(place) = self.slots.get(slot as usize) else { return };
         let Some(held) = &place.held else { return };
-        let next = match &held.on {
-            On::Cgroup(cage) => cage.retry.filter(|_| !cage.is_over()).map(|retry| retry.next),
-            On::Keeper(ward) => ward
-                .retry
-                .or(ward.lost.as_ref().filter(|_| !ward.over).map(|lost| lost.retry))
-                .map(|r| r.next),
-        };
-        if let Some(next) = next {
+        if let Some(next) = held.on.next_look() {
             self.due.push(Reverse((next, slot, place.generation)));
         }
         let new = events.get(said..).unwrap_or_default();
@@ -364,7 +494,7 @@ impl Containment {
         }
     }
 
-    fn held_at(&mut self, slot: u32) -> Option<&mut Held> {
+    pub(super) fn held_at(&mut self, slot: u32) -> Option<&mut Held> {
         self.slots.get_mut(slot as usize)?.held.as_mut()
     }
 
@@ -481,13 +611,7 @@ impl Containment {
         let Some(place) = self.slots.get(slot as usize).filter(|place| place.generation == generation) else {
             return false;
         };
-        let retry = match place.held.as_ref().map(|held| &held.on) {
-            Some(On::Cgroup(cage)) if cage.is_over() => None,
-            Some(On::Cgroup(cage)) => cage.retry,
-            Some(On::Keeper(ward)) if !ward.over => ward.retry.or(ward.lost.as_ref().map(|lost| lost.retry)),
-            Some(On::Keeper(_)) | None => None,
-        };
-        retry.is_some_and(|retry| retry.next == at)
+        place.held.as_ref().and_then(|held| held.on.next_look()) == Some(at)
     }
 
     /// What time brings: the next look at killed trees, removals that were refused.
@@ -514,6 +638,7 @@ impl Containment {
         let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
             return;
         };
+        let foreign = matches!(&held.on, On::Keeper(ward) if ward.is_foreign());
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => cage.tick(&cgroups.tree, &held.id, now, events),
             (On::Keeper(ward), _) => match &mut ward.lost {
@@ -524,6 +649,7 @@ impl Containment {
                         same_uid: ward.same_uid,
                         marker: marker.as_deref().unwrap_or_default(),
                         keeper_started: ward.keeper_started,
+                        foreign,
                     };
                     let (by_pid, others, main) = (&self.by_pid, &self.others, ward.main_pid);
                     let known =
@@ -546,18 +672,29 @@ impl Containment {
         let Some(place) = self.slots.get_mut(slot as usize) else { return };
         place.generation = place.generation.wrapping_add(1);
         let Some(held) = place.held.take() else { return };
+        if held.vouched.is_some() {
+            // It is over: a successor finds nothing to take over under its numbers, whatever is written.
+            let _ = self.roster.write(slot, None);
+        }
         if let Some(fd) = held.registered {
             let _ = self.registry.deregister(&mut SourceFd(&fd));
         }
         self.free.push(slot);
         match (held.on, &mut self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => {
+                if let Some(hook) = &cage.hook {
+                    // Of remains that were given up.
+                    self.by_pid.insert(hook.child.pid, Who::Ending);
+                }
                 let leaf = cage.release(&mut cgroups.watch);
                 cgroups.leftovers.push((leaf, Retry::now(Some(now), Duration::from_millis(5))));
             }
             (On::Keeper(ward), _) => {
                 if let Some(main) = ward.main_pid {
                     self.by_pid.remove(&main);
+                }
+                if let Some(tag) = ward.tag {
+                    self.old_tags.remove(&tag);
                 }
                 if let Some(who @ Who::Keeper(_)) = self.by_pid.get_mut(&ward.keeper_pid()) {
                     *who = Who::Ending;
@@ -663,7 +800,7 @@ impl Containment {
         let _ = rustix::fs::rmdir(keepers_path(&self.runtime_dir));
     }
 
-    fn marker(&self, id: &IncarnationId) -> String {
+    pub(super) fn marker(&self, id: &IncarnationId) -> String {
         format!("{}:{id}", self.instance)
     }
 }

@@ -7,13 +7,16 @@
 //! Invariants: no process is signalled by number; no rung is dropped silently; nothing here blocks or sleeps, except
 //! `ladder::probe` and `predecessor::end`, which run before the loop does.
 
+mod adopt;
 mod cgroup;
 mod hold;
+mod hooks;
 pub mod keeper;
 pub mod ladder;
 mod predecessor;
 mod raise;
 mod retry;
+mod roster;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -22,11 +25,14 @@ mod scopes;
 mod usage;
 mod walk;
 
+pub use adopt::Gone;
 pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
+pub use hooks::HookError;
 pub use ladder::{Report, Wish, probe};
-pub use predecessor::{Ended, Predecessor, end as end_predecessor};
+pub use predecessor::{Clock as Patience, Ended, Predecessor};
 pub use raise::flags;
+pub use roster::{Roster, Vouched};
 pub use scopes::{Member, ScopeError, ScopeInfo};
 pub use usage::{ProcessInfo, Stuck, Usage};
 
@@ -120,6 +126,16 @@ pub enum Event {
         id: IncarnationId,
         kills: u64,
         main: bool,
+    },
+    /// The kernel holds its memory at `memory.high`: it reclaims, and slows down who asks for more. Said each time that the
+    /// kernel says so, which can be often.
+    MemoryHigh {
+        id: IncarnationId,
+    },
+    /// A hook of it has ended; `Err`: it was never executed, and why.
+    HookEnded {
+        id: IncarnationId,
+        ended: Result<Exit, String>,
     },
     /// Every process of it stands still now, as was ordered; or none is kept from running any more.
     Frozen {

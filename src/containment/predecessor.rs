@@ -3,7 +3,7 @@
 //! Runs before the loop and may wait: each wait is a poll, bounded by the caller's deadline.
 
 use super::cgroup::{discover, leaf};
-use super::hold::keepers_path;
+use super::hold::{Containment, keepers_path};
 use super::keeper::ARGUMENT;
 use super::keeper::tags::{self, Tags};
 use super::keeper::wire::{self, Heard, Order, Word};
@@ -13,6 +13,7 @@ use crate::sys::pidfd::Pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,11 @@ pub enum EndError {
 }
 
 impl Predecessor {
+    /// Its processes, if there are any, are among those that we see.
+    pub fn is_here(&self) -> bool {
+        self.boot_id == boot_id() && self.pid_namespace == pid_namespace()
+    }
+
     pub(super) fn of_this_boot(
         instance: &str,
         runtime_dir: &Path,
@@ -82,42 +88,58 @@ fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map(|meta| meta.ino()).unwrap_or_default()
 }
 
-/// Ends every tree of `who`, on every rung, wherever our own cgroup is now, and removes what it left.
-///
-/// # Errors
-/// [`EndError::Alive`] at the deadline, naming what is left: starting anything beside it is out of the question.
-pub fn end(who: &Predecessor, patience: Duration) -> Result<Ended, EndError> {
+impl Containment {
+    /// Ends every tree of `who` that was not taken over, on every rung, wherever our own cgroup is now, and removes what
+    /// it left.
+    ///
+    /// # Errors
+    /// [`EndError::Alive`] at the deadline, naming what is left: starting anything beside it is out of the question.
+    pub fn end_predecessor(&self, who: &Predecessor, patience: Duration) -> Result<Ended, EndError> {
+        end(who, &self.spared(), patience)
+    }
+}
+
+/// What is held here now, and no remains of anybody.
+#[derive(Debug, Default)]
+pub(super) struct Spared {
+    pub lives: HashSet<String>,
+    pub tags: HashSet<u32>,
+    pub keepers: HashSet<i32>,
+    /// The inode of the directory that all our own cgroups are in.
+    pub tree: Option<u64>,
+}
+
+pub(super) fn end(who: &Predecessor, spared: &Spared, patience: Duration) -> Result<Ended, EndError> {
     let mut ended = Ended::default();
     if who.boot_id != boot_id() {
         ended.other_boot = true;
         return Ok(ended);
     }
     let clock = Clock::start(patience);
-    end_cgroups(who, &clock, &mut ended)?;
+    end_cgroups(who, spared, &clock, &mut ended)?;
     // Processes of a PID namespace that is gone ended with it, and numbers of another one mean nothing here.
     if who.pid_namespace == pid_namespace() {
-        end_keepers(who, &clock, &mut ended)?;
-        end_strays(who, &clock, &mut ended)?;
-        // Sockets of keepers that were killed.
-        let _ = std::fs::remove_dir_all(keepers_path(&who.runtime_dir));
+        end_keepers(who, spared, &clock, &mut ended)?;
+        end_strays(who, spared, &clock, &mut ended)?;
     }
     Ok(ended)
 }
 
 /// The deadline. Boot is the one place of this room where time is asked for rather than handed in.
-struct Clock(Instant);
+#[derive(Debug)]
+pub struct Clock(Instant);
 
 impl Clock {
-    fn start(patience: Duration) -> Self {
+    pub fn start(patience: Duration) -> Self {
         Self(Instant::now() + patience)
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.0 <= Instant::now()
     }
 
     /// Waits for `fd` (or nothing) at most `most`, and not past the deadline.
-    fn wait(&self, fd: Option<(&OwnedFd, PollFlags)>, most: Duration) {
+    pub(super) fn wait(&self, fd: Option<(&OwnedFd, PollFlags)>, most: Duration) {
         let left = self.0.saturating_duration_since(Instant::now()).min(most);
         let timeout =
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
@@ -128,7 +150,7 @@ impl Clock {
 
 const GLANCE: Duration = Duration::from_millis(20);
 
-fn end_cgroups(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+fn end_cgroups(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
     let Some((cgroup, inode)) = &who.cgroup else { return Ok(()) };
     for (path, _mount) in discover::visible(cgroup) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -137,14 +159,15 @@ fn end_cgroups(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<()
         if rustix::fs::fstat(&dir).map_err(io::Error::from)?.st_ino != *inode {
             continue;
         }
-        for name in leaves(&dir)? {
+        for name in leaves(&dir)?.into_iter().filter(|name| !spared.lives.contains(name)) {
             if leaf::populated(dir.as_fd(), &name)? {
                 ended.cgroups += 1;
             }
             end_leaf(&dir, &name, clock)?;
         }
-        // Ours is made anew, where we are now.
-        let _ = rustix::fs::rmdir(&path);
+        if spared.tree != Some(*inode) {
+            let _ = rustix::fs::rmdir(&path);
+        }
     }
     Ok(())
 }
@@ -184,13 +207,13 @@ fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
 
 /// Keepers listen within moments of their supervisor's death. One that does not answer for a while is killed, which
 /// makes its tree strays.
-fn end_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+fn end_keepers(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
     const GRACE: u32 = 50;
     let mut looks = 0;
     loop {
-        call_keepers(who, clock, ended)?;
-        let alive: Vec<i32> =
-            walk::all_processes().into_iter().filter(|pid| is_keeper(*pid, &who.instance)).collect();
+        call_keepers(who, spared, clock, ended)?;
+        let left = |pid: &i32| !spared.keepers.contains(pid) && is_keeper(*pid, &who.instance);
+        let alive: Vec<i32> = walk::all_processes().into_iter().filter(left).collect();
         if alive.is_empty() {
             return Ok(());
         }
@@ -211,14 +234,19 @@ fn end_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<()
 }
 
 /// By its arguments and our own uid; what only looks like one is no worse off than the tree it belongs to.
-fn is_keeper(pid: i32, instance: &str) -> bool {
+pub(super) fn is_keeper(pid: i32, instance: &str) -> bool {
     let wanted = format!("hermes-sup\0{ARGUMENT}\0{instance}\0");
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
         && tags::uid_of(pid) == Some(rustix::process::geteuid().as_raw())
         && !is_zombie(pid)
 }
 
-fn call_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+fn call_keepers(
+    who: &Predecessor,
+    spared: &Spared,
+    clock: &Clock,
+    ended: &mut Ended,
+) -> Result<(), EndError> {
     let path = keepers_path(&who.runtime_dir);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { return Ok(()) };
@@ -227,6 +255,9 @@ fn call_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
+        if spared.lives.contains(&name) {
+            continue;
+        }
         let socket = path.join(&name);
         match call(&socket) {
             Ok(keeper) => {
@@ -241,7 +272,7 @@ fn call_keepers(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(
     Ok(())
 }
 
-fn call(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn call(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -275,15 +306,14 @@ fn end_keeper(keeper: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndErro
 }
 
 /// Two clean looks in a row: the strays are nobody's children that we could wait for.
-fn end_strays(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
-    let prefix = format!("{}:", who.instance);
+fn end_strays(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
     let own = std::process::id().cast_signed();
     let mut clean = 0;
-    let mut known = std::collections::HashSet::new();
+    let mut known = HashSet::new();
     while clean < 2 {
         let strays: Vec<i32> = walk::all_processes()
             .into_iter()
-            .filter(|pid| *pid != own && is_stray(*pid, who, &prefix))
+            .filter(|pid| *pid != own && is_stray(*pid, who, spared))
             .collect();
         clean = if strays.is_empty() { clean + 1 } else { 0 };
         if clock.is_over() && !strays.is_empty() {
@@ -293,7 +323,7 @@ fn end_strays(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(),
             for pid in &strays {
                 let Ok(process) = Pidfd::open(*pid) else { continue };
                 // Looked at again behind the pidfd: the number may have changed hands.
-                if is_stray(*pid, who, &prefix) && process.send(signal).is_ok() {
+                if is_stray(*pid, who, spared) && process.send(signal).is_ok() {
                     known.insert(*pid);
                 }
             }
@@ -307,11 +337,19 @@ fn end_strays(who: &Predecessor, clock: &Clock, ended: &mut Ended) -> Result<(),
 }
 
 /// A zombie is over: its parent, not we, has to reap it.
-fn is_stray(pid: i32, who: &Predecessor, prefix: &str) -> bool {
-    let tagged =
-        || who.tags.is_some_and(|tags| tags::groups_of(pid).into_iter().any(|gid| tags.contains(gid)));
-    let marked = || tags::marker_of(pid).is_some_and(|marker| marker.starts_with(prefix));
-    (tagged() || marked()) && !is_zombie(pid)
+fn is_stray(pid: i32, who: &Predecessor, spared: &Spared) -> bool {
+    let tag = || {
+        let ours = |gid: &u32| who.tags.is_some_and(|tags| tags.contains(*gid));
+        tags::groups_of(pid).into_iter().find(ours)
+    };
+    let life = || tags::marker_of(pid)?.strip_prefix(&who.instance)?.strip_prefix(':').map(str::to_owned);
+    let stray = match (tag(), life()) {
+        // The marker can be forged, the tag cannot.
+        (Some(tag), _) => !spared.tags.contains(&tag),
+        (None, Some(life)) => !spared.lives.contains(&life),
+        (None, None) => false,
+    };
+    stray && !is_zombie(pid)
 }
 
 fn is_zombie(pid: i32) -> bool {

@@ -27,6 +27,10 @@ impl Retry {
         self.tries == 0
     }
 
+    pub fn tries(&self) -> u32 {
+        self.tries
+    }
+
     /// Whether it is time; if so, the next time is set, at twice the distance up to a bound.
     pub fn due(&mut self, now: Tick) -> bool {
         if now < self.next {

@@ -5,6 +5,7 @@
 
 use super::keeper::tags;
 use super::ladder::{Wish, probe};
+use super::predecessor::{Spared, end};
 use super::*;
 use crate::core::clock::Tick;
 use crate::core::limits::Limits;
@@ -60,7 +61,7 @@ struct Cleanup(Predecessor);
 impl Drop for Cleanup {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = end_predecessor(&self.0, PATIENCE);
+            let _ = end(&self.0, &Spared::default(), PATIENCE);
         }
     }
 }
@@ -100,7 +101,7 @@ impl World {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
-        let held = Containment::open(report, home, registry, token).unwrap();
+        let held = Containment::open(report, home, None, registry, token).unwrap();
         let cleanup = Cleanup(held.predecessor());
         Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
     }
@@ -324,6 +325,43 @@ fn one_life_after_another_and_each_exit_code_is_the_services_own() {
 }
 
 #[test]
+fn a_hook_is_of_the_tree_and_its_end_is_told() {
+    isolated("a_hook_is_of_the_tree_and_its_end_is_told", || {
+        for rung in [Rung::Cgroup, Rung::CgroupPrivate] {
+            let mut world = World::new(rung);
+            world.start(1, "tree:2", rung);
+            let (id, procs) = (world.id(1), world.held.usage(&world.id(1)).procs);
+            let run = |world: &mut World, argv: &[&str]| {
+                let (plan, _stdout) = world.plan(argv, "", rung);
+                world.held.run_hook(&world.id(1), plan)
+            };
+            let ended = |event: &Event| match event {
+                Event::HookEnded { ended, .. } => Some(ended.clone()),
+                _ => None,
+            };
+            run(&mut world, &["/bin/sh", "-c", "exit 3"]).unwrap();
+            assert_eq!(world.until("ended", ended), Ok(Exit::Code(3)));
+            world.events.clear();
+            run(&mut world, &["/no/such/program"]).unwrap();
+            let words = "cannot execute '/no/such/program': No such file or directory";
+            assert_eq!(world.until("ended", ended), Err(words.to_owned()));
+            world.events.clear();
+            // One that hangs is seen, stays alone, and ends with the rest.
+            run(&mut world, &["/bin/sleep", "1000"]).unwrap();
+            while world.held.usage(&id).procs == procs {
+                world.turn();
+            }
+            assert!(matches!(run(&mut world, &["/bin/true"]), Err(HookError::Busy)));
+            let now = world.now();
+            world.held.kill(&id, now, &mut world.events);
+            assert!(matches!(run(&mut world, &["/bin/true"]), Err(HookError::Busy | HookError::Ending)));
+            world.empty(1);
+            world.finish();
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_executed_says_why_and_leaves_nothing() {
     isolated("what_cannot_be_executed_says_why_and_leaves_nothing", || {
         on_every_rung(|world, rung| {
@@ -432,7 +470,7 @@ fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
             drop(world.held);
             drop(world.poll);
             let predecessor: Predecessor = serde_json::from_str(&record).unwrap();
-            let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let ended = end(&predecessor, &Spared::default(), PATIENCE).unwrap();
             let expected = match rung {
                 Rung::Cgroup | Rung::CgroupPrivate => (1, 0, 0),
                 _ => (0, 1, 0),
@@ -461,11 +499,11 @@ fn a_successor_finds_strays_whose_keeper_was_killed_too() {
             kill_nine(keeper);
             let World { held, poll, runtime, .. } = world;
             drop((held, poll));
-            let ended = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let ended = end(&predecessor, &Spared::default(), PATIENCE).unwrap();
             assert_eq!((ended.keepers, ended.strays), (0, 21));
             reap_all();
             drop(runtime);
-            let again = end_predecessor(&predecessor, PATIENCE).unwrap();
+            let again = end(&predecessor, &Spared::default(), PATIENCE).unwrap();
             assert_eq!(again, Ended::default(), "a second time there is nothing");
         }
     });

@@ -212,6 +212,26 @@ impl Containment {
         self.scope(&member.id, name, events).ok_or(ScopeError::Gone)
     }
 
+    /// The scopes of a life that was taken over, where a directory tells of them; elsewhere their leaders are processes
+    /// like any other from now on. What was not in force of their bounds was said when they were made.
+    pub(super) fn adopt_scopes(&mut self, id: &IncarnationId) {
+        if !self.held(id).is_some_and(|held| matches!(held.on, On::Cgroup(_))) {
+            return;
+        }
+        let Some(Cgroups { tree, watch, .. }) = &mut self.cgroups else { return };
+        let leaf = id.to_string();
+        let below = std::fs::read_dir(tree.path().join(&leaf)).into_iter().flatten().flatten();
+        for entry in below {
+            let Some(name) = entry.file_name().to_str().and_then(scope::of_directory) else { continue };
+            let number = self.scopes.new_number();
+            let Ok(watched) = watch.add(&entry.path(), number) else { continue };
+            let key = (id.clone(), name);
+            let held = Held::Cgroup { path: scope::path(&leaf, &key.1), watch: watched, number };
+            self.scopes.numbers.insert(number, key.clone());
+            self.scopes.live.insert(key, Scope { held, not_in_force: Vec::new() });
+        }
+    }
+
     /// Whether there is such a scope still. The kernel tells of an empty cgroup up to 10 ms late (kernel/cgroup/cgroup.c,
     /// CGROUP_FILE_NOTIFY_MIN_INTV), and of a leader's death nobody tells: so who asks is answered by a look.
     fn look_for(&mut self, key: &Key, events: &mut Vec<Event>) -> bool {

@@ -3,6 +3,7 @@
 use super::keeper::tags;
 use super::walk;
 use crate::core::unit::ScopeName;
+use std::fmt;
 
 /// Figures of one incarnation. `None`: not known on this rung.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -25,6 +26,13 @@ pub struct Stuck {
     pub pid: i32,
     /// The kernel function it waits in, or empty where that is not shown.
     pub wchan: String,
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} hangs in the kernel", self.pid)?;
+        if self.wchan.is_empty() { Ok(()) } else { write!(f, " ({})", self.wchan) }
+    }
 }
 
 /// One process of a tree, for people.

@@ -137,7 +137,7 @@ pub fn stop(
     let mut walk = Walk { heir, dead: HashSet::new() };
     for _ in 0..PASSES {
         let (mut new, mut still) = (false, true);
-        walk.visit(roots(), &mut |pid, process| {
+        let whole = walk.visit(roots(), &mut |pid, process| {
             let stands = stands(pid);
             if stands && !ours.contains(&pid) && stat(pid).is_some_and(|stat| stat.state == b'T') {
                 new |= of_itself.insert(pid);
@@ -147,7 +147,7 @@ pub fn stop(
             }
             still &= stands;
         });
-        if !new {
+        if !new && whole {
             return still;
         }
     }
@@ -189,37 +189,45 @@ struct Walk {
 }
 
 impl Walk {
-    /// Calls `act` for each live process of the tree, its children known before.
+    /// Calls `act` for each live process of the tree, its children known before. False when one was gone by the time it
+    /// was looked at: its children went to the heir after the heir's were listed, and nobody has seen them.
     ///
     /// A number may have been reused between the listing and the opening of its pidfd. So its parent is looked at once
     /// more through what the pidfd now pins: it must be the one that listed it, or the heir.
-    fn visit(&mut self, roots: Vec<i32>, act: &mut dyn FnMut(i32, &Pidfd)) {
+    fn visit(&mut self, roots: Vec<i32>, act: &mut dyn FnMut(i32, &Pidfd)) -> bool {
+        let mut whole = true;
         let mut seen: HashSet<i32> = roots.iter().copied().collect();
         let mut stack: Vec<(i32, i32)> = roots.into_iter().map(|pid| (pid, self.heir)).collect();
         while let Some((pid, parent)) = stack.pop() {
             if self.dead.contains(&pid) {
                 continue;
             }
-            let Ok(process) = Pidfd::open(pid) else { continue };
-            let Some(now) = stat(pid) else { continue };
-            if now.parent != parent && now.parent != self.heir {
+            let found = Pidfd::open(pid).ok().zip(stat(pid));
+            let of_the_tree = |now: &Stat| now.parent == parent || now.parent == self.heir;
+            let Some((process, now)) = found.filter(|(_, now)| of_the_tree(now)) else {
+                whole = false;
                 continue;
-            }
+            };
             if now.is_dead() {
                 // Its children went to the heir when it died.
                 self.dead.insert(pid);
+                whole = false;
                 continue;
             }
             let below = children(pid);
             stack.extend(below.into_iter().filter(|child| seen.insert(*child)).map(|child| (child, pid)));
             act(pid, &process);
         }
+        whole
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::containment::scenarios::isolated_in;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
 
     #[test]
     fn a_name_with_parentheses_does_not_move_the_fields() {
@@ -232,6 +240,54 @@ mod tests {
         assert!(parse_stat(leaving).unwrap().exiting);
         assert_eq!(parse_stat(b"42 (x"), None);
         assert_eq!(parse_stat(b"42 (x) S"), None);
+    }
+
+    /// Whose parent dies between the listing and the look is on no list of that pass.
+    #[test]
+    fn a_tree_in_which_one_dies_unseen_is_looked_at_again() {
+        fn body() {
+            let own = i32::try_from(std::process::id()).unwrap();
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+            let mut steady = Command::new("sleep").arg("1000").spawn().unwrap();
+            let script = "sleep 1000 & echo $!; wait";
+            let mut parent =
+                Command::new("/bin/sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            let child: i32 = line.trim().parse().unwrap();
+            let pid = |process: &Child| i32::try_from(process.id()).unwrap();
+            let (first, second) = (pid(&steady), pid(&parent));
+            let until = |what: &dyn Fn(Stat) -> bool, pid| {
+                while !stat(pid).is_some_and(what) {
+                    std::thread::yield_now();
+                }
+            };
+            let mut pass = 0;
+            let mut roots = || {
+                pass += 1;
+                match pass {
+                    1 => vec![first],
+                    2 => {
+                        until(&|stat| stat.state == b'T', first);
+                        parent.kill().unwrap();
+                        until(&|stat| stat.parent == own, child);
+                        until(&|stat| stat.is_dead(), second);
+                        vec![first, second]
+                    }
+                    _ => children(own),
+                }
+            };
+            let (mut ours, mut of_itself) = (HashSet::new(), HashSet::new());
+            while !stop(own, &mut roots, &mut ours, &mut of_itself) {}
+            let state = stat(child).map(|stat| stat.state);
+            for process in [child, first] {
+                Pidfd::open(process).and_then(|process| process.send(Signal::KILL)).unwrap();
+            }
+            steady.wait().unwrap();
+            parent.wait().unwrap();
+            assert_eq!(state, Some(b'T'), "the orphan runs in a tree that was said to stand");
+        }
+        isolated_in("walk::tests", "a_tree_in_which_one_dies_unseen_is_looked_at_again", body);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! `version` may be left out and is then 1, for use by hand. No I/O; nothing here panics on any input.
 
 use super::protocol::{
-    LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ScopeStatus,
+    Audit, LogPlace, MAX_NAMES, METHODS, Outcome, Part, Refusal, RefusalKind, Reply, Request, ScopeStatus,
     ServiceStatus, SupervisorStatus, Targets, Tree, VERSION,
 };
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,11 @@ impl FrameBuffer {
 
     pub fn is_empty(&self) -> bool {
         self.bytes.len() == self.start
+    }
+
+    /// What has come and was not given out.
+    pub fn unread(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 
     /// Takes the beginning of `bytes`, as much as there is room for, and says how much that was.
@@ -216,6 +221,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         log_place: Option<LogPlace>,
         scope: Option<Box<ScopeStatus>>,
         tree: Option<Tree>,
+        audit: Option<Box<Audit>>,
         message: Option<String>,
     }
     let malformed = |detail: &str| {
@@ -234,7 +240,8 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
     if !continues {
         return Ok(Reply::End);
     }
-    let Parameters { supervisor, service, outcome, name, log_place, scope, tree, message: _ } = parameters;
+    let Parameters { supervisor, service, outcome, name, log_place, scope, tree, audit, message: _ } =
+        parameters;
     service
         .map(Part::Service)
         .or_else(|| outcome.map(Part::Outcome))
@@ -243,6 +250,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<Reply, Refusal> {
         .or_else(|| log_place.map(Part::LogPlace))
         .or_else(|| scope.map(Part::Scope))
         .or_else(|| tree.map(Part::Tree))
+        .or_else(|| audit.map(Part::Audit))
         .map(Reply::Part)
         .ok_or_else(|| malformed("a part of an unknown kind"))
 }
@@ -311,6 +319,7 @@ mod tests {
             Request::Freeze { targets: names(&["a"]) },
             Request::Thaw { targets: names(&["a"]) },
             Request::Tree { targets: Targets::All },
+            Request::Audit { targets: Targets::All },
             Request::Wait { targets: names(&["a"]), until: Until::Ready, timeout_ms: Some(0) },
             Request::Set {
                 targets: names(&["a"]),
@@ -319,6 +328,7 @@ mod tests {
             },
             Request::Reload { restart: true },
             Request::Shutdown { code: Some(3) },
+            Request::Upgrade { program: Some("/p".into()) },
             Request::LogPlaces { targets: Targets::All },
             Request::Rescan { nuke: true },
             Request::Scope {
@@ -347,6 +357,7 @@ mod tests {
             Reply::Part(Part::LogPlace(LogPlace { name: "a".to_owned(), dir: "/l".into() })),
             Reply::Part(Part::Scope(Box::new(samples::scope()))),
             Reply::Part(Part::Tree(samples::tree())),
+            Reply::Part(Part::Audit(Box::new(samples::audit("a")))),
             Reply::End,
             Reply::Refused(Refusal::new(RefusalKind::NotPermitted, "no")),
         ]

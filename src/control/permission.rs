@@ -88,6 +88,7 @@ impl Rules {
             Request::Status { .. }
             | Request::List {}
             | Request::Tree { .. }
+            | Request::Audit { .. }
             | Request::Wait { .. }
             | Request::LogPlaces { .. } => {
                 if facts.owns_one || self.public_status {
@@ -105,7 +106,7 @@ impl Rules {
                 "not permitted to rescan: slots run as {}, you are uid {caller}; ask that user or root",
                 user(facts.runs_as)
             ))),
-            Request::Reload { .. } | Request::Shutdown { .. } => Err(Denied(format!(
+            Request::Reload { .. } | Request::Shutdown { .. } | Request::Upgrade { .. } => Err(Denied(format!(
                 "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
                 self.supervisor_uid
             ))),
@@ -153,10 +154,12 @@ mod tests {
             Request::Freeze { targets: targets() },
             Request::Thaw { targets: targets() },
             Request::Tree { targets: targets() },
+            Request::Audit { targets: targets() },
             Request::Wait { targets: targets(), until: Until::Up, timeout_ms: None },
             Request::Set { targets: targets(), limits: Default::default(), persist: true },
             Request::Reload { restart: false },
             Request::Shutdown { code: None },
+            Request::Upgrade { program: None },
             Request::LogPlaces { targets: targets() },
             Request::Rescan { nuke: false },
             Request::Scope { unit: "w".to_owned(), memory_max: None, swap_max: None, oom: OomPolicy::Kill },
@@ -183,6 +186,7 @@ mod tests {
             ("freeze", [true, true, true, false, false]),
             ("thaw", [true, true, true, false, false]),
             ("tree", [true, true, true, true, false]),
+            ("audit", [true, true, true, true, false]),
             ("wait", [true, true, true, true, false]),
             // Tighter only, for an owner: that depends on what is in force, and is judged where that is known.
             ("set", [true, true, true, false, false]),
@@ -239,7 +243,7 @@ mod tests {
             })
             .map(Request::method)
             .collect();
-        assert_eq!(open, ["status", "list", "tree", "wait", "log-places"]);
+        assert_eq!(open, ["status", "list", "tree", "audit", "wait", "log-places"]);
     }
 
     #[test]

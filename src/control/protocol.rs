@@ -74,6 +74,10 @@ pub enum Request {
     Tree {
         targets: Targets,
     },
+    /// What each may do, and what could be tighter: a [`Part::Audit`] for every service.
+    Audit {
+        targets: Targets,
+    },
     Wait {
         targets: Targets,
         until: Until,
@@ -95,6 +99,11 @@ pub enum Request {
     /// `code`: the exit code of the supervisor; absent: its own rules.
     Shutdown {
         code: Option<u8>,
+    },
+    /// Becomes this program (absolute; absent: its own, as it is on the disk now) without stopping any service. The answer
+    /// comes from the new one.
+    Upgrade {
+        program: Option<PathBuf>,
     },
     /// Where the log files are, so that the client reads them itself, with its own rights.
     LogPlaces {
@@ -140,10 +149,12 @@ impl Request {
             Self::Freeze { .. } => "freeze",
             Self::Thaw { .. } => "thaw",
             Self::Tree { .. } => "tree",
+            Self::Audit { .. } => "audit",
             Self::Wait { .. } => "wait",
             Self::Set { .. } => "set",
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
+            Self::Upgrade { .. } => "upgrade",
             Self::LogPlaces { .. } => "log-places",
             Self::Rescan { .. } => "rescan",
             Self::Scope { .. } => "scope",
@@ -165,6 +176,7 @@ impl Request {
             | Self::Freeze { targets }
             | Self::Thaw { targets }
             | Self::Tree { targets }
+            | Self::Audit { targets }
             | Self::Wait { targets, .. }
             | Self::Set { targets, .. }
             | Self::LogPlaces { targets } => Some(targets),
@@ -172,6 +184,7 @@ impl Request {
             | Self::Register(_)
             | Self::Reload { .. }
             | Self::Shutdown { .. }
+            | Self::Upgrade { .. }
             | Self::Rescan { .. }
             | Self::Scope { .. }
             | Self::ScopeStop { .. }
@@ -181,7 +194,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 21] = [
+pub const METHODS: [&str; 22] = [
     "start",
     "stop",
     "restart",
@@ -194,6 +207,7 @@ pub const METHODS: [&str; 21] = [
     "freeze",
     "thaw",
     "tree",
+    "audit",
     "wait",
     "set",
     "reload",
@@ -301,6 +315,7 @@ pub enum Part {
     LogPlace(LogPlace),
     Scope(Box<ScopeStatus>),
     Tree(Tree),
+    Audit(Box<Audit>),
 }
 
 impl Part {
@@ -314,6 +329,7 @@ impl Part {
             Self::LogPlace(place) => &place.name,
             Self::Scope(scope) => &scope.service,
             Self::Tree(tree) => &tree.name,
+            Self::Audit(audit) => &audit.name,
         }
     }
 }
@@ -357,6 +373,48 @@ pub struct Process {
 pub struct TreesDocument {
     pub version: u32,
     pub services: Vec<Tree>,
+}
+
+/// What a service may do. While it runs, its main process as the kernel shows it; otherwise its next start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    pub name: String,
+    pub state: State,
+    /// Absent: no user of that number is known.
+    pub user: Option<String>,
+    /// Absent: there is no such user.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub groups: Vec<u32>,
+    /// Absent: it does not run.
+    pub privileges: Option<Privileges>,
+    /// The rung that holds the tree, by its name.
+    pub containment: Option<String>,
+    pub containment_weakness: Option<String>,
+    /// As in [`ServiceStatus`].
+    pub limits: BTreeMap<String, String>,
+    pub limits_not_in_force: Vec<String>,
+    /// A line for each thing that could be tighter, with what to do about it.
+    pub tighter: Vec<String>,
+}
+
+/// Of a process (capabilities(7), prctl(2), seccomp(2)).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Those it holds, by their names.
+    pub capabilities: Vec<String>,
+    /// Those it could still gain.
+    pub bounding: Vec<String>,
+    pub no_new_privs: bool,
+    /// Some filter is on it.
+    pub seccomp: bool,
+}
+
+/// The whole of `audit --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditDocument {
+    pub version: u32,
+    pub services: Vec<Audit>,
 }
 
 /// One scope of a service.
@@ -577,6 +635,9 @@ pub struct ServiceStatus {
     pub cpu_ms: Option<u64>,
     /// How many of its processes the kernel has killed for want of memory since it was started.
     pub oom_kills: Option<u64>,
+    /// When the kernel last held its memory at `memory_high`, in this life.
+    #[serde(default)]
+    pub memory_high_at: Option<Utc>,
     pub io: Option<Io>,
     pub pressure: Option<Pressure>,
     /// The directory of its log files.
@@ -784,6 +845,29 @@ pub(crate) mod samples {
         Tree { name: "coder".to_owned(), processes, left_out: 0 }
     }
 
+    pub(crate) fn audit(name: &str) -> Audit {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Audit {
+            name: name.to_owned(),
+            state: State::Up,
+            user: Some("hermes".to_owned()),
+            uid: Some(10000),
+            gid: Some(10000),
+            groups: vec![10000, 44],
+            privileges: Some(Privileges {
+                capabilities: Vec::new(),
+                bounding: names(&["CAP_CHOWN", "CAP_KILL"]),
+                no_new_privs: false,
+                seccomp: true,
+            }),
+            containment: Some("cgroup".to_owned()),
+            containment_weakness: Some("weak".to_owned()),
+            limits: [("memory_max".to_owned(), "512M".to_owned())].into(),
+            limits_not_in_force: names(&["pids_max=5 is not in force: no"]),
+            tighter: names(&["one", "two"]),
+        }
+    }
+
     pub(crate) fn supervisor() -> SupervisorStatus {
         SupervisorStatus {
             pid: 1,
@@ -821,6 +905,7 @@ pub(crate) mod samples {
             memory_peak_bytes: None,
             cpu_ms: Some(61_500),
             oom_kills: None,
+            memory_high_at: None,
             io: None,
             pressure: None,
             log: Some("/opt/data/logs/gateways/coder".into()),
@@ -853,6 +938,7 @@ pub(crate) mod samples {
             memory_peak_bytes: None,
             cpu_ms: None,
             oom_kills: None,
+            memory_high_at: None,
             io: None,
             pressure: None,
             log: None,
@@ -881,13 +967,13 @@ mod tests {
             r#""stopping":false,"warnings":[]},"services":["#,
             r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
-            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"io":null,"pressure":null,"log":null,"#,
+            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
-            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"io":null,"pressure":null,"#,
+            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
             r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);

@@ -76,6 +76,22 @@ pub struct Incoming {
     pub request: Request,
 }
 
+/// A connection on its way from one server to the next.
+#[derive(Debug)]
+pub struct Carried {
+    /// What it was called by the first of them.
+    pub id: ConnId,
+    pub stream: OwnedFd,
+    /// It is owed an answer.
+    pub answering: bool,
+    /// It is to be closed once everything is sent.
+    pub closing: bool,
+    /// What came and was not looked at yet.
+    pub input: Vec<u8>,
+    /// What is still to be sent.
+    pub output: Vec<u8>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("a supervisor already answers at {0}: stop it, or choose another place with --socket")]
@@ -173,7 +189,20 @@ impl Server {
         }
         let file = identity(path).map_err(failed)?;
         rustix::net::listen(&listener, 128).map_err(failed)?;
-        Ok(Self {
+        Ok(Self::of(path, listener, file))
+    }
+
+    /// Goes on with what an earlier server handed over, at the socket that it made.
+    ///
+    /// # Errors
+    /// [`ListenError::Io`]: the socket's file is gone.
+    pub fn resume(path: &Path, listener: OwnedFd) -> Result<Self, ListenError> {
+        let file = identity(path).map_err(|errno| ListenError::Io { path: path.to_owned(), source: errno.into() })?;
+        Ok(Self::of(path, listener, file))
+    }
+
+    fn of(path: &Path, listener: OwnedFd, file: (u64, u64)) -> Self {
+        Self {
             listener,
             path: path.to_owned(),
             file,
@@ -183,7 +212,48 @@ impl Server {
             gone: Vec::new(),
             tick: 0,
             accept_again: false,
-        })
+        }
+    }
+
+    /// Gives everything away: the listener and each connection. The socket stays where it is.
+    ///
+    /// # Errors
+    /// As fcntl(2), F_DUPFD_CLOEXEC.
+    pub fn hand_over(mut self) -> io::Result<(OwnedFd, Vec<Carried>)> {
+        let listener = self.listener.try_clone()?;
+        // What is not ours any more is not removed.
+        self.file = (0, 0);
+        let slots = std::mem::take(&mut self.slots);
+        let carried = slots.into_iter().zip(1..).filter_map(|(slot, number)| {
+            let mut connection = slot.connection?;
+            let _ = connection.send();
+            Some(Carried {
+                id: ConnId { slot: number, generation: slot.generation },
+                answering: connection.phase == Phase::Answering,
+                closing: connection.phase == Phase::Closing,
+                input: connection.input.unread().to_owned(),
+                output: connection.output.split_off(connection.sent),
+                stream: connection.stream,
+            })
+        });
+        Ok((listener, carried.collect()))
+    }
+
+    /// Takes a connection that was handed over. One that was owed an answer still is: its number comes back.
+    pub fn take_over(&mut self, registry: &Registry, carried: Carried) -> Option<ConnId> {
+        let Carried { stream, input, output, answering, closing, .. } = carried;
+        let id = self.admit(registry, stream)?;
+        let connection = self.connection(id)?;
+        let _all = connection.input.push(&input);
+        connection.output = output;
+        connection.phase = match (answering, closing) {
+            (true, _) => Phase::Answering,
+            (false, true) => Phase::Closing,
+            // Also looks whether a next request is here already.
+            (false, false) => Phase::Flushing,
+        };
+        self.flush(registry, id);
+        answering.then_some(id)
     }
 
     pub fn path(&self) -> &Path {
@@ -261,6 +331,11 @@ impl Server {
         self.bound_output(registry);
     }
 
+    /// Who is at the other end. `None`: nobody any more.
+    pub fn peer(&mut self, id: ConnId) -> Option<Peer> {
+        self.connection(id).map(|connection| connection.peer)
+    }
+
     /// The process at the other end, for a request that is about the caller itself. `None`: it or its connection is gone.
     pub fn peer_process(&mut self, id: ConnId) -> Option<Pidfd> {
         crate::sys::peer::process(&self.connection(id)?.stream).ok()
@@ -301,7 +376,7 @@ impl Server {
             match retry_on_intr(|| {
                 rustix::net::accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
             }) {
-                Ok(stream) => self.admit(registry, stream),
+                Ok(stream) => drop(self.admit(registry, stream)),
                 Err(Errno::AGAIN) => return,
                 // Gone before we came: the next one.
                 Err(Errno::CONNABORTED) => {}
@@ -323,8 +398,8 @@ impl Server {
         let _ = registry.reregister(&mut SourceFd(&self.listener.as_raw_fd()), token, Interest::READABLE);
     }
 
-    fn admit(&mut self, registry: &Registry, stream: OwnedFd) {
-        let Ok(peer) = crate::sys::peer::credentials(&stream) else { return };
+    fn admit(&mut self, registry: &Registry, stream: OwnedFd) -> Option<ConnId> {
+        let peer = crate::sys::peer::credentials(&stream).ok()?;
         let privileged = peer.uid == 0 || peer.uid == self.own_uid;
         let same = |other: &Connection| other.peer.uid == peer.uid;
         let limit = if privileged { MAX_CONNECTIONS } else { MAX_CONNECTIONS - RESERVED };
@@ -344,7 +419,7 @@ impl Server {
                 if let Ok(frame) = codec::encode_reply(&Reply::Refused(refusal)) {
                     let _ = rustix::net::send(&stream, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
                 }
-                return;
+                return None;
             }
             None => {}
         }
@@ -357,7 +432,7 @@ impl Server {
         slot.generation = slot.generation.wrapping_add(1);
         let token = (self.token_for)(index as u32 + 1, slot.generation);
         if registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE).is_err() {
-            return;
+            return None;
         }
         slot.connection = Some(Connection {
             stream,
@@ -368,6 +443,7 @@ impl Server {
             phase: Phase::Listening,
             silent_since,
         });
+        Some(ConnId { slot: index as u32 + 1, generation: slot.generation })
     }
 
     fn longest_silent(&self, eligible: impl Fn(&Connection) -> bool) -> Option<ConnId> {
@@ -572,7 +648,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A server, its loop, and the clients of one test, in one thread: turns of the loop are taken by the test.
     struct Stage {

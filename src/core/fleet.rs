@@ -392,7 +392,7 @@ mod tests {
     fn boot_all(fleet: &mut Fleet, want: Want) -> FleetEffects {
         let restored = fleet
             .ids()
-            .map(|id| (id, Restored { want, recorded: true, history: Default::default() }))
+            .map(|id| (id, Restored { want, recorded: true, history: Default::default(), living: None }))
             .collect();
         fleet.boot(restored, NOW)
     }

@@ -76,6 +76,19 @@ pub struct Restored {
     /// The disk says so too. If not, the next command is recorded even if it changes nothing here.
     pub recorded: bool,
     pub history: History,
+    /// A life that an earlier supervisor began and that goes on.
+    pub living: Option<Living>,
+}
+
+/// A life in [`Phase::Up`], as a later supervisor has to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Living {
+    pub incarnation: Incarnation,
+    pub pid: i32,
+    pub since: Tick,
+    pub readiness: Readiness,
+    /// It runs although want is down.
+    pub once: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,8 +129,8 @@ pub enum Stage {
 }
 
 /// What is known about the readiness of a life.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-enum Readiness {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Readiness {
     /// The service has no way to report it.
     #[default]
     Undefined,
@@ -785,10 +798,13 @@ impl Gateway {
     // ---- The rest -------------------------------------------------------------------------------------------------
 
     fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
-        let Restored { want, recorded, history } = restored;
+        let Restored { want, recorded, history, living } = restored;
         self.want = want;
         self.unsure = !recorded;
         self.history = history;
+        if let Some(living) = living {
+            return self.adopt(living, now, out);
+        }
         if self.policy.role == Role::Essential {
             // Its failure ended the container; that somebody started the container again is the wish to try again.
             self.history.failed = None;
@@ -802,6 +818,21 @@ impl Gateway {
                 self.enter(Phase::Backoff { until }, now, out);
             }
             (Want::Up, _, None) => self.begin_start(now, out),
+        }
+    }
+
+    /// The life of an earlier supervisor is ours now, and stays if it is wanted.
+    fn adopt(&mut self, living: Living, now: Tick, out: &mut Effects) {
+        let Living { incarnation, pid, since, readiness, once } = living;
+        self.history.incarnation = incarnation;
+        // It runs, so what was written down before it did is over.
+        (self.history.failed, self.history.backoff_until) = (None, None);
+        self.once = once && self.want == Want::Down;
+        self.life = Some(Life { pid: Some(pid), up_since: Some(since), readiness, ..Life::default() });
+        self.enter(Phase::Up, since, out);
+        let wanted = self.want == Want::Up || self.once;
+        if !wanted || matches!(self.gate, Gate::Refused(_)) {
+            self.begin_stop(now, out);
         }
     }
 
@@ -1034,6 +1065,25 @@ impl Gateway {
             Readiness::Reported(at) => Some(at),
             Readiness::Undefined | Readiness::Awaited(_) | Readiness::Overdue => None,
         }
+    }
+
+    /// What a later supervisor has to know to go on with this life; `None` while there is none that could go on.
+    pub fn living(&self) -> Option<Living> {
+        let life = self.life.as_ref().filter(|life| self.phase == Phase::Up && !life.main_is_gone())?;
+        Some(Living {
+            incarnation: self.history.incarnation,
+            pid: life.pid?,
+            since: life.up_since?,
+            readiness: life.readiness,
+            once: self.once,
+        })
+    }
+
+    /// Nothing of it is under way: it will stay as it is unless something happens.
+    pub fn is_settled(&self) -> bool {
+        let moving =
+            matches!(self.phase, Phase::Starting | Phase::Ending(_)) && self.stage() != Some(Stage::Stuck);
+        !moving && self.pending.is_none() && !self.awaits_ready() && !self.retiring
     }
 
     /// A tree exists or is being made.

@@ -10,7 +10,7 @@ use super::event::{Command, Event, Ticket};
 use super::exit::Exit;
 use super::gateway::{FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage, Want};
 use super::policy::{BurstLimit, ExitRule, Policy};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// Deliberate bugs.
@@ -25,15 +25,24 @@ enum Fault {
     ReplyIsLost,
     SpawnIsRepeated,
     ReadyIsAssumed,
+    NobodyIsAdopted,
 }
 
-/// The search is run three times, because all together would be too many states for a test.
+/// The search is run four times, because all together would be too many states for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     TwoCallers,
     OneCallerAndGates,
     /// One caller, and a service that reports readiness and has a finish program.
     ReadyAndFinish,
+    /// The same, and a supervisor that is killed at any moment and has a successor.
+    Crashes,
+}
+
+impl Scope {
+    fn reports(self) -> bool {
+        matches!(self, Self::ReadyAndFinish | Self::Crashes)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,8 +92,12 @@ const COMMANDS: [Command; 6] = [
 #[derive(Debug, Clone, PartialEq)]
 enum Move {
     Command(Command),
-    Disk { works: bool },
-    Exec { works: bool },
+    Disk {
+        works: bool,
+    },
+    Exec {
+        works: bool,
+    },
     Ready,
     MainEnds(Exit, /* leaves processes */ bool),
     TreeEnds,
@@ -93,6 +106,10 @@ enum Move {
     Time,
     Gate(Gate),
     Shutdown,
+    /// The supervisor is killed; what it was writing got to the disk or not.
+    Crash {
+        written: bool,
+    },
 }
 
 impl World {
@@ -100,7 +117,7 @@ impl World {
         let mut policy = Policy::default();
         policy.restart.limit = BurstLimit { burst: 2, interval: Duration::from_secs(600) };
         policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop)]);
-        if scope == Scope::ReadyAndFinish {
+        if scope.reports() {
             policy.ready = Some(Duration::from_secs(60));
             policy.finish = Some(Duration::from_secs(5));
         }
@@ -123,7 +140,12 @@ impl World {
             closing: false,
             gone: false,
         };
-        world.feed(Event::Boot(Restored { want, recorded: true, history: Default::default() }))?;
+        world.feed(Event::Boot(Restored {
+            want,
+            recorded: true,
+            history: Default::default(),
+            living: None,
+        }))?;
         Ok(world)
     }
 
@@ -145,6 +167,9 @@ impl World {
         if self.scope == Scope::OneCallerAndGates {
             let gates = [Gate::Open, Gate::Wait("a".into()), Gate::Refused("a".into())];
             moves.extend(gates.map(Move::Gate));
+        }
+        if self.scope == Scope::Crashes {
+            moves.extend([false, true].map(|written| Move::Crash { written }));
         }
         moves.push(Move::Shutdown);
         moves
@@ -171,7 +196,7 @@ impl World {
             }
             if self.finishing {
                 moves.push(Move::MainEnds(Exit::Code(FINISH_GIVES_UP), false));
-            } else if self.scope == Scope::ReadyAndFinish && !self.reported {
+            } else if self.scope.reports() && !self.reported {
                 moves.push(Move::Ready);
             }
         }
@@ -264,7 +289,27 @@ impl World {
                 self.closing = true;
                 self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) })
             }
+            Move::Crash { written } => self.crash(written),
         }
+    }
+
+    /// The callers lose their connections. The successor adopts what it can, and has ended the rest before it decides
+    /// anything.
+    fn crash(&mut self, written: bool) -> Result<(), String> {
+        if let Some((_, want)) = self.disk.pop_front().filter(|_| written) {
+            self.on_disk = want.unwrap_or(Want::Down);
+        }
+        self.disk.clear();
+        self.tickets.clear();
+        let living = self.gateway.living().filter(|_| self.fault != Fault::NobodyIsAdopted);
+        let history = self.gateway.history().clone();
+        let kept = self.gateway.living().is_some();
+        if !kept {
+            (self.main, self.tree, self.draining, self.finishing) = (Main::None, false, false, false);
+        }
+        (self.killed, self.closing, self.gone) = (false, false, false);
+        self.gateway = Gateway::new(self.gateway.policy().clone(), 7);
+        self.feed(Event::Boot(Restored { want: self.on_disk, recorded: true, history, living }))
     }
 
     fn tell_empty(&mut self) -> Result<(), String> {
@@ -388,7 +433,7 @@ impl World {
             if down && (self.tree || self.main == Main::Alive) {
                 return Err("stop acknowledged with a living tree".into());
             }
-            let waits = self.scope == Scope::ReadyAndFinish && !self.reported;
+            let waits = self.scope.reports() && !self.reported;
             if !down && (waits || self.finishing) {
                 return Err("start acknowledged before the service was ready".into());
             }
@@ -525,12 +570,17 @@ fn verdict(fault: Fault, scope: Scope) -> Result<Search, String> {
 
 #[test]
 fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
-    let mut seen = String::new();
-    for scope in [Scope::TwoCallers, Scope::OneCallerAndGates, Scope::ReadyAndFinish] {
+    let phases = |scope: Scope| -> HashSet<String> {
         let found = verdict(Fault::None, scope).unwrap_or_else(|broken| panic!("{scope:?}: {broken}"));
         assert!(found.edges > 10_000, "{scope:?}: {} states, {} edges", found.worlds.len(), found.edges);
-        found.worlds.iter().for_each(|world| seen.push_str(&world.phase_name()));
-    }
+        found.worlds.iter().map(World::phase_name).collect()
+    };
+    // The longest test there is: each search on a processor of its own.
+    let seen: HashSet<String> = std::thread::scope(|threads| {
+        let scopes = [Scope::TwoCallers, Scope::OneCallerAndGates, Scope::ReadyAndFinish, Scope::Crashes];
+        let searches = scopes.map(|scope| threads.spawn(move || phases(scope)));
+        searches.into_iter().flat_map(|search| search.join().unwrap()).collect()
+    });
     // The search must have been a search: all phases were reached.
     for name in [
         "Down",
@@ -547,7 +597,7 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
         "Failed",
         "Finished",
     ] {
-        assert!(seen.contains(name), "{name} was never reached");
+        assert!(seen.iter().any(|phase| phase.contains(name)), "{name} was never reached");
     }
 }
 
@@ -565,4 +615,5 @@ fn the_search_catches_every_seeded_fault() {
         assert!(verdict(fault, Scope::OneCallerAndGates).is_err(), "{fault:?} went unnoticed");
     }
     assert!(verdict(Fault::ReadyIsAssumed, Scope::ReadyAndFinish).is_err());
+    assert!(verdict(Fault::NobodyIsAdopted, Scope::Crashes).is_err());
 }

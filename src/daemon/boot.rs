@@ -1,10 +1,12 @@
 //! The order of the start. Up to the loop, an error refuses to start with one line; from the loop on, nothing ends
 //! the process but its own orders.
 
+use super::adoption::Heritage;
 use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{is_gateway_run, judge_cmd};
+use super::fault;
 use super::launch::rung_of;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
@@ -17,15 +19,14 @@ use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::status::why_not_higher;
 use super::{Mode, Notice, Options, STORE, Supervisor, demo, surface};
-use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
+use crate::containment::{self, Containment, Home, Rung, Wish};
 use crate::core::fleet::Fleet;
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
 use crate::hermes::redirect::is_dashboard;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
-use crate::store::{self, Change, OpenError, Opened, StoreEvent};
-use crate::sys::reap;
+use crate::store::{self, Change, OpenError, StoreEvent};
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -39,8 +40,6 @@ use std::time::Duration;
 
 /// How long a start waits for a disk before it goes on without what is on it.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a start may take to end what a killed supervisor left.
-const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the end waits for a disk or a reader to take the last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -251,12 +250,22 @@ fn start(
         service_uid: around.gateway.uid,
     };
     let report = containment::probe(&wish).map_err(|error| error.to_string())?;
-    end_predecessor(&opened, log)?;
+    let heritage = Heritage::of(&opened, &runtime_dir, log);
+    let home =
+        Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
+    let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
+    let mut containment =
+        Containment::open(report.clone(), home, heritage.place(), tokens, containment_token).map_err(
+            |error| format!("failed to take possession of containment '{}': {error}", report.rung),
+        )?;
+    let known = found.plan(&opened.records, &around).services;
+    let adopted = heritage.claim(&mut containment, |name| known.contains_key(name), log)?;
     let task = Task::new(
         options,
         &around,
         &opened,
         &found,
+        &adopted,
         argv.as_deref().unwrap_or_default(),
         clock.now().0 / 1000,
     );
@@ -265,12 +274,8 @@ fn start(
     for warning in &reconciled.warnings {
         slog::warn!(log, "{warning}");
     }
-    let home =
-        Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
-    let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
-    let containment = Containment::open(report.clone(), home, tokens, containment_token)
-        .map_err(|error| format!("failed to take possession of containment '{}': {error}", report.rung))?;
     slog::info!(log, "{}", first_line(&report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
+    fault::point();
     if let Ok(note) = serde_json::to_value(containment.predecessor()) {
         // The first start of a service must not come before this is on disk; the store keeps the order.
         store.commit(0, vec![Change::Boot(note)]);
@@ -328,29 +333,11 @@ fn start(
         looking: false,
         scan: 0,
     };
-    supervisor.boot_services(&opened, &found, &reconciled, &cmd);
+    supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd);
+    // Of those that were taken over, or that fell to us, some may have ended before there was anybody to hear of it.
+    supervisor.reap();
     supervisor.boot_main(cmd)?;
     Ok(Start::Supervise(Box::new(supervisor), poll))
-}
-
-/// Whatever a supervisor that was killed left on this state ends before anything starts.
-fn end_predecessor(opened: &Opened, log: &slog::Logger) -> Result<(), Refusal> {
-    let Some(note) = &opened.boot else { return Ok(()) };
-    let predecessor: Predecessor = match serde_json::from_value(note.clone()) {
-        Ok(predecessor) => predecessor,
-        Err(error) => {
-            slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
-            return Ok(());
-        }
-    };
-    let ended =
-        containment::end_predecessor(&predecessor, PREDECESSOR_PATIENCE).map_err(|e| e.to_string())?;
-    if ended.cgroups + ended.keepers + ended.strays > 0 {
-        slog::warn!(log, "the last supervisor was killed: ended what it left";
-            "cgroups" => ended.cgroups, "keepers" => ended.keepers, "strays" => ended.strays);
-    }
-    while reap::next().is_ok() {}
-    Ok(())
 }
 
 /// The rung in force, why not a better one, and the flag that would give it.

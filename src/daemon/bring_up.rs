@@ -9,7 +9,7 @@ use super::reconcile::Reconciled;
 use super::reload::{Found, Plan, first_want, is_profile};
 use super::slots;
 use crate::core::event::{Command, Event};
-use crate::core::gateway::{Restored, Want};
+use crate::core::gateway::{Living, Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
@@ -29,6 +29,7 @@ impl Supervisor {
         opened: &Opened,
         found: &Found,
         reconciled: &Reconciled,
+        mut adopted: BTreeMap<ServiceName, Living>,
         cmd: &Cmd,
     ) {
         let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
@@ -102,7 +103,11 @@ impl Supervisor {
             let known = self.know_mirror(id, wanted, mirrored, intent);
             first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
-            restored.insert(id, Restored { want: in_force, recorded: in_force == wanted, history });
+            let living = adopted.remove(&name);
+            if let Some(living) = living {
+                self.welcome(id, living);
+            }
+            restored.insert(id, Restored { want: in_force, recorded: in_force == wanted, history, living });
         }
         if !first_seen.is_empty() {
             self.store.commit_lazily(first_seen);

@@ -1,5 +1,6 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
+use super::fault;
 use super::limits::Recorded;
 use super::mirror::stored;
 use super::services::{Service, Told};
@@ -18,6 +19,7 @@ impl Supervisor {
     pub(super) fn execute(&mut self, effects: FleetEffects) {
         for (id, effect) in effects {
             self.carry_out(id, effect);
+            fault::point();
         }
     }
 
@@ -89,6 +91,8 @@ impl Supervisor {
 
     fn changed(&mut self, id: ServiceId) {
         let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
+        let life = IncarnationId { name: name.clone(), n: gateway.history().incarnation };
+        self.containment.vouch(&life, gateway.living());
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let service = self.services.get_mut(&id);
         // Being asked for what is so already changes nothing that a reader of the log does not know.
@@ -200,7 +204,12 @@ impl Supervisor {
             {
                 let id = self.add_service(definition, Some(row.clone()));
                 let recorded = opened.wants.get(name).is_some_and(|row| want(row) == Want::Down);
-                let restored = gateway::Restored { want: Want::Down, recorded, history: History::default() };
+                let restored = gateway::Restored {
+                    want: Want::Down,
+                    recorded,
+                    history: History::default(),
+                    living: None,
+                };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }
@@ -278,6 +287,8 @@ impl Supervisor {
                     self.tell(&name, Event::TreeEmpty { incarnation });
                 }
                 containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
+                containment::Event::MemoryHigh { id } => self.memory_high(&id),
+                containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
                 containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
                 containment::Event::ScopeEnded { id, name, oom_kills } => {
                     self.scope_ended(id, name, oom_kills)

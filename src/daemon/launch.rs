@@ -86,7 +86,7 @@ impl Supervisor {
         }
         let name = service.name.clone();
         let started = file.and_then(|file| {
-            let mut plan = self.plan(id, file, None)?;
+            let mut plan = self.plan(id, file, Program::Command)?;
             self.give_readiness(id, incarnation, &mut plan)?;
             self.spawn(id, IncarnationId { name, n: incarnation }, plan)
         });
@@ -133,11 +133,34 @@ impl Supervisor {
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
-        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Some(arguments)));
+        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Program::Finish(arguments)));
         let started = plan.and_then(|plan| self.spawn(id, IncarnationId { name, n: incarnation }, plan));
         if let Err(reason) = started {
             self.never_ran(id, incarnation, reason);
         }
+    }
+
+    /// A program of the definition's `[hooks]`, beside the main process of this life. It has the environment of the service, but
+    /// for its env file, which may lie where the disk hangs.
+    pub(super) fn run_hook(
+        &mut self,
+        id: ServiceId,
+        life: &IncarnationId,
+        hook: &str,
+        argv: Vec<String>,
+    ) -> Result<(), String> {
+        let mut plan = self.plan(id, BTreeMap::new(), Program::Hook(argv))?;
+        let service = self.services.get(&id).ok_or("the service is gone")?;
+        limits::give(&mut plan, &self.limits_of(service).0);
+        let main_pid = self.fleet.gateway(id).and_then(|gateway| gateway.pid()).unwrap_or_default();
+        for (variable, value) in [
+            ("HERMES_SUP_HOOK", hook),
+            ("HERMES_SUP_SERVICE", life.name.as_str()),
+            ("HERMES_SUP_MAIN_PID", &main_pid.to_string()),
+        ] {
+            plan.set_env(variable, value).map_err(|error| error.to_string())?;
+        }
+        self.containment.run_hook(life, plan).map_err(|error| error.to_string())
     }
 
     /// Into its containment, within its limits.
@@ -158,30 +181,29 @@ impl Supervisor {
         self.backlog.push_back((id, Event::TreeEmpty { incarnation }));
     }
 
-    /// For its command or, with the arguments of that, for its finish program.
     fn plan(
         &mut self,
         id: ServiceId,
         file: BTreeMap<String, String>,
-        finish: Option<[String; 4]>,
+        program: Program,
     ) -> Result<ChildPlan, String> {
         let surroundings = self.surroundings_now();
-        let service = self.services.get_mut(&id).ok_or("the service is gone")?;
-        let definition = &service.definition;
+        let gone = "the service is gone";
+        let definition = &self.services.get(&id).ok_or(gone)?.definition;
         let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
-        let source = SourceId(id.0);
-        if service.logged != Some(definition.log) {
-            let spec = log_spec(definition, log_dir(service), &user, &surroundings);
-            self.logs.open(source, spec).map_err(|error| format!("failed to open its log: {error}"))?;
-            service.logged = Some(service.definition.log);
+        // A hook writes where the life writes that it belongs to.
+        if !matches!(program, Program::Hook(_)) {
+            self.open_log(id, &user, &surroundings)?;
         }
-        let definition = &service.definition;
-        let (stdout, stderr) =
-            self.logs.child_ends(source).map_err(|error| format!("failed to open its log: {error}"))?;
+        let definition = &self.services.get(&id).ok_or(gone)?.definition;
+        let (stdout, stderr) = self
+            .logs
+            .child_ends(SourceId(id.0))
+            .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
         let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
-        let argv = argv(definition, &user, finish);
+        let argv = argv(definition, &user, program);
         let mut plan = ChildPlan::new(&argv, env, directory, [null, stdout, stderr])
             .map_err(|error| error.to_string())?;
         if !self.socket.starts_with(RUNTIME_DIR) {
@@ -197,15 +219,50 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// Where the service's output goes, made if it is not there.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn open_log(
+        &mut self,
+        id: ServiceId,
+        user: &User,
+        around: &Surroundings,
+    ) -> Result<(), String> {
+        let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
+        if service.logged != Some(service.definition.log) {
+            let spec = log_spec(&service.definition, log_dir(service), user, around);
+            self.logs
+                .open(SourceId(id.0), spec)
+                .map_err(|error| format!("failed to open its log: {error}"))?;
+            service.logged = Some(service.definition.log);
+        }
+        Ok(())
+    }
+}
+
+/// Which program of a service is to be executed.
+enum Program {
+    Command,
+    /// With its arguments.
+    Finish([String; 4]),
+    /// argv.
+    Hook(Vec<String>),
+}
+
 /// What is executed: the command, or a slot's script, which lies below /run, where no disk hangs.
-fn argv(definition: &Definition, user: &User, finish: Option<[String; 4]>) -> Vec<OsString> {
+fn argv(definition: &Definition, user: &User, program: Program) -> Vec<OsString> {
     let script = |slot: &resolved::Slot, name| script::command(&slot.dir, name, &user.credentials());
-    match (&definition.slot, finish) {
-        (Some(slot), None) => script(slot, "run"),
-        (Some(slot), Some(arguments)) => {
+    match (&definition.slot, program) {
+        (_, Program::Hook(argv)) => argv.into_iter().map(OsString::from).collect(),
+        (Some(slot), Program::Command) => script(slot, "run"),
+        (Some(slot), Program::Finish(arguments)) => {
             script(slot, "finish").into_iter().chain(arguments.map(OsString::from)).collect()
         }
-        (None, _) => definition.command.iter().map(OsString::from).collect(),
+        (None, Program::Command | Program::Finish(_)) => {
+            definition.command.iter().map(OsString::from).collect()
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use super::services::Service;
 use super::{Commit, Supervisor};
 use crate::containment::IncarnationId;
 use crate::control::protocol::{Code, Outcome};
+use crate::core::clock::Tick;
 use crate::core::event::Ticket;
+use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
@@ -21,6 +23,7 @@ use crate::store::{Change, LimitsRow};
 use crate::sys::plan::ChildPlan;
 use procfs::process::LimitValue;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The limits of the present life of one service.
 #[derive(Debug, Default)]
@@ -29,7 +32,15 @@ pub struct Bounds {
     not_in_force: Vec<NotInForce>,
     /// What the log has of the latter: once, not at each restart.
     said: Vec<NotInForce>,
+    /// When the kernel last held its memory at `memory_high`.
+    high_at: Option<Tick>,
+    /// When that was last said, whichever life it was.
+    high_said: Option<Tick>,
 }
+
+/// That the memory of a service is held at `memory_high` is said, and its hook run, at most this often: the kernel may say it
+/// a hundred times a second.
+const HIGH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was set for every start to come, by service, whether there is such a service now or not.
 #[derive(Debug, Default)]
@@ -51,6 +62,9 @@ pub struct Setting {
 
 /// Why limits are not set, with the code to answer.
 type Refused = (Code, String);
+
+/// The hook, by its key in `[hooks]`.
+const MEMORY_HIGH: &str = "memory_high";
 
 /// A key's own word for "as the definition has it".
 const DEFAULT: &str = "default";
@@ -86,6 +100,21 @@ impl Bounds {
             self.said.push(left.clone());
         }
         self.not_in_force.push(left);
+    }
+
+    /// The kernel holds its memory at `memory_high`. Returns whether it is time to say so.
+    fn held_high(&mut self, now: Tick) -> bool {
+        self.high_at = Some(now);
+        let is_news = self.high_said.is_none_or(|said| now.since(said) >= HIGH_INTERVAL);
+        if is_news {
+            self.high_said = Some(now);
+        }
+        is_news
+    }
+
+    /// When its memory was last held at `memory_high`, in this life.
+    pub fn high_at(&self) -> Option<Tick> {
+        self.high_at
     }
 
     /// Those in force, and a line for each other one.
@@ -138,7 +167,7 @@ impl Supervisor {
         if bounds.asked != asked {
             bounds.said.clear();
         }
-        (bounds.asked, bounds.not_in_force) = (asked, Vec::new());
+        (bounds.asked, bounds.not_in_force, bounds.high_at) = (asked, Vec::new(), None);
         for left in not_in_force {
             bounds.admit(left, &service.name, &self.log);
         }
@@ -179,6 +208,39 @@ impl Supervisor {
                 self.containment.end_for_memory(life, self.clock.now(), &mut news);
                 self.take_news(news);
             }
+        }
+    }
+
+    /// The kernel holds the memory of a service at `memory_high`.
+    pub(super) fn memory_high(&mut self, life: &IncarnationId) {
+        let now = self.clock.now();
+        let Some(id) = self.fleet.id(life.name.as_str()) else { return };
+        let Some(service) = self.services.get_mut(&id) else { return };
+        if !service.bounds.held_high(now) {
+            return;
+        }
+        let bound = service.bounds.asked.get(Key::MemoryHigh).map(|value| Key::MemoryHigh.show(value));
+        slog::warn!(
+            self.log,
+            "{}: its memory is at memory_high={}: the kernel takes back what it can, and slows it down",
+            life.name,
+            bound.unwrap_or_default()
+        );
+        let hook = service.definition.hooks.memory_high.clone();
+        let runs = self.fleet.gateway(id).is_some_and(|gateway| gateway.phase() == Phase::Up);
+        if let Some(argv) = hook.filter(|_| runs)
+            && let Err(why) = self.run_hook(id, life, MEMORY_HIGH, argv)
+        {
+            slog::warn!(self.log, "{}: its hook {MEMORY_HIGH} does not run: {why}", life.name);
+        }
+    }
+
+    /// How a hook ended, whatever it was for.
+    pub(super) fn hook_ended(&self, name: &ServiceName, ended: Result<Exit, String>) {
+        match ended {
+            Ok(exit) if exit.is_success() => slog::info!(self.log, "{name}: its hook {MEMORY_HIGH} has run"),
+            Ok(exit) => slog::warn!(self.log, "{name}: its hook {MEMORY_HIGH} {exit}"),
+            Err(why) => slog::warn!(self.log, "{name}: its hook {MEMORY_HIGH} does not run: {why}"),
         }
     }
 
@@ -432,11 +494,20 @@ mod tests {
         let bounds = Bounds {
             asked: limits(&[(Key::PidsMax, "5"), (Key::MemoryMax, "1G")]),
             not_in_force,
-            said: Vec::new(),
+            ..Bounds::default()
         };
         let (held, left) = bounds.shown();
         assert_eq!(held, BTreeMap::from([("memory_max".to_owned(), "1G".to_owned())]));
         assert_eq!(left, ["pids_max=5 is not in force: no such luck"]);
+    }
+
+    #[test]
+    fn what_the_kernel_says_all_the_time_is_said_once_a_minute() {
+        let mut bounds = Bounds::default();
+        let said: Vec<u64> =
+            (0..130_000).step_by(10).filter(|millis| bounds.held_high(Tick(1_000_000 + millis))).collect();
+        assert_eq!(said, [0, 60_000, 120_000]);
+        assert_eq!(bounds.high_at(), Some(Tick(1_129_990)));
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub const NOT_EXECUTABLE: u8 = 126;
 pub struct MainProgram {
     pid: i32,
     pidfd: Pidfd,
-    report: Option<Report>,
-    subject: Subject,
+    /// Until its exec is decided.
+    report: Option<(Report, Subject)>,
     /// Why it could not be executed, and the exit code for that.
     failed: Option<(String, u8)>,
 }
@@ -65,31 +65,39 @@ impl MainProgram {
         let child = clone::spawn(&mut plan, None)
             .map_err(|error| format!("the main program cannot be started: {error}"))?;
         let Child { pid, pidfd, report } = child;
-        Ok(Self { pid, pidfd, report: Some(report), subject, failed: None })
+        Ok(Self { pid, pidfd, report: Some((report, subject)), failed: None })
+    }
+
+    /// Goes on with a child that was started before we became another program.
+    ///
+    /// # Errors
+    /// As pidfd_open(2): it is no child of ours.
+    pub fn adopt(pid: i32) -> io::Result<Self> {
+        Ok(Self { pid, pidfd: Pidfd::open(pid)?, report: None, failed: None })
     }
 
     /// Puts the report of its exec into the loop.
     pub fn register(&self, registry: &Registry) -> io::Result<()> {
-        let Some(report) = &self.report else { return Ok(()) };
+        let Some((report, _)) = &self.report else { return Ok(()) };
         let fd = report.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), plain_token(Room::MainProgram), Interest::PRIORITY)
     }
 
     /// Reads how far it has come; returns the line to show when it cannot be executed.
     pub fn reported(&mut self, registry: Option<&Registry>) -> Option<String> {
-        let report = self.report.as_mut()?;
+        let (report, _) = self.report.as_mut()?;
         let failure = match report.read() {
             Progress::Pending => return None,
             Progress::Failed(failure) => Some(failure),
             Progress::Executed | Progress::Killed => None,
         };
-        if let (Some(registry), Some(report)) = (registry, &self.report) {
+        let (report, subject) = self.report.take()?;
+        if let Some(registry) = registry {
             let fd = report.as_fd().as_raw_fd();
             let _ = registry.deregister(&mut SourceFd(&fd));
         }
-        self.report = None;
         let failure = failure?;
-        let words = self.subject.words(failure);
+        let words = subject.words(failure);
         let code = if failure.errno == libc_enoent() { NOT_FOUND } else { NOT_EXECUTABLE };
         self.failed = Some((words.clone(), code));
         Some(words)

@@ -4,13 +4,17 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod adoption;
 mod alone;
+mod audit;
 mod boot;
 mod bring_up;
 mod clock;
 mod cmd;
 mod demo;
 mod execute;
+mod fault;
+mod handover;
 mod launch;
 mod limits;
 mod main_program;
@@ -31,6 +35,7 @@ mod sources;
 mod status;
 mod surface;
 mod trees;
+mod upgrade;
 
 pub use boot::run;
 
@@ -66,6 +71,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use upgrade::Upgrade;
 
 /// What the supervisor was told. Paths are absolute.
 #[derive(Debug, Clone)]
@@ -144,6 +150,10 @@ pub enum Notice {
     Seen(readiness::Seen),
     /// The scan directory, read again.
     Slots(io::Result<Box<Slots>>),
+    /// The program that we are to become, or why not.
+    UpgradeChecked(Result<PathBuf, String>),
+    /// A helper thread has a bug, and is no more.
+    Panicked,
 }
 
 /// The topic of warnings that end when the store recovers.
@@ -155,6 +165,15 @@ enum Commit {
     Want(ServiceId, u64),
     Registration(Box<requests::Registering>),
     Limits(Box<limits::Setting>),
+}
+
+/// How the loop ended.
+#[derive(Debug)]
+enum Over {
+    /// With this exit code.
+    Ended(u8),
+    /// Everything stands still; this program is to go on.
+    Replaced(PathBuf),
 }
 
 /// Everything, owned by the loop.
@@ -187,6 +206,9 @@ struct Supervisor {
     recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
     closing: Option<Closing>,
+    upgrade: Option<Upgrade>,
+    /// Of our former selves, in Unix milliseconds.
+    panics: Vec<u64>,
     /// What is wrong with the whole, with its topic, for `status`.
     warnings: Vec<(&'static str, String)>,
     /// The soft and hard limit of open files that children get.
@@ -211,13 +233,16 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs until everything has ended; returns the exit code.
-    fn run(&mut self, poll: &mut Poll) -> u8 {
+    /// Runs until everything has ended, or until it is time to become another program.
+    fn run(&mut self, poll: &mut Poll) -> Over {
         let mut events = Events::with_capacity(1024);
         loop {
             self.settle();
             if let Some(code) = self.ended() {
-                return code;
+                return Over::Ended(code);
+            }
+            if let Some(program) = self.upgrade_is_due(self.clock.now()) {
+                return Over::Replaced(program);
             }
             self.arm_timer();
             match poll.poll(&mut events, None) {
@@ -289,6 +314,7 @@ impl Supervisor {
             self.requests.next_deadline(),
             self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
+            self.upgrade.as_ref().map(Upgrade::deadline),
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
@@ -354,6 +380,9 @@ impl Supervisor {
                 Notice::NotFound(reason) => self.found_nothing(&reason),
                 Notice::Seen(seen) => self.take_seen(seen),
                 Notice::Slots(slots) => self.take_slots(slots),
+                Notice::UpgradeChecked(checked) => self.upgrade_checked(checked),
+                // Its bug has been told; what it did is done no more, so this is no way to go on.
+                Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),
             }
         }
     }

@@ -8,7 +8,7 @@ use super::reload::Found;
 use super::services::{mirror_directory, registered_directory};
 use super::{Options, Supervisor};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Want;
+use crate::core::gateway::{Living, Want};
 use crate::core::name::{DASHBOARD, ServiceName};
 use crate::definition::resolved::Origin;
 use crate::definition::template::DEFAULT_PROFILE;
@@ -28,6 +28,8 @@ use std::path::PathBuf;
 pub struct Task {
     around: Surroundings,
     profiles: Vec<ServiceName>,
+    /// Those whose gateways run: nothing of theirs is stale.
+    live: BTreeSet<PathBuf>,
     /// Of registered gateways, which may lie elsewhere.
     others: BTreeSet<PathBuf>,
     /// The Unix time in seconds, when the root profile is to be looked at for what ran before there was supervision.
@@ -44,18 +46,24 @@ pub struct Reconciled {
 }
 
 impl Task {
-    /// `cmd` is the container's command, `now` the Unix time in seconds.
+    /// `adopted` run already, `cmd` is the container's command, `now` the Unix time in seconds.
     pub fn new(
         options: &Options,
         around: &Surroundings,
         opened: &Opened,
         found: &Found,
+        adopted: &BTreeMap<ServiceName, Living>,
         cmd: &[OsString],
         now: u64,
     ) -> Self {
-        let others = opened.records.values().filter_map(|record| match &record.program {
+        let directory = |record: &RecordRow| match &record.program {
             Program::Profile(directory) => registered_directory(directory, &around.home),
             Program::Argv(_) => None,
+        };
+        let others = opened.records.values().filter_map(directory);
+        let live = adopted.keys().filter_map(|name| match opened.records.get(name) {
+            Some(record) => directory(record),
+            None => Some(profiles::directory_of(name)),
         });
         // What cannot be read may say something else.
         let fresh = opened.volatile.is_none() && !opened.wants.contains_key(DEFAULT_PROFILE);
@@ -64,6 +72,7 @@ impl Task {
         Self {
             around: around.clone(),
             profiles: found.profiles.clone(),
+            live: live.collect(),
             others: others.collect(),
             migrate: migrates.then_some(now),
         }
@@ -79,7 +88,8 @@ impl Task {
             done.exits.insert(name.clone(), prior_exit(&home, &user, &profiles::directory_of(name)));
         }
         let directories = self.profiles.iter().map(profiles::directory_of);
-        for directory in directories.chain(self.others).collect::<BTreeSet<_>>() {
+        let stale = &directories.chain(self.others).collect::<BTreeSet<_>>() - &self.live;
+        for directory in stale {
             if let Err(error) = remove_stale(&home, &user, &directory) {
                 let shown = self.around.home.join(&directory);
                 done.warnings.push(format!("stale files in {} stay: {error}", shown.display()));

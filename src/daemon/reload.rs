@@ -391,7 +391,12 @@ impl Supervisor {
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
         self.store.commit_lazily(rows);
         let in_force = if starts { Want::Up } else { Want::Down };
-        let restored = Restored { want: in_force, recorded: in_force == want, history: Default::default() };
+        let restored = Restored {
+            want: in_force,
+            recorded: in_force == want,
+            history: Default::default(),
+            living: None,
+        };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);
         id

@@ -20,6 +20,7 @@ use crate::core::clock::Tick;
 use crate::core::effect;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::gateway;
 use crate::core::name::ServiceName;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -63,6 +64,15 @@ pub(super) enum Awaited {
     Frozen(bool),
 }
 
+/// A request that does nothing but wait.
+#[derive(Debug)]
+pub struct Targeted {
+    pub conn: ConnId,
+    pub ids: Vec<ServiceId>,
+    pub until: Until,
+    pub deadline: Option<Tick>,
+}
+
 /// A request that waits for a reading of the profiles, but not for ever: the disk may hang.
 #[derive(Debug)]
 pub struct Parked {
@@ -102,6 +112,31 @@ impl Requests {
     pub fn next_deadline(&self) -> Option<Tick> {
         let parked = self.parked.iter().map(|parked| parked.until).min();
         self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).min()
+    }
+
+    /// Something is asked for that has yet to be done: anything but waiting.
+    pub fn is_busy(&self) -> bool {
+        let waits = |stub: &Stub| matches!(stub.until, Some(Awaited::State(_)));
+        !self.parked.is_empty()
+            || !self.reloading.is_empty()
+            || !self.retiring.is_empty()
+            || !self.registering.is_empty()
+            || !self.tickets.values().all(waits)
+            || self.asks.values().any(|ask| !ask.queue.is_empty())
+    }
+
+    /// Those that wait, with what they still wait for.
+    pub fn targeted(&self) -> Vec<Targeted> {
+        let waits = |ask: &Ask| {
+            let stubs = || ask.outstanding.iter().filter_map(|ticket| self.tickets.get(ticket));
+            let until = stubs().find_map(|stub| match stub.until {
+                Some(Awaited::State(until)) => Some(until),
+                Some(Awaited::Frozen(_)) | None => None,
+            })?;
+            let ids = stubs().map(|stub| stub.id).collect();
+            Some(Targeted { conn: ask.conn?, ids, until, deadline: ask.deadline })
+        };
+        self.asks.values().filter_map(waits).collect()
     }
 
     fn number(&mut self) -> u64 {
@@ -188,6 +223,9 @@ impl Supervisor {
 
     /// A request arrived. Names that nobody knows may be new profiles, so those are looked up before the answer.
     pub(super) fn take_request(&mut self, incoming: Incoming) {
+        if self.waits_for_upgrade(&incoming) {
+            return;
+        }
         let unknown = match incoming.request.targets() {
             Some(Targets::Names(names)) => names.iter().any(|name| self.resolve(name).is_none()),
             Some(Targets::All) | None => false,
@@ -253,6 +291,10 @@ impl Supervisor {
                     self.begin_shutdown(code);
                 }
             },
+            Request::Upgrade { .. } => match self.rules().judge(peer.uid, request, &Facts::default()) {
+                Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
+                Ok(()) => self.begin_upgrade(incoming),
+            },
             Request::Rescan { nuke } => {
                 let nuke = *nuke;
                 self.surroundings = self.surroundings_now();
@@ -279,6 +321,7 @@ impl Supervisor {
             | Request::Freeze { targets }
             | Request::Thaw { targets }
             | Request::Tree { targets }
+            | Request::Audit { targets }
             | Request::Wait { targets, .. }
             | Request::Set { targets, .. }
             | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
@@ -290,7 +333,7 @@ impl Supervisor {
         self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
     }
 
-    fn runs_as(&self, service: &Service) -> Option<u32> {
+    pub(super) fn runs_as(&self, service: &Service) -> Option<u32> {
         self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
     }
 
@@ -301,7 +344,11 @@ impl Supervisor {
         }
         let reads = matches!(
             request,
-            Request::Status { .. } | Request::Tree { .. } | Request::Wait { .. } | Request::LogPlaces { .. }
+            Request::Status { .. }
+                | Request::Tree { .. }
+                | Request::Audit { .. }
+                | Request::Wait { .. }
+                | Request::LogPlaces { .. }
         );
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
@@ -361,6 +408,13 @@ impl Supervisor {
                     }
                 }
             }
+            Request::Audit { .. } => {
+                // Users may have been remapped since we started.
+                self.surroundings = self.surroundings_now();
+                for audit in ids.into_iter().filter_map(|id| self.audit(id)).collect::<Vec<_>>() {
+                    self.reply(conn, &Reply::Part(Part::Audit(Box::new(audit))));
+                }
+            }
             Request::LogPlaces { .. } => {
                 for id in ids {
                     if let Some(service) = self.services.get(&id) {
@@ -400,6 +454,7 @@ impl Supervisor {
             | Request::Register(_)
             | Request::Reload { .. }
             | Request::Shutdown { .. }
+            | Request::Upgrade { .. }
             | Request::Rescan { .. }
             | Request::Scope { .. }
             | Request::ScopeStop { .. }
@@ -594,7 +649,11 @@ impl Supervisor {
                 Outcome::failed(name, Code::Failed, state, message)
             }
             effect::Outcome::Failed(why) => {
-                let message = format!("'{name}': {why}");
+                let is_stuck =
+                    self.fleet.gateway(id).is_some_and(|g| g.stage() == Some(gateway::Stage::Stuck));
+                let hanging = self.life(id).filter(|_| is_stuck).and_then(|life| self.hanging(&life));
+                let hanging = hanging.map(|hanging| format!(": {hanging}")).unwrap_or_default();
+                let message = format!("'{name}': {why}{hanging}");
                 Outcome::failed(name, Code::Failed, state, message)
             }
             effect::Outcome::Overtaken(by) => {
@@ -756,10 +815,8 @@ impl Supervisor {
     /// A tree that does not come to a stand goes on: one that stands in part would be worse. Returns why.
     fn freeze_took_too_long(&mut self, id: ServiceId) -> String {
         let Some(life) = self.life(id) else { return "is gone".to_owned() };
-        let hangs = self.containment.stuck(&life);
+        let hangs = self.hanging(&life).map(|hanging| format!(": {hanging}"));
         self.containment.thaw(&life);
-        let hangs =
-            hangs.first().map(|stuck| format!(": pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
         let seconds = FREEZE_TIMEOUT.as_secs();
         format!("did not stand still within {seconds} s and goes on{}", hangs.unwrap_or_default())
     }
@@ -768,6 +825,9 @@ impl Supervisor {
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
         self.requests.parked.retain(|parked| parked.incoming.id != conn);
         self.scopes.caller_is_gone(conn);
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.forget(conn);
+        }
         let found = self.requests.asks.iter_mut().find(|(_, ask)| ask.conn == Some(conn));
         let Some((number, ask)) = found.map(|(number, ask)| (*number, ask)) else { return };
         ask.conn = None;

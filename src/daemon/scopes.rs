@@ -16,6 +16,10 @@ use std::collections::BTreeMap;
 pub struct Waiting(BTreeMap<(IncarnationId, ScopeName), Vec<ConnId>>);
 
 impl Waiting {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A caller that has gone is owed nothing; the scope ends all the same.
     pub fn caller_is_gone(&mut self, conn: ConnId) {
         self.0.retain(|_, callers| {

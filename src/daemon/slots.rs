@@ -13,7 +13,9 @@ use crate::core::gateway::Want;
 use crate::core::limits::Limits;
 use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
-use crate::definition::resolved::{ContainmentChoice, LogPolicy, Origin, Ready, RunAs, Security, Slot};
+use crate::definition::resolved::{
+    ContainmentChoice, Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot,
+};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir};
@@ -186,6 +188,7 @@ fn definition(
         containment: ContainmentChoice::Auto,
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
         slot: Some(place),
+        hooks: Hooks::default(),
         log: LogPolicy::default(),
         limits: Limits::default(),
         security: Security::INHERITED,

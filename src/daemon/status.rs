@@ -3,7 +3,7 @@
 use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
-use crate::containment::{Report, Rung};
+use crate::containment::{IncarnationId, Report, Rung};
 use crate::control::protocol::{
     Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc, Want,
 };
@@ -27,6 +27,17 @@ pub(super) fn why_not_higher(report: &Report) -> Option<String> {
 }
 
 impl Supervisor {
+    /// Which of its processes keep a tree from ending or from standing still, and where they hang.
+    pub(super) fn hanging(&self, life: &IncarnationId) -> Option<String> {
+        const SHOWN: usize = 5;
+        let stuck = self.containment.stuck(life);
+        let mut words: Vec<String> = stuck.iter().take(SHOWN).map(ToString::to_string).collect();
+        if stuck.len() > SHOWN {
+            words.push(format!("and {} more", stuck.len() - SHOWN));
+        }
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
     pub(super) fn state(&self, id: ServiceId) -> Option<State> {
         State::from_word(self.fleet.gateway(id)?.state())
     }
@@ -76,10 +87,10 @@ impl Supervisor {
             let separator = if reason.is_empty() { "" } else { "; " };
             reason = format!("{reason}{separator}{text}");
         };
-        if let (Some(Stage::Stuck), Some(life)) = (gateway.stage(), &life) {
-            for stuck in self.containment.stuck(life) {
-                add(format!("pid {} hangs in the kernel ({})", stuck.pid, stuck.wchan));
-            }
+        if let (Some(Stage::Stuck), Some(life)) = (gateway.stage(), &life)
+            && let Some(hanging) = self.hanging(life)
+        {
+            add(hanging);
         }
         let frozen = life.as_ref().is_some_and(|life| self.containment.is_frozen(life));
         if frozen {
@@ -90,6 +101,10 @@ impl Supervisor {
         }
         if let Some(kills) = usage.as_ref().and_then(|usage| usage.oom_kills).filter(|kills| *kills > 0) {
             add(format!("out of memory: the kernel killed {kills} of its processes"));
+        }
+        let high_at = life.as_ref().and(service.bounds.high_at()).map(|at| Utc(wall(at)));
+        if let Some(at) = high_at {
+            add(format!("its memory was at memory_high, last at {at}"));
         }
         let (limits, limits_not_in_force) = self.shown_limits(service, life.is_some());
         let log = self.logs.health(SourceId(id.0));
@@ -139,6 +154,7 @@ impl Supervisor {
             memory_peak_bytes: usage.as_ref().and_then(|usage| usage.memory_peak_bytes),
             cpu_ms: usage.as_ref().and_then(|usage| usage.cpu_ms),
             oom_kills: usage.as_ref().and_then(|usage| usage.oom_kills),
+            memory_high_at: high_at,
             io: usage
                 .as_ref()
                 .and_then(|usage| usage.io)

@@ -38,6 +38,22 @@ pub fn is_visible() -> bool {
     std::process::id() == 1 && Path::new(RUN).join(BASE_NAME).is_dir() && Path::new(COMMANDS).is_dir()
 }
 
+/// What is there already when we go on as another program: only what is our own process's has to be made again.
+pub fn resume(options: &mut Options) {
+    look_like_s6();
+    let _ = commands_first(&mut options.environment);
+    if let Ok(loaded) = container_environment::load(Path::new(ENVIRONMENT)) {
+        options.environment.extend(loaded);
+    }
+}
+
+/// What `hermes` looks for (hermes_cli.service_manager, detection of s6).
+fn look_like_s6() {
+    if std::process::id() == 1 {
+        let _ = rustix::thread::set_name(&std::ffi::CString::new(SCANNER).unwrap_or_default());
+    }
+}
+
 /// What is done before anything is supervised. `Err`: end now with this exit code.
 pub fn prepare(
     options: &mut Options,
@@ -46,10 +62,7 @@ pub fn prepare(
     quiet: bool,
     say: &dyn Fn(&str),
 ) -> Result<(), u8> {
-    if std::process::id() == 1 {
-        // What `hermes` looks for (hermes_cli.service_manager, detection of s6).
-        let _ = rustix::thread::set_name(&std::ffi::CString::new(SCANNER).unwrap_or_default());
-    }
+    look_like_s6();
     let complain = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
             say(&format!("hermes-sup: the s6 surface is incomplete: {what}: {error}"));

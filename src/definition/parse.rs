@@ -6,7 +6,9 @@
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::limits;
 use super::raw::{Item, Placeholders, Read, Table};
-use super::resolved::{ContainmentChoice, Definition, LogPolicy, Origin, Overflow, Ready, RunAs, Security};
+use super::resolved::{
+    ContainmentChoice, Definition, Hooks, LogPolicy, Origin, Overflow, Ready, RunAs, Security,
+};
 use super::trust::Trust;
 use super::users::Surroundings;
 use super::values::{DAY, MILLISECOND, octal_mode};
@@ -115,6 +117,7 @@ impl Reader<'_> {
         let (ready, patience) = ready(top.section("ready", "[ready]", report), report);
         self.security(top.section("security", "[security]", report), report);
         let limits = limits::read(top.section("limits", "[limits]", report), self.subject.trust, report);
+        let hooks = hooks(top.section("hooks", "[hooks]", report), report);
         not_built_yet(&mut top, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
@@ -135,6 +138,7 @@ impl Reader<'_> {
             containment,
             ready,
             slot: None,
+            hooks,
             log,
             limits,
             security: self.subject.security,
@@ -247,7 +251,10 @@ fn argv(item: &Item<'_>) -> Read<Vec<String>> {
     let argv = item.texts()?;
     match argv.first() {
         Some(program) if !program.is_empty() => Ok(argv),
-        _ => Err(item.fault("'command' names no program; write command = [\"program\", \"argument\"]")),
+        _ => {
+            let key = item.key();
+            Err(item.fault(format!("'{key}' names no program; write {key} = [\"program\", \"argument\"]")))
+        }
     }
 }
 
@@ -410,7 +417,14 @@ fn ready(mut table: Table<'_>, report: &mut Report<'_>) -> (Ready, Option<Durati
     }
 }
 
-/// `[health]` and `[hooks]`: known, and refused where they would have to do something.
+fn hooks(mut table: Table<'_>, report: &mut Report<'_>) -> Hooks {
+    let memory_high = table.read("memory_high", report, argv);
+    table.not_yet(&["pre_start", "post_stop"], report);
+    table.finish(report);
+    Hooks { memory_high }
+}
+
+/// `[health]`: known, and refused where it would have to do something.
 fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     let mut health = top.section("health", "[health]", report);
     let kinds = ["none", "exec", "http", "tcp", "watchdog", "file-age"];
@@ -420,10 +434,6 @@ fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     health.read("failures", report, |item| item.integer(&(1..=10_000)));
     health.read("action", report, |item| item.choice(&[("restart", ()), ("mark", ())]));
     health.finish(report);
-
-    let mut hooks = top.section("hooks", "[hooks]", report);
-    hooks.not_yet(&["pre_start", "post_stop"], report);
-    hooks.finish(report);
 }
 
 /// One of `kinds`, and of those `built` so far.

@@ -65,6 +65,7 @@ fn a_command_alone_has_the_documented_defaults() {
         containment: ContainmentChoice::Auto,
         ready: Ready::None,
         slot: None,
+        hooks: Hooks::default(),
         log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
         limits: Limits::default(),
         security: Security { no_new_privs: true, inherit_capabilities: false },
@@ -112,6 +113,7 @@ failures = 3
 action = "restart"
 
 [hooks]
+memory_high = ["sh", "-c", "kill -USR1 $HERMES_SUP_MAIN_PID"]
 
 [log]
 max_size = "2M"
@@ -160,6 +162,7 @@ fn every_key_is_understood() {
     let log = LogPolicy { max_size: 2 << 20, keep: 0, to_container: false, overflow: Overflow::Drop };
     assert_eq!(made.log, log);
     assert_eq!(made.limits.iter().count(), 4);
+    assert_eq!(made.hooks.memory_high.unwrap().len(), 3);
 }
 
 fn secs(seconds: u64) -> Duration {

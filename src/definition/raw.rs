@@ -34,6 +34,10 @@ pub(super) struct Item<'t> {
 }
 
 impl<'t> Item<'t> {
+    pub(super) fn key(&self) -> &'t str {
+        self.key
+    }
+
     pub(super) fn span(&self) -> Range<usize> {
         self.value.span()
     }

@@ -109,6 +109,13 @@ impl Security {
     pub const INHERITED: Self = Self { no_new_privs: false, inherit_capabilities: true };
 }
 
+/// Programs that run beside the main process when something happens to the service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// argv, as `command`: the kernel holds its memory at `memory_high`.
+    pub memory_high: Option<Vec<String>>,
+}
+
 /// One service, ready to be supervised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
@@ -135,6 +142,7 @@ pub struct Definition {
     pub containment: ContainmentChoice,
     pub ready: Ready,
     pub slot: Option<Slot>,
+    pub hooks: Hooks,
     pub log: LogPolicy,
     pub limits: Limits,
     pub security: Security,
@@ -220,6 +228,7 @@ impl Definition {
             containment: ContainmentChoice::Auto,
             ready: Ready::None,
             slot: None,
+            hooks: Hooks::default(),
             log: LogPolicy::default(),
             limits: Limits::default(),
             security: Security::CONFINED,

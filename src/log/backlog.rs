@@ -186,7 +186,7 @@ impl Backlog {
     pub(super) fn written(&self, shared: &Shared, bytes: Vec<u8>) {
         let mut state = lock(&self.state);
         state.outstanding = state.outstanding.saturating_sub(bytes.len());
-        shared.backlog.fetch_sub(bytes.len(), Ordering::Relaxed);
+        shared.backlog.fetch_sub(bytes.len(), Ordering::Release);
         state.recycle(bytes);
         if std::mem::take(&mut state.pump_waits) {
             drop(state);

@@ -16,18 +16,18 @@ const OPEN_MAX: usize = 64;
 struct Files {
     backlog: Arc<Backlog>,
     notify: Notify,
-    /// Each with the count at its last use.
-    logs: HashMap<SourceId, (Box<LogFile>, u64)>,
+    logs: HashMap<SourceId, Box<LogFile>>,
+    /// Those that may be open, [`OPEN_MAX`] at most, the one written to last at the end.
+    open: Vec<SourceId>,
     stamp: Stamp,
-    /// Counts writes: the time of a log's last use.
-    uses: u64,
 }
 
 /// Starts the thread; `alive` is dropped at its end.
 pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) -> io::Result<()> {
     std::thread::Builder::new().name("log-files".to_owned()).stack_size(THREAD_STACK).spawn(move || {
         let _alive = alive;
-        let mut files = Files { backlog, notify, logs: HashMap::new(), stamp: Stamp::default(), uses: 0 };
+        let (logs, open, stamp) = Default::default();
+        let mut files = Files { backlog, notify, logs, open, stamp };
         while let Some(item) = files.backlog.next() {
             files.process(item);
         }
@@ -39,11 +39,11 @@ impl Files {
     fn process(&mut self, item: Item) {
         match item {
             Item::Open(id, mut log) => {
-                if let Some((old, _)) = self.logs.remove(&id) {
+                if let Some(old) = self.logs.remove(&id) {
                     log.succeed(*old);
                 }
                 let warning = log.prepare();
-                self.logs.insert(id, (log, 0));
+                self.logs.insert(id, log);
                 self.warn(id, warning);
             }
             Item::Write { id, bytes, lost } => self.write(id, bytes, lost),
@@ -62,29 +62,28 @@ impl Files {
     }
 
     fn write(&mut self, id: SourceId, bytes: Vec<u8>, lost: u64) {
-        self.uses += 1;
-        if self.logs.get(&id).is_some_and(|(log, _)| !log.is_open()) {
-            self.make_room();
-        }
-        let Some((log, used)) = self.logs.get_mut(&id) else { return };
-        *used = self.uses;
+        self.make_room(id);
+        let Some(log) = self.logs.get_mut(&id) else { return };
         let warning = log.write(&bytes, lost, &mut self.stamp);
-        self.backlog.written(log.shared(), bytes);
+        // Before the bytes count as written, after which a drain may be announced.
         self.warn(id, warning);
+        if let Some(log) = self.logs.get(&id) {
+            self.backlog.written(log.shared(), bytes);
+        }
     }
 
     /// Closes the file that was not used for longest when too many are open.
-    fn make_room(&mut self) {
-        let open = || self.logs.values().filter(|(log, _)| log.is_open());
-        if open().count() < OPEN_MAX {
+    fn make_room(&mut self, id: SourceId) {
+        if self.open.last() == Some(&id) {
             return;
         }
-        let oldest = open().map(|(_, used)| *used).min();
-        for (log, used) in self.logs.values_mut() {
-            if log.is_open() && Some(*used) == oldest {
-                log.rest();
-            }
+        self.open.retain(|open| *open != id);
+        if self.open.len() == OPEN_MAX
+            && let Some(log) = self.logs.get_mut(&self.open.remove(0))
+        {
+            log.rest();
         }
+        self.open.push(id);
     }
 
     fn announce(&self, announce: &Announce) {

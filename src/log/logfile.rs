@@ -67,10 +67,6 @@ impl LogFile {
         &self.shared
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// Gives the descriptor back; the next write opens the file again.
     pub(super) fn rest(&mut self) {
         self.file = None;

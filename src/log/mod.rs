@@ -43,7 +43,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -128,6 +128,13 @@ struct Shared {
     file_error: Mutex<Option<String>>,
 }
 
+impl Shared {
+    /// Nothing is on its way to the file.
+    fn is_written(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) == 0
+    }
+}
+
 type Notify = Box<dyn Fn(LogEvent) + Send>;
 
 /// The room's front.
@@ -138,8 +145,13 @@ pub struct Logs {
     backlog: Arc<Backlog>,
     container: Container,
     sources: Mutex<HashMap<SourceId, (ServiceName, Arc<Shared>)>>,
+    /// Beginnings of lines that an earlier life of ours has read.
+    begun: Mutex<Begun>,
     ended: Mutex<Receiver<()>>,
 }
+
+/// By service: the beginnings of the lines, on stdout and stderr, whose ends have not come.
+pub type Begun = HashMap<String, [Vec<u8>; 2]>;
 
 impl Logs {
     /// Starts the threads. FIFOs go into `<runtime_dir>/log/`; `notify` is called from those threads and must not wait.
@@ -168,8 +180,13 @@ impl Logs {
             backlog.stop();
         }
         pump?;
-        let (sources, ended) = (Mutex::default(), Mutex::new(ended));
-        Ok(Self { fifos, remote, backlog, container, sources, ended })
+        let (sources, begun, ended) = (Mutex::default(), Mutex::default(), Mutex::new(ended));
+        Ok(Self { fifos, remote, backlog, container, sources, begun, ended })
+    }
+
+    /// Goes on with lines whose beginnings were read by whoever was here before; each service's when it is opened.
+    pub fn resume(&self, begun: Begun) {
+        *lock(&self.begun) = begun;
     }
 
     /// Makes the FIFOs of a service, or takes over those that an earlier life left, and its directory and file. For an
@@ -191,8 +208,9 @@ impl Logs {
         sources.insert(id, (spec.name.clone(), Arc::clone(&shared)));
         drop(sources);
         let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
+        let begun = lock(&self.begun).remove(name.as_str()).unwrap_or_default();
         self.backlog.push(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
-        self.remote.send(Command::Open { id, name, ends, to_container, overflow, shared });
+        self.remote.send(Command::Open { id, name, ends, begun, to_container, overflow, shared });
         Ok(())
     }
 
@@ -249,7 +267,18 @@ impl Logs {
     /// Writes out everything that is there and ends pump and files; the FIFOs stay, for a successor. Waits `limit` at
     /// most and returns whether all was written. The container's streams go on until [`Container::finish`].
     pub fn finish(&self, limit: Duration) -> bool {
-        self.remote.send(Command::Finish(limit));
+        self.end(limit, None)
+    }
+
+    /// As [`Self::finish`], but for lines whose ends have not come: their beginnings are for [`Self::resume`].
+    pub fn hand_over(&self, limit: Duration) -> Begun {
+        let (sender, receiver) = channel();
+        self.end(limit, Some(sender));
+        receiver.try_iter().collect()
+    }
+
+    fn end(&self, limit: Duration, begun: Option<Sender<(String, [Vec<u8>; 2])>>) -> bool {
+        self.remote.send(Command::Finish(limit, begun));
         // Nobody sends: the channel ends when both threads have.
         lock(&self.ended).recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
     }

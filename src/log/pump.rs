@@ -15,7 +15,7 @@ use crate::core::name::ServiceName;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -36,6 +36,8 @@ pub(super) enum Command {
         name: ServiceName,
         /// `None` for a service that is open already.
         ends: Option<[OwnedFd; 2]>,
+        /// Beginnings of lines that were read before.
+        begun: [Vec<u8>; 2],
         to_container: bool,
         overflow: Overflow,
         shared: Arc<Shared>,
@@ -43,7 +45,8 @@ pub(super) enum Command {
     Drain(SourceId),
     Close(SourceId),
     ContainerStream(bool),
-    Finish(Duration),
+    /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
+    Finish(Duration, Option<Sender<(String, [Vec<u8>; 2])>>),
 }
 
 /// How other threads reach the pump.
@@ -96,8 +99,10 @@ pub(super) fn start(
         sources: HashMap::new(),
         paused: Vec::new(),
         drains: Vec::new(),
+        marked: VecDeque::new(),
         buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
         finishing: false,
+        begun: None,
     };
     std::thread::Builder::new().name("log-pump".to_owned()).stack_size(THREAD_STACK).spawn(move || {
         let _alive = alive;
@@ -121,9 +126,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(fd: OwnedFd, carry: Vec<u8>) -> Self {
         let (to_stream, to_file) = Default::default();
-        Self { fd, carry: Vec::new(), open: false, to_stream, to_file, left: 0 }
+        Self { fd, carry, open: false, to_stream, to_file, left: 0 }
     }
 }
 
@@ -254,8 +259,6 @@ struct Drain {
     after: After,
     deadline: Instant,
     announce: Announce,
-    /// The FIFOs are empty and the files thread has been told so.
-    marked: bool,
 }
 
 struct Pump {
@@ -267,16 +270,22 @@ struct Pump {
     /// Boxed: a hash table keeps up to half of its places free.
     sources: HashMap<SourceId, Box<Source>>,
     paused: Vec<SourceId>,
+    /// Those with something left to read.
     drains: Vec<Drain>,
+    /// Those whose mark is on its way through the files thread, which takes them in this order. Only the first is
+    /// looked at, so a thousand at once cost no more each than one.
+    marked: VecDeque<Drain>,
     /// Of one read, with the carried beginning before it.
     buffer: Box<[u8]>,
     finishing: bool,
+    /// Who gets the beginnings of lines at the end.
+    begun: Option<Sender<(String, [Vec<u8>; 2])>>,
 }
 
 impl Pump {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
-        while !(self.finishing && self.drains.is_empty()) {
+        while !(self.finishing && self.drains.is_empty() && self.marked.is_empty()) {
             let room = self.resume();
             let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
             events.clear();
@@ -296,9 +305,11 @@ impl Pump {
     fn obey(&mut self) {
         for command in self.remote.take() {
             match command {
-                Command::Open { id, name, ends, to_container, overflow, shared } => match ends {
+                Command::Open { id, name, ends, begun, to_container, overflow, shared } => match ends {
                     Some([out, err]) => {
-                        let (out, err, weave) = (Side::new(out), Side::new(err), Weave::default());
+                        let [begun_out, begun_err] = begun;
+                        let (out, err) = (Side::new(out, begun_out), Side::new(err, begun_err));
+                        let weave = Weave::default();
                         let (paused, lost) = Default::default();
                         let source =
                             Source { name, shared, to_container, overflow, out, err, weave, paused, lost };
@@ -315,8 +326,9 @@ impl Pump {
                 }
                 Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
                 Command::ContainerStream(on) => self.outlets.on = on,
-                Command::Finish(limit) => {
+                Command::Finish(limit, begun) => {
                     self.finishing = true;
+                    self.begun = begun;
                     for id in self.sources.keys().copied().collect::<Vec<_>>() {
                         self.begin_drain(id, After::Finish, LogEvent::Drained(id), limit);
                     }
@@ -393,46 +405,52 @@ impl Pump {
             side.left = usize::try_from(there).unwrap_or(usize::MAX);
         }
         let deadline = Instant::now() + limit;
-        self.drains.push(Drain { id, after, deadline, announce, marked: false });
+        self.drains.push(Drain { id, after, deadline, announce });
     }
 
     fn time_left(&self) -> Option<Timespec> {
-        let next = self.drains.iter().map(|drain| drain.deadline).min()?;
+        let next = self.drains.iter().chain(self.marked.front()).map(|drain| drain.deadline).min()?;
         // Rounded up: a poll that ends too early would find nothing due and spin.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(wait).ok()
     }
 
+    /// Takes the drains as far as they go now.
     fn advance(&mut self) {
-        if self.drains.is_empty() {
-            return;
+        for drain in std::mem::take(&mut self.drains) {
+            if self.empty(drain.id) {
+                self.mark(&drain);
+                if drain.after != After::Finish {
+                    self.marked.push_back(drain);
+                }
+            } else if Instant::now() < drain.deadline {
+                self.drains.push(drain);
+            } else {
+                if drain.after == After::Close {
+                    self.mark(&drain);
+                }
+                self.give_up(&drain);
+            }
         }
-        let mut drains = std::mem::take(&mut self.drains);
-        drains.retain_mut(|drain| !self.is_over(drain));
-        self.drains = drains;
+        while let Some(drain) = self.marked.pop_front() {
+            if drain.announce.is_done() {
+                continue;
+            }
+            if Instant::now() < drain.deadline {
+                self.marked.push_front(drain);
+                return;
+            }
+            self.give_up(&drain);
+        }
     }
 
-    /// Does what it can of a drain; true when nothing is left to do.
-    fn is_over(&mut self, drain: &mut Drain) -> bool {
-        if !drain.marked && self.empty(drain.id) {
-            drain.marked = true;
-            self.mark(drain);
-        }
-        if drain.announce.is_done() || drain.marked && drain.after == After::Finish {
-            return true;
-        }
-        if Instant::now() < drain.deadline {
-            return false;
-        }
-        if !drain.marked && drain.after == After::Close {
-            self.mark(drain);
-        }
+    /// Announces a drain that the files thread has not come to.
+    fn give_up(&self, drain: &Drain) {
         if drain.after != After::Finish && drain.announce.claim() {
             let text = "the disk under the log does not keep up: the last output is not in its file yet";
             (self.notify)(LogEvent::Warning { id: Some(drain.id), text: text.to_owned() });
             (self.notify)(drain.announce.event.clone());
         }
-        true
     }
 
     /// Reads what is to be drained; false when it has to wait for the files thread.
@@ -456,10 +474,22 @@ impl Pump {
     /// Nothing more of this service comes before its mark.
     fn mark(&mut self, drain: &Drain) {
         if let Some(source) = self.sources.get_mut(&drain.id) {
+            if let (After::Finish, Some(begun)) = (drain.after, &self.begun) {
+                // Of a line so long that a piece of it is in the file already, the rest is a line of its own.
+                let carried = [&mut source.out, &mut source.err]
+                    .map(|side| if side.open { Vec::new() } else { std::mem::take(&mut side.carry) });
+                let _ = begun.send((source.name.to_string(), carried));
+            }
             self.outlets.flush(drain.id, source);
         }
         let announce = drain.announce.clone();
         match drain.after {
+            // With nothing on its way there is nothing to wait for.
+            After::Drain if self.sources.get(&drain.id).is_none_or(|source| source.shared.is_written()) => {
+                if announce.claim() {
+                    (self.notify)(announce.event);
+                }
+            }
             After::Drain => self.outlets.backlog.push(Item::Mark(announce)),
             After::Close => {
                 // Closing our ends takes them out of the epoll set.

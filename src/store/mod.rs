@@ -224,8 +224,12 @@ impl Store {
     pub fn commit_lazily(&self, changes: Vec<Change>) {
         let mut state = self.shared.state();
         if state.dead.is_none() {
+            let waited_for = state.lazy_since.is_some();
             state.add(changes, false);
-            self.shared.changed.notify_all();
+            // The thread knows already when the first of them is due: a crash or an exit wakes it no further.
+            if !waited_for {
+                self.shared.changed.notify_all();
+            }
         }
     }
 

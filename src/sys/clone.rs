@@ -12,10 +12,11 @@ use super::child::{self, Order, READY, RECORD, Step};
 use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, lift};
 use rustix::pipe::PipeFlags;
-use rustix::thread::Gid;
+use rustix::thread::{CapabilitySet, Gid};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// A child that has been made and told to go.
 #[derive(Debug)]
@@ -313,18 +314,23 @@ fn lifted_pipe(flags: PipeFlags, highest: i32) -> io::Result<(OwnedFd, OwnedFd)>
 /// What the bounding set has and the plan does not want. Without CAP_SETPCAP nothing can be dropped; a plan without
 /// new privileges is just as tight then, because exec grants nothing that the permitted set lacks (prctl(2)).
 fn bounding_to_drop(plan: &ChildPlan) -> u64 {
-    use rustix::thread::CapabilitySet;
     let Some(masks) = plan.capabilities else { return 0 };
     let may =
         rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SETPCAP));
     if !may && plan.no_new_privs {
         return 0;
     }
+    own_bounding() & !masks.bounding
+}
+
+/// Our own bounding set, asked for once: it takes a call a capability, and only our children make theirs smaller.
+fn own_bounding() -> u64 {
+    static OWN: OnceLock<u64> = OnceLock::new();
     let present = |bit: &u64| {
         let one = CapabilitySet::from_bits_retain(*bit);
         rustix::thread::capability_is_in_bounding_set(one).unwrap_or(false)
     };
-    (0..64).map(|n| 1u64 << n).filter(|bit| masks.bounding & bit == 0).filter(present).fold(0, |a, b| a | b)
+    *OWN.get_or_init(|| (0..64).map(|n| 1u64 << n).filter(present).fold(0, |a, b| a | b))
 }
 
 #[cfg(test)]

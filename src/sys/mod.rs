@@ -14,5 +14,6 @@ pub mod posture;
 pub mod reap;
 #[cfg(test)]
 pub mod reexec;
+pub mod replace;
 pub mod signal;
 pub mod users;

@@ -55,6 +55,17 @@ impl Pidfd {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// The wait status of a process that is somebody else's child, which that parent has reaped: the kernel keeps it for
+    /// those who hold a pidfd (kernel 6.15, `PIDFD_INFO_EXIT`). `None`: not reaped yet, or an older kernel.
+    pub fn exit_status(&self) -> Option<i32> {
+        // SAFETY: the structure is plain integers, for which all zeroes is a value.
+        let mut info = unsafe { std::mem::zeroed::<libc::pidfd_info>() };
+        info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+        // SAFETY: the kernel writes at most the size that is part of the request's number, which is that of `info`.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+        (done == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
+    }
+
     /// Whether the process is over, reaped or not (a pidfd is readable then; pidfd_open(2)). While this says no, its
     /// number means this process.
     pub fn has_ended(&self) -> bool {

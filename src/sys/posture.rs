@@ -57,3 +57,18 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 4)?)
 }
+
+/// Takes possession of a descriptor that was left open for us across an execve(2), and makes it close-on-exec again.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn take_over(number: i32) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the number is only looked at by fcntl, which answers EBADF if it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and whoever opened it is the program that we replaced.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,14 +1,19 @@
 //! Users and groups from the C library: musl reads /etc/passwd and /etc/group itself, so a static binary needs no NSS.
 //!
 //! Looked up in the supervisor, at each use (an image may remap its user after we start), never between clone and
-//! exec.
+//! exec. What was found is remembered as long as the files are the ones that it was found in: a fleet that starts asks
+//! for the same user thousands of times.
 #![allow(unsafe_code)]
 
 use super::credentials::Credentials;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// One line of the user database, with every group the user is in (the primary one included).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +37,12 @@ impl User {
 /// # Errors
 /// As getpwnam_r(3), for example when /etc/passwd cannot be read.
 pub fn by_name(name: &str) -> io::Result<Option<User>> {
-    let Ok(name) = CString::new(name) else { return Ok(None) };
-    // SAFETY: all pointers are live for the call; the callback passes buffer and length of one allocation.
-    query(|entry, buffer, length, found| unsafe {
-        libc::getpwnam_r(name.as_ptr(), entry, buffer, length, found)
+    let Ok(c_name) = CString::new(name) else { return Ok(None) };
+    remembered(Key::Name(name.to_owned()), || {
+        // SAFETY: all pointers are live for the call; the callback passes buffer and length of one allocation.
+        query(|entry, buffer, length, found| unsafe {
+            libc::getpwnam_r(c_name.as_ptr(), entry, buffer, length, found)
+        })
     })
 }
 
@@ -44,8 +51,78 @@ pub fn by_name(name: &str) -> io::Result<Option<User>> {
 /// # Errors
 /// As getpwuid_r(3).
 pub fn by_uid(uid: u32) -> io::Result<Option<User>> {
-    // SAFETY: as in `by_name`.
-    query(|entry, buffer, length, found| unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) })
+    remembered(Key::Uid(uid), || {
+        // SAFETY: as in `by_name`.
+        query(|entry, buffer, length, found| unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) })
+    })
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Name(String),
+    Uid(u32),
+}
+
+/// Which file it was: device, inode, length, and change time in seconds and nanoseconds.
+type Identity = (u64, u64, u64, i64, i64);
+
+/// Answers, and the files that they were read from.
+#[derive(Debug, Default)]
+struct Memory {
+    files: Option<[Identity; 2]>,
+    answers: HashMap<Key, Option<User>>,
+}
+
+/// Answers that are kept: users are few, but names that callers make up are not.
+const REMEMBERED: usize = 64;
+/// A file that changed this recently may change again within the same tick of the clock that stamps it.
+const SETTLED: Duration = Duration::from_secs(2);
+
+impl Memory {
+    fn known(&self, files: [Identity; 2], key: &Key) -> Option<Option<User>> {
+        self.answers.get(key).filter(|_| self.files == Some(files)).cloned()
+    }
+
+    fn learn(&mut self, files: [Identity; 2], key: Key, answer: Option<User>) {
+        if self.files != Some(files) || self.answers.len() >= REMEMBERED {
+            *self = Self { files: Some(files), answers: HashMap::new() };
+        }
+        self.answers.insert(key, answer);
+    }
+}
+
+/// The answer that is known, or the one of `ask`.
+fn remembered(key: Key, ask: impl FnOnce() -> io::Result<Option<User>>) -> io::Result<Option<User>> {
+    static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
+    let lock = || MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(files) = settled_files() else { return ask() };
+    if let Some(answer) = lock().get_or_insert_default().known(files, &key) {
+        return Ok(answer);
+    }
+    let answer = ask()?;
+    // Read from the files as they were before and still are.
+    if settled_files() == Some(files) {
+        lock().get_or_insert_default().learn(files, key, answer.clone());
+    }
+    Ok(answer)
+}
+
+/// The files of users and groups; `None` when one cannot be looked at or has only just changed, and when there is
+/// a name service cache, which knows users that no file has (musl asks it).
+fn settled_files() -> Option<[Identity; 2]> {
+    if std::fs::symlink_metadata("/var/run/nscd/socket").is_ok() {
+        return None;
+    }
+    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let identity = |path: &str| {
+        let file = std::fs::metadata(path).ok()?;
+        let changed =
+            Duration::new(u64::try_from(file.ctime()).ok()?, u32::try_from(file.ctime_nsec()).ok()?);
+        let settled = now.checked_sub(changed).is_some_and(|age| age >= SETTLED);
+        settled.then(|| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
+    };
+    Some([identity("/etc/passwd")?, identity("/etc/group")?])
 }
 
 /// A user name or a number. A number without an entry is a user with that gid, no other groups and home `/`.
@@ -157,6 +234,23 @@ fn groups_of(name: *const libc::c_char, gid: u32) -> io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_found_is_known_until_a_file_is_another() {
+        let (mut memory, key, user) = (Memory::default(), || Key::Name("a".into()), Some(nameless(7, 8)));
+        let (files, edited) = ([(1, 2, 3, 4, 5); 2], [(1, 2, 3, 4, 5), (1, 2, 3, 4, 6)]);
+        memory.learn(files, key(), user.clone());
+        memory.learn(files, Key::Uid(9), None);
+        assert_eq!(memory.known(files, &key()), Some(user.clone()));
+        assert_eq!(memory.known(files, &Key::Uid(9)), Some(None));
+        assert_eq!(memory.known(edited, &key()), None);
+        memory.learn(edited, key(), None);
+        assert_eq!((memory.known(edited, &key()), memory.known(files, &key())), (Some(None), None));
+        for uid in 0..1000 {
+            memory.learn(edited, Key::Uid(uid), None);
+        }
+        assert!(memory.answers.len() <= REMEMBERED);
+    }
 
     #[test]
     fn root_is_found_by_name_and_by_number_and_an_unknown_number_is_itself() {

@@ -68,6 +68,8 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "print-limits" => memory::print_limits(),
         "eat" => memory::eat(number(rest, 0, 64)),
         "child-eats" => memory::child_eats(number(rest, 0, 64)),
+        "print-place" => memory::print_place(),
+        "signal-main" => memory::signal_main(rest.first().map_or("TERM", String::as_str)),
         "multiply" => memory::multiply(number(rest, 0, 1000)),
         "spin" => ends::spin(),
         "exchange" => ends::exchange(rest),

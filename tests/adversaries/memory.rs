@@ -61,3 +61,22 @@ pub fn multiply(most: u64) -> i32 {
     say(&format!("ready multiply {made}"));
     forever()
 }
+
+/// As a hook: says whose it is, who it is and where.
+pub fn print_place() -> i32 {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    // SAFETY: asks for a number.
+    let uid = unsafe { libc::getuid() };
+    let place = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (hook, service) = (variable("HERMES_SUP_HOOK"), variable("HERMES_SUP_SERVICE"));
+    say(&format!("hook {hook} of {service}: uid {uid} in {}", place.trim()));
+    0
+}
+
+/// As a hook: signals the main process of its service.
+pub fn signal_main(signal: &str) -> i32 {
+    let number = if signal == "TERM" { libc::SIGTERM } else { libc::SIGUSR1 };
+    let main = std::env::var("HERMES_SUP_MAIN_PID").ok().and_then(|pid| pid.parse().ok());
+    // SAFETY: a number and a signal; 0 and -1, which would mean others, are sorted out.
+    i32::from(main.filter(|pid| *pid > 1).is_none_or(|pid| unsafe { libc::kill(pid, number) } != 0))
+}

@@ -1,51 +1,76 @@
 //! The supervisor is killed with SIGKILL, and another one takes its place.
 
+use crate::harness::process::context_switches;
 use crate::harness::{End, Place, Rung, Setup, Supervisor, World, wait};
+use rustix::process::Signal;
 use serde_json::json;
 
 crate::on_every_rung_as_a_child!(
-    a_successor_runs_exactly_one_copy_of_what_is_wanted,
+    a_successor_goes_on_with_what_is_wanted,
     a_stop_that_was_cut_short_is_finished_by_the_successor,
     an_acknowledged_command_is_never_lost,
 );
 
-const STUBBORN: &str = "[stop]\ntimeout = \"60s\"";
+const STUBBORN: &str = "[stop]\ntimeout = \"1h\"";
 
 fn lock_for_hermes(world: &World) {
     world.write_as_hermes("/opt/data/lock", "");
 }
 
-fn a_successor_runs_exactly_one_copy_of_what_is_wanted(setup: Setup) {
+fn a_successor_goes_on_with_what_is_wanted(setup: Setup) {
     let mut world = World::new(setup);
     lock_for_hermes(&world);
     let quick = "[stop]\ntimeout = \"200ms\"";
     world.adversary("wood", "tree 20", quick).adversary("single", "exclusive /opt/data/lock", quick);
     world.adversary("rest", "pause", "autostart = false").adversary("gone", "tree 5", quick);
+    world.adversary("clock", "tick 1", quick);
     let mut supervisor = world.start();
-    for round in 1..=3 {
-        world.wait_log_times("wood", "ready tree", round);
-        world.wait_log_times("single", "ready exclusive", round);
-        if round == 1 {
-            world.wait_log("gone", "ready tree");
-            // A definition that is taken away leaves a tree behind all the same.
-            std::fs::remove_file(world.path("/etc/hermes-sup/services/gone.toml")).expect("a definition");
-        }
+    world.wait_log("wood", "ready tree");
+    world.wait_log("single", "ready exclusive");
+    world.wait_log("gone", "ready tree");
+    let pids = |world: &World| ["wood", "single", "clock"].map(|name| world.status(name)["pid"].clone());
+    world.ctl(&["wait", "wood", "single", "clock", "gone", "--up"]).ok();
+    let before = pids(&world);
+    // A definition that is taken away leaves a tree behind all the same.
+    std::fs::remove_file(world.path("/etc/hermes-sup/services/gone.toml")).expect("a definition");
+    for round in 1..=4 {
         assert_eq!(supervisor.kill(), End::Signal(9));
-        if round == 2 {
+        // A private mount shows the own cgroup of whoever makes it, and no other.
+        if round == 2 && world.setup.rung != Rung::CgroupPrivate {
             world.move_to_cgroup("elsewhere");
         }
+        // Nobody reads meanwhile what it writes.
+        let clock = world.marked("tick").first().expect("the clock").outer;
+        let turns = context_switches(clock);
+        wait::until("fifty ticks", &world.root, || (context_switches(clock) > turns + 50).then_some(()));
         supervisor = world.start();
-        world.ctl(&["wait", "wood", "single", "--up"]).ok();
+        assert_eq!(pids(&world), before, "the same processes, after the {round}. death");
+        let ticks = world.log("clock").matches("tick").count();
+        world.wait_log_times("clock", "tick", ticks + 5);
     }
-    world.wait_log_times("wood", "ready tree", 4);
-    world.wait_log_times("single", "ready exclusive", 4);
+    assert_eq!(world.status("wood")["restarts"], json!(0));
     assert_eq!(world.marked("20").len(), 21, "one copy of the tree");
     assert_eq!(world.marked("exclusive").len(), 2);
     assert_eq!(world.marked("5").len(), 0, "what nobody defines any more is ended");
     assert_eq!(world.marked("pause").len(), 0);
-    assert_eq!(world.read("/opt/data/lock"), "start\n".repeat(4), "no life began beside remains of another");
+    assert_eq!(world.read("/opt/data/lock"), "start\n", "one life");
+    // What was taken over is as good as what was started: it is restarted, and ends as a whole.
+    world.ctl(&["restart", "wood", "single"]).ok();
+    world.wait_log_times("wood", "ready tree", 2);
+    world.wait_log_times("single", "ready exclusive", 2);
+    assert_eq!(world.marked("20").len(), 21);
     world.ctl(&["stop", "--all"]).ok();
     world.assert_no_survivors("after stop --all");
+    let log = world.log("clock");
+    let counted: Vec<u64> =
+        log.lines().filter_map(|line| line.rsplit_once("tick ")?.1.trim().parse().ok()).collect();
+    assert!(counted.is_sorted_by(|one, next| one < next), "no line twice: {counted:?}");
+    // What is in the FIFO at a death is there for the successor. What was on its way from there to the file is lost.
+    let lost: Vec<u64> =
+        counted.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|lost| *lost > 0).collect();
+    assert!(lost.len() <= 4 && lost.iter().all(|lost| *lost < 25), "{lost:?}");
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0));
 }
 
 fn a_stop_that_was_cut_short_is_finished_by_the_successor(setup: Setup) {
@@ -64,6 +89,74 @@ fn a_stop_that_was_cut_short_is_finished_by_the_successor(setup: Setup) {
     world.ctl(&["wait", "wood", "--down"]).ok();
     assert_eq!(world.want("wood"), "down");
     world.assert_no_survivors("once the successor has it down");
+}
+
+/// After every single effect of start, restart and stop, and between the steps of a boot, the supervisor is killed once.
+fn killed_after_each_effect(rung: Rung) {
+    let mut world = World::new(Setup::new(rung, Place::Child));
+    lock_for_hermes(&world);
+    world.adversary("one", "exclusive /opt/data/lock", "autostart = false\n[stop]\ntimeout = \"50ms\"");
+    let start = |world: &mut World, fault: Option<u32>| {
+        world.setup.environment.retain(|(key, _)| key != "HERMES_SUP_FAULT");
+        let fault = fault.map(|at| ("HERMES_SUP_FAULT".to_owned(), format!("kill@{at}")));
+        world.setup.environment.extend(fault);
+        world.start_if_it_lives()
+    };
+    let mut deaths = 0;
+    for at in 1.. {
+        // Something is up, so that there is something to take over.
+        let supervisor = start(&mut world, None).expect("a supervisor");
+        world.ctl(&["start", "one"]).ok();
+        supervisor.kill();
+        let mut want = "up";
+        let mut sure = true;
+        let mut living = start(&mut world, Some(at));
+        let mut died = living.is_none();
+        for (verb, then) in [("restart", "up"), ("stop", "down"), ("start", "up")] {
+            let Some(supervisor) = living.as_mut() else { break };
+            let answer = world.ctl(&[verb, "one"]);
+            if answer.code == 0 {
+                want = then;
+            } else {
+                assert_eq!(supervisor.ends(), End::Signal(9), "{answer:?}");
+                (sure, died, living) = (then == want, true, None);
+            }
+        }
+        if let Some(mut supervisor) = living {
+            // It may have died after its last answer.
+            died = !supervisor.process.running();
+            if !died {
+                supervisor.process.signal(Signal::KILL);
+                supervisor.process.wait();
+            }
+        }
+        deaths += u32::from(died);
+        let mut successor = start(&mut world, None).expect("a successor");
+        let now = world.want("one");
+        assert!(!sure || now == want, "after effect {at}: wanted {want}, recorded {now}");
+        let (state, copies) = if now == "up" { ("--up", 2) } else { ("--down", 0) };
+        world.ctl(&["wait", "one", state]).ok();
+        wait::until("one copy", &world.root, || (world.marked("exclusive").len() == copies).then_some(()));
+        assert!(!world.read("/opt/data/lock").contains("OVERLAP"), "two at once after effect {at}");
+        world.ctl(&["stop", "one"]).ok();
+        world.assert_no_survivors(&format!("after effect {at}"));
+        successor.process.signal(Signal::TERM);
+        assert_eq!(successor.ends(), End::Code(0));
+        if !died {
+            break;
+        }
+    }
+    assert!(deaths > 20, "there are more effects than that: {deaths}");
+}
+
+#[test]
+fn a_supervisor_killed_after_any_effect_has_a_successor_cgroup() {
+    killed_after_each_effect(Rung::Cgroup);
+}
+
+#[test]
+fn a_supervisor_killed_after_any_effect_has_a_successor_keeper() {
+    killed_after_each_effect(Rung::Keeper);
 }
 
 /// A small generator, so that a failing run can be repeated with the seed it prints.

@@ -2,6 +2,7 @@
 
 mod adversaries;
 mod applets;
+mod audit;
 mod freeze;
 mod gateways;
 mod harness;

@@ -62,7 +62,7 @@ fn services_run_beside_it_and_end_after_it() {
 /// Contract: 97, 98.
 #[test]
 fn a_stop_signal_reaches_it_once_and_the_second_kills() {
-    let mut setup = init(&["/adversary", "echo-signals"]).supervisor_option(&["--stop-budget", "60s"]);
+    let mut setup = init(&["/adversary", "echo-signals"]).supervisor_option(&["--stop-budget", "1h"]);
     setup.rung = Rung::Keeper;
     let mut world = World::new(setup);
     let mut supervisor = world.start();

@@ -88,8 +88,8 @@ fn blocks_term(pid: i32) -> bool {
 
 #[test]
 fn a_second_stop_signal_goes_straight_to_the_kill() {
-    let mut world = World::new(Setup::plain().supervisor_option(&["--stop-budget", "60s"]));
-    world.adversary("deaf", "tree 10", "[stop]\ntimeout = \"60s\"");
+    let mut world = World::new(Setup::plain().supervisor_option(&["--stop-budget", "1h"]));
+    world.adversary("deaf", "tree 10", "[stop]\ntimeout = \"1h\"");
     let mut supervisor = world.start();
     world.wait_log("deaf", "ready");
     supervisor.process.signal(Signal::TERM);
@@ -105,7 +105,7 @@ fn a_second_stop_signal_goes_straight_to_the_kill() {
 #[test]
 fn the_stop_budget_cuts_every_timeout_and_the_log_names_who_used_it() {
     let mut world = World::new(Setup::plain().supervisor_option(&["--stop-budget", "500ms"]));
-    world.adversary("deaf", "ignore-term", "[stop]\ntimeout = \"60s\"").adversary("good", "pause", "");
+    world.adversary("deaf", "ignore-term", "[stop]\ntimeout = \"1h\"").adversary("good", "pause", "");
     let supervisor = world.start();
     world.wait_log("deaf", "ready");
     world.ctl(&["wait", "good", "--up"]).ok();

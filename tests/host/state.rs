@@ -154,7 +154,7 @@ fn a_hung_disk_delays_the_stop_signal_of_a_gateway_by_a_second_at_most() {
     let stopped = world.ctl(&["stop", "coder"]);
     assert!(world.marked("").is_empty(), "{stopped:?}");
     assert!(stopped.code == 1 && stopped.err.contains("stopped, but not recorded"), "{stopped:?}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_eq!(world.status("coder")["last_exit"]["code"], json!(0), "by the signal, not by the kill");
     world.wait_stderr("coder: it may take this stop for an accident");
     drop(disk);
@@ -175,7 +175,7 @@ fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
     let stopped = world.ctl(&["stop", "wood"]);
     assert!(world.marked("tree").is_empty(), "{stopped:?}");
     assert!(stopped.code == 1 && stopped.err.contains("stopped, but not recorded"), "{stopped:?}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_ne!(world.ctl(&["status", "clock"]).code, 5, "answers while the disk hangs");
     let refused = world.ctl(&["start", "wood", "--timeout", "1s"]);
     assert_ne!(refused.code, 0, "what is not recorded is not acknowledged: {refused:?}");

@@ -583,7 +583,7 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
             let start = world.inside_command(0, &["/hermes-sup", "ctl", "start", name]);
             let asked = std::thread::spawn(move || Answer::of(start, wait::PATIENCE));
             world.wait_log(name, "asks");
-            assert_eq!(world.state(name), "up", "{rung:?}");
+            world.wait_state(name, &["up"]);
             let not_yet = format!("/command/s6-svwait -U -t 50 /run/service/{name}");
             shell(&world, &supervisor, &not_yet).fails(99);
             assert!(!asked.is_finished(), "answered before the newline");
@@ -599,7 +599,7 @@ fn readiness_comes_over_the_descriptor_that_was_named() {
         for name in ["never", "closes"] {
             let late = world.ctl(&["start", "--timeout", "200ms", name]);
             assert_ne!(late.code, 0, "{late:?}");
-            assert_eq!(world.state(name), "up", "{rung:?}: it runs all the same");
+            world.wait_state(name, &["up"]);
         }
     }
 }
@@ -627,12 +627,17 @@ fn a_stop_uses_the_slots_own_signal_and_patience() {
     );
     let _supervisor = world.start();
     world.wait_log("asks", "ready");
-    world.wait_log("deaf", "ready");
     world.ctl(&["stop", "asks"]).ok();
     assert!(world.log("asks").contains("got usr1"), "{}", world.log("asks"));
-    let asked = std::time::Instant::now();
-    world.ctl(&["stop", "deaf"]).ok();
-    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "its own limit, not ours of 10 s");
+    // A slow moment of the machine costs one try.
+    let in_time = (1..=3).any(|life| {
+        world.ctl(&["start", "deaf"]).ok();
+        world.wait_log_times("deaf", "ready", life);
+        let asked = std::time::Instant::now();
+        world.ctl(&["stop", "deaf"]).ok();
+        asked.elapsed() < std::time::Duration::from_secs(5)
+    });
+    assert!(in_time, "its own limit, not ours of 10 s");
     assert!(process::marked(&world.mark).is_empty());
 }
 

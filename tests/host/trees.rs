@@ -3,7 +3,7 @@
 use crate::harness::hostile::{HOSTILE, name};
 use crate::harness::{End, Place, Rung, Setup, World};
 
-const IMPATIENT: &str = "autostart = false\n[stop]\ntimeout = \"100ms\"";
+const IMPATIENT: &str = "autostart = false\n[stop]\ntimeout = \"20ms\"";
 
 crate::on_every_rung!(
     stop_leaves_no_survivor,
@@ -105,8 +105,12 @@ fn nothing_of_a_crashed_tree_is_left_when_the_next_life_begins(setup: Setup) {
     // Each life and all its remains hold a lock on the file: a second one beside them writes OVERLAP.
     world.write("/tmp/lock", "");
     std::os::unix::fs::chown(world.path("/tmp/lock"), Some(10000), Some(10000)).expect("an owner");
-    world.adversary("exclusive", "exclusive /tmp/lock", "");
-    world.adversary("remains", "leave-remains 3", "[restart]\nlimit = { burst = 3, interval = \"10m\" }");
+    world.adversary(
+        "exclusive",
+        "exclusive /tmp/lock",
+        "[restart]\nbackoff = { initial = \"1ms\", max = \"1ms\" }",
+    );
+    world.adversary("remains", "leave-remains 3", "[restart]\nlimit = { burst = 3, interval = \"10m\" }\nbackoff = { initial = \"1ms\", max = \"1ms\" }");
     let supervisor = world.start();
     for life in 1..=5 {
         world.wait_log_times("exclusive", "ready exclusive", life);
@@ -124,7 +128,7 @@ fn nothing_of_a_crashed_tree_is_left_when_the_next_life_begins(setup: Setup) {
 fn shutdown_leaves_no_survivor(setup: Setup) {
     let mut world = World::new(setup);
     for (adversary, _) in HOSTILE {
-        world.adversary(name(adversary), adversary, "[stop]\ntimeout = \"300ms\"");
+        world.adversary(name(adversary), adversary, "[stop]\ntimeout = \"50ms\"");
     }
     let supervisor = world.start();
     for (adversary, ready) in HOSTILE {

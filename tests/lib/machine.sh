@@ -10,11 +10,9 @@ machine_kernel() {
             echo 'no Debian package can be fetched here: set HERMES_SUP_VM_KERNEL and HERMES_SUP_VM_MODULES' >&2
             return 1
         fi
+        # An old list names a package that is no longer there.
+        [ "$(id -u)" != 0 ] || apt-get update >/dev/null
         package=$(machine_kernel_package)
-        if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then
-            apt-get update >/dev/null
-            package=$(machine_kernel_package)
-        fi
         [ -n "$package" ] || { echo 'apt knows no linux-image-cloud-amd64' >&2; return 1; }
         echo "fetching $package"
         mkdir -p "$cache"

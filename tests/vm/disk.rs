@@ -69,6 +69,7 @@ fn a_process_that_hangs_in_the_kernel_is_named_and_the_rest_goes_on() {
     assert_eq!(stuck.code, 1, "{stuck:#?}");
     assert!(start.elapsed() < PATIENCE);
     let card = machine.service("writer");
+    assert!(stuck.err.contains("hangs in the kernel") && stuck.err.contains("pid "), "{stuck:#?}");
     let pid = card["pid"].as_u64().map(|pid| pid.to_string());
     assert_eq!(card["state"], "failed", "{card:#}");
     let reason = card["reason"].as_str().unwrap_or_default();

@@ -32,6 +32,7 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
         .adversary("modest", "tree 5", &format!("autostart = false\n[limits]\n{BOUND}"))
         .boot(&volume);
     machine.ctl(&["start", "modest"]).ok();
+    let calm = machine.service("modest");
 
     // The main process itself.
     drop(machine.send(&["/hermes-sup", "ctl", "start", "glutton"]));
@@ -41,6 +42,7 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     assert_eq!(failed["reason"], json!("killed by SIGKILL, out of memory"));
     machine.await_line("glutton: out of memory: the kernel killed its main process");
     machine.assert_nothing_left_of("glutton");
+    assert!(!machine.ctl(&["logs", "glutton"]).out.contains("ate"), "it never had it");
 
     // A child of it: the service goes on, and says so.
     machine.ctl(&["start", "parent"]).ok();
@@ -71,6 +73,46 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     // Who has stayed within his bound has noticed nothing.
     let modest = machine.service("modest");
     assert_eq!((&modest["state"], &modest["oom_kills"]), (&json!("up"), &json!(0)), "{modest}");
+    assert_eq!((&modest["pid"], &modest["restarts"]), (&calm["pid"], &calm["restarts"]), "{modest}");
+    assert_eq!(machine.status()["supervisor"]["warnings"], json!([]));
+    assert_eq!(machine.shutdown(0).code, 0);
+}
+
+/// Above its soft limit a service is slowed down, which is the moment to tell it.
+#[test]
+fn at_memory_high_a_hook_runs_inside_once() {
+    let volume = Volume::new(64);
+    let limits = "autostart = false\n[limits]\nmemory_high = '32M'\nmemory_max = '400M'\nswap_max = 0";
+    let hook = |argv: &str| format!("{limits}\n[hooks]\nmemory_high = {argv}");
+    let machine = Setup::new()
+        .adversary("told", "eat 34", &hook("['/adversary', 'print-place']"))
+        .adversary("ended", "eat 34", &hook("['/adversary', 'signal-main', 'TERM']"))
+        .adversary("mistaken", "eat 34", &hook("['/no/such/program']"))
+        .adversary("without", "eat 34", limits)
+        .boot(&volume);
+    machine.ctl(&["start", "told"]).ok();
+    machine.await_log("told", "hook memory_high of told");
+    let line = machine.await_line("told: its memory is at memory_high=32M");
+    machine.await_line("told: its hook memory_high has run");
+    machine.await_log("told", "ate 34");
+    let log = machine.ctl(&["logs", "told"]).ok();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("hook memory_high of told")).collect();
+    assert!(matches!(told[..], [one] if one.contains("uid 10000") && one.contains("/told.")), "once: {log}");
+    let up = machine.service("told");
+    assert!(up["memory_high_at"].is_string() && up["state"] == "up", "{up}");
+    assert!(up["reason"].as_str().is_some_and(|reason| reason.contains("at memory_high")), "{up}");
+    assert_eq!(machine.console().matches("told: its memory is at memory_high").count(), 1, "{line}");
+
+    // What people use it for: to have it end in order.
+    drop(machine.send(&["/hermes-sup", "ctl", "once", "ended"]));
+    machine.await_line("ended: its hook memory_high has run");
+    let down = machine.await_state("ended", "down");
+    assert_eq!(down["last_exit"]["signal"], json!("SIGTERM"), "{down}");
+    machine.assert_nothing_left_of("ended");
+
+    machine.ctl(&["start", "mistaken", "without"]).ok();
+    machine.await_line("mistaken: its hook memory_high does not run: cannot execute '/no/such/program'");
+    machine.await_line("without: its memory is at memory_high=32M");
     assert_eq!(machine.shutdown(0).code, 0);
 }
 

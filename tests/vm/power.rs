@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-const CUTS: usize = 10;
+const CUTS: usize = 6;
 const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
 /// Different in each run, so that the moments are; a failure names it.
 const SEED: &str = "HERMES_SUP_VM_SEED";

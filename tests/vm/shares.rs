@@ -2,7 +2,6 @@
 //! itself is in `limits`.
 
 use crate::harness::{Machine, Setup, Volume, figure};
-use serde_json::json;
 use std::time::{Duration, Instant};
 
 const NEIGHBOUR: &str = "neighbour";
@@ -16,29 +15,6 @@ fn beside_a_neighbour(setup: Setup, volume: &Volume, services: &[(&str, &str, &s
     let machine = setup.boot(volume);
     machine.ctl(&["wait", NEIGHBOUR, "--up"]).ok();
     (machine, setup)
-}
-
-#[test]
-fn who_takes_more_memory_than_it_may_dies_of_it_alone() {
-    let volume = Volume::new(64);
-    let hog =
-        ("hog", "eat 200", "[limits]\nmemory_max = '64M'\noom = 'service'\n[restart]\npolicy = 'never'");
-    let (machine, _) = beside_a_neighbour(Setup::new(), &volume, &[hog]);
-    let before = machine.service(NEIGHBOUR);
-    let _ = machine.ctl(&["start", "hog"]);
-    let hog = machine.eventually("the hog is killed", || {
-        let hog = machine.service("hog");
-        let over = hog["last_exit"]["oom"] == true && hog["procs"].is_null() && hog["state"] != "stopping";
-        over.then_some(hog)
-    });
-    machine.assert_nothing_left_of("hog");
-    figure(&format!("200M in memory_max=64M: {}, {}", hog["state"], hog["reason"]));
-    assert!(!machine.ctl(&["logs", "hog"]).out.contains("ate"), "it never had it");
-    let after = machine.service(NEIGHBOUR);
-    for key in ["pid", "restarts", "state"] {
-        assert_eq!(before[key], after[key], "{key} of the neighbour");
-    }
-    assert_eq!(machine.status()["supervisor"]["warnings"], json!([]));
 }
 
 #[test]

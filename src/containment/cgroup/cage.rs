@@ -3,9 +3,11 @@
 //! Every wake is a hint and ends in [`Cage::settle`], which looks at what is true now and says what is new. The tree is
 //! over when the main process is reaped *and* the directory is not populated: either can come first.
 
+use super::limits::MemoryEvents;
 use super::tree::Tree;
 use super::watch::Watch;
 use super::{leaf, limits};
+use crate::containment::adopt::{Gone, Process};
 use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
@@ -25,13 +27,18 @@ pub struct Cage {
     leaf: String,
     watch: i32,
     memory: Option<Memory>,
+    pub hook: Option<Box<Hook>>,
     pub main_pid: i32,
     main: Pidfd,
     /// Present until the exec is decided, with what its failure would be described by.
     starting: Option<Box<(Report, Subject)>>,
     failure: Option<SpawnError>,
-    /// The wait status, once reaped.
-    reaped: Option<i32>,
+    /// How the main process ended, once it was reaped.
+    reaped: Option<Exit>,
+    /// The main process is somebody else's child: its end is seen at its pidfd.
+    foreign: bool,
+    /// It has ended, and how is yet to be known.
+    unexplained: Option<Retry>,
     exit_said: bool,
     pub over: bool,
     pub retry: Option<Retry>,
@@ -45,10 +52,20 @@ pub struct Cage {
 #[derive(Debug)]
 struct Memory {
     watch: i32,
-    /// Kills that were seen so far.
-    kills: u64,
+    /// What was seen so far.
+    seen: MemoryEvents,
     /// The main process is one of those that it has killed, or that were ended because of it.
     main: bool,
+}
+
+/// Looks for how a main process ended that somebody else reaps, at doubled intervals: about a third of a second.
+const UNEXPLAINED_LOOKS: u32 = 7;
+
+/// A program that runs beside the main process, until it is reaped.
+#[derive(Debug)]
+pub struct Hook {
+    pub child: Child,
+    pub subject: Subject,
 }
 
 /// A killed tree is looked at again after this long, then at doubled intervals.
@@ -91,16 +108,19 @@ impl Cage {
             Ok((watched, Child { pid, pidfd, report })) => {
                 // Without the controller there is nothing to watch.
                 let memory = watch.add_memory(&path, slot).ok();
-                let memory = memory.map(|watch| Memory { watch, kills: 0, main: false });
+                let memory = memory.map(|watch| Memory { watch, seen: MemoryEvents::default(), main: false });
                 let cage = Self {
                     leaf,
                     watch: watched,
                     memory,
+                    hook: None,
                     main_pid: pid,
                     main: pidfd,
                     starting: Some(Box::new((report, Subject::of(plan)))),
                     failure: None,
                     reaped: None,
+                    foreign: false,
+                    unexplained: None,
                     exit_said: false,
                     over: false,
                     retry: None,
@@ -116,13 +136,67 @@ impl Cage {
         }
     }
 
-    /// What the loop has to watch for the exec; `None` once that is decided.
-    pub fn pending_report(&self) -> Option<BorrowedFd<'_>> {
-        self.starting.as_ref().map(|starting| starting.0.as_fd())
+    /// Takes over a life in the directory `leaf`. Its main process is there, alive or not yet reaped.
+    ///
+    /// # Errors
+    /// [`Gone`]; nothing is left behind then.
+    pub fn adopt(
+        tree: &Tree,
+        watch: &mut Watch,
+        slot: u32,
+        leaf: String,
+        main: Process,
+    ) -> Result<Self, Gone> {
+        let path = tree.path().join(&leaf);
+        if !path.is_dir() {
+            return Err(Gone("its cgroup is not there".to_owned()));
+        }
+        let watched = watch.add(&path, slot).map_err(|error| Gone(create_words(&error)))?;
+        let memory = watch.add_memory(&path, slot).ok();
+        let seen = limits::memory_events(tree.as_fd(), &leaf);
+        let frozen = leaf::state(tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
+        Ok(Self {
+            watch: watched,
+            memory: memory.map(|watch| Memory { watch, seen, main: false }),
+            hook: None,
+            leaf,
+            main_pid: main.pid,
+            main: main.pidfd,
+            starting: None,
+            failure: None,
+            reaped: None,
+            foreign: main.foreign,
+            unexplained: None,
+            exit_said: false,
+            over: false,
+            retry: None,
+            per_process: false,
+            frozen: frozen.then_some(true),
+        })
+    }
+
+    /// What the loop has to watch besides the directory: the report of the exec until that is decided, or the end of a
+    /// main process that is not ours to reap.
+    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match &self.starting {
+            Some(starting) => Some(starting.0.as_fd()),
+            None => self.foreign.then(|| self.main.as_fd()),
+        }
     }
 
     pub fn reaped(&mut self, status: i32) {
-        self.reaped = Some(status);
+        self.reaped = Some(Exit::from_wait_status(status).unwrap_or(Exit::Unknown));
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_look(&self) -> Option<Tick> {
+        let retries = [self.retry, self.unexplained];
+        retries.into_iter().flatten().map(|retry| retry.next).min().filter(|_| !self.over)
+    }
+
+    /// The main process is not our child.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Looks at everything again and says what is new.
@@ -133,10 +207,11 @@ impl Cage {
         self.settle_exec(id, events);
         self.settle_memory(tree, id, events);
         self.settle_frost(tree, id, events);
-        let Some(status) = self.reaped else { return };
+        self.settle_foreign();
+        let Some(exit) = self.reaped else { return };
         if self.failure.is_none() && !self.exit_said {
             self.exit_said = true;
-            let exit = match Exit::from_wait_status(status).unwrap_or(Exit::Unknown) {
+            let exit = match exit {
                 killed if is_kill(killed) && self.memory.as_ref().is_some_and(|memory| memory.main) => {
                     Exit::Oom
                 }
@@ -144,8 +219,8 @@ impl Cage {
             };
             events.push(Event::MainExited { id: id.clone(), exit });
         }
-        // An unreadable file counts as populated: emptiness has to be seen.
-        if leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
+        // An unreadable file counts as populated: emptiness has to be seen. A hook may not have joined yet.
+        if self.hook.is_some() || leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
             return;
         }
         self.over = true;
@@ -160,15 +235,18 @@ impl Cage {
     /// is counted, and at a rise the victim is dead or about to be.
     fn settle_memory(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
         let Some(memory) = &mut self.memory else { return };
-        let kills = limits::oom_kills(tree.as_fd(), &self.leaf);
-        if kills <= memory.kills {
+        let before = std::mem::replace(&mut memory.seen, limits::memory_events(tree.as_fd(), &self.leaf));
+        let MemoryEvents { kills, high } = memory.seen;
+        if high > before.high {
+            events.push(Event::MemoryHigh { id: id.clone() });
+        }
+        if kills <= before.kills {
             return;
         }
-        memory.kills = kills;
         // A kill of ours is no news about memory.
         memory.main |= self.retry.is_none()
             && match self.reaped {
-                Some(status) => Exit::from_wait_status(status).is_some_and(is_kill),
+                Some(exit) => is_kill(exit),
                 None => walk::is_being_killed(self.main_pid),
             };
         events.push(Event::OomKilled { id: id.clone(), kills, main: memory.main });
@@ -184,7 +262,7 @@ impl Cage {
 
     /// How many of it the kernel has killed for want of memory; `None`: not known here.
     pub fn oom_kills(&self) -> Option<u64> {
-        self.memory.as_ref().map(|memory| memory.kills)
+        self.memory.as_ref().map(|memory| memory.seen.kills)
     }
 
     /// Puts other limits into force; returns those that are not.
@@ -207,6 +285,25 @@ impl Cage {
         self.starting = None;
     }
 
+    /// How it ended is known when its parent has reaped it, which is waited for a little (and older kernels never tell).
+    fn settle_foreign(&mut self) {
+        if !self.foreign || self.reaped.is_some() || !self.main.has_ended() {
+            return;
+        }
+        match self.main.exit_status() {
+            Some(status) => self.reaped(status),
+            None => {
+                self.unexplained.get_or_insert_with(|| Retry::now(None, FIRST_LOOK));
+            }
+        }
+        if self.unexplained.is_some_and(|looks| looks.tries() > UNEXPLAINED_LOOKS) {
+            self.reaped = Some(Exit::Unknown);
+        }
+        if self.reaped.is_some() {
+            self.unexplained = None;
+        }
+    }
+
     fn settle_frost(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
         let Some(said) = &mut self.frozen else { return };
         let frozen = leaf::state(tree.as_fd(), &self.leaf).is_ok_and(|state| state.frozen);
@@ -226,24 +323,61 @@ impl Cage {
         Ok(())
     }
 
+    /// Makes a child of ours in the tree. At most one at a time.
+    ///
+    /// # Errors
+    /// Those of open(2), pipe2(2) and clone(2); there is no such child then.
+    pub fn run_hook(&mut self, tree: &Tree, plan: &mut ChildPlan) -> io::Result<i32> {
+        let procs = leaf::open_procs(tree.as_fd(), &self.leaf)?;
+        let child = clone::spawn(plan, Some(procs.as_fd()))?;
+        let pid = child.pid;
+        self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
+        Ok(pid)
+    }
+
+    /// It was reaped. `Err`: why it was never executed.
+    pub fn hook_reaped(&mut self, status: i32) -> Option<Result<Exit, String>> {
+        let Hook { mut child, subject } = *self.hook.take()?;
+        Some(match child.report.read() {
+            Progress::Failed(failure) => Err(subject.words(failure)),
+            Progress::Pending | Progress::Executed | Progress::Killed => {
+                Ok(Exit::from_wait_status(status).unwrap_or(Exit::Unknown))
+            }
+        })
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.retry.is_some() || self.reaped.is_some() || self.over
+    }
+
     pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
         self.main.send(signal)
     }
 
     pub fn signal_tree(&self, tree: &Tree, signal: Signal) {
+        // Most trees are seen empty together with the end of their main process: there is nobody to look for.
+        if self.over {
+            return;
+        }
         leaf::signal_each(tree.as_fd(), &self.leaf, signal);
     }
 
     /// Begins the kill; [`Cage::tick`] goes on with it until the tree is empty.
     pub fn kill(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
-        // It may not have joined yet, and `cgroup.kill` does not wait for those who come later.
+        // They may not have joined yet, and `cgroup.kill` does not wait for those who come later.
         let _ = self.main.send(Signal::KILL);
+        if let Some(hook) = &self.hook {
+            let _ = hook.child.pidfd.send(Signal::KILL);
+        }
         self.strike(tree, id, events);
         self.retry = Some(Retry::first(now, FIRST_LOOK));
     }
 
     /// The next look at a killed tree.
     pub fn tick(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+        if let Some(looks) = &mut self.unexplained {
+            looks.due(now);
+        }
         self.settle(tree, id, events);
         if self.over {
             return;
@@ -273,10 +407,6 @@ impl Cage {
 
     pub fn processes(&self, tree: &Tree) -> Vec<i32> {
         leaf::processes(tree.as_fd(), &self.leaf)
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.over
     }
 
     pub fn leaf(&self) -> &str {

@@ -36,6 +36,11 @@ pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether there is such a directory.
+pub fn exists(tree: BorrowedFd<'_>, leaf: &str) -> bool {
+    rustix::fs::statat(tree, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
 /// The `cgroup.procs` that the child of this incarnation writes itself into.
 pub fn open_procs(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<OwnedFd> {
     let path = format!("{leaf}/{MAIN}/cgroup.procs");
@@ -151,6 +156,11 @@ pub fn processes(tree: BorrowedFd<'_>, leaf: &str) -> Vec<i32> {
 /// # Errors
 /// `EBUSY` while something is populated, which on 6.19 and later can outlast the reaping: try again later.
 pub fn remove(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
+    // Most have only what `create` made.
+    let _ = rustix::fs::unlinkat(tree, format!("{leaf}/{MAIN}"), AtFlags::REMOVEDIR);
+    if rustix::fs::unlinkat(tree, leaf, AtFlags::REMOVEDIR).is_ok() {
+        return Ok(());
+    }
     for dir in below(tree, leaf).into_iter().rev() {
         match rustix::fs::unlinkat(tree, &dir, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}

@@ -68,20 +68,31 @@ fn content(value: Value) -> String {
     }
 }
 
-/// How many processes of `leaf` itself the kernel has killed for want of memory, those in scopes not counted: these have
-/// bounds of their own, and their end tells of it.
+/// What the memory controller has counted for `leaf` itself, its scopes not counted: these have bounds of their own, and
+/// their end tells of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryEvents {
+    /// Processes that the kernel has killed for want of memory.
+    pub kills: u64,
+    /// How often it held the memory at `memory.high`.
+    pub high: u64,
+}
+
+/// Reads them (`memory.events.local`, kernel 5.2; before that scopes count too).
 ///
-/// A kill counts where its victim is charged, which is `main` once memory is handed down for a scope and `leaf` before
-/// (`memory.events.local`, kernel 5.2; before that scopes count too).
-pub fn oom_kills(tree: BorrowedFd<'_>, leaf: &str) -> u64 {
-    let count = |path: String| -> Option<u64> {
-        let text = read(tree, &path).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+/// A kill counts where its victim is charged, which is `main` once memory is handed down for a scope and `leaf` before;
+/// `high` counts where the bound is, which is `leaf`.
+pub fn memory_events(tree: BorrowedFd<'_>, leaf: &str) -> MemoryEvents {
+    let text = |file: &str| read(tree, &format!("{leaf}/{file}"));
+    let count = |text: &str, key: &str| -> u64 {
+        text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).unwrap_or(0)
     };
-    let Some(own) = count(format!("{leaf}/memory.events.local")) else {
-        return count(format!("{leaf}/memory.events")).unwrap_or(0);
+    let (own, handed_down) = match text("memory.events.local") {
+        Ok(own) => (own, text("main/memory.events").unwrap_or_default()),
+        Err(_) => (text("memory.events").unwrap_or_default(), String::new()),
     };
-    own + count(format!("{leaf}/main/memory.events")).unwrap_or(0)
+    let kills = |text: &str| count(text, "oom_kill ");
+    MemoryEvents { kills: kills(&own) + kills(&handed_down), high: count(&own, "high ") }
 }
 
 #[cfg(test)]
@@ -173,12 +184,13 @@ mod tests {
         let write =
             |file: &str, text: &str| std::fs::write(dir.path().join("svc.1").join(file), text).unwrap();
         write("memory.events", "oom 9\noom_kill 9\n");
-        write("memory.events.local", "oom 1\noom_kill 1\noom_group_kill 0\n");
-        assert_eq!(oom_kills(tree.as_fd(), "svc.1"), 1);
-        write("main/memory.events", "oom 2\noom_kill 2\n");
-        assert_eq!(oom_kills(tree.as_fd(), "svc.1"), 3);
+        write("memory.events.local", "high 7\noom 1\noom_kill 1\noom_group_kill 0\n");
+        let counted = || memory_events(tree.as_fd(), "svc.1");
+        assert_eq!(counted(), MemoryEvents { kills: 1, high: 7 });
+        write("main/memory.events", "high 5\noom 2\noom_kill 2\n");
+        assert_eq!(counted(), MemoryEvents { kills: 3, high: 7 });
         std::fs::remove_file(dir.path().join("svc.1/memory.events.local")).unwrap();
-        assert_eq!(oom_kills(tree.as_fd(), "svc.1"), 9);
-        assert_eq!(oom_kills(tree.as_fd(), "none"), 0);
+        assert_eq!(counted(), MemoryEvents { kills: 9, high: 0 });
+        assert_eq!(memory_events(tree.as_fd(), "none"), MemoryEvents::default());
     }
 }

@@ -4,8 +4,8 @@
 //! must leave its own cgroup first, because one that has processes cannot hand domain controllers down
 //! (cgroup-v2.rst, "No Internal Process Constraint"). It never writes a limit of that cgroup.
 
-use super::discover::{OWN_LEAF, Place};
-use rustix::fs::{Mode, OFlags};
+use super::discover::{self, OWN_LEAF, Place};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,6 +60,38 @@ impl Tree {
             tree.enable_controllers(place);
         }
         Ok(tree)
+    }
+
+    /// The directory of an earlier supervisor, wherever it is, if it is not where ours would be: what lives there stays
+    /// there. `None`: it is ours anyway, or cannot be used.
+    pub fn inherit((cgroup, inode): &(PathBuf, u64), place: &Place) -> Option<Self> {
+        let base = cgroup.parent()?;
+        if base == place.cgroup {
+            return None;
+        }
+        discover::visible(cgroup).into_iter().filter(|(_, private)| private.is_none()).find_map(
+            |(path, _)| {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let dir = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
+                // The same name may be somebody else's by now; an inode of cgroup2 is not used twice in a boot.
+                let same = rustix::fs::fstat(&dir).ok()?.st_ino == *inode;
+                let writable = rustix::fs::access(&path, Access::WRITE_OK).is_ok();
+                let handed = std::fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+                let controllers =
+                    WANTED.into_iter().filter(|name| handed.split_whitespace().any(|have| have == *name));
+                (same && writable).then(|| Self {
+                    dir,
+                    base: path.parent().map(Path::to_owned).unwrap_or_default(),
+                    path,
+                    cgroup: cgroup.clone(),
+                    inode: *inode,
+                    // We live elsewhere.
+                    moved: false,
+                    controllers: controllers.collect(),
+                    refused: None,
+                })
+            },
+        )
     }
 
     pub fn path(&self) -> &Path {

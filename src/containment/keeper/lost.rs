@@ -26,6 +26,8 @@ pub struct Sought<'a> {
     /// `<instance>:<name>.<n>`
     pub marker: &'a str,
     pub keeper_started: u64,
+    /// The keeper was not our child, so its orphans are not either: only tag and marker tell them.
+    pub foreign: bool,
 }
 
 const FIRST_LOOK: Duration = Duration::from_millis(3);
@@ -39,7 +41,8 @@ impl Lost {
     /// daemon has reaped so far.
     pub fn look(&mut self, own: i32, sought: Sought<'_>, known: &dyn Fn(i32) -> bool, orphans: u64) -> bool {
         let mut roots = || -> Vec<i32> {
-            walk::children(own).into_iter().filter(|pid| !known(*pid) && is_of_tree(*pid, sought)).collect()
+            let candidates = if sought.foreign { walk::all_processes() } else { walk::children(own) };
+            candidates.into_iter().filter(|pid| !known(*pid) && is_of_tree(*pid, sought)).collect()
         };
         if roots().is_empty() {
             self.clean = if self.orphans == orphans { self.clean + 1 } else { 1 };
@@ -54,10 +57,15 @@ impl Lost {
 
 fn is_of_tree(pid: i32, sought: Sought<'_>) -> bool {
     if sought.tag.is_some_and(|tag| tags::groups_of(pid).contains(&tag)) {
-        return true;
+        // A zombie of somebody else's is not ours to reap.
+        return !sought.foreign || walk::stat(pid).is_some_and(|stat| !stat.is_dead());
     }
     if sought.tag.is_some() && !sought.same_uid {
         return false;
+    }
+    if sought.foreign {
+        let dead = || walk::stat(pid).is_none_or(|stat| stat.is_dead());
+        return tags::marker_of(pid).is_some_and(|marker| marker == sought.marker) && !dead();
     }
     let younger = walk::stat(pid).is_some_and(|stat| stat.started >= sought.keeper_started);
     let named_otherwise = tags::marker_of(pid).is_some_and(|marker| marker != sought.marker);

@@ -97,6 +97,8 @@ struct Main {
     report: Option<Report>,
     /// What to say once nothing is left, instead of the usual.
     failure: Option<Word>,
+    /// Its wait status, once it was reaped.
+    status: Option<i32>,
 }
 
 impl Keeper {
@@ -123,10 +125,15 @@ impl Keeper {
             self.look_at_report();
             self.reap();
         }
+        self.unlisten();
+        Ok(())
+    }
+
+    /// Takes the socket away at which a successor was waited for.
+    fn unlisten(&self) {
         if let (Link::Listening(_), Some((dir, name))) = (&self.link, &self.address) {
             let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
         }
-        Ok(())
     }
 
     /// Sleeps until something can have changed; in the middle of a kill also for a bounded time, then sweeps again.
@@ -167,7 +174,10 @@ impl Keeper {
                     Heard::End => self.listen(),
                 },
                 Link::Listening(listener) => match accept(listener) {
-                    Some(socket) => self.link = Link::Connected(socket),
+                    Some(socket) => {
+                        self.unlisten();
+                        self.link = Link::Connected(socket);
+                    }
                     None => return,
                 },
                 Link::Alone => return,
@@ -192,6 +202,7 @@ impl Keeper {
                 self.freeze();
             }
             Order::Thaw => self.thaw(),
+            Order::Report => self.report(),
         }
     }
 
@@ -207,6 +218,23 @@ impl Keeper {
                 self.say(Word::NotMade { errno });
                 self.done = true;
             }
+        }
+    }
+
+    /// For a successor of the supervisor that made us.
+    fn report(&mut self) {
+        let Some(main) = self.main.as_ref().filter(|main| main.report.is_none() && main.failure.is_none())
+        else {
+            // It does not run, and what becomes of it will be said.
+            return;
+        };
+        match main.status {
+            Some(status) => self.say(Word::MainExited { status }),
+            // Ours and not reaped, so the number is its own.
+            None => self.send(Word::Spawned { pid: main.pid }, Pidfd::open(main.pid).ok().as_ref()),
+        }
+        if self.frost.as_ref().is_some_and(|frost| frost.complete) {
+            self.say(Word::Frozen);
         }
     }
 
@@ -261,7 +289,8 @@ impl Keeper {
         }
         // The exec's outcome comes first, whichever wake brought us here.
         self.look_at_report();
-        if self.main.as_ref().is_some_and(|main| main.failure.is_none()) {
+        if let Some(main) = self.main.as_mut().filter(|main| main.failure.is_none()) {
+            main.status = Some(status);
             self.say(Word::MainExited { status });
         }
     }
@@ -376,7 +405,13 @@ const LONGEST_WAIT: u32 = 500;
 
 fn make(plan: &mut ChildPlan) -> io::Result<Main> {
     let child = clone::spawn(plan, None)?;
-    Ok(Main { pid: child.pid, pidfd: Some(child.pidfd), report: Some(child.report), failure: None })
+    Ok(Main {
+        pid: child.pid,
+        pidfd: Some(child.pidfd),
+        report: Some(child.report),
+        failure: None,
+        status: None,
+    })
 }
 
 /// A successor: root, or our own uid. Anybody else is hung up on.

@@ -64,6 +64,11 @@ pub fn uid_of(pid: i32) -> Option<u32> {
     status_line(pid, "Uid:").first().copied()
 }
 
+/// Whether it is the first process of a PID namespace below ours.
+pub fn is_init(pid: i32) -> bool {
+    matches!(status_line(pid, "NSpid:").as_slice(), [_, .., 1])
+}
+
 fn status_line(pid: i32, name: &str) -> Vec<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use super::lost::Lost;
 use super::process::ARGUMENT;
-use super::tags::Tags;
 use super::wire::{self, Heard, Order, Word};
+use crate::containment::adopt::Process;
 use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
@@ -11,7 +11,7 @@ use crate::core::clock::Tick;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
-use crate::sys::clone::{self, Apart, Child, Failure, Progress, Subject};
+use crate::sys::clone::{self, Apart, Failure, Progress, Report, Subject};
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::{ChildPlan, Pass};
@@ -22,7 +22,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Ward {
     socket: OwnedFd,
-    keeper: Child,
+    keeper: Keeper,
     /// When the keeper was made, in clock ticks since boot: what is older is not of its tree.
     pub keeper_started: u64,
     pub main_pid: Option<i32>,
@@ -45,6 +45,16 @@ pub struct Ward {
     pub lost: Option<Lost>,
 }
 
+#[derive(Debug)]
+struct Keeper {
+    pid: i32,
+    pidfd: Pidfd,
+    /// How its exec went; `None` of one that we did not make.
+    report: Option<Report>,
+    /// Somebody else's child: its end is seen at its pidfd, and its orphans are not ours.
+    foreign: bool,
+}
+
 /// What is to be had here to hold a tree with.
 #[derive(Debug, Clone, Copy)]
 pub struct Means {
@@ -58,6 +68,18 @@ pub struct Means {
 
 /// A keeper that has not answered the order to kill is looked at this often: it may have been stopped.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A keeper that is not ours to reap and has gone silent is looked at again after this long, then at doubled intervals.
+const FOREIGN_LOOK: Duration = Duration::from_millis(2);
+
+/// How the life of another supervisor is held.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    pub tag: Option<u32>,
+    pub same_uid: bool,
+    pub scoped: bool,
+    pub is_init: bool,
+}
 
 impl Ward {
     /// Makes a keeper and hands it the plan.
@@ -97,7 +119,12 @@ impl Ward {
         Ok(Self {
             keeper_started: walk::stat(keeper.pid).map_or(0, |stat| stat.started),
             socket,
-            keeper,
+            keeper: Keeper {
+                pid: keeper.pid,
+                pidfd: keeper.pidfd,
+                report: Some(keeper.report),
+                foreign: false,
+            },
             main_pid: None,
             main: None,
             subject: Some(Box::new(Subject::of(plan))),
@@ -114,8 +141,35 @@ impl Ward {
         })
     }
 
+    /// Takes over a life whose keeper answers at `socket` and has handed out its main process.
+    pub fn adopt(socket: OwnedFd, keeper: Process, (main_pid, main): (i32, Pidfd), how: How) -> Self {
+        Self {
+            socket,
+            keeper_started: walk::stat(keeper.pid).map_or(0, |stat| stat.started),
+            keeper: Keeper { pid: keeper.pid, pidfd: keeper.pidfd, report: None, foreign: keeper.foreign },
+            main_pid: Some(main_pid),
+            main: Some(main),
+            subject: None,
+            tag: how.tag,
+            same_uid: how.same_uid,
+            scoped: how.scoped,
+            is_init: how.is_init,
+            killed: false,
+            exit_said: false,
+            frozen: false,
+            over: false,
+            retry: None,
+            lost: None,
+        }
+    }
+
     pub fn keeper_pid(&self) -> i32 {
         self.keeper.pid
+    }
+
+    /// Its keeper is not our child.
+    pub fn is_foreign(&self) -> bool {
+        self.keeper.foreign
     }
 
     /// What the loop has to watch.
@@ -130,8 +184,12 @@ impl Ward {
                 Heard::Nothing => return,
                 Heard::Message(word, fds) => self.take(word, fds, id, events),
                 Heard::End => {
-                    // Dead, or not talking to us any more. Its reaping starts what has to be done.
+                    // Dead, or not talking to us any more. Its reaping starts what has to be done, or its end where that
+                    // is not ours to reap.
                     let _ = self.keeper.pidfd.send(Signal::KILL);
+                    if self.keeper.foreign {
+                        self.retry.get_or_insert_with(|| Retry::now(None, FOREIGN_LOOK));
+                    }
                     return;
                 }
             }
@@ -213,7 +271,7 @@ impl Ward {
         if self.over || self.lost.is_some() {
             return;
         }
-        if let Progress::Failed(failure) = self.keeper.report.read() {
+        if let Some(Progress::Failed(failure)) = self.keeper.report.as_mut().map(Report::read) {
             let reason = format!("/proc/self/exe: {}", clone::reason(failure.errno));
             return self.fail(SpawnError::Keeper(reason), id, events);
         }
@@ -263,6 +321,9 @@ impl Ward {
     /// A keeper of our own uid can be stopped by its service: woken once, then given up, which ends in `Lost`.
     pub fn tick(&mut self, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
         self.settle(id, events);
+        if self.keeper.foreign && !self.over && self.keeper.pidfd.has_ended() {
+            return self.keeper_reaped(id, Some(now), events);
+        }
         let Some(retry) = &mut self.retry else { return };
         let first = retry.is_first();
         if self.over || !retry.due(now) {
@@ -292,11 +353,6 @@ pub fn keeper_plan(instance: &str, null: BorrowedFd<'_>, socket: OwnedFd) -> io:
     plan.set_program(c"/proc/self/exe".to_owned());
     plan.pass = Some(Pass { fd: socket, number: 3 });
     Ok(plan)
-}
-
-/// A tag for an incarnation: unique among the living by number.
-pub fn tag_for(tags: Option<Tags>, counter: u64) -> Option<u32> {
-    tags.map(|tags| tags.nth(counter))
 }
 
 fn exit_of(status: i32) -> Exit {

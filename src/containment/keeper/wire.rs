@@ -33,6 +33,9 @@ pub enum Order {
     Freeze,
     /// Let all of them go on; answered by [`Word::Thawed`].
     Thaw,
+    /// Tell how the main process is, as if it had just happened: [`Word::Spawned`], or [`Word::MainExited`]; then
+    /// [`Word::Frozen`] if that is so.
+    Report,
 }
 
 /// Keeper to supervisor.
@@ -64,6 +67,7 @@ impl Order {
             Self::Signal(signal) => [VERSION, 3, signal.number() as u8],
             Self::Freeze => [VERSION, 4, 0],
             Self::Thaw => [VERSION, 5, 0],
+            Self::Report => [VERSION, 6, 0],
         }
     }
 
@@ -73,6 +77,7 @@ impl Order {
             [VERSION, 2, _] => Some(Self::Kill),
             [VERSION, 4, _] => Some(Self::Freeze),
             [VERSION, 5, _] => Some(Self::Thaw),
+            [VERSION, 6, _] => Some(Self::Report),
             [VERSION, 3, number] => Signal::from_number(i32::from(number)).map(Self::Signal),
             _ => None,
         }
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn what_is_said_is_what_is_heard_and_then_the_end() {
         let (ours, theirs) = pair().unwrap();
-        for order in [Order::Kill, Order::Signal(Signal::TERM), Order::Freeze, Order::Thaw] {
+        for order in [Order::Kill, Order::Signal(Signal::TERM), Order::Freeze, Order::Thaw, Order::Report] {
             send_order(ours.as_fd(), order).unwrap();
             let Heard::Message(heard, fds) = hear_order(theirs.as_fd()) else { panic!("nothing came") };
             assert_eq!((heard, fds.len()), (order, 0));

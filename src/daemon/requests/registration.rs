@@ -150,7 +150,12 @@ impl Supervisor {
         let effects = self.fleet.boot(
             BTreeMap::from([(
                 id,
-                Restored { want: Want::Down, recorded: want == Want::Down, history: Default::default() },
+                Restored {
+                    want: Want::Down,
+                    recorded: want == Want::Down,
+                    history: Default::default(),
+                    living: None,
+                },
             )]),
             self.clock.now(),
         );

@@ -122,7 +122,12 @@ pub fn service(search: &Search, name: &str, patience: Duration) -> Result<Servic
     client.call(&Request::Status { targets: only(name) }, Some(patience), |part| match part {
         Part::Service(status) => found = Some(*status),
         Part::Outcome(outcome) => problem = Some(Problem::from(outcome)),
-        Part::Supervisor(_) | Part::Name(_) | Part::LogPlace(_) | Part::Scope(_) | Part::Tree(_) => {}
+        Part::Supervisor(_)
+        | Part::Name(_)
+        | Part::LogPlace(_)
+        | Part::Scope(_)
+        | Part::Tree(_)
+        | Part::Audit(_) => {}
     })?;
     match (found, problem) {
         (Some(status), _) => Ok(status),

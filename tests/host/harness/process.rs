@@ -1,5 +1,6 @@
 //! The oracle: what the kernel says is alive, read from outside the world.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One process, as /proc shows it outside.
@@ -92,6 +93,20 @@ pub fn context_switches(pid: i32) -> u64 {
                 .collect::<Vec<_>>()
         })
         .sum()
+}
+
+/// Every thread of these processes, and how often each gave up or lost the processor so far.
+pub fn turns(processes: &[Process]) -> BTreeMap<String, u64> {
+    let tasks = |process: &Process| std::fs::read_dir(format!("/proc/{}/task", process.outer));
+    let tasks = processes.iter().flat_map(tasks).flatten().flatten();
+    tasks
+        .filter_map(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let count = |key| line(&status, key).and_then(|count| count.parse::<u64>().ok());
+            let turns = count("voluntary_ctxt_switches")? + count("nonvoluntary_ctxt_switches")?;
+            Some((task.path().display().to_string(), turns))
+        })
+        .collect()
 }
 
 /// Name and context switches of each thread, for a message.

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that should take milliseconds. Eight busy neighbours share this machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that should take milliseconds: dozens of busy neighbours may share the machine. Times that must
+/// not be waited for are hours in the stories.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where there is no event for a change (a foreign process's /proc entry, a state inside the supervisor), it is looked
 /// at again this often. Never the whole of a wait: each look can end it.

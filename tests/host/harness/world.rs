@@ -191,6 +191,17 @@ impl World {
         supervisor
     }
 
+    /// The same, of one that may be killed before it answers: `None`.
+    pub fn start_if_it_lives(&mut self) -> Option<Supervisor> {
+        let mut process = self.launch();
+        process.wait_exec();
+        let mut supervisor = Supervisor { process };
+        wait::until("the supervisor to answer or to end", &self.path("/run/hermes-sup"), || {
+            (!supervisor.process.running() || self.ctl(&["list"]).code == 0).then_some(())
+        });
+        supervisor.process.running().then_some(supervisor)
+    }
+
     /// The PID 1 that only reaps; returns its pid outside.
     fn hold(&mut self) -> i32 {
         if self.holder.is_none() {
@@ -446,6 +457,30 @@ impl World {
             (zombies == 0).then_some(())
         });
         assert!(left.is_some(), "zombies stay unreaped: {:?}", self.processes(supervisor));
+    }
+
+    /// Whatever carries `word` stands still; returns it.
+    ///
+    /// The kernel counts a thread as frozen or stopped a moment before that thread leaves its processor for the last
+    /// time (cgroup_enter_frozen() and do_signal_stop() both come before schedule()), so the first looks may differ. What
+    /// runs differs every time: it would have to be given no processor during two round trips to the supervisor in a
+    /// row, which needs one itself.
+    #[track_caller]
+    pub fn assert_stands(&self, word: &str, what: &str) -> Vec<Process> {
+        const LOOKS: usize = 8;
+        let mut seen = Vec::new();
+        for _ in 0..LOOKS {
+            let processes = self.marked(word);
+            seen.push(process::turns(&processes));
+            if let [.., first, second, third] = seen.as_slice()
+                && first == second
+                && second == third
+            {
+                return processes;
+            }
+            self.ctl(&["list"]).ok();
+        }
+        panic!("{what} ran while it was frozen: {seen:#?}\n{}", self.stderr());
     }
 
     /// The pids in the world's own cgroup, without those below it.

@@ -13,6 +13,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// When PID 1 ends the kernel panics and names its status; with `panic=-1` it then resets at once, which ends qemu. At boot
+/// it counts timer interrupts against the processor's clock, and gives up ("IO-APIC + timer doesn't work") where a busy
+/// machine below let too few through in that time: `no_timer_check` takes it at its word. To move itself to a random
+/// address (`nokaslr` keeps it from that) takes an emulated one seconds and tests nothing of ours.
+const KERNEL: &str = "console=ttyS0 quiet panic=-1 no_timer_check nokaslr";
+
 /// What a command inside printed and how it ended.
 #[derive(Debug)]
 pub struct Answer {
@@ -105,8 +111,7 @@ impl Machine {
         .args(["-kernel", &provided("HERMES_SUP_VM_KERNEL")])
         .arg("-initrd")
         .arg(initramfs)
-        // When PID 1 ends the kernel panics and names its status; with -1 it then resets at once, which ends qemu.
-        .args(["-append", &format!("console=ttyS0 quiet panic=-1 rdinit=/adversary -- machine {command}")])
+        .args(["-append", &format!("{KERNEL} rdinit=/adversary -- machine {command}")])
         .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
         .args(["-chardev", &format!("socket,id=port,path={}", socket.display()), "-serial", "chardev:port"])
         // A write is answered when it is on the disk of the machine below: what the guest knows to be there, is.

@@ -1,0 +1,184 @@
+//! The roster: which lives a successor may take over, should this supervisor be killed or replaced.
+//!
+//! One file in the runtime directory, one record of a fixed size for each slot, written in place with a single
+//! pwrite(2): a record is there or not, whenever we are killed, because a SIGKILL does not cut a write within a page.
+//! It is not synced: it is about processes, and those do not survive what a sync would be for.
+//!
+//! A life is on it only while it is up. What was being made or ended when its supervisor died is no life to go on with.
+
+use super::IncarnationId;
+use crate::core::clock::Tick;
+use crate::core::gateway::{Living, Readiness};
+use crate::core::name::ServiceName;
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a record: a name of 251 bytes, seven numbers, and words between them. A page holds whole records.
+const RECORD: usize = 512;
+
+/// One life that may be taken over, with what tells its processes from others of the same numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vouched {
+    pub name: ServiceName,
+    pub living: Living,
+    /// Of the main process, in clock ticks since boot.
+    pub started: u64,
+    /// The group that its processes have, where they have one.
+    pub tag: Option<u32>,
+}
+
+impl Vouched {
+    pub fn id(&self) -> IncarnationId {
+        IncarnationId { name: self.name.clone(), n: self.living.incarnation }
+    }
+
+    fn encode(&self) -> [u8; RECORD] {
+        let Living { incarnation, pid, since, readiness, once } = self.living;
+        let (word, at) = match readiness {
+            Readiness::Undefined => ("undefined", 0),
+            Readiness::Awaited(by) => ("awaited", by.0),
+            Readiness::Overdue => ("overdue", 0),
+            Readiness::Reported(at) => ("reported", at.0),
+        };
+        let (since, started, once) = (since.0, self.started, u8::from(once));
+        let tag = self.tag.unwrap_or(0);
+        let text = format!(
+            "{incarnation} {pid} {started} {tag} {since} {word} {at} {once} {}\n",
+            self.name.as_str()
+        );
+        let mut record = [0; RECORD];
+        // All that fits, and that is all there is: see RECORD.
+        record.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
+        record
+    }
+
+    fn decode(record: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(record.split(|byte| *byte == b'\n').next()?).ok()?;
+        let mut words = text.splitn(9, ' ');
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (incarnation, pid, started, tag, since) = (number()?, number()?, number()?, number()?, number()?);
+        let word = words.next()?;
+        let at = Tick(words.next()?.parse().ok()?);
+        let readiness = match word {
+            "undefined" => Readiness::Undefined,
+            "awaited" => Readiness::Awaited(at),
+            "overdue" => Readiness::Overdue,
+            "reported" => Readiness::Reported(at),
+            _ => return None,
+        };
+        let once = words.next()? == "1";
+        let name = ServiceName::of_slot(words.next()?).ok()?;
+        let (pid, tag) = (i32::try_from(pid).ok()?, u32::try_from(tag).ok()?);
+        let living = Living { incarnation, pid, since: Tick(since), readiness, once };
+        Some(Self { name, living, started, tag: (tag != 0).then_some(tag) })
+    }
+}
+
+/// The file while it is ours.
+#[derive(Debug)]
+pub struct Roster {
+    file: OwnedFd,
+    path: PathBuf,
+    /// It has taken the place of our predecessor's.
+    shown: bool,
+}
+
+impl Roster {
+    /// What an earlier supervisor left in this directory; nothing when there is none, or it cannot be read.
+    pub fn left_in(runtime_dir: &Path) -> Vec<Vouched> {
+        let bytes = std::fs::read(path_in(runtime_dir)).unwrap_or_default();
+        bytes.chunks_exact(RECORD).filter_map(Vouched::decode).collect()
+    }
+
+    /// A new one, beside that of a predecessor, which stays until [`Self::show`].
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn create(runtime_dir: &Path) -> io::Result<Self> {
+        let path = path_in(runtime_dir);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(next_to(&path), flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Self { file, path, shown: false })
+    }
+
+    /// From now on this is the one that a successor finds.
+    ///
+    /// # Errors
+    /// As rename(2).
+    pub fn show(&mut self) -> io::Result<()> {
+        if !self.shown {
+            rustix::fs::rename(next_to(&self.path), &self.path)?;
+            self.shown = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the record of a slot, or takes it away.
+    ///
+    /// # Errors
+    /// As pwrite(2).
+    pub fn write(&self, slot: u32, vouched: Option<&Vouched>) -> io::Result<()> {
+        let record = vouched.map_or([0; RECORD], Vouched::encode);
+        let at = u64::from(slot) * RECORD as u64;
+        match rustix::io::pwrite(&self.file, &record, at)? {
+            RECORD => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+}
+
+fn path_in(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("roster")
+}
+
+fn next_to(path: &Path) -> PathBuf {
+    path.with_extension("next")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vouched(name: &str, readiness: Readiness) -> Vouched {
+        let living =
+            Living { incarnation: u64::MAX, pid: i32::MAX, since: Tick(u64::MAX), readiness, once: true };
+        Vouched { name: ServiceName::of_slot(name).unwrap(), living, started: u64::MAX, tag: Some(u32::MAX) }
+    }
+
+    #[test]
+    fn what_was_written_is_read_whatever_is_in_a_name() {
+        let longest = "ä".repeat(125);
+        let states = [
+            Readiness::Undefined,
+            Readiness::Awaited(Tick(u64::MAX)),
+            Readiness::Overdue,
+            Readiness::Reported(Tick(7)),
+        ];
+        for (name, readiness) in ["coder", "0", "a.b-1", &longest].into_iter().zip(states) {
+            let one = vouched(name, readiness);
+            assert_eq!(Vouched::decode(&one.encode()), Some(one));
+        }
+        assert_eq!(Vouched::decode(&[0; RECORD]), None, "a slot without a life");
+    }
+
+    #[test]
+    fn a_successor_finds_the_old_one_until_the_new_one_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Roster::left_in(dir.path()), []);
+        let (one, two) = (vouched("one", Readiness::Undefined), vouched("two", Readiness::Undefined));
+        let mut roster = Roster::create(dir.path()).unwrap();
+        roster.show().unwrap();
+        roster.write(3, Some(&one)).unwrap();
+        roster.write(1, Some(&two)).unwrap();
+        assert_eq!(Roster::left_in(dir.path()), [two.clone(), one.clone()]);
+        let mut next = Roster::create(dir.path()).unwrap();
+        next.write(1, Some(&one)).unwrap();
+        assert_eq!(Roster::left_in(dir.path()), [two, one.clone()]);
+        next.show().unwrap();
+        assert_eq!(Roster::left_in(dir.path()), [one]);
+        next.write(1, None).unwrap();
+        assert_eq!(Roster::left_in(dir.path()), []);
+    }
+}

@@ -1,0 +1,116 @@
+//! What an earlier supervisor left on this state: the lives that it vouched for go on, the rest of it is ended before
+//! anything is started.
+//!
+//! Whether a life is still wanted is decided by the core once it is ours, so one that is not gets its stop signal and
+//! its time. A life of a service that nobody defines any more is ended.
+
+use super::Supervisor;
+use super::fault;
+use crate::containment::{Containment, IncarnationId, Patience, Predecessor, Roster, Vouched};
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::Living;
+use crate::core::name::ServiceName;
+use crate::store::Opened;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long all keepers together may take to notice that they have a new supervisor.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a start may take to end what a killed supervisor left.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The last supervisor on this state, and whom it vouched for.
+#[derive(Debug, Default)]
+pub struct Heritage {
+    from: Option<Predecessor>,
+    vouched: Vec<Vouched>,
+}
+
+impl Heritage {
+    /// What there is of it on this machine, in this boot and among the processes that we see.
+    pub fn of(opened: &Opened, runtime_dir: &Path, log: &slog::Logger) -> Self {
+        let Some(note) = &opened.boot else { return Self::default() };
+        let from: Predecessor = match serde_json::from_value(note.clone()) {
+            Ok(from) => from,
+            Err(error) => {
+                slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
+                return Self::default();
+            }
+        };
+        // The output of a life goes where its FIFOs are, and those are not moved.
+        let reachable = from.is_here() && from.runtime_dir == runtime_dir;
+        let mut vouched = if reachable { Roster::left_in(runtime_dir) } else { Vec::new() };
+        // The newest first: of two lives of one service only that can be meant.
+        vouched.sort_by_key(|one| std::cmp::Reverse(one.living.incarnation));
+        Self { from: Some(from), vouched }
+    }
+
+    /// Whose directories are to be used again: those in which there may be lives that go on.
+    pub fn place(&self) -> Option<&Predecessor> {
+        self.from.as_ref().filter(|_| !self.vouched.is_empty())
+    }
+
+    /// Takes over what is `known` and there; ends the rest.
+    ///
+    /// # Errors
+    /// One line, when processes are left that do not end: then nothing may be started.
+    pub fn claim(
+        &self,
+        containment: &mut Containment,
+        known: impl Fn(&ServiceName) -> bool,
+        log: &slog::Logger,
+    ) -> Result<BTreeMap<ServiceName, Living>, String> {
+        let mut adopted = BTreeMap::new();
+        let patience = Patience::start(ADOPTION_PATIENCE);
+        for vouched in &self.vouched {
+            let name = &vouched.name;
+            if adopted.contains_key(name) || !known(name) {
+                continue;
+            }
+            fault::point();
+            match containment.adopt(vouched, &patience) {
+                Ok(()) => drop(adopted.insert(name.clone(), vouched.living)),
+                Err(gone) => slog::info!(log, "{name}: not taken over: {gone}"),
+            }
+        }
+        fault::point();
+        // Until here a successor of ours would have found what we found.
+        containment.taken_over().map_err(|error| format!("failed to write down what runs: {error}"))?;
+        fault::point();
+        let Some(from) = &self.from else { return Ok(adopted) };
+        let ended =
+            containment.end_predecessor(from, PREDECESSOR_PATIENCE).map_err(|error| error.to_string())?;
+        if !adopted.is_empty() {
+            slog::warn!(log, "took over what the last supervisor left running"; "services" => adopted.len());
+        }
+        if ended.cgroups + ended.keepers + ended.strays > 0 {
+            slog::warn!(log, "the last supervisor was killed: ended what it left";
+                "cgroups" => ended.cgroups, "keepers" => ended.keepers, "strays" => ended.strays);
+        }
+        Ok(adopted)
+    }
+}
+
+impl Supervisor {
+    /// What a start would have made for a life that was begun by another supervisor: its log is read on, and its limits
+    /// are those of now.
+    pub(super) fn welcome(&mut self, id: ServiceId, living: Living) {
+        let around = self.surroundings.clone();
+        let Some(service) = self.services.get(&id) else { return };
+        let name = service.name.clone();
+        let opened = around
+            .lookup(&service.definition.user)
+            .map_err(|error| error.to_string())
+            .and_then(|user| self.open_log(id, &user, &around));
+        if let Err(error) = opened {
+            slog::warn!(self.log, "{name}: what it writes is not read: {error}");
+        }
+        let Some(service) = self.services.get(&id) else { return };
+        let (limits, mut not_in_force) = self.limits_of(service);
+        let life = IncarnationId { name: name.clone(), n: living.incarnation };
+        not_in_force.extend(self.containment.set_limits(&life, &limits));
+        self.limited(id, limits, not_in_force);
+        self.look_at_process_limits(&name, living.pid);
+    }
+}

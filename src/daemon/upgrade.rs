@@ -1,0 +1,228 @@
+//! `ctl upgrade`: another program in our place, and no service notices.
+//!
+//! It happens between two moves: what is being started, ended or recorded comes to its end first, and requests that
+//! arrive meanwhile wait. So all that has to be handed over is what stands still: lives that are up, and callers.
+
+use super::handover::{Caller, Handover, own_path};
+use super::requests::Targeted;
+use super::{Notice, Supervisor};
+use crate::control::protocol::{RefusalKind, Reply, Request};
+use crate::control::server::{Carried, ConnId, Incoming};
+use crate::core::clock::Tick;
+use crate::core::gateway::Stage;
+use crate::sys::credentials::Credentials;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long what is under way may take to come to its end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An upgrade that was asked for.
+#[derive(Debug)]
+pub struct Upgrade {
+    asked_by: Incoming,
+    /// `None`: it is being looked at.
+    program: Option<PathBuf>,
+    deadline: Tick,
+    /// What was asked since.
+    held: Vec<Incoming>,
+}
+
+impl Upgrade {
+    pub fn deadline(&self) -> Tick {
+        self.deadline
+    }
+
+    /// The caller has gone.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.held.retain(|incoming| incoming.id != conn);
+    }
+}
+
+impl Supervisor {
+    /// Begins one, or says why not.
+    pub(super) fn begin_upgrade(&mut self, incoming: Incoming) {
+        let Request::Upgrade { program } = &incoming.request else { return };
+        let conn = incoming.id;
+        if self.closing.is_some() {
+            return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
+        }
+        if self.options.demo {
+            return self.refuse(conn, RefusalKind::Failed, "a demo is not upgraded: end it and start it again");
+        }
+        let program = program.clone();
+        let work = move || -> Result<PathBuf, String> {
+            let program = match program {
+                Some(program) => program,
+                None => own_path().map_err(|error| format!("our own program cannot be found: {error}"))?,
+            };
+            check(&program).map_err(|error| format!("{}: {error}", program.display()))?;
+            Ok(program)
+        };
+        let notifier = self.notifier.clone();
+        let done = move |checked: std::io::Result<Result<PathBuf, String>>| {
+            let checked = checked.unwrap_or_else(|error| Err(error.to_string()));
+            notifier.send(Notice::UpgradeChecked(checked));
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
+            return self.refuse(conn, RefusalKind::Failed, refused.to_string());
+        }
+        slog::info!(self.log, "upgrade asked for"; "uid" => incoming.peer.uid);
+        let deadline = self.clock.now().after(PATIENCE);
+        self.upgrade = Some(Upgrade { asked_by: incoming, program: None, deadline, held: Vec::new() });
+    }
+
+    /// The program was looked at.
+    pub(super) fn upgrade_checked(&mut self, checked: Result<PathBuf, String>) {
+        match (checked, &mut self.upgrade) {
+            (Ok(program), Some(upgrade)) => upgrade.program = Some(program),
+            (Err(why), Some(_)) => self.give_up_upgrade(&why),
+            (_, None) => {}
+        }
+    }
+
+    /// Whether a request has to wait for an upgrade; it is kept then.
+    pub(super) fn waits_for_upgrade(&mut self, incoming: &Incoming) -> bool {
+        let Some(upgrade) = &mut self.upgrade else { return false };
+        upgrade.held.push(incoming.clone());
+        true
+    }
+
+    /// The program to become, once everything stands still.
+    pub(super) fn upgrade_is_due(&mut self, now: Tick) -> Option<PathBuf> {
+        let upgrade = self.upgrade.as_ref()?;
+        let (program, deadline) = (upgrade.program.clone(), upgrade.deadline);
+        if self.closing.is_some() {
+            self.give_up_upgrade("the supervisor is shutting down");
+            return None;
+        }
+        match self.what_moves() {
+            None => program,
+            Some((what, for_ever)) if for_ever || deadline <= now => {
+                self.give_up_upgrade(&format!("{what}: nothing was changed, try again when that is over"));
+                None
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// What is under way, if anything is; and whether it will never end.
+    fn what_moves(&self) -> Option<(String, bool)> {
+        for id in self.fleet.ids() {
+            let (Some(name), Some(gateway)) = (self.fleet.name(id), self.fleet.gateway(id)) else { continue };
+            if gateway.stage() == Some(Stage::Stuck) {
+                return Some((format!("remains of '{name}' cannot be killed"), true));
+            }
+            if !gateway.is_settled() {
+                return Some((format!("'{name}' is {}", gateway.state()), false));
+            }
+        }
+        let writing = !self.commits.is_empty() || !self.backlog.is_empty();
+        let asked = self.requests.is_busy() || self.looking || !self.scopes.is_empty();
+        (writing || asked).then(|| ("other commands are under way".to_owned(), false))
+    }
+
+    fn give_up_upgrade(&mut self, why: &str) {
+        let Some(upgrade) = self.upgrade.take() else { return };
+        slog::warn!(self.log, "not upgraded: {why}");
+        self.refuse(upgrade.asked_by.id, RefusalKind::Failed, format!("not upgraded: {why}"));
+        for incoming in upgrade.held {
+            self.take_request(incoming);
+        }
+    }
+
+    /// Ends the threads, closes the state, and returns what the next one has to know, with the descriptors that it gets.
+    pub(super) fn hand_over(mut self, patience: Duration) -> (Handover, Vec<OwnedFd>) {
+        let now = self.clock.now();
+        let mut requests: Vec<(ConnId, Request)> =
+            self.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
+        if let Some(upgrade) = self.upgrade.take() {
+            let all = upgrade.held.into_iter().chain([upgrade.asked_by]);
+            requests.extend(all.map(|incoming| (incoming.id, incoming.request)));
+        }
+        let mut handover = self.bare_handover();
+        handover.begun = self.logs.hand_over(patience);
+        self.take_last_mirrors();
+        let Self { store, server, log, .. } = self;
+        if let Err(why) = store.close(patience) {
+            slog::error!(log, "{why}");
+        }
+        let mut keep = Vec::new();
+        match server.hand_over() {
+            Ok((listener, carried)) => {
+                handover.listener = Some(listener.as_raw_fd());
+                keep.push(listener);
+                for one in carried {
+                    let Carried { id, stream, answering: _, closing, input, output } = one;
+                    let request = requests.iter().position(|(conn, _)| *conn == id);
+                    let request = request.map(|at| requests.swap_remove(at).1);
+                    let stream_number = stream.as_raw_fd();
+                    keep.push(stream);
+                    handover.callers.push(Caller { stream: stream_number, input, output, closing, request });
+                }
+            }
+            Err(error) => slog::error!(log, "callers lose their connections: {error}"),
+        }
+        (handover, keep)
+    }
+
+    /// What has to survive whatever happens.
+    pub(super) fn bare_handover(&self) -> Handover {
+        Handover {
+            panics: self.panics.clone(),
+            nofile: self.nofile,
+            main: self.main.as_ref().map(super::main_program::MainProgram::pid),
+            ..Handover::default()
+        }
+    }
+
+    /// What is left of a request that waits for services.
+    fn again(&self, targeted: Targeted, now: Tick) -> (ConnId, Request) {
+        let Targeted { conn, ids, until, deadline } = targeted;
+        let names = ids.into_iter().filter_map(|id| self.fleet.name(id)).map(ToString::to_string);
+        let timeout = deadline.map(|at| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX));
+        let targets = crate::control::protocol::Targets::Names(names.collect());
+        (conn, Request::Wait { targets, until, timeout_ms: timeout })
+    }
+
+    /// Callers of our former self: whoever waited waits on, and whoever asked for the upgrade has it.
+    pub(super) fn welcome_callers(&mut self, handover: Handover) {
+        let Handover { version, refused, callers, .. } = handover;
+        for caller in callers {
+            let Ok(stream) = crate::sys::posture::take_over(caller.stream) else { continue };
+            let Caller { input, output, closing, request, .. } = caller;
+            let id = ConnId { slot: 0, generation: 0 };
+            let carried = Carried { id, stream, answering: request.is_some(), closing, input, output };
+            let Some(id) = self.server.take_over(&self.registry, carried) else { continue };
+            match (request, &refused) {
+                (Some(Request::Upgrade { .. }), None) => self.reply(id, &Reply::End),
+                (Some(Request::Upgrade { .. }), Some(why)) => {
+                    let text = format!("not upgraded, the old version goes on: {why}");
+                    self.refuse(id, RefusalKind::Failed, text);
+                }
+                (Some(request), _) => {
+                    if let Some(peer) = self.server.peer(id) {
+                        self.take_request(Incoming { id, peer, request });
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+        match refused {
+            None => slog::warn!(self.log, "goes on in another process image";
+                "was" => version, "version" => env!("CARGO_PKG_VERSION")),
+            Some(why) => slog::error!(self.log, "not upgraded: {why}"),
+        }
+    }
+}
+
+/// A file that can be executed, and is no script: an interpreter would be what supervises then.
+fn check(program: &Path) -> std::io::Result<()> {
+    use std::io::Read;
+    const ELF: [u8; 4] = *b"\x7fELF";
+    rustix::fs::access(program, rustix::fs::Access::EXEC_OK)?;
+    let mut head = [0; ELF.len()];
+    std::fs::File::open(program)?.read_exact(&mut head)?;
+    if head == ELF { Ok(()) } else { Err(std::io::Error::other("not a program for this machine")) }
+}
