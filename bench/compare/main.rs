@@ -1,0 +1,69 @@
+//! The comparison: every supervisor that is installed, on the same test service, in one interleaved run. `bench/run`
+//! builds what it needs and starts it; `bench/README.md` says what each row means.
+#![allow(clippy::disallowed_macros)]
+
+mod clock;
+mod events;
+mod machine;
+mod options;
+mod peer;
+mod process;
+#[path = "../record.rs"]
+mod record;
+mod report;
+mod results;
+mod row;
+mod statistics;
+mod world;
+
+use options::Options;
+use results::Results;
+use row::Bench;
+use std::process::ExitCode;
+
+/// Progress goes to the error stream, the report into files.
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+fn main() -> ExitCode {
+    let done = Options::parse(std::env::args().skip(1)).and_then(|options| compare(&options));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("bench: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(options: &Options) -> Result<(), String> {
+    // For thousands of services: what the supervisors inherit.
+    let most = rustix::process::Rlimit { current: Some(65_536), maximum: Some(65_536) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, most);
+    let begun = clock::now();
+    let peers = peer::all(options);
+    for peer in &peers {
+        say(&format!("{}: {}", peer.name(), peer.version()));
+    }
+    let mut bench = Bench { options, peers: &peers, results: Results::default(), troubles: Vec::new() };
+    type Measure = fn(&mut Bench<'_>);
+    let wants = |names: &[&str]| names.iter().any(|name| options.wants_row(name));
+    let groups: [(&str, bool, Measure); 7] = [
+        ("crash", wants(&["crash"]), row::crash::run),
+        ("commands", wants(&["command-stop", "command-start"]), row::commands::run),
+        ("orphans", wants(&["reap"]), row::orphans::run),
+        ("logs", wants(&["log", "log-cpu"]), row::logs::run),
+        ("trees", wants(&["tree", "survivors"]), row::trees::run),
+        ("fleet", row::fleet::wanted(&bench), row::fleet::run),
+        ("containers", options.image.is_some(), row::containers::run),
+    ];
+    for (name, wanted, measure) in groups {
+        if wanted {
+            say(&format!("== {name} ({} s)", (clock::now() - begun) / 1_000_000_000));
+            measure(&mut bench);
+        }
+    }
+    let took = (clock::now() - begun) / 1_000_000_000;
+    report::write(&bench, took).map_err(|error| format!("{}: {error}", options.results.display()))
+}

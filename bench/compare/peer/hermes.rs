@@ -1,0 +1,70 @@
+//! hermes-sup itself, on one rung of containment. It keeps the output of every service in rotated files, and every want in
+//! its database, whether a row asks for that or not.
+
+use super::{Peer, Service, Verb, words};
+use crate::options::Options;
+use crate::world::World;
+use std::io;
+
+pub struct Hermes {
+    pub rung: &'static str,
+    pub version: String,
+}
+
+pub fn version(options: &Options) -> String {
+    let version = super::first_line(&options.hermes, "--version").unwrap_or_default();
+    let size = std::fs::metadata(&options.hermes).map_or(0, |meta| meta.len());
+    format!("{version}, commit {}, {:.2} MB static", options.commit, size as f64 / 1e6)
+}
+
+impl Peer for Hermes {
+    fn name(&self) -> &'static str {
+        if self.rung == "cgroup" { "hermes-sup" } else { "hermes-sup (keeper)" }
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn most(&self) -> (usize, &'static str) {
+        if self.rung == "cgroup" {
+            (usize::MAX, "")
+        } else {
+            (1000, "one keeper process a service: 1000 show the slope")
+        }
+    }
+
+    fn logs(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+        for service in services {
+            // A second up ends the row of failures, so that each is the first one and is answered at once: the others
+            // are told the same in their words. A hostile tree gets a tenth of a second before it is killed.
+            let definition = format!(
+                "command = {:?}\nuser = \"root\"\nautostart = {}\n\
+                 [restart]\nbackoff = {{ initial = \"1ms\", max = \"1ms\", reset_after = \"1s\" }}\n\
+                 limit = {{ burst = 10000, interval = \"1s\" }}\n\
+                 [stop]\ntimeout = \"100ms\"\n",
+                service.argv(),
+                service.up
+            );
+            world.write(&format!("/etc/hermes-sup/services/{}.toml", service.name), &definition, 0o644)?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, _: &[Service]) -> Vec<String> {
+        words(&format!("/bench/hermes-sup init --containment {} --stop-budget 60s", self.rung))
+    }
+
+    fn control(&self, verb: Verb, service: &str) -> Vec<String> {
+        let verb = match verb {
+            Verb::Status => "status",
+            Verb::Start => "start",
+            Verb::Stop => "stop",
+        };
+        words(&format!("/bench/hermes-sup ctl {verb} {service}"))
+    }
+}

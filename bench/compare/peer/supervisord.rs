@@ -1,0 +1,71 @@
+//! supervisord, a Python program that looks once a second. It keeps output in rotated files, without times.
+
+use super::{Peer, Service, Verb, words};
+use crate::world::World;
+use std::io;
+
+const HEAD: &str = "\
+[supervisord]
+nodaemon = true
+user = root
+logfile = /dev/null
+logfile_maxbytes = 0
+pidfile = /run/supervisord.pid
+minfds = 16384
+minprocs = 8192
+[unix_http_server]
+file = /run/supervisor.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl = unix:///run/supervisor.sock
+";
+
+pub struct Supervisord {
+    pub version: String,
+}
+
+impl Peer for Supervisord {
+    fn name(&self) -> &'static str {
+        "supervisord"
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn most(&self) -> (usize, &'static str) {
+        (100, "starts and stops them in tens of seconds beyond that")
+    }
+
+    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+        let mut text = HEAD.to_owned();
+        for service in services {
+            let output = if service.logged {
+                format!("stdout_logfile = /opt/data/{0}.log\nstdout_logfile_maxbytes = 1MB\n", service.name)
+            } else {
+                "stdout_logfile = NONE\n".to_owned()
+            };
+            text.push_str(&format!(
+                "[program:{}]\ncommand = {}\nautorestart = true\nautostart = {}\nstderr_logfile = NONE\n{output}",
+                service.name,
+                service.argv().join(" "),
+                service.up
+            ));
+        }
+        world.write("/run/supervisord.conf", &text, 0o644)
+    }
+
+    fn command(&self, _: &[Service]) -> Vec<String> {
+        words("/usr/bin/supervisord -c /run/supervisord.conf")
+    }
+
+    fn control(&self, verb: Verb, service: &str) -> Vec<String> {
+        let verb = match verb {
+            Verb::Status => "status",
+            Verb::Start => "start",
+            Verb::Stop => "stop",
+        };
+        words(&format!("/usr/bin/supervisorctl -c /run/supervisord.conf {verb} {service}"))
+    }
+}

@@ -1,0 +1,152 @@
+//! `boot`, `stop`, `pss`, `private`, `processes`, `wakeups`, `idle-cpu`, `status`: the life of N services that do nothing.
+//!
+//! One world gives a value for each: launched (the moment is told by the launcher), all N up (the moment is told by the
+//! latest of them), watched while idle, asked for the status of one, told to end, ended (PID 1 is gone).
+
+use super::{Bench, milliseconds, started};
+use crate::clock;
+use crate::peer::{Peer, Service, Verb};
+use crate::process;
+use crate::record::Kind;
+use crate::results::FLOOR;
+use crate::world::{self, PATIENCE, World};
+use std::io;
+use std::time::Duration;
+
+const NAMES: [&str; 8] = ["boot", "stop", "pss", "private", "processes", "wakeups", "idle-cpu", "status"];
+
+pub fn wanted(bench: &Bench<'_>) -> bool {
+    NAMES.iter().any(|name| bench.options.wants_row(name))
+}
+
+pub fn run(bench: &mut Bench<'_>) {
+    let plan: &[(usize, usize)] = if bench.options.quick {
+        &[(1, 2), (10, 2), (100, 2), (1000, 1)]
+    } else {
+        &[(1, 7), (10, 7), (100, 5), (1000, 3), (5000, 1)]
+    };
+    for (size, rounds) in plan.iter().copied() {
+        let services: Vec<Service> =
+            (0..size).map(|id| Service::new(&format!("s{id}"), &["unit", &id.to_string()])).collect();
+        for round in 0..rounds {
+            crate::say(&format!("  {size} services, round {} of {rounds}", round + 1));
+            for peer in bench.supervisors() {
+                let (most, why) = peer.most();
+                if size > most {
+                    for name in NAMES {
+                        bench.results.note(name, size, peer.name(), format!("not asked for: {why}"));
+                    }
+                } else if let Err(error) = visit(bench, peer, &services, round == 0) {
+                    bench.trouble(format!("{size} services: {}: {error}", peer.name()));
+                }
+            }
+            if let Err(error) = floor(bench, size) {
+                bench.trouble(format!("{size} services: floor: {error}"));
+            }
+        }
+    }
+}
+
+/// With more services everything takes longer.
+fn patience(size: usize) -> Duration {
+    PATIENCE + Duration::from_millis(30) * u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bool) -> io::Result<()> {
+    let (size, name) = (services.len(), peer.name());
+    let mut world = started(bench.options, peer, services)?;
+    let launched = world.events.wait(Kind::Launch, PATIENCE).ok_or(io::ErrorKind::TimedOut)?;
+    let Some(up) = world.events.all_started(size, patience(size)) else {
+        bench.results.note("boot", size, name, "not all of them came up in time");
+        return Err(io::Error::other(format!("not all services came up: {}", world.said())));
+    };
+    bench.results.add("boot", size, name, milliseconds(up.saturating_sub(launched.time)));
+    settle(&world, Duration::from_millis(100));
+    if first && (size >= 100 || !bench.options.quick) {
+        // What is put off is not idleness: the history of starts is written seconds after them.
+        settle(&world, Duration::from_secs(2));
+        idle(bench, name, size, &world);
+    }
+    memory(bench, name, size, &world);
+    status(bench, peer, size, &mut world)?;
+    let asked = clock::now();
+    peer.shut_down(&world);
+    match world.ended(patience(size)) {
+        Some(end) => bench.results.add("stop", size, name, milliseconds(end - asked)),
+        None => bench.results.note("stop", size, name, "did not end in time"),
+    }
+    Ok(())
+}
+
+/// At rest: nothing of the supervision was on a processor for `quiet`; after ten times that it is taken as it is.
+fn settle(world: &World, quiet: Duration) {
+    let mut before = process::activity(&process::supervision(&world.cgroup));
+    for _ in 0..10 {
+        clock::window(quiet);
+        let after = process::activity(&process::supervision(&world.cgroup));
+        if after == before {
+            return;
+        }
+        before = after;
+    }
+}
+
+fn idle(bench: &mut Bench<'_>, name: &'static str, size: usize, world: &World) {
+    let length = Duration::from_secs(if bench.options.quick { 2 } else { 15 });
+    let pids = process::supervision(&world.cgroup);
+    let before = process::activity(&pids);
+    clock::window(length);
+    let after = process::activity(&pids);
+    let per_minute = 60.0 / length.as_secs_f64();
+    let wakeups = after.wakeups.saturating_sub(before.wakeups) as f64;
+    bench.results.add("wakeups", size, name, wakeups * per_minute);
+    bench.results.add(
+        "idle-cpu",
+        size,
+        name,
+        milliseconds(after.cpu.saturating_sub(before.cpu)) * per_minute,
+    );
+}
+
+fn memory(bench: &mut Bench<'_>, name: &'static str, size: usize, world: &World) {
+    let usage = process::memory(&process::supervision(&world.cgroup));
+    bench.results.add("pss", size, name, usage.pss as f64 / 1e6);
+    bench.results.add("private", size, name, usage.private_dirty as f64 / 1e6);
+    bench.results.add("processes", size, name, usage.processes as f64);
+}
+
+fn status(bench: &mut Bench<'_>, peer: &dyn Peer, size: usize, world: &mut World) -> io::Result<()> {
+    let rounds: u32 = if bench.options.quick { 10 } else { 20 };
+    let asked = format!("s{}", size / 2);
+    let mut words = world::service(&["stopwatch", &rounds.to_string(), "--"]);
+    words.extend(peer.control(Verb::Status, &asked));
+    words.extend(["--", world::SERVICE, "exit"].map(str::to_owned));
+    world.run(&words, PATIENCE)?;
+    for _ in 0..2 * rounds {
+        let record = world.events.wait(Kind::Ran, PATIENCE).ok_or(io::ErrorKind::TimedOut)?;
+        if record.id == 1 {
+            bench.results.add("status", size, FLOOR, milliseconds(record.value));
+        } else if record.status == 0 {
+            bench.results.add("status", size, peer.name(), milliseconds(record.value));
+        } else {
+            let note = format!("the command ended with {}", record.status);
+            bench.results.note("status", size, peer.name(), note);
+        }
+    }
+    Ok(())
+}
+
+/// The same N processes without any supervision.
+fn floor(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
+    let mut world = World::new(bench.options)?;
+    world.start(&world::service(&["bare", &size.to_string()]))?;
+    let launched = world.events.wait(Kind::Launch, PATIENCE).ok_or(io::ErrorKind::TimedOut)?;
+    let up = world.events.all_started(size, patience(size)).ok_or(io::ErrorKind::TimedOut)?;
+    bench.results.add("boot", size, FLOOR, milliseconds(up - launched.time));
+    let asked = clock::now();
+    world.signal(world.first, rustix::process::Signal::TERM);
+    if let Some(end) = world.ended(PATIENCE) {
+        bench.results.add("stop", size, FLOOR, milliseconds(end - asked));
+    }
+    Ok(())
+}

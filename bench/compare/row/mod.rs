@@ -1,0 +1,70 @@
+//! The rows: how each figure is taken. A round of a row visits every peer once before the next round begins, so that
+//! what else happens on the machine hits all alike.
+
+pub mod commands;
+pub mod containers;
+pub mod crash;
+pub mod fleet;
+pub mod logs;
+pub mod orphans;
+pub mod trees;
+
+use crate::options::Options;
+use crate::peer::{Peer, Service};
+use crate::results::Results;
+use crate::world::{self, World};
+use std::io;
+
+/// What every row works with.
+pub struct Bench<'a> {
+    pub options: &'a Options,
+    pub peers: &'a [Box<dyn Peer>],
+    pub results: Results,
+    /// What went wrong, one line each; the report ends with it.
+    pub troubles: Vec<String>,
+}
+
+impl<'a> Bench<'a> {
+    /// Supervisors proper.
+    pub fn supervisors(&self) -> impl Iterator<Item = &'a dyn Peer> + use<'a> {
+        self.peers.iter().map(AsRef::as_ref).filter(|peer| peer.supervises())
+    }
+
+    pub fn trouble(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        crate::say(&format!("  ! {what}"));
+        self.troubles.push(what);
+    }
+}
+
+/// A world in which the peer knows these services and has been started.
+///
+/// # Errors
+/// When one of its parts cannot be made.
+pub fn started(options: &Options, peer: &dyn Peer, services: &[Service]) -> io::Result<World> {
+    let mut world = World::new(options)?;
+    peer.prepare(&world, services)?;
+    let mut words = peer.command(services);
+    // A first process of ours launches the peer itself.
+    if words.first().is_none_or(|program| program != world::SERVICE) {
+        words.splice(0..0, world::service(&["launch"]));
+    }
+    world.start(&words)?;
+    Ok(world)
+}
+
+/// The same, with every service up.
+///
+/// # Errors
+/// Also when they do not come up in time.
+pub fn all_up(options: &Options, peer: &dyn Peer, services: &[Service]) -> io::Result<World> {
+    let mut world = started(options, peer, services)?;
+    match world.events.all_started(services.len(), world::PATIENCE) {
+        Some(_) => Ok(world),
+        None => Err(io::Error::other(format!("not all services came up: {}", world.said()))),
+    }
+}
+
+pub fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
