@@ -615,7 +615,7 @@ mod tests {
 
     #[test]
     fn each_verb_asks_for_what_was_typed() {
-        let table: [(&[&str], Request); 26] = [
+        let table: [(&[&str], Request); 28] = [
             (
                 &["set", "a", "memory_max=1G", "oom=default", "--persist"],
                 Request::Set {

@@ -194,6 +194,7 @@ mod tests {
             ("set", [true, true, true, false, false]),
             ("reload", [true, true, false, false, false]),
             ("shutdown", [true, true, false, false, false]),
+            ("upgrade", [true, true, false, false, false]),
             ("log-places", [true, true, true, true, false]),
             ("rescan", [true, true, true, false, false]),
             ("scope", [false; 5]),

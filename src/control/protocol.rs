@@ -194,7 +194,7 @@ impl Request {
 }
 
 /// All methods, for the message that answers an unknown one.
-pub const METHODS: [&str; 22] = [
+pub const METHODS: [&str; 23] = [
     "start",
     "stop",
     "restart",

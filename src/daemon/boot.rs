@@ -414,8 +414,7 @@ fn start(
         scan: 0,
         code_spared_at: None,
     };
-    let restored =
-        supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd, former.is_some());
+    let restored = supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd, former.is_some());
     // What was read is not needed any more: its memory is for what the services need.
     drop((opened, found, reconciled));
     supervisor.boot_fleet(restored);
