@@ -40,8 +40,9 @@ impl Core {
             .map(|id| fleet.add(name(id), Policy::default(), Vec::new(), Vec::new(), 1))
             .collect();
         let mut core = Self { fleet, ids, now: Tick(0), lives: BTreeMap::new(), tickets: 0 };
-        let rest =
-            |id: &ServiceId| (*id, Restored { want: Want::Up, recorded: true, history: History::default() });
+        let rest = |id: &ServiceId| {
+            (*id, Restored { want: Want::Up, recorded: true, history: History::default(), living: None })
+        };
         let restored = core.ids.iter().map(rest).collect();
         let effects = core.fleet.boot(restored, core.now);
         core.settle(effects);

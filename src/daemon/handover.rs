@@ -139,7 +139,7 @@ mod tests {
             assert!(environment.is_empty());
         }
         // It was taken, and closed.
-        std::mem::drop(std::os::fd::IntoRawFd::into_raw_fd(kept));
+        let _ = std::os::fd::IntoRawFd::into_raw_fd(kept);
     }
 
     #[test]

@@ -5,17 +5,10 @@ use crate::harness::setup::ALICE;
 use crate::harness::{End, Place, Rung, Setup, Supervisor, World, wait};
 use rustix::process::Signal;
 use serde_json::json;
-use std::os::unix::fs::PermissionsExt;
 
 crate::on_every_rung!(an_upgrade_is_noticed_by_nobody, a_bug_is_survived_by_every_service,);
 
 const QUICK: &str = "[stop]\ntimeout = \"100ms\"";
-
-/// What of the supervisor must not change: its number, and how many descriptors it has.
-fn identity(supervisor: &Supervisor) -> (i32, usize) {
-    let pid = supervisor.pid();
-    (pid, descriptors(pid))
-}
 
 /// When its present program began, as the kernel knows it: the place of its stack (proc_pid_stat(5)).
 fn image(supervisor: &Supervisor) -> String {
@@ -24,6 +17,13 @@ fn image(supervisor: &Supervisor) -> String {
         .and_then(|(_, rest)| rest.split_whitespace().nth(25))
         .expect("startstack")
         .to_owned()
+}
+
+/// Writes to a FIFO that a process of the world makes and reads.
+fn tell(world: &World, fifo: &str, text: &str) {
+    let fifo = world.path(fifo);
+    wait::until("the fifo", &world.root, || fifo.exists().then_some(()));
+    std::fs::write(fifo, text).expect("a reader");
 }
 
 #[track_caller]
@@ -41,35 +41,40 @@ fn an_upgrade_is_noticed_by_nobody(setup: Setup) {
     let command = [
         "/bin/sh",
         "-c",
-        "printf begun; read -r x </tmp/go; echo \" and done\"; exec sleep 1000",
+        "mkfifo /tmp/go; printf begun; read -r x </tmp/go; echo \" and done\"; exec sleep 1000",
         &world.mark,
     ];
     world.define("writer", &format!("command = {command:?}\n{QUICK}"));
     world.adversary("rest", "pause", "autostart = false");
     let mut supervisor = world.start();
-    let fifo = world.path("/tmp/go");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o666.into(), 0).expect("a fifo");
-    std::fs::set_permissions(&fifo, std::fs::Permissions::from_mode(0o666)).expect("for everybody");
     world.wait_log("wood", "ready tree");
     world.ctl(&["wait", "clock", "writer", "--up"]).ok();
     let pids = |world: &World| ["wood", "clock", "writer"].map(|name| world.status(name)["pid"].clone());
-    let (before, who) = (pids(&world), identity(&supervisor));
+    let before = pids(&world);
+    let pid = supervisor.pid();
     std::thread::scope(|scope| {
         let world = &world;
         let waiting = scope.spawn(|| world.ctl(&["wait", "rest", "wood", "--up"]));
+        let mut open = None;
         for round in 0..4 {
             let image_before = image(&supervisor);
             assert_eq!(world.ctl(&["upgrade"]).ok(), "upgraded\n");
             assert_ne!(image(&supervisor), image_before, "it is another image");
             assert_eq!(pids(world), before, "round {round}");
-            world.wait_log_times("clock", "tick", 10 * (round + 1));
+            let ticks = world.log("clock").matches("tick").count();
+            world.wait_log_times("clock", "tick", ticks + 10);
+            // Of the log files only those are open that were written to, which is the clock's each time.
+            let open = *open.get_or_insert_with(|| descriptors(pid));
+            wait::until("no more descriptors", &world.root, || (descriptors(pid) <= open).then_some(()));
         }
+        assert_eq!(supervisor.pid(), pid);
         assert!(!waiting.is_finished(), "nobody has told it yet");
         world.ctl(&["start", "rest"]).ok();
         assert_eq!(waiting.join().expect("a caller").ok(), "wood: up\nrest: up\n");
     });
-    wait::until("the descriptors of before", &world.root, || (identity(&supervisor) == who).then_some(()));
-    std::fs::write(world.path("/tmp/go"), "x\n").expect("the rest of the line");
+    // Nobody can know when it has been read, but that it has not been in the file yet.
+    assert!(!world.log("writer").contains("begun"));
+    tell(&world, "/tmp/go", "x\n");
     world.wait_log("writer", "begun and done");
     for name in ["wood", "clock", "writer"] {
         assert_eq!(world.status(name)["restarts"], json!(0));
@@ -114,16 +119,14 @@ fn a_bug_is_survived_by_every_service(setup: Setup) {
 /// The main program is our child before and after, with its terminal, and its code is the container's.
 #[test]
 fn the_main_program_goes_on_and_its_code_is_the_containers() {
-    let command = ["/bin/sh", "-c", "read -r code </tmp/code; exit $code"];
+    let command = ["/bin/sh", "-c", "mkfifo /tmp/code; read -r code </tmp/code; exit $code"];
     let mut world = World::new(Setup::plain().main_program(&command));
     world.adversary("wood", "tree 5", QUICK);
     let mut supervisor = world.start();
-    let fifo = world.path("/tmp/code");
     world.wait_log("wood", "ready tree");
     world.ctl(&["upgrade"]).ok();
     world.ctl(&["upgrade"]).ok();
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o666.into(), 0).expect("a fifo");
-    std::fs::write(&fifo, "7\n").expect("a code");
+    tell(&world, "/tmp/code", "7\n");
     assert_eq!(supervisor.ends(), End::Code(7), "{}", world.stderr());
     world.assert_no_survivors("after its end");
 }
@@ -132,10 +135,14 @@ fn the_main_program_goes_on_and_its_code_is_the_containers() {
 #[test]
 fn a_bug_that_comes_back_each_time_ends_everything() {
     for rung in [Rung::Cgroup, Rung::Keeper] {
-        let mut world = World::new(Setup::new(rung, Place::Pid1).env("HERMES_SUP_FAULT", "panics@12"));
+        let mut world = World::new(Setup::new(rung, Place::Pid1).env("HERMES_SUP_FAULT", "panics@40"));
         world.adversary("wood", "tree 5", QUICK).adversary("forest", "tree 5", QUICK);
-        let mut process = world.launch();
-        assert_eq!(process.wait(), End::Code(101), "{}", world.stderr());
+        let mut supervisor = world.start();
+        wait::until("the last bug", &world.root, || {
+            world.ctl(&["restart", "--all"]);
+            (!supervisor.process.running()).then_some(())
+        });
+        assert_eq!(supervisor.ends(), End::Code(101), "{}", world.stderr());
         assert!(world.stderr().contains("nothing is supervised any more"), "{}", world.stderr());
         world.assert_no_survivors("after the last bug");
     }
@@ -202,7 +209,7 @@ fn a_hundred_services_outlive_many_supervisors() {
         let before = pids(&world);
         let processes = world.marked("").len();
         world.ctl(&["upgrade"]).ok();
-        let who = identity(&supervisor).1;
+        let who = descriptors(supervisor.pid());
         let mut done = 0;
         while done < rounds && std::time::Instant::now() < deadline {
             if done % 2 == 0 {
@@ -223,7 +230,7 @@ fn a_hundred_services_outlive_many_supervisors() {
         world.ctl(&["upgrade"]).ok();
         let more = if rung == Rung::Cgroup { services + 1 } else { 0 };
         wait::until("no more descriptors than before", &world.root, || {
-            (identity(&supervisor).1 <= who + more).then_some(())
+            (descriptors(supervisor.pid()) <= who + more).then_some(())
         });
         world.ctl(&["stop", "--all"]).ok();
         world.assert_no_survivors("after all");
