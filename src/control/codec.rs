@@ -443,7 +443,7 @@ mod tests {
                 r#"{"method":"halt\nnow"}"#,
                 RefusalKind::UnknownMethod,
                 "unknown method 'halt?now': this supervisor knows start, stop, restart, once, status, list, \
-                 register, unregister, kill, freeze, thaw, tree, audit, wait, set, reload, shutdown, log-places, rescan, \
+                 register, unregister, kill, freeze, thaw, tree, audit, wait, set, reload, shutdown, upgrade, log-places, rescan, \
                  scope, scope-stop, scope-show",
             ),
             (
