@@ -93,10 +93,11 @@ impl Cage {
         let not_in_force = apply(tree, &leaf, limits);
         let watched = watch.add(&path, slot).map_err(failed);
         let child = watched.and_then(|watched| {
-            let made = leaf::open_main(tree.as_fd(), &leaf, tree.born).map_err(failed).and_then(|main| {
-                let join = leaf::join(&main, tree.born);
-                clone::spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
-            });
+            let made =
+                leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
+                    let join = leaf::join(&main, tree.born.get());
+                    clone::spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
+                });
             match made {
                 Ok(child) => Ok((watched, child)),
                 Err(error) => {
@@ -205,7 +206,7 @@ impl Cage {
         if self.over {
             return;
         }
-        self.settle_exec(id, events);
+        self.settle_exec(tree, id, events);
         self.settle_memory(tree, id, events);
         self.settle_frost(tree, id, events);
         self.settle_foreign();
@@ -272,7 +273,7 @@ impl Cage {
         apply(tree, &self.leaf, limits)
     }
 
-    fn settle_exec(&mut self, id: &IncarnationId, events: &mut Vec<Event>) {
+    fn settle_exec(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
         let Some(starting) = &mut self.starting else { return };
         let (report, subject) = &mut **starting;
         match report.read() {
@@ -282,7 +283,11 @@ impl Cage {
                 let words = subject.words(failure);
                 self.failure = Some(SpawnError::Child { words, errno: failure.errno });
             }
-            Progress::Pending | Progress::Killed => self.failure = Some(SpawnError::Killed),
+            Progress::Pending | Progress::Killed => {
+                // Where a cgroup on its way was ever killed, some kernels kill it at birth: the next one moves.
+                tree.born.set(false);
+                self.failure = Some(SpawnError::Killed);
+            }
         }
         self.starting = None;
     }

@@ -7,6 +7,7 @@
 use super::discover::{self, OWN_LEAF, Place};
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ pub struct Tree {
     inode: u64,
     base: PathBuf,
     moved: bool,
-    /// As [`Place::born`].
-    pub born: bool,
+    /// As [`Place::born`], until one did not live: we may have been moved since the probe.
+    pub born: Cell<bool>,
     pub controllers: Vec<&'static str>,
     /// Why one that is there was not enabled.
     pub refused: Option<String>,
@@ -55,7 +56,7 @@ impl Tree {
             path,
             base: place.dir.clone(),
             moved: false,
-            born: place.born,
+            born: Cell::new(place.born),
             controllers: Vec::new(),
             refused: None,
         };
@@ -90,7 +91,7 @@ impl Tree {
                     inode: *inode,
                     // We live elsewhere.
                     moved: false,
-                    born: place.born,
+                    born: Cell::new(place.born),
                     controllers: controllers.collect(),
                     refused: None,
                 })
