@@ -41,7 +41,16 @@ impl Core {
             .collect();
         let mut core = Self { fleet, ids, now: Tick(0), lives: BTreeMap::new(), tickets: 0 };
         let rest = |id: &ServiceId| {
-            (*id, Restored { want: Want::Up, recorded: true, history: History::default(), living: None })
+            (
+                *id,
+                Restored {
+                    want: Want::Up,
+                    recorded: true,
+                    history: History::default(),
+                    living: None,
+                    finished: false,
+                },
+            )
         };
         let restored = core.ids.iter().map(rest).collect();
         let effects = core.fleet.boot(restored, core.now);

@@ -15,6 +15,7 @@ use super::walk;
 use crate::sys::peer;
 use crate::sys::pidfd::Pidfd;
 use rustix::event::PollFlags;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ impl Containment {
         let socket = loop {
             match predecessor::call(&path) {
                 Ok(socket) => break socket,
-                Err(_) if patience.is_over() || keeper.pidfd.has_ended() => {
+                Err(error) if !will_listen(&error) || patience.is_over() || keeper.pidfd.has_ended() => {
                     return Err(silent("does not answer"));
                 }
                 Err(_) => patience.wait(None, Duration::from_millis(1)),
@@ -105,6 +106,11 @@ impl Containment {
         let scoped = same_uid && !is_init && self.report().scoped;
         How { tag: vouched.tag, same_uid, scoped, is_init }
     }
+}
+
+/// It has not come to it yet.
+fn will_listen(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// The main process, if its keeper says that it runs.

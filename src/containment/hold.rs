@@ -748,13 +748,18 @@ impl Containment {
                 cgroups.leftovers.push((leaf, Retry::now(Some(now), Duration::from_millis(5))));
             }
             (On::Keeper(ward), _) => {
-                if let Some(main) = ward.main_pid {
+                // A process that was not ours to reap may have left its number to another.
+                if let Some(main) = ward.main_pid
+                    && matches!(self.by_pid.get(&main), Some(Who::Main(of)) if *of == slot)
+                {
                     self.by_pid.remove(&main);
                 }
                 if let Some(tag) = ward.tag {
                     self.old_tags.remove(&tag);
                 }
-                if let Some(who @ Who::Keeper(_)) = self.by_pid.get_mut(&ward.keeper_pid()) {
+                if let Some(who) = self.by_pid.get_mut(&ward.keeper_pid())
+                    && matches!(*who, Who::Keeper(of) if of == slot)
+                {
                     *who = Who::Ending;
                 }
             }

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -275,7 +275,12 @@ fn call_keepers(
 pub(super) fn call(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    // The full path may be longer than an address takes (unix(7)).
+    let (above, name) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let above = rustix::fs::open(above, open, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name);
+    rustix::net::connect(&socket, &SocketAddrUnix::new(short)?)?;
     Ok(socket)
 }
 
@@ -319,15 +324,7 @@ fn end_strays(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut End
         if clock.is_over() && !strays.is_empty() {
             return Err(EndError::Alive(format!("processes {strays:?}")));
         }
-        for signal in [Signal::STOP, Signal::KILL] {
-            for pid in &strays {
-                let Ok(process) = Pidfd::open(*pid) else { continue };
-                // Looked at again behind the pidfd: the number may have changed hands.
-                if is_stray(*pid, who, spared) && process.send(signal).is_ok() {
-                    known.insert(*pid);
-                }
-            }
-        }
+        known.extend(walk::strike(&strays, &|pid| is_stray(pid, who, spared)));
         if !strays.is_empty() {
             clock.wait(None, Duration::from_millis(2));
         }

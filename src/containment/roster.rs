@@ -92,6 +92,11 @@ impl Roster {
         bytes.chunks_exact(RECORD).filter_map(Vouched::decode).collect()
     }
 
+    /// Whether somebody left one here: it goes with the directory at a supervisor's own end.
+    pub fn exists(runtime_dir: &Path) -> bool {
+        path_in(runtime_dir).exists()
+    }
+
     /// A new one, beside that of a predecessor, which stays until [`Self::show`].
     ///
     /// # Errors

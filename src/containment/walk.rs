@@ -97,6 +97,21 @@ pub fn descendants(roots: Vec<i32>) -> Vec<i32> {
     order
 }
 
+/// Stops and then kills those of `pids` that `are_meant`, who need not be children of anybody's here. Looked at again behind a
+/// pidfd: a number may have changed hands. Returns who was hit.
+pub fn strike(pids: &[i32], are_meant: &dyn Fn(i32) -> bool) -> HashSet<i32> {
+    let mut hit = HashSet::new();
+    for signal in [Signal::STOP, Signal::KILL] {
+        for pid in pids {
+            let Ok(process) = Pidfd::open(*pid) else { continue };
+            if are_meant(*pid) && process.send(signal).is_ok() {
+                hit.insert(*pid);
+            }
+        }
+    }
+    hit
+}
+
 /// Stops a tree until nothing new turns up, then kills it: stopped first, so that no member can react to the death of
 /// another.
 ///

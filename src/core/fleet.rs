@@ -392,7 +392,18 @@ mod tests {
     fn boot_all(fleet: &mut Fleet, want: Want) -> FleetEffects {
         let restored = fleet
             .ids()
-            .map(|id| (id, Restored { want, recorded: true, history: Default::default(), living: None }))
+            .map(|id| {
+                (
+                    id,
+                    Restored {
+                        want,
+                        recorded: true,
+                        history: Default::default(),
+                        living: None,
+                        finished: false,
+                    },
+                )
+            })
             .collect();
         fleet.boot(restored, NOW)
     }

@@ -78,6 +78,8 @@ pub struct Restored {
     pub history: History,
     /// A life that an earlier supervisor began and that goes on.
     pub living: Option<Living>,
+    /// It ended as it should under a supervisor whose work goes on here: nothing is left to do.
+    pub finished: bool,
 }
 
 /// A life in [`Phase::Up`], as a later supervisor has to know it.
@@ -798,7 +800,7 @@ impl Gateway {
     // ---- The rest -------------------------------------------------------------------------------------------------
 
     fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
-        let Restored { want, recorded, history, living } = restored;
+        let Restored { want, recorded, history, living, finished } = restored;
         self.want = want;
         self.unsure = !recorded;
         self.history = history;
@@ -817,6 +819,9 @@ impl Gateway {
                 let until = until.min(now.after(self.policy.restart.backoff.max));
                 self.enter(Phase::Backoff { until }, now, out);
             }
+            (Want::Up, _, None) if finished && self.closing.is_none() => {
+                self.enter(Phase::Finished, now, out)
+            }
             (Want::Up, _, None) => self.begin_start(now, out),
         }
     }
@@ -831,7 +836,7 @@ impl Gateway {
         self.life = Some(Life { pid: Some(pid), up_since: Some(since), readiness, ..Life::default() });
         self.enter(Phase::Up, since, out);
         let wanted = self.want == Want::Up || self.once;
-        if !wanted || matches!(self.gate, Gate::Refused(_)) {
+        if !wanted || self.closing.is_some() || matches!(self.gate, Gate::Refused(_)) {
             self.begin_stop(now, out);
         }
     }

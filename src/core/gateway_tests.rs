@@ -22,6 +22,7 @@ impl Story {
             recorded: true,
             history: History::default(),
             living: None,
+            finished: false,
         }));
         story
     }
@@ -246,8 +247,13 @@ fn only_an_operators_stop_is_planned() {
 fn a_want_that_is_not_the_disks_is_recorded_with_the_next_command() {
     for (command, want) in [(Command::Stop, Want::Down), (START, Want::Up)] {
         let mut gateway = Gateway::new(Policy::default(), 1);
-        let restored =
-            Restored { want: Want::Down, recorded: false, history: History::default(), living: None };
+        let restored = Restored {
+            want: Want::Down,
+            recorded: false,
+            history: History::default(),
+            living: None,
+            finished: false,
+        };
         let _ = gateway.step(Event::Boot(restored), Tick(1));
         assert!(!gateway.is_recorded());
         let effects = gateway.step(Event::Command { ticket: Ticket(1), command }, Tick(2));
@@ -347,8 +353,10 @@ fn exec_that_fails_is_told_to_the_caller_and_tried_again_after_a_wait() {
 fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_policy() {
     let boot = |want, history| {
         let mut gateway = Gateway::new(Policy::default(), 1);
-        let _ = gateway
-            .step(Event::Boot(Restored { want, recorded: true, history, living: None }), Tick(1_000_000));
+        let _ = gateway.step(
+            Event::Boot(Restored { want, recorded: true, history, living: None, finished: false }),
+            Tick(1_000_000),
+        );
         gateway
     };
     let failed = History { failed: Some(("gave up".into(), Tick(5))), ..History::default() };

@@ -303,13 +303,14 @@ impl World {
         self.tickets.clear();
         let living = self.gateway.living().filter(|_| self.fault != Fault::NobodyIsAdopted);
         let history = self.gateway.history().clone();
+        let finished = self.gateway.phase() == Phase::Finished;
         let kept = self.gateway.living().is_some();
         if !kept {
             (self.main, self.tree, self.draining, self.finishing) = (Main::None, false, false, false);
         }
         (self.killed, self.closing, self.gone) = (false, false, false);
         self.gateway = Gateway::new(self.gateway.policy().clone(), 7);
-        self.feed(Event::Boot(Restored { want: self.on_disk, recorded: true, history, living }))
+        self.feed(Event::Boot(Restored { want: self.on_disk, recorded: true, history, living, finished }))
     }
 
     fn tell_empty(&mut self) -> Result<(), String> {

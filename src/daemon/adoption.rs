@@ -25,6 +25,18 @@ const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Heritage {
     from: Option<Predecessor>,
     vouched: Vec<Vouched>,
+    /// It did not come to its end.
+    cut_short: bool,
+}
+
+/// What is taken over.
+#[derive(Debug)]
+pub struct Inheritance {
+    pub lives: BTreeMap<ServiceName, Living>,
+    /// This is no boot of services: what an earlier supervisor has done needs no doing again.
+    pub goes_on: bool,
+    /// That supervisor was this very process.
+    pub continued: bool,
 }
 
 impl Heritage {
@@ -43,7 +55,13 @@ impl Heritage {
         let mut vouched = if reachable { Roster::left_in(runtime_dir) } else { Vec::new() };
         // The newest first: of two lives of one service only that can be meant.
         vouched.sort_by_key(|one| std::cmp::Reverse(one.living.incarnation));
-        Self { from: Some(from), vouched }
+        let cut_short = reachable && Roster::exists(runtime_dir);
+        Self { from: Some(from), vouched, cut_short }
+    }
+
+    /// What it did goes on here.
+    pub fn goes_on(&self) -> bool {
+        self.cut_short
     }
 
     /// Whose directories are to be used again: those in which there may be lives that go on.

@@ -1,7 +1,7 @@
 //! The order of the start. Up to the loop, an error refuses to start with one line; from the loop on, nothing ends
 //! the process but its own orders.
 
-use super::adoption::Heritage;
+use super::adoption::{Heritage, Inheritance};
 use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
@@ -89,7 +89,24 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
             return code;
         }
     }
-    let code = match start(&options, &mode, former, signals, nofile, &container, &log) {
+    let bare = former.as_ref().map(Handover::bare);
+    let started =
+        catch_unwind(AssertUnwindSafe(|| start(&options, &mode, former, signals, nofile, &container, &log)));
+    let started = match (started, bare) {
+        (Ok(Err(Refusal { line, code })), Some(bare)) => {
+            slog::error!(log, "{line}");
+            // Nothing can be supervised any more, but the container is its main program.
+            container.finish(LAST_WORDS);
+            return bare.main.map_or(code, |main| main_alone(main, &log));
+        }
+        (Ok(started), _) => started,
+        (Err(_), Some(mut bare)) => {
+            bare.panicked(Clock::start().now().0);
+            return pass(bare, Path::new(OURSELVES), &[], &container);
+        }
+        (Err(_), None) => return BUG,
+    };
+    let code = match started {
         Ok(Start::Supervise(mut supervisor, mut poll)) => {
             if let Some(demo) = &demo {
                 container.line(Kind::Out, demo.welcome().as_bytes());
@@ -128,6 +145,14 @@ const BUG: u8 = 101;
 
 /// The loop, for threads that panic.
 static ALARM: OnceLock<Notifier> = OnceLock::new();
+
+/// Waits for a main program that was started before; returns its code.
+fn main_alone(main: i32, log: &slog::Logger) -> u8 {
+    match (MainProgram::adopt(main), SignalFd::block()) {
+        (Ok(main), Ok(signals)) => alone(main, &signals, log),
+        (Err(_), _) | (_, Err(_)) => BUG,
+    }
+}
 
 /// After a panic nothing is believed but what has to survive. Callers lose their connections: one of their requests may
 /// be what we cannot bear.
@@ -294,9 +319,6 @@ fn start(
     let logs =
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
-    if let Some(former) = &former {
-        logs.resume(former.begun.clone());
-    }
 
     let scanning = options.s6_surface.then(|| {
         Scanning::watch(registry).unwrap_or_else(|error| {
@@ -326,6 +348,16 @@ fn start(
     let known = found.plan(&opened.records, &around).services;
     let gives_up = former.as_ref().is_some_and(Handover::gives_up);
     let adopted = heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?;
+    if let Some(former) = &former {
+        let mut begun = former.begun.clone();
+        // Nobody is left to end the line of a life that is over.
+        for (_, lines) in
+            begun.iter_mut().filter(|(name, _)| !adopted.keys().any(|one| one.as_str() == *name))
+        {
+            lines.iter_mut().filter(|line| !line.is_empty()).for_each(|line| line.push(b'\n'));
+        }
+        logs.resume(begun);
+    }
     let main = former.as_ref().and_then(|former| MainProgram::adopt(former.main?).ok());
     if gives_up {
         slog::error!(
@@ -414,7 +446,12 @@ fn start(
         scan: 0,
         code_spared_at: None,
     };
-    let restored = supervisor.boot_services(&opened, &found, &reconciled, adopted, &cmd, former.is_some());
+    let inheritance =
+        Inheritance { lives: adopted, goes_on: heritage.goes_on(), continued: former.is_some() };
+    let restored = supervisor.boot_services(&opened, &found, &reconciled, inheritance, &cmd);
+    if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
+        supervisor.resume_shutdown(closing);
+    }
     // What was read is not needed any more: its memory is for what the services need.
     drop((opened, found, reconciled));
     supervisor.boot_fleet(restored);

@@ -1,6 +1,7 @@
 //! The last part of a boot: all services become known and go where the database wants them, and the main program starts.
 
 use super::Supervisor;
+use super::adoption::Inheritance;
 use super::boot::{Refusal, has_terminal, with_patience};
 use super::cmd::Cmd;
 use super::execute::{history, want};
@@ -10,7 +11,7 @@ use super::reload::{Found, Plan, first_want, is_profile};
 use super::slots;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Living, Restored, Want};
+use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
@@ -24,17 +25,16 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 
 impl Supervisor {
-    /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`]. `continued`: we were
-    /// here before, as another program.
+    /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
     pub(super) fn boot_services(
         &mut self,
         opened: &Opened,
         found: &Found,
         reconciled: &Reconciled,
-        mut adopted: BTreeMap<ServiceName, Living>,
+        inheritance: Inheritance,
         cmd: &Cmd,
-        continued: bool,
     ) -> BTreeMap<ServiceId, Restored> {
+        let Inheritance { mut lives, goes_on, continued } = inheritance;
         let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
         for complaint in complaints {
             slog::warn!(self.log, "{complaint}");
@@ -108,11 +108,15 @@ impl Supervisor {
             let known = self.know_mirror(id, wanted, mirrored, intent);
             first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
-            let living = adopted.remove(&name);
+            let living = lives.remove(&name);
+            let finished = goes_on && opened.runs.get(&name).is_some_and(|row| row.finished);
             if let Some(living) = living {
                 self.welcome(id, living);
             }
-            restored.insert(id, Restored { want: in_force, recorded: in_force == wanted, history, living });
+            restored.insert(
+                id,
+                Restored { want: in_force, recorded: in_force == wanted, history, living, finished },
+            );
         }
         if !first_seen.is_empty() {
             self.store.commit_lazily(first_seen);

@@ -12,6 +12,7 @@ use crate::core::fleet::{FleetEffects, ServiceId};
 use crate::core::gateway::{self, Gateway, History, Want};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
+use crate::definition::resolved::Ready;
 use crate::log::{LogEvent, SourceId};
 use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};
 
@@ -37,8 +38,8 @@ impl Supervisor {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
                     let state = gateway.state();
                     let rows = vec![Change::Run(name, run_row(gateway.history(), state == "finished", hash))];
-                    if matches!(state, "failed" | "backoff") {
-                        // It was given up or has to wait, also when the power fails now; nothing waits for this write.
+                    if matches!(state, "failed" | "backoff" | "finished") {
+                        // It was given up, has to wait or has nothing left to do, also when the power fails now; nothing waits for this write.
                         self.next_commit += 1;
                         self.store.commit(self.next_commit, rows);
                     } else {
@@ -92,7 +93,11 @@ impl Supervisor {
     fn changed(&mut self, id: ServiceId) {
         let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
         let life = IncarnationId { name: name.clone(), n: gateway.history().incarnation };
-        self.containment.vouch(&life, gateway.living());
+        // Who has yet to report over a pipe would find nobody at its other end, and end of that.
+        let by_pipe = |service: &Service| matches!(service.definition.ready, Ready::Fd(_));
+        let would_end =
+            gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
+        self.containment.vouch(&life, gateway.living().filter(|_| !would_end));
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let service = self.services.get_mut(&id);
         // Being asked for what is so already changes nothing that a reader of the log does not know.
@@ -209,6 +214,7 @@ impl Supervisor {
                     recorded,
                     history: History::default(),
                     living: None,
+                    finished: false,
                 };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);

@@ -5,9 +5,8 @@
 //! an environment variable. Another version may read it: what it does not know it leaves out, and what is missing has a
 //! default, so that at the worst a caller loses its connection.
 
-use crate::control::protocol::Request;
 use crate::sys::{posture, replace};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -24,6 +23,10 @@ pub const OURSELVES: &str = "/proc/self/exe";
 const MOST_PANICS: usize = 3;
 const PANIC_WINDOW_MS: u64 = 60_000;
 
+/// What makes the document final.
+const SEALS: SealFlags =
+    SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
+
 /// See the module head.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -38,6 +41,8 @@ pub struct Handover {
     pub nofile: Option<(u64, u64)>,
     /// The main program, which is our child.
     pub main: Option<i32>,
+    /// A shutdown is under way: with the exit code that was asked for, and the main program's.
+    pub closing: Option<(Option<u8>, Option<u8>)>,
     /// The socket that listens for callers.
     pub listener: Option<i32>,
     pub callers: Vec<Caller>,
@@ -53,8 +58,8 @@ pub struct Caller {
     pub input: Vec<u8>,
     pub output: Vec<u8>,
     pub closing: bool,
-    /// What it is still owed an answer to.
-    pub request: Option<Request>,
+    /// What it is still owed an answer to, as the protocol has it: another version may know it differently.
+    pub request: Option<serde_json::Value>,
 }
 
 impl Handover {
@@ -63,12 +68,25 @@ impl Handover {
         let number = environment.remove(OsStr::new(VARIABLE))?.to_str()?.parse().ok()?;
         let memory = posture::take_over(number).ok()?;
         // Anything else under that number was not made by us.
-        rustix::fs::fcntl_get_seals(&memory).ok()?;
+        if !rustix::fs::fcntl_get_seals(&memory).ok()?.contains(SEALS) {
+            return None;
+        }
         let mut memory = File::from(memory);
         let mut text = String::new();
         memory.rewind().ok()?;
         memory.read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()
+    }
+
+    /// What has to survive whatever happens.
+    pub fn bare(&self) -> Self {
+        Self {
+            panics: self.panics.clone(),
+            nofile: self.nofile,
+            main: self.main,
+            closing: self.closing,
+            ..Self::default()
+        }
     }
 
     /// One more panic, at `now` in Unix milliseconds; forgets those that are long ago.
@@ -98,6 +116,7 @@ impl Handover {
             let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
             let mut memory = File::from(rustix::fs::memfd_create("handover", flags)?);
             memory.write_all(&serde_json::to_vec(self)?)?;
+            rustix::fs::fcntl_add_seals(&memory, SEALS)?;
             Ok(memory.into())
         };
         let memory = match memory() {
@@ -125,8 +144,10 @@ mod tests {
 
     #[test]
     fn what_another_version_left_out_has_a_default_and_what_it_added_is_ignored() {
-        let read: Handover = serde_json::from_str(r#"{"main": 7, "of_the_future": true}"#).unwrap();
-        assert_eq!((read.main, read.listener, read.callers.len()), (Some(7), None, 0));
+        let caller = r#"{"stream": 9, "request": {"method": "of-the-future", "parameters": {"new": 1}}}"#;
+        let text = format!(r#"{{"main": 7, "of_the_future": true, "callers": [{caller}]}}"#);
+        let read: Handover = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.main, read.listener, read.callers.len()), (Some(7), None, 1));
     }
 
     #[test]

@@ -396,6 +396,7 @@ impl Supervisor {
             recorded: in_force == want,
             history: Default::default(),
             living: None,
+            finished: false,
         };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);

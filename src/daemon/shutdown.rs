@@ -36,6 +36,11 @@ enum Orphans {
 }
 
 impl Closing {
+    /// The exit code that was asked for, and that of the main program if it ended by itself.
+    pub fn codes(&self) -> (Option<u8>, Option<u8>) {
+        (self.code, self.main_code)
+    }
+
     pub fn next_deadline(&self) -> Option<Tick> {
         match self.orphans {
             Orphans::Asked { until } => Some(until),
@@ -101,6 +106,14 @@ impl Supervisor {
             if let Some(closing) = &mut self.closing {
                 closing.main_code = Some(code);
             }
+        }
+    }
+
+    /// Our former self had begun one; its budget begins anew.
+    pub(super) fn resume_shutdown(&mut self, (code, main_code): (Option<u8>, Option<u8>)) {
+        self.begin_shutdown(code);
+        if let Some(closing) = &mut self.closing {
+            closing.main_code = main_code;
         }
     }
 

@@ -5,17 +5,23 @@
 
 use super::handover::{Caller, Handover, own_path};
 use super::requests::Targeted;
+use super::shutdown::Closing;
 use super::{Notice, Supervisor};
 use crate::control::protocol::{RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::gateway::Stage;
+use crate::core::signal::Signal;
+use crate::sys::pidfd::Pidfd;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// How long a program may take to say its version, in seconds.
+const VERSION_PATIENCE: i64 = 10;
 /// How long what is under way may take to come to its end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -87,7 +93,15 @@ impl Supervisor {
     /// Whether a request has to wait for an upgrade; it is kept then.
     pub(super) fn waits_for_upgrade(&mut self, incoming: &Incoming) -> bool {
         let Some(upgrade) = &mut self.upgrade else { return false };
-        upgrade.held.push(incoming.clone());
+        if let Request::Upgrade { .. } = incoming.request {
+            self.refuse(
+                incoming.id,
+                RefusalKind::Failed,
+                "another upgrade is under way: try again when it is over",
+            );
+        } else {
+            upgrade.held.push(incoming.clone());
+        }
         true
     }
 
@@ -100,6 +114,10 @@ impl Supervisor {
             return None;
         }
         match self.what_moves() {
+            None if program.is_none() && deadline <= now => {
+                self.give_up_upgrade("the program does not say what it is, asked for its --version");
+                None
+            }
             None => program,
             Some((what, for_ever)) if for_ever || deadline <= now => {
                 self.give_up_upgrade(&format!("{what}: nothing was changed, try again when that is over"));
@@ -159,6 +177,7 @@ impl Supervisor {
                     let Carried { id, stream, answering: _, closing, input, output } = one;
                     let request = requests.iter().position(|(conn, _)| *conn == id);
                     let request = request.map(|at| requests.swap_remove(at).1);
+                    let request = request.and_then(|request| serde_json::to_value(request).ok());
                     let stream_number = stream.as_raw_fd();
                     keep.push(stream);
                     handover.callers.push(Caller { stream: stream_number, input, output, closing, request });
@@ -175,6 +194,7 @@ impl Supervisor {
             panics: self.panics.clone(),
             nofile: self.nofile,
             main: self.main.as_ref().map(super::main_program::MainProgram::pid),
+            closing: self.closing.as_ref().map(Closing::codes),
             ..Handover::default()
         }
     }
@@ -202,18 +222,25 @@ impl Supervisor {
             let id = ConnId { slot: 0, generation: 0 };
             let carried = Carried { id, stream, answering: request.is_some(), closing, input, output };
             let Some(id) = self.server.take_over(&self.registry, carried) else { continue };
+            let Some(Ok(request)) = request.map(serde_json::from_value::<Request>) else {
+                self.refuse(
+                    id,
+                    RefusalKind::Failed,
+                    "another version of the supervisor answers by now: ask again",
+                );
+                continue;
+            };
             match (request, &refused) {
-                (Some(Request::Upgrade { .. }), None) => self.reply(id, &Reply::End),
-                (Some(Request::Upgrade { .. }), Some(why)) => {
+                (Request::Upgrade { .. }, None) => self.reply(id, &Reply::End),
+                (Request::Upgrade { .. }, Some(why)) => {
                     let text = format!("not upgraded, the old version goes on: {why}");
                     self.refuse(id, RefusalKind::Failed, text);
                 }
-                (Some(request), _) => {
+                (request, _) => {
                     if let Some(peer) = self.server.peer(id) {
                         self.take_request(Incoming { id, peer, request });
                     }
                 }
-                (None, _) => {}
             }
         }
         match refused {
@@ -228,7 +255,7 @@ impl Supervisor {
 /// reaped by the loop, as every orphan's.
 fn check(program: &Path) -> std::io::Result<()> {
     const ELF: [u8; 4] = *b"\x7fELF";
-    const MOST: u64 = 4096;
+    const MOST: usize = 256;
     let mut head = [0; ELF.len()];
     std::fs::File::open(program)?.read_exact(&mut head)?;
     if head != ELF {
@@ -241,10 +268,19 @@ fn check(program: &Path) -> std::io::Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let mut said = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(MOST).read_to_string(&mut said)?;
+    // Before the loop has reaped it, or it is over already.
+    let handle = Pidfd::open(child.id().cast_signed());
+    let mut said = vec![0; MOST];
+    let mut length = 0;
+    if let Some(mut stdout) = child.stdout.take() {
+        let patience = Timespec { tv_sec: VERSION_PATIENCE, tv_nsec: 0 };
+        let ready = rustix::event::poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&patience))?;
+        length = if ready == 0 { 0 } else { stdout.read(&mut said)? };
     }
+    if let Ok(child) = handle {
+        let _ = child.send(Signal::KILL);
+    }
+    let said = String::from_utf8_lossy(said.get(..length).unwrap_or_default());
     if said.starts_with(concat!(env!("CARGO_PKG_NAME"), " ")) {
         Ok(())
     } else {

@@ -426,7 +426,7 @@ impl Pump {
             } else if Instant::now() < drain.deadline {
                 self.drains.push(drain);
             } else {
-                if drain.after == After::Close {
+                if drain.after != After::Drain {
                     self.mark(&drain);
                 }
                 self.give_up(&drain);
@@ -498,7 +498,10 @@ impl Pump {
                 }
                 self.outlets.backlog.push(Item::Close(drain.id, announce));
             }
-            After::Finish => {}
+            After::Finish => {
+                // What comes from now on is the successor's to read.
+                self.sources.remove(&drain.id);
+            }
         }
     }
 }

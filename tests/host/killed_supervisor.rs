@@ -8,6 +8,7 @@ use serde_json::json;
 crate::on_every_rung_as_a_child!(
     a_successor_goes_on_with_what_is_wanted,
     a_stop_that_was_cut_short_is_finished_by_the_successor,
+    what_was_taken_over_crashes_like_anything_else,
     an_acknowledged_command_is_never_lost,
 );
 
@@ -71,6 +72,38 @@ fn a_successor_goes_on_with_what_is_wanted(setup: Setup) {
     assert!(lost.len() <= 4 && lost.iter().all(|lost| *lost < 25), "{lost:?}");
     supervisor.process.signal(Signal::TERM);
     assert_eq!(supervisor.ends(), End::Code(0));
+}
+
+/// Its main process is killed, then its keeper where it has one: neither is a child of the supervisor that has them now.
+fn what_was_taken_over_crashes_like_anything_else(setup: Setup) {
+    let mut world = World::new(setup);
+    world.adversary("wood", "tree 20", "[restart]\nbackoff = { initial = \"1ms\" }");
+    let mut supervisor = world.start();
+    for round in 1..=2 {
+        world.wait_log_times("wood", "ready tree", round);
+        world.wait_state("wood", &["up"]);
+        supervisor.kill();
+        supervisor = world.start();
+        let main = world.status("wood")["pid"].as_i64();
+        let main = world.marked("tree").into_iter().find(|process| Some(i64::from(process.inner)) == main);
+        let main = main.expect("the main process").outer;
+        let victim = if round == 1 || world.setup.rung.is_cgroup() { main } else { parent(main) };
+        let victim = rustix::process::Pid::from_raw(victim).expect("a pid");
+        rustix::process::kill_process(victim, Signal::KILL).expect("a kill");
+        world.wait_log_times("wood", "ready tree", round + 1);
+        // The count of the round before may have been on its way to the disk.
+        assert!(world.wait_state("wood", &["up"])["restarts"].as_u64() >= Some(1));
+        assert_eq!(world.marked("tree").len(), 21, "nothing of the life before is left");
+    }
+    world.ctl(&["stop", "wood"]).ok();
+    world.assert_no_survivors("after stop");
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0));
+}
+
+fn parent(pid: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("a parent")
 }
 
 fn a_stop_that_was_cut_short_is_finished_by_the_successor(setup: Setup) {

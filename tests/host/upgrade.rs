@@ -46,11 +46,13 @@ fn an_upgrade_is_noticed_by_nobody(setup: Setup) {
     ];
     world.define("writer", &format!("command = {command:?}\n{QUICK}"));
     world.adversary("rest", "pause", "autostart = false");
+    world.define("once", "command = [\"/bin/true\"]\ntype = \"oneshot\"");
     let mut supervisor = world.start();
     world.wait_log("wood", "ready tree");
     world.ctl(&["wait", "clock", "writer", "--up"]).ok();
     let pids = |world: &World| ["wood", "clock", "writer"].map(|name| world.status(name)["pid"].clone());
     let before = pids(&world);
+    let done = world.wait_state("once", &["finished"])["last_exit"].clone();
     let pid = supervisor.pid();
     std::thread::scope(|scope| {
         let world = &world;
@@ -61,6 +63,7 @@ fn an_upgrade_is_noticed_by_nobody(setup: Setup) {
             assert_eq!(world.ctl(&["upgrade"]).ok(), "upgraded\n");
             assert_ne!(image(&supervisor), image_before, "it is another image");
             assert_eq!(pids(world), before, "round {round}");
+            assert_eq!(world.status("once")["last_exit"], done, "what is done is not done again");
             let ticks = world.log("clock").matches("tick").count();
             world.wait_log_times("clock", "tick", ticks + 10);
             // Of the log files only those are open that were written to, which is the clock's each time.
@@ -129,6 +132,21 @@ fn the_main_program_goes_on_and_its_code_is_the_containers() {
     tell(&world, "/tmp/code", "7\n");
     assert_eq!(supervisor.ends(), End::Code(7), "{}", world.stderr());
     world.assert_no_survivors("after its end");
+}
+
+/// A bug on the way out: it ends all the same, with the code that it had.
+#[test]
+fn a_bug_in_the_middle_of_a_shutdown_does_not_stop_it() {
+    for at in 30..36 {
+        let fault = format!("panic@{at}");
+        let mut world = World::new(Setup::plain().env("HERMES_SUP_FAULT", &fault));
+        world.adversary("wood", "tree 5", "[stop]\ntimeout = \"50ms\"").adversary("one", "pause", QUICK);
+        let mut supervisor = world.start();
+        world.ctl(&["wait", "--all", "--up"]).ok();
+        world.ctl(&["shutdown", "--code", "5"]).ok();
+        assert_eq!(supervisor.ends(), End::Code(5), "{fault}: {}", world.stderr());
+        world.assert_no_survivors("after the shutdown");
+    }
 }
 
 /// Again and again the same bug: nothing is supervised any more, and nothing is left over.

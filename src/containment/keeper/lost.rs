@@ -44,11 +44,16 @@ impl Lost {
             let candidates = if sought.foreign { walk::all_processes() } else { walk::children(own) };
             candidates.into_iter().filter(|pid| !known(*pid) && is_of_tree(*pid, sought)).collect()
         };
-        if roots().is_empty() {
+        let found = roots();
+        if found.is_empty() {
             self.clean = if self.orphans == orphans { self.clean + 1 } else { 1 };
         } else {
             self.clean = 0;
-            walk::end(own, &mut roots);
+            if sought.foreign {
+                walk::strike(&found, &|pid| is_of_tree(pid, sought));
+            } else {
+                walk::end(own, &mut roots);
+            }
         }
         self.orphans = orphans;
         self.clean >= 2

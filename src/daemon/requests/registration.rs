@@ -155,6 +155,7 @@ impl Supervisor {
                     recorded: want == Want::Down,
                     history: Default::default(),
                     living: None,
+                    finished: false,
                 },
             )]),
             self.clock.now(),
