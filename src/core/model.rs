@@ -145,6 +145,7 @@ impl World {
             recorded: true,
             history: Default::default(),
             living: None,
+            finished: false,
         }))?;
         Ok(world)
     }
