@@ -205,9 +205,9 @@ fn what_is_no_supervisor_is_not_become() {
 /// Adoption and upgrades in turn: nothing comes twice, nothing is left over, nothing grows.
 #[test]
 fn a_hundred_services_outlive_many_supervisors() {
-    let rounds = if std::env::var_os("HERMES_SUP_CYCLES").is_some() { 10_000 } else { 6 };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(540);
+    let rounds = std::env::var("HERMES_SUP_CYCLES").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
     for rung in [Rung::Cgroup, Rung::Keeper] {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(270);
         let mut world = World::new(Setup::new(rung, Place::Child));
         let services = if rounds > 100 { 10 } else { 100 };
         for number in 0..services {
