@@ -24,6 +24,7 @@ in_every_variant! {
     a_clean_exit_is_final
     a_crash_loop_ends_in_failed
     docker_stop_is_quick
+    an_upgrade_is_noticed_by_no_gateway
 }
 
 /// What a tool of an agent leaves behind at its worst: a daemon in a session of its own, deaf to SIGTERM, whose
@@ -54,6 +55,32 @@ END";
 
 fn start(variant: &Variant, volume: &Volume) -> Container {
     Run::new().variant(variant).volume(volume).cmd(&["sleep", "infinity"]).supervised()
+}
+
+/// The supervisor becomes another image of itself, whatever its rights are; gateways and main program go on.
+fn an_upgrade_is_noticed_by_no_gateway(variant: &Variant) {
+    let volume = Volume::with_gateways(&["coder", "writer"]);
+    let container = start(variant, &volume);
+    container.await_up(&["coder", "writer"]);
+    let lives = || ["coder", "writer"].map(|name| container.service(name)["pid"].clone());
+    let before = lives();
+    for _ in 0..2 {
+        assert_eq!(container.ctl(&["upgrade"]).ok().trim(), "upgraded");
+        assert_eq!(lives(), before);
+    }
+    for name in ["coder", "writer"] {
+        let service = container.service(name);
+        assert_eq!(
+            (&service["restarts"], &service["containment"]),
+            (&0.into(), &variant.rung.into()),
+            "{service}"
+        );
+    }
+    container.ctl(&["restart", "coder"]).ok();
+    container.await_up(&["coder", "writer"]);
+    assert_ne!(container.service("coder")["pid"], before[0]);
+    container.ctl(&["stop", "--all"]).ok();
+    assert_eq!(container.service("writer")["state"], "down");
 }
 
 /// Contract: 89.
