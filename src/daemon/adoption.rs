@@ -25,8 +25,8 @@ const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Heritage {
     from: Option<Predecessor>,
     vouched: Vec<Vouched>,
-    /// It did not come to its end.
-    cut_short: bool,
+    /// It did not come to its end: what it did goes on here.
+    pub goes_on: bool,
 }
 
 /// What is taken over.
@@ -55,13 +55,7 @@ impl Heritage {
         let mut vouched = if reachable { Roster::left_in(runtime_dir) } else { Vec::new() };
         // The newest first: of two lives of one service only that can be meant.
         vouched.sort_by_key(|one| std::cmp::Reverse(one.living.incarnation));
-        let cut_short = reachable && Roster::exists(runtime_dir);
-        Self { from: Some(from), vouched, cut_short }
-    }
-
-    /// What it did goes on here.
-    pub fn goes_on(&self) -> bool {
-        self.cut_short
+        Self { from: Some(from), vouched, goes_on: reachable && Roster::exists(runtime_dir) }
     }
 
     /// Whose directories are to be used again: those in which there may be lives that go on.

@@ -446,8 +446,7 @@ fn start(
         scan: 0,
         code_spared_at: None,
     };
-    let inheritance =
-        Inheritance { lives: adopted, goes_on: heritage.goes_on(), continued: former.is_some() };
+    let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
     let restored = supervisor.boot_services(&opened, &found, &reconciled, inheritance, &cmd);
     if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
         supervisor.resume_shutdown(closing);

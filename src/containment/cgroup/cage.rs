@@ -111,25 +111,8 @@ impl Cage {
                 // Without the controller there is nothing to watch.
                 let memory = watch.add_memory(&path, slot).ok();
                 let memory = memory.map(|watch| Memory { watch, seen: MemoryEvents::default(), main: false });
-                let cage = Self {
-                    leaf,
-                    watch: watched,
-                    memory,
-                    hook: None,
-                    main_pid: pid,
-                    main: pidfd,
-                    starting: Some(Box::new((report, Subject::of(plan)))),
-                    failure: None,
-                    reaped: None,
-                    foreign: false,
-                    unexplained: None,
-                    exit_said: false,
-                    over: false,
-                    retry: None,
-                    per_process: false,
-                    frozen: None,
-                };
-                Ok((cage, not_in_force))
+                let starting = Some(Box::new((report, Subject::of(plan))));
+                Ok((Self { starting, ..Self::around(leaf, watched, memory, (pid, pidfd)) }, not_in_force))
             }
             Err(error) => {
                 let _ = leaf::remove(tree.as_fd(), &leaf);
@@ -150,31 +133,35 @@ impl Cage {
         main: Process,
     ) -> Result<Self, Gone> {
         let path = tree.path().join(&leaf);
-        if !path.is_dir() {
-            return Err(Gone("its cgroup is not there".to_owned()));
-        }
         let watched = watch.add(&path, slot).map_err(|error| Gone(create_words(&error)))?;
         let memory = watch.add_memory(&path, slot).ok();
         let seen = limits::memory_events(tree.as_fd(), &leaf);
         let frozen = leaf::state(tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
-        Ok(Self {
-            watch: watched,
-            memory: memory.map(|watch| Memory { watch, seen, main: false }),
-            hook: None,
+        let memory = memory.map(|watch| Memory { watch, seen, main: false });
+        let cage = Self::around(leaf, watched, memory, (main.pid, main.pidfd));
+        Ok(Self { foreign: main.foreign, frozen: frozen.then_some(true), ..cage })
+    }
+
+    /// Around a main process that is a child of ours and runs, of which nothing was said yet.
+    fn around(leaf: String, watch: i32, memory: Option<Memory>, (main_pid, main): (i32, Pidfd)) -> Self {
+        Self {
             leaf,
-            main_pid: main.pid,
-            main: main.pidfd,
+            watch,
+            memory,
+            hook: None,
+            main_pid,
+            main,
             starting: None,
             failure: None,
             reaped: None,
-            foreign: main.foreign,
+            foreign: false,
             unexplained: None,
             exit_said: false,
             over: false,
             retry: None,
             per_process: false,
-            frozen: frozen.then_some(true),
-        })
+            frozen: None,
+        }
     }
 
     /// What the loop has to watch besides the directory: the report of the exec until that is decided, or the end of a

@@ -75,7 +75,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A keeper that is not ours to reap and has gone silent is looked at again after this long, then at doubled intervals.
 const FOREIGN_LOOK: Duration = Duration::from_millis(2);
 
-/// How the life of another supervisor is held.
+/// How a life is held.
 #[derive(Debug, Clone, Copy)]
 pub struct How {
     pub tag: Option<u32>,
@@ -119,40 +119,28 @@ impl Ward {
             // It ends by itself: its socket is closed without an order to start. Its reaping is nobody's news.
             return Err(failed(error));
         }
-        Ok(Self {
-            keeper_started: walk::stat(keeper.pid).map_or(0, |stat| stat.started),
-            socket,
-            keeper: Keeper {
-                pid: keeper.pid,
-                pidfd: keeper.pidfd,
-                report: Some(keeper.report),
-                foreign: false,
-            },
-            main_pid: None,
-            main: None,
-            subject: Some(Box::new(Subject::of(plan))),
-            tag,
-            same_uid,
-            scoped: plan.scope_signals,
-            is_init: apart.is_some(),
-            killed: false,
-            struck: Cell::new(false),
-            exit_said: false,
-            frozen: false,
-            over: false,
-            retry: None,
-            lost: None,
-        })
+        let how = How { tag, same_uid, scoped: plan.scope_signals, is_init: apart.is_some() };
+        let keeper =
+            Keeper { pid: keeper.pid, pidfd: keeper.pidfd, report: Some(keeper.report), foreign: false };
+        let subject = Some(Box::new(Subject::of(plan)));
+        Ok(Self { subject, ..Self::under(keeper, socket, how) })
     }
 
     /// Takes over a life whose keeper answers at `socket` and has handed out its main process.
     pub fn adopt(socket: OwnedFd, keeper: Process, (main_pid, main): (i32, Pidfd), how: How) -> Self {
+        let Process { pid, pidfd, foreign } = keeper;
+        let ward = Self::under(Keeper { pid, pidfd, report: None, foreign }, socket, how);
+        Self { main_pid: Some(main_pid), main: Some(main), ..ward }
+    }
+
+    /// Under a keeper that has said nothing yet.
+    fn under(keeper: Keeper, socket: OwnedFd, how: How) -> Self {
         Self {
-            socket,
             keeper_started: walk::stat(keeper.pid).map_or(0, |stat| stat.started),
-            keeper: Keeper { pid: keeper.pid, pidfd: keeper.pidfd, report: None, foreign: keeper.foreign },
-            main_pid: Some(main_pid),
-            main: Some(main),
+            socket,
+            keeper,
+            main_pid: None,
+            main: None,
             subject: None,
             tag: how.tag,
             same_uid: how.same_uid,
