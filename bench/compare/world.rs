@@ -9,6 +9,7 @@ use crate::clock;
 use crate::events::{self, Events};
 use crate::options::Options;
 use crate::process;
+use crate::record::{Kind, Record};
 use rustix::event::PollFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -159,6 +160,35 @@ impl World {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(child.wait()?.code().unwrap_or(-1))
+    }
+
+    /// Runs the commands in turn inside, `rounds` times or, after the first round, for as long as `most`. A record of each end,
+    /// with the number of the command as its id.
+    ///
+    /// # Errors
+    /// When they cannot be run, or are not done within `patience`.
+    pub fn stopwatch(
+        &mut self,
+        rounds: usize,
+        most: Duration,
+        commands: &[Vec<String>],
+        patience: Duration,
+    ) -> io::Result<Vec<Record>> {
+        let mut words = service(&["stopwatch", &rounds.to_string(), &most.as_millis().to_string()]);
+        for command in commands {
+            words.push("--".into());
+            words.extend_from_slice(command);
+        }
+        self.run(&words, patience)?;
+        let mut records = Vec::new();
+        loop {
+            let record = self.events.next(clock::after(PATIENCE)).ok_or(io::ErrorKind::TimedOut)?;
+            match record.kind {
+                Kind::Ran => records.push(record),
+                Kind::Done => return Ok(records),
+                _ => {}
+            }
+        }
     }
 
     /// What the supervisor complained about.

@@ -5,19 +5,24 @@ use crate::kernel::{code, execute, fork, now, tell, wait_for};
 use crate::record::Kind;
 use std::ffi::CStr;
 
-/// `stopwatch ROUNDS -- CMD… [-- CMD…]…`: the commands in turn, ROUNDS times; each end is a `Ran` with the number of the
-/// command as its id. Afterwards one `Done`.
-pub fn stopwatch(rounds: u64, words: &[&CStr]) -> i32 {
+/// `stopwatch ROUNDS MILLISECONDS -- CMD… [-- CMD…]…`: the commands in turn, ROUNDS times, but no new round is begun after so
+/// much time; each end is a `Ran` with the number of the command as its id. Afterwards one `Done`.
+pub fn stopwatch(rounds: u64, most: u64, words: &[&CStr]) -> i32 {
     let commands: Vec<&[&CStr]> =
         words.split(|word| word.to_bytes() == b"--").filter(|command| !command.is_empty()).collect();
-    for _ in 0..rounds {
+    let until = now() + most * 1_000_000;
+    for round in 0..rounds {
+        if round > 0 && now() > until {
+            break;
+        }
         for (id, command) in (0..).zip(&commands) {
             let start = now();
             let status = wait_for(fork(|| {
                 silence();
                 execute(command)
             }));
-            tell(Kind::Ran, id, code(status), start, now() - start);
+            let end = now();
+            tell(Kind::Ran, id, code(status), start, end - start);
         }
     }
     tell(Kind::Done, 0, 0, now(), 0);

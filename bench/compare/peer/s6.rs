@@ -7,6 +7,7 @@ use super::{Peer, Service, Verb, words};
 use crate::options::Options;
 use crate::world::{SERVICE, World};
 use std::io;
+use std::path::PathBuf;
 
 pub struct S6 {
     pub version: String,
@@ -47,13 +48,19 @@ impl Peer for S6 {
         true
     }
 
+    fn kept(&self, world: &World, service: &str) -> Vec<PathBuf> {
+        super::stamped(&world.path(&format!("/opt/data/log-{service}")))
+    }
+
     fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
         for service in services {
             let dir = service_directory(world, service)?;
-            if service.logged {
-                // To the container's stdout, and with times into 10 files of 1 MB: what hermes-sup does.
-                let text =
-                    format!("#!/bin/sh\nexec s6-log -b n10 s1000000 1 T /opt/data/log-{}\n", service.name);
+            if let Some(keep) = service.logged {
+                // To the container's stdout, and with times into files of 1 MB: what hermes-sup does.
+                let text = format!(
+                    "#!/bin/sh\nexec s6-log -b n{keep} s1000000 1 T /opt/data/log-{}\n",
+                    service.name
+                );
                 world.write(&format!("{dir}/log/run"), &text, 0o755)?;
             }
         }
