@@ -19,7 +19,12 @@ const fn row(name: &'static str, title: &'static str, unit: &'static str, floor:
 /// In the order of the report.
 pub const ROWS: [Row; 25] = [
     row("crash", "crash → new process runs", "ms", "clone + exec + wait of the same program"),
-    row("crash-one", "crash of one of N services → new process runs", "ms", "clone + exec + wait of the same program"),
+    row(
+        "crash-one",
+        "crash of one of N services → new process runs",
+        "ms",
+        "clone + exec + wait of the same program",
+    ),
     row("boot", "boot: launch → all N services run", "ms", "a loop of fork + exec"),
     row("stop", "shutdown: signal → everything ended", "ms", "kill(-1) + reap"),
     row("pss", "memory of supervision, PSS", "MB", ""),

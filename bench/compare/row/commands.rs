@@ -71,10 +71,9 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
         let ran = world.stopwatch(TIMES, SLICE, &commands, patience(size))?;
         keep(bench, size, &["command-stop", "command-start"], &[peer.name(); 2], &ran);
     }
-    for (rows, verbs) in [
-        (&["status-all"][..], &[All::Status][..]),
-        (&["stop-all", "start-all"], &[All::Stop, All::Start]),
-    ] {
+    for (rows, verbs) in
+        [(&["status-all"][..], &[All::Status][..]), (&["stop-all", "start-all"], &[All::Stop, All::Start])]
+    {
         if !rows.iter().any(|row| bench.options.wants_row(row)) {
             continue;
         }

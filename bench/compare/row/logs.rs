@@ -77,7 +77,10 @@ fn lost(bench: &mut Bench<'_>, peer: &dyn Peer, service: &Service, lines: u64) -
     let count = Count::of(&text);
     bench.results.add("lost", 0, peer.name(), lines.saturating_sub(count.found) as f64);
     if count.strange > 0 {
-        return Err(io::Error::other(format!("{} lines are torn, twice there or not in order", count.strange)));
+        return Err(io::Error::other(format!(
+            "{} lines are torn, twice there or not in order",
+            count.strange
+        )));
     }
     Ok(())
 }
