@@ -8,6 +8,9 @@ use std::ffi::CStr;
 /// The name (comm) of the daemons of a hostile tree.
 pub const DAEMON: &CStr = c"bench-daemon";
 
+/// What commands of the stopwatch say on their error stream, on the memory file system of the world.
+pub const COMPLAINTS: &CStr = c"/run/complaints";
+
 /// Bytes of a line in the rows on logs, with its end.
 pub const LINE: usize = 100;
 

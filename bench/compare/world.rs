@@ -9,7 +9,7 @@ use crate::clock;
 use crate::events::{self, Events};
 use crate::options::Options;
 use crate::process;
-use crate::record::{Kind, Record};
+use crate::record::{COMPLAINTS, Kind, Record};
 use rustix::event::PollFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -193,9 +193,12 @@ impl World {
 
     /// What the supervisor complained about.
     pub fn said(&self) -> String {
-        let text = std::fs::read(self.dir.path().join("said")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines().rev().take(5).collect::<Vec<_>>().join(" | ")
+        end_of(&self.dir.path().join("said"))
+    }
+
+    /// What the commands of the stopwatch complained about.
+    pub fn complaints(&self) -> String {
+        end_of(&self.path(&COMPLAINTS.to_string_lossy()))
     }
 
     /// The supervisor as seen outside: PID 1, or where that is our `first`, its oldest child.
@@ -238,6 +241,13 @@ impl Drop for World {
         }
         let _ = rustix::mount::unmount(self.root.join("run"), UnmountFlags::DETACH);
     }
+}
+
+/// The last lines of a file, in one.
+fn end_of(file: &Path) -> String {
+    let text = std::fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().rev().take(5).collect::<Vec<_>>().join(" | ")
 }
 
 /// Removes a cgroup and what is below it; true when it is gone.

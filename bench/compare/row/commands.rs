@@ -9,7 +9,7 @@ use crate::clock;
 use crate::peer::{All, Peer, Service, Verb};
 use crate::record::Record;
 use crate::results::FLOOR;
-use crate::world::{self, CRASHERS};
+use crate::world::{self, CRASHERS, World};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub fn run(bench: &mut Bench<'_>) {
     } else {
         &[(1, 5), (10, 3), (100, 3), (1000, 3), (5000, 2)]
     };
-    for (size, rounds) in plan.iter().copied() {
+    for (size, rounds) in bench.options.sizes(plan) {
         let ordinary = |id: usize| Service::new(&format!("s{id}"), &["unit", &id.to_string()]);
         let services: Vec<Service> =
             (0..size).map(|id| if id < CRASHERS { crash::service(id) } else { ordinary(id) }).collect();
@@ -64,12 +64,12 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
     if bench.options.wants_row("status") {
         let commands = [peer.control(Verb::Status, &one), world::service(&["exit"])];
         let ran = world.stopwatch(2 * TIMES, SLICE, &commands, patience(size))?;
-        keep(bench, size, &["status", "status"], &[peer.name(), FLOOR], &ran);
+        keep(bench, &world, size, &["status", "status"], &[peer.name(), FLOOR], &ran);
     }
     if bench.options.wants_row("command-stop") || bench.options.wants_row("command-start") {
         let commands = [peer.control(Verb::Stop, &one), peer.control(Verb::Start, &one)];
         let ran = world.stopwatch(TIMES, SLICE, &commands, patience(size))?;
-        keep(bench, size, &["command-stop", "command-start"], &[peer.name(); 2], &ran);
+        keep(bench, &world, size, &["command-stop", "command-start"], &[peer.name(); 2], &ran);
     }
     for (rows, verbs) in
         [(&["status-all"][..], &[All::Status][..]), (&["stop-all", "start-all"], &[All::Stop, All::Start])]
@@ -83,7 +83,7 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
             continue;
         };
         let ran = world.stopwatch(TIMES, SLICE, &commands, patience(size))?;
-        keep(bench, size, rows, &[peer.name(); 2], &ran);
+        keep(bench, &world, size, rows, &[peer.name(); 2], &ran);
     }
     Ok(())
 }
@@ -91,6 +91,7 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
 /// Each record's id says to which row and to whom it belongs.
 fn keep(
     bench: &mut Bench<'_>,
+    world: &World,
     size: usize,
     rows: &[&'static str],
     names: &[&'static str],
@@ -104,7 +105,7 @@ fn keep(
             bench.results.add(row, size, name, milliseconds(record.value));
         } else {
             let note = format!("the command ended with {}", record.status);
-            bench.trouble(format!("{row}, {size} services: {name}: {note}"));
+            bench.trouble(format!("{row}, {size} services: {name}: {note}: {}", world.complaints()));
             bench.results.note(row, size, name, note);
         }
     }

@@ -160,6 +160,8 @@ fn visit(image: &str, way: &Way, dir: &Path, events: &mut Events) -> io::Result<
     let run = docker(
         Command::new("docker")
             .args(["run", "--detach", "--network=none", "--name", &container])
+            // The gateway would hold back its own start when there were some before: hermes-sup tells it not to, itself.
+            .arg("--env=HERMES_GATEWAY_MAX_STARTS=0")
             .args([mount("bench", "/bench"), mount("data", "/opt/data")])
             .args([mount("services", "/etc/hermes-sup/services"), mount("scan", "/scan")])
             .args(way.flags)

@@ -22,7 +22,7 @@ pub fn run(bench: &mut Bench<'_>) {
     } else {
         &[(1, 7), (10, 7), (100, 5), (1000, 3), (5000, 2)]
     };
-    for (size, rounds) in plan.iter().copied() {
+    for (size, rounds) in bench.options.sizes(plan) {
         let services: Vec<Service> =
             (0..size).map(|id| Service::new(&format!("s{id}"), &["unit", &id.to_string()])).collect();
         for round in 0..rounds {

@@ -23,7 +23,7 @@ pub fn run(bench: &mut Bench<'_>) {
     } else {
         &[(1, 5), (10, 5), (100, 5), (1000, 3), (10_000, 2)]
     };
-    for (size, rounds) in plan.iter().copied() {
+    for (size, rounds) in bench.options.sizes(plan) {
         for round in 0..rounds {
             crate::say(&format!("  tree of {size}, round {} of {rounds}", round + 1));
             for peer in bench.supervisors() {
