@@ -191,7 +191,7 @@ impl Containment {
             tokens,
             cgroups,
             losses: None,
-            forks: Forks::new(),
+            forks: Forks::new(home.instance),
             keepers,
             null,
             roster: Roster::create(home.runtime_dir)?,
