@@ -17,6 +17,10 @@ fn main() -> ExitCode {
             let mut core = hot::Core::new(1000);
             (0..times).for_each(|_| core.stop_and_start());
         }
+        "start-plan" => {
+            let start = hot::Start::new();
+            (0..times).for_each(|_| start.plan());
+        }
         "store-commit" => {
             let mut database = hot::Database::new();
             (0..times).for_each(|_| database.commit(1));
