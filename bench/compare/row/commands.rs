@@ -50,7 +50,7 @@ pub fn run(bench: &mut Bench<'_>) {
 fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Result<()> {
     let size = services.len();
     let mut world = all_up(bench.options, peer, services)?;
-    if bench.options.wants_row("crash-one") {
+    if wants(bench, &["crash-one"]) {
         // The last one came up now.
         clock::window(crash::UP_BEFORE);
         for took in crash::crashes(&mut world, size.min(CRASHERS))? {
@@ -61,12 +61,12 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
         }
     }
     let one = format!("s{}", size / 2);
-    if bench.options.wants_row("status") {
+    if wants(bench, &["status"]) {
         let commands = [peer.control(Verb::Status, &one), world::service(&["exit"])];
         let ran = world.stopwatch(2 * TIMES, SLICE, &commands, patience(size))?;
         keep(bench, &world, size, &["status", "status"], &[peer.name(), FLOOR], &ran);
     }
-    if bench.options.wants_row("command-stop") || bench.options.wants_row("command-start") {
+    if wants(bench, &["command-stop", "command-start"]) {
         let commands = [peer.control(Verb::Stop, &one), peer.control(Verb::Start, &one)];
         let ran = world.stopwatch(TIMES, SLICE, &commands, patience(size))?;
         keep(bench, &world, size, &["command-stop", "command-start"], &[peer.name(); 2], &ran);
@@ -74,7 +74,7 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
     for (rows, verbs) in
         [(&["status-all"][..], &[All::Status][..]), (&["stop-all", "start-all"], &[All::Stop, All::Start])]
     {
-        if !rows.iter().any(|row| bench.options.wants_row(row)) {
+        if !wants(bench, rows) {
             continue;
         }
         let commands: Option<Vec<_>> = verbs.iter().map(|verb| peer.control_all(*verb, services)).collect();
@@ -86,6 +86,10 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service]) -> io::Re
         keep(bench, &world, size, rows, &[peer.name(); 2], &ran);
     }
     Ok(())
+}
+
+fn wants(bench: &Bench<'_>, rows: &[&str]) -> bool {
+    rows.iter().any(|row| bench.options.wants_row(row))
 }
 
 /// Each record's id says to which row and to whom it belongs.
@@ -113,16 +117,18 @@ fn keep(
 
 /// What storing anything costs on the file system of the worlds, and what the same processes cost without supervision.
 fn floor(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
-    let mut file = tempfile::tempfile_in(&bench.options.work)?;
-    for _ in 0..TIMES {
-        let start = clock::now();
-        file.write_all(&[0; 4096])?;
-        file.sync_data()?;
-        let took = milliseconds(clock::now() - start);
-        bench.results.add("command-stop", size, FLOOR, took);
-        bench.results.add("command-start", size, FLOOR, took);
+    if wants(bench, &["command-stop", "command-start"]) {
+        let mut file = tempfile::tempfile_in(&bench.options.work)?;
+        for _ in 0..TIMES {
+            let start = clock::now();
+            file.write_all(&[0; 4096])?;
+            file.sync_data()?;
+            let took = milliseconds(clock::now() - start);
+            bench.results.add("command-stop", size, FLOOR, took);
+            bench.results.add("command-start", size, FLOOR, took);
+        }
     }
-    if ["stop-all", "start-all"].iter().any(|row| bench.options.wants_row(row)) {
+    if wants(bench, &["stop-all", "start-all"]) {
         let (up, down) = fleet::bare(bench.options, size)?;
         bench.results.add("start-all", size, FLOOR, up);
         bench.results.add("stop-all", size, FLOOR, down);
