@@ -74,6 +74,13 @@ impl World {
                 place(&dinit.join(name), &root.join("bench").join(name))?;
             }
         }
+        // Where it was built for, and first in the PATH of the world.
+        if let Some(s6) = &options.s6 {
+            std::fs::create_dir(root.join("bench/s6"))?;
+            for program in std::fs::read_dir(s6)?.flatten().filter(|entry| entry.path().is_file()) {
+                place(&program.path(), &root.join("bench/s6").join(program.file_name()))?;
+            }
+        }
         rustix::mount::mount(
             "tmpfs",
             root.join("run"),
@@ -193,12 +200,12 @@ impl World {
 
     /// What the supervisor complained about.
     pub fn said(&self) -> String {
-        end_of(&self.dir.path().join("said"))
+        end_of(&self.dir.path().join("said"), 5)
     }
 
     /// What the commands of the stopwatch complained about.
     pub fn complaints(&self) -> String {
-        end_of(&self.path(&COMPLAINTS.to_string_lossy()))
+        end_of(&self.path(&COMPLAINTS.to_string_lossy()), 1)
     }
 
     /// The supervisor as seen outside: PID 1, or where that is our `first`, its oldest child.
@@ -243,11 +250,11 @@ impl Drop for World {
     }
 }
 
-/// The last lines of a file, in one.
-fn end_of(file: &Path) -> String {
+/// The last lines of a file, in one, the last one first.
+fn end_of(file: &Path, lines: usize) -> String {
     let text = std::fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines().rev().take(5).collect::<Vec<_>>().join(" | ")
+    text.lines().rev().take(lines).collect::<Vec<_>>().join(" | ")
 }
 
 /// Removes a cgroup and what is below it; true when it is gone.

@@ -114,8 +114,8 @@ pub fn all(options: &Options) -> Vec<Box<dyn Peer>> {
     if let Some(version) = dinit::version(options) {
         peers.push(Box::new(dinit::Dinit { version }));
     }
-    if let Some(version) = s6::version(options) {
-        peers.push(Box::new(s6::S6 { version }));
+    if let Some(s6) = s6::find(options) {
+        peers.push(Box::new(s6));
     }
     if let Some(version) = package("runit") {
         peers.push(Box::new(runit::Runit { version }));

@@ -8,12 +8,25 @@ use crate::options::Options;
 use crate::world::{SERVICE, World};
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 
 pub struct S6 {
     pub version: String,
+    /// The option of s6-svscan for the most services.
+    most: &'static str,
 }
 
-pub fn version(options: &Options) -> Option<String> {
+/// `None` when it is not there.
+pub fn find(options: &Options) -> Option<S6> {
+    let version = version(options)?;
+    // -c became -C in 2.12: who does not know the word ends with 100, who does, with 111 for want of the directory.
+    let program = options.s6.as_ref().map_or_else(|| "s6-svscan".into(), |dir| dir.join("s6-svscan"));
+    let asked = Command::new(program).args(["-C", "10", "/nonexistent"]).output().ok()?;
+    let most = if asked.status.code() == Some(100) { "-c" } else { "-C" };
+    Some(S6 { version, most })
+}
+
+fn version(options: &Options) -> Option<String> {
     match &options.s6 {
         Some(dir) => {
             // Beside it bench/run has written what it was built from.
@@ -70,7 +83,7 @@ impl Peer for S6 {
     }
 
     fn command(&self, _: &[Service]) -> Vec<String> {
-        words("s6-svscan -c 20000 /run/service")
+        words(&format!("s6-svscan {} 20000 /run/service", self.most))
     }
 
     fn control(&self, verb: Verb, service: &str) -> Vec<String> {

@@ -44,7 +44,10 @@ impl<'a> Bench<'a> {
     pub fn trouble(&mut self, what: impl Into<String>) {
         let what = what.into();
         crate::say(&format!("  ! {what}"));
-        self.troubles.push(what);
+        // Said once, however often it happens.
+        if !self.troubles.contains(&what) {
+            self.troubles.push(what);
+        }
     }
 }
 
