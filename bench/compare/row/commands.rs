@@ -24,7 +24,7 @@ pub fn run(bench: &mut Bench<'_>) {
     let plan: &[(usize, usize)] = if bench.options.quick {
         &[(1, 1), (10, 1), (100, 1), (1000, 1)]
     } else {
-        &[(1, 5), (10, 3), (100, 3), (1000, 3), (5000, 2)]
+        &[(1, 3), (10, 3), (100, 3), (1000, 3), (5000, 2)]
     };
     for (size, rounds) in bench.options.sizes(plan) {
         let ordinary = |id: usize| Service::new(&format!("s{id}"), &["unit", &id.to_string()]);
