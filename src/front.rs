@@ -174,7 +174,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
     let found = containment::probe(&wish);
     let _ = std::fs::remove_dir_all(place);
     match found {
-        Ok(report) => {
+        Ok((report, _)) => {
             let row = |(rung, result): &(Rung, Result<(), String>)| Row {
                 rung: rung.to_string(),
                 available: result.is_ok(),

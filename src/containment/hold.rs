@@ -10,7 +10,7 @@ use super::forks::Forks;
 use super::keeper::lost::Sought;
 use super::keeper::tags::{self, MARKER, Tags};
 use super::keeper::ward::{Means, Ward};
-use super::ladder::Report;
+use super::ladder::{Report, Tried};
 use super::losses::Losses;
 use super::predecessor::Spared;
 use super::retry::Retry;
@@ -162,6 +162,7 @@ impl Containment {
     /// What the probe found possible and now is not; the message names the path.
     pub fn open(
         report: Report,
+        tried: Tried,
         home: Home<'_>,
         inherited: Option<&Predecessor>,
         registry: Registry,
@@ -174,7 +175,7 @@ impl Containment {
                     Some(tree) => tree,
                     None => Tree::create(place, home.instance, home.controllers)?,
                 };
-                let watch = Watch::new()?;
+                let watch = tried.0.map_or_else(Watch::new, Ok)?;
                 let fd = watch.as_fd().as_raw_fd();
                 registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
                 Some(Cgroups { tree, watch, leftovers: Vec::new() })

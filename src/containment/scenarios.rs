@@ -95,13 +95,13 @@ impl World {
             runtime_dir: runtime.path(),
             service_uid: 65534,
         };
-        let mut report = probe(&wish).unwrap();
+        let (mut report, tried) = probe(&wish).unwrap();
         report.scoped &= scope;
         assert_eq!(report.rung, rung);
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
-        let held = Containment::open(report, home, None, registry, token).unwrap();
+        let held = Containment::open(report, tried, home, None, registry, token).unwrap();
         let cleanup = Cleanup(held.predecessor());
         Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
     }

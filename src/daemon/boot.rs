@@ -14,7 +14,7 @@ use super::places::{host_name, listen, may_run_others, parent, prepare_home, pri
 use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::Task;
-use super::reload::{Found, discover};
+use super::reload::{Found, discover, trust_of};
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -35,13 +35,14 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// How long a start waits for a disk before it goes on without what is on it.
@@ -282,6 +283,15 @@ fn start(
         .map_err(|error| format!("failed to watch signals: {error}"))?;
 
     let _ = ALARM.set(notifier.clone());
+    // Watched before it is read, so that nothing is missed.
+    let scanning = options.s6_surface.then(|| {
+        Scanning::watch(registry).unwrap_or_else(|error| {
+            slog::warn!(log, "the scan directory is not watched"; "error" => %error);
+            Scanning::default()
+        })
+    });
+    let has_hermes = options.executable(OsStr::new("hermes"));
+    let finding = Finding::begin(options, &around, has_hermes);
     let store_notifier = notifier.clone();
     let store_options = store::Options {
         home: options.home.clone(),
@@ -321,14 +331,7 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let scanning = options.s6_surface.then(|| {
-        Scanning::watch(registry).unwrap_or_else(|error| {
-            slog::warn!(log, "the scan directory is not watched"; "error" => %error);
-            Scanning::default()
-        })
-    });
-    let has_hermes = options.executable(OsStr::new("hermes"));
-    let mut found = find(options, &around, has_hermes, log);
+    let mut found = finding.end(options, &around, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
         wanted: options.rung,
@@ -337,18 +340,20 @@ fn start(
         runtime_dir: &runtime_dir,
         service_uid: around.gateway.uid,
     };
-    let report = containment::probe(&wish).map_err(|error| error.to_string())?;
+    let (report, tried) = containment::probe(&wish).map_err(|error| error.to_string())?;
     let heritage = Heritage::of(&opened, &runtime_dir, log);
     let home =
         Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
     let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
     let mut containment =
-        Containment::open(report.clone(), home, heritage.place(), tokens, containment_token).map_err(
+        Containment::open(report.clone(), tried, home, heritage.place(), tokens, containment_token).map_err(
             |error| format!("failed to take possession of containment '{}': {error}", report.rung),
         )?;
-    let known = found.plan(&opened.records, &around).services;
     let gives_up = former.as_ref().is_some_and(Handover::gives_up);
-    let adopted = heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?;
+    let adopted = {
+        let known = LazyCell::new(|| found.plan(&opened.records, &around).services);
+        heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?
+    };
     if let Some(former) = &former {
         let mut begun = former.begun.clone();
         // Nobody is left to end the line of a life that is over.
@@ -504,26 +509,51 @@ pub(super) fn with_patience<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(sender.send(work())));
-    thread.ok().and_then(|_| receiver.recv_timeout(DISK_PATIENCE).ok())
+    begin(name, work).recv_timeout(DISK_PATIENCE).ok()
 }
 
-/// Definitions and profiles. When the disk under home hangs, only what lies elsewhere.
-fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::Logger) -> Found {
-    let (dirs, state, home) = (options.services.clone(), options.state.clone(), around.clone());
-    let (s6_surface, env) = (options.s6_surface, options.environment.clone());
-    let found =
-        with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes, s6_surface, &env));
-    found.unwrap_or_else(|| {
-        slog::error!(
-            log,
-            "{} does not answer: its definitions and profiles are not there",
-            options.home.display()
-        );
-        let elsewhere = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
-        Found::without_home(&elsewhere.collect::<Vec<_>>(), around)
-    })
+/// Does `work` on a thread of its own and sends what comes of it; nothing, if there is no such thread.
+fn begin<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    let _ = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(sender.send(work())));
+    receiver
+}
+
+/// The reading of definitions and profiles, which goes on while the database is opened.
+struct Finding {
+    found: Receiver<Found>,
+    /// Dropped when the database is open: only then there surely is a directory of it to be judged.
+    opening: Sender<()>,
+}
+
+impl Finding {
+    fn begin(options: &Options, around: &Surroundings, has_hermes: bool) -> Self {
+        let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
+        let (s6_surface, env) = (options.s6_surface, options.environment.clone());
+        let (opening, opened) = channel::<()>();
+        let work = move || {
+            let trust = || {
+                let _ = opened.recv();
+                trust_of(&state, &around)
+            };
+            discover(&dirs, trust, &around, has_hermes, s6_surface, &env)
+        };
+        Self { found: begin("definitions", work), opening }
+    }
+
+    /// What was found. When the disk under home hangs, only what lies elsewhere.
+    fn end(self, options: &Options, around: &Surroundings, log: &slog::Logger) -> Found {
+        drop(self.opening);
+        self.found.recv_timeout(DISK_PATIENCE).unwrap_or_else(|_| {
+            slog::error!(
+                log,
+                "{} does not answer: its definitions and profiles are not there",
+                options.home.display()
+            );
+            let elsewhere = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
+            Found::without_home(&elsewhere.collect::<Vec<_>>(), around)
+        })
+    }
 }
 
 impl Supervisor {

@@ -77,10 +77,10 @@ impl Surface {
 /// The variables of the container.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// Reads it. Blocks.
+/// Reads it. Blocks. `state_trust`, which is asked last, says how far the place of the database may be believed.
 pub fn discover(
     dirs: &[PathBuf],
-    state: &Path,
+    state_trust: impl FnOnce() -> Trust,
     around: &Surroundings,
     has_hermes: bool,
     s6_surface: bool,
@@ -123,8 +123,6 @@ pub fn discover(
             warnings.push(format!("{} cannot be read: {error}", around.home.display()));
         }
     }
-    let state_trust = Place::open(state, around)
-        .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone());
     let loaded = load(dirs, around);
     let variable = |name: &str| env.get(OsStr::new(name)).cloned();
     let wanted = has_hermes && variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
@@ -144,10 +142,16 @@ pub fn discover(
         intents,
         active,
         warnings,
-        state_trust,
+        state_trust: state_trust(),
         dashboard,
         surface,
     }
+}
+
+/// How far what lies in `state` may be believed. Blocks.
+pub fn trust_of(state: &Path, around: &Surroundings) -> Trust {
+    Place::open(state, around)
+        .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone())
 }
 
 /// What services there are to be, by name: files before records before the image's, slots and profiles.
@@ -294,7 +298,9 @@ impl Supervisor {
         let (around, has_hermes) = (self.surroundings.clone(), self.has_hermes);
         let (notifier, env) = (self.notifier.clone(), self.options.environment.clone());
         let s6_surface = self.options.s6_surface;
-        let work = move || discover(&dirs, &state, &around, has_hermes, s6_surface, &env);
+        let trust = around.clone();
+        let trust = move || trust_of(&state, &trust);
+        let work = move || discover(&dirs, trust, &around, has_hermes, s6_surface, &env);
         let done = move |found: io::Result<Found>| {
             notifier.send(match found {
                 Ok(found) => Notice::Found(Box::new(found)),

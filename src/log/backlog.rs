@@ -22,8 +22,9 @@ const TOTAL_LIMIT: usize = 8 << 20;
 /// Pieces up to this size join the piece before them, so that many short lines make one write.
 const JOIN: usize = 4096;
 const JOINED_MAX: usize = 64 * 1024;
-/// Closures that wait.
-const JOBS: usize = 64;
+/// Closures that wait. A thousand gateways that start or stop at once ask for at most four things each (preparation,
+/// readiness, the marker of a stop, the state file), which is half of it: a refusal is for a disk that does not keep up.
+const JOBS: usize = 8192;
 /// After this long at one piece of work the thread counts as stuck, and further work is refused.
 const STUCK: Duration = Duration::from_secs(10);
 /// Buffers kept for the next read, and how large they may be.
