@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes on their way to one file.
@@ -98,7 +98,7 @@ impl Backlog {
     pub(super) fn push(&self, item: Item) {
         let mut state = lock(&self.state);
         state.items.push_back(item);
-        self.wake(&state);
+        self.wake(state);
     }
 
     /// Room for another read of this service. `again` after a pause: then half must be free, so that the pump does not
@@ -127,7 +127,7 @@ impl Backlog {
             }
             _ => state.items.push_back(Item::Write { id, bytes, lost }),
         }
-        self.wake(&state);
+        self.wake(state);
     }
 
     /// Asks for a wake-up of the pump at the next piece written. Look for room again after this call, then sleep.
@@ -150,7 +150,7 @@ impl Backlog {
         }
         state.jobs += 1;
         state.items.push_back(Item::Run(job));
-        self.wake(&state);
+        self.wake(state);
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl Backlog {
     pub(super) fn stop(&self) {
         let mut state = lock(&self.state);
         state.stop = true;
-        self.wake(&state);
+        self.wake(state);
     }
 
     /// Waits for the next piece of work; `None` at the end.
@@ -199,8 +199,11 @@ impl Backlog {
         self.pump.wake();
     }
 
-    fn wake(&self, state: &State) {
-        if state.files_wait {
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let wakes = std::mem::take(&mut state.files_wait);
+        // It would wait for the lock otherwise.
+        drop(state);
+        if wakes {
             self.changed.notify_one();
         }
     }

@@ -203,7 +203,10 @@ impl Stream {
         state.lose(lost);
         if !full && !bytes.is_empty() {
             state.append(writer, bytes);
-            if state.waiting {
+            let wakes = mem::take(&mut state.waiting);
+            // It would wait for the lock otherwise.
+            drop(state);
+            if wakes {
                 self.changed.notify_one();
             }
         }
