@@ -7,6 +7,7 @@ use super::cgroup::cage::{Cage, Site};
 use super::cgroup::tree::Tree;
 use super::cgroup::watch::Watch;
 use super::cgroup::{leaf, stats};
+use super::forks::Forks;
 use super::keeper::lost::Sought;
 use super::keeper::tags::{self, MARKER, Tags};
 use super::keeper::ward::{Means, Ward};
@@ -23,7 +24,7 @@ use crate::core::exit::Exit;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
-use crate::sys::mount;
+use crate::sys::mount::{self, Mounts};
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -33,7 +34,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,8 +65,11 @@ pub struct Containment {
     pub(super) scopes: Scopes,
     /// Opened with the first keeper; `Some(None)`: there is nothing to see.
     losses: Option<Option<Losses>>,
+    pub(super) forks: Forks,
     keepers: OwnedFd,
     null: OwnedFd,
+    /// Of cgroup2.
+    mounts: Mounts,
     tags: Option<Tags>,
     /// How many tags were handed out.
     tagged: u64,
@@ -152,6 +156,7 @@ pub(super) enum Who {
     Keeper(u32),
     /// A program beside the main process of the slot.
     Hook(u32),
+    ForkServer,
     /// A keeper that has said all, or a hook, and was released: only to be reaped.
     Ending,
 }
@@ -185,7 +190,7 @@ impl Containment {
         };
         let keepers = keepers_dir(home.runtime_dir)?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self {
+        let mut opened = Self {
             tags: report.tags(),
             report,
             instance: home.instance.to_owned(),
@@ -196,8 +201,10 @@ impl Containment {
             tokens,
             cgroups,
             losses: None,
+            forks: Forks::new(home.instance),
             keepers,
             null,
+            mounts: Mounts::default(),
             roster: Roster::create(home.runtime_dir)?,
             tagged: 0,
             old_tags: HashSet::new(),
@@ -208,7 +215,9 @@ impl Containment {
             others: HashSet::new(),
             orphans: 0,
             due: BinaryHeap::new(),
-        })
+        };
+        opened.know_fork_server();
+        Ok(opened)
     }
 
     pub(super) fn instance(&self) -> &str {
@@ -285,6 +294,7 @@ impl Containment {
         let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         self.shield(&mut plan, rung);
         let made = self.make(slot, id, &mut plan, rung, limits);
+        self.know_fork_server();
         match made {
             Ok((on, not_in_force)) => {
                 self.hold(slot, Held::new(id.clone(), on, owner));
@@ -299,15 +309,13 @@ impl Containment {
 
     /// What runs as the owner of its cgroup could write there: it is to see every mount of cgroup2 read-only, if it cannot
     /// undo that, which takes capabilities.
-    pub(super) fn shield(&self, plan: &mut ChildPlan, rung: Rung) {
+    pub(super) fn shield(&mut self, plan: &mut ChildPlan, rung: Rung) {
         let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         let powerless = plan.capabilities.is_some_and(|masks| masks.bounding == 0 && masks.ambient == 0);
         if owner && powerless && rung == Rung::Cgroup {
-            let mounts = mount::cgroup2_mounts().unwrap_or_default().into_iter();
-            let writable = mounts.filter(|mount| !mount.read_only);
-            plan.read_only = writable
-                .filter_map(|mount| CString::new(mount.point.into_os_string().into_vec()).ok())
-                .collect();
+            let writable = self.mounts.now().unwrap_or_default().iter().filter(|mount| !mount.read_only);
+            plan.read_only =
+                writable.filter_map(|mount| CString::new(mount.point.as_os_str().as_bytes()).ok()).collect();
         }
     }
 
@@ -370,6 +378,11 @@ impl Containment {
         held.vouched = self.roster.write(slot, vouched.as_ref()).ok().and(known);
     }
 
+    /// It may be another than before: its end is no orphan's.
+    pub(super) fn know_fork_server(&mut self) {
+        self.by_pid.extend(self.forks.pid().map(|pid| (pid, Who::ForkServer)));
+    }
+
     fn make(
         &mut self,
         slot: u32,
@@ -380,7 +393,8 @@ impl Containment {
     ) -> Result<(On, Vec<NotInForce>), SpawnError> {
         match (rung, &self.cgroups) {
             (Rung::Cgroup | Rung::CgroupPrivate, Some(cgroups)) => {
-                let (cage, not_in_force) = Cage::spawn(cgroups.site(slot), id, plan, limits)?;
+                let (cage, not_in_force) =
+                    Cage::spawn(cgroups.site(slot), &mut self.forks, id, plan, limits)?;
                 self.by_pid.insert(cage.main_pid, Who::Main(slot));
                 Ok((On::Cgroup(cage), not_in_force))
             }
@@ -390,7 +404,7 @@ impl Containment {
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
                 let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
                 let means = Means { tag, apart, scope: self.report.scoped };
-                let ward = Ward::spawn(plan, id, means, &self.instance, null, dir)?;
+                let ward = Ward::spawn(&mut self.forks, plan, id, means, &self.instance, null, dir)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
                 Ok((On::Keeper(Box::new(ward)), without_cgroup(rung, limits)))
             }
@@ -480,6 +494,11 @@ impl Containment {
             Some(Who::Hook(slot)) => {
                 self.hook_reaped(slot, status, events);
                 self.settle(slot, events);
+                true
+            }
+            Some(Who::ForkServer) => {
+                self.forks.lost(pid);
+                self.know_fork_server();
                 true
             }
             Some(Who::Ending) => true,

@@ -68,6 +68,14 @@ pub(super) enum Item {
     Run(Job),
 }
 
+/// What the files thread is to do next.
+pub(super) enum Work {
+    Item(Item),
+    /// Nothing is asked for: there is time for what is not.
+    Spare,
+    End,
+}
+
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
@@ -76,6 +84,8 @@ struct State {
     spare: Vec<Vec<u8>>,
     files_wait: bool,
     pump_waits: bool,
+    /// Services are being started: nothing that can wait is done now.
+    rush: bool,
     stop: bool,
 }
 
@@ -99,6 +109,20 @@ impl Backlog {
         let mut state = lock(&self.state);
         state.items.push_back(item);
         self.wake(state);
+    }
+
+    /// The same for what has time until something else comes or the [`Self::rush`] is over.
+    pub(super) fn push_leisurely(&self, item: Item) {
+        lock(&self.state).items.push_back(item);
+    }
+
+    /// Whether more services are about to be started, for which the processors are wanted.
+    pub(super) fn rush(&self, on: bool) {
+        let mut state = lock(&self.state);
+        state.rush = on;
+        if !on {
+            self.wake(state);
+        }
     }
 
     /// Room for another read of this service. `again` after a pause: then half must be free, so that the pump does not
@@ -161,8 +185,8 @@ impl Backlog {
         self.wake(state);
     }
 
-    /// Waits for the next piece of work; `None` at the end.
-    pub(super) fn next(&self) -> Option<Item> {
+    /// Waits for the next piece of work. `spare`: there is something to do that can wait.
+    pub(super) fn next(&self, spare: bool) -> Work {
         self.busy.end();
         let mut state = lock(&self.state);
         loop {
@@ -171,10 +195,14 @@ impl Backlog {
                     state.jobs -= 1;
                 }
                 self.busy.begin();
-                return Some(item);
+                return Work::Item(item);
+            }
+            if spare && (state.stop || !state.rush) {
+                self.busy.begin();
+                return Work::Spare;
             }
             if state.stop {
-                return None;
+                return Work::End;
             }
             state.files_wait = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -199,9 +227,9 @@ impl Backlog {
         self.pump.wake();
     }
 
+    /// The lock is given back first: who wakes up wants it. Who was woken is not woken again.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         let wakes = std::mem::take(&mut state.files_wait);
-        // It would wait for the lock otherwise.
         drop(state);
         if wakes {
             self.changed.notify_one();

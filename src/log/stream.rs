@@ -204,7 +204,7 @@ impl Stream {
         if !full && !bytes.is_empty() {
             state.append(writer, bytes);
             let wakes = mem::take(&mut state.waiting);
-            // It would wait for the lock otherwise.
+            // First: who wakes up wants the lock. Who was woken is not woken again.
             drop(state);
             if wakes {
                 self.changed.notify_one();

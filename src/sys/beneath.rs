@@ -42,11 +42,11 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` for an absolute path or one with `..`; ELOOP or ENOTDIR at a link.
     pub fn dir(&self, relative: &Path) -> io::Result<Self> {
-        let mut at = self.root.as_fd().try_clone_to_owned()?;
+        let mut at = None;
         for name in components(relative)? {
-            at = open_dir(&at, &name)?;
+            at = Some(open_dir(at.as_ref().unwrap_or(&self.root), &name)?);
         }
-        Ok(Self { root: at, path: self.path.join(relative) })
+        self.below(at, relative)
     }
 
     /// As [`Beneath::dir`], making what is missing with `mode`.
@@ -54,15 +54,25 @@ impl Beneath {
     /// # Errors
     /// As mkdirat(2) and [`Beneath::dir`].
     pub fn create_dirs(&self, relative: &Path, mode: u32) -> io::Result<Self> {
-        let mut at = self.root.as_fd().try_clone_to_owned()?;
+        let mut at = None;
         for name in components(relative)? {
-            match rustix::fs::mkdirat(&at, &name, Mode::from_raw_mode(mode)) {
+            let parent = at.as_ref().unwrap_or(&self.root);
+            match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(mode)) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            at = open_dir(&at, &name)?;
+            at = Some(open_dir(parent, &name)?);
         }
-        Ok(Self { root: at, path: self.path.join(relative) })
+        self.below(at, relative)
+    }
+
+    /// What was reached on the way `relative`; `None`: it leads nowhere but here.
+    fn below(&self, reached: Option<OwnedFd>, relative: &Path) -> io::Result<Self> {
+        let root = match reached {
+            Some(root) => root,
+            None => self.root.try_clone()?,
+        };
+        Ok(Self { root, path: self.path.join(relative) })
     }
 
     /// Opens the regular file `relative` with `flags`, creating it with `mode` if the flags say so.
@@ -70,7 +80,8 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` when it is not a regular file.
     pub fn open_file(&self, relative: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
-        let (dir, name) = self.parent(relative)?;
+        let (above, name) = self.parent(relative)?;
+        let dir = above.as_ref().unwrap_or(self);
         // O_NONBLOCK: opening a planted FIFO must not wait for its other end. It has no effect on a regular file.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let fd = rustix::fs::openat(&dir.root, &name, flags, Mode::from_raw_mode(mode))?;
@@ -107,7 +118,8 @@ impl Beneath {
     /// # Errors
     /// As openat(2), write(2), renameat(2); the old file stays then.
     pub fn replace(&self, relative: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let (dir, name) = self.parent(relative)?;
+        let (above, name) = self.parent(relative)?;
+        let dir = above.as_ref().unwrap_or(self);
         let mut temporary = name.clone();
         temporary.push(".tmp");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
@@ -128,13 +140,15 @@ impl Beneath {
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from) = self.parent(from)?;
         let (to_dir, to) = self.parent(to)?;
+        let (from_dir, to_dir) = (from_dir.as_ref().unwrap_or(self), to_dir.as_ref().unwrap_or(self));
         Ok(rustix::fs::renameat(&from_dir.root, &from, &to_dir.root, &to)?)
     }
 
     /// # Errors
     /// As unlinkat(2).
     pub fn remove_file(&self, relative: &Path) -> io::Result<()> {
-        let (dir, name) = self.parent(relative)?;
+        let (above, name) = self.parent(relative)?;
+        let dir = above.as_ref().unwrap_or(self);
         Ok(rustix::fs::unlinkat(&dir.root, &name, AtFlags::empty())?)
     }
 
@@ -154,11 +168,15 @@ impl Beneath {
         Ok(names)
     }
 
-    fn parent(&self, relative: &Path) -> io::Result<(Self, OsString)> {
+    /// The directory that `relative` lies in, `None` for this one, and its name there.
+    fn parent(&self, relative: &Path) -> io::Result<(Option<Self>, OsString)> {
         let mut names = components(relative)?;
         let name = names.pop().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        if names.is_empty() {
+            return Ok((None, name));
+        }
         let parent: PathBuf = names.iter().collect();
-        Ok((self.dir(&parent)?, name))
+        Ok((Some(self.dir(&parent)?), name))
     }
 }
 

@@ -8,6 +8,7 @@ use super::tree::Tree;
 use super::watch::{Watch, Watched};
 use super::{leaf, limits};
 use crate::containment::adopt::{Gone, Process};
+use crate::containment::forks::Forks;
 use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
@@ -95,6 +96,7 @@ impl Cage {
     /// Nothing is left behind then.
     pub fn spawn(
         site: Site<'_>,
+        forks: &mut Forks,
         id: &IncarnationId,
         plan: &mut ChildPlan,
         limits: &Limits,
@@ -107,7 +109,7 @@ impl Cage {
         let not_in_force = apply(tree, &leaf, limits);
         let child = leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
             let join = leaf::join(&main, tree.born.get());
-            clone::spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
+            forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
         });
         match child {
             Ok(Child { pid, pidfd, report }) => {
@@ -338,10 +340,10 @@ impl Cage {
     ///
     /// # Errors
     /// Those of open(2), pipe2(2) and clone(2); there is no such child then.
-    pub fn run_hook(&mut self, tree: &Tree, plan: &mut ChildPlan) -> io::Result<i32> {
+    pub fn run_hook(&mut self, tree: &Tree, forks: &mut Forks, plan: &mut ChildPlan) -> io::Result<i32> {
         // Whoever were born in a cgroup that was killed before would be killed, too: it moves.
         let procs = leaf::open_main(tree.as_fd(), &self.leaf, false)?;
-        let child = clone::spawn(plan, Some(leaf::join(&procs, false)))?;
+        let child = forks.spawn(plan, Some(leaf::join(&procs, false)))?;
         let pid = child.pid;
         self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
         Ok(pid)
@@ -438,7 +440,13 @@ impl Cage {
 impl Memory {
     /// `None`: without the controller there is nothing to watch.
     fn watched(site: Site<'_>, leaf: &str, seen: MemoryEvents) -> Option<Self> {
-        let watched = site.watch.add_memory(&site.tree.path().join(leaf), site.slot).ok()?;
+        let Site { tree, watch, slot } = site;
+        if !tree.memory.get() {
+            return None;
+        }
+        let watched = watch.add_memory(&tree.path().join(leaf), slot);
+        tree.memory.set(!watched.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        let watched = watched.ok()?;
         Some(Self { _watched: watched, seen, main: false })
     }
 }
