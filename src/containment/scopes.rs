@@ -407,7 +407,7 @@ impl Containment {
 /// Makes the directory of a scope with its watch and bounds, and moves the caller into it.
 fn open_directory(
     scopes: &mut Scopes,
-    Cgroups { tree, watch, leftovers }: &mut Cgroups,
+    Cgroups { tree, watch, leftovers, .. }: &mut Cgroups,
     member: &Member,
     name: &ScopeName,
     limits: ScopeLimits,

@@ -549,7 +549,9 @@ impl Supervisor {
             slog::error!(self.log, "the last log lines could not be written");
         }
         self.take_last_mirrors();
-        let Self { containment, store, server, log, runtime_dir, .. } = *self;
+        // The disk takes what is known of the last ends while the rest is done.
+        self.store.begin_to_close();
+        let Self { mut containment, store, server, log, runtime_dir, fleet, services, logs, .. } = *self;
         containment.close();
         drop(server);
         // Everything that wrote into the FIFOs has ended and was read.
@@ -559,6 +561,8 @@ impl Supervisor {
         if let Err(why) = store.close(LAST_WORDS) {
             slog::error!(log, "{why}");
         }
+        // The end of the process gives back memory and descriptors of thousands of services in less time.
+        Box::leak(Box::new((fleet, services, containment, logs)));
     }
 }
 

@@ -180,6 +180,10 @@ impl Cage {
         retries.into_iter().flatten().map(|retry| retry.next).min().filter(|_| !self.over)
     }
 
+    pub fn main(&self) -> &Pidfd {
+        &self.main
+    }
+
     /// The main process is not our child.
     pub fn is_foreign(&self) -> bool {
         self.foreign

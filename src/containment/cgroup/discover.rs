@@ -131,7 +131,7 @@ fn above_own_leaf(place: Place) -> Place {
 }
 
 /// Only the kernel's root has no `cgroup.events` (cgroup-v2.rst, "Core Interface Files").
-fn is_real_root(dir: &Path) -> bool {
+pub fn is_real_root(dir: &Path) -> bool {
     !dir.join("cgroup.events").exists()
 }
 
