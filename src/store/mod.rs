@@ -40,8 +40,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many changes may wait for the disk. A thousand services asked for everything at once fill half of it.
-const MAX_PENDING: usize = 8192;
+/// How many changes may wait for the disk. Five thousand services asked for everything at once fill a third of it.
+const MAX_PENDING: usize = 65_536;
 
 /// How a store ends that has written everything.
 const CLOSED: &str = "the store is closed";
