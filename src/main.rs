@@ -11,9 +11,15 @@ fn main() -> ExitCode {
     {
         return ExitCode::from(front::applet(name));
     }
-    // Keepers are many and small: they come before anything that costs memory.
-    if std::env::args_os().nth(1).is_some_and(|word| word == hermes_sup::containment::keeper::ARGUMENT) {
-        return hermes_sup::containment::keeper::main(std::env::args().nth(2).as_deref());
+    // Keepers and the fork server stay small: they come before anything that costs memory.
+    match std::env::args_os().nth(1) {
+        Some(word) if word == hermes_sup::containment::keeper::ARGUMENT => {
+            return hermes_sup::containment::keeper::main(std::env::args().nth(2).as_deref());
+        }
+        Some(word) if word == hermes_sup::sys::fork_server::ARGUMENT => {
+            return hermes_sup::sys::fork_server::main();
+        }
+        Some(_) | None => {}
     }
     ExitCode::from(front::run())
 }

@@ -6,6 +6,7 @@ use super::cgroup::cage::Cage;
 use super::cgroup::tree::Tree;
 use super::cgroup::watch::{Changed, Watch};
 use super::cgroup::{leaf, stats};
+use super::forks::Forks;
 use super::keeper::lost::Sought;
 use super::keeper::tags::{self, MARKER, Tags};
 use super::keeper::ward::{Means, Ward};
@@ -64,6 +65,7 @@ pub struct Containment {
     pub(super) scopes: Scopes,
     /// Opened with the first keeper; `Some(None)`: there is nothing to see.
     losses: Option<Option<Losses>>,
+    pub(super) forks: Forks,
     keepers: OwnedFd,
     null: OwnedFd,
     tags: Option<Tags>,
@@ -144,6 +146,7 @@ pub(super) enum Who {
     Keeper(u32),
     /// A program beside the main process of the slot.
     Hook(u32),
+    ForkServer,
     /// A keeper that has said all, or a hook, and was released: only to be reaped.
     Ending,
 }
@@ -177,7 +180,7 @@ impl Containment {
         };
         let keepers = keepers_dir(home.runtime_dir)?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self {
+        let mut opened = Self {
             tags: report.tags(),
             report,
             instance: home.instance.to_owned(),
@@ -188,6 +191,7 @@ impl Containment {
             tokens,
             cgroups,
             losses: None,
+            forks: Forks::new(),
             keepers,
             null,
             roster: Roster::create(home.runtime_dir)?,
@@ -200,7 +204,9 @@ impl Containment {
             others: HashSet::new(),
             orphans: 0,
             due: BinaryHeap::new(),
-        })
+        };
+        opened.know_fork_server();
+        Ok(opened)
     }
 
     pub(super) fn instance(&self) -> &str {
@@ -277,6 +283,7 @@ impl Containment {
         let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         self.shield(&mut plan, rung);
         let made = self.make(slot, id, &mut plan, rung, limits);
+        self.know_fork_server();
         match made {
             Ok((on, not_in_force)) => {
                 self.hold(slot, Held::new(id.clone(), on, owner));
@@ -363,6 +370,11 @@ impl Containment {
         held.vouched = self.roster.write(slot, vouched.as_ref()).ok().and(known);
     }
 
+    /// It may be another than before: its end is no orphan's.
+    pub(super) fn know_fork_server(&mut self) {
+        self.by_pid.extend(self.forks.pid().map(|pid| (pid, Who::ForkServer)));
+    }
+
     fn make(
         &mut self,
         slot: u32,
@@ -373,7 +385,8 @@ impl Containment {
     ) -> Result<(On, Vec<NotInForce>), SpawnError> {
         match (rung, &mut self.cgroups) {
             (Rung::Cgroup | Rung::CgroupPrivate, Some(Cgroups { tree, watch, .. })) => {
-                let (cage, not_in_force) = Cage::spawn(tree, watch, slot, id, plan, limits)?;
+                let means = (&*tree, watch, &mut self.forks);
+                let (cage, not_in_force) = Cage::spawn(means, slot, id, plan, limits)?;
                 self.by_pid.insert(cage.main_pid, Who::Main(slot));
                 Ok((On::Cgroup(cage), not_in_force))
             }
@@ -383,7 +396,7 @@ impl Containment {
                 let (null, dir) = (self.null.as_fd(), self.keepers.as_fd());
                 let apart = self.report.apart().filter(|_| rung == Rung::Pidns);
                 let means = Means { tag, apart, scope: self.report.scoped };
-                let ward = Ward::spawn(plan, id, means, &self.instance, null, dir)?;
+                let ward = Ward::spawn(&mut self.forks, plan, id, means, &self.instance, null, dir)?;
                 self.by_pid.insert(ward.keeper_pid(), Who::Keeper(slot));
                 Ok((On::Keeper(Box::new(ward)), without_cgroup(rung, limits)))
             }
@@ -477,6 +490,11 @@ impl Containment {
             Some(Who::Hook(slot)) => {
                 self.hook_reaped(slot, status, events);
                 self.settle(slot, events);
+                true
+            }
+            Some(Who::ForkServer) => {
+                self.forks.lost(pid);
+                self.know_fork_server();
                 true
             }
             Some(Who::Ending) => true,

@@ -45,7 +45,8 @@ impl Containment {
         if cage.is_ending() {
             return Err(HookError::Ending);
         }
-        let pid = cage.run_hook(&cgroups.tree, &mut plan)?;
+        let pid = cage.run_hook(&cgroups.tree, &mut self.forks, &mut plan)?;
+        self.know_fork_server();
         self.by_pid.insert(pid, Who::Hook(slot));
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 mod adopt;
 mod cgroup;
+mod forks;
 mod hold;
 mod hooks;
 pub mod keeper;

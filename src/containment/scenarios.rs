@@ -203,6 +203,12 @@ impl World {
         Some(place.join(format!("hermes-sup.{}", self.instance)))
     }
 
+    /// Any child but the fork server, which goes with the world.
+    fn has_children(&self) -> bool {
+        let children = walk::children(std::process::id().cast_signed());
+        children.into_iter().any(|pid| Some(pid) != self.held.forks.pid())
+    }
+
     /// Nothing is left: no child, no directory, no descriptor that the loop would still watch.
     fn finish(mut self) {
         let end = Instant::now() + PATIENCE;
@@ -210,7 +216,7 @@ impl World {
         let left = |dir: &PathBuf| {
             std::fs::read_dir(dir).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir()).count()
         };
-        while dir.as_ref().is_some_and(|dir| left(dir) > 0) || has_children() {
+        while dir.as_ref().is_some_and(|dir| left(dir) > 0) || self.has_children() {
             assert!(Instant::now() < end, "something is left behind");
             self.turn();
         }
@@ -218,10 +224,6 @@ impl World {
         assert!(dir.is_none_or(|dir| !dir.exists()));
         assert!(!self.runtime.path().join("keepers").exists());
     }
-}
-
-fn has_children() -> bool {
-    !walk::children(std::process::id().cast_signed()).is_empty()
 }
 
 /// The same on every rung.

@@ -86,7 +86,7 @@ pub(super) struct Order<'a> {
     pub report: BorrowedFd<'a>,
     pub go: BorrowedFd<'a>,
     /// Our copies of the parent's ends, closed so that its death is an end-of-file here.
-    pub parent_ends: [BorrowedFd<'a>; 2],
+    pub closes: &'a [BorrowedFd<'a>],
 }
 
 /// A failed step.
@@ -106,7 +106,7 @@ fn at(step: Step) -> impl FnOnce(Errno) -> Failure {
 /// Only in a process that `clone` has just made, on that process's only thread; every pointer of `order` must point
 /// to NUL-terminated strings, and the tables must end in a null pointer.
 pub(super) unsafe extern "C" fn run(order: &Order<'_>) -> ! {
-    for end in order.parent_ends {
+    for end in order.closes {
         // SAFETY: this process's own copy; nothing here uses it again, and no destructor runs.
         unsafe { libc::syscall(libc::SYS_close, end.as_raw_fd()) };
     }

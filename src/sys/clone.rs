@@ -15,7 +15,7 @@
 use super::child::{self, Order, READY, RECORD, Step};
 use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, lift};
-use linux_raw_sys::general::{CLONE_INTO_CGROUP, CLONE_PIDFD, clone_args};
+use linux_raw_sys::general::{CLONE_INTO_CGROUP, CLONE_PARENT, CLONE_PIDFD, clone_args};
 use rustix::pipe::PipeFlags;
 use rustix::thread::{CapabilitySet, Gid};
 use std::ffi::CString;
@@ -258,10 +258,60 @@ pub fn spawn_held(plan: &mut ChildPlan, join: Option<Join<'_>>) -> io::Result<(C
 
 /// `namespaces`: flags of clone(2) for new ones.
 fn clone_held(plan: &mut ChildPlan, join: Option<Join<'_>>, namespaces: i32) -> io::Result<(Child, Go)> {
-    plan.lift_descriptors()?;
-    let plan = &*plan;
+    let (talk, ends) = talk(plan)?;
+    let mut pidfd: libc::c_int = -1;
+    let parent = Parent::Us { pidfd: &mut pidfd, closes: [talk.report.as_fd(), talk.go.as_fd()] };
+    let pid = clone(plan, join, &ends, parent, namespaces)?;
+    // SAFETY: the kernel has just put a new descriptor there, which is ours alone.
+    let pidfd = Pidfd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok(talk.with(pid, pidfd))
+}
+
+/// Our ends of what is said between us and a child on its way.
+pub(super) struct Talk {
+    report: OwnedFd,
+    go: OwnedFd,
+}
+
+impl Talk {
+    pub(super) fn with(self, pid: i32, pidfd: Pidfd) -> (Child, Go) {
+        let report = Report { pipe: self.report, records: [0; 2 * RECORD], filled: 0 };
+        (Child { pid, pidfd, report }, Go(self.go))
+    }
+}
+
+/// The child's ends.
+pub(super) struct Ends {
+    pub report: OwnedFd,
+    pub go: OwnedFd,
+}
+
+/// Both pipes, their descriptors above those that a child of `plan` overwrites.
+pub(super) fn talk(plan: &ChildPlan) -> io::Result<(Talk, Ends)> {
     let (report, report_end) = lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK, plan.highest())?;
     let (go_end, go) = lifted_pipe(PipeFlags::CLOEXEC, plan.highest())?;
+    Ok((Talk { report, go }, Ends { report: report_end, go: go_end }))
+}
+
+/// Whose child it becomes.
+pub(super) enum Parent<'a> {
+    /// That of the caller, who gets a pidfd. The child closes its copies of the caller's ends, so that the caller's death is
+    /// an end-of-file for it.
+    Us { pidfd: &'a mut libc::c_int, closes: [BorrowedFd<'a>; 2] },
+    /// That of the caller's own parent (`CLONE_PARENT`).
+    Ours,
+}
+
+/// The one place where a process is made. Returns its pid.
+pub(super) fn clone(
+    plan: &mut ChildPlan,
+    join: Option<Join<'_>>,
+    ends: &Ends,
+    parent: Parent<'_>,
+    namespaces: i32,
+) -> io::Result<i32> {
+    plan.lift_descriptors()?;
+    let plan = &*plan;
     let argv = table(plan.argv());
     let envp = table(plan.envp());
     let groups: Vec<Gid> = plan
@@ -269,6 +319,10 @@ fn clone_held(plan: &mut ChildPlan, join: Option<Join<'_>>, namespaces: i32) -> 
         .as_ref()
         .map(|who| who.groups.iter().copied().map(Gid::from_raw).collect())
         .unwrap_or_default();
+    let (flags, pidfd, closes) = match parent {
+        Parent::Us { pidfd, closes } => (CLONE_PIDFD, &raw mut *pidfd, Some(closes)),
+        Parent::Ours => (CLONE_PARENT, std::ptr::null_mut(), None),
+    };
     let order = Order {
         plan,
         argv: &argv,
@@ -279,17 +333,17 @@ fn clone_held(plan: &mut ChildPlan, join: Option<Join<'_>>, namespaces: i32) -> 
             Some(Join::Moves(procs)) => Some(procs),
             Some(Join::Born(_)) | None => None,
         },
-        report: report_end.as_fd(),
-        go: go_end.as_fd(),
-        parent_ends: [report.as_fd(), go.as_fd()],
+        report: ends.report.as_fd(),
+        go: ends.go.as_fd(),
+        closes: closes.as_ref().map_or(&[], |closes| closes),
     };
-    let mut pidfd: libc::c_int = -1;
     let pid = match join {
         Some(Join::Born(directory)) => {
             let args = clone_args {
-                flags: u64::from(CLONE_PIDFD) | CLONE_INTO_CGROUP,
-                pidfd: (&raw mut pidfd).expose_provenance() as u64,
-                exit_signal: libc::SIGCHLD as u64,
+                flags: u64::from(flags) | CLONE_INTO_CGROUP,
+                pidfd: pidfd.expose_provenance() as u64,
+                // With CLONE_PARENT it is the caller's own, and must not be named (clone(2)).
+                exit_signal: if flags == CLONE_PARENT { 0 } else { libc::SIGCHLD as u64 },
                 cgroup: directory.as_raw_fd() as u64,
                 // SAFETY: numbers only, of which zero means "not used".
                 ..unsafe { std::mem::zeroed() }
@@ -298,29 +352,19 @@ fn clone_held(plan: &mut ChildPlan, join: Option<Join<'_>>, namespaces: i32) -> 
             unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) }
         }
         // SAFETY: no shared memory and no new stack, so the child returns here on its own copy of everything; the kernel
-        // stores the pidfd through the parent_tid pointer (clone(2), CLONE_PIDFD). The other two pointers are unused,
-        // which is why their order, different on each architecture, does not matter.
+        // stores the pidfd, if it is asked for, through the parent_tid pointer (clone(2), CLONE_PIDFD). The other two pointers
+        // are unused, which is why their order, different on each architecture, does not matter.
         Some(Join::Moves(_)) | None => unsafe {
-            libc::syscall(
-                libc::SYS_clone,
-                libc::c_ulong::from(CLONE_PIDFD | (libc::SIGCHLD | namespaces).cast_unsigned()),
-                0,
-                &raw mut pidfd,
-                0,
-                0,
-            )
+            let flags = flags | (libc::SIGCHLD | namespaces).cast_unsigned();
+            libc::syscall(libc::SYS_clone, libc::c_ulong::from(flags), 0, pidfd, 0, 0)
         },
     };
     match pid {
         // SAFETY: this is the new process, with one thread; `table` made the pointer tables as `run` wants them.
         0 => unsafe { child::run(&order) },
-        -1 => return Err(io::Error::last_os_error()),
-        _ => {}
+        -1 => Err(io::Error::last_os_error()),
+        pid => i32::try_from(pid).map_err(io::Error::other),
     }
-    // SAFETY: the kernel has just put a new descriptor there, which is ours alone.
-    let pidfd = Pidfd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
-    Ok((Child { pid, pidfd, report: Report { pipe: report, records: [0; 2 * RECORD], filled: 0 } }, Go(go)))
 }
 
 /// Pointers to the strings and a null at the end, as execve(2) wants them. They live as long as the plan.

@@ -53,7 +53,6 @@ pub struct ChildPlan {
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
     /// Mounts that it sees read-only, in a mount namespace of its own, where that can be made (CAP_SYS_ADMIN).
-    /// Not in the byte form.
     pub read_only: Vec<CString>,
     /// RLIMIT_NOFILE, soft and hard; `None`: keep ours. What is more than the child may have is cut to what it may.
     pub nofile: Option<(u64, u64)>,
@@ -184,7 +183,7 @@ impl ChildPlan {
     /// the order of `decode`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
-        for list in [&self.argv, &self.envp, &self.candidates] {
+        for list in [&self.argv, &self.envp, &self.candidates, &self.read_only] {
             put_u32(&mut out, list.len());
             for text in list {
                 put_bytes(&mut out, text.as_bytes());
@@ -236,13 +235,13 @@ impl ChildPlan {
         if input.take::<1>()? != [VERSION] {
             return Err(malformed());
         }
-        let mut lists = [Vec::new(), Vec::new(), Vec::new()];
+        let mut lists = [const { Vec::new() }; 4];
         for list in &mut lists {
             for _ in 0..input.u32()? {
                 list.push(input.c_string()?);
             }
         }
-        let [argv, envp, candidates] = lists;
+        let [argv, envp, candidates, read_only] = lists;
         let working_dir = input.option(Input::c_string)?;
         let umask = input.option(Input::u32)?;
         let identity = input.option(|input| {
@@ -276,7 +275,7 @@ impl ChildPlan {
             no_new_privs,
             scope_signals,
             capabilities,
-            read_only: Vec::new(),
+            read_only,
             nofile,
             nproc,
             core,
@@ -338,7 +337,7 @@ fn c_string(text: &OsStr, what: &str) -> Result<CString, PlanError> {
     CString::new(text.as_bytes()).map_err(|_| PlanError::Nul(what.to_owned()))
 }
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 fn malformed() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)

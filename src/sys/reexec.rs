@@ -20,8 +20,11 @@ extern "C" fn hook() {
     // which starts keepers.
     let command = std::fs::read("/proc/self/cmdline").unwrap_or_default();
     let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).skip(1);
-    let code = if words.next().as_deref() == Some(crate::containment::keeper::ARGUMENT) {
+    let first = words.next();
+    let code = if first.as_deref() == Some(crate::containment::keeper::ARGUMENT) {
         i32::from(crate::containment::keeper::main(words.next().as_deref()) != ExitCode::SUCCESS)
+    } else if first.as_deref() == Some(super::fork_server::ARGUMENT) {
+        i32::from(super::fork_server::main() != ExitCode::SUCCESS)
     } else if let Ok(role) = std::env::var(ROLE) {
         let (name, number) = role.split_once(':').unwrap_or((&role, "0"));
         play(name, number.parse().unwrap_or(0))

@@ -8,6 +8,7 @@ use super::tree::Tree;
 use super::watch::Watch;
 use super::{leaf, limits};
 use crate::containment::adopt::{Gone, Process};
+use crate::containment::forks::Forks;
 use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
@@ -78,8 +79,7 @@ impl Cage {
     /// # Errors
     /// Nothing is left behind then.
     pub fn spawn(
-        tree: &Tree,
-        watch: &mut Watch,
+        (tree, watch, forks): (&Tree, &mut Watch, &mut Forks),
         slot: u32,
         id: &IncarnationId,
         plan: &mut ChildPlan,
@@ -96,7 +96,7 @@ impl Cage {
             let made =
                 leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
                     let join = leaf::join(&main, tree.born.get());
-                    clone::spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
+                    forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
                 });
             match made {
                 Ok(child) => Ok((watched, child)),
@@ -321,10 +321,10 @@ impl Cage {
     ///
     /// # Errors
     /// Those of open(2), pipe2(2) and clone(2); there is no such child then.
-    pub fn run_hook(&mut self, tree: &Tree, plan: &mut ChildPlan) -> io::Result<i32> {
+    pub fn run_hook(&mut self, tree: &Tree, forks: &mut Forks, plan: &mut ChildPlan) -> io::Result<i32> {
         // Whoever were born in a cgroup that was killed before would be killed, too: it moves.
         let procs = leaf::open_main(tree.as_fd(), &self.leaf, false)?;
-        let child = clone::spawn(plan, Some(leaf::join(&procs, false)))?;
+        let child = forks.spawn(plan, Some(leaf::join(&procs, false)))?;
         let pid = child.pid;
         self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
         Ok(pid)

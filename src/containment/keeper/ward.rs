@@ -4,6 +4,7 @@ use super::lost::Lost;
 use super::process::ARGUMENT;
 use super::wire::{self, Heard, Order, Word};
 use crate::containment::adopt::Process;
+use crate::containment::forks::Forks;
 use crate::containment::retry::Retry;
 use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
@@ -90,6 +91,7 @@ impl Ward {
     /// # Errors
     /// Nothing is left behind then.
     pub fn spawn(
+        forks: &mut Forks,
         plan: &mut ChildPlan,
         id: &IncarnationId,
         means: Means,
@@ -111,7 +113,7 @@ impl Ward {
         let (socket, theirs) = wire::pair().map_err(failed)?;
         let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
         let keeper = match apart {
-            None => clone::spawn(&mut keeper_plan, None),
+            None => forks.spawn(&mut keeper_plan, None),
             Some(apart) => clone::spawn_apart(&mut keeper_plan, apart),
         }
         .map_err(failed)?;

@@ -4,15 +4,12 @@
 //! child may be larger than a socket takes at once, so it travels as a sealed memory file, and nobody ever blocks.
 
 use crate::core::signal::Signal;
+pub use crate::sys::packet::pair;
+use crate::sys::packet::{self, Packet};
 use crate::sys::plan::ChildPlan;
 use rustix::fs::MemfdFlags;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, IoSlice, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const VERSION: u8 = 3;
@@ -117,12 +114,6 @@ impl Word {
     }
 }
 
-/// A connected pair; ours does not block, the keeper's does not either (it polls).
-pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
-}
-
 /// Sends the order to make the main process: the plan, the directory in which the keeper is to listen as `name` should
 /// we be gone, and the plan's own descriptors.
 ///
@@ -194,40 +185,21 @@ pub fn hear_word(socket: BorrowedFd<'_>) -> Heard<Word> {
 /// One packet with descriptors.
 ///
 /// # Errors
-/// Those of sendmsg(2).
+/// As [`packet::send`].
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    packet::send(socket, &[IoSlice::new(bytes)], fds)
 }
 
 /// The next packet, as `decode` understands it.
 pub fn hear<T>(socket: BorrowedFd<'_>, decode: fn(&[u8]) -> Option<T>) -> Heard<T> {
     let mut bytes = [0u8; 16];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let length = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        match rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Ok(message) => break message.bytes,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Heard::Nothing,
-            Err(_) => return Heard::End,
-        }
-    };
-    let mut fds = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
-        }
-    }
-    match bytes.get(..length).and_then(decode) {
-        Some(message) => Heard::Message(message, fds),
-        None => Heard::End,
+    match packet::receive(socket, &mut bytes) {
+        Packet::Nothing => Heard::Nothing,
+        Packet::End => Heard::End,
+        Packet::Whole(length, fds) => match bytes.get(..length).and_then(decode) {
+            Some(message) => Heard::Message(message, fds),
+            None => Heard::End,
+        },
     }
 }
 

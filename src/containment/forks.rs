@@ -1,0 +1,54 @@
+//! Who makes the processes of lives: a fork server as long as there is one, else we ourselves.
+
+use crate::sys::clone::{self, Child, Join};
+use crate::sys::fork_server::{ForkServer, Refused};
+use crate::sys::plan::ChildPlan;
+use std::io;
+
+/// After so many servers that broke, something keeps breaking them.
+const MOST: u32 = 5;
+
+#[derive(Debug)]
+pub struct Forks {
+    server: Option<ForkServer>,
+    broken: u32,
+}
+
+impl Forks {
+    pub fn new() -> Self {
+        Self { server: ForkServer::start().ok(), broken: 0 }
+    }
+
+    /// Of the server, a child of ours.
+    pub fn pid(&self) -> Option<i32> {
+        self.server.as_ref().map(ForkServer::pid)
+    }
+
+    /// The server has been reaped.
+    pub fn lost(&mut self, pid: i32) {
+        if self.pid() == Some(pid) {
+            self.renew();
+        }
+    }
+
+    /// As [`clone::spawn`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spawn(&mut self, plan: &mut ChildPlan, join: Option<Join<'_>>) -> io::Result<Child> {
+        match self.server.as_ref().map(|server| server.spawn(plan, join)) {
+            Some(Ok(child)) => Ok(child),
+            Some(Err(Refused::Clone(error))) => Err(error),
+            Some(Err(Refused::Broken(_))) => {
+                self.renew();
+                clone::spawn(plan, join)
+            }
+            Some(Err(Refused::Unfit)) | None => clone::spawn(plan, join),
+        }
+    }
+
+    fn renew(&mut self) {
+        self.broken += 1;
+        self.server = if self.broken < MOST { ForkServer::start().ok() } else { None };
+    }
+}

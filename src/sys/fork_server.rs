@@ -1,0 +1,167 @@
+//! A small process that makes the supervisor's children for it.
+//!
+//! A fork copies the page tables and the descriptor table of who forks, and every page that is written to before the
+//! child's exec once more. In a supervisor of thousands of services that is milliseconds a start, and more the more services
+//! there are. The fork server has one thread, half a megabyte and a handful of descriptors whatever it serves, and what it
+//! makes becomes the child of the supervisor (`CLONE_PARENT`), which reaps it and holds its pidfd as if it had made it.
+//!
+//! One order at a time: the supervisor sends a plan in its byte form and waits for the pid, as it would wait in its own
+//! clone(2). A server that has been killed or stopped is given up after [`PATIENCE`]; a child of which nobody was
+//! told is not told to go either, and exits before its exec. It ends with the supervisor that has its other end.
+
+use super::clone::{self, Child, Ends, Join, Parent};
+use super::packet::{self, Packet};
+use super::pidfd::Pidfd;
+use super::plan::{ChildPlan, Pass};
+use super::posture;
+use crate::core::signal::Signal;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The subcommand, which is no business of a user's.
+pub const ARGUMENT: &str = "fork-server";
+
+/// The descriptor at which the supervisor puts the server's end of the socket.
+const SOCKET: i32 = 3;
+
+/// Longer than any machine takes that is not about to be lost for other reasons.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The largest order, in bytes: what a socket takes with the kernel's default of `net.core.wmem_default`.
+const MOST: usize = 128 << 10;
+
+/// The supervisor's side.
+#[derive(Debug)]
+pub struct ForkServer {
+    socket: OwnedFd,
+    process: Child,
+}
+
+/// Why there is no child.
+#[derive(Debug)]
+pub enum Refused {
+    /// clone(2) says so.
+    Clone(io::Error),
+    /// An order of this size, or with inherited streams, is not for it.
+    Unfit,
+    /// It does not answer as it should, and has been killed.
+    Broken(io::Error),
+}
+
+impl ForkServer {
+    /// Starts it; whether it works is seen at the first order.
+    ///
+    /// # Errors
+    /// Those of socketpair(2), open(2) and clone(2).
+    pub fn start() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+        let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let none: [(&str, &str); 0] = [];
+        let argv = ["hermes-sup", ARGUMENT];
+        let mut plan =
+            ChildPlan::new(&argv, none, None, [null()?, null()?, null()?]).map_err(io::Error::other)?;
+        plan.set_program(c"/proc/self/exe".to_owned());
+        plan.pass = Some(Pass { fd: theirs, number: SOCKET });
+        Ok(Self { socket, process: clone::spawn(&mut plan, None)? })
+    }
+
+    /// A child of the caller's, whose end is the caller's to see.
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
+    /// As [`clone::spawn`].
+    ///
+    /// # Errors
+    /// [`Refused`]; there is no child that would ever execute anything then.
+    pub fn spawn(&self, plan: &ChildPlan, join: Option<Join<'_>>) -> Result<Child, Refused> {
+        let streams = plan.descriptors().ok_or(Refused::Unfit)?;
+        let bytes = plan.encode();
+        let (kind, directory) = match join {
+            None => (0, None),
+            Some(Join::Born(directory)) => (1, Some(directory)),
+            Some(Join::Moves(procs)) => (2, Some(procs)),
+        };
+        if bytes.len() >= MOST {
+            return Err(Refused::Unfit);
+        }
+        let (talk, ends) = clone::talk(plan).map_err(Refused::Clone)?;
+        let mut fds = vec![ends.report.as_fd(), ends.go.as_fd()];
+        fds.extend(directory);
+        fds.extend(streams);
+        let pid = self.ask(&[IoSlice::new(&[kind]), IoSlice::new(&bytes)], &fds)?;
+        // Not reaped before we are back in the loop, so the number is its own.
+        let pidfd = Pidfd::open(pid).map_err(Refused::Clone)?;
+        let (child, go) = talk.with(pid, pidfd);
+        go.give();
+        Ok(child)
+    }
+
+    fn ask(&self, order: &[IoSlice<'_>], fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<i32, Refused> {
+        let broken = |error| {
+            let _ = self.process.pidfd.send(Signal::KILL);
+            Refused::Broken(error)
+        };
+        packet::send(self.socket.as_fd(), order, fds).map_err(broken)?;
+        let mut answer = [0u8; 4];
+        match packet::receive(self.socket.as_fd(), &mut answer) {
+            Packet::Whole(4, _) => match i32::from_le_bytes(answer) {
+                pid if pid > 0 => Ok(pid),
+                errno => Err(Refused::Clone(io::Error::from_raw_os_error(-errno))),
+            },
+            Packet::Whole(..) => Err(broken(io::ErrorKind::InvalidData.into())),
+            Packet::Nothing => Err(broken(io::ErrorKind::TimedOut.into())),
+            Packet::End => Err(broken(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+}
+
+/// `hermes-sup fork-server`: serves until the supervisor is gone.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody listens to its stderr; its end is what the supervisor sees.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let _signals = posture::block_signals()?;
+    posture::guard(c"hermes-fork-srv")?;
+    let socket = posture::take_over(SOCKET)?;
+    let mut bytes = vec![0; MOST];
+    loop {
+        let (length, fds) = match packet::receive(socket.as_fd(), &mut bytes) {
+            Packet::Whole(length, fds) => (length, fds),
+            Packet::Nothing => continue,
+            Packet::End => return Ok(()),
+        };
+        let made = make(bytes.get(..length).unwrap_or_default(), fds);
+        let answer = made.unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EPROTO));
+        packet::send(socket.as_fd(), &[IoSlice::new(&answer.to_le_bytes())], &[])?;
+    }
+}
+
+fn make(order: &[u8], fds: Vec<OwnedFd>) -> io::Result<i32> {
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let (kind, plan) = order.split_first().ok_or_else(malformed)?;
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(malformed);
+    let ends = Ends { report: next()?, go: next()? };
+    let directory = if *kind == 0 { None } else { Some(next()?) };
+    let join = directory.as_ref().map(|directory| match kind {
+        1 => Join::Born(directory.as_fd()),
+        _ => Join::Moves(directory.as_fd()),
+    });
+    let mut plan = ChildPlan::decode(plan, fds.collect())?;
+    clone::clone(&mut plan, join, &ends, Parent::Ours, 0)
+}
