@@ -20,8 +20,8 @@ use crate::core::name::ServiceName;
 use crate::definition::limits::inherited;
 use crate::definition::trust::Trust;
 use crate::store::{Change, LimitsRow};
+use crate::sys::kernel_text;
 use crate::sys::plan::ChildPlan;
-use procfs::process::LimitValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -423,19 +423,22 @@ fn ours_of(ours: &Inherited, key: Key) -> Value {
 
 /// What a process really has; `None` when it is gone.
 fn had_by(pid: i32) -> Option<Inherited> {
-    let process = procfs::process::Process::new(pid).ok()?;
-    let limits = process.limits().ok()?;
-    let adjustment = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?;
-    let amount = |value| match value {
-        LimitValue::Value(amount) => amount,
-        LimitValue::Unlimited => u64::MAX,
-    };
+    let limits = kernel_text::read(&format!("/proc/{pid}/limits")).ok()?;
+    let adjustment = kernel_text::read(&format!("/proc/{pid}/oom_score_adj")).ok()?;
     Some(Inherited {
-        nofile: amount(limits.max_open_files.hard_limit),
-        nproc: amount(limits.max_processes.hard_limit),
-        core: amount(limits.max_core_file_size.hard_limit),
+        nofile: hard_limit(&limits, "Max open files")?,
+        nproc: hard_limit(&limits, "Max processes")?,
+        core: hard_limit(&limits, "Max core file size")?,
         oom_score_adj: adjustment.trim().parse().ok()?,
     })
+}
+
+/// Of a table as in proc_pid_limits(5); `u64::MAX`: unlimited.
+fn hard_limit(table: &str, name: &str) -> Option<u64> {
+    match table.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().nth(1)? {
+        "unlimited" => Some(u64::MAX),
+        amount => amount.parse().ok(),
+    }
 }
 
 /// The limits of a process that are not what was asked for.

@@ -42,11 +42,11 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` for an absolute path or one with `..`; ELOOP or ENOTDIR at a link.
     pub fn dir(&self, relative: &Path) -> io::Result<Self> {
-        let mut at = self.root.as_fd().try_clone_to_owned()?;
-        for name in components(relative)? {
-            at = open_dir(&at, &name)?;
-        }
-        Ok(Self { root: at, path: self.path.join(relative) })
+        let root = match self.walk(&components(relative)?)? {
+            Some(below) => below,
+            None => self.root.as_fd().try_clone_to_owned()?,
+        };
+        Ok(Self { root, path: self.path.join(relative) })
     }
 
     /// As [`Beneath::dir`], making what is missing with `mode`.
@@ -71,9 +71,21 @@ impl Beneath {
     /// As openat(2); `InvalidInput` when it is not a regular file.
     pub fn open_file(&self, relative: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
         let (dir, name) = self.parent(relative)?;
+        self.open_in(dir.as_ref().unwrap_or(&self.root), &name, relative, flags, mode)
+    }
+
+    /// The regular file `name` of `dir`, which is `relative` to us in messages.
+    fn open_in(
+        &self,
+        dir: &OwnedFd,
+        name: &OsString,
+        relative: &Path,
+        flags: OFlags,
+        mode: u32,
+    ) -> io::Result<File> {
         // O_NONBLOCK: opening a planted FIFO must not wait for its other end. It has no effect on a regular file.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(&dir.root, &name, flags, Mode::from_raw_mode(mode))?;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?;
         if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
             let shown = self.path.join(relative);
             return Err(io::Error::new(
@@ -108,15 +120,16 @@ impl Beneath {
     /// As openat(2), write(2), renameat(2); the old file stays then.
     pub fn replace(&self, relative: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(relative)?;
+        let dir = dir.as_ref().unwrap_or(&self.root);
         let mut temporary = name.clone();
         temporary.push(".tmp");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let written = dir
-            .open_file(Path::new(&temporary), flags, mode)
+        let written = self
+            .open_in(dir, &temporary, &relative.with_file_name(&temporary), flags, mode)
             .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| Ok(rustix::fs::renameat(&dir.root, &temporary, &dir.root, &name)?));
+            .and_then(|()| Ok(rustix::fs::renameat(dir, &temporary, dir, &name)?));
         if written.is_err() {
-            let _ = rustix::fs::unlinkat(&dir.root, &temporary, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
         }
         written
     }
@@ -128,14 +141,20 @@ impl Beneath {
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from) = self.parent(from)?;
         let (to_dir, to) = self.parent(to)?;
-        Ok(rustix::fs::renameat(&from_dir.root, &from, &to_dir.root, &to)?)
+        let root = &self.root;
+        Ok(rustix::fs::renameat(
+            from_dir.as_ref().unwrap_or(root),
+            &from,
+            to_dir.as_ref().unwrap_or(root),
+            &to,
+        )?)
     }
 
     /// # Errors
     /// As unlinkat(2).
     pub fn remove_file(&self, relative: &Path) -> io::Result<()> {
         let (dir, name) = self.parent(relative)?;
-        Ok(rustix::fs::unlinkat(&dir.root, &name, AtFlags::empty())?)
+        Ok(rustix::fs::unlinkat(dir.as_ref().unwrap_or(&self.root), &name, AtFlags::empty())?)
     }
 
     /// Names in this directory, sorted, without `.` and `..`.
@@ -154,11 +173,20 @@ impl Beneath {
         Ok(names)
     }
 
-    fn parent(&self, relative: &Path) -> io::Result<(Self, OsString)> {
+    /// The directory that `relative` is in, `None` when it is this one, and its name there.
+    fn parent(&self, relative: &Path) -> io::Result<(Option<OwnedFd>, OsString)> {
         let mut names = components(relative)?;
         let name = names.pop().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let parent: PathBuf = names.iter().collect();
-        Ok((self.dir(&parent)?, name))
+        Ok((self.walk(&names)?, name))
+    }
+
+    /// `None`: there was no step to take.
+    fn walk(&self, names: &[OsString]) -> io::Result<Option<OwnedFd>> {
+        let mut below = None;
+        for name in names {
+            below = Some(open_dir(below.as_ref().unwrap_or(&self.root), name)?);
+        }
+        Ok(below)
     }
 }
 
