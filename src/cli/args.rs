@@ -8,8 +8,8 @@ use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::limits::Key;
 use crate::core::signal::Signal;
+use crate::core::sorted;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -364,7 +364,7 @@ impl Verb {
             Self::Register { name, user, env, down, profile, argv } => Request::Register(Registration {
                 name: name.clone(),
                 user: user.clone(),
-                env: env.iter().cloned().collect::<BTreeMap<_, _>>(),
+                env: sorted::map(env.iter().cloned()),
                 down: *down,
                 program: match profile {
                     Some(dir) => Program::Profile(absolute(dir)),
@@ -383,7 +383,7 @@ impl Verb {
             }
             Self::Set { name, limits, persist } => Request::Set {
                 targets: Targets::Names(vec![name.clone()]),
-                limits: limits.iter().cloned().collect(),
+                limits: sorted::map(limits.iter().cloned()),
                 persist: *persist,
             },
             Self::Reload { restart } => Request::Reload { restart: *restart },
@@ -519,6 +519,7 @@ fn called(words: &[OsString]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn line(words: &[&str]) -> Vec<OsString> {
         words.iter().map(OsString::from).collect()

@@ -101,7 +101,7 @@ pub fn encode_request(request: &Request) -> Result<Vec<u8>, Refusal> {
 
 /// A request as another process image of ours is handed it, however long it is: what [`encode_request`] would send.
 pub fn keep_request(request: &Request) -> Option<Value> {
-    serde_json::from_str(&spell(request).ok()?).ok()
+    serde_json::from_slice(spell(request).ok()?.as_bytes()).ok()
 }
 
 /// What [`keep_request`] kept; `None`: this version does not know it.
