@@ -17,7 +17,7 @@ fn main() -> ExitCode {
             return hermes_sup::containment::keeper::main(std::env::args().nth(2).as_deref());
         }
         Some(word) if word == hermes_sup::sys::fork_server::ARGUMENT => {
-            return hermes_sup::sys::fork_server::main();
+            return hermes_sup::sys::fork_server::main(hermes_sup::containment::keeper::serve);
         }
         Some(_) | None => {}
     }

@@ -136,6 +136,7 @@ impl Room {
             owner: Credentials::own(),
         };
         logs.open(SERVICE, spec).expect("FIFOs");
+        logs.announce(false);
         let (service, _) = logs.child_ends(SERVICE).expect("the service's end");
         Self { logs, events, service: service.into(), _dirs: dirs }
     }

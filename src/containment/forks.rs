@@ -2,21 +2,24 @@
 
 use crate::sys::clone::{self, Child, Join};
 use crate::sys::fork_server::{ForkServer, Refused};
+use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::ChildPlan;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// After so many servers that broke, something keeps breaking them.
 const MOST: u32 = 5;
 
 #[derive(Debug)]
 pub struct Forks {
+    instance: String,
     server: Option<ForkServer>,
     broken: u32,
 }
 
 impl Forks {
-    pub fn new() -> Self {
-        Self { server: ForkServer::start().ok(), broken: 0 }
+    pub fn new(instance: &str) -> Self {
+        Self { instance: instance.to_owned(), server: ForkServer::start(instance).ok(), broken: 0 }
     }
 
     /// Of the server, a child of ours.
@@ -47,8 +50,24 @@ impl Forks {
         }
     }
 
+    /// A keeper for a child by `plan` that is a fork of the server; `None`: it has to be executed.
+    ///
+    /// # Errors
+    /// As [`clone::spawn`].
+    pub fn keeper(&mut self, socket: BorrowedFd<'_>, plan: &ChildPlan) -> io::Result<Option<(i32, Pidfd)>> {
+        match self.server.as_ref().map(|server| server.fork(socket, plan)) {
+            Some(Ok(keeper)) => Ok(Some(keeper)),
+            Some(Err(Refused::Clone(error))) => Err(error),
+            Some(Err(Refused::Broken(_))) => {
+                self.renew();
+                Ok(None)
+            }
+            Some(Err(Refused::Unfit)) | None => Ok(None),
+        }
+    }
+
     fn renew(&mut self) {
         self.broken += 1;
-        self.server = if self.broken < MOST { ForkServer::start().ok() } else { None };
+        self.server = if self.broken < MOST { ForkServer::start(&self.instance).ok() } else { None };
     }
 }

@@ -24,7 +24,7 @@ use crate::core::exit::Exit;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
-use crate::sys::mount;
+use crate::sys::mount::{self, Mounts};
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -34,7 +34,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ pub struct Containment {
     pub(super) forks: Forks,
     keepers: OwnedFd,
     null: OwnedFd,
+    /// Of cgroup2.
+    mounts: Mounts,
     tags: Option<Tags>,
     /// How many tags were handed out.
     tagged: u64,
@@ -191,9 +193,10 @@ impl Containment {
             tokens,
             cgroups,
             losses: None,
-            forks: Forks::new(),
+            forks: Forks::new(home.instance),
             keepers,
             null,
+            mounts: Mounts::default(),
             roster: Roster::create(home.runtime_dir)?,
             tagged: 0,
             old_tags: HashSet::new(),
@@ -298,15 +301,13 @@ impl Containment {
 
     /// What runs as the owner of its cgroup could write there: it is to see every mount of cgroup2 read-only, if it cannot
     /// undo that, which takes capabilities.
-    pub(super) fn shield(&self, plan: &mut ChildPlan, rung: Rung) {
+    pub(super) fn shield(&mut self, plan: &mut ChildPlan, rung: Rung) {
         let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         let powerless = plan.capabilities.is_some_and(|masks| masks.bounding == 0 && masks.ambient == 0);
         if owner && powerless && rung == Rung::Cgroup {
-            let mounts = mount::cgroup2_mounts().unwrap_or_default().into_iter();
-            let writable = mounts.filter(|mount| !mount.read_only);
-            plan.read_only = writable
-                .filter_map(|mount| CString::new(mount.point.into_os_string().into_vec()).ok())
-                .collect();
+            let writable = self.mounts.now().unwrap_or_default().iter().filter(|mount| !mount.read_only);
+            plan.read_only =
+                writable.filter_map(|mount| CString::new(mount.point.as_os_str().as_bytes()).ok()).collect();
         }
     }
 

@@ -214,13 +214,13 @@ fn try_private(wish: &Wish<'_>) -> Result<Place, String> {
     try_place(wish, place).map_err(|error| error.replace(&shown, "its own mount of cgroup2"))
 }
 
-/// A directory, a child that moves into it and lives, the kill, the notification, the removal; and whether a child can
+/// A directory, a child that comes into it and lives, the kill, the notification, the removal; and whether a child can
 /// also be born there.
 fn try_place(wish: &Wish<'_>, mut place: Place) -> Result<Place, String> {
     let name = format!("{}.probe.{}", wish.instance, std::process::id());
     let tree = Tree::create(&place, &name, false).map_err(|error| error.to_string())?;
     place.born = try_birth(&tree);
-    let result = try_leaf(&tree);
+    let result = try_leaf(&tree, place.born);
     let _ = leaf::remove(tree.as_fd(), PROBE);
     let removed = tree.remove().map_err(|error| format!("{}: {error}", tree::directory_name(&name)));
     result.and(removed).map(|()| place)
@@ -245,15 +245,16 @@ fn try_birth(tree: &Tree) -> bool {
     born
 }
 
-fn try_leaf(tree: &Tree) -> Result<(), String> {
+/// The way in is the one that lives will take: a move would wait for an RCU grace period.
+fn try_leaf(tree: &Tree, born: bool) -> Result<(), String> {
     leaf::create(tree.as_fd(), PROBE).map_err(say("mkdir"))?;
     let mut watch = Watch::new().map_err(say("inotify (fs.inotify.max_user_instances)"))?;
     watch.add(&tree.path().join(PROBE), 1).map_err(say("inotify (fs.inotify.max_user_watches)"))?;
-    let procs = leaf::open_main(tree.as_fd(), PROBE, false).map_err(say("cgroup.procs"))?;
+    let main = leaf::open_main(tree.as_fd(), PROBE, born).map_err(say("cgroup.procs"))?;
     let mut plan = plan_of_self(&[]).map_err(say("plan"))?;
     // Never told to go: it stays where it is, in the cgroup, short of exec.
     let (mut child, go) =
-        clone::spawn_held(&mut plan, Some(leaf::join(&procs, false))).map_err(say("clone"))?;
+        clone::spawn_held(&mut plan, Some(leaf::join(&main, born))).map_err(say("clone"))?;
     let entered = wait_populated(tree, &watch, true).and_then(|()| match child.report.read() {
         clone::Progress::Pending => Ok(()),
         clone::Progress::Failed(failure) => {

@@ -9,6 +9,7 @@ use super::keeper::tags::{self, Tags};
 use super::keeper::wire::{self, Heard, Order, Word};
 use super::walk;
 use crate::core::signal::Signal;
+use crate::sys::fork_server;
 use crate::sys::pidfd::Pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
@@ -233,10 +234,12 @@ fn end_keepers(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut En
     }
 }
 
-/// By its arguments and our own uid; what only looks like one is no worse off than the tree it belongs to.
+/// By its arguments and our own uid; what only looks like one is no worse off than the tree it belongs to. Most have those
+/// of the fork server that they were forked from, which itself is gone when they are looked for.
 pub(super) fn is_keeper(pid: i32, instance: &str) -> bool {
-    let wanted = format!("hermes-sup\0{ARGUMENT}\0{instance}\0");
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+    let wanted = [ARGUMENT, fork_server::ARGUMENT]
+        .map(|word| format!("hermes-sup\0{word}\0{instance}\0").into_bytes());
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| wanted.contains(&line))
         && tags::uid_of(pid) == Some(rustix::process::geteuid().as_raw())
         && !is_zombie(pid)
 }

@@ -5,6 +5,7 @@
 
 use crate::core::signal::Signal;
 use crate::sys::pidfd::Pidfd;
+use rustix::fs::{Mode, OFlags};
 use std::collections::HashSet;
 
 /// The few words of /proc/PID/stat that matter (proc_pid_stat(5)).
@@ -28,7 +29,12 @@ impl Stat {
 
 /// `None` when the process is gone, or hidden from us.
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, Mode::empty()).ok()?;
+    // One read: it is made anew for each, and its 52 numbers and a name of up to 64 bytes fit.
+    let mut text = [0; 1536];
+    let length = rustix::io::read(&file, &mut text).ok()?;
+    parse_stat(text.get(..length)?)
 }
 
 /// include/linux/sched.h

@@ -7,7 +7,7 @@ use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{is_gateway_run, judge_cmd};
 use super::handover::{Handover, OURSELVES};
-use super::launch::rung_of;
+use super::launch::{dev_null, rung_of};
 use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
@@ -18,6 +18,7 @@ use super::reload::{Found, discover};
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
+use super::starts::Starts;
 use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Rung, Wish};
@@ -414,6 +415,7 @@ fn start(
         fleet: Fleet::default(),
         services: BTreeMap::new(),
         backlog: VecDeque::new(),
+        starts: Starts::default(),
         surroundings: around,
         containment,
         report,
@@ -434,6 +436,7 @@ fn start(
         upgrade: None,
         panics: former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
         warnings,
+        null: dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?,
         nofile,
         instance: opened.instance.clone(),
         template: found.loaded.template.clone(),
@@ -454,6 +457,8 @@ fn start(
     // What was read is not needed any more: its memory is for what the services need.
     drop((opened, found, reconciled));
     supervisor.boot_fleet(restored);
+    // The first of them before the main program; of a small fleet, all.
+    supervisor.start_some();
     match former {
         None => supervisor.boot_main(cmd)?,
         Some(former) => supervisor.go_on(former),

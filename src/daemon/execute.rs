@@ -47,7 +47,7 @@ impl Supervisor {
                     }
                 }
             }
-            Effect::Spawn { incarnation } => self.prepare(id, incarnation),
+            Effect::Spawn { incarnation } => self.starts.push(id, incarnation),
             Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned } => {
                 self.stop_main(id, incarnation, signal, planned);

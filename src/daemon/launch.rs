@@ -4,13 +4,14 @@ use super::execute::log_dir;
 use super::limits;
 use super::mirror::Mirrored;
 use super::places::RUNTIME_DIR;
+use super::services::Service;
 use super::slots;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Phase;
+use crate::core::gateway::{Gateway, Phase};
 use crate::core::signal::Signal;
 use crate::definition::environment::{environment, read_env_file};
 use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 impl Supervisor {
     /// The surroundings of now: the gateway user may have been remapped since we started.
@@ -36,17 +38,20 @@ impl Supervisor {
     /// First half of a start: an env file, a gateway's state file and a slot that is to run as root are looked at by
     /// another thread, because the disk may hang.
     pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
-        let Some(definition) = self.services.get(&id).map(|service| service.definition.clone()) else {
-            return;
+        let waits = |gateway: &Gateway| {
+            gateway.phase() == Phase::Starting && gateway.history().incarnation == incarnation
         };
-        let mirror = self.mirror_before_start(id);
-        let (reads, mirrors) =
-            (definition.env_file.is_some() || slots::runs_as_root(&definition), mirror.is_some());
-        if !reads && !mirrors {
-            self.launch(id, incarnation, Ok(BTreeMap::new()));
-            return;
+        if !self.fleet.gateway(id).is_some_and(waits) {
+            return self.launch(id, incarnation, Ok(BTreeMap::new()));
         }
-        let name = definition.name.clone();
+        let mirror = self.mirror_before_start(id);
+        let Some(Service { definition, .. }) = self.services.get(&id).map(Box::as_ref) else { return };
+        let (reads, mirrors) =
+            (definition.env_file.is_some() || slots::runs_as_root(definition), mirror.is_some());
+        if !reads && !mirrors {
+            return self.launch(id, incarnation, Ok(BTreeMap::new()));
+        }
+        let (name, definition) = (definition.name.clone(), definition.clone());
         let surroundings = self.surroundings_now();
         let notifier = self.notifier.clone();
         let work = move || {
@@ -200,7 +205,7 @@ impl Supervisor {
             .logs
             .child_ends(SourceId(id.0))
             .map_err(|error| format!("failed to open its log: {error}"))?;
-        let null = dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?;
+        let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
         let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
         let argv = argv(definition, &user, program);
@@ -279,8 +284,11 @@ fn look_before_start(
 /// The masks of a definition's `[security]`. Without CAP_SETPCAP the bounding set cannot be changed; there is nothing
 /// to take away then either, but for root without it, which keeps what the container left it.
 fn capabilities(security: resolved::Security) -> Option<CapabilityMasks> {
-    let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false);
-    (may && !security.inherit_capabilities).then_some(CapabilityMasks { bounding: 0, ambient: 0 })
+    // We never give it up.
+    static MAY: OnceLock<bool> = OnceLock::new();
+    let has = || caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false);
+    (*MAY.get_or_init(has) && !security.inherit_capabilities)
+        .then_some(CapabilityMasks { bounding: 0, ambient: 0 })
 }
 
 pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::Rung> {

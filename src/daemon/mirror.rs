@@ -61,10 +61,10 @@ impl Supervisor {
         if !self.fleet.gateway(id)?.is_recorded() {
             return None;
         }
+        let directory = self.services.get(&id)?.mirror_directory(&self.options.home)?;
         let user = self.surroundings_now().gateway.credentials();
         let (home, now) = (self.options.home.clone(), self.clock.now().0 / 1000);
         let service = self.services.get_mut(&id)?;
-        let directory = service.mirror_directory(&home)?;
         // Until it is answered nothing is known: a want that changes meanwhile is told again, after this one.
         service.mirrored = None;
         Some(move || {

@@ -33,6 +33,7 @@ mod services;
 mod shutdown;
 mod slots;
 mod sources;
+mod starts;
 mod status;
 mod surface;
 mod trees;
@@ -68,9 +69,11 @@ use services::Services;
 use shutdown::Closing;
 use slots::Slots;
 use sources::{Notifier, Room, Timer, read_token};
+use starts::Starts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -196,6 +199,7 @@ struct Supervisor {
     services: Services,
     /// Events that effects caused at once, for the core's next turn.
     backlog: VecDeque<(ServiceId, Event)>,
+    starts: Starts,
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
@@ -218,6 +222,8 @@ struct Supervisor {
     panics: Vec<u64>,
     /// What is wrong with the whole, with its topic, for `status`.
     warnings: Vec<(&'static str, String)>,
+    /// What services have for stdin.
+    null: OwnedFd,
     /// The soft and hard limit of open files that children get.
     nofile: Option<(u64, u64)>,
     /// The identity of the state directory.
@@ -248,6 +254,11 @@ impl Supervisor {
         self.code_spared_at = Some(self.clock.now().after(START));
         loop {
             self.settle();
+            if self.start_some() {
+                self.settle();
+            }
+            let hurries = !self.starts.is_empty();
+            self.logs.announce(hurries);
             if let Some(code) = self.ended() {
                 return Over::Ended(code);
             }
@@ -255,7 +266,7 @@ impl Supervisor {
                 return Over::Replaced(program);
             }
             self.arm_timer();
-            match poll.poll(&mut events, None) {
+            match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     slog::error!(self.log, "failed to wait for events"; "error" => %error);
                 }

@@ -117,12 +117,13 @@ fn reachable(user: User, text: &str, own_uid: u32) -> Result<User, UserError> {
 
 /// Our own user with the groups this process really has: without root they cannot be changed to those of the database.
 fn ourselves(uid: u32) -> io::Result<User> {
-    let own = Credentials::own();
-    let user = users::by_uid(uid)?.unwrap_or_else(|| users::nameless(uid, own.gid));
-    if uid == 0 {
-        return Ok(user);
+    let known = users::by_uid(uid)?;
+    if let (0, Some(root)) = (uid, &known) {
+        return Ok(root.clone());
     }
-    Ok(User { gid: own.gid, groups: own.groups, ..user })
+    let own = Credentials::own();
+    let user = known.unwrap_or_else(|| users::nameless(uid, own.gid));
+    Ok(if uid == 0 { user } else { User { gid: own.gid, groups: own.groups, ..user } })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes on their way to one file.
@@ -68,6 +68,14 @@ pub(super) enum Item {
     Run(Job),
 }
 
+/// What the files thread is to do next.
+pub(super) enum Work {
+    Item(Item),
+    /// Nothing is asked for: there is time for what is not.
+    Spare,
+    End,
+}
+
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
@@ -76,6 +84,8 @@ struct State {
     spare: Vec<Vec<u8>>,
     files_wait: bool,
     pump_waits: bool,
+    /// Services are being started: nothing that can wait is done now.
+    rush: bool,
     stop: bool,
 }
 
@@ -98,7 +108,21 @@ impl Backlog {
     pub(super) fn push(&self, item: Item) {
         let mut state = lock(&self.state);
         state.items.push_back(item);
-        self.wake(&state);
+        self.wake(state);
+    }
+
+    /// The same for what has time until something else comes or the [`Self::rush`] is over.
+    pub(super) fn push_leisurely(&self, item: Item) {
+        lock(&self.state).items.push_back(item);
+    }
+
+    /// Whether more services are about to be started, for which the processors are wanted.
+    pub(super) fn rush(&self, on: bool) {
+        let mut state = lock(&self.state);
+        state.rush = on;
+        if !on {
+            self.wake(state);
+        }
     }
 
     /// Room for another read of this service. `again` after a pause: then half must be free, so that the pump does not
@@ -127,7 +151,7 @@ impl Backlog {
             }
             _ => state.items.push_back(Item::Write { id, bytes, lost }),
         }
-        self.wake(&state);
+        self.wake(state);
     }
 
     /// Asks for a wake-up of the pump at the next piece written. Look for room again after this call, then sleep.
@@ -150,7 +174,7 @@ impl Backlog {
         }
         state.jobs += 1;
         state.items.push_back(Item::Run(job));
-        self.wake(&state);
+        self.wake(state);
         Ok(())
     }
 
@@ -158,11 +182,11 @@ impl Backlog {
     pub(super) fn stop(&self) {
         let mut state = lock(&self.state);
         state.stop = true;
-        self.wake(&state);
+        self.wake(state);
     }
 
-    /// Waits for the next piece of work; `None` at the end.
-    pub(super) fn next(&self) -> Option<Item> {
+    /// Waits for the next piece of work. `spare`: there is something to do that can wait.
+    pub(super) fn next(&self, spare: bool) -> Work {
         self.busy.end();
         let mut state = lock(&self.state);
         loop {
@@ -171,10 +195,14 @@ impl Backlog {
                     state.jobs -= 1;
                 }
                 self.busy.begin();
-                return Some(item);
+                return Work::Item(item);
+            }
+            if spare && (state.stop || !state.rush) {
+                self.busy.begin();
+                return Work::Spare;
             }
             if state.stop {
-                return None;
+                return Work::End;
             }
             state.files_wait = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -199,8 +227,11 @@ impl Backlog {
         self.pump.wake();
     }
 
-    fn wake(&self, state: &State) {
-        if state.files_wait {
+    /// The lock is given back first: who wakes up wants it.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let waits = state.files_wait;
+        drop(state);
+        if waits {
             self.changed.notify_one();
         }
     }

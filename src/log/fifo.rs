@@ -46,8 +46,14 @@ impl FifoDir {
             Err(error) => return Err(error.into()),
         }
         let fd = self.open_end(&file, OFlags::NONBLOCK)?;
-        rustix::fs::fchmod(&fd, mode)?;
         let status = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::Fifo {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{file} is not a FIFO")));
+        }
+        // A umask took some away, or an earlier life left it otherwise.
+        if Mode::from_raw_mode(status.st_mode) != mode {
+            rustix::fs::fchmod(&fd, mode)?;
+        }
         if status.st_uid != owner.uid || status.st_gid != owner.gid {
             let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
             rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
@@ -55,7 +61,7 @@ impl FifoDir {
         Ok(fd)
     }
 
-    /// An end for the child: blocking, read-write.
+    /// An end for the child: blocking, read-write. Of a FIFO that was made here, in a directory that is ours alone.
     pub(super) fn child_end(&self, name: &ServiceName, kind: Kind) -> io::Result<OwnedFd> {
         self.open_end(&file_name(name, kind), OFlags::empty())
     }
@@ -68,12 +74,7 @@ impl FifoDir {
 
     fn open_end(&self, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.0, file, flags, Mode::empty())?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) == FileType::Fifo {
-            Ok(fd)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{file} is not a FIFO")))
-        }
+        Ok(rustix::fs::openat(&self.0, file, flags, Mode::empty())?)
     }
 }
 

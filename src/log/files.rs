@@ -1,10 +1,10 @@
 //! The files thread: takes the backlog's work in order and may wait for a disk as long as it takes.
 
-use super::backlog::{Announce, Backlog, Item};
-use super::logfile::LogFile;
+use super::backlog::{Announce, Backlog, Item, Work};
+use super::logfile::{LogFile, Way};
 use super::stamp::Stamp;
 use super::{LogEvent, Notify, SourceId, THREAD_STACK};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +19,10 @@ struct Files {
     logs: HashMap<SourceId, Box<LogFile>>,
     /// Those that may be open, [`OPEN_MAX`] at most, the one written to last at the end.
     open: Vec<SourceId>,
+    /// Those that may have no file yet: it is made when there is nothing else to do, or when there is something to write.
+    bare: VecDeque<SourceId>,
+    /// The way there, while one is made after the other.
+    way: Option<Way>,
     stamp: Stamp,
 }
 
@@ -26,10 +30,14 @@ struct Files {
 pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) -> io::Result<()> {
     std::thread::Builder::new().name("log-files".to_owned()).stack_size(THREAD_STACK).spawn(move || {
         let _alive = alive;
-        let (logs, open, stamp) = Default::default();
-        let mut files = Files { backlog, notify, logs, open, stamp };
-        while let Some(item) = files.backlog.next() {
-            files.process(item);
+        let (logs, open, bare, way, stamp) = Default::default();
+        let mut files = Files { backlog, notify, logs, open, bare, way, stamp };
+        loop {
+            match files.backlog.next(!files.bare.is_empty()) {
+                Work::Item(item) => files.process(item),
+                Work::Spare => files.prepare_one(),
+                Work::End => return,
+            }
         }
     })?;
     Ok(())
@@ -37,14 +45,14 @@ pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) ->
 
 impl Files {
     fn process(&mut self, item: Item) {
+        self.way = None;
         match item {
             Item::Open(id, mut log) => {
                 if let Some(old) = self.logs.remove(&id) {
                     log.succeed(*old);
                 }
-                let warning = log.prepare();
                 self.logs.insert(id, log);
-                self.warn(id, warning);
+                self.bare.push_back(id);
             }
             Item::Write { id, bytes, lost } => self.write(id, bytes, lost),
             Item::Mark(announce) => self.announce(&announce),
@@ -58,6 +66,18 @@ impl Files {
                     (self.notify)(LogEvent::Warning { id: None, text });
                 }
             }
+        }
+    }
+
+    fn prepare_one(&mut self) {
+        if let Some(id) = self.bare.pop_front()
+            && let Some(log) = self.logs.get_mut(&id)
+        {
+            let warning = log.prepare(&mut self.way);
+            self.warn(id, warning);
+        }
+        if self.bare.is_empty() {
+            (self.bare, self.way) = Default::default();
         }
     }
 

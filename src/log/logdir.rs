@@ -69,7 +69,7 @@ impl LogDir {
             owner: Credentials::own(),
         };
         let mut file = LogFile::new(spec, Arc::new(Shared::default()));
-        let warning = file.prepare();
+        let warning = file.prepare(&mut None);
         Ok((Self { file, stamp: Stamp::default() }, warning))
     }
 

@@ -9,13 +9,14 @@ use super::split::{Gate, is_open};
 use super::stamp::Stamp;
 use super::{Kind, LogSpec, Shared, lock};
 use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
 use memchr::{memchr, memrchr};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +25,32 @@ const DIR_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 /// At most one warning a service in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The way to the directory that the directories of many services lie in, gone once for all that are made in one go. To
+/// be dropped then: somebody may put another one there.
+#[derive(Debug)]
+pub(super) struct Way {
+    home: PathBuf,
+    parent: PathBuf,
+    owner: Credentials,
+    dir: Beneath,
+}
+
+impl Way {
+    fn walk(spec: &LogSpec, parent: &Path) -> io::Result<Self> {
+        Ok(Self {
+            home: spec.home.clone(),
+            parent: parent.to_owned(),
+            owner: spec.owner.clone(),
+            dir: Beneath::open(&spec.home)?.create_dirs(parent, DIR_MODE)?,
+        })
+    }
+
+    /// Where it leads is where this service's directory lies, and whoever owns that may go there.
+    fn leads(&self, spec: &LogSpec, parent: &Path) -> bool {
+        self.home == spec.home && self.parent == parent && self.owner == spec.owner
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct LogFile {
@@ -73,9 +100,12 @@ impl LogFile {
     }
 
     /// Makes directory and file, so that they can be read and watched before the first line.
-    pub(super) fn prepare(&mut self) -> Option<String> {
-        let made = self.ready().map(drop);
-        self.rest();
+    pub(super) fn prepare(&mut self, way: &mut Option<Way>) -> Option<String> {
+        // What has been written to is there.
+        if self.file.is_some() {
+            return None;
+        }
+        let made = self.open(way).map(drop);
         self.report(made)
     }
 
@@ -169,11 +199,7 @@ impl LogFile {
             }
         }
         self.file = None;
-        let file = self.spec.owner.on_files(|| {
-            let dir = Beneath::open(&self.spec.home)?.create_dirs(&self.spec.dir, DIR_MODE)?;
-            let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-            dir.open_file(Path::new(CURRENT), flags, FILE_MODE)
-        })??;
+        let file = self.open(&mut None)?;
         let size = file.metadata()?.size();
         let mut last = [b'\n'];
         if size > 0 {
@@ -185,6 +211,23 @@ impl LogFile {
         self.torn &= self.within_line;
         self.file = Some(file);
         Ok(size)
+    }
+
+    /// Opens the file, which with its directory is made if it is not there.
+    fn open(&self, way: &mut Option<Way>) -> io::Result<File> {
+        let spec = &self.spec;
+        spec.owner.on_files(|| {
+            let dir = match (spec.dir.parent(), spec.dir.file_name()) {
+                (Some(parent), Some(name)) => {
+                    let known = way.take().filter(|way| way.leads(spec, parent));
+                    let known = known.map_or_else(|| Way::walk(spec, parent), Ok)?;
+                    way.insert(known).dir.create_dirs(Path::new(name), DIR_MODE)?
+                }
+                (None, _) | (_, None) => Beneath::open(&spec.home)?,
+            };
+            let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
+            dir.open_file(Path::new(CURRENT), flags, FILE_MODE)
+        })?
     }
 
     fn rotate(&mut self) -> io::Result<()> {

@@ -42,7 +42,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -145,6 +145,8 @@ pub struct Logs {
     backlog: Arc<Backlog>,
     container: Container,
     sources: Mutex<HashMap<SourceId, (ServiceName, Arc<Shared>)>>,
+    /// The threads have not been told yet of all that is open.
+    unannounced: AtomicBool,
     /// Beginnings of lines that an earlier life of ours has read.
     begun: Mutex<Begun>,
     ended: Mutex<Receiver<()>>,
@@ -181,7 +183,8 @@ impl Logs {
         }
         pump?;
         let (sources, begun, ended) = (Mutex::default(), Mutex::default(), Mutex::new(ended));
-        Ok(Self { fifos, remote, backlog, container, sources, begun, ended })
+        let unannounced = AtomicBool::new(false);
+        Ok(Self { fifos, remote, backlog, container, sources, unannounced, begun, ended })
     }
 
     /// Goes on with lines whose beginnings were read by whoever was here before; each service's when it is opened.
@@ -190,7 +193,8 @@ impl Logs {
     }
 
     /// Makes the FIFOs of a service, or takes over those that an earlier life left, and its directory and file. For an
-    /// id that is open, the new spec takes effect, but for name and FIFOs.
+    /// id that is open, the new spec takes effect, but for name and FIFOs. The threads hear of it at the next
+    /// [`Self::announce`]; what is written meanwhile waits in the FIFOs.
     ///
     /// # Errors
     /// As mkfifo(3), open(2), chown(2) in the runtime directory. Trouble with the file is a later warning.
@@ -209,9 +213,19 @@ impl Logs {
         drop(sources);
         let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
         let begun = lock(&self.begun).remove(name.as_str()).unwrap_or_default();
-        self.backlog.push(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
-        self.remote.send(Command::Open { id, name, ends, begun, to_container, overflow, shared });
+        self.backlog.push_leisurely(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
+        self.remote.post(Command::Open { id, name, ends, begun, to_container, overflow, shared });
+        self.unannounced.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Tells the threads of what was opened: once for many. With `more_to_come`, empty files are not made yet: a boot
+    /// starts its services first, and whatever writes a line has its file at once.
+    pub fn announce(&self, more_to_come: bool) {
+        if self.unannounced.swap(more_to_come, Ordering::Relaxed) {
+            self.remote.announce();
+            self.backlog.rush(more_to_come);
+        }
     }
 
     /// Descriptors for a child's stdout and stderr: blocking, close-on-exec, to be closed here once the child has them.

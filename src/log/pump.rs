@@ -52,19 +52,40 @@ pub(super) enum Command {
 /// How other threads reach the pump.
 #[derive(Debug)]
 pub(super) struct Remote {
-    commands: Mutex<Vec<Command>>,
+    letters: Mutex<Letters>,
     event: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    commands: Vec<Command>,
+    /// The pump was told of them and has not come yet.
+    announced: bool,
 }
 
 impl Remote {
     pub(super) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { commands: Mutex::default(), event })
+        Ok(Self { letters: Mutex::default(), event })
     }
 
     pub(super) fn send(&self, command: Command) {
-        lock(&self.commands).push(command);
-        self.wake();
+        self.post(command);
+        self.announce();
+    }
+
+    /// The same, for when more is to come: the pump is woken by [`Self::announce`].
+    pub(super) fn post(&self, command: Command) {
+        lock(&self.letters).commands.push(command);
+    }
+
+    /// Wakes the pump if it has not heard of everything.
+    pub(super) fn announce(&self) {
+        let mut letters = lock(&self.letters);
+        if !letters.commands.is_empty() && !std::mem::replace(&mut letters.announced, true) {
+            drop(letters);
+            self.wake();
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -74,7 +95,7 @@ impl Remote {
 
     fn take(&self) -> Vec<Command> {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        std::mem::take(&mut lock(&self.commands))
+        std::mem::take(&mut *lock(&self.letters)).commands
     }
 }
 

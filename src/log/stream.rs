@@ -203,7 +203,10 @@ impl Stream {
         state.lose(lost);
         if !full && !bytes.is_empty() {
             state.append(writer, bytes);
-            if state.waiting {
+            let waits = state.waiting;
+            // First: who wakes up wants the lock.
+            drop(state);
+            if waits {
                 self.changed.notify_one();
             }
         }

@@ -43,11 +43,11 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` for an absolute path or one with `..`; ELOOP or ENOTDIR at a link.
     pub fn dir(&self, relative: &Path) -> io::Result<Self> {
-        let root = match self.walk(&components(relative)?)? {
-            Some(below) => below,
-            None => self.root.as_fd().try_clone_to_owned()?,
-        };
-        Ok(Self { root, path: self.path.join(relative) })
+        let mut at = None;
+        for name in components(relative)? {
+            at = Some(open_dir(at.as_ref().unwrap_or(&self.root), &name)?);
+        }
+        self.below(at, relative)
     }
 
     /// As [`Beneath::dir`], making what is missing with `mode`.
@@ -55,15 +55,25 @@ impl Beneath {
     /// # Errors
     /// As mkdirat(2) and [`Beneath::dir`].
     pub fn create_dirs(&self, relative: &Path, mode: u32) -> io::Result<Self> {
-        let mut at = self.root.as_fd().try_clone_to_owned()?;
+        let mut at = None;
         for name in components(relative)? {
-            match rustix::fs::mkdirat(&at, &name, Mode::from_raw_mode(mode)) {
+            let parent = at.as_ref().unwrap_or(&self.root);
+            match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(mode)) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            at = open_dir(&at, &name)?;
+            at = Some(open_dir(parent, &name)?);
         }
-        Ok(Self { root: at, path: self.path.join(relative) })
+        self.below(at, relative)
+    }
+
+    /// What was reached on the way `relative`; `None`: it leads nowhere but here.
+    fn below(&self, reached: Option<OwnedFd>, relative: &Path) -> io::Result<Self> {
+        let root = match reached {
+            Some(root) => root,
+            None => self.root.try_clone()?,
+        };
+        Ok(Self { root, path: self.path.join(relative) })
     }
 
     /// Opens the regular file `relative` with `flags`, creating it with `mode` if the flags say so.
@@ -71,22 +81,11 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` when it is not a regular file.
     pub fn open_file(&self, relative: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
-        let (dir, name) = self.parent(relative)?;
-        self.open_in(dir.as_ref().unwrap_or(&self.root), &name, relative, flags, mode)
-    }
-
-    /// The regular file `name` of `dir`, which is `relative` to us in messages.
-    fn open_in(
-        &self,
-        dir: &OwnedFd,
-        name: &OsString,
-        relative: &Path,
-        flags: OFlags,
-        mode: u32,
-    ) -> io::Result<File> {
+        let (above, name) = self.parent(relative)?;
+        let dir = above.as_ref().unwrap_or(self);
         // O_NONBLOCK: opening a planted FIFO must not wait for its other end. It has no effect on a regular file.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?;
+        let fd = rustix::fs::openat(&dir.root, &name, flags, Mode::from_raw_mode(mode))?;
         if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
             let shown = self.path.join(relative);
             return Err(io::Error::new(
@@ -120,17 +119,17 @@ impl Beneath {
     /// # Errors
     /// As openat(2), write(2), renameat(2); the old file stays then.
     pub fn replace(&self, relative: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let (dir, name) = self.parent(relative)?;
-        let dir = dir.as_ref().unwrap_or(&self.root);
+        let (above, name) = self.parent(relative)?;
+        let dir = above.as_ref().unwrap_or(self);
         let mut temporary = name.clone();
         temporary.push(".tmp");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let written = self
-            .open_in(dir, &temporary, &relative.with_file_name(&temporary), flags, mode)
+        let written = dir
+            .open_file(Path::new(&temporary), flags, mode)
             .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| Ok(rustix::fs::renameat(dir, &temporary, dir, &name)?));
+            .and_then(|()| Ok(rustix::fs::renameat(&dir.root, &temporary, &dir.root, &name)?));
         if written.is_err() {
-            let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&dir.root, &temporary, AtFlags::empty());
         }
         written
     }
@@ -142,20 +141,16 @@ impl Beneath {
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from) = self.parent(from)?;
         let (to_dir, to) = self.parent(to)?;
-        let root = &self.root;
-        Ok(rustix::fs::renameat(
-            from_dir.as_ref().unwrap_or(root),
-            &from,
-            to_dir.as_ref().unwrap_or(root),
-            &to,
-        )?)
+        let (from_dir, to_dir) = (from_dir.as_ref().unwrap_or(self), to_dir.as_ref().unwrap_or(self));
+        Ok(rustix::fs::renameat(&from_dir.root, &from, &to_dir.root, &to)?)
     }
 
     /// # Errors
     /// As unlinkat(2).
     pub fn remove_file(&self, relative: &Path) -> io::Result<()> {
-        let (dir, name) = self.parent(relative)?;
-        Ok(rustix::fs::unlinkat(dir.as_ref().unwrap_or(&self.root), &name, AtFlags::empty())?)
+        let (above, name) = self.parent(relative)?;
+        let dir = above.as_ref().unwrap_or(self);
+        Ok(rustix::fs::unlinkat(&dir.root, &name, AtFlags::empty())?)
     }
 
     /// Names in this directory, sorted, without `.` and `..`.
@@ -174,20 +169,15 @@ impl Beneath {
         Ok(names)
     }
 
-    /// The directory that `relative` is in, `None` when it is this one, and its name there.
-    fn parent(&self, relative: &Path) -> io::Result<(Option<OwnedFd>, OsString)> {
+    /// The directory that `relative` lies in, `None` for this one, and its name there.
+    fn parent(&self, relative: &Path) -> io::Result<(Option<Self>, OsString)> {
         let mut names = components(relative)?;
         let name = names.pop().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok((self.walk(&names)?, name))
-    }
-
-    /// `None`: there was no step to take.
-    fn walk(&self, names: &[OsString]) -> io::Result<Option<OwnedFd>> {
-        let mut below = None;
-        for name in names {
-            below = Some(open_dir(below.as_ref().unwrap_or(&self.root), name)?);
+        if names.is_empty() {
+            return Ok((None, name));
         }
-        Ok(below)
+        let parent: PathBuf = names.iter().collect();
+        Ok((Some(self.dir(&parent)?), name))
     }
 }
 

@@ -384,16 +384,43 @@ fn lifted_pipe(flags: PipeFlags, highest: i32) -> io::Result<(OwnedFd, OwnedFd)>
 /// new privileges is just as tight then, because exec grants nothing that the permitted set lacks (prctl(2)).
 fn bounding_to_drop(plan: &ChildPlan) -> u64 {
     let Some(masks) = plan.capabilities else { return 0 };
-    let may =
-        rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SETPCAP));
-    if !may && plan.no_new_privs {
+    let drop = own_bounding() & !masks.bounding;
+    if drop != 0 && plan.no_new_privs && !may_drop_bounding() {
         return 0;
     }
-    own_bounding() & !masks.bounding
+    drop
+}
+
+/// Whether we have CAP_SETPCAP.
+pub(super) fn may_drop_bounding() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SETPCAP))
+}
+
+/// Empties our own bounding set, as far as that is allowed: what is executed from now on gets no capability that is not
+/// inheritable (capabilities(7)). Those that we have stay.
+pub(super) fn drop_own_bounding() {
+    for bit in (0..64).map(|n| 1u64 << n) {
+        let one = CapabilitySet::from_bits_retain(bit);
+        let _ = rustix::thread::remove_capability_from_bounding_set(one);
+    }
+}
+
+/// fork(2), but for its parent: the child is that of our own parent (`CLONE_PARENT`). Only for a process with one thread.
+/// `None` in the child.
+pub(super) fn fork_beside() -> io::Result<Option<i32>> {
+    // SAFETY: no shared memory and no new stack, as in `clone`; the child goes on alone on its copy of the only thread.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone, libc::c_ulong::from(CLONE_PARENT) | libc::SIGCHLD as u64, 0, 0, 0, 0)
+    };
+    match pid {
+        0 => Ok(None),
+        -1 => Err(io::Error::last_os_error()),
+        pid => i32::try_from(pid).map(Some).map_err(io::Error::other),
+    }
 }
 
 /// Our own bounding set, asked for once: it takes a call a capability, and only our children make theirs smaller.
-fn own_bounding() -> u64 {
+pub(super) fn own_bounding() -> u64 {
     static OWN: OnceLock<u64> = OnceLock::new();
     let present = |bit: &u64| {
         let one = CapabilitySet::from_bits_retain(*bit);

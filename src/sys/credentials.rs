@@ -36,11 +36,10 @@ impl Credentials {
     /// # Errors
     /// `PermissionDenied` when the kernel does not let us act as that user.
     pub fn on_files<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        let own = Self::own();
-        if own.uid == self.uid {
+        if rustix::process::geteuid().as_raw() == self.uid {
             return Ok(work());
         }
-        let _guard = Borrowed::take(self, own)?;
+        let _guard = Borrowed::take(self, Self::own())?;
         Ok(work())
     }
 

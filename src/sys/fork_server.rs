@@ -5,6 +5,9 @@
 //! there are. The fork server has one thread, half a megabyte and a handful of descriptors whatever it serves, and what it
 //! makes becomes the child of the supervisor (`CLONE_PARENT`), which reaps it and holds its pidfd as if it had made it.
 //!
+//! It can also fork itself for a process that goes on in our own program, a keeper: without an exec that shares nearly all of
+//! its memory with the server.
+//!
 //! One order at a time: the supervisor sends a plan in its byte form and waits for the pid, as it would wait in its own
 //! clone(2). A server that has been killed or stopped is given up after [`PATIENCE`]; a child of which nobody was
 //! told is not told to go either, and exits before its exec. It ends with the supervisor that has its other end.
@@ -19,7 +22,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +35,12 @@ const SOCKET: i32 = 3;
 /// Longer than any machine takes that is not about to be lost for other reasons.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// First byte of an order: what is to be made, and how it comes into its cgroup.
+const PLAIN: u8 = 0;
+const BORN: u8 = 1;
+const MOVES: u8 = 2;
+const ITSELF: u8 = 3;
+
 /// The largest order, in bytes: what a socket takes with the kernel's default of `net.core.wmem_default`.
 const MOST: usize = 128 << 10;
 
@@ -40,6 +49,8 @@ const MOST: usize = 128 << 10;
 pub struct ForkServer {
     socket: OwnedFd,
     process: Child,
+    /// Capabilities of our bounding set that its children cannot have.
+    lacks: u64,
 }
 
 /// Why there is no child.
@@ -47,18 +58,18 @@ pub struct ForkServer {
 pub enum Refused {
     /// clone(2) says so.
     Clone(io::Error),
-    /// An order of this size, or with inherited streams, is not for it.
+    /// An order of this size, with inherited streams, or for more capabilities than it has, is not for it.
     Unfit,
     /// It does not answer as it should, and has been killed.
     Broken(io::Error),
 }
 
 impl ForkServer {
-    /// Starts it; whether it works is seen at the first order.
+    /// Starts it; whether it works is seen at the first order. `instance` is only there to be seen.
     ///
     /// # Errors
     /// Those of socketpair(2), open(2) and clone(2).
-    pub fn start() -> io::Result<Self> {
+    pub fn start(instance: &str) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC;
         let (socket, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -66,12 +77,13 @@ impl ForkServer {
         set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
         let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let none: [(&str, &str); 0] = [];
-        let argv = ["hermes-sup", ARGUMENT];
+        let argv = ["hermes-sup", ARGUMENT, instance];
         let mut plan =
             ChildPlan::new(&argv, none, None, [null()?, null()?, null()?]).map_err(io::Error::other)?;
         plan.set_program(c"/proc/self/exe".to_owned());
         plan.pass = Some(Pass { fd: theirs, number: SOCKET });
-        Ok(Self { socket, process: clone::spawn(&mut plan, None)? })
+        let lacks = if clone::may_drop_bounding() { clone::own_bounding() } else { 0 };
+        Ok(Self { socket, process: clone::spawn(&mut plan, None)?, lacks })
     }
 
     /// A child of the caller's, whose end is the caller's to see.
@@ -87,11 +99,11 @@ impl ForkServer {
         let streams = plan.descriptors().ok_or(Refused::Unfit)?;
         let bytes = plan.encode();
         let (kind, directory) = match join {
-            None => (0, None),
-            Some(Join::Born(directory)) => (1, Some(directory)),
-            Some(Join::Moves(procs)) => (2, Some(procs)),
+            None => (PLAIN, None),
+            Some(Join::Born(directory)) => (BORN, Some(directory)),
+            Some(Join::Moves(procs)) => (MOVES, Some(procs)),
         };
-        if bytes.len() >= MOST {
+        if bytes.len() >= MOST || self.lacks_for(plan) {
             return Err(Refused::Unfit);
         }
         let (talk, ends) = clone::talk(plan).map_err(Refused::Clone)?;
@@ -106,7 +118,24 @@ impl ForkServer {
         Ok(child)
     }
 
-    fn ask(&self, order: &[IoSlice<'_>], fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<i32, Refused> {
+    /// Makes a process that goes on as what [`main`] was given, with `socket`, in a session of its own; it is to make a
+    /// child by `plan` itself.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn fork(&self, socket: BorrowedFd<'_>, plan: &ChildPlan) -> Result<(i32, Pidfd), Refused> {
+        if self.lacks_for(plan) {
+            return Err(Refused::Unfit);
+        }
+        let pid = self.ask(&[IoSlice::new(&[ITSELF])], &[socket])?;
+        Ok((pid, Pidfd::open(pid).map_err(Refused::Clone)?))
+    }
+
+    fn lacks_for(&self, plan: &ChildPlan) -> bool {
+        plan.capabilities.map_or(u64::MAX, |masks| masks.bounding) & self.lacks != 0
+    }
+
+    fn ask(&self, order: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> Result<i32, Refused> {
         let broken = |error| {
             let _ = self.process.pidfd.send(Signal::KILL);
             Refused::Broken(error)
@@ -125,43 +154,66 @@ impl ForkServer {
     }
 }
 
-/// `hermes-sup fork-server`: serves until the supervisor is gone.
-pub fn main() -> ExitCode {
+/// `hermes-sup fork-server INSTANCE`: serves until the supervisor is gone. A process that it forks itself for goes on as `fork`.
+pub fn main(fork: fn(OwnedFd) -> ExitCode) -> ExitCode {
     match serve() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Some(socket)) => fork(socket),
+        Ok(None) => ExitCode::SUCCESS,
         // Nobody listens to its stderr; its end is what the supervisor sees.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn serve() -> io::Result<()> {
+/// Returns what a fork of this process has to go on with.
+fn serve() -> io::Result<Option<OwnedFd>> {
     let _signals = posture::block_signals()?;
     posture::guard(c"hermes-fork-srv")?;
+    // What nearly every child would have to do itself, a capability at a time.
+    clone::drop_own_bounding();
     let socket = posture::take_over(SOCKET)?;
     let mut bytes = vec![0; MOST];
     loop {
         let (length, fds) = match packet::receive(socket.as_fd(), &mut bytes) {
             Packet::Whole(length, fds) => (length, fds),
             Packet::Nothing => continue,
-            Packet::End => return Ok(()),
+            Packet::End => return Ok(None),
         };
-        let made = make(bytes.get(..length).unwrap_or_default(), fds);
-        let answer = made.unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EPROTO));
+        let answer = match make(bytes.get(..length).unwrap_or_default(), fds) {
+            Ok(Made::Child(pid)) => pid,
+            Ok(Made::Itself(socket)) => return Ok(Some(socket)),
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EPROTO),
+        };
         packet::send(socket.as_fd(), &[IoSlice::new(&answer.to_le_bytes())], &[])?;
     }
 }
 
-fn make(order: &[u8], fds: Vec<OwnedFd>) -> io::Result<i32> {
+enum Made {
+    Child(i32),
+    /// This is the child.
+    Itself(OwnedFd),
+}
+
+fn make(order: &[u8], fds: Vec<OwnedFd>) -> io::Result<Made> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let (kind, plan) = order.split_first().ok_or_else(malformed)?;
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(malformed);
+    if *kind == ITSELF {
+        let socket = next()?;
+        return Ok(match clone::fork_beside()? {
+            Some(pid) => Made::Child(pid),
+            None => {
+                rustix::process::setsid()?;
+                Made::Itself(socket)
+            }
+        });
+    }
     let ends = Ends { report: next()?, go: next()? };
-    let directory = if *kind == 0 { None } else { Some(next()?) };
-    let join = directory.as_ref().map(|directory| match kind {
-        1 => Join::Born(directory.as_fd()),
+    let directory = if *kind == PLAIN { None } else { Some(next()?) };
+    let join = directory.as_ref().map(|directory| match *kind {
+        BORN => Join::Born(directory.as_fd()),
         _ => Join::Moves(directory.as_fd()),
     });
     let mut plan = ChildPlan::decode(plan, fds.collect())?;
-    clone::clone(&mut plan, join, &ends, Parent::Ours, 0)
+    clone::clone(&mut plan, join, &ends, Parent::Ours, 0).map(Made::Child)
 }

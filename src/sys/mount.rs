@@ -4,12 +4,14 @@
 //! of odd path names as they are.
 #![allow(unsafe_code)]
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,38 @@ pub struct CgroupMount {
 /// When /proc is not mounted or cannot be read.
 pub fn cgroup2_mounts() -> io::Result<Vec<CgroupMount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// [`cgroup2_mounts`], read again only when a mount has changed.
+#[derive(Debug, Default)]
+pub struct Mounts {
+    /// Of mountinfo, with what was in it.
+    known: Option<(File, Vec<CgroupMount>)>,
+}
+
+impl Mounts {
+    /// Those of now. A change marks the open file with a priority event (proc(5), "/proc/pid/mounts"), once for each
+    /// poll(2).
+    ///
+    /// # Errors
+    /// As [`cgroup2_mounts`].
+    pub fn now(&mut self) -> io::Result<&[CgroupMount]> {
+        let same = self.known.as_ref().is_some_and(|(file, _)| {
+            let mut changed = [PollFd::new(file, PollFlags::PRI)];
+            rustix::event::poll(&mut changed, Some(&Timespec::default())) == Ok(0)
+        });
+        let (mut file, mut mounts) = match self.known.take() {
+            Some(known) => known,
+            None => (File::open("/proc/self/mountinfo")?, Vec::new()),
+        };
+        if !same {
+            let mut text = Vec::with_capacity(4096);
+            file.rewind()?;
+            file.read_to_end(&mut text)?;
+            mounts = parse(&text);
+        }
+        Ok(&self.known.insert((file, mounts)).1)
+    }
 }
 
 /// The process sees cgroup2 on read-only mounts alone, unlike us: it has mounts of its own. Not so of one that is gone.
@@ -173,6 +207,47 @@ pub fn in_container() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_that_comes_or_changes_is_seen_and_else_nothing_is_read() {
+        let mut mounts = Mounts::default();
+        let now = cgroup2_mounts().unwrap();
+        assert_eq!(mounts.now().unwrap(), now);
+        // What is known is believed as long as the kernel says nothing.
+        let Some((_, known)) = &mut mounts.known else { panic!("nothing is known") };
+        known.clear();
+        assert_eq!(mounts.now().unwrap(), []);
+        if !rustix::process::geteuid().is_root() {
+            return; // Only root can mount; the host tier runs this as root.
+        }
+        let seen = std::thread::spawn(|| {
+            // SAFETY: a mount namespace changes nothing about descriptors; this thread alone gets it.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.ok()?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).ok()?;
+            let dir = tempfile::tempdir().ok()?;
+            let mut mounts =
+                Mounts { known: Some((File::open("/proc/thread-self/mountinfo").ok()?, Vec::new())) };
+            let mut points = || {
+                let found = mounts.now().unwrap().iter();
+                found
+                    .filter(|mount| mount.point == dir.path())
+                    .map(|mount| mount.read_only)
+                    .collect::<Vec<_>>()
+            };
+            let before = points();
+            rustix::mount::mount("cgroup2", dir.path(), "cgroup2", MountFlags::empty(), None).ok()?;
+            let mounted = points();
+            let read_only = MountFlags::BIND | MountFlags::RDONLY;
+            rustix::mount::mount_remount(dir.path(), read_only, "").ok()?;
+            let changed = points();
+            rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::empty()).ok()?;
+            Some([before, mounted, changed, points()])
+        });
+        if let Some(seen) = seen.join().unwrap() {
+            assert_eq!(seen, [vec![], vec![false], vec![true], vec![]]);
+        }
+    }
 
     #[test]
     fn mounts_are_found_beside_v1_with_odd_names_and_a_hidden_one_is_not() {

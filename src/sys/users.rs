@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::credentials::Credentials;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -38,7 +39,7 @@ impl User {
 /// As getpwnam_r(3), for example when /etc/passwd cannot be read.
 pub fn by_name(name: &str) -> io::Result<Option<User>> {
     let Ok(c_name) = CString::new(name) else { return Ok(None) };
-    remembered(Key::Name(name.to_owned()), || {
+    found(Key::Name(name.to_owned()), || {
         // SAFETY: all pointers are live for the call; the callback passes buffer and length of one allocation.
         query(|entry, buffer, length, found| unsafe {
             libc::getpwnam_r(c_name.as_ptr(), entry, buffer, length, found)
@@ -51,14 +52,14 @@ pub fn by_name(name: &str) -> io::Result<Option<User>> {
 /// # Errors
 /// As getpwuid_r(3).
 pub fn by_uid(uid: u32) -> io::Result<Option<User>> {
-    remembered(Key::Uid(uid), || {
+    found(Key::Uid(uid), || {
         // SAFETY: as in `by_name`.
         query(|entry, buffer, length, found| unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) })
     })
 }
 
 /// What was asked for.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Name(String),
     Uid(u32),
@@ -90,6 +91,41 @@ impl Memory {
         }
         self.answers.insert(key, answer);
     }
+}
+
+thread_local! {
+    /// The answers of the moment that this thread is in.
+    static MOMENT: RefCell<Option<HashMap<Key, Option<User>>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` as if it took no time: whoever was looked up in it once is not looked up again. For what is short and asks
+/// for the same user many times, as a row of starts does.
+pub fn in_one_moment<T>(work: impl FnOnce() -> T) -> T {
+    /// Also when `work` panics.
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            MOMENT.set(None);
+        }
+    }
+    MOMENT.set(Some(HashMap::new()));
+    let _over = Over;
+    work()
+}
+
+/// The answer of this moment, or that of [`remembered`].
+fn found(key: Key, ask: impl FnOnce() -> io::Result<Option<User>>) -> io::Result<Option<User>> {
+    let known = MOMENT.with_borrow(|moment| moment.as_ref().and_then(|answers| answers.get(&key).cloned()));
+    if let Some(answer) = known {
+        return Ok(answer);
+    }
+    let answer = remembered(key.clone(), ask)?;
+    MOMENT.with_borrow_mut(|moment| {
+        if let Some(answers) = moment {
+            answers.insert(key, answer.clone());
+        }
+    });
+    Ok(answer)
 }
 
 /// The answer that is known, or the one of `ask`.
@@ -250,6 +286,17 @@ mod tests {
             memory.learn(edited, Key::Uid(uid), None);
         }
         assert!(memory.answers.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn in_one_moment_nobody_is_asked_twice_and_after_it_everybody_anew() {
+        let key = || Key::Name("of-a-moment".into());
+        let ask = |uid| found(key(), || Ok(Some(nameless(uid, uid)))).unwrap().unwrap().uid;
+        let (first, second) = in_one_moment(|| (ask(1), ask(2)));
+        assert_eq!((first, second), (1, 1));
+        assert_eq!(MOMENT.take(), None, "it is over");
+        let panicked = std::panic::catch_unwind(|| in_one_moment(|| -> () { panic!("inside") }));
+        assert!(panicked.is_err() && MOMENT.take().is_none());
     }
 
     #[test]

@@ -112,8 +112,14 @@ impl Cage {
         });
         match child {
             Ok((watched, Child { pid, pidfd, report })) => {
-                // Without the controller there is nothing to watch.
-                let memory = watch.add_memory(&path, slot).ok();
+                // Without the controller there is nothing to watch, for none of them.
+                let memory = tree.memory.get().then(|| watch.add_memory(&path, slot));
+                if let Some(Err(error)) = &memory
+                    && error.kind() == io::ErrorKind::NotFound
+                {
+                    tree.memory.set(false);
+                }
+                let memory = memory.and_then(Result::ok);
                 let memory = memory.map(|watch| Memory { watch, seen: MemoryEvents::default(), main: false });
                 let starting = Some(Box::new((report, Subject::of(plan))));
                 Ok((Self { starting, ..Self::around(leaf, watched, memory, (pid, pidfd)) }, not_in_force))

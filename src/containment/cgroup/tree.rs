@@ -25,6 +25,8 @@ pub struct Tree {
     moved: bool,
     /// As [`Place::born`], until one did not live: we may have been moved since the probe.
     pub born: Cell<bool>,
+    /// Lives may have a memory controller: none was seen that has not.
+    pub memory: Cell<bool>,
     pub controllers: Vec<&'static str>,
     /// Why one that is there was not enabled.
     pub refused: Option<String>,
@@ -57,6 +59,7 @@ impl Tree {
             base: place.dir.clone(),
             moved: false,
             born: Cell::new(place.born),
+            memory: Cell::new(true),
             controllers: Vec::new(),
             refused: None,
         };
@@ -92,6 +95,7 @@ impl Tree {
                     // We live elsewhere.
                     moved: false,
                     born: Cell::new(place.born),
+                    memory: Cell::new(true),
                     controllers: controllers.collect(),
                     refused: None,
                 })

@@ -10,5 +10,5 @@ pub(super) mod tags;
 pub(super) mod ward;
 pub(super) mod wire;
 
-pub use process::{ARGUMENT, main};
+pub use process::{ARGUMENT, main, serve};
 pub(super) use process::{MOUNT, REHEARSE, REHEARSE_SCOPED, SOCKET};

@@ -51,8 +51,17 @@ pub fn main(role: Option<&str>) -> ExitCode {
         Some(LINGER) => linger(),
         Some(MOUNT) => private::helper(),
         // The instance's id, which is only there to be seen.
-        Some(_) | None => Keeper::begin().and_then(Keeper::run),
+        Some(_) | None => posture::inherited(SOCKET).and_then(Keeper::begin).and_then(Keeper::run),
     };
+    exit_code(played)
+}
+
+/// A keeper that was forked, not executed, with its end of the socket.
+pub fn serve(socket: OwnedFd) -> ExitCode {
+    exit_code(Keeper::begin(socket).and_then(Keeper::run))
+}
+
+fn exit_code(played: io::Result<()>) -> ExitCode {
     match played {
         Ok(()) => ExitCode::SUCCESS,
         // Nobody listens to a keeper's stderr; its death is what the supervisor sees.
@@ -102,10 +111,10 @@ struct Main {
 }
 
 impl Keeper {
-    fn begin() -> io::Result<Self> {
+    fn begin(socket: OwnedFd) -> io::Result<Self> {
         let signals = posture::block_signals()?;
         posture::guard(c"hermes-keeper")?;
-        let link = Link::Connected(posture::inherited(SOCKET)?);
+        let link = Link::Connected(socket);
         let own = rustix::process::getpid().as_raw_nonzero().get();
         if own == 1
             && let Err(error) = mount::own_proc()

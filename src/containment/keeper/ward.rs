@@ -12,7 +12,7 @@ use crate::core::clock::Tick;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
-use crate::sys::clone::{self, Apart, Failure, Progress, Report, Subject};
+use crate::sys::clone::{self, Apart, Child, Failure, Progress, Report, Subject};
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::{ChildPlan, Pass};
@@ -111,19 +111,25 @@ impl Ward {
         // And otherwise a signal is all it takes to end its keeper.
         plan.scope_signals = same_uid && apart.is_none() && scope;
         let (socket, theirs) = wire::pair().map_err(failed)?;
-        let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
-        let keeper = match apart {
-            None => forks.spawn(&mut keeper_plan, None),
-            Some(apart) => clone::spawn_apart(&mut keeper_plan, apart),
-        }
-        .map_err(failed)?;
+        let forked = if apart.is_none() { forks.keeper(theirs.as_fd(), plan) } else { Ok(None) };
+        let (pid, pidfd, report) = match forked.map_err(failed)? {
+            Some((pid, pidfd)) => (pid, pidfd, None),
+            None => {
+                let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
+                let child = match apart {
+                    None => clone::spawn(&mut keeper_plan, None),
+                    Some(apart) => clone::spawn_apart(&mut keeper_plan, apart),
+                };
+                let Child { pid, pidfd, report } = child.map_err(failed)?;
+                (pid, pidfd, Some(report))
+            }
+        };
         if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, dir) {
             // It ends by itself: its socket is closed without an order to start. Its reaping is nobody's news.
             return Err(failed(error));
         }
         let how = How { tag, same_uid, scoped: plan.scope_signals, is_init: apart.is_some() };
-        let keeper =
-            Keeper { pid: keeper.pid, pidfd: keeper.pidfd, report: Some(keeper.report), foreign: false };
+        let keeper = Keeper { pid, pidfd, report, foreign: false };
         let subject = Some(Box::new(Subject::of(plan)));
         Ok(Self { subject, ..Self::under(keeper, socket, how) })
     }

@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 #[test]
 fn a_hung_disk_slows_a_writer_that_blocks_and_nothing_is_lost() {
     let room = Room::new();
-    room.logs.open(A, LogSpec { keep: 100, to_container: false, ..room.spec("a") }).unwrap();
-    room.logs.open(B, LogSpec { to_container: true, ..room.spec("b") }).unwrap();
+    room.open(A, LogSpec { keep: 100, to_container: false, ..room.spec("a") });
+    room.open(B, LogSpec { to_container: true, ..room.spec("b") });
     room.drained(A);
     let release = hang(&room.logs);
     let (out, _err) = room.logs.child_ends(A).unwrap();
@@ -52,7 +52,7 @@ fn wait_until_full(logs: &Logs, id: SourceId) {
 fn a_hung_disk_costs_counted_lines_where_drop_is_chosen_and_the_file_says_so() {
     let room = Room::new();
     let spec = LogSpec { overflow: Overflow::Drop, keep: 100, to_container: false, ..room.spec("a") };
-    room.logs.open(A, spec).unwrap();
+    room.open(A, spec);
     room.drained(A);
     let release = hang(&room.logs);
     let (out, _err) = room.logs.child_ends(A).unwrap();
@@ -85,7 +85,7 @@ fn number(text: &str) -> u64 {
 #[test]
 fn a_hung_disk_does_not_keep_a_service_from_being_down_or_the_supervisor_from_its_end() {
     let room = Room::new();
-    room.logs.open(A, room.spec("a")).unwrap();
+    room.open(A, room.spec("a"));
     room.drained(A);
     let release = hang(&room.logs);
     let (out, _err) = room.logs.child_ends(A).unwrap();
@@ -112,7 +112,7 @@ fn planted_links_fifos_and_directories_are_never_written_to() {
         let parent = room.dir("x").parent().unwrap().to_owned();
         std::fs::create_dir_all(&parent).unwrap();
         plant(room.home.path(), outside.path());
-        room.logs.open(A, LogSpec { max_size: 100, ..room.spec("x") }).unwrap();
+        room.open(A, LogSpec { max_size: 100, ..room.spec("x") });
         let (out, _err) = room.logs.child_ends(A).unwrap();
         for _ in 0..3 {
             write_all(&out, &b"evil\n".repeat(40));
@@ -165,7 +165,7 @@ fn planted_archives_neither_catch_a_rotation_nor_stop_the_log() {
     let dir = room.dir("x");
     std::fs::create_dir_all(dir.join("@400000000000000000000000.s")).unwrap();
     symlink(outside.path().join("made"), dir.join("@4fffffffffffffff00000000.s")).unwrap();
-    room.logs.open(A, LogSpec { max_size: 1000, keep: 2, ..room.spec("x") }).unwrap();
+    room.open(A, LogSpec { max_size: 1000, keep: 2, ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     for n in 0..200 {
         write_all(&out, format!("line {n}\n").as_bytes());
@@ -189,7 +189,7 @@ fn a_directory_that_cannot_be_rotated_keeps_every_line() {
     std::fs::write(&current, "").unwrap();
     std::os::unix::fs::chown(&current, Some(65534), Some(65534)).unwrap();
     let owner = Credentials { uid: 65534, gid: 65534, groups: vec![] };
-    room.logs.open(A, LogSpec { max_size: 1000, owner, ..room.spec("x") }).unwrap();
+    room.open(A, LogSpec { max_size: 1000, owner, ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     for n in 0..2000 {
         write_all(&out, format!("line {n}\n").as_bytes());
@@ -212,7 +212,7 @@ fn files_and_fifos_belong_to_the_owner_and_his_refusals_are_ours() {
     let room = Room::new();
     let owner = Credentials { uid: 65534, gid: 65534, groups: vec![] };
     // The home is root's, mode 0700: one warning, every line counted, nothing written.
-    room.logs.open(A, LogSpec { owner: owner.clone(), ..room.spec("x") }).unwrap();
+    room.open(A, LogSpec { owner: owner.clone(), ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     assert!(matches!(room.event(), LogEvent::Warning { id: Some(A), .. }));
     write_all(&out, b"1\n2\n");
@@ -252,7 +252,7 @@ fn a_full_disk_drops_and_counts_warns_once_and_comes_back() {
     let (flags, size) = (rustix::mount::MountFlags::empty(), c"size=256k");
     rustix::mount::mount("tmpfs", room.home.path(), "tmpfs", flags, Some(size)).unwrap();
     std::fs::write(room.home.path().join("ballast"), vec![0; 128 * 1024]).unwrap();
-    room.logs.open(A, LogSpec { to_container: false, ..room.spec("x") }).unwrap();
+    room.open(A, LogSpec { to_container: false, ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     let count = 5_000;
     for n in 0..count {

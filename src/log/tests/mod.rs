@@ -47,6 +47,11 @@ impl Room {
         }
     }
 
+    fn open(&self, id: SourceId, spec: LogSpec) {
+        self.logs.open(id, spec).unwrap();
+        self.logs.announce(false);
+    }
+
     fn dir(&self, name: &str) -> PathBuf {
         self.home.path().join("logs/gateways").join(name)
     }

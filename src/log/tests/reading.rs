@@ -108,7 +108,7 @@ fn a_foreign_line_is_shown_as_it_is_and_a_planted_link_is_not_followed() {
 fn following_misses_and_doubles_nothing_across_many_rotations() {
     let room = Room::new();
     let spec = LogSpec { max_size: 2_000, keep: 10_000, to_container: false, ..room.spec("x") };
-    room.logs.open(A, spec).unwrap();
+    room.open(A, spec);
     let (out, _err) = room.logs.child_ends(A).unwrap();
     write_all(&out, b"n 0\nn 1\n");
     room.drained(A);

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 #[test]
 fn a_line_goes_raw_to_the_container_and_with_a_head_to_the_file() {
     let room = Room::new();
-    room.logs.open(A, room.spec("coder")).unwrap();
+    room.open(A, room.spec("coder"));
     let (out, err) = room.logs.child_ends(A).unwrap();
     write_all(&out, b"hello\n");
     room.drained(A);
@@ -29,7 +29,7 @@ fn a_line_goes_raw_to_the_container_and_with_a_head_to_the_file() {
 fn rotation_loses_and_doubles_nothing_and_prunes_the_oldest() {
     let room = Room::new();
     let spec = LogSpec { max_size: 10_000, keep: 3, to_container: false, ..room.spec("coder") };
-    room.logs.open(A, spec).unwrap();
+    room.open(A, spec);
     let (out, _err) = room.logs.child_ends(A).unwrap();
     let text: Vec<String> = (0..2_000).map(|n| format!("line {n} {}", "x".repeat(n % 90))).collect();
     for line in &text {
@@ -53,7 +53,7 @@ fn rotation_loses_and_doubles_nothing_and_prunes_the_oldest() {
 #[test]
 fn a_torn_last_line_is_kept_and_ended_before_the_next_incarnation() {
     let room = Room::new();
-    room.logs.open(A, room.spec("coder")).unwrap();
+    room.open(A, room.spec("coder"));
     let (out, err) = room.logs.child_ends(A).unwrap();
     write_all(&out, b"first\ntorn");
     write_all(&err, b"why");
@@ -75,6 +75,7 @@ fn a_torn_last_line_is_kept_and_ended_before_the_next_incarnation() {
     let logs = Logs::start(room.runtime.path(), container, move |e| notify.send(e).unwrap()).unwrap();
     let spec = LogSpec { home: room.home.path().to_owned(), ..Room::new().spec("coder") };
     logs.open(A, spec).unwrap();
+    logs.announce(false);
     write_all(&logs.child_ends(A).unwrap().0, b"later\n");
     logs.drain(A);
     assert_eq!(events.recv_timeout(SECONDS).unwrap(), LogEvent::Drained(A));
@@ -87,7 +88,7 @@ fn a_torn_last_line_is_kept_and_ended_before_the_next_incarnation() {
 #[test]
 fn a_line_of_ten_megabytes_passes_whole() {
     let mut room = Room::new();
-    room.logs.open(A, room.spec("coder")).unwrap();
+    room.open(A, room.spec("coder"));
     let (out, _err) = room.logs.child_ends(A).unwrap();
     const LONG: usize = 10_000_000;
     let mut stream = room.out.take().unwrap();
@@ -115,8 +116,8 @@ fn a_line_of_ten_megabytes_passes_whole() {
 #[test]
 fn two_streams_and_two_services_mix_line_by_line() {
     let mut room = Room::new();
-    room.logs.open(A, room.spec("a")).unwrap();
-    room.logs.open(B, room.spec("b")).unwrap();
+    room.open(A, room.spec("a"));
+    room.open(B, room.spec("b"));
     let stream = BufReader::new(room.out.take().unwrap());
     let reader = std::thread::spawn(move || stream.lines().map(Result::unwrap).collect::<Vec<_>>());
     let mut writers = Vec::new();
@@ -158,7 +159,7 @@ fn two_streams_and_two_services_mix_line_by_line() {
 #[test]
 fn a_stuck_reader_of_the_container_costs_its_own_stream_only() {
     let room = Room::new();
-    room.logs.open(A, LogSpec { keep: 100, ..room.spec("coder") }).unwrap();
+    room.open(A, LogSpec { keep: 100, ..room.spec("coder") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     let line = format!("{}\n", "y".repeat(999));
     let count = 20_000;
@@ -190,7 +191,7 @@ fn a_stuck_reader_of_the_container_costs_its_own_stream_only() {
 fn while_a_main_program_has_the_terminal_lines_go_to_the_file_only() {
     let room = Room::new();
     room.logs.container_stream(false);
-    room.logs.open(A, room.spec("coder")).unwrap();
+    room.open(A, room.spec("coder"));
     let (out, _err) = room.logs.child_ends(A).unwrap();
     write_all(&out, b"unseen\n");
     room.drained(A);
@@ -209,7 +210,7 @@ fn while_a_main_program_has_the_terminal_lines_go_to_the_file_only() {
 #[test]
 fn a_stranger_who_floods_the_fifo_cannot_hold_up_a_drain_or_an_end() {
     let room = Room::new();
-    room.logs.open(A, LogSpec { to_container: false, keep: 1, ..room.spec("coder") }).unwrap();
+    room.open(A, LogSpec { to_container: false, keep: 1, ..room.spec("coder") });
     let (out, err) = room.logs.child_ends(A).unwrap();
     write_all(&err, b"last words\n");
     rustix::io::ioctl_fionbio(&out, true).unwrap();
@@ -236,6 +237,7 @@ fn a_successor_reads_on_where_the_first_life_stopped() {
     let Room { runtime, home, logs, container, out: _out, .. } = Room::new();
     let spec = LogSpec { home: home.path().to_owned(), ..Room::new().spec("coder") };
     logs.open(A, spec.clone()).unwrap();
+    logs.announce(false);
     let (child, _err) = logs.child_ends(A).unwrap();
     write_all(&child, b"one\n");
     assert!(logs.finish(SECONDS));
@@ -244,6 +246,7 @@ fn a_successor_reads_on_where_the_first_life_stopped() {
     let (notify, events) = channel();
     let logs = Logs::start(runtime.path(), container, move |e| notify.send(e).unwrap()).unwrap();
     logs.open(A, spec).unwrap();
+    logs.announce(false);
     write_all(&child, b"three\n");
     logs.drain(A);
     assert_eq!(events.recv_timeout(SECONDS).unwrap(), LogEvent::Drained(A));
@@ -253,18 +256,47 @@ fn a_successor_reads_on_where_the_first_life_stopped() {
 #[test]
 fn an_id_is_free_again_once_it_is_closed_and_a_new_spec_takes_effect_at_once() {
     let room = Room::new();
-    room.logs.open(A, room.spec("first")).unwrap();
+    room.open(A, room.spec("first"));
     write_all(&room.logs.child_ends(A).unwrap().0, b"1\n");
     room.drained(A);
-    room.logs.open(A, LogSpec { max_size: 1, ..room.spec("first") }).unwrap();
+    room.open(A, LogSpec { max_size: 1, ..room.spec("first") });
     write_all(&room.logs.child_ends(A).unwrap().0, b"2\n3\n");
     room.drained(A);
     assert_eq!(files(&room.dir("first")).len(), 3);
     assert_eq!(room.lines("first"), ["  1", "  2", "  3"]);
     room.logs.close(A);
     assert_eq!(room.event(), LogEvent::Closed(A));
-    room.logs.open(A, room.spec("second")).unwrap();
+    room.open(A, room.spec("second"));
     write_all(&room.logs.child_ends(A).unwrap().0, b"4\n");
     room.drained(A);
     assert_eq!(room.lines("second"), ["  4"]);
+}
+
+/// A boot: what writes has its file at once, what is silent when the others have started.
+#[test]
+fn an_empty_file_is_made_when_nothing_more_is_to_come_and_one_with_lines_before_that() {
+    let room = Room::new();
+    const MANY: u32 = 300;
+    for id in 0..MANY {
+        room.logs.open(SourceId(id), room.spec(&format!("s{id}"))).unwrap();
+        room.logs.announce(true);
+    }
+    let (out, _err) = room.logs.child_ends(SourceId(7)).unwrap();
+    write_all(&out, b"early\n");
+    room.drained(SourceId(7));
+    assert_eq!(room.lines("s7"), ["  early"]);
+    let there = || std::fs::read_dir(room.home.path().join("logs/gateways")).unwrap().count();
+    assert_eq!(there(), 1);
+    room.logs.announce(false);
+    let deadline = std::time::Instant::now() + SECONDS;
+    while there() < MANY as usize && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert!(room.logs.finish(SECONDS));
+    assert_eq!(there(), MANY as usize);
+    for id in 0..MANY {
+        let current = room.dir(&format!("s{id}")).join("current");
+        assert_eq!(current.metadata().unwrap().len() > 0, id == 7, "{}", current.display());
+    }
+    assert_eq!(room.events.try_iter().filter(|event| matches!(event, LogEvent::Warning { .. })).count(), 0);
 }
