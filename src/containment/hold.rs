@@ -24,7 +24,7 @@ use crate::core::exit::Exit;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
-use crate::sys::mount::{self, Mounts};
+use crate::sys::mount::Mounts;
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
