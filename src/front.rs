@@ -24,7 +24,8 @@ pub(crate) fn applet(name: &'static str) -> u8 {
     s6::applets::applet::run(name, &argv, &|variable| std::env::var_os(variable))
 }
 
-/// Does what was typed; returns the exit code.
+/// Does what was typed; returns the exit code. Not part of `main`, whose frame every keeper has on its stack.
+#[inline(never)]
 pub(crate) fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let env = |name: &str| std::env::var_os(name);
