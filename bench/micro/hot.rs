@@ -151,9 +151,10 @@ impl Room {
         for _ in 0..bytes / block.len() {
             self.service.write_all(&block).expect("the FIFO is read");
         }
-        self.logs.drain(SERVICE);
-        while self.events.recv_timeout(Duration::from_secs(60)).expect("an event")
-            != LogEvent::Drained(SERVICE)
+        let drained = self.logs.drain(SERVICE);
+        while !drained
+            && self.events.recv_timeout(Duration::from_secs(60)).expect("an event")
+                != LogEvent::Drained(SERVICE)
         {}
     }
 }

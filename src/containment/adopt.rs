@@ -5,7 +5,7 @@
 
 use super::cgroup::cage::Cage;
 use super::cgroup::leaf;
-use super::hold::{Cgroups, Containment, On, keepers_path};
+use super::hold::{Containment, On, keepers_path};
 use super::keeper::tags;
 use super::keeper::ward::{How, Ward};
 use super::keeper::wire::{self, Heard, Order, Word};
@@ -55,9 +55,9 @@ impl Containment {
         }
         let main = Process::find(vouched.living.pid, vouched.started)?;
         let slot = self.free_slot();
-        let taken = match &mut self.cgroups {
-            Some(Cgroups { tree, watch, .. }) if leaf::exists(tree.as_fd(), &id.to_string()) => {
-                Cage::adopt(tree, watch, slot, id.to_string(), main).map(On::Cgroup)
+        let taken = match &self.cgroups {
+            Some(cgroups) if leaf::exists(cgroups.tree.as_fd(), &id.to_string()) => {
+                Cage::adopt(cgroups.site(slot), id.to_string(), main).map(On::Cgroup)
             }
             _ => self.adopt_ward(vouched, patience).map(|ward| On::Keeper(Box::new(ward))),
         };

@@ -2,9 +2,9 @@
 //! a descriptor ([`Containment::ready`]), a reaped child ([`Containment::reaped`]), time ([`Containment::tick`]) and
 //! orders. Every one of them costs the same whether one service or a thousand are held.
 
-use super::cgroup::cage::Cage;
+use super::cgroup::cage::{Cage, Site};
 use super::cgroup::tree::Tree;
-use super::cgroup::watch::{Changed, Watch};
+use super::cgroup::watch::Watch;
 use super::cgroup::{leaf, stats};
 use super::forks::Forks;
 use super::keeper::lost::Sought;
@@ -76,7 +76,7 @@ pub struct Containment {
     /// Those of lives that were taken over.
     old_tags: HashSet<u32>,
     roster: Roster,
-    /// Slot 0 is the inotifies'; its entry stays empty.
+    /// Slot 0 is that of the two watches; its entry stays empty.
     pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
     pub(super) by_id: HashMap<IncarnationId, u32>,
@@ -93,6 +93,12 @@ pub(super) struct Cgroups {
     pub(super) watch: Watch,
     /// Directories still to be removed, with when to try next.
     pub(super) leftovers: Vec<(String, Retry)>,
+}
+
+impl Cgroups {
+    pub(super) fn site(&self, slot: u32) -> Site<'_> {
+        Site { tree: &self.tree, watch: &self.watch, slot }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +161,7 @@ pub(super) enum Who {
 
 impl Containment {
     /// Takes possession: the instance's cgroup directory (where `inherited` has it, if lives there are to be taken over),
-    /// the keepers' directory, the inotify. `tokens` makes the
+    /// the keepers' directory, the watch. `tokens` makes the
     /// loop's token from a slot and its generation; the loop hands the same two back to [`Self::ready`].
     ///
     /// # Errors
@@ -384,10 +390,10 @@ impl Containment {
         rung: Rung,
         limits: &Limits,
     ) -> Result<(On, Vec<NotInForce>), SpawnError> {
-        match (rung, &mut self.cgroups) {
-            (Rung::Cgroup | Rung::CgroupPrivate, Some(Cgroups { tree, watch, .. })) => {
-                let means = (&*tree, watch, &mut self.forks);
-                let (cage, not_in_force) = Cage::spawn(means, slot, id, plan, limits)?;
+        match (rung, &self.cgroups) {
+            (Rung::Cgroup | Rung::CgroupPrivate, Some(cgroups)) => {
+                let (cage, not_in_force) =
+                    Cage::spawn(cgroups.site(slot), &mut self.forks, id, plan, limits)?;
                 self.by_pid.insert(cage.main_pid, Who::Main(slot));
                 Ok((On::Cgroup(cage), not_in_force))
             }
@@ -448,12 +454,8 @@ impl Containment {
     }
 
     fn cgroups_changed(&mut self, events: &mut Vec<Event>) {
-        let Some(cgroups) = &mut self.cgroups else { return };
-        let slots = match cgroups.watch.drain() {
-            Changed::Slots(slots) => slots,
-            Changed::Anything => (1..self.slots.len() as u32).chain(self.scope_slots()).collect(),
-        };
-        for slot in slots {
+        let Some(cgroups) = &self.cgroups else { return };
+        for slot in cgroups.watch.drain() {
             if !self.scope_changed(slot, events) {
                 self.settle(slot, events);
             }
@@ -515,7 +517,7 @@ impl Containment {
         let said = events.len();
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => {
-                cage.settle(&cgroups.tree, &held.id, events);
+                cage.settle(cgroups.site(slot), &held.id, events);
                 if cage.watched().is_none() {
                     // The report is closed, which took it out of the loop's set; its number may be somebody else's now.
                     held.registered = None;
@@ -610,7 +612,7 @@ impl Containment {
             self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()).ok_or_else(gone)?;
         held.frost |= frozen;
         match (&mut held.on, &self.cgroups) {
-            (On::Cgroup(cage), Some(cgroups)) => cage.freeze(&cgroups.tree, frozen),
+            (On::Cgroup(cage), Some(cgroups)) => cage.freeze(cgroups.site(slot), frozen),
             (On::Keeper(ward), _) => ward.freeze(frozen),
             (On::Cgroup(_), None) => Err(gone()),
         }
@@ -717,7 +719,7 @@ impl Containment {
         };
         let foreign = matches!(&held.on, On::Keeper(ward) if ward.is_foreign());
         match (&mut held.on, &self.cgroups) {
-            (On::Cgroup(cage), Some(cgroups)) => cage.tick(&cgroups.tree, &held.id, now, events),
+            (On::Cgroup(cage), Some(cgroups)) => cage.tick(cgroups.site(slot), &held.id, now, events),
             (On::Keeper(ward), _) => match &mut ward.lost {
                 None => ward.tick(&held.id, now, events),
                 Some(lost) => {
@@ -763,8 +765,7 @@ impl Containment {
                     // Of remains that were given up.
                     self.by_pid.insert(hook.child.pid, Who::Ending);
                 }
-                let leaf = cage.release(&mut cgroups.watch);
-                cgroups.leftovers.push((leaf, Retry::now(Some(now), Duration::from_millis(5))));
+                cgroups.leftovers.push((cage.release(), Retry::now(Some(now), Duration::from_millis(5))));
             }
             (On::Keeper(ward), _) => {
                 // A process that was not ours to reap may have left its number to another.

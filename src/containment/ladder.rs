@@ -248,8 +248,8 @@ fn try_birth(tree: &Tree) -> bool {
 /// The way in is the one that lives will take: a move would wait for an RCU grace period.
 fn try_leaf(tree: &Tree, born: bool) -> Result<(), String> {
     leaf::create(tree.as_fd(), PROBE).map_err(say("mkdir"))?;
-    let mut watch = Watch::new().map_err(say("inotify (fs.inotify.max_user_instances)"))?;
-    watch.add(&tree.path().join(PROBE), 1).map_err(say("inotify (fs.inotify.max_user_watches)"))?;
+    let watch = Watch::new().map_err(say("epoll"))?;
+    let _watched = watch.add(&tree.path().join(PROBE), 1).map_err(say("epoll"))?;
     let main = leaf::open_main(tree.as_fd(), PROBE, born).map_err(say("cgroup.procs"))?;
     let mut plan = plan_of_self(&[]).map_err(say("plan"))?;
     // Never told to go: it stays where it is, in the cgroup, short of exec.
@@ -283,9 +283,8 @@ fn wait_populated(tree: &Tree, watch: &Watch, wanted: bool) -> Result<(), String
         if rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) == 0 {
             return Err(format!("cgroup.events never said populated {}", u8::from(wanted)));
         }
-        // Read so that the next poll waits for something new.
-        let mut buffer = [0u8; 1024];
-        let _ = rustix::io::read(watch, &mut buffer);
+        // So that the next poll waits for something new.
+        drop(watch.drain());
     }
 }
 

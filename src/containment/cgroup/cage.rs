@@ -5,7 +5,7 @@
 
 use super::limits::MemoryEvents;
 use super::tree::Tree;
-use super::watch::Watch;
+use super::watch::{Watch, Watched};
 use super::{leaf, limits};
 use crate::containment::adopt::{Gone, Process};
 use crate::containment::forks::Forks;
@@ -28,7 +28,9 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Cage {
     leaf: String,
-    watch: i32,
+    /// Of its `cgroup.events`, from when they are waited for: most trees are seen empty together with the end of their main
+    /// process.
+    watched: Option<Watched>,
     memory: Option<Memory>,
     pub hook: Option<Box<Hook>>,
     pub main_pid: i32,
@@ -53,10 +55,24 @@ pub struct Cage {
     frozen: Option<bool>,
 }
 
+/// Where a cage stands: in which tree, and for which slot there is news of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    pub tree: &'a Tree,
+    pub watch: &'a Watch,
+    pub slot: u32,
+}
+
+impl Site<'_> {
+    fn watch(self, leaf: &str) -> io::Result<Watched> {
+        self.watch.add(&self.tree.path().join(leaf), self.slot)
+    }
+}
+
 /// What the memory controller tells of it.
 #[derive(Debug)]
 struct Memory {
-    watch: i32,
+    _watched: Watched,
     /// What was seen so far.
     seen: MemoryEvents,
     /// The main process is one of those that it has killed, or that were ended because of it.
@@ -77,52 +93,33 @@ pub struct Hook {
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 impl Cage {
-    /// Makes the directory, puts the limits into force there, watches it and makes the child in it. Also returns the limits
-    /// that are not in force.
+    /// Makes the directory, puts the limits into force there and makes the child in it. Also returns the limits that are not
+    /// in force.
     ///
     /// # Errors
     /// Nothing is left behind then.
     pub fn spawn(
-        (tree, watch, forks): (&Tree, &mut Watch, &mut Forks),
-        slot: u32,
+        site: Site<'_>,
+        forks: &mut Forks,
         id: &IncarnationId,
         plan: &mut ChildPlan,
         limits: &Limits,
     ) -> Result<(Self, Vec<NotInForce>), SpawnError> {
+        let tree = site.tree;
         let leaf = id.to_string();
-        let path = tree.path().join(&leaf);
         let failed =
             |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let not_in_force = apply(tree, &leaf, limits);
-        let watched = watch.add(&path, slot).map_err(failed);
-        let child = watched.and_then(|watched| {
-            let made =
-                leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
-                    let join = leaf::join(&main, tree.born.get());
-                    forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
-                });
-            match made {
-                Ok(child) => Ok((watched, child)),
-                Err(error) => {
-                    watch.remove(watched);
-                    Err(error)
-                }
-            }
+        let child = leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
+            let join = leaf::join(&main, tree.born.get());
+            forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
         });
         match child {
-            Ok((watched, Child { pid, pidfd, report })) => {
-                // Without the controller there is nothing to watch, for none of them.
-                let memory = tree.memory.get().then(|| watch.add_memory(&path, slot));
-                if let Some(Err(error)) = &memory
-                    && error.kind() == io::ErrorKind::NotFound
-                {
-                    tree.memory.set(false);
-                }
-                let memory = memory.and_then(Result::ok);
-                let memory = memory.map(|watch| Memory { watch, seen: MemoryEvents::default(), main: false });
+            Ok(Child { pid, pidfd, report }) => {
+                let memory = Memory::watched(site, &leaf, MemoryEvents::default());
                 let starting = Some(Box::new((report, Subject::of(plan))));
-                Ok((Self { starting, ..Self::around(leaf, watched, memory, (pid, pidfd)) }, not_in_force))
+                Ok((Self { starting, ..Self::around(leaf, memory, (pid, pidfd)) }, not_in_force))
             }
             Err(error) => {
                 let _ = leaf::remove(tree.as_fd(), &leaf);
@@ -135,28 +132,22 @@ impl Cage {
     ///
     /// # Errors
     /// [`Gone`]; nothing is left behind then.
-    pub fn adopt(
-        tree: &Tree,
-        watch: &mut Watch,
-        slot: u32,
-        leaf: String,
-        main: Process,
-    ) -> Result<Self, Gone> {
-        let path = tree.path().join(&leaf);
-        let watched = watch.add(&path, slot).map_err(|error| Gone(create_words(&error)))?;
-        let memory = watch.add_memory(&path, slot).ok();
-        let seen = limits::memory_events(tree.as_fd(), &leaf);
-        let frozen = leaf::state(tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
-        let memory = memory.map(|watch| Memory { watch, seen, main: false });
-        let cage = Self::around(leaf, watched, memory, (main.pid, main.pidfd));
-        Ok(Self { foreign: main.foreign, frozen: frozen.then_some(true), ..cage })
+    pub fn adopt(site: Site<'_>, leaf: String, main: Process) -> Result<Self, Gone> {
+        // Watched before it is looked at: what stands still may be told to go on by somebody else.
+        let watched = site.watch(&leaf).map_err(|error| Gone(create_words(&error)))?;
+        let frozen = leaf::state(site.tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
+        let seen = limits::memory_events(site.tree.as_fd(), &leaf);
+        let memory = Memory::watched(site, &leaf, seen);
+        let cage = Self::around(leaf, memory, (main.pid, main.pidfd));
+        let watched = frozen.then_some(watched);
+        Ok(Self { foreign: main.foreign, watched, frozen: frozen.then_some(true), ..cage })
     }
 
     /// Around a main process that is a child of ours and runs, of which nothing was said yet.
-    fn around(leaf: String, watch: i32, memory: Option<Memory>, (main_pid, main): (i32, Pidfd)) -> Self {
+    fn around(leaf: String, memory: Option<Memory>, (main_pid, main): (i32, Pidfd)) -> Self {
         Self {
             leaf,
-            watch,
+            watched: None,
             memory,
             hook: None,
             main_pid,
@@ -200,7 +191,8 @@ impl Cage {
     }
 
     /// Looks at everything again and says what is new.
-    pub fn settle(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
+    pub fn settle(&mut self, site: Site<'_>, id: &IncarnationId, events: &mut Vec<Event>) {
+        let tree = site.tree;
         if self.over {
             return;
         }
@@ -219,8 +211,8 @@ impl Cage {
             };
             events.push(Event::MainExited { id: id.clone(), exit });
         }
-        // An unreadable file counts as populated: emptiness has to be seen. A hook may not have joined yet.
-        if self.hook.is_some() || leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
+        // A hook may not have joined yet.
+        if self.hook.is_some() || self.is_populated(site) {
             return;
         }
         self.over = true;
@@ -229,6 +221,20 @@ impl Cage {
             Some(error) => Event::SpawnFailed { id: id.clone(), error },
             None => Event::TreeEmpty { id: id.clone() },
         });
+    }
+
+    /// If it is, the loop is woken when it is no more.
+    fn is_populated(&mut self, site: Site<'_>) -> bool {
+        // An unreadable file counts as populated: emptiness has to be seen.
+        let looked = || leaf::populated(site.tree.as_fd(), &self.leaf).unwrap_or(true);
+        let populated = looked();
+        if !populated || self.watched.is_some() {
+            return populated;
+        }
+        // Where it cannot be watched, for want of a descriptor, what is left has all of its time, and is then killed: the
+        // looks that follow that see it.
+        self.watched = site.watch(&self.leaf).ok();
+        looked()
     }
 
     /// The kernel counts a kill before it sends the signal (mm/oom_kill.c, `__oom_kill_process`), so whoever is seen dead
@@ -328,9 +334,12 @@ impl Cage {
     /// Begins to stop the tree where it is, or to let it go on.
     ///
     /// # Errors
-    /// Those of [`leaf::freeze`].
-    pub fn freeze(&mut self, tree: &Tree, frozen: bool) -> io::Result<()> {
-        leaf::freeze(tree.as_fd(), &self.leaf, frozen)?;
+    /// Those of [`leaf::freeze`] and [`Watch::add`].
+    pub fn freeze(&mut self, site: Site<'_>, frozen: bool) -> io::Result<()> {
+        if self.watched.is_none() {
+            self.watched = Some(site.watch(&self.leaf)?);
+        }
+        leaf::freeze(site.tree.as_fd(), &self.leaf, frozen)?;
         self.frozen.get_or_insert(false);
         Ok(())
     }
@@ -390,14 +399,15 @@ impl Cage {
     }
 
     /// The next look at a killed tree.
-    pub fn tick(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+    pub fn tick(&mut self, site: Site<'_>, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
         if let Some(looks) = &mut self.unexplained {
             looks.due(now);
         }
-        self.settle(tree, id, events);
+        self.settle(site, id, events);
         if self.over {
             return;
         }
+        let tree = site.tree;
         if let Some(retry) = &mut self.retry
             && retry.due(now)
         {
@@ -429,13 +439,23 @@ impl Cage {
         &self.leaf
     }
 
-    /// Stops watching and gives back the name of the directory, which is to be removed.
-    pub fn release(self, watch: &mut Watch) -> String {
-        watch.remove(self.watch);
-        if let Some(memory) = &self.memory {
-            watch.remove(memory.watch);
-        }
+    /// Gives back the name of the directory, which is to be removed and is watched no more.
+    pub fn release(self) -> String {
         self.leaf
+    }
+}
+
+impl Memory {
+    /// `None`: without the controller there is nothing to watch.
+    fn watched(site: Site<'_>, leaf: &str, seen: MemoryEvents) -> Option<Self> {
+        let Site { tree, watch, slot } = site;
+        if !tree.memory.get() {
+            return None;
+        }
+        let watched = watch.add_memory(&tree.path().join(leaf), slot);
+        tree.memory.set(!watched.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        let watched = watched.ok()?;
+        Some(Self { _watched: watched, seen, main: false })
     }
 }
 
@@ -452,7 +472,6 @@ fn create_words(error: &io::Error) -> String {
         Some(libc::EAGAIN) => {
             "the limit on cgroups is reached (cgroup.max.descendants or cgroup.max.depth above us)".to_owned()
         }
-        Some(libc::ENOSPC) => "the limit on watches is reached: raise fs.inotify.max_user_watches".to_owned(),
         Some(errno) => clone::reason(errno),
         None => error.to_string(),
     }
