@@ -24,7 +24,7 @@ use crate::core::exit::Exit;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
-use crate::sys::mount::{self, Mounts};
+use crate::sys::mount::Mounts;
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -819,14 +819,15 @@ impl Containment {
         match (self.held(id).map(|held| &held.on), &self.cgroups) {
             (Some(On::Cgroup(cage)), Some(cgroups)) => {
                 let tree = cgroups.tree.path();
-                let (current, peak) = stats::memory(tree, cage.leaf());
+                let at = cgroups.tree.as_fd();
+                let (current, peak) = stats::memory(at, cage.leaf());
                 Usage {
                     procs: pids.len(),
                     memory_bytes: current.or_else(summed),
                     memory_peak_bytes: peak,
                     cpu_ms: stats::cpu_ms(tree, cage.leaf()),
-                    io: stats::io(tree, cage.leaf()),
-                    pressure: stats::pressure(tree, cage.leaf()),
+                    io: stats::io(at, cage.leaf()),
+                    pressure: stats::pressure(at, cage.leaf()),
                     oom_kills: cage.oom_kills(),
                 }
             }
@@ -860,7 +861,7 @@ impl Containment {
             On::Cgroup(_) if held.owner && self.is_private() => Some(
                 "it runs as the owner of its cgroup: a hostile service can mount cgroup2 itself and move out",
             ),
-            On::Cgroup(cage) if held.owner && !mount::sees_cgroups_read_only(cage.main_pid) => {
+            On::Cgroup(cage) if held.owner && !cage.sees_cgroups_read_only() => {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),
