@@ -1,5 +1,31 @@
-//! One event of a run, as the test service writes it into the world's FIFO and the harness reads it: fixed size, well
-//! below PIPE_BUF, so that every record arrives whole (pipe(7)). Included by both programs.
+//! What the test service and the harness must agree on. Included by both programs.
+//!
+//! Above all one event of a run, as the test service writes it into the world's FIFO and the harness reads it: fixed size,
+//! well below PIPE_BUF, so that every record arrives whole (pipe(7)).
+
+use std::ffi::CStr;
+
+/// The name (comm) of the daemons of a hostile tree.
+pub const DAEMON: &CStr = c"bench-daemon";
+
+/// What commands of the stopwatch say on their error stream, on the memory file system of the world.
+pub const COMPLAINTS: &CStr = c"/run/complaints";
+
+/// Bytes of a line in the rows on logs, with its end.
+pub const LINE: usize = 100;
+
+/// The line with this number: no two are equal.
+pub fn line(number: u64) -> [u8; LINE] {
+    let mut line = [b'x'; LINE];
+    let mut left = number;
+    for digit in line[..12].iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    line[12] = b' ';
+    line[LINE - 1] = b'\n';
+    line
+}
 
 /// Bytes of a record.
 pub const SIZE: usize = 32;

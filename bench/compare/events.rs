@@ -6,7 +6,7 @@ use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,11 +22,6 @@ impl Events {
         let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
         rustix::pipe::fcntl_setpipe_size(&fd, 1 << 20)?;
         Ok(Self { fd, unread: VecDeque::new() })
-    }
-
-    /// To wait for a record beside other things.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 
     /// The next record; `None` at the deadline (ns of the monotonic clock).

@@ -14,6 +14,7 @@ mod report;
 mod results;
 mod row;
 mod statistics;
+mod trace;
 mod world;
 
 use options::Options;
@@ -51,11 +52,11 @@ fn compare(options: &Options) -> Result<(), String> {
     let wants = |names: &[&str]| names.iter().any(|name| options.wants_row(name));
     let groups: [(&str, bool, Measure); 7] = [
         ("crash", wants(&["crash"]), row::crash::run),
-        ("commands", wants(&["command-stop", "command-start"]), row::commands::run),
         ("orphans", wants(&["reap"]), row::orphans::run),
-        ("logs", wants(&["log", "log-cpu"]), row::logs::run),
+        ("logs", wants(&["log", "log-cpu", "lost"]), row::logs::run),
         ("trees", wants(&["tree", "survivors"]), row::trees::run),
-        ("fleet", row::fleet::wanted(&bench), row::fleet::run),
+        ("fleet", wants(&row::fleet::NAMES), row::fleet::run),
+        ("commands", wants(&row::commands::NAMES), row::commands::run),
         ("containers", options.image.is_some(), row::containers::run),
     ];
     for (name, wanted, measure) in groups {

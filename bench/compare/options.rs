@@ -7,6 +7,8 @@ pub struct Options {
     pub quick: bool,
     /// Names of rows; empty means all.
     pub only: Vec<String>,
+    /// Numbers of services or of processes in a tree; empty means all that the row has.
+    pub sizes: Vec<usize>,
     /// Names of peers; empty means all that are installed.
     pub peers: Vec<String>,
     /// Where dinit and dinitctl are.
@@ -34,6 +36,7 @@ impl Options {
         let mut options = Self {
             quick: false,
             only: Vec::new(),
+            sizes: Vec::new(),
             peers: Vec::new(),
             dinit: None,
             s6: None,
@@ -53,6 +56,11 @@ impl Options {
             match word.as_str() {
                 "--quick" => options.quick = true,
                 "--only" => options.only.extend(value()?.split(',').map(str::to_owned)),
+                "--sizes" => {
+                    for size in value()?.split(',') {
+                        options.sizes.push(size.parse().map_err(|_| format!("{size} is no size"))?);
+                    }
+                }
                 "--peers" => options.peers.extend(value()?.split(',').map(str::to_owned)),
                 "--dinit-bin" => options.dinit = Some(value()?.into()),
                 "--s6-bin" => options.s6 = Some(value()?.into()),
@@ -81,6 +89,12 @@ impl Options {
 
     pub fn wants_row(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| wanted == name)
+    }
+
+    /// Of a plan of sizes and rounds, what is asked for.
+    pub fn sizes(&self, plan: &[(usize, usize)]) -> Vec<(usize, usize)> {
+        let wanted = |(size, _): &&(usize, usize)| self.sizes.is_empty() || self.sizes.contains(size);
+        plan.iter().filter(wanted).copied().collect()
     }
 
     pub fn wants_peer(&self, name: &str) -> bool {

@@ -17,8 +17,14 @@ const fn row(name: &'static str, title: &'static str, unit: &'static str, floor:
 }
 
 /// In the order of the report.
-pub const ROWS: [Row; 18] = [
+pub const ROWS: [Row; 25] = [
     row("crash", "crash → new process runs", "ms", "clone + exec + wait of the same program"),
+    row(
+        "crash-one",
+        "crash of one of N services → new process runs",
+        "ms",
+        "clone + exec + wait of the same program",
+    ),
     row("boot", "boot: launch → all N services run", "ms", "a loop of fork + exec"),
     row("stop", "shutdown: signal → everything ended", "ms", "kill(-1) + reap"),
     row("pss", "memory of supervision, PSS", "MB", ""),
@@ -27,15 +33,21 @@ pub const ROWS: [Row; 18] = [
     row("wakeups", "wakeups of supervision, idle, per minute", "", ""),
     row("idle-cpu", "processor time of supervision, idle, per minute", "ms", ""),
     row("status", "status of one of N services, whole command", "ms", "clone + exec + wait"),
-    row("command-stop", "stop of one service, whole command", "ms", "write + fdatasync of 4 KiB"),
-    row("command-start", "start of one service, whole command", "ms", "write + fdatasync of 4 KiB"),
+    row("command-stop", "stop of one of N services, whole command", "ms", "write + fdatasync of 4 KiB"),
+    row("command-start", "start of one of N services, whole command", "ms", "write + fdatasync of 4 KiB"),
+    row("status-all", "status of all N services, whole command", "ms", ""),
+    row("stop-all", "stop of all N services, whole command", "ms", "kill(-1) + reap"),
+    row("start-all", "start of all N services, whole command", "ms", "a loop of fork + exec"),
     row("tree", "stop of a hostile tree of N: first kill → answered", "ms", "cgroup.kill + reap"),
     row("survivors", "processes of that tree alive after the answer", "", ""),
     row("reap", "orphans reaped as PID 1, per second", "1/s", "a loop of waitpid"),
     row("log", "one service's output into rotated files with times", "MB/s", "a reader that throws it away"),
     row("log-cpu", "processor time of supervision for that", "ns/byte", "a reader that throws it away"),
-    row("container-start", "docker run → the service runs", "ms", ""),
-    row("container-stop", "docker stop → exited", "ms", ""),
+    row("lost", "lines of that output that are not in the files after a shutdown", "", ""),
+    row("container-start", "docker run → the service runs", "ms", "no first process"),
+    row("container-stop", "docker stop → exited", "ms", "docker stop --time 0"),
+    row("gateway-start", "docker run → the Hermes gateway runs", "ms", ""),
+    row("gateway-stop", "docker stop → its container has exited", "ms", ""),
 ];
 
 pub const FLOOR: &str = "floor";

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::events::{self, Events};
 use crate::options::Options;
 use crate::process;
+use crate::record::{COMPLAINTS, Kind, Record};
 use rustix::event::PollFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -71,6 +72,13 @@ impl World {
         if let Some(dinit) = &options.dinit {
             for name in ["dinit", "dinitctl"] {
                 place(&dinit.join(name), &root.join("bench").join(name))?;
+            }
+        }
+        // Where it was built for, and first in the PATH of the world.
+        if let Some(s6) = &options.s6 {
+            std::fs::create_dir(root.join("bench/s6"))?;
+            for program in std::fs::read_dir(s6)?.flatten().filter(|entry| entry.path().is_file()) {
+                place(&program.path(), &root.join("bench/s6").join(program.file_name()))?;
             }
         }
         rustix::mount::mount(
@@ -161,11 +169,43 @@ impl World {
         Ok(child.wait()?.code().unwrap_or(-1))
     }
 
+    /// Runs the commands in turn inside, `rounds` times or, after the first round, for as long as `most`. A record of each end,
+    /// with the number of the command as its id.
+    ///
+    /// # Errors
+    /// When they cannot be run, or are not done within `patience`.
+    pub fn stopwatch(
+        &mut self,
+        rounds: usize,
+        most: Duration,
+        commands: &[Vec<String>],
+        patience: Duration,
+    ) -> io::Result<Vec<Record>> {
+        let mut words = service(&["stopwatch", &rounds.to_string(), &most.as_millis().to_string()]);
+        for command in commands {
+            words.push("--".into());
+            words.extend_from_slice(command);
+        }
+        self.run(&words, patience)?;
+        let mut records = Vec::new();
+        loop {
+            let record = self.events.next(clock::after(PATIENCE)).ok_or(io::ErrorKind::TimedOut)?;
+            match record.kind {
+                Kind::Ran => records.push(record),
+                Kind::Done => return Ok(records),
+                _ => {}
+            }
+        }
+    }
+
     /// What the supervisor complained about.
     pub fn said(&self) -> String {
-        let text = std::fs::read(self.dir.path().join("said")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines().rev().take(5).collect::<Vec<_>>().join(" | ")
+        end_of(&self.dir.path().join("said"), 5)
+    }
+
+    /// What the commands of the stopwatch complained about.
+    pub fn complaints(&self) -> String {
+        end_of(&self.path(&COMPLAINTS.to_string_lossy()), 1)
     }
 
     /// The supervisor as seen outside: PID 1, or where that is our `first`, its oldest child.
@@ -208,6 +248,13 @@ impl Drop for World {
         }
         let _ = rustix::mount::unmount(self.root.join("run"), UnmountFlags::DETACH);
     }
+}
+
+/// The last lines of a file, in one, the last one first.
+fn end_of(file: &Path, lines: usize) -> String {
+    let text = std::fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().rev().take(lines).collect::<Vec<_>>().join(" | ")
 }
 
 /// Removes a cgroup and what is below it; true when it is gone.

@@ -1,7 +1,6 @@
 //! `bench-count PATH TIMES`: one hot path so many times and nothing else, for callgrind. `bench/instructions` runs it
 //! with two different TIMES and takes the difference, so that start and end of the program do not count.
 
-#[allow(dead_code)] // The log room is for the micro-benchmarks only.
 mod hot;
 
 use std::process::ExitCode;
@@ -18,9 +17,18 @@ fn main() -> ExitCode {
             let mut core = hot::Core::new(1000);
             (0..times).for_each(|_| core.stop_and_start());
         }
+        "start-plan" => {
+            let start = hot::Start::new();
+            (0..times).for_each(|_| start.plan());
+        }
         "store-commit" => {
             let mut database = hot::Database::new();
             (0..times).for_each(|_| database.commit(1));
+        }
+        // A megabyte each, so that the files are rotated, too.
+        "log-megabyte" => {
+            let mut room = hot::Room::new();
+            (0..times).for_each(|_| room.flood(1_000_000));
         }
         _ => return ExitCode::from(2),
     }

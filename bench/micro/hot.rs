@@ -12,7 +12,9 @@ use hermes_sup::core::policy::Policy;
 use hermes_sup::log::{Container, LogEvent, LogSpec, Logs, Overflow, SourceId};
 use hermes_sup::store::{self, Change, Store, StoreEvent, WantRow};
 use hermes_sup::sys::credentials::Credentials;
+use hermes_sup::sys::plan::{CapabilityMasks, ChildPlan};
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -105,6 +107,39 @@ impl Core {
     }
 }
 
+/// What a start takes without the kernel: the plan of a child, in bytes for the process that clones, and read there.
+pub struct Start {
+    null: File,
+    environment: Vec<(String, String)>,
+}
+
+impl Start {
+    /// With as many variables as a container has.
+    pub fn new() -> Self {
+        let null = File::open("/dev/null").expect("/dev/null");
+        let variable = |id| (format!("VARIABLE_{id}"), format!("/opt/data/of/some/length/{id}"));
+        let path =
+            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        Self { null, environment: (0..24).map(variable).chain([path]).collect() }
+    }
+
+    pub fn plan(&self) {
+        let null = || self.null.try_clone().expect("a descriptor").into();
+        let variables = self.environment.iter().map(|(key, value)| (key, value));
+        let argv = ["hermes", "-p", "coder", "gateway", "run", "--replace"];
+        let home = Some(OsStr::new("/opt/data"));
+        let mut plan = ChildPlan::new(&argv, variables, home, [null(), null(), null()]).expect("a plan");
+        plan.set_env("HERMES_S6_SUPERVISED_CHILD", "1").expect("a variable");
+        plan.identity = Some(Credentials::own());
+        plan.no_new_privs = true;
+        plan.capabilities = Some(CapabilityMasks { bounding: 0, ambient: 0 });
+        plan.nofile = Some((1024, 1_048_576));
+        let bytes = plan.encode();
+        let read = ChildPlan::decode(&bytes, vec![null(), null(), null()]).expect("the same plan");
+        assert_eq!(read.envp().len(), self.environment.len() + 1);
+    }
+}
+
 /// The log room with one service, its output to /dev/null and into rotated files.
 pub struct Room {
     logs: Logs,
@@ -151,9 +186,10 @@ impl Room {
         for _ in 0..bytes / block.len() {
             self.service.write_all(&block).expect("the FIFO is read");
         }
-        self.logs.drain(SERVICE);
-        while self.events.recv_timeout(Duration::from_secs(60)).expect("an event")
-            != LogEvent::Drained(SERVICE)
+        let drained = self.logs.drain(SERVICE);
+        while !drained
+            && self.events.recv_timeout(Duration::from_secs(60)).expect("an event")
+                != LogEvent::Drained(SERVICE)
         {}
     }
 }

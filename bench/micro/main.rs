@@ -22,6 +22,12 @@ fn core_stop_and_start(bencher: Bencher<'_, '_>, services: usize) {
     bencher.bench_local(|| core.stop_and_start());
 }
 
+#[divan::bench]
+fn start_plan(bencher: Bencher<'_, '_>) {
+    let start = hot::Start::new();
+    bencher.bench_local(|| start.plan());
+}
+
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn log_pump(bencher: Bencher<'_, '_>) {
     const BYTES: usize = 16_000_000;

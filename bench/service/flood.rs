@@ -1,15 +1,15 @@
-//! A service that writes lines as fast as they are taken, and the reader that is the floor for loggers.
+//! Services that write lines as fast as they are taken, and the reader that is the floor for loggers.
 
 use crate::kernel::{forever, now, tell};
-use crate::record::Kind;
+use crate::record::{Kind, LINE, line};
 
-/// Of one line, with its end.
-const LINE: usize = 100;
+/// Lines in one write.
+const BLOCK: usize = 80;
 
 /// `flood BYTES`: that much to stdout, in writes of 80 lines, then `Done` with the ns it took; then it waits.
 pub fn flood(bytes: u64) -> i32 {
-    let mut block = Vec::with_capacity(80 * LINE);
-    for _ in 0..80 {
+    let mut block = Vec::with_capacity(BLOCK * LINE);
+    for _ in 0..BLOCK {
         block.extend_from_slice(&[b'x'; LINE - 1]);
         block.push(b'\n');
     }
@@ -18,9 +18,7 @@ pub fn flood(bytes: u64) -> i32 {
     tell(Kind::Started, 0, 0, start, 0);
     let mut rest: &[u8] = &block;
     while left > 0 {
-        // SAFETY: a live buffer.
-        let written = unsafe { libc::write(1, rest.as_ptr().cast(), rest.len()) };
-        let Ok(written) = usize::try_from(written) else { break };
+        let Some(written) = write(rest) else { break };
         left = left.saturating_sub(written as u64);
         rest = rest.get(written..).unwrap_or_default();
         if rest.is_empty() {
@@ -30,6 +28,33 @@ pub fn flood(bytes: u64) -> i32 {
     let end = now();
     tell(Kind::Done, 0, i32::from(left > 0), end, end - start);
     forever()
+}
+
+/// `lines COUNT`: that many lines, each with its number, then `Done`; then it waits.
+pub fn lines(count: u64) -> i32 {
+    tell(Kind::Started, 0, 0, now(), 0);
+    let mut failed = false;
+    let mut next = 0;
+    while next < count && !failed {
+        let end = count.min(next + BLOCK as u64);
+        let block: Vec<u8> = (next..end).flat_map(line).collect();
+        let mut rest: &[u8] = &block;
+        while !rest.is_empty() && !failed {
+            match write(rest) {
+                Some(written) => rest = rest.get(written..).unwrap_or_default(),
+                None => failed = true,
+            }
+        }
+        next = end;
+    }
+    tell(Kind::Done, 0, i32::from(failed), now(), count);
+    forever()
+}
+
+fn write(bytes: &[u8]) -> Option<usize> {
+    // SAFETY: a live buffer.
+    let written = unsafe { libc::write(1, bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(written).ok()
 }
 
 /// `drain`: reads stdin to its end, and does nothing with it.

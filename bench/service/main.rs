@@ -37,6 +37,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         b"tree" => tree::tree(number(rest, 0)),
         b"orphans" => orphans::orphans(number(rest, 0), number(rest, 1)),
         b"flood" => flood::flood(number(rest, 0)),
+        b"lines" => flood::lines(number(rest, 0)),
         b"drain" => flood::drain(),
         b"exit" => 0,
         b"launch" => first::launch(rest),
@@ -44,7 +45,9 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         b"bare" => first::bare(number(rest, 0)),
         b"reaper" => first::reaper(rest),
         b"hold" => kernel::forever(),
-        b"stopwatch" => stopwatch::stopwatch(number(rest, 0), rest.get(1..).unwrap_or_default()),
+        b"stopwatch" => {
+            stopwatch::stopwatch(number(rest, 0), number(rest, 1), rest.get(2..).unwrap_or_default())
+        }
         b"floor-kill" => tree::floor(number(rest, 0), rest.get(1).copied()),
         _ => 2,
     }

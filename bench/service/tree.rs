@@ -5,7 +5,7 @@ use crate::kernel::{
     close, code, daemonise, forever, fork, ignore_stop_signals, now, pipe, quit, roll_call, say_here, tell,
     wait_for,
 };
-use crate::record::Kind;
+use crate::record::{DAEMON, Kind};
 use std::ffi::CStr;
 
 /// `tree N`: says `Done` once all N daemons are in place.
@@ -21,6 +21,8 @@ fn grow(count: u64) -> bool {
     for _ in 0..count {
         daemonise(|| {
             ignore_stop_signals();
+            // SAFETY: a live C string. By this name the kernel's trace knows them.
+            unsafe { libc::prctl(libc::PR_SET_NAME, DAEMON.as_ptr()) };
             say_here(roll);
             close(roll);
             close(here);
@@ -31,10 +33,16 @@ fn grow(count: u64) -> bool {
     roll_call(here, count)
 }
 
-/// `floor-kill N CGROUP`: the kernel's own time for such a tree: from the write to `cgroup.kill` until this process, which
-/// inherits the daemons, has reaped the last one. `Done` carries it in ns.
+/// `floor-kill N CGROUP`: what the kernel itself needs for such a tree: a child writes to `cgroup.kill`, reaps the daemons, which
+/// it inherits, and ends; `Done` is told when it has been reaped, as any command is timed.
 pub fn floor(count: u64, cgroup: Option<&CStr>) -> i32 {
     let Some(Ok(cgroup)) = cgroup.map(CStr::to_str) else { return 2 };
+    let status = wait_for(fork(|| kill_all(count, cgroup)));
+    tell(Kind::Done, 0, code(status), now(), 0);
+    0
+}
+
+fn kill_all(count: u64, cgroup: &str) -> i32 {
     let ready = pipe();
     // SAFETY: plain numbers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
@@ -52,14 +60,10 @@ pub fn floor(count: u64, cgroup: Option<&CStr>) -> i32 {
     if !roll_call(ready[0], 1) {
         return code(wait_for(leader));
     }
-    let start = now();
     if std::fs::write(format!("{cgroup}/cgroup.kill"), "1").is_err() {
         return 1;
     }
     // SAFETY: no status wanted.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
-    let took = now() - start;
-    let removed = std::fs::remove_dir(cgroup).is_ok();
-    tell(Kind::Done, 0, i32::from(!removed), start, took);
-    0
+    i32::from(std::fs::remove_dir(cgroup).is_err())
 }

@@ -54,11 +54,6 @@ pub struct Report {
     apart: Option<Apart>,
 }
 
-/// The inotify that the probe tried, for [`super::Containment::open`] to go on with: to close one that has watched
-/// something waits for a grace period of the kernel, 4 to 23 ms (measured, kernel 6.18), which every boot would wait for.
-#[derive(Debug, Default)]
-pub struct Tried(pub(super) Option<Watch>);
-
 /// No rung, or not the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
@@ -132,8 +127,7 @@ impl Report {
 ///
 /// # Errors
 /// [`ProbeError`] when the wish cannot be had; the text says why.
-pub fn probe(wish: &Wish<'_>) -> Result<(Report, Tried), ProbeError> {
-    let mut tried = Tried::default();
+pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
     let mut report = Report {
         rung: Rung::KeeperSameUid,
         attempts: Vec::new(),
@@ -150,11 +144,11 @@ pub fn probe(wish: &Wish<'_>) -> Result<(Report, Tried), ProbeError> {
             continue;
         }
         let result = match rung {
-            Rung::Cgroup => try_cgroup(wish, &mut tried).map(|place| report.place = Some(place)),
+            Rung::Cgroup => try_cgroup(wish).map(|place| report.place = Some(place)),
             Rung::CgroupPrivate if found && wish.wanted != Some(rung) => {
                 Err("the mount that everybody sees is writable: containment 'cgroup' is in force".to_owned())
             }
-            Rung::CgroupPrivate => try_private(wish, &mut tried).map(|place| report.place = Some(place)),
+            Rung::CgroupPrivate => try_private(wish).map(|place| report.place = Some(place)),
             Rung::Pidns => try_apart(wish).map(|apart| report.apart = Some(apart)),
             Rung::Keeper => try_keeper(wish, true).map(|tags| report.tags = tags),
             Rung::KeeperSameUid => try_keeper(wish, false).map(|tags| report.tags = report.tags.or(tags)),
@@ -190,7 +184,7 @@ pub fn probe(wish: &Wish<'_>) -> Result<(Report, Tried), ProbeError> {
             return Err(ProbeError::Nothing(reasons.join("; ")));
         }
     }
-    Ok((report, tried))
+    Ok(report)
 }
 
 /// It works, and is taken without being asked for.
@@ -209,24 +203,24 @@ fn words(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), clone::reason)
 }
 
-fn try_cgroup(wish: &Wish<'_>, tried: &mut Tried) -> Result<Place, String> {
-    try_place(wish, tried, discover::own_place().map_err(|error| error.to_string())?)
+fn try_cgroup(wish: &Wish<'_>) -> Result<Place, String> {
+    try_place(wish, discover::own_place().map_err(|error| error.to_string())?)
 }
 
-fn try_private(wish: &Wish<'_>, tried: &mut Tried) -> Result<Place, String> {
+fn try_private(wish: &Wish<'_>) -> Result<Place, String> {
     let place = discover::private_place()?;
     // Its path says nothing to anybody.
     let shown = place.dir.display().to_string();
-    try_place(wish, tried, place).map_err(|error| error.replace(&shown, "its own mount of cgroup2"))
+    try_place(wish, place).map_err(|error| error.replace(&shown, "its own mount of cgroup2"))
 }
 
 /// A directory, a child that comes into it and lives, the kill, the notification, the removal; and whether a child can
 /// also be born there.
-fn try_place(wish: &Wish<'_>, tried: &mut Tried, mut place: Place) -> Result<Place, String> {
+fn try_place(wish: &Wish<'_>, mut place: Place) -> Result<Place, String> {
     let name = format!("{}.probe.{}", wish.instance, std::process::id());
     let tree = Tree::create(&place, &name, false).map_err(|error| error.to_string())?;
     place.born = try_birth(&tree);
-    let result = try_watched(&tree, place.born, tried);
+    let result = try_leaf(&tree, place.born);
     let _ = leaf::remove(tree.as_fd(), PROBE);
     let removed = tree.remove().map_err(|error| format!("{}: {error}", tree::directory_name(&name)));
     result.and(removed).map(|()| place)
@@ -251,32 +245,17 @@ fn try_birth(tree: &Tree) -> bool {
     born
 }
 
-fn try_watched(tree: &Tree, born: bool, tried: &mut Tried) -> Result<(), String> {
-    leaf::create(tree.as_fd(), PROBE).map_err(say("mkdir"))?;
-    let mut watch = match tried.0.take() {
-        Some(watch) => watch,
-        None => Watch::new().map_err(say("inotify (fs.inotify.max_user_instances)"))?,
-    };
-    let added = watch.add(&tree.path().join(PROBE), 1);
-    let result = match &added {
-        Ok(_) => try_leaf(tree, born, &watch),
-        Err(error) => Err(format!("inotify (fs.inotify.max_user_watches): {}", words(error))),
-    };
-    if let Ok(added) = added {
-        watch.remove(added);
-    }
-    tried.0 = Some(watch);
-    result
-}
-
 /// The way in is the one that lives will take: a move would wait for an RCU grace period.
-fn try_leaf(tree: &Tree, born: bool, watch: &Watch) -> Result<(), String> {
+fn try_leaf(tree: &Tree, born: bool) -> Result<(), String> {
+    leaf::create(tree.as_fd(), PROBE).map_err(say("mkdir"))?;
+    let watch = Watch::new().map_err(say("epoll"))?;
+    let _watched = watch.add(&tree.path().join(PROBE), 1).map_err(say("epoll"))?;
     let main = leaf::open_main(tree.as_fd(), PROBE, born).map_err(say("cgroup.procs"))?;
     let mut plan = plan_of_self(&[]).map_err(say("plan"))?;
     // Never told to go: it stays where it is, in the cgroup, short of exec.
     let (mut child, go) =
         clone::spawn_held(&mut plan, Some(leaf::join(&main, born))).map_err(say("clone"))?;
-    let entered = wait_populated(tree, watch, true).and_then(|()| match child.report.read() {
+    let entered = wait_populated(tree, &watch, true).and_then(|()| match child.report.read() {
         clone::Progress::Pending => Ok(()),
         clone::Progress::Failed(failure) => {
             Err(format!("a process cannot join: {}", clone::reason(failure.errno)))
@@ -292,7 +271,7 @@ fn try_leaf(tree: &Tree, born: bool, watch: &Watch) -> Result<(), String> {
     entered?;
     killed?;
     reaped?;
-    wait_populated(tree, watch, false)
+    wait_populated(tree, &watch, false)
 }
 
 fn wait_populated(tree: &Tree, watch: &Watch, wanted: bool) -> Result<(), String> {
@@ -304,9 +283,8 @@ fn wait_populated(tree: &Tree, watch: &Watch, wanted: bool) -> Result<(), String
         if rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) == 0 {
             return Err(format!("cgroup.events never said populated {}", u8::from(wanted)));
         }
-        // Read so that the next poll waits for something new.
-        let mut buffer = [0u8; 1024];
-        let _ = rustix::io::read(watch, &mut buffer);
+        // So that the next poll waits for something new.
+        drop(watch.drain());
     }
 }
 

@@ -5,7 +5,7 @@
 //! too small, and before its SIGKILL is sent (mm/oom_kill.c, `__oom_kill_process`). Who was killed it does not say.
 
 use super::cgroup::discover;
-use super::cgroup::watch::Watch;
+use super::cgroup::watch::{Watch, Watched};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 pub(super) struct Losses {
     file: PathBuf,
     watch: Watch,
+    _watched: Watched,
     seen: u64,
 }
 
@@ -20,9 +21,9 @@ impl Losses {
     /// `None`: no such cgroup can be seen here.
     pub(super) fn open() -> Option<Self> {
         let file = discover::own_memory_events()?;
-        let mut watch = Watch::new().ok()?;
-        watch.add_file(&file, 0).ok()?;
-        let mut losses = Self { file, watch, seen: 0 };
+        let watch = Watch::new().ok()?;
+        let watched = watch.add_file(&file, 0).ok()?;
+        let mut losses = Self { file, watch, _watched: watched, seen: 0 };
         losses.seen = losses.read();
         Some(losses)
     }
@@ -30,7 +31,7 @@ impl Losses {
     /// How many more there are than at the last look.
     pub(super) fn more(&mut self) -> u64 {
         // Only that the next wait is for something new; what is true is read.
-        let _ = self.watch.drain();
+        drop(self.watch.drain());
         let now = self.read();
         let before = std::mem::replace(&mut self.seen, now);
         self.seen.saturating_sub(before)

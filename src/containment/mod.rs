@@ -31,7 +31,7 @@ pub use adopt::Gone;
 pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
 pub use hooks::HookError;
-pub use ladder::{Report, Tried, Wish, probe};
+pub use ladder::{Report, Wish, probe};
 pub use predecessor::{Clock as Patience, Ended, Predecessor};
 pub use raise::flags;
 pub use roster::{Roster, Vouched};

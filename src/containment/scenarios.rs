@@ -11,7 +11,7 @@ use crate::core::clock::Tick;
 use crate::core::limits::Limits;
 use crate::core::signal::Signal;
 use crate::sys::credentials::Credentials;
-use crate::sys::plan::{ChildPlan, Stdio};
+use crate::sys::plan::{CapabilityMasks, ChildPlan, Stdio};
 use crate::sys::reexec::ROLE;
 use rustix::process::WaitOptions;
 use std::fs::File;
@@ -95,13 +95,13 @@ impl World {
             runtime_dir: runtime.path(),
             service_uid: 65534,
         };
-        let (mut report, tried) = probe(&wish).unwrap();
+        let mut report = probe(&wish).unwrap();
         report.scoped &= scope;
         assert_eq!(report.rung, rung);
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
-        let held = Containment::open(report, tried, home, None, registry, token).unwrap();
+        let held = Containment::open(report, home, None, registry, token).unwrap();
         let cleanup = Cleanup(held.predecessor());
         Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
     }
@@ -122,6 +122,7 @@ impl World {
         let mut plan = ChildPlan::new(argv, env, None, [null(), null(), null()]).unwrap();
         plan.stdout = Stdio::Fd(write);
         plan.no_new_privs = true;
+        plan.capabilities = Some(CapabilityMasks { bounding: 0, ambient: 0 });
         if rung != Rung::KeeperSameUid {
             plan.identity = Some(Credentials { uid: 65534, gid: 65534, groups: vec![65534] });
         }
@@ -512,6 +513,34 @@ fn a_successor_finds_strays_whose_keeper_was_killed_too() {
 }
 
 /// A kill that comes before the child has joined its cgroup, or before its exec, must not be outrun.
+/// The process that makes ours is one more that can be killed, or stopped, which nobody is told of.
+#[test]
+fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
+    isolated("a_fork_server_that_is_killed_or_stopped_costs_no_start", || {
+        // In a PID namespace of its own the keeper is made without it.
+        on_every_rung(|world, rung| {
+            for (n, signal) in
+                (1..).zip([Signal::STOP, Signal::KILL, Signal::KILL, Signal::STOP, Signal::KILL])
+            {
+                if let Some(server) = world.held.forks.pid().filter(|_| rung != Rung::Pidns) {
+                    crate::sys::pidfd::Pidfd::open(server).unwrap().send(signal).unwrap();
+                }
+                world.start(n, "tree:3", rung);
+                world.end(n);
+            }
+            if rung != Rung::Pidns {
+                let end = Instant::now() + PATIENCE;
+                while world.held.forks.pid().is_some() {
+                    assert!(Instant::now() < end, "it is made anew for ever");
+                    world.turn();
+                }
+                world.start(9, "obey", rung);
+                world.end(9);
+            }
+        });
+    });
+}
+
 #[test]
 fn a_kill_right_after_the_spawn_is_not_outrun() {
     isolated("a_kill_right_after_the_spawn_is_not_outrun", || {

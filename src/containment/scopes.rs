@@ -13,6 +13,7 @@
 //!   corpse, and nobody but the stopped leader could have reaped it.
 
 use super::cgroup::scope::{self, ScopeLimits};
+use super::cgroup::watch::Watched;
 use super::cgroup::{leaf, stats};
 use super::hold::{Cgroups, Containment, On, Who};
 use super::retry::Retry;
@@ -56,7 +57,7 @@ struct Scope {
 
 #[derive(Debug)]
 enum Held {
-    Cgroup { path: String, watch: i32, number: u32 },
+    Cgroup { path: String, _watched: Watched, number: u32 },
     Leader(Leader),
 }
 
@@ -218,7 +219,7 @@ impl Containment {
         if !self.held(id).is_some_and(|held| matches!(held.on, On::Cgroup(_))) {
             return;
         }
-        let Some(Cgroups { tree, watch, .. }) = &mut self.cgroups else { return };
+        let Some(Cgroups { tree, watch, .. }) = &self.cgroups else { return };
         let leaf = id.to_string();
         let below = std::fs::read_dir(tree.path().join(&leaf)).into_iter().flatten().flatten();
         for entry in below {
@@ -226,7 +227,7 @@ impl Containment {
             let number = self.scopes.new_number();
             let Ok(watched) = watch.add(&entry.path(), number) else { continue };
             let key = (id.clone(), name);
-            let held = Held::Cgroup { path: scope::path(&leaf, &key.1), watch: watched, number };
+            let held = Held::Cgroup { path: scope::path(&leaf, &key.1), _watched: watched, number };
             self.scopes.numbers.insert(number, key.clone());
             self.scopes.live.insert(key, Scope { held, not_in_force: Vec::new() });
         }
@@ -270,7 +271,7 @@ impl Containment {
             (Held::Cgroup { path, .. }, Some(Cgroups { tree, .. })) => {
                 let pids = leaf::processes(tree.as_fd(), path);
                 let (memory_max, swap_max) = scope::bounds(tree.as_fd(), path);
-                let (current, _) = stats::memory(tree.path(), path);
+                let (current, _) = stats::memory(tree.as_fd(), path);
                 ScopeInfo {
                     name,
                     ending,
@@ -377,11 +378,6 @@ impl Containment {
         true
     }
 
-    /// The slots of all that are watched, for when the watch has lost count.
-    pub(super) fn scope_slots(&self) -> Vec<u32> {
-        self.scopes.numbers.keys().copied().collect()
-    }
-
     pub(super) fn scopes_deadline(&self) -> Option<Tick> {
         self.scopes.ending.iter().map(|(_, retry)| retry.next).min()
     }
@@ -390,8 +386,7 @@ impl Containment {
     fn scope_is_over(&mut self, key: &Key, events: &mut Vec<Event>) {
         let Some(scope) = self.scopes.remove(key) else { return };
         let mut oom_kills = 0;
-        if let (Held::Cgroup { path, watch, .. }, Some(cgroups)) = (scope.held, &mut self.cgroups) {
-            cgroups.watch.remove(watch);
+        if let (Held::Cgroup { path, .. }, Some(cgroups)) = (scope.held, &mut self.cgroups) {
             oom_kills = scope::oom_kills(cgroups.tree.as_fd(), &path);
             if leaf::remove(cgroups.tree.as_fd(), &path).is_err() {
                 cgroups.leftovers.push((path, Retry::now(None, FIRST_LOOK)));
@@ -404,11 +399,7 @@ impl Containment {
     pub(super) fn release_scopes(&mut self, id: &IncarnationId) {
         let keys: Vec<Key> = self.scopes.of(id).map(|(key, _)| key.clone()).collect();
         for key in keys {
-            if let (Some(Scope { held: Held::Cgroup { watch, .. }, .. }), Some(cgroups)) =
-                (self.scopes.remove(&key), &mut self.cgroups)
-            {
-                cgroups.watch.remove(watch);
-            }
+            self.scopes.remove(&key);
         }
     }
 }
@@ -416,7 +407,7 @@ impl Containment {
 /// Makes the directory of a scope with its watch and bounds, and moves the caller into it.
 fn open_directory(
     scopes: &mut Scopes,
-    Cgroups { tree, watch, leftovers }: &mut Cgroups,
+    Cgroups { tree, watch, leftovers, .. }: &mut Cgroups,
     member: &Member,
     name: &ScopeName,
     limits: ScopeLimits,
@@ -438,13 +429,7 @@ fn open_directory(
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(ScopeError::Gone),
             joined => joined.map_err(failed),
         };
-        match joined {
-            Ok(()) => Ok((Held::Cgroup { path: path.clone(), watch: watched, number }, not_in_force)),
-            Err(error) => {
-                watch.remove(watched);
-                Err(error)
-            }
-        }
+        joined.map(|()| (Held::Cgroup { path: path.clone(), _watched: watched, number }, not_in_force))
     });
     if made.is_err() && leaf::remove(tree.as_fd(), &path).is_err() {
         leftovers.push((path, Retry::now(None, FIRST_LOOK)));

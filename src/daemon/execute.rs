@@ -67,9 +67,8 @@ impl Supervisor {
                 self.take_news(news);
             }
             Effect::DrainLogs { incarnation } => {
-                if self.services.get(&id).is_some_and(|service| service.logged.is_some()) {
-                    self.logs.drain(SourceId(id.0));
-                } else {
+                let logs = self.services.get(&id).is_some_and(|service| service.logged.is_some());
+                if !logs || self.logs.drain(SourceId(id.0)) {
                     self.backlog.push_back((id, Event::LogsDrained { incarnation }));
                 }
             }

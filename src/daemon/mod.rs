@@ -389,6 +389,7 @@ impl Supervisor {
     }
 
     fn take_notices(&mut self) {
+        self.notifier.taking();
         while let Ok(notice) = self.notices.try_recv() {
             match notice {
                 Notice::Store(event) => self.take_store_event(event),

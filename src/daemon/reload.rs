@@ -11,6 +11,7 @@ use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
+use crate::core::sorted;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
@@ -22,7 +23,7 @@ use crate::hermes::{profiles, state_json};
 use crate::store::{self, Change, RecordRow};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -182,7 +183,7 @@ impl Found {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
         complaints.extend(self.warnings.iter().cloned());
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
-            self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))).collect();
+            sorted::map(self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))));
         for (name, row) in records {
             if services.contains_key(name) {
                 complaints
@@ -219,8 +220,7 @@ impl Found {
         if let Some(dashboard) = &self.dashboard {
             services.entry(dashboard.name.clone()).or_insert_with(|| (dashboard.clone(), None));
         }
-        let known: BTreeSet<&ServiceName> = services.keys().collect();
-        complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
+        complaints.extend(self.loaded.dangling(|name| services.contains_key(name)).map(Diagnostic::headline));
         Plan { services, complaints }
     }
 }
@@ -450,11 +450,10 @@ impl Supervisor {
 
     fn reload(&mut self, found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
-        let records: BTreeMap<ServiceName, RecordRow> = self
-            .services
-            .values()
-            .filter_map(|service| Some((service.name.clone(), service.record.clone()?)))
-            .collect();
+        let registered = self.services.values();
+        let records = sorted::map(
+            registered.filter_map(|service| Some((service.name.clone(), service.record.clone()?))),
+        );
         let plan = found.plan(&records, &self.surroundings);
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut say = |name: &ServiceName, state: Option<State>, text: &str| {

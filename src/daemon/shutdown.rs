@@ -136,6 +136,7 @@ impl Supervisor {
             main.signal(Signal::TERM);
             main.signal(Signal::CONT);
         }
+        self.containment.begin_to_close();
         let effects = self.fleet.shutdown(deadline, now);
         self.execute(effects);
     }

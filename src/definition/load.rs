@@ -12,6 +12,7 @@ use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
 use crate::core::name::{GATEWAY_PREFIX, ServiceName};
+use crate::core::sorted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ impl Loaded {
     }
 
     fn understand(&mut self, mut candidates: Vec<Candidate>, surroundings: &Surroundings) {
-        candidates.sort_by_key(|candidate| candidate.trust != Trust::Trusted);
+        sorted::sort_by_key(&mut candidates, |candidate| candidate.trust != Trust::Trusted);
         let mut taken: BTreeMap<String, PathBuf> = BTreeMap::new();
         for candidate in candidates {
             let path = &candidate.path;

@@ -228,11 +228,11 @@ impl Backlog {
         self.pump.wake();
     }
 
-    /// The lock is given back first: who wakes up wants it.
-    fn wake(&self, state: MutexGuard<'_, State>) {
-        let waits = state.files_wait;
+    /// The lock is given back first: who wakes up wants it. Who was woken is not woken again.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let wakes = std::mem::take(&mut state.files_wait);
         drop(state);
-        if waits {
+        if wakes {
             self.changed.notify_one();
         }
     }

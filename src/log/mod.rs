@@ -125,6 +125,8 @@ struct Shared {
     dropped_from_file: AtomicU64,
     /// Bytes on their way to the file.
     backlog: AtomicUsize,
+    /// The pump reads, or keeps back the beginning of a line.
+    in_hand: AtomicBool,
     file_error: Mutex<Option<String>>,
 }
 
@@ -133,6 +135,32 @@ impl Shared {
     fn is_written(&self) -> bool {
         self.backlog.load(Ordering::Acquire) == 0
     }
+}
+
+/// Our ends of a service's two FIFOs. Closing them takes them out of the pump's epoll.
+#[derive(Debug)]
+struct Ends([OwnedFd; 2]);
+
+impl Ends {
+    fn of(&self, kind: Kind) -> &OwnedFd {
+        let [out, err] = &self.0;
+        match kind {
+            Kind::Out => out,
+            Kind::Err => err,
+        }
+    }
+
+    fn are_empty(&self) -> bool {
+        self.0.iter().all(|end| rustix::io::ioctl_fionread(end).is_ok_and(|bytes| bytes == 0))
+    }
+}
+
+/// A service that is open, as the front knows it.
+#[derive(Debug)]
+struct Open {
+    name: ServiceName,
+    ends: Arc<Ends>,
+    shared: Arc<Shared>,
 }
 
 type Notify = Box<dyn Fn(LogEvent) + Send>;
@@ -144,7 +172,7 @@ pub struct Logs {
     remote: Arc<Remote>,
     backlog: Arc<Backlog>,
     container: Container,
-    sources: Mutex<HashMap<SourceId, (ServiceName, Arc<Shared>)>>,
+    sources: Mutex<HashMap<SourceId, Open>>,
     /// The threads have not been told yet of all that is open.
     unannounced: AtomicBool,
     /// Beginnings of lines that an earlier life of ours has read.
@@ -200,19 +228,23 @@ impl Logs {
     /// As mkfifo(3), open(2), chown(2) in the runtime directory. Trouble with the file is a later warning.
     pub fn open(&self, id: SourceId, spec: LogSpec) -> io::Result<()> {
         let mut sources = lock(&self.sources);
-        let known = sources.get(&id).map(|(_, shared)| Arc::clone(shared));
-        let ends = match known {
-            Some(_) => None,
-            None => Some([
-                self.fifos.make(&spec.name, Kind::Out, &spec.owner)?,
-                self.fifos.make(&spec.name, Kind::Err, &spec.owner)?,
-            ]),
-        };
-        let shared = known.unwrap_or_default();
-        sources.insert(id, (spec.name.clone(), Arc::clone(&shared)));
-        drop(sources);
         let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
-        let begun = lock(&self.begun).remove(name.as_str()).unwrap_or_default();
+        let (shared, ends, begun) = match sources.get(&id) {
+            Some(known) => (Arc::clone(&known.shared), None, Default::default()),
+            None => {
+                let ends = Arc::new(Ends([
+                    self.fifos.make(&name, Kind::Out, &spec.owner)?,
+                    self.fifos.make(&name, Kind::Err, &spec.owner)?,
+                ]));
+                let begun: [Vec<u8>; 2] = lock(&self.begun).remove(name.as_str()).unwrap_or_default();
+                let shared = Arc::new(Shared::default());
+                shared.in_hand.store(begun.iter().any(|line| !line.is_empty()), Ordering::Release);
+                let open = Open { name: name.clone(), ends: Arc::clone(&ends), shared: Arc::clone(&shared) };
+                sources.insert(id, open);
+                (shared, Some(ends), begun)
+            }
+        };
+        drop(sources);
         self.backlog.push_leisurely(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
         self.remote.post(Command::Open { id, name, ends, begun, to_container, overflow, shared });
         self.unannounced.store(true, Ordering::Relaxed);
@@ -234,14 +266,24 @@ impl Logs {
     /// `NotFound` for an id that is not open; as open(2).
     pub fn child_ends(&self, id: SourceId) -> io::Result<(OwnedFd, OwnedFd)> {
         let sources = lock(&self.sources);
-        let (name, _) = sources.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        let name = &sources.get(&id).ok_or(io::ErrorKind::NotFound)?.name;
         Ok((self.fifos.child_end(name, Kind::Out)?, self.fifos.child_end(name, Kind::Err)?))
     }
 
     /// The service's tree is empty: bring what it left in the FIFOs to its file, end its torn last lines, then report
     /// [`LogEvent::Drained`]. A stranger who holds the FIFO open cannot prolong this: what counts is what is in it now.
-    pub fn drain(&self, id: SourceId) {
-        self.remote.send(Command::Drain(id));
+    ///
+    /// Returns true when nothing that it wrote is on its way: all of this is done then, and nothing is reported.
+    #[must_use]
+    pub fn drain(&self, id: SourceId) -> bool {
+        // In this order: what has left a FIFO is in the pump's hand, and what has left that is in the backlog.
+        let is_drained = lock(&self.sources).get(&id).is_none_or(|open| {
+            open.ends.are_empty() && !open.shared.in_hand.load(Ordering::Acquire) && open.shared.is_written()
+        });
+        if !is_drained {
+            self.remote.send(Command::Drain(id));
+        }
+        is_drained
     }
 
     /// Drains, closes the file, removes the FIFOs, reports [`LogEvent::Closed`]. Do not open `id` again before that.
@@ -258,10 +300,10 @@ impl Logs {
 
     /// What became of a service's output; zeros for an id that is not open.
     pub fn health(&self, id: SourceId) -> SourceHealth {
-        lock(&self.sources).get(&id).map_or_else(SourceHealth::default, |(_, shared)| SourceHealth {
-            dropped_from_stream: shared.dropped_from_stream.load(Ordering::Relaxed),
-            dropped_from_file: shared.dropped_from_file.load(Ordering::Relaxed),
-            file_error: lock(&shared.file_error).clone(),
+        lock(&self.sources).get(&id).map_or_else(SourceHealth::default, |open| SourceHealth {
+            dropped_from_stream: open.shared.dropped_from_stream.load(Ordering::Relaxed),
+            dropped_from_file: open.shared.dropped_from_file.load(Ordering::Relaxed),
+            file_error: lock(&open.shared.file_error).clone(),
         })
     }
 

@@ -10,10 +10,10 @@ use super::fifo::FifoDir;
 use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
 use super::stamp::Stamp;
 use super::stream::Container;
-use super::{Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
+use super::{Ends, Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
 use crate::core::name::ServiceName;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -35,7 +35,7 @@ pub(super) enum Command {
         id: SourceId,
         name: ServiceName,
         /// `None` for a service that is open already.
-        ends: Option<[OwnedFd; 2]>,
+        ends: Option<Arc<Ends>>,
         /// Beginnings of lines that were read before.
         begun: [Vec<u8>; 2],
         to_container: bool,
@@ -132,10 +132,9 @@ pub(super) fn start(
     Ok(())
 }
 
-/// One FIFO.
+/// What came out of one FIFO.
 #[derive(Debug)]
 struct Side {
-    fd: OwnedFd,
     /// The beginning of a line whose end has not come.
     carry: Vec<u8>,
     /// A piece of a long line has gone on without its end.
@@ -147,9 +146,14 @@ struct Side {
 }
 
 impl Side {
-    fn new(fd: OwnedFd, carry: Vec<u8>) -> Self {
+    /// A line has begun whose end has not come.
+    fn is_within_a_line(&self) -> bool {
+        self.open || !self.carry.is_empty()
+    }
+
+    fn new(carry: Vec<u8>) -> Self {
         let (to_stream, to_file) = Default::default();
-        Self { fd, carry, open: false, to_stream, to_file, left: 0 }
+        Self { carry, open: false, to_stream, to_file, left: 0 }
     }
 }
 
@@ -157,6 +161,7 @@ impl Side {
 struct Source {
     name: ServiceName,
     shared: Arc<Shared>,
+    ends: Arc<Ends>,
     to_container: bool,
     overflow: Overflow,
     out: Side,
@@ -223,7 +228,7 @@ impl Outlets {
     fn flush(&mut self, id: SourceId, source: &mut Source) {
         for kind in [Kind::Out, Kind::Err] {
             let side = source.side(kind);
-            if side.open || !side.carry.is_empty() {
+            if side.is_within_a_line() {
                 let mut line = std::mem::take(&mut side.carry);
                 line.push(b'\n');
                 self.deliver(id, source, kind, &line);
@@ -240,12 +245,28 @@ impl Outlets {
         buffer: &mut [u8],
         max: usize,
     ) -> usize {
-        let side = source.side(kind);
-        let (carried, space) = buffer.split_at_mut(side.carry.len());
-        carried.copy_from_slice(&side.carry);
+        // Before the FIFO may be seen empty.
+        source.shared.in_hand.store(true, Ordering::Release);
+        let count = self.take(id, source, kind, buffer, max);
+        let keeps = source.out.is_within_a_line() || source.err.is_within_a_line();
+        source.shared.in_hand.store(keeps, Ordering::Release);
+        count
+    }
+
+    fn take(
+        &mut self,
+        id: SourceId,
+        source: &mut Source,
+        kind: Kind,
+        buffer: &mut [u8],
+        max: usize,
+    ) -> usize {
+        let carry = source.side(kind).carry.len();
+        let (carried, space) = buffer.split_at_mut(carry);
+        carried.copy_from_slice(&source.side(kind).carry);
         let Some(space) = space.get_mut(..max) else { return 0 };
         let count = loop {
-            match rustix::io::read(&side.fd, &mut *space) {
+            match rustix::io::read(source.ends.of(kind), &mut *space) {
                 Ok(count) => break count,
                 Err(Errno::INTR) => {}
                 Err(_) => break 0,
@@ -254,7 +275,8 @@ impl Outlets {
         if count == 0 {
             return 0;
         }
-        let length = side.carry.len() + count;
+        let length = carry + count;
+        let side = source.side(kind);
         let data = buffer.get(..length).unwrap_or_default();
         let (now, later) = data.split_at(ready(data));
         side.carry.clear();
@@ -310,8 +332,16 @@ impl Pump {
             let room = self.resume();
             let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
             events.clear();
-            let spare = rustix::buffer::spare_capacity(&mut events);
-            let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
+            if self.finishing {
+                // What is to be read is read by the drains; what comes from now on is the successor's. Thousands of FIFOs
+                // are closed by the end of the process, which takes less than doing it here first.
+                let mut wake = [PollFd::new(&self.remote.event, PollFlags::IN)];
+                let _ = poll(&mut wake, timeout.as_ref());
+                self.obey();
+            } else {
+                let spare = rustix::buffer::spare_capacity(&mut events);
+                let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
+            }
             for event in &events {
                 match event.data.u64() {
                     WAKE => self.obey(),
@@ -327,13 +357,21 @@ impl Pump {
         for command in self.remote.take() {
             match command {
                 Command::Open { id, name, ends, begun, to_container, overflow, shared } => match ends {
-                    Some([out, err]) => {
-                        let [begun_out, begun_err] = begun;
-                        let (out, err) = (Side::new(out, begun_out), Side::new(err, begun_err));
-                        let weave = Weave::default();
-                        let (paused, lost) = Default::default();
-                        let source =
-                            Source { name, shared, to_container, overflow, out, err, weave, paused, lost };
+                    Some(ends) => {
+                        let [out, err] = begun.map(Side::new);
+                        let (weave, paused, lost) = Default::default();
+                        let source = Source {
+                            name,
+                            shared,
+                            ends,
+                            to_container,
+                            overflow,
+                            out,
+                            err,
+                            weave,
+                            paused,
+                            lost,
+                        };
                         self.add(id, source);
                     }
                     None => {
@@ -359,9 +397,9 @@ impl Pump {
     }
 
     fn add(&mut self, id: SourceId, source: Source) {
-        for (kind, side) in [(Kind::Out, &source.out), (Kind::Err, &source.err)] {
+        for kind in [Kind::Out, Kind::Err] {
             let data = EventData::new_u64(token(id, kind));
-            if let Err(error) = epoll::add(&self.epoll, &side.fd, data, EventFlags::IN) {
+            if let Err(error) = epoll::add(&self.epoll, source.ends.of(kind), data, EventFlags::IN) {
                 let text = format!("cannot watch the output of '{}': {error}", source.name);
                 (self.notify)(LogEvent::Warning { id: Some(id), text });
             }
@@ -420,10 +458,9 @@ impl Pump {
             return;
         };
         for kind in [Kind::Out, Kind::Err] {
-            let side = source.side(kind);
             // What the dead have written is in the pipe by now; what a stranger adds is not waited for.
-            let there = rustix::io::ioctl_fionread(&side.fd).unwrap_or(0);
-            side.left = usize::try_from(there).unwrap_or(usize::MAX);
+            let there = rustix::io::ioctl_fionread(source.ends.of(kind)).unwrap_or(0);
+            source.side(kind).left = usize::try_from(there).unwrap_or(usize::MAX);
         }
         let deadline = Instant::now() + limit;
         self.drains.push(Drain { id, after, deadline, announce });
@@ -528,9 +565,9 @@ impl Pump {
 }
 
 fn watch(epoll: &OwnedFd, id: SourceId, source: &Source, flags: EventFlags) {
-    for (kind, side) in [(Kind::Out, &source.out), (Kind::Err, &source.err)] {
+    for kind in [Kind::Out, Kind::Err] {
         // Both are registered; what could fail here failed, and was reported, when they were added.
-        let _ = epoll::modify(epoll, &side.fd, EventData::new_u64(token(id, kind)), flags);
+        let _ = epoll::modify(epoll, source.ends.of(kind), EventData::new_u64(token(id, kind)), flags);
     }
 }
 

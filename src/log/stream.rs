@@ -203,10 +203,10 @@ impl Stream {
         state.lose(lost);
         if !full && !bytes.is_empty() {
             state.append(writer, bytes);
-            let waits = state.waiting;
-            // First: who wakes up wants the lock.
+            let wakes = mem::take(&mut state.waiting);
+            // First: who wakes up wants the lock. Who was woken is not woken again.
             drop(state);
-            if waits {
+            if wakes {
                 self.changed.notify_one();
             }
         }

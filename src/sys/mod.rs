@@ -5,6 +5,7 @@ pub mod child;
 pub mod clone;
 pub mod credentials;
 pub mod fork_server;
+pub mod kernel_text;
 mod landlock;
 pub mod localtime;
 pub mod mount;

@@ -1,7 +1,7 @@
 //! dinit, from source. It sends output to nowhere unless told to; it can append it to a file, without times or rotation,
 //! so it is no peer of loggers. Its limit of restarts is off, as it would end a service that crashes for the bench.
 
-use super::{Peer, Service, Verb, words};
+use super::{All, Peer, Service, Verb, words};
 use crate::options::Options;
 use crate::world::World;
 use std::io;
@@ -49,5 +49,9 @@ impl Peer for Dinit {
             Verb::Stop => "stop",
         };
         words(&format!("/bench/dinitctl --socket-path /run/dinitctl {verb} {service}"))
+    }
+
+    fn control_all(&self, verb: All, _: &[Service]) -> Option<Vec<String>> {
+        (verb == All::Status).then(|| words("/bench/dinitctl --socket-path /run/dinitctl list"))
     }
 }

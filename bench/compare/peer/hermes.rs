@@ -1,10 +1,11 @@
 //! hermes-sup itself, on one rung of containment. It keeps the output of every service in rotated files, and every want in
 //! its database, whether a row asks for that or not.
 
-use super::{Peer, Service, Verb, words};
+use super::{All, Peer, Service, Verb, words};
 use crate::options::Options;
 use crate::world::World;
 use std::io;
+use std::path::PathBuf;
 
 pub struct Hermes {
     pub rung: &'static str,
@@ -38,6 +39,10 @@ impl Peer for Hermes {
         true
     }
 
+    fn kept(&self, world: &World, service: &str) -> Vec<PathBuf> {
+        super::stamped(&world.path(&format!("/opt/data/logs/gateways/{service}")))
+    }
+
     fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
         for service in services {
             // A second up ends the row of failures, so that each is the first one and is answered at once: the others
@@ -46,9 +51,10 @@ impl Peer for Hermes {
                 "command = {:?}\nuser = \"root\"\nautostart = {}\n\
                  [restart]\nbackoff = {{ initial = \"1ms\", max = \"1ms\", reset_after = \"1s\" }}\n\
                  limit = {{ burst = 10000, interval = \"1s\" }}\n\
-                 [stop]\ntimeout = \"100ms\"\n",
+                 [stop]\ntimeout = \"100ms\"\n{}",
                 service.argv(),
-                service.up
+                service.up,
+                service.logged.map_or_else(String::new, |keep| format!("[log]\nkeep = {keep}\n"))
             );
             world.write(&format!("/etc/hermes-sup/services/{}.toml", service.name), &definition, 0o644)?;
         }
@@ -66,5 +72,14 @@ impl Peer for Hermes {
             Verb::Stop => "stop",
         };
         words(&format!("/bench/hermes-sup ctl {verb} {service}"))
+    }
+
+    fn control_all(&self, verb: All, _: &[Service]) -> Option<Vec<String>> {
+        let verb = match verb {
+            All::Status => "status",
+            All::Start => "start --all",
+            All::Stop => "stop --all",
+        };
+        Some(words(&format!("/bench/hermes-sup ctl {verb}")))
     }
 }

@@ -14,6 +14,7 @@ use crate::options::Options;
 use crate::world::World;
 use rustix::process::Signal;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// One service, the same for every peer.
@@ -24,14 +25,15 @@ pub struct Service {
     pub words: Vec<String>,
     /// Started at boot.
     pub up: bool,
-    /// Its output is wanted in a rotated file. Otherwise it goes where the peer sends it without being asked.
-    pub logged: bool,
+    /// Its output is wanted in files of 1 MB of which so many are kept. Otherwise it goes where the peer sends it without
+    /// being asked.
+    pub logged: Option<u32>,
 }
 
 impl Service {
     pub fn new(name: &str, words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Self { name: name.to_owned(), words, up: true, logged: false }
+        Self { name: name.to_owned(), words, up: true, logged: None }
     }
 
     pub fn argv(&self) -> Vec<String> {
@@ -44,6 +46,15 @@ pub enum Verb {
     Status,
     Start,
     /// Returns when the peer takes the service for stopped.
+    Stop,
+}
+
+/// Of all services in one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum All {
+    Status,
+    Start,
+    /// Returns when the peer takes all of them for stopped.
     Stop,
 }
 
@@ -67,6 +78,11 @@ pub trait Peer {
         false
     }
 
+    /// The files that hold a logged service's output, the oldest first; none when it does not rotate them.
+    fn kept(&self, _world: &World, _service: &str) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Writes what makes the services known.
     ///
     /// # Errors
@@ -83,6 +99,11 @@ pub trait Peer {
 
     /// The command line that a person would type.
     fn control(&self, verb: Verb, service: &str) -> Vec<String>;
+
+    /// The same for all of them; `None` where that takes more than one command.
+    fn control_all(&self, _verb: All, _services: &[Service]) -> Option<Vec<String>> {
+        None
+    }
 }
 
 /// Every peer that is installed here, ours first.
@@ -93,8 +114,8 @@ pub fn all(options: &Options) -> Vec<Box<dyn Peer>> {
     if let Some(version) = dinit::version(options) {
         peers.push(Box::new(dinit::Dinit { version }));
     }
-    if let Some(version) = s6::version(options) {
-        peers.push(Box::new(s6::S6 { version }));
+    if let Some(s6) = s6::find(options) {
+        peers.push(Box::new(s6));
     }
     if let Some(version) = package("runit") {
         peers.push(Box::new(runit::Runit { version }));
@@ -125,6 +146,17 @@ fn package(name: &str) -> Option<String> {
 fn first_line(program: &std::path::Path, word: &str) -> Option<String> {
     let output = Command::new(program).arg(word).output().ok()?;
     String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
+}
+
+/// The files of a log directory as s6-log names them, and who follows it: `@` and the time of the rotation, and `current`.
+fn stamped(dir: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let belongs = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name == "current" || name.as_encoded_bytes().starts_with(b"@"))
+    };
+    let mut files: Vec<PathBuf> = names.filter(belongs).collect();
+    files.sort();
+    files
 }
 
 fn words(line: &str) -> Vec<String> {

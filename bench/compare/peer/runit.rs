@@ -2,10 +2,11 @@
 //! a reaper of ours is PID 1 and ends with the last of them.
 
 use super::s6::service_directory;
-use super::{Peer, Service, Verb, words};
+use super::{All, Peer, Service, Verb, words};
 use crate::world::{World, service};
 use rustix::process::Signal;
 use std::io;
+use std::path::PathBuf;
 
 pub struct Runit {
     pub version: String,
@@ -28,13 +29,17 @@ impl Peer for Runit {
         true
     }
 
+    fn kept(&self, world: &World, service: &str) -> Vec<PathBuf> {
+        super::stamped(&world.path(&format!("/opt/data/log-{service}")))
+    }
+
     fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
         std::fs::create_dir_all(world.path("/run/service"))?;
         for service in services {
             let dir = service_directory(world, service)?;
-            if service.logged {
+            if let Some(keep) = service.logged {
                 let files = format!("/opt/data/log-{}", service.name);
-                world.write(&format!("{files}/config"), "s1000000\nn10\n", 0o644)?;
+                world.write(&format!("{files}/config"), &format!("s1000000\nn{keep}\n"), 0o644)?;
                 world.write(
                     &format!("{dir}/log/run"),
                     &format!("#!/bin/sh\nexec svlogd -ttt {files}\n"),
@@ -60,5 +65,15 @@ impl Peer for Runit {
             Verb::Stop => "-v stop",
         };
         words(&format!("sv {verb} /run/service/{service}"))
+    }
+
+    fn control_all(&self, verb: All, services: &[Service]) -> Option<Vec<String>> {
+        let mut words = words(match verb {
+            All::Status => "sv status",
+            All::Start => "sv -v -w 60 start",
+            All::Stop => "sv -v -w 60 stop",
+        });
+        words.extend(services.iter().map(|service| format!("/run/service/{}", service.name)));
+        Some(words)
     }
 }

@@ -7,12 +7,26 @@ use super::{Peer, Service, Verb, words};
 use crate::options::Options;
 use crate::world::{SERVICE, World};
 use std::io;
+use std::path::PathBuf;
+use std::process::Command;
 
 pub struct S6 {
     pub version: String,
+    /// The option of s6-svscan for the most services.
+    most: &'static str,
 }
 
-pub fn version(options: &Options) -> Option<String> {
+/// `None` when it is not there.
+pub fn find(options: &Options) -> Option<S6> {
+    let version = version(options)?;
+    // -c became -C in 2.12: who does not know the word ends with 100, who does, with 111 for want of the directory.
+    let program = options.s6.as_ref().map_or_else(|| "s6-svscan".into(), |dir| dir.join("s6-svscan"));
+    let asked = Command::new(program).args(["-C", "10", "/nonexistent"]).output().ok()?;
+    let most = if asked.status.code() == Some(100) { "-c" } else { "-C" };
+    Some(S6 { version, most })
+}
+
+fn version(options: &Options) -> Option<String> {
     match &options.s6 {
         Some(dir) => {
             // Beside it bench/run has written what it was built from.
@@ -47,13 +61,19 @@ impl Peer for S6 {
         true
     }
 
+    fn kept(&self, world: &World, service: &str) -> Vec<PathBuf> {
+        super::stamped(&world.path(&format!("/opt/data/log-{service}")))
+    }
+
     fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
         for service in services {
             let dir = service_directory(world, service)?;
-            if service.logged {
-                // To the container's stdout, and with times into 10 files of 1 MB: what hermes-sup does.
-                let text =
-                    format!("#!/bin/sh\nexec s6-log -b n10 s1000000 1 T /opt/data/log-{}\n", service.name);
+            if let Some(keep) = service.logged {
+                // To the container's stdout, and with times into files of 1 MB: what hermes-sup does.
+                let text = format!(
+                    "#!/bin/sh\nexec s6-log -b n{keep} s1000000 1 T /opt/data/log-{}\n",
+                    service.name
+                );
                 world.write(&format!("{dir}/log/run"), &text, 0o755)?;
             }
         }
@@ -63,7 +83,7 @@ impl Peer for S6 {
     }
 
     fn command(&self, _: &[Service]) -> Vec<String> {
-        words("s6-svscan -c 20000 /run/service")
+        words(&format!("s6-svscan {} 20000 /run/service", self.most))
     }
 
     fn control(&self, verb: Verb, service: &str) -> Vec<String> {

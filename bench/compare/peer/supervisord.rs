@@ -1,8 +1,9 @@
 //! supervisord, a Python program that looks once a second. It keeps output in rotated files, without times.
 
-use super::{Peer, Service, Verb, words};
+use super::{All, Peer, Service, Verb, words};
 use crate::world::World;
 use std::io;
+use std::path::PathBuf;
 
 const HEAD: &str = "\
 [supervisord]
@@ -38,13 +39,23 @@ impl Peer for Supervisord {
         (100, "starts and stops them in tens of seconds beyond that")
     }
 
+    fn kept(&self, world: &World, service: &str) -> Vec<PathBuf> {
+        let older = (1..).map(|number| world.path(&format!("/opt/data/{service}.log.{number}")));
+        let mut files: Vec<PathBuf> = older.take_while(|path| path.exists()).collect();
+        files.reverse();
+        files.push(world.path(&format!("/opt/data/{service}.log")));
+        files
+    }
+
     fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
         let mut text = HEAD.to_owned();
         for service in services {
-            let output = if service.logged {
-                format!("stdout_logfile = /opt/data/{0}.log\nstdout_logfile_maxbytes = 1MB\n", service.name)
-            } else {
-                "stdout_logfile = NONE\n".to_owned()
+            let output = match service.logged {
+                Some(keep) => format!(
+                    "stdout_logfile = /opt/data/{}.log\nstdout_logfile_maxbytes = 1MB\nstdout_logfile_backups = {keep}\n",
+                    service.name
+                ),
+                None => "stdout_logfile = NONE\n".to_owned(),
             };
             text.push_str(&format!(
                 "[program:{}]\ncommand = {}\nautorestart = true\nautostart = {}\nstderr_logfile = NONE\n{output}",
@@ -67,5 +78,14 @@ impl Peer for Supervisord {
             Verb::Stop => "stop",
         };
         words(&format!("/usr/bin/supervisorctl -c /run/supervisord.conf {verb} {service}"))
+    }
+
+    fn control_all(&self, verb: All, _: &[Service]) -> Option<Vec<String>> {
+        let verb = match verb {
+            All::Status => "status",
+            All::Start => "start all",
+            All::Stop => "stop all",
+        };
+        Some(words(&format!("/usr/bin/supervisorctl -c /run/supervisord.conf {verb}")))
     }
 }

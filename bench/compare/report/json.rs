@@ -27,9 +27,18 @@ pub fn document(bench: &Bench<'_>, machine: &BTreeMap<&'static str, String>, sec
         .iter()
         .map(|(key, note)| json!({ "row": key.row, "size": key.size, "peer": key.peer, "note": note }))
         .collect();
+    let growth: Vec<Value> = super::growth::fits(bench)
+        .iter()
+        .map(|fit| {
+            json!({
+                "row": fit.row.name, "peer": fit.peer, "exponent": fit.exponent,
+                "per_1000": fit.slope, "unit": fit.row.unit,
+            })
+        })
+        .collect();
     let document = json!({
         "version": 1, "command": bench.options.command, "quick": bench.options.quick, "seconds": seconds,
-        "machine": machine, "versions": versions, "cells": cells, "notes": notes,
+        "machine": machine, "versions": versions, "cells": cells, "notes": notes, "growth": growth,
         "troubles": bench.troubles,
     });
     format!("{document:#}\n")

@@ -3,7 +3,7 @@
 use super::columns;
 use crate::results::{FLOOR, Key, ROWS, Row};
 use crate::row::Bench;
-use crate::statistics::{exponent, line, median, percentile};
+use crate::statistics::{median, percentile};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -94,23 +94,12 @@ fn table(bench: &Bench<'_>, row: &Row) -> String {
     text
 }
 
-/// How the medians grow with N: the exponent of a power and the slope of a line.
 fn growth(bench: &Bench<'_>) -> String {
     let mut text = String::new();
-    for row in ROWS.iter().filter(|row| matches!(row.name, "boot" | "stop" | "pss" | "status" | "tree")) {
-        for peer in columns(bench, row.name) {
-            let sizes = bench.results.sizes(row.name).into_iter();
-            let points: Vec<(f64, f64)> = sizes
-                .filter_map(|size| Some((size as f64, median(bench.results.values(row.name, size, peer))?)))
-                .collect();
-            if points.len() < 3 {
-                continue;
-            }
-            let large: Vec<(f64, f64)> = points.iter().copied().filter(|(size, _)| *size >= 10.0).collect();
-            let power = exponent(&large).map_or("–".into(), |power| format!("{power:.2}"));
-            let slope = line(&points).map_or("–".into(), |(_, slope)| number(slope * 1000.0));
-            let _ = writeln!(text, "| {} | {peer} | {power} | {slope} {} |", row.title, row.unit);
-        }
+    for fit in super::growth::fits(bench) {
+        let power = fit.exponent.map_or("–".into(), |power| format!("{power:.2}"));
+        let slope = fit.slope.map_or("–".into(), number);
+        let _ = writeln!(text, "| {} | {} | {power} | {slope} {} |", fit.row.title, fit.peer, fit.row.unit);
     }
     if text.is_empty() {
         return text;
@@ -123,21 +112,29 @@ fn growth(bench: &Bench<'_>) -> String {
 }
 
 /// What the README shows: these rows at these sizes, medians only.
-const SHOWN: [(&str, &[usize]); 14] = [
+const SHOWN: [(&str, &[usize]); 22] = [
     ("crash", &[0]),
+    ("crash-one", &[1000]),
     ("boot", &[100, 1000]),
     ("stop", &[100, 1000]),
     ("pss", &[100, 1000]),
     ("processes", &[1000]),
     ("wakeups", &[1000]),
     ("status", &[1, 1000]),
-    ("command-stop", &[0]),
-    ("command-start", &[0]),
+    ("command-stop", &[1, 1000]),
+    ("command-start", &[1, 1000]),
+    ("stop-all", &[1000]),
+    ("start-all", &[1000]),
     ("tree", &[100, 1000]),
     ("survivors", &[1000]),
     ("reap", &[0]),
     ("log", &[0]),
     ("log-cpu", &[0]),
+    ("lost", &[0]),
+    ("container-start", &[0]),
+    ("container-stop", &[0]),
+    ("gateway-start", &[0]),
+    ("gateway-stop", &[0]),
 ];
 
 pub fn summary(bench: &Bench<'_>, machine: &BTreeMap<&'static str, String>) -> String {

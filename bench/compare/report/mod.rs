@@ -1,6 +1,7 @@
 //! What a run leaves: `latest.json` with every value, `latest.md` with every table, `summary.md` for the README, and one
 //! SVG for each row with sizes.
 
+mod growth;
 mod json;
 mod markdown;
 mod plot;

@@ -8,16 +8,15 @@ use crate::peer::Service;
 use crate::record::Kind;
 use crate::results::FLOOR;
 use crate::world::{self, CRASHERS, PATIENCE, World};
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// Of one peer in one round: the quick ones give more values in it.
 const SLICE: u64 = 200_000_000;
-const UP_BEFORE: Duration = Duration::from_secs(2);
+pub(super) const UP_BEFORE: Duration = Duration::from_secs(2);
 
 pub fn run(bench: &mut Bench<'_>) {
-    let services: Vec<Service> =
-        (0..CRASHERS).map(|id| Service::new(&format!("crash{id}"), &["crash", &id.to_string()])).collect();
+    let services: Vec<Service> = (0..CRASHERS).map(service).collect();
     let mut worlds: Vec<(&'static str, World)> = Vec::new();
     for peer in bench.supervisors() {
         match all_up(bench.options, peer, &services) {
@@ -28,41 +27,53 @@ pub fn run(bench: &mut Bench<'_>) {
     for _ in 0..if bench.options.quick { 5 } else { 25 } {
         clock::window(UP_BEFORE);
         for (name, world) in &mut worlds {
-            let until = clock::now() + SLICE;
-            for id in 0..CRASHERS {
-                if id > 0 && clock::now() > until {
-                    break;
-                }
-                match once(world, id) {
-                    Some(took) => bench.results.add("crash", 0, name, milliseconds(took)),
-                    None => bench.trouble(format!("crash: {name}: a service was not restarted")),
-                }
+            match crashes(world, CRASHERS) {
+                Ok(values) => values.into_iter().for_each(|took| bench.results.add("crash", 0, name, took)),
+                Err(error) => bench.trouble(format!("crash: {name}: {error}")),
             }
         }
         if let Some((_, world)) = worlds.first_mut() {
-            floor(bench, world);
+            match floor(world) {
+                Ok(values) => values.into_iter().for_each(|took| bench.results.add("crash", 0, FLOOR, took)),
+                Err(error) => bench.trouble(format!("crash: floor: {error}")),
+            }
         }
     }
 }
 
-fn once(world: &mut World, id: usize) -> Option<u64> {
-    let path = world.path(&format!("/bench/crash{id}"));
-    let mut gate = std::fs::OpenOptions::new().read(true).write(true).open(path).ok()?;
-    gate.write_all(b".").ok()?;
-    let crash = world.events.wait(Kind::Crash, PATIENCE)?;
-    let next = world.events.wait(Kind::Started, PATIENCE)?;
-    Some(next.time.saturating_sub(crash.time))
+/// The one with this number, below [`CRASHERS`], can be made to crash.
+pub(super) fn service(id: usize) -> Service {
+    Service::new(&format!("s{id}"), &["crash", &id.to_string()])
+}
+
+/// As many of the first `most` services, one after the other, as crash in one slice of time; at least one.
+///
+/// # Errors
+/// When one is not restarted.
+pub(super) fn crashes(world: &mut World, most: usize) -> io::Result<Vec<f64>> {
+    let until = clock::now() + SLICE;
+    let mut values = Vec::new();
+    for id in 0..most {
+        if id > 0 && clock::now() > until {
+            break;
+        }
+        let path = world.path(&format!("/bench/crash{id}"));
+        std::fs::OpenOptions::new().read(true).write(true).open(path)?.write_all(b".")?;
+        let crash = world.events.wait(Kind::Crash, PATIENCE);
+        let next = world.events.wait(Kind::Started, PATIENCE);
+        let (Some(crash), Some(next)) = (crash, next) else {
+            return Err(io::Error::other("a service was not restarted"));
+        };
+        values.push(milliseconds(next.time.saturating_sub(crash.time)));
+    }
+    Ok(values)
 }
 
 /// In the world of a peer, so under the same conditions.
-fn floor(bench: &mut Bench<'_>, world: &mut World) {
-    let words = world::service(&["stopwatch", "8", "--", world::SERVICE, "exit"]);
-    if let Err(error) = world.run(&words, PATIENCE) {
-        return bench.trouble(format!("crash: floor: {error}"));
-    }
-    for _ in 0..8 {
-        if let Some(record) = world.events.wait(Kind::Ran, PATIENCE) {
-            bench.results.add("crash", 0, FLOOR, milliseconds(record.value));
-        }
-    }
+///
+/// # Errors
+/// When nothing can be run in it.
+pub(super) fn floor(world: &mut World) -> io::Result<Vec<f64>> {
+    let ran = world.stopwatch(8, PATIENCE, &[world::service(&["exit"])], PATIENCE)?;
+    Ok(ran.into_iter().map(|record| milliseconds(record.value)).collect())
 }

@@ -1,11 +1,12 @@
-//! `boot`, `stop`, `pss`, `private`, `processes`, `wakeups`, `idle-cpu`, `status`: the life of N services that do nothing.
+//! `boot`, `stop`, `pss`, `private`, `processes`, `wakeups`, `idle-cpu`: the life of N services that do nothing.
 //!
 //! One world gives a value for each: launched (the moment is told by the launcher), all N up (the moment is told by the
-//! latest of them), watched while idle, asked for the status of one, told to end, ended (PID 1 is gone).
+//! latest of them), watched while idle, told to end, ended (PID 1 is gone).
 
-use super::{Bench, milliseconds, started};
+use super::{Bench, milliseconds, patience, started};
 use crate::clock;
-use crate::peer::{Peer, Service, Verb};
+use crate::options::Options;
+use crate::peer::{Peer, Service};
 use crate::process;
 use crate::record::Kind;
 use crate::results::FLOOR;
@@ -13,43 +14,36 @@ use crate::world::{self, PATIENCE, World};
 use std::io;
 use std::time::Duration;
 
-const NAMES: [&str; 8] = ["boot", "stop", "pss", "private", "processes", "wakeups", "idle-cpu", "status"];
-
-pub fn wanted(bench: &Bench<'_>) -> bool {
-    NAMES.iter().any(|name| bench.options.wants_row(name))
-}
+pub const NAMES: [&str; 7] = ["boot", "stop", "pss", "private", "processes", "wakeups", "idle-cpu"];
 
 pub fn run(bench: &mut Bench<'_>) {
     let plan: &[(usize, usize)] = if bench.options.quick {
         &[(1, 2), (10, 2), (100, 2), (1000, 1)]
     } else {
-        &[(1, 7), (10, 7), (100, 5), (1000, 3), (5000, 1)]
+        &[(1, 7), (10, 7), (100, 5), (1000, 3), (5000, 2)]
     };
-    for (size, rounds) in plan.iter().copied() {
+    for (size, rounds) in bench.options.sizes(plan) {
         let services: Vec<Service> =
             (0..size).map(|id| Service::new(&format!("s{id}"), &["unit", &id.to_string()])).collect();
         for round in 0..rounds {
             crate::say(&format!("  {size} services, round {} of {rounds}", round + 1));
             for peer in bench.supervisors() {
-                let (most, why) = peer.most();
-                if size > most {
-                    for name in NAMES {
-                        bench.results.note(name, size, peer.name(), format!("not asked for: {why}"));
-                    }
-                } else if let Err(error) = visit(bench, peer, &services, round == 0) {
+                if bench.too_many(peer, size, &NAMES) {
+                    continue;
+                }
+                if let Err(error) = visit(bench, peer, &services, round == 0) {
                     bench.trouble(format!("{size} services: {}: {error}", peer.name()));
                 }
             }
-            if let Err(error) = floor(bench, size) {
-                bench.trouble(format!("{size} services: floor: {error}"));
+            match bare(bench.options, size) {
+                Ok((up, down)) => {
+                    bench.results.add("boot", size, FLOOR, up);
+                    bench.results.add("stop", size, FLOOR, down);
+                }
+                Err(error) => bench.trouble(format!("{size} services: floor: {error}")),
             }
         }
     }
-}
-
-/// With more services everything takes longer.
-fn patience(size: usize) -> Duration {
-    PATIENCE + Duration::from_millis(30) * u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bool) -> io::Result<()> {
@@ -62,13 +56,13 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     };
     bench.results.add("boot", size, name, milliseconds(up.saturating_sub(launched.time)));
     settle(&world, Duration::from_millis(100));
-    if first && (size >= 100 || !bench.options.quick) {
+    let watched = ["wakeups", "idle-cpu"].iter().any(|row| bench.options.wants_row(row));
+    if first && watched && (size >= 100 || !bench.options.quick) {
         // What is put off is not idleness: the history of starts is written seconds after them.
         settle(&world, Duration::from_secs(2));
         idle(bench, name, size, &world);
     }
     memory(bench, name, size, &world);
-    status(bench, peer, size, &mut world)?;
     let asked = clock::now();
     peer.shut_down(&world);
     match world.ended(patience(size)) {
@@ -115,38 +109,17 @@ fn memory(bench: &mut Bench<'_>, name: &'static str, size: usize, world: &World)
     bench.results.add("processes", size, name, usage.processes as f64);
 }
 
-fn status(bench: &mut Bench<'_>, peer: &dyn Peer, size: usize, world: &mut World) -> io::Result<()> {
-    let rounds: u32 = if bench.options.quick { 10 } else { 20 };
-    let asked = format!("s{}", size / 2);
-    let mut words = world::service(&["stopwatch", &rounds.to_string(), "--"]);
-    words.extend(peer.control(Verb::Status, &asked));
-    words.extend(["--", world::SERVICE, "exit"].map(str::to_owned));
-    world.run(&words, PATIENCE)?;
-    for _ in 0..2 * rounds {
-        let record = world.events.wait(Kind::Ran, PATIENCE).ok_or(io::ErrorKind::TimedOut)?;
-        if record.id == 1 {
-            bench.results.add("status", size, FLOOR, milliseconds(record.value));
-        } else if record.status == 0 {
-            bench.results.add("status", size, peer.name(), milliseconds(record.value));
-        } else {
-            let note = format!("the command ended with {}", record.status);
-            bench.results.note("status", size, peer.name(), note);
-        }
-    }
-    Ok(())
-}
-
-/// The same N processes without any supervision.
-fn floor(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
-    let mut world = World::new(bench.options)?;
+/// The same N processes without any supervision: how long until they run, and until they are gone.
+///
+/// # Errors
+/// When they do not come up.
+pub(super) fn bare(options: &Options, size: usize) -> io::Result<(f64, f64)> {
+    let mut world = World::new(options)?;
     world.start(&world::service(&["bare", &size.to_string()]))?;
     let launched = world.events.wait(Kind::Launch, PATIENCE).ok_or(io::ErrorKind::TimedOut)?;
     let up = world.events.all_started(size, patience(size)).ok_or(io::ErrorKind::TimedOut)?;
-    bench.results.add("boot", size, FLOOR, milliseconds(up - launched.time));
     let asked = clock::now();
     world.signal(world.first, rustix::process::Signal::TERM);
-    if let Some(end) = world.ended(PATIENCE) {
-        bench.results.add("stop", size, FLOOR, milliseconds(end - asked));
-    }
-    Ok(())
+    let end = world.ended(PATIENCE).ok_or(io::ErrorKind::TimedOut)?;
+    Ok((milliseconds(up - launched.time), milliseconds(end - asked)))
 }

@@ -14,6 +14,7 @@ use crate::peer::{Peer, Service};
 use crate::results::Results;
 use crate::world::{self, World};
 use std::io;
+use std::time::Duration;
 
 /// What every row works with.
 pub struct Bench<'a> {
@@ -30,10 +31,23 @@ impl<'a> Bench<'a> {
         self.peers.iter().map(AsRef::as_ref).filter(|peer| peer.supervises())
     }
 
+    /// That many services are not asked of this peer: the reason stands in the rows instead.
+    pub fn too_many(&mut self, peer: &dyn Peer, size: usize, rows: &[&'static str]) -> bool {
+        let (most, why) = peer.most();
+        if size > most {
+            rows.iter()
+                .for_each(|row| self.results.note(row, size, peer.name(), format!("not asked for: {why}")));
+        }
+        size > most
+    }
+
     pub fn trouble(&mut self, what: impl Into<String>) {
         let what = what.into();
         crate::say(&format!("  ! {what}"));
-        self.troubles.push(what);
+        // Said once, however often it happens.
+        if !self.troubles.contains(&what) {
+            self.troubles.push(what);
+        }
     }
 }
 
@@ -59,10 +73,15 @@ pub fn started(options: &Options, peer: &dyn Peer, services: &[Service]) -> io::
 /// Also when they do not come up in time.
 pub fn all_up(options: &Options, peer: &dyn Peer, services: &[Service]) -> io::Result<World> {
     let mut world = started(options, peer, services)?;
-    match world.events.all_started(services.len(), world::PATIENCE) {
+    match world.events.all_started(services.len(), patience(services.len())) {
         Some(_) => Ok(world),
         None => Err(io::Error::other(format!("not all services came up: {}", world.said()))),
     }
+}
+
+/// With more services everything takes longer.
+pub fn patience(size: usize) -> Duration {
+    world::PATIENCE + Duration::from_millis(30) * u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 pub fn milliseconds(ns: u64) -> f64 {

@@ -5,7 +5,7 @@
 
 use super::limits::MemoryEvents;
 use super::tree::Tree;
-use super::watch::Watch;
+use super::watch::{Watch, Watched};
 use super::{leaf, limits};
 use crate::containment::adopt::{Gone, Process};
 use crate::containment::forks::Forks;
@@ -17,8 +17,10 @@ use crate::core::exit::Exit;
 use crate::core::limits::{Limits, NotInForce};
 use crate::core::signal::Signal;
 use crate::sys::clone::{self, Child, Progress, Report, Subject};
+use crate::sys::mount;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::ChildPlan;
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -26,11 +28,15 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Cage {
     leaf: String,
-    watch: i32,
+    /// Of its `cgroup.events`, from when they are waited for: most trees are seen empty together with the end of their main
+    /// process.
+    watched: Option<Watched>,
     memory: Option<Memory>,
     pub hook: Option<Box<Hook>>,
     pub main_pid: i32,
     main: Pidfd,
+    /// As [`Cage::sees_cgroups_read_only`], once it was asked.
+    read_only: OnceCell<bool>,
     /// Present until the exec is decided, with what its failure would be described by.
     starting: Option<Box<(Report, Subject)>>,
     failure: Option<SpawnError>,
@@ -49,10 +55,24 @@ pub struct Cage {
     frozen: Option<bool>,
 }
 
+/// Where a cage stands: in which tree, and for which slot there is news of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    pub tree: &'a Tree,
+    pub watch: &'a Watch,
+    pub slot: u32,
+}
+
+impl Site<'_> {
+    fn watch(self, leaf: &str) -> io::Result<Watched> {
+        self.watch.add(&self.tree.path().join(leaf), self.slot)
+    }
+}
+
 /// What the memory controller tells of it.
 #[derive(Debug)]
 struct Memory {
-    watch: i32,
+    _watched: Watched,
     /// What was seen so far.
     seen: MemoryEvents,
     /// The main process is one of those that it has killed, or that were ended because of it.
@@ -73,52 +93,33 @@ pub struct Hook {
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 impl Cage {
-    /// Makes the directory, puts the limits into force there, watches it and makes the child in it. Also returns the limits
-    /// that are not in force.
+    /// Makes the directory, puts the limits into force there and makes the child in it. Also returns the limits that are not
+    /// in force.
     ///
     /// # Errors
     /// Nothing is left behind then.
     pub fn spawn(
-        (tree, watch, forks): (&Tree, &mut Watch, &mut Forks),
-        slot: u32,
+        site: Site<'_>,
+        forks: &mut Forks,
         id: &IncarnationId,
         plan: &mut ChildPlan,
         limits: &Limits,
     ) -> Result<(Self, Vec<NotInForce>), SpawnError> {
+        let tree = site.tree;
         let leaf = id.to_string();
-        let path = tree.path().join(&leaf);
         let failed =
             |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let not_in_force = apply(tree, &leaf, limits);
-        let watched = watch.add(&path, slot).map_err(failed);
-        let child = watched.and_then(|watched| {
-            let made =
-                leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
-                    let join = leaf::join(&main, tree.born.get());
-                    forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
-                });
-            match made {
-                Ok(child) => Ok((watched, child)),
-                Err(error) => {
-                    watch.remove(watched);
-                    Err(error)
-                }
-            }
+        let child = leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
+            let join = leaf::join(&main, tree.born.get());
+            forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
         });
         match child {
-            Ok((watched, Child { pid, pidfd, report })) => {
-                // Without the controller there is nothing to watch, for none of them.
-                let memory = tree.memory.get().then(|| watch.add_memory(&path, slot));
-                if let Some(Err(error)) = &memory
-                    && error.kind() == io::ErrorKind::NotFound
-                {
-                    tree.memory.set(false);
-                }
-                let memory = memory.and_then(Result::ok);
-                let memory = memory.map(|watch| Memory { watch, seen: MemoryEvents::default(), main: false });
+            Ok(Child { pid, pidfd, report }) => {
+                let memory = Memory::watched(site, &leaf, MemoryEvents::default());
                 let starting = Some(Box::new((report, Subject::of(plan))));
-                Ok((Self { starting, ..Self::around(leaf, watched, memory, (pid, pidfd)) }, not_in_force))
+                Ok((Self { starting, ..Self::around(leaf, memory, (pid, pidfd)) }, not_in_force))
             }
             Err(error) => {
                 let _ = leaf::remove(tree.as_fd(), &leaf);
@@ -131,32 +132,27 @@ impl Cage {
     ///
     /// # Errors
     /// [`Gone`]; nothing is left behind then.
-    pub fn adopt(
-        tree: &Tree,
-        watch: &mut Watch,
-        slot: u32,
-        leaf: String,
-        main: Process,
-    ) -> Result<Self, Gone> {
-        let path = tree.path().join(&leaf);
-        let watched = watch.add(&path, slot).map_err(|error| Gone(create_words(&error)))?;
-        let memory = watch.add_memory(&path, slot).ok();
-        let seen = limits::memory_events(tree.as_fd(), &leaf);
-        let frozen = leaf::state(tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
-        let memory = memory.map(|watch| Memory { watch, seen, main: false });
-        let cage = Self::around(leaf, watched, memory, (main.pid, main.pidfd));
-        Ok(Self { foreign: main.foreign, frozen: frozen.then_some(true), ..cage })
+    pub fn adopt(site: Site<'_>, leaf: String, main: Process) -> Result<Self, Gone> {
+        // Watched before it is looked at: what stands still may be told to go on by somebody else.
+        let watched = site.watch(&leaf).map_err(|error| Gone(create_words(&error)))?;
+        let frozen = leaf::state(site.tree.as_fd(), &leaf).is_ok_and(|state| state.frozen);
+        let seen = limits::memory_events(site.tree.as_fd(), &leaf);
+        let memory = Memory::watched(site, &leaf, seen);
+        let cage = Self::around(leaf, memory, (main.pid, main.pidfd));
+        let watched = frozen.then_some(watched);
+        Ok(Self { foreign: main.foreign, watched, frozen: frozen.then_some(true), ..cage })
     }
 
     /// Around a main process that is a child of ours and runs, of which nothing was said yet.
-    fn around(leaf: String, watch: i32, memory: Option<Memory>, (main_pid, main): (i32, Pidfd)) -> Self {
+    fn around(leaf: String, memory: Option<Memory>, (main_pid, main): (i32, Pidfd)) -> Self {
         Self {
             leaf,
-            watch,
+            watched: None,
             memory,
             hook: None,
             main_pid,
             main,
+            read_only: OnceCell::new(),
             starting: None,
             failure: None,
             reaped: None,
@@ -189,13 +185,18 @@ impl Cage {
         retries.into_iter().flatten().map(|retry| retry.next).min().filter(|_| !self.over)
     }
 
+    pub fn main(&self) -> &Pidfd {
+        &self.main
+    }
+
     /// The main process is not our child.
     pub fn is_foreign(&self) -> bool {
         self.foreign
     }
 
     /// Looks at everything again and says what is new.
-    pub fn settle(&mut self, tree: &Tree, id: &IncarnationId, events: &mut Vec<Event>) {
+    pub fn settle(&mut self, site: Site<'_>, id: &IncarnationId, events: &mut Vec<Event>) {
+        let tree = site.tree;
         if self.over {
             return;
         }
@@ -214,8 +215,8 @@ impl Cage {
             };
             events.push(Event::MainExited { id: id.clone(), exit });
         }
-        // An unreadable file counts as populated: emptiness has to be seen. A hook may not have joined yet.
-        if self.hook.is_some() || leaf::populated(tree.as_fd(), &self.leaf).unwrap_or(true) {
+        // A hook may not have joined yet.
+        if self.hook.is_some() || self.is_populated(site) {
             return;
         }
         self.over = true;
@@ -224,6 +225,20 @@ impl Cage {
             Some(error) => Event::SpawnFailed { id: id.clone(), error },
             None => Event::TreeEmpty { id: id.clone() },
         });
+    }
+
+    /// If it is, the loop is woken when it is no more.
+    fn is_populated(&mut self, site: Site<'_>) -> bool {
+        // An unreadable file counts as populated: emptiness has to be seen.
+        let looked = || leaf::populated(site.tree.as_fd(), &self.leaf).unwrap_or(true);
+        let populated = looked();
+        if !populated || self.watched.is_some() {
+            return populated;
+        }
+        // Where it cannot be watched, for want of a descriptor, what is left has all of its time, and is then killed: the
+        // looks that follow that see it.
+        self.watched = site.watch(&self.leaf).ok();
+        looked()
     }
 
     /// The kernel counts a kill before it sends the signal (mm/oom_kill.c, `__oom_kill_process`), so whoever is seen dead
@@ -259,6 +274,13 @@ impl Cage {
     /// How many of it the kernel has killed for want of memory; `None`: not known here.
     pub fn oom_kills(&self) -> Option<u64> {
         self.memory.as_ref().map(|memory| memory.seen.kills)
+    }
+
+    /// The main process sees cgroup2 on read-only mounts alone, as it was given them before its program began. Looked at once:
+    /// the kernel makes the list of all its mounts for it.
+    pub fn sees_cgroups_read_only(&self) -> bool {
+        let look = || mount::sees_cgroups_read_only(self.main_pid);
+        if self.starting.is_some() { look() } else { *self.read_only.get_or_init(look) }
     }
 
     /// Puts other limits into force; returns those that are not.
@@ -316,9 +338,12 @@ impl Cage {
     /// Begins to stop the tree where it is, or to let it go on.
     ///
     /// # Errors
-    /// Those of [`leaf::freeze`].
-    pub fn freeze(&mut self, tree: &Tree, frozen: bool) -> io::Result<()> {
-        leaf::freeze(tree.as_fd(), &self.leaf, frozen)?;
+    /// Those of [`leaf::freeze`] and [`Watch::add`].
+    pub fn freeze(&mut self, site: Site<'_>, frozen: bool) -> io::Result<()> {
+        if self.watched.is_none() {
+            self.watched = Some(site.watch(&self.leaf)?);
+        }
+        leaf::freeze(site.tree.as_fd(), &self.leaf, frozen)?;
         self.frozen.get_or_insert(false);
         Ok(())
     }
@@ -378,14 +403,15 @@ impl Cage {
     }
 
     /// The next look at a killed tree.
-    pub fn tick(&mut self, tree: &Tree, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
+    pub fn tick(&mut self, site: Site<'_>, id: &IncarnationId, now: Tick, events: &mut Vec<Event>) {
         if let Some(looks) = &mut self.unexplained {
             looks.due(now);
         }
-        self.settle(tree, id, events);
+        self.settle(site, id, events);
         if self.over {
             return;
         }
+        let tree = site.tree;
         if let Some(retry) = &mut self.retry
             && retry.due(now)
         {
@@ -417,13 +443,23 @@ impl Cage {
         &self.leaf
     }
 
-    /// Stops watching and gives back the name of the directory, which is to be removed.
-    pub fn release(self, watch: &mut Watch) -> String {
-        watch.remove(self.watch);
-        if let Some(memory) = &self.memory {
-            watch.remove(memory.watch);
-        }
+    /// Gives back the name of the directory, which is to be removed and is watched no more.
+    pub fn release(self) -> String {
         self.leaf
+    }
+}
+
+impl Memory {
+    /// `None`: without the controller there is nothing to watch.
+    fn watched(site: Site<'_>, leaf: &str, seen: MemoryEvents) -> Option<Self> {
+        let Site { tree, watch, slot } = site;
+        if !tree.memory.get() {
+            return None;
+        }
+        let watched = watch.add_memory(&tree.path().join(leaf), slot);
+        tree.memory.set(!watched.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        let watched = watched.ok()?;
+        Some(Self { _watched: watched, seen, main: false })
     }
 }
 
@@ -440,7 +476,6 @@ fn create_words(error: &io::Error) -> String {
         Some(libc::EAGAIN) => {
             "the limit on cgroups is reached (cgroup.max.descendants or cgroup.max.depth above us)".to_owned()
         }
-        Some(libc::ENOSPC) => "the limit on watches is reached: raise fs.inotify.max_user_watches".to_owned(),
         Some(errno) => clone::reason(errno),
         None => error.to_string(),
     }

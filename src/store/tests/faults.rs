@@ -216,6 +216,27 @@ fn a_disk_that_hangs_blocks_no_caller_and_too_much_is_refused() {
     assert_eq!(home.reopened().runs[&name("a")].restarts, many);
 }
 
+/// `stop --all` of 5000 was refused in part while the history of their starts waited, too.
+#[test]
+fn one_command_for_five_thousand_services_fits() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    disk.hold();
+    running.store.commit(0, vec![want("a", Want::Up)]);
+    disk.wait_until_held();
+    for ticket in 1..=5000 {
+        let service = format!("s{ticket}");
+        running.store.commit_lazily(vec![Change::Run(name(&service), run_row(1))]);
+        running.store.commit(ticket, vec![want(&service, Want::Down)]);
+    }
+    disk.release();
+    let Running { store, events, .. } = running;
+    store.close(Duration::from_secs(60)).unwrap();
+    let answered = events.iter().filter(|event| matches!(event, StoreEvent::Committed { .. })).count();
+    assert_eq!(answered, 5001);
+}
+
 #[test]
 fn a_mirror_that_cannot_be_written_is_said_and_made_up_for() {
     let home = Home::new();
