@@ -18,5 +18,6 @@ pub mod reap;
 pub mod reexec;
 pub mod replace;
 pub mod resident;
+mod shield;
 pub mod signal;
 pub mod users;
