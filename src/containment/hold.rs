@@ -878,7 +878,12 @@ impl Containment {
         self.report.place().is_some_and(|place| place.private.is_some())
     }
 
-    /// Nothing is started any more, and then we end: what the end of our container removes all at once is left to it.
+    /// Little or nothing is started any more: whoever made our children for us can go.
+    pub fn spare_fork_server(&mut self) {
+        self.forks.end();
+    }
+
+    /// All lives end, and then we do: what the end of our container removes all at once is left to it.
     pub fn begin_to_close(&mut self) {
         if let Some(cgroups) = &mut self.cgroups {
             cgroups.left_behind = cgroups.tree.goes_with_us();

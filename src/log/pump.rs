@@ -44,6 +44,8 @@ pub(super) enum Command {
     },
     Drain(SourceId),
     Close(SourceId),
+    /// Nothing more comes of it.
+    Retire(SourceId),
     ContainerStream(bool),
     /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
     Finish(Duration, Option<Sender<(String, [Vec<u8>; 2])>>),
@@ -180,6 +182,10 @@ impl Source {
         }
     }
 
+    fn is_within_a_line(&self) -> bool {
+        self.out.is_within_a_line() || self.err.is_within_a_line()
+    }
+
     fn must_wait(&self, backlog: &Backlog) -> bool {
         self.overflow == Overflow::Block && !backlog.has_room(&self.shared, self.paused)
     }
@@ -248,8 +254,7 @@ impl Outlets {
         // Before the FIFO may be seen empty.
         source.shared.in_hand.store(true, Ordering::Release);
         let count = self.take(id, source, kind, buffer, max);
-        let keeps = source.out.is_within_a_line() || source.err.is_within_a_line();
-        source.shared.in_hand.store(keeps, Ordering::Release);
+        source.shared.in_hand.store(source.is_within_a_line(), Ordering::Release);
         count
     }
 
@@ -384,6 +389,13 @@ impl Pump {
                     self.begin_drain(id, After::Drain, LogEvent::Drained(id), DRAIN_LIMIT);
                 }
                 Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
+                Command::Retire(id) => {
+                    let source = self.sources.get(&id);
+                    // Of a disk that hangs there may be more: that is for the end, or for a successor.
+                    if source.is_some_and(|source| source.ends.are_empty() && !source.is_within_a_line()) {
+                        self.remove(id);
+                    }
+                }
                 Command::ContainerStream(on) => self.outlets.on = on,
                 Command::Finish(limit, begun) => {
                     self.finishing = true;
@@ -529,6 +541,13 @@ impl Pump {
         true
     }
 
+    /// Closing our ends takes them out of the epoll set.
+    fn remove(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.remove(&id) {
+            self.fifos.remove(&source.name);
+        }
+    }
+
     /// Nothing more of this service comes before its mark.
     fn mark(&mut self, drain: &Drain) {
         if let Some(source) = self.sources.get_mut(&drain.id) {
@@ -550,10 +569,7 @@ impl Pump {
             }
             After::Drain => self.outlets.backlog.push(Item::Mark(announce)),
             After::Close => {
-                // Closing our ends takes them out of the epoll set.
-                if let Some(source) = self.sources.remove(&drain.id) {
-                    self.fifos.remove(&source.name);
-                }
+                self.remove(drain.id);
                 self.outlets.backlog.push(Item::Close(drain.id, announce));
             }
             After::Finish => {

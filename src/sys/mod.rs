@@ -19,5 +19,6 @@ pub mod reap;
 pub mod reexec;
 pub mod replace;
 pub mod resident;
+mod shield;
 pub mod signal;
 pub mod users;
