@@ -8,6 +8,7 @@ use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{Containment, LogFormat, LogLevel, Settings};
 use hermes_sup::cli::{check, generate};
 use hermes_sup::containment::{self, Rung, Wish};
+use hermes_sup::core::sorted;
 use hermes_sup::daemon::{self, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
@@ -23,7 +24,8 @@ pub(crate) fn applet(name: &'static str) -> u8 {
     s6::applets::applet::run(name, &argv, &|variable| std::env::var_os(variable))
 }
 
-/// Does what was typed; returns the exit code.
+/// Does what was typed; returns the exit code. Not part of `main`, whose frame every keeper has on its stack.
+#[inline(never)]
 pub(crate) fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let env = |name: &str| std::env::var_os(name);
@@ -122,7 +124,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         s6_surface: settings.s6_surface,
         public_status: settings.public_status,
         demo: settings.demo,
-        environment: std::env::vars_os().collect(),
+        environment: sorted::map(std::env::vars_os()),
         log_level: match settings.log_level {
             LogLevel::Error => slog::Level::Error,
             LogLevel::Warning => slog::Level::Warning,

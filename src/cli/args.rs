@@ -2,13 +2,14 @@
 //! [`Command`] is what it means, with [`Settings`] resolved.
 
 use super::logs::{LogQuery, Since, Stream};
+use super::plain;
 use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::limits::Key;
 use crate::core::signal::Signal;
+use crate::core::sorted;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -363,7 +364,7 @@ impl Verb {
             Self::Register { name, user, env, down, profile, argv } => Request::Register(Registration {
                 name: name.clone(),
                 user: user.clone(),
-                env: env.iter().cloned().collect::<BTreeMap<_, _>>(),
+                env: sorted::map(env.iter().cloned()),
                 down: *down,
                 program: match profile {
                     Some(dir) => Program::Profile(absolute(dir)),
@@ -382,7 +383,7 @@ impl Verb {
             }
             Self::Set { name, limits, persist } => Request::Set {
                 targets: Targets::Names(vec![name.clone()]),
-                limits: limits.iter().cloned().collect(),
+                limits: sorted::map(limits.iter().cloned()),
                 persist: *persist,
             },
             Self::Reload { restart } => Request::Reload { restart: *restart },
@@ -424,6 +425,14 @@ pub fn parse(argv: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
     }
     // Messages name the program as it is called in documents, not by the path it was started with.
     let words = argv.get(1..).unwrap_or_default();
+    if let Some(verb) = plain::verb(words) {
+        return Ok(Command::Ctl(Ctl { search: settings::search(None, env), json: false, verb }));
+    }
+    read(words, env)
+}
+
+/// What the parser makes of the words.
+fn read(words: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
     let typed = std::iter::once(OsStr::new("hermes-sup")).chain(words.iter().map(OsString::as_os_str));
     let Cli { command } = Cli::try_parse_from(typed).map_err(|error| early(&error, words))?;
     Ok(match command {
@@ -510,6 +519,7 @@ fn called(words: &[OsString]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn line(words: &[&str]) -> Vec<OsString> {
         words.iter().map(OsString::from).collect()
@@ -762,6 +772,42 @@ mod tests {
             let Ok(Command::Ctl(ctl)) = parsed(words) else { panic!("{words:?}") };
             assert_eq!((ctl.search.explicit, ctl.json), (Some("/s".into()), true), "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_plain_command_means_what_the_parser_makes_of_it() {
+        use std::os::unix::ffi::OsStringExt;
+        let names: [&[&str]; 10] = [
+            &[],
+            &["a"],
+            &["a", "b"],
+            &[""],
+            &["help"],
+            &["stop"],
+            &["a=b"],
+            &["-a"],
+            &["a", "--all"],
+            &["a", "--"],
+        ];
+        let verbs = definition().find_subcommand("ctl").unwrap().clone();
+        let verbs: Vec<&str> =
+            verbs.get_subcommands().map(clap::Command::get_name).chain(["x", "-x"]).collect();
+        let mut plain = std::collections::BTreeSet::new();
+        for (verb, names) in verbs.iter().flat_map(|verb| names.map(|names| (*verb, names))) {
+            let words = line(&[&["ctl", verb], names].concat());
+            let Some(found) = plain::verb(&words) else { continue };
+            plain.insert(verb);
+            match read(&words, &|_| None) {
+                Ok(Command::Ctl(Ctl { json: false, verb, .. })) => assert_eq!(found, verb, "{words:?}"),
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
+        assert_eq!(Vec::from_iter(plain), ["restart", "start", "status", "stop"]);
+        for other in [line(&["run", "status", "a"]), line(&["ctl"]), line(&[])] {
+            assert_eq!(plain::verb(&other), None);
+        }
+        let raw = [line(&["ctl", "stop"]), vec![OsString::from_vec(b"\xff".to_vec())]].concat();
+        assert_eq!(plain::verb(&raw), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod ctl;
 pub mod doctor;
 pub mod generate;
 pub mod logs;
+mod plain;
 pub mod render;
 pub mod settings;
 pub mod status;

@@ -34,13 +34,30 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The process with this number that was started then.
-    pub(super) fn find(pid: i32, started: u64) -> Result<Self, Gone> {
+    /// The process with this number and this [`birth`].
+    pub(super) fn find(pid: i32, born: u64) -> Result<Self, Gone> {
         let gone = || Gone("its main process has ended".to_owned());
         let pidfd = Pidfd::open(pid).map_err(|_| gone())?;
-        let stat = walk::stat(pid).filter(|stat| stat.started == started).ok_or_else(gone)?;
+        let stat = walk::stat(pid).ok_or_else(gone)?;
+        // Who wrote it down may have known no better than an older kernel, or an older version of us.
+        if born != stat.started && Some(born) != unique(&pidfd) {
+            return Err(gone());
+        }
         Ok(Self { pid, pidfd, foreign: stat.parent != own_pid() })
     }
+}
+
+/// What tells a process from all others of this boot that have its number at some time. Where the kernel has no number
+/// for that, it is the start time in clock ticks since boot; that has to be asked of /proc, whose every answer costs twice:
+/// when it is given, and when the process is reaped, with which all that /proc knew of it goes.
+pub(super) fn birth(pid: i32, pidfd: &Pidfd) -> Option<u64> {
+    unique(pidfd).or_else(|| walk::stat(pid).map(|stat| stat.started))
+}
+
+/// Marked, so that it is not taken for a start time.
+fn unique(pidfd: &Pidfd) -> Option<u64> {
+    const MARK: u64 = 1 << 63;
+    pidfd.unique().map(|number| number | MARK)
 }
 
 impl Containment {
@@ -53,7 +70,7 @@ impl Containment {
         if self.by_id.contains_key(&id) {
             return Err(Gone("another life of it was taken over".to_owned()));
         }
-        let main = Process::find(vouched.living.pid, vouched.started)?;
+        let main = Process::find(vouched.living.pid, vouched.born)?;
         let slot = self.free_slot();
         let taken = match &self.cgroups {
             Some(cgroups) if leaf::exists(cgroups.tree.as_fd(), &id.to_string()) => {

@@ -66,6 +66,11 @@ impl Forks {
         }
     }
 
+    /// Ends the server, which takes it a moment. What is still to be made, we make ourselves.
+    pub fn end(&mut self) {
+        self.server = None;
+    }
+
     fn renew(&mut self) {
         self.broken += 1;
         self.server = if self.broken < MOST { ForkServer::start(&self.instance).ok() } else { None };

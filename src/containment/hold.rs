@@ -2,6 +2,7 @@
 //! a descriptor ([`Containment::ready`]), a reaped child ([`Containment::reaped`]), time ([`Containment::tick`]) and
 //! orders. Every one of them costs the same whether one service or a thousand are held.
 
+use super::adopt::birth;
 use super::cgroup::cage::{Cage, Site};
 use super::cgroup::tree::Tree;
 use super::cgroup::watch::Watch;
@@ -17,14 +18,13 @@ use super::retry::Retry;
 use super::roster::{Roster, Vouched};
 use super::scopes::Scopes;
 use super::usage::{self, ProcessInfo, Stuck, Usage};
-use super::walk;
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
-use crate::sys::mount::{self, Mounts};
+use crate::sys::mount::Mounts;
 use crate::sys::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -93,6 +93,8 @@ pub(super) struct Cgroups {
     pub(super) watch: Watch,
     /// Directories still to be removed, with when to try next.
     pub(super) leftovers: Vec<(String, Retry)>,
+    /// Our own cgroup is about to be removed by somebody else, with all below it.
+    left_behind: bool,
 }
 
 impl Cgroups {
@@ -117,7 +119,7 @@ pub(super) struct Held {
     owner: bool,
     /// It was told to stand still at least once.
     frost: bool,
-    /// What the roster says of it, with the start time of the main process in clock ticks since boot.
+    /// What the roster says of it, with the [`birth`] of the main process.
     vouched: Option<(Living, u64)>,
 }
 
@@ -183,7 +185,7 @@ impl Containment {
                 let watch = Watch::new()?;
                 let fd = watch.as_fd().as_raw_fd();
                 registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
-                Some(Cgroups { tree, watch, leftovers: Vec::new() })
+                Some(Cgroups { tree, watch, leftovers: Vec::new(), left_behind: false })
             }
         };
         let keepers = keepers_dir(home.runtime_dir)?;
@@ -348,7 +350,7 @@ impl Containment {
         // It may be, and a thaw too many does no harm.
         held.frost = true;
         if self.roster.write(slot, Some(vouched)).is_ok() {
-            held.vouched = Some((vouched.living, vouched.started));
+            held.vouched = Some((vouched.living, vouched.born));
         }
         self.old_tags.extend(vouched.tag);
         self.hold(slot, held);
@@ -366,14 +368,13 @@ impl Containment {
             return;
         }
         // The number is its own while it is unreaped, by us or by its keeper.
-        let started =
-            |pid| held.vouched.map_or_else(|| walk::stat(pid).map(|stat| stat.started), |(_, at)| Some(at));
-        let known = living.and_then(|living| Some((living, started(living.pid)?)));
-        let tag = match &held.on {
-            On::Keeper(ward) => ward.tag,
-            On::Cgroup(_) => None,
+        let (main, tag) = match &held.on {
+            On::Cgroup(cage) => (Some(cage.main()), None),
+            On::Keeper(ward) => (ward.main(), ward.tag),
         };
-        let vouched = known.map(|(living, started)| Vouched { name: id.name.clone(), living, started, tag });
+        let born = |pid| held.vouched.map_or_else(|| birth(pid, main?), |(_, born)| Some(born));
+        let known = living.and_then(|living| Some((living, born(living.pid)?)));
+        let vouched = known.map(|(living, born)| Vouched { name: id.name.clone(), living, born, tag });
         held.vouched = self.roster.write(slot, vouched.as_ref()).ok().and(known);
     }
 
@@ -765,7 +766,9 @@ impl Containment {
                     // Of remains that were given up.
                     self.by_pid.insert(hook.child.pid, Who::Ending);
                 }
-                cgroups.leftovers.push((cage.release(), Retry::now(Some(now), Duration::from_millis(5))));
+                if !cgroups.left_behind {
+                    cgroups.leftovers.push((cage.release(), Retry::now(Some(now), Duration::from_millis(5))));
+                }
             }
             (On::Keeper(ward), _) => {
                 // A process that was not ours to reap may have left its number to another.
@@ -816,14 +819,15 @@ impl Containment {
         match (self.held(id).map(|held| &held.on), &self.cgroups) {
             (Some(On::Cgroup(cage)), Some(cgroups)) => {
                 let tree = cgroups.tree.path();
-                let (current, peak) = stats::memory(tree, cage.leaf());
+                let at = cgroups.tree.as_fd();
+                let (current, peak) = stats::memory(at, cage.leaf());
                 Usage {
                     procs: pids.len(),
                     memory_bytes: current.or_else(summed),
                     memory_peak_bytes: peak,
                     cpu_ms: stats::cpu_ms(tree, cage.leaf()),
-                    io: stats::io(tree, cage.leaf()),
-                    pressure: stats::pressure(tree, cage.leaf()),
+                    io: stats::io(at, cage.leaf()),
+                    pressure: stats::pressure(at, cage.leaf()),
                     oom_kills: cage.oom_kills(),
                 }
             }
@@ -857,7 +861,7 @@ impl Containment {
             On::Cgroup(_) if held.owner && self.is_private() => Some(
                 "it runs as the owner of its cgroup: a hostile service can mount cgroup2 itself and move out",
             ),
-            On::Cgroup(cage) if held.owner && !mount::sees_cgroups_read_only(cage.main_pid) => {
+            On::Cgroup(cage) if held.owner && !cage.sees_cgroups_read_only() => {
                 Some("it runs as the owner of its cgroup: a hostile service can move itself out")
             }
             On::Keeper(ward) if ward.lost.is_some() => Some("its keeper was killed"),
@@ -874,9 +878,21 @@ impl Containment {
         self.report.place().is_some_and(|place| place.private.is_some())
     }
 
+    /// Little or nothing is started any more: whoever made our children for us can go.
+    pub fn spare_fork_server(&mut self) {
+        self.forks.end();
+    }
+
+    /// All lives end, and then we do: what the end of our container removes all at once is left to it.
+    pub fn begin_to_close(&mut self) {
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.left_behind = cgroups.tree.goes_with_us();
+        }
+    }
+
     /// At the very end: removes what is empty. What is not stays for the successor to find.
-    pub fn close(mut self) {
-        if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
+    pub fn close(&mut self) {
+        if let Some(Cgroups { tree, leftovers, left_behind: false, .. }) = &mut self.cgroups {
             leftovers.retain(|(name, _)| leaf::remove(tree.as_fd(), name).is_err());
             let _ = tree.remove();
         }

@@ -23,8 +23,8 @@ const RECORD: usize = 512;
 pub struct Vouched {
     pub name: ServiceName,
     pub living: Living,
-    /// Of the main process, in clock ticks since boot.
-    pub started: u64,
+    /// The main process: [`super::adopt::birth`].
+    pub born: u64,
     /// The group that its processes have, where they have one.
     pub tag: Option<u32>,
 }
@@ -42,12 +42,10 @@ impl Vouched {
             Readiness::Overdue => ("overdue", 0),
             Readiness::Reported(at) => ("reported", at.0),
         };
-        let (since, started, once) = (since.0, self.started, u8::from(once));
+        let (since, born, once) = (since.0, self.born, u8::from(once));
         let tag = self.tag.unwrap_or(0);
-        let text = format!(
-            "{incarnation} {pid} {started} {tag} {since} {word} {at} {once} {}\n",
-            self.name.as_str()
-        );
+        let text =
+            format!("{incarnation} {pid} {born} {tag} {since} {word} {at} {once} {}\n", self.name.as_str());
         let mut record = [0; RECORD];
         // All that fits, and that is all there is: see RECORD.
         record.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
@@ -58,7 +56,7 @@ impl Vouched {
         let text = std::str::from_utf8(record.split(|byte| *byte == b'\n').next()?).ok()?;
         let mut words = text.splitn(9, ' ');
         let mut number = || words.next()?.parse::<u64>().ok();
-        let (incarnation, pid, started, tag, since) = (number()?, number()?, number()?, number()?, number()?);
+        let (incarnation, pid, born, tag, since) = (number()?, number()?, number()?, number()?, number()?);
         let word = words.next()?;
         let at = Tick(words.next()?.parse().ok()?);
         let readiness = match word {
@@ -72,7 +70,7 @@ impl Vouched {
         let name = ServiceName::of_slot(words.next()?).ok()?;
         let (pid, tag) = (i32::try_from(pid).ok()?, u32::try_from(tag).ok()?);
         let living = Living { incarnation, pid, since: Tick(since), readiness, once };
-        Some(Self { name, living, started, tag: (tag != 0).then_some(tag) })
+        Some(Self { name, living, born, tag: (tag != 0).then_some(tag) })
     }
 }
 
@@ -149,7 +147,7 @@ mod tests {
     fn vouched(name: &str, readiness: Readiness) -> Vouched {
         let living =
             Living { incarnation: u64::MAX, pid: i32::MAX, since: Tick(u64::MAX), readiness, once: true };
-        Vouched { name: ServiceName::of_slot(name).unwrap(), living, started: u64::MAX, tag: Some(u32::MAX) }
+        Vouched { name: ServiceName::of_slot(name).unwrap(), living, born: u64::MAX, tag: Some(u32::MAX) }
     }
 
     #[test]

@@ -271,7 +271,7 @@ impl Containment {
             (Held::Cgroup { path, .. }, Some(Cgroups { tree, .. })) => {
                 let pids = leaf::processes(tree.as_fd(), path);
                 let (memory_max, swap_max) = scope::bounds(tree.as_fd(), path);
-                let (current, _) = stats::memory(tree.path(), path);
+                let (current, _) = stats::memory(tree.as_fd(), path);
                 ScopeInfo {
                     name,
                     ending,
@@ -407,7 +407,7 @@ impl Containment {
 /// Makes the directory of a scope with its watch and bounds, and moves the caller into it.
 fn open_directory(
     scopes: &mut Scopes,
-    Cgroups { tree, watch, leftovers }: &mut Cgroups,
+    Cgroups { tree, watch, leftovers, .. }: &mut Cgroups,
     member: &Member,
     name: &ScopeName,
     limits: ScopeLimits,

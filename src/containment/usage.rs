@@ -3,6 +3,7 @@
 use super::keeper::tags;
 use super::walk;
 use crate::core::unit::ScopeName;
+use crate::sys::kernel_text;
 use std::fmt;
 
 /// Figures of one incarnation. `None`: not known on this rung.
@@ -81,7 +82,7 @@ pub fn describe(pid: i32, scope: Option<ScopeName>) -> Option<ProcessInfo> {
 pub fn resident(pids: &[i32]) -> u64 {
     let page = rustix::param::page_size() as u64;
     let one = |pid: &i32| -> Option<u64> {
-        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        let statm = kernel_text::read(&format!("/proc/{pid}/statm")).ok()?;
         statm.split_ascii_whitespace().nth(1)?.parse().ok()
     };
     pids.iter().filter_map(one).sum::<u64>().saturating_mul(page)

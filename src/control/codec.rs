@@ -96,13 +96,32 @@ impl FrameBuffer {
 /// # Errors
 /// A [`Refusal`] when the request does not fit a frame.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, Refusal> {
-    #[derive(Serialize)]
-    struct Out<'a> {
-        version: u32,
-        #[serde(flatten)]
-        request: &'a Request,
-    }
-    finish(serde_json::to_vec(&Out { version: VERSION, request }))
+    finish(spell(request).map(String::into_bytes))
+}
+
+/// A request as another process image of ours is handed it, however long it is: what [`encode_request`] would send.
+pub fn keep_request(request: &Request) -> Option<Value> {
+    serde_json::from_slice(spell(request).ok()?.as_bytes()).ok()
+}
+
+/// What [`keep_request`] kept; `None`: this version does not know it.
+pub fn kept_request(kept: Value) -> Option<Request> {
+    let Value::Object(mut kept) = kept else { return None };
+    let Some(Value::String(method)) = kept.remove("method") else { return None };
+    understand(method, kept.remove("parameters")).ok()
+}
+
+fn spell(request: &Request) -> serde_json::Result<String> {
+    let (method, text) = (request.method(), serde_json::to_string(request)?);
+    let parameters = text.strip_prefix(&format!("{{\"{method}\":")).and_then(|rest| rest.strip_suffix('}'));
+    let parameters = parameters.unwrap_or("{}");
+    Ok(format!("{{\"version\":{VERSION},\"method\":\"{method}\",\"parameters\":{parameters}}}"))
+}
+
+fn understand(method: String, parameters: Option<Value>) -> serde_json::Result<Request> {
+    let mut request = serde_json::Map::new();
+    request.insert(method, parameters.unwrap_or_else(|| Value::Object(serde_json::Map::new())));
+    serde_json::from_value(Value::Object(request))
 }
 
 /// # Errors
@@ -140,13 +159,7 @@ pub fn decode_request(frame: &[u8]) -> Result<Request, Refusal> {
             format!("unknown method '{shown}': this supervisor knows {}", METHODS.join(", ")),
         ));
     }
-    let parameters = parameters.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    let whole = Value::Object(
-        [("method".to_owned(), Value::String(method)), ("parameters".to_owned(), parameters)]
-            .into_iter()
-            .collect(),
-    );
-    let request: Request = serde_json::from_value(whole).map_err(malformed)?;
+    let request = understand(method, parameters).map_err(malformed)?;
     match request.targets() {
         Some(Targets::Names(names)) if names.len() > MAX_NAMES => Err(Refusal::new(
             RefusalKind::TooLarge,
@@ -376,6 +389,7 @@ mod tests {
         for request in requests() {
             let frame = encode_request(&request).unwrap();
             assert_eq!(decode_request(body(&frame)), Ok(request.clone()));
+            assert_eq!(kept_request(keep_request(&request).unwrap()), Some(request.clone()));
             methods.push(request.method());
         }
         methods.dedup();

@@ -21,9 +21,10 @@ pub const MAX_NAMES: usize = 1024;
 
 // ---- requests
 
-/// What a client asks for. Names are as the user typed them: aliases are resolved by the supervisor.
+/// What a client asks for. Names are as the user typed them: aliases are resolved by the supervisor. How it looks on the
+/// wire is the codec's: what serde makes of it, `{"METHOD":PARAMETERS}`, is only a step on the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "method", content = "parameters", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// `timeout_ms`: how long the service may take to be up; absent: the supervisor's 30 s. `force`: also when the
     /// last tree is stuck.

@@ -3,6 +3,7 @@
 //! Pure: how a value is written is decided here, how it is put into force elsewhere. A value that exists is in range
 //! for its key, because [`Key::parse`] is the only way to make one from a text.
 
+use super::sorted;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -57,9 +58,9 @@ pub enum Enforcer {
     Process,
 }
 
-/// The keys that are set, with their values.
+/// The keys that are set, with their values, in the order of the keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits(BTreeMap<Key, Value>);
+pub struct Limits(Vec<(Key, Value)>);
 
 /// What a process of the supervisor has without any limit: the hard limits, and the adjustment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,15 +244,17 @@ impl fmt::Display for Key {
 
 impl Limits {
     pub fn get(&self, key: Key) -> Option<Value> {
-        self.0.get(&key).copied()
+        self.iter().find(|(set, _)| *set == key).map(|(_, value)| value)
     }
 
     pub fn set(&mut self, key: Key, value: Value) {
-        self.0.insert(key, value);
+        self.remove(key);
+        let place = self.0.iter().take_while(|(set, _)| *set < key).count();
+        self.0.insert(place, (key, value));
     }
 
     pub fn remove(&mut self, key: Key) {
-        self.0.remove(&key);
+        self.0.retain(|(set, _)| *set != key);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -259,14 +262,12 @@ impl Limits {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, Value)> {
-        self.0.iter().map(|(key, value)| (*key, *value))
+        self.0.iter().copied()
     }
 
     /// These, with `over` in place of what it sets.
     pub fn with(&self, over: &Self) -> Self {
-        let mut all = self.clone();
-        all.0.extend(over.iter());
-        all
+        self.iter().chain(over.iter()).collect()
     }
 
     pub fn oom(&self) -> Oom {
@@ -286,7 +287,7 @@ impl Limits {
 
     /// By their names and in words.
     pub fn shown(&self) -> BTreeMap<String, String> {
-        self.iter().map(|(key, value)| (key.to_string(), key.show(value))).collect()
+        sorted::map(self.iter().map(|(key, value)| (key.to_string(), key.show(value))))
     }
 
     /// Reads what [`Self::shown`] wrote; what is not understood is left out.
@@ -295,13 +296,15 @@ impl Limits {
             let key = Key::from_name(name)?;
             Some((key, key.parse(text).ok()?))
         };
-        Self(shown.iter().filter_map(one).collect())
+        shown.iter().filter_map(one).collect()
     }
 }
 
 impl FromIterator<(Key, Value)> for Limits {
     fn from_iter<I: IntoIterator<Item = (Key, Value)>>(items: I) -> Self {
-        Self(items.into_iter().collect())
+        let mut limits = Self::default();
+        items.into_iter().for_each(|(key, value)| limits.set(key, value));
+        limits
     }
 }
 

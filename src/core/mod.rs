@@ -13,4 +13,5 @@ mod model;
 pub mod name;
 pub mod policy;
 pub mod signal;
+pub mod sorted;
 pub mod unit;

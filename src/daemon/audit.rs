@@ -7,8 +7,7 @@ use super::Supervisor;
 use crate::control::protocol::{Audit, Privileges};
 use crate::core::fleet::ServiceId;
 use crate::core::limits::Key;
-use crate::sys::users;
-use procfs::process::Process;
+use crate::sys::{kernel_text, users};
 use std::collections::BTreeMap;
 
 /// What advice is made of.
@@ -29,18 +28,18 @@ impl Supervisor {
     pub(super) fn audit(&self, id: ServiceId) -> Option<Audit> {
         let service = self.services.get(&id)?;
         let life = self.life(id);
-        let main = self.fleet.gateway(id)?.pid().and_then(|pid| Process::new(pid).ok()?.status().ok());
+        let main = self.fleet.gateway(id)?.pid().and_then(Standing::of);
         let user = self.surroundings.lookup(&service.definition.user).ok();
         let (uid, gid, groups) = match (&main, user) {
-            (Some(main), _) => (Some(main.euid), Some(main.egid), main.groups.clone()),
+            (Some(main), _) => (main.uid, main.gid, main.groups.clone()),
             (None, Some(user)) => (Some(user.uid), Some(user.gid), user.groups),
             (None, None) => (None, None, Vec::new()),
         };
         let privileges = main.map(|main| Privileges {
-            capabilities: names(main.capeff | main.capprm),
-            bounding: names(main.capbnd.unwrap_or(0)),
-            no_new_privs: main.nonewprivs == Some(1),
-            seccomp: main.seccomp.is_some_and(|mode| mode != 0),
+            capabilities: names(main.capabilities),
+            bounding: names(main.bounding),
+            no_new_privs: main.no_new_privs,
+            seccomp: main.seccomp,
         });
         let others = self.services.iter().filter(|(other, _)| **other != id);
         let beside = others.filter(|(_, other)| uid.is_some() && self.runs_as(other) == uid);
@@ -68,6 +67,48 @@ impl Supervisor {
             limits: facts.limits,
             limits_not_in_force,
         })
+    }
+}
+
+/// What a process is and may do, of proc_pid_status(5).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Standing {
+    /// Effective.
+    uid: Option<u32>,
+    gid: Option<u32>,
+    groups: Vec<u32>,
+    /// Held, and those that it can take into its hands.
+    capabilities: u64,
+    bounding: u64,
+    no_new_privs: bool,
+    seccomp: bool,
+}
+
+impl Standing {
+    /// `None` when it is gone, or hidden from us.
+    fn of(pid: i32) -> Option<Self> {
+        Some(Self::parse(&kernel_text::read(&format!("/proc/{pid}/status")).ok()?))
+    }
+
+    fn parse(text: &str) -> Self {
+        let words = |label: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(':'));
+            line.unwrap_or_default().split_ascii_whitespace()
+        };
+        let mask =
+            |label| words(label).next().and_then(|word| u64::from_str_radix(word, 16).ok()).unwrap_or(0);
+        // Real, effective, saved, file system.
+        let effective = |label| words(label).nth(1)?.parse().ok();
+        let is_on = |label| words(label).next().is_some_and(|word| word != "0");
+        Self {
+            uid: effective("Uid"),
+            gid: effective("Gid"),
+            groups: words("Groups").filter_map(|word| word.parse().ok()).collect(),
+            capabilities: mask("CapEff") | mask("CapPrm"),
+            bounding: mask("CapBnd"),
+            no_new_privs: is_on("NoNewPrivs"),
+            seccomp: is_on("Seccomp"),
+        }
     }
 }
 
@@ -130,6 +171,25 @@ fn tighter(facts: &Facts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_standing_of_a_process_is_read_from_its_status() {
+        let text = "Name:\tUid: 7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapInh:\tff\nCapPrm:\t0000000000000003\n\
+                    CapEff:\t0000000000000005\nCapBnd:\t000001ffffffffff\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t0\n";
+        let expected = Standing {
+            uid: Some(2),
+            gid: Some(6),
+            groups: vec![9, 10],
+            capabilities: 7,
+            bounding: 0x1ff_ffff_ffff,
+            no_new_privs: true,
+            seccomp: true,
+        };
+        assert_eq!(Standing::parse(text), expected);
+        assert_eq!(Standing::parse(""), Standing::default());
+        let own = Standing::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert_eq!(own.uid, Some(rustix::process::geteuid().as_raw()));
+    }
 
     fn confined() -> Facts {
         Facts {

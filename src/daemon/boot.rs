@@ -14,7 +14,7 @@ use super::places::{host_name, listen, may_run_others, parent, prepare_home, pri
 use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::Task;
-use super::reload::{Found, discover};
+use super::reload::{Found, discover, trust_of};
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -35,13 +35,14 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// How long a start waits for a disk before it goes on without what is on it.
@@ -70,7 +71,7 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         Err(error) => return refuse(None, &format!("failed to block signals: {error}")),
     };
     // What we were before we became this program has raised our own limit already.
-    let nofile = prepare_process();
+    let nofile = prepare_process(&signals);
     let nofile = former.as_ref().map_or(nofile, |former| former.nofile);
     let container = match Container::start() {
         Ok(container) => container,
@@ -207,8 +208,11 @@ fn refuse(container: Option<&Container>, line: &str) -> u8 {
     1
 }
 
+/// So many descriptors fit into the table from the start: those of more than a thousand services, in 33 kB of the kernel's.
+const ROOM: u64 = 4096;
+
 /// What this process must be before it has children. Returns the limit of open files that children get back.
-fn prepare_process() -> Option<(u64, u64)> {
+fn prepare_process(signals: &SignalFd) -> Option<(u64, u64)> {
     // Nobody of our uid may look into us or attach to us (ptrace(2)).
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // As PID 1 orphans come to us anyway; elsewhere this makes them (prctl(2), PR_SET_CHILD_SUBREAPER).
@@ -216,6 +220,10 @@ fn prepare_process() -> Option<(u64, u64)> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    // A full table of descriptors is doubled, and where threads share it that waits for an RCU grace period (fs/file.c,
+    // `expand_fdtable`): 5 to 20 ms in which the loop would stand still. There are no threads yet.
+    let last = limit.maximum.map_or(ROOM, |most| ROOM.min(most)).saturating_sub(1);
+    drop(rustix::io::fcntl_dupfd_cloexec(signals, i32::try_from(last).unwrap_or_default()));
     limit.current.zip(limit.maximum)
 }
 
@@ -282,6 +290,15 @@ fn start(
         .map_err(|error| format!("failed to watch signals: {error}"))?;
 
     let _ = ALARM.set(notifier.clone());
+    // Watched before it is read, so that nothing is missed.
+    let scanning = options.s6_surface.then(|| {
+        Scanning::watch(registry).unwrap_or_else(|error| {
+            slog::warn!(log, "the scan directory is not watched"; "error" => %error);
+            Scanning::default()
+        })
+    });
+    let has_hermes = options.executable(OsStr::new("hermes"));
+    let finding = Finding::begin(options, &around, has_hermes);
     let store_notifier = notifier.clone();
     let store_options = store::Options {
         home: options.home.clone(),
@@ -321,14 +338,7 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let scanning = options.s6_surface.then(|| {
-        Scanning::watch(registry).unwrap_or_else(|error| {
-            slog::warn!(log, "the scan directory is not watched"; "error" => %error);
-            Scanning::default()
-        })
-    });
-    let has_hermes = options.executable(OsStr::new("hermes"));
-    let mut found = find(options, &around, has_hermes, log);
+    let mut found = finding.end(options, &around, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
         wanted: options.rung,
@@ -346,9 +356,11 @@ fn start(
         Containment::open(report.clone(), home, heritage.place(), tokens, containment_token).map_err(
             |error| format!("failed to take possession of containment '{}': {error}", report.rung),
         )?;
-    let known = found.plan(&opened.records, &around).services;
     let gives_up = former.as_ref().is_some_and(Handover::gives_up);
-    let adopted = heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?;
+    let adopted = {
+        let known = LazyCell::new(|| found.plan(&opened.records, &around).services);
+        heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?
+    };
     if let Some(former) = &former {
         let mut begun = former.begun.clone();
         // Nobody is left to end the line of a life that is over.
@@ -504,26 +516,51 @@ pub(super) fn with_patience<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(sender.send(work())));
-    thread.ok().and_then(|_| receiver.recv_timeout(DISK_PATIENCE).ok())
+    begin(name, work).recv_timeout(DISK_PATIENCE).ok()
 }
 
-/// Definitions and profiles. When the disk under home hangs, only what lies elsewhere.
-fn find(options: &Options, around: &Surroundings, has_hermes: bool, log: &slog::Logger) -> Found {
-    let (dirs, state, home) = (options.services.clone(), options.state.clone(), around.clone());
-    let (s6_surface, env) = (options.s6_surface, options.environment.clone());
-    let found =
-        with_patience("definitions", move || discover(&dirs, &state, &home, has_hermes, s6_surface, &env));
-    found.unwrap_or_else(|| {
-        slog::error!(
-            log,
-            "{} does not answer: its definitions and profiles are not there",
-            options.home.display()
-        );
-        let elsewhere = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
-        Found::without_home(&elsewhere.collect::<Vec<_>>(), around)
-    })
+/// Does `work` on a thread of its own and sends what comes of it; nothing, if there is no such thread.
+fn begin<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    let _ = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(sender.send(work())));
+    receiver
+}
+
+/// The reading of definitions and profiles, which goes on while the database is opened.
+struct Finding {
+    found: Receiver<Found>,
+    /// Dropped when the database is open: only then there surely is a directory of it to be judged.
+    opening: Sender<()>,
+}
+
+impl Finding {
+    fn begin(options: &Options, around: &Surroundings, has_hermes: bool) -> Self {
+        let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
+        let (s6_surface, env) = (options.s6_surface, options.environment.clone());
+        let (opening, opened) = channel::<()>();
+        let work = move || {
+            let trust = || {
+                let _ = opened.recv();
+                trust_of(&state, &around)
+            };
+            discover(&dirs, trust, &around, has_hermes, s6_surface, &env)
+        };
+        Self { found: begin("definitions", work), opening }
+    }
+
+    /// What was found. When the disk under home hangs, only what lies elsewhere.
+    fn end(self, options: &Options, around: &Surroundings, log: &slog::Logger) -> Found {
+        drop(self.opening);
+        self.found.recv_timeout(DISK_PATIENCE).unwrap_or_else(|_| {
+            slog::error!(
+                log,
+                "{} does not answer: its definitions and profiles are not there",
+                options.home.display()
+            );
+            let elsewhere = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
+            Found::without_home(&elsewhere.collect::<Vec<_>>(), around)
+        })
+    }
 }
 
 impl Supervisor {
@@ -542,7 +579,9 @@ impl Supervisor {
             slog::error!(self.log, "the last log lines could not be written");
         }
         self.take_last_mirrors();
-        let Self { containment, store, server, log, runtime_dir, .. } = *self;
+        // The disk takes what is known of the last ends while the rest is done.
+        self.store.begin_to_close();
+        let Self { mut containment, store, server, log, runtime_dir, fleet, services, logs, .. } = *self;
         containment.close();
         drop(server);
         // Everything that wrote into the FIFOs has ended and was read.
@@ -552,6 +591,8 @@ impl Supervisor {
         if let Err(why) = store.close(LAST_WORDS) {
             slog::error!(log, "{why}");
         }
+        // The end of the process gives back memory and descriptors of thousands of services in less time.
+        Box::leak(Box::new((fleet, services, containment, logs)));
     }
 }
 

@@ -76,6 +76,7 @@ impl Supervisor {
                 self.planned.forget(id);
                 self.containment.release(&life(incarnation), self.clock.now());
                 self.scopes_released(&life(incarnation), true);
+                self.retire_log(id);
             }
             Effect::Abandon { incarnation } => {
                 self.planned.forget(id);
@@ -86,6 +87,16 @@ impl Supervisor {
             Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
             Effect::Changed => self.changed(id),
             Effect::Retired => self.retire(id),
+        }
+    }
+
+    /// In a shutdown, as soon as the service has ended: what is to be done for each is done while others still end.
+    fn retire_log(&mut self, id: ServiceId) {
+        let is_over = self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree());
+        if let (true, true, Some(service)) = (self.closing.is_some(), is_over, self.services.get_mut(&id))
+            && service.logged.take().is_some()
+        {
+            self.logs.retire(SourceId(id.0));
         }
     }
 

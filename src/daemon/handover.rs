@@ -75,7 +75,7 @@ impl Handover {
         let mut text = String::new();
         memory.rewind().ok()?;
         memory.read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok()
+        serde_json::from_slice(text.as_bytes()).ok()
     }
 
     /// What has to survive whatever happens.

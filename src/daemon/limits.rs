@@ -17,11 +17,12 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
 use crate::core::name::ServiceName;
+use crate::core::sorted;
 use crate::definition::limits::inherited;
 use crate::definition::trust::Trust;
 use crate::store::{Change, LimitsRow};
+use crate::sys::kernel_text;
 use crate::sys::plan::ChildPlan;
-use procfs::process::LimitValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ const DEFAULT: &str = "default";
 impl Recorded {
     pub fn from_rows(rows: &BTreeMap<ServiceName, LimitsRow>) -> Self {
         let read = |(name, row): (&ServiceName, &LimitsRow)| (name.clone(), Limits::from_shown(&row.limits));
-        Self { on_disk: rows.iter().map(read).collect(), pending: BTreeMap::new() }
+        Self { on_disk: sorted::map(rows.iter().map(read)), pending: BTreeMap::new() }
     }
 
     pub fn forget(&mut self, name: &ServiceName) {
@@ -423,19 +424,22 @@ fn ours_of(ours: &Inherited, key: Key) -> Value {
 
 /// What a process really has; `None` when it is gone.
 fn had_by(pid: i32) -> Option<Inherited> {
-    let process = procfs::process::Process::new(pid).ok()?;
-    let limits = process.limits().ok()?;
-    let adjustment = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?;
-    let amount = |value| match value {
-        LimitValue::Value(amount) => amount,
-        LimitValue::Unlimited => u64::MAX,
-    };
+    let limits = kernel_text::read(&format!("/proc/{pid}/limits")).ok()?;
+    let adjustment = kernel_text::read(&format!("/proc/{pid}/oom_score_adj")).ok()?;
     Some(Inherited {
-        nofile: amount(limits.max_open_files.hard_limit),
-        nproc: amount(limits.max_processes.hard_limit),
-        core: amount(limits.max_core_file_size.hard_limit),
+        nofile: hard_limit(&limits, "Max open files")?,
+        nproc: hard_limit(&limits, "Max processes")?,
+        core: hard_limit(&limits, "Max core file size")?,
         oom_score_adj: adjustment.trim().parse().ok()?,
     })
+}
+
+/// Of a table as in proc_pid_limits(5); `u64::MAX`: unlimited.
+fn hard_limit(table: &str, name: &str) -> Option<u64> {
+    match table.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().nth(1)? {
+        "unlimited" => Some(u64::MAX),
+        amount => amount.parse().ok(),
+    }
 }
 
 /// The limits of a process that are not what was asked for.

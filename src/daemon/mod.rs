@@ -266,12 +266,14 @@ impl Supervisor {
                 return Over::Replaced(program);
             }
             self.arm_timer();
+            self.container.gather(false);
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     slog::error!(self.log, "failed to wait for events"; "error" => %error);
                 }
                 _ => {}
             }
+            self.container.gather(true);
             for event in &events {
                 self.wake(event);
             }
@@ -389,6 +391,7 @@ impl Supervisor {
     }
 
     fn take_notices(&mut self) {
+        self.notifier.taking();
         while let Ok(notice) = self.notices.try_recv() {
             match notice {
                 Notice::Store(event) => self.take_store_event(event),

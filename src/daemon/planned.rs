@@ -24,8 +24,7 @@ const MARK_PATIENCE: Duration = Duration::from_secs(1);
 /// A stop signal that waits for its marker.
 #[derive(Debug)]
 struct Waiting {
-    /// Tells it from an earlier one of the same service, whose marker may come late.
-    ticket: u64,
+    id: ServiceId,
     incarnation: Incarnation,
     signal: Signal,
     until: Tick,
@@ -34,42 +33,51 @@ struct Waiting {
 /// The stop signals that wait for their markers.
 #[derive(Debug, Default)]
 pub struct PlannedStops {
-    waiting: BTreeMap<ServiceId, Waiting>,
+    /// By their tickets. All wait equally long, so the first of them is due first.
+    waiting: BTreeMap<u64, Waiting>,
+    /// The ticket of each service tells its marker from an earlier one, which may come late.
+    of: BTreeMap<ServiceId, u64>,
     tickets: u64,
 }
 
 impl PlannedStops {
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.waiting.values().map(|waiting| waiting.until).min()
+        self.waiting.first_key_value().map(|(_, waiting)| waiting.until)
     }
 
     /// That life is over: there is nobody to signal.
     pub fn forget(&mut self, id: ServiceId) {
-        self.waiting.remove(&id);
+        if let Some(ticket) = self.of.remove(&id) {
+            self.waiting.remove(&ticket);
+        }
     }
 
-    fn add(&mut self, id: ServiceId, incarnation: Incarnation, signal: Signal, until: Tick) -> u64 {
+    fn add(&mut self, id: ServiceId, incarnation: Incarnation, signal: Signal, now: Tick) -> u64 {
+        self.forget(id);
         self.tickets += 1;
-        let ticket = self.tickets;
-        self.waiting.insert(id, Waiting { ticket, incarnation, signal, until });
-        ticket
+        let until = now.after(MARK_PATIENCE);
+        self.waiting.insert(self.tickets, Waiting { id, incarnation, signal, until });
+        self.of.insert(id, self.tickets);
+        self.tickets
     }
 
     /// What the marker with this ticket was waited for with, if it still is.
     fn take(&mut self, id: ServiceId, ticket: u64) -> Option<(Incarnation, Signal)> {
-        let is_it = self.waiting.get(&id).is_some_and(|waiting| waiting.ticket == ticket);
-        let waiting = if is_it { self.waiting.remove(&id) } else { None };
-        waiting.map(|waiting| (waiting.incarnation, waiting.signal))
+        if self.of.get(&id) != Some(&ticket) {
+            return None;
+        }
+        self.of.remove(&id);
+        self.waiting.remove(&ticket).map(|waiting| (waiting.incarnation, waiting.signal))
     }
 
     fn take_due(&mut self, now: Tick) -> Vec<(ServiceId, Incarnation, Signal)> {
-        let due: Vec<ServiceId> =
-            self.waiting.iter().filter(|(_, waiting)| waiting.until <= now).map(|(id, _)| *id).collect();
-        due.into_iter()
-            .filter_map(|id| {
-                self.waiting.remove(&id).map(|waiting| (id, waiting.incarnation, waiting.signal))
-            })
-            .collect()
+        let mut due = Vec::new();
+        while let Some(first) = self.waiting.first_entry().filter(|first| first.get().until <= now) {
+            let Waiting { id, incarnation, signal, .. } = first.remove();
+            self.of.remove(&id);
+            due.push((id, incarnation, signal));
+        }
+        due
     }
 }
 
@@ -98,8 +106,7 @@ impl Supervisor {
             // It has ended meanwhile.
             None => Ok(()),
         };
-        let until = self.clock.now().after(MARK_PATIENCE);
-        let ticket = self.planned.add(id, incarnation, signal, until);
+        let ticket = self.planned.add(id, incarnation, signal, self.clock.now());
         let notifier = self.notifier.clone();
         let done = move |marked: io::Result<io::Result<()>>| {
             let error = marked.and_then(|marked| marked).err().map(|error| error.to_string());
@@ -150,22 +157,38 @@ mod tests {
     const ID: ServiceId = ServiceId(3);
 
     #[test]
+    fn the_first_deadline_is_that_of_who_has_waited_longest() {
+        let mut planned = PlannedStops::default();
+        for (id, now) in [(7, 0), (2, 10), (5, 20)] {
+            planned.add(ServiceId(id), 1, Signal::TERM, Tick(now));
+        }
+        planned.forget(ServiceId(7));
+        assert_eq!(planned.next_deadline(), Some(Tick(1010)));
+        // A second signal for the same life takes the place of the first.
+        planned.add(ServiceId(2), 1, Signal::INT, Tick(30));
+        assert_eq!(planned.next_deadline(), Some(Tick(1020)));
+        let due = planned.take_due(Tick(1030));
+        assert_eq!(due, [(ServiceId(5), 1, Signal::TERM), (ServiceId(2), 1, Signal::INT)]);
+        assert_eq!(planned.next_deadline(), None);
+    }
+
+    #[test]
     fn each_signal_is_taken_once_by_its_own_marker_or_when_its_time_is_over() {
         let mut planned = PlannedStops::default();
-        let first = planned.add(ID, 1, Signal::TERM, Tick(1000));
+        let first = planned.add(ID, 1, Signal::TERM, Tick(0));
         assert_eq!(planned.next_deadline(), Some(Tick(1000)));
         assert_eq!(planned.take(ID, first), Some((1, Signal::TERM)));
         assert_eq!(planned.take(ID, first), None);
         assert_eq!(planned.next_deadline(), None);
         // Its disk hung: the signal went without the marker, and the marker of the first life comes in the second.
-        let late = planned.add(ID, 1, Signal::TERM, Tick(2000));
+        let late = planned.add(ID, 1, Signal::TERM, Tick(1000));
         assert_eq!(planned.take_due(Tick(1999)), []);
         assert_eq!(planned.take_due(Tick(2000)), [(ID, 1, Signal::TERM)]);
-        let next = planned.add(ID, 2, Signal::INT, Tick(9000));
+        let next = planned.add(ID, 2, Signal::INT, Tick(8000));
         assert_eq!(planned.take(ID, late), None);
         assert_eq!(planned.take(ID, next), Some((2, Signal::INT)));
         // It ended by itself.
-        let ended = planned.add(ID, 3, Signal::TERM, Tick(9000));
+        let ended = planned.add(ID, 3, Signal::TERM, Tick(8000));
         planned.forget(ID);
         assert_eq!((planned.take(ID, ended), planned.take_due(Tick(9000)).len()), (None, 0));
     }

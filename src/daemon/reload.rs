@@ -11,6 +11,7 @@ use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
+use crate::core::sorted;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
@@ -22,7 +23,7 @@ use crate::hermes::{profiles, state_json};
 use crate::store::{self, Change, RecordRow};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,10 +78,10 @@ impl Surface {
 /// The variables of the container.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// Reads it. Blocks.
+/// Reads it. Blocks. `state_trust`, which is asked last, says how far the place of the database may be believed.
 pub fn discover(
     dirs: &[PathBuf],
-    state: &Path,
+    state_trust: impl FnOnce() -> Trust,
     around: &Surroundings,
     has_hermes: bool,
     s6_surface: bool,
@@ -123,8 +124,6 @@ pub fn discover(
             warnings.push(format!("{} cannot be read: {error}", around.home.display()));
         }
     }
-    let state_trust = Place::open(state, around)
-        .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone());
     let loaded = load(dirs, around);
     let variable = |name: &str| env.get(OsStr::new(name)).cloned();
     let wanted = has_hermes && variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
@@ -144,10 +143,16 @@ pub fn discover(
         intents,
         active,
         warnings,
-        state_trust,
+        state_trust: state_trust(),
         dashboard,
         surface,
     }
+}
+
+/// How far what lies in `state` may be believed. Blocks.
+pub fn trust_of(state: &Path, around: &Surroundings) -> Trust {
+    Place::open(state, around)
+        .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone())
 }
 
 /// What services there are to be, by name: files before records before the image's, slots and profiles.
@@ -178,7 +183,7 @@ impl Found {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
         complaints.extend(self.warnings.iter().cloned());
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
-            self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))).collect();
+            sorted::map(self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))));
         for (name, row) in records {
             if services.contains_key(name) {
                 complaints
@@ -215,8 +220,7 @@ impl Found {
         if let Some(dashboard) = &self.dashboard {
             services.entry(dashboard.name.clone()).or_insert_with(|| (dashboard.clone(), None));
         }
-        let known: BTreeSet<&ServiceName> = services.keys().collect();
-        complaints.extend(self.loaded.dangling(|name| known.contains(name)).map(Diagnostic::headline));
+        complaints.extend(self.loaded.dangling(|name| services.contains_key(name)).map(Diagnostic::headline));
         Plan { services, complaints }
     }
 }
@@ -294,7 +298,9 @@ impl Supervisor {
         let (around, has_hermes) = (self.surroundings.clone(), self.has_hermes);
         let (notifier, env) = (self.notifier.clone(), self.options.environment.clone());
         let s6_surface = self.options.s6_surface;
-        let work = move || discover(&dirs, &state, &around, has_hermes, s6_surface, &env);
+        let trust = around.clone();
+        let trust = move || trust_of(&state, &trust);
+        let work = move || discover(&dirs, trust, &around, has_hermes, s6_surface, &env);
         let done = move |found: io::Result<Found>| {
             notifier.send(match found {
                 Ok(found) => Notice::Found(Box::new(found)),
@@ -444,11 +450,10 @@ impl Supervisor {
 
     fn reload(&mut self, found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
-        let records: BTreeMap<ServiceName, RecordRow> = self
-            .services
-            .values()
-            .filter_map(|service| Some((service.name.clone(), service.record.clone()?)))
-            .collect();
+        let registered = self.services.values();
+        let records = sorted::map(
+            registered.filter_map(|service| Some((service.name.clone(), service.record.clone()?))),
+        );
         let plan = found.plan(&records, &self.surroundings);
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut say = |name: &ServiceName, state: Option<State>, text: &str| {

@@ -136,6 +136,11 @@ impl Supervisor {
             main.signal(Signal::TERM);
             main.signal(Signal::CONT);
         }
+        self.containment.begin_to_close();
+        let finish = |id| self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().finish.is_some());
+        if !self.fleet.ids().any(finish) {
+            self.containment.spare_fork_server();
+        }
         let effects = self.fleet.shutdown(deadline, now);
         self.execute(effects);
     }
@@ -160,6 +165,7 @@ impl Supervisor {
         }
         match closing.orphans {
             Orphans::Spared => {
+                self.containment.spare_fork_server();
                 closing.orphans =
                     Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
                 self.signal_orphans(Signal::TERM);

@@ -7,6 +7,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -113,20 +114,28 @@ impl Timer {
 pub struct Notifier {
     sender: Sender<Notice>,
     waker: Arc<Waker>,
+    /// The loop has been woken for what waits.
+    woken: Arc<AtomicBool>,
 }
 
 impl Notifier {
     pub fn new(registry: &Registry) -> io::Result<(Self, Receiver<Notice>)> {
         let (sender, receiver) = channel();
         let waker = Arc::new(Waker::new(registry, plain_token(Room::Notices))?);
-        Ok((Self { sender, waker }, receiver))
+        Ok((Self { sender, waker, woken: Arc::default() }, receiver))
     }
 
     pub fn send(&self, notice: Notice) {
         // The loop has ended, or its eventfd is gone with it: nobody is left to tell.
-        if self.sender.send(notice).is_ok() {
+        if self.sender.send(notice).is_ok() && !self.woken.swap(true, Ordering::AcqRel) {
             let _ = self.waker.wake();
         }
+    }
+
+    /// The loop is about to take everything that waits.
+    pub fn taking(&self) {
+        // Not a mere store: it is ordered with the swap of a sender who then woke nobody, and whose notice is seen so.
+        self.woken.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -7,6 +7,7 @@ use super::handover::{Caller, Handover, own_path};
 use super::requests::Targeted;
 use super::shutdown::Closing;
 use super::{Notice, Supervisor};
+use crate::control::codec;
 use crate::control::protocol::{RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
@@ -177,7 +178,7 @@ impl Supervisor {
                     let Carried { id, stream, answering: _, closing, input, output } = one;
                     let request = requests.iter().position(|(conn, _)| *conn == id);
                     let request = request.map(|at| requests.swap_remove(at).1);
-                    let request = request.and_then(|request| serde_json::to_value(request).ok());
+                    let request = request.and_then(|request| codec::keep_request(&request));
                     let stream_number = stream.as_raw_fd();
                     keep.push(stream);
                     handover.callers.push(Caller { stream: stream_number, input, output, closing, request });
@@ -222,7 +223,7 @@ impl Supervisor {
             let id = ConnId { slot: 0, generation: 0 };
             let carried = Carried { id, stream, answering: request.is_some(), closing, input, output };
             let Some(id) = self.server.take_over(&self.registry, carried) else { continue };
-            let Some(Ok(request)) = request.map(serde_json::from_value::<Request>) else {
+            let Some(request) = request.and_then(codec::kept_request) else {
                 self.refuse(
                     id,
                     RefusalKind::Failed,

@@ -6,6 +6,7 @@ use super::parse::is_variable_name;
 use super::resolved::Definition;
 use super::trust;
 use super::users::Surroundings;
+use crate::core::sorted;
 use crate::sys::users::User;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -121,7 +122,7 @@ pub fn environment(
     file: BTreeMap<String, String>,
     surroundings: &Surroundings,
 ) -> BTreeMap<OsString, OsString> {
-    let mut all: BTreeMap<OsString, OsString> = inherited.into_iter().collect();
+    let mut all: BTreeMap<OsString, OsString> = sorted::map(inherited);
     if user.uid != surroundings.own_uid {
         all.insert("HOME".into(), user.home.clone().into());
         all.insert("USER".into(), user.name.clone().into());

@@ -12,6 +12,7 @@ use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
 use crate::core::name::{GATEWAY_PREFIX, ServiceName};
+use crate::core::sorted;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Loaded {
     /// Everything that was found wrong, in the order of reading.
     pub diagnostics: Vec<Diagnostic>,
     mentions: Vec<(ServiceName, Diagnostic)>,
+    /// The names in `mentions`.
+    mentioned: BTreeSet<ServiceName>,
 }
 
 /// A file that has been read, or could not be, and has not yet been understood.
@@ -124,7 +127,7 @@ impl Loaded {
     }
 
     fn understand(&mut self, mut candidates: Vec<Candidate>, surroundings: &Surroundings) {
-        candidates.sort_by_key(|candidate| candidate.trust != Trust::Trusted);
+        sorted::sort_by_key(&mut candidates, |candidate| candidate.trust != Trust::Trusted);
         let mut taken: BTreeMap<String, PathBuf> = BTreeMap::new();
         for candidate in candidates {
             let path = &candidate.path;
@@ -187,6 +190,7 @@ impl Loaded {
         match parse(&source, subject, surroundings).and_then(|parsed| self.without_cycle(parsed)) {
             Ok(Parsed { definition, mentions }) => {
                 self.services.insert(name.clone(), definition);
+                self.mentioned.extend(mentions.iter().map(|(name, _)| name.clone()));
                 self.mentions.extend(mentions);
             }
             Err(diagnostics) => {
@@ -199,6 +203,16 @@ impl Loaded {
     /// Refuses a definition that would make services wait for each other in a circle.
     fn without_cycle(&self, parsed: Parsed) -> Result<Parsed, Vec<Diagnostic>> {
         let new = &parsed.definition;
+        // A circle comes back to the new one, so somebody names it; else a long chain would be walked for each of its links.
+        let named =
+            |name: &ServiceName| *name == new.name || aliased(name).is_some_and(|name| name == new.name);
+        let alias = ServiceName::new(&format!("{GATEWAY_PREFIX}{}", new.name)).ok();
+        let known = self.mentioned.contains(&new.name)
+            || alias.is_some_and(|alias| self.mentioned.contains(&alias))
+            || new.after.iter().any(named);
+        if !known {
+            return Ok(parsed);
+        }
         let here = |name: &ServiceName| *name == new.name || self.services.contains_key(name);
         let exact = |name: &ServiceName| {
             let alias = if here(name) { None } else { aliased(name).filter(here) };

@@ -306,6 +306,17 @@ fn a_cycle_is_refused_at_the_file_that_closes_it_and_an_unknown_service_is_a_war
 }
 
 #[test]
+fn a_service_that_waits_for_itself_by_its_other_name_is_refused() {
+    let Some(ground) = Ground::new() else { return };
+    put(&ground.etc, "a.toml", "command = ['x']\nafter = ['gateway-a']", 0);
+    put(&ground.etc, "gateway-b.toml", "command = ['x']\nafter = ['b']", 0);
+    put(&ground.services, "b.toml", "command = ['x']\nafter = ['gateway-b']", GATEWAY);
+    let loaded = ground.load();
+    assert_eq!(names(&loaded), ["gateway-b"]);
+    assert_eq!(loaded.diagnostics.len(), 2);
+}
+
+#[test]
 fn a_cycle_is_found_however_long_it_is() {
     let chain: Vec<ServiceName> = (0..20_000).map(|n| name(&format!("s{n}"))).collect();
     let next: BTreeMap<_, _> = chain.iter().zip(chain.iter().skip(1).chain(chain.first())).collect();

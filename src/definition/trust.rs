@@ -123,7 +123,7 @@ impl Place {
             let owners = |uid| surroundings.is_trusted_owner(uid);
             self.trust.clone().and(judge(&stat, &owners, "this file"))
         };
-        Ok((read_bounded(file, limit)?, trust))
+        Ok((read_bounded(file, &stat, limit)?, trust))
     }
 }
 
@@ -163,8 +163,9 @@ pub fn read_private(
         return Err(below_home());
     };
     let file = user.credentials().on_files(|| dir.open_file(Path::new(name), OFlags::RDONLY, 0))??;
-    match trust.and(judge(&rustix::fs::fstat(&file)?, &owners, "the file")) {
-        Trust::Trusted => read_bounded(file, limit),
+    let stat = rustix::fs::fstat(&file)?;
+    match trust.and(judge(&stat, &owners, "the file")) {
+        Trust::Trusted => read_bounded(file, &stat, limit),
         Trust::Untrusted(reason) => Err(denied(format!("may have been written by somebody else: {reason}"))),
     }
 }
@@ -192,8 +193,10 @@ pub fn read_as_gateway(path: &Path, limit: u64, surroundings: &Surroundings) -> 
     surroundings.gateway.credentials().on_files(|| parent.read(Path::new(name), limit))?
 }
 
-fn read_bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+/// The size in `stat` only spares the buffer its growing: the file may be another by now.
+fn read_bounded(file: File, stat: &Stat, limit: u64) -> io::Result<Vec<u8>> {
+    let expected = u64::try_from(stat.st_size).unwrap_or(0).min(limit) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {limit} bytes")));

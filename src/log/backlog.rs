@@ -22,8 +22,9 @@ const TOTAL_LIMIT: usize = 8 << 20;
 /// Pieces up to this size join the piece before them, so that many short lines make one write.
 const JOIN: usize = 4096;
 const JOINED_MAX: usize = 64 * 1024;
-/// Closures that wait.
-const JOBS: usize = 64;
+/// Closures that wait. A thousand gateways that start or stop at once ask for at most four things each (preparation,
+/// readiness, the marker of a stop, the state file), which is half of it: a refusal is for a disk that does not keep up.
+const JOBS: usize = 8192;
 /// After this long at one piece of work the thread counts as stuck, and further work is refused.
 const STUCK: Duration = Duration::from_secs(10);
 /// Buffers kept for the next read, and how large they may be.
@@ -227,11 +228,11 @@ impl Backlog {
         self.pump.wake();
     }
 
-    /// The lock is given back first: who wakes up wants it.
-    fn wake(&self, state: MutexGuard<'_, State>) {
-        let waits = state.files_wait;
+    /// The lock is given back first: who wakes up wants it. Who was woken is not woken again.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let wakes = std::mem::take(&mut state.files_wait);
         drop(state);
-        if waits {
+        if wakes {
             self.changed.notify_one();
         }
     }

@@ -293,6 +293,14 @@ impl Logs {
         }
     }
 
+    /// The service has ended for good, and nothing is opened under its name any more. Its FIFOs go, if nothing is left in
+    /// them; what is on its way to the file gets there.
+    pub fn retire(&self, id: SourceId) {
+        if lock(&self.sources).remove(&id).is_some() {
+            self.remote.send(Command::Retire(id));
+        }
+    }
+
     /// Whether service lines go to the container's streams: not while a main program has the terminal. At first: yes.
     pub fn container_stream(&self, on: bool) {
         self.remote.send(Command::ContainerStream(on));

@@ -13,7 +13,7 @@ use super::stream::Container;
 use super::{Ends, Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
 use crate::core::name::ServiceName;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -44,6 +44,8 @@ pub(super) enum Command {
     },
     Drain(SourceId),
     Close(SourceId),
+    /// Nothing more comes of it.
+    Retire(SourceId),
     ContainerStream(bool),
     /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
     Finish(Duration, Option<Sender<(String, [Vec<u8>; 2])>>),
@@ -180,6 +182,10 @@ impl Source {
         }
     }
 
+    fn is_within_a_line(&self) -> bool {
+        self.out.is_within_a_line() || self.err.is_within_a_line()
+    }
+
     fn must_wait(&self, backlog: &Backlog) -> bool {
         self.overflow == Overflow::Block && !backlog.has_room(&self.shared, self.paused)
     }
@@ -248,8 +254,7 @@ impl Outlets {
         // Before the FIFO may be seen empty.
         source.shared.in_hand.store(true, Ordering::Release);
         let count = self.take(id, source, kind, buffer, max);
-        let keeps = source.out.is_within_a_line() || source.err.is_within_a_line();
-        source.shared.in_hand.store(keeps, Ordering::Release);
+        source.shared.in_hand.store(source.is_within_a_line(), Ordering::Release);
         count
     }
 
@@ -332,8 +337,16 @@ impl Pump {
             let room = self.resume();
             let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
             events.clear();
-            let spare = rustix::buffer::spare_capacity(&mut events);
-            let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
+            if self.finishing {
+                // What is to be read is read by the drains; what comes from now on is the successor's. Thousands of FIFOs
+                // are closed by the end of the process, which takes less than doing it here first.
+                let mut wake = [PollFd::new(&self.remote.event, PollFlags::IN)];
+                let _ = poll(&mut wake, timeout.as_ref());
+                self.obey();
+            } else {
+                let spare = rustix::buffer::spare_capacity(&mut events);
+                let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
+            }
             for event in &events {
                 match event.data.u64() {
                     WAKE => self.obey(),
@@ -376,6 +389,13 @@ impl Pump {
                     self.begin_drain(id, After::Drain, LogEvent::Drained(id), DRAIN_LIMIT);
                 }
                 Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
+                Command::Retire(id) => {
+                    let source = self.sources.get(&id);
+                    // Of a disk that hangs there may be more: that is for the end, or for a successor.
+                    if source.is_some_and(|source| source.ends.are_empty() && !source.is_within_a_line()) {
+                        self.remove(id);
+                    }
+                }
                 Command::ContainerStream(on) => self.outlets.on = on,
                 Command::Finish(limit, begun) => {
                     self.finishing = true;
@@ -521,6 +541,13 @@ impl Pump {
         true
     }
 
+    /// Closing our ends takes them out of the epoll set.
+    fn remove(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.remove(&id) {
+            self.fifos.remove(&source.name);
+        }
+    }
+
     /// Nothing more of this service comes before its mark.
     fn mark(&mut self, drain: &Drain) {
         if let Some(source) = self.sources.get_mut(&drain.id) {
@@ -542,10 +569,7 @@ impl Pump {
             }
             After::Drain => self.outlets.backlog.push(Item::Mark(announce)),
             After::Close => {
-                // Closing our ends takes them out of the epoll set.
-                if let Some(source) = self.sources.remove(&drain.id) {
-                    self.fifos.remove(&source.name);
-                }
+                self.remove(drain.id);
                 self.outlets.backlog.push(Item::Close(drain.id, announce));
             }
             After::Finish => {

@@ -49,6 +49,8 @@ struct State {
     /// The last write failed: no notice of our own accord.
     broken: bool,
     waiting: bool,
+    /// The supervisor is about to say more: its lines wake nobody.
+    gathering: bool,
     /// The pump's patience is used up; it comes back when half of the buffer is written.
     impatient: bool,
     stop: bool,
@@ -114,6 +116,18 @@ impl Container {
     pub fn line(&self, kind: Kind, bytes: &[u8]) {
         let stream = self.stream(kind);
         stream.put(lock(&stream.state), Writer::Supervisor, &mut Gate::default(), bytes);
+    }
+
+    /// While `on`, lines of the supervisor's own wait until that is over, or one write is full, or for a line of a service: one
+    /// turn of the loop may have thousands to say, and each would wake a thread that writes them faster than they come.
+    pub fn gather(&self, on: bool) {
+        for stream in &*self.streams {
+            let mut state = lock(&stream.state);
+            state.gathering = on;
+            if !state.pending.is_empty() {
+                stream.wake(state);
+            }
+        }
     }
 
     pub fn health(&self, kind: Kind) -> StreamHealth {
@@ -203,14 +217,20 @@ impl Stream {
         state.lose(lost);
         if !full && !bytes.is_empty() {
             state.append(writer, bytes);
-            let waits = state.waiting;
-            // First: who wakes up wants the lock.
-            drop(state);
-            if waits {
-                self.changed.notify_one();
+            if writer != Writer::Supervisor || !state.gathering || state.pending.len() > SLICE {
+                self.wake(state);
             }
         }
         lost
+    }
+
+    /// The lock is given back first: who wakes up wants it. Who was woken is not woken again.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let wakes = mem::take(&mut state.waiting);
+        drop(state);
+        if wakes {
+            self.changed.notify_one();
+        }
     }
 
     fn run(&self, sink: Option<OwnedFd>, _alive: Sender<()>) {
@@ -353,6 +373,38 @@ mod tests {
         out.read_to_string(&mut text).unwrap();
         let notice = "hermes-sup: lines dropped here: 1 (the reader was behind)";
         assert_eq!(text, format!("one line\nopen\nother\nrest\n{notice}\nnext\n"));
+    }
+
+    #[test]
+    fn own_lines_that_are_gathered_come_together_and_a_services_do_not_wait_for_them() {
+        let (container, [out, err]) = pipes();
+        let is_silent = |pipe: &std::io::PipeReader| {
+            let mut ready = [PollFd::new(pipe, PollFlags::IN)];
+            rustix::event::poll(&mut ready, Some(&rustix::event::Timespec::default())) == Ok(0)
+        };
+        let waits = |kind| lock(&container.stream(kind).state).waiting;
+        while !waits(Kind::Err) || !waits(Kind::Out) {
+            std::thread::yield_now();
+        }
+        container.gather(true);
+        container.line(Kind::Err, b"one\n");
+        container.line(Kind::Err, b"two\n");
+        assert!(waits(Kind::Err) && is_silent(&err));
+        container.push_patiently(Kind::Out, ONE, &mut Gate::default(), b"service\n");
+        let (mut out, mut err) = (BufReader::new(out), BufReader::new(err));
+        let mut text = String::new();
+        out.read_line(&mut text).unwrap();
+        assert_eq!(text, "service\n");
+        container.gather(false);
+        err.read_line(&mut text).unwrap();
+        err.read_line(&mut text).unwrap();
+        assert_eq!(text, "service\none\ntwo\n");
+        // At the end nothing is kept back.
+        container.gather(true);
+        container.line(Kind::Err, b"three\n");
+        assert!(container.finish(Duration::from_secs(10)));
+        err.read_line(&mut text).unwrap();
+        assert!(text.ends_with("three\n"));
     }
 
     #[test]

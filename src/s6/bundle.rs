@@ -7,6 +7,7 @@
 
 use super::slot::slot_name;
 use crate::core::name::GATEWAY_PREFIX;
+use crate::core::sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -56,7 +57,7 @@ pub fn read(sources: &Path, legacy: &Path) -> Bundle {
     }
     reader.legacy(legacy);
     let mut bundle = reader.bundle;
-    let names: BTreeSet<String> = reader.found.keys().cloned().collect();
+    let names = sorted::set(reader.found.keys().cloned());
     bundle.members = reader.found.into_values().collect();
     for member in &mut bundle.members {
         member.depends_on.retain(|name| names.contains(name));
@@ -241,7 +242,7 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
             names.push(name);
         }
     }
-    names.sort();
+    sorted::sort(&mut names);
     Ok(names)
 }
 

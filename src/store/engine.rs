@@ -9,6 +9,7 @@ use super::schema::{
     RowError, Rows, SCHEMA, WANTS,
 };
 use crate::core::name::ServiceName;
+use crate::core::sorted;
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
 };
@@ -146,11 +147,17 @@ impl Engine {
     fn transact(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
         let Some(db) = &self.db else { return Err(redb::Error::DatabaseClosed.into()) };
         let transaction = db.begin_write().map_err(redb::Error::from)?;
-        for (name, key, value) in writes {
+        // The writes come sorted by table, and opening one costs as much as some writes to it.
+        for of_a_table in writes.chunk_by(|(one, ..), (next, ..)| one == next) {
+            let Some((name, ..)) = of_a_table.first() else { continue };
             let mut table = transaction.open_table(table(name)).map_err(redb::Error::from)?;
-            match value {
-                Some(bytes) => drop(table.insert(key.as_str(), bytes.as_slice()).map_err(redb::Error::from)?),
-                None => drop(table.remove(key.as_str()).map_err(redb::Error::from)?),
+            for (_, key, value) in of_a_table {
+                match value {
+                    Some(bytes) => {
+                        drop(table.insert(key.as_str(), bytes.as_slice()).map_err(redb::Error::from)?)
+                    }
+                    None => drop(table.remove(key.as_str()).map_err(redb::Error::from)?),
+                }
             }
         }
         Ok(transaction.commit().map_err(redb::Error::from)?)
@@ -179,7 +186,7 @@ fn table(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
 }
 
 fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble> {
-    let meta: BTreeMap<String, Vec<u8>> = raw(read, META)?.into_iter().collect();
+    let meta = sorted::map(raw(read, META)?);
     let entry = |key: &str| meta.get(key).ok_or_else(|| Trouble::Corrupt(format!("it has no {key}")));
     // Before anything else is understood: a newer schema may have changed all of it.
     let schema: u32 = schema::decode(entry(META_SCHEMA)?)?;

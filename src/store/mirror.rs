@@ -140,7 +140,7 @@ fn want(line: &str) -> Option<(ServiceName, WantRow)> {
     let asked_at_ms = read_time(word()?)?;
     let asked_by_uid = optional(word()?, |text| text.parse().ok())?;
     let definition_hash = optional(word()?, |text| u64::from_str_radix(text, 16).ok())?;
-    let cause = serde_json::from_str(rest.trim()).ok()?;
+    let cause = serde_json::from_slice(rest.trim().as_bytes()).ok()?;
     Some((name, WantRow { want, asked_by_uid, asked_at_ms, cause, definition_hash }))
 }
 

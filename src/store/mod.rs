@@ -238,14 +238,19 @@ impl Store {
         self.shared.state().busy_since
     }
 
-    /// Writes what is pending, closes the database and gives the lock back; waits for it at most so long.
+    /// Begins to close: writes what is pending, closes the database, gives the lock back. Nothing is taken any more.
+    pub fn begin_to_close(&self) {
+        self.shared.state().closing = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for the end of that, which is begun here if it was not; at most so long.
     ///
     /// # Errors
     /// One line when it did not end in time (it goes on unattended) or something could not be written.
     pub fn close(self, patience: Duration) -> Result<(), String> {
-        let mut state = self.shared.state();
-        state.closing = true;
-        self.shared.changed.notify_all();
+        self.begin_to_close();
+        let state = self.shared.state();
         let (state, _) = self
             .shared
             .changed
@@ -261,8 +266,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.shared.state().closing = true;
-        self.shared.changed.notify_all();
+        self.begin_to_close();
     }
 }
 

@@ -19,7 +19,8 @@ const MIRROR_DELAY: Duration = Duration::from_millis(250);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
-    let worker = Worker::new(options, wrap, Arc::clone(&shared));
+    // Lives until everybody was told: whoever waits for the end does not wait for memory to be given back.
+    let mut worker = Worker::new(options, wrap, Arc::clone(&shared));
     // Nothing here should panic but the engine, which is guarded; if it does, callers must still be answered.
     let ended = catch_unwind(AssertUnwindSafe(|| worker.serve()));
     let reason = match ended {
@@ -84,7 +85,7 @@ impl Worker {
     }
 
     /// Returns why it ended.
-    fn serve(mut self) -> String {
+    fn serve(&mut self) -> String {
         if let Err(reason) = self.boot() {
             return reason;
         }

@@ -7,6 +7,7 @@
 //!
 //! Callers choose whose credentials apply: `Credentials::on_files`.
 
+use crate::core::sorted;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::ffi::OsString;
 use std::fs::File;
@@ -164,7 +165,7 @@ impl Beneath {
                 names.push(OsString::from_vec(name));
             }
         }
-        names.sort();
+        sorted::sort(&mut names);
         Ok(names)
     }
 

@@ -14,12 +14,11 @@
 
 use super::landlock;
 use super::plan::{ChildPlan, Session, Stdio};
+use super::shield;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Resource, Rlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags};
-use std::ffi::CString;
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The step at which a child failed. The number is the byte on the pipe.
@@ -135,7 +134,7 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         // "0" is the writer itself (cgroups(7)); the right was checked when the parent opened the file.
         rustix::io::write(procs, b"0").map_err(at(Step::Join))?;
     }
-    shield(&plan.read_only);
+    shield::raise(&plan.read_only);
     // All signals stay blocked until exec: SIGTTOU would stop us in tcsetpgrp(3), the rest has no business here.
     set_mask(u64::MAX);
     reset_dispositions();
@@ -174,22 +173,6 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     let _ = rustix::io::write(order.report, &[READY, 0, 0, 0, 0, 0, 0, 0]);
     set_mask(0);
     Err(execute(order))
-}
-
-/// A mount namespace in which these mounts are read-only; mounts made outside still come in. Where that is not allowed the
-/// service starts all the same, and `status` looks at what it sees.
-fn shield(points: &[CString]) {
-    let below = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    let flags =
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // SAFETY: the only thread of this process; a mount namespace does not change what its descriptors mean.
-    let apart = || unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
-    // Without the second step the third would reach everybody.
-    if !points.is_empty() && apart().and_then(|()| rustix::mount::mount_change(c"/", below)).is_ok() {
-        for point in points {
-            let _ = rustix::mount::mount_remount(point.as_c_str(), flags, c"");
-        }
-    }
 }
 
 /// Tries the candidates as execvp(3) does: a missing or forbidden one is passed over, any other error ends the search.

@@ -17,6 +17,7 @@ use super::packet::{self, Packet};
 use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, Pass};
 use super::posture;
+use super::shield::Shields;
 use crate::core::signal::Signal;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -172,16 +173,18 @@ fn serve() -> io::Result<Option<OwnedFd>> {
     clone::drop_own_bounding();
     let socket = posture::take_over(SOCKET)?;
     let mut bytes = vec![0; MOST];
+    let mut shields = Shields::default();
     loop {
         let (length, fds) = match packet::receive(socket.as_fd(), &mut bytes) {
             Packet::Whole(length, fds) => (length, fds),
             Packet::Nothing => continue,
             Packet::End => return Ok(None),
         };
-        let answer = match make(bytes.get(..length).unwrap_or_default(), fds) {
+        let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields) {
             Ok(Made::Child(pid)) => pid,
             Ok(Made::Itself(socket)) => return Ok(Some(socket)),
-            Err(error) => -error.raw_os_error().unwrap_or(libc::EPROTO),
+            Err(Failed::Order(error)) => -error.raw_os_error().unwrap_or(libc::EPROTO),
+            Err(Failed::Server(error)) => return Err(error),
         };
         packet::send(socket.as_fd(), &[IoSlice::new(&answer.to_le_bytes())], &[])?;
     }
@@ -193,17 +196,30 @@ enum Made {
     Itself(OwnedFd),
 }
 
-fn make(order: &[u8], fds: Vec<OwnedFd>) -> io::Result<Made> {
+enum Failed {
+    Order(io::Error),
+    /// The server must not go on.
+    Server(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Order(error)
+    }
+}
+
+fn make(order: &[u8], fds: Vec<OwnedFd>, shields: &mut Shields) -> Result<Made, Failed> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let (kind, plan) = order.split_first().ok_or_else(malformed)?;
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(malformed);
     if *kind == ITSELF {
         let socket = next()?;
+        shields.enter(&[]).map_err(Failed::Server)?;
         return Ok(match clone::fork_beside()? {
             Some(pid) => Made::Child(pid),
             None => {
-                rustix::process::setsid()?;
+                rustix::process::setsid().map_err(io::Error::from)?;
                 Made::Itself(socket)
             }
         });
@@ -215,5 +231,9 @@ fn make(order: &[u8], fds: Vec<OwnedFd>) -> io::Result<Made> {
         _ => Join::Moves(directory.as_fd()),
     });
     let mut plan = ChildPlan::decode(plan, fds.collect())?;
-    clone::clone(&mut plan, join, &ends, Parent::Ours, 0).map(Made::Child)
+    if shields.enter(&plan.read_only).map_err(Failed::Server)? {
+        // The child is born there.
+        plan.read_only.clear();
+    }
+    Ok(Made::Child(clone::clone(&mut plan, join, &ends, Parent::Ours, 0)?))
 }

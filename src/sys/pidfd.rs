@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::core::signal::Signal;
+use linux_raw_sys::general::PID_FS_MAGIC;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use std::io;
@@ -34,6 +35,14 @@ impl Pidfd {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).ok()?;
         let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
         (pid > 0).then_some(pid)
+    }
+
+    /// A number that no other process of this boot has, had or will have: the inode of its pidfd (kernel 6.9, fs/pidfs.c).
+    /// `None`: before that all pidfds had one and the same.
+    pub fn unique(&self) -> Option<u64> {
+        let is_pidfs =
+            rustix::fs::fstatfs(&self.0).is_ok_and(|fs| u32::try_from(fs.f_type) == Ok(PID_FS_MAGIC));
+        is_pidfs.then(|| rustix::fs::fstat(&self.0).map(|status| status.st_ino).ok()).flatten()
     }
 
     /// Signals the process as a whole. Real-time signals are why this is not rustix: its `Signal` has no safe value

@@ -120,6 +120,48 @@ fn a_service_of_root_sees_its_cgroup_read_only_or_status_says_that_it_could_leav
     assert!(weakness.contains("can move itself out"), "{weakness}");
 }
 
+/// A mount namespace of its own cost each service of root a copy of every mount at its start, and a grace period of RCU
+/// before its end was told. They share one, which nobody in it can change, and which is made anew when a mount has changed.
+#[test]
+fn services_of_root_share_a_view_of_the_mounts_that_is_up_to_date_and_the_others_have_ours() {
+    let mut world = World::new(Setup { bare: true, cgroup_mount: Some("rw"), ..Setup::plain() });
+    let look = "echo in $(readlink /proc/self/ns/mnt) read-only $(grep -c ' /sys/fs/cgroup ro.* - cgroup2 ' \
+                /proc/self/mountinfo) late $(grep -c ' late ' /proc/self/mountinfo) seen; exec /adversary pause";
+    let command = format!("command = {:?}\n[stop]\ntimeout = \"50ms\"\n", ["/bin/sh", "-c", look]);
+    for (name, rest) in [
+        ("one", "user = \"root\"\n"),
+        ("two", "user = \"root\"\n"),
+        ("three", "user = \"root\"\nautostart = false\n"),
+        ("other", ""),
+    ] {
+        world.define(name, &format!("{rest}{command}"));
+    }
+    let supervisor = world.start();
+    let seen = |name: &str| {
+        world.wait_log(name, " seen");
+        let line = world.log_lines(name).into_iter().find(|line| line.contains(" seen")).unwrap();
+        let after = |word: &str| {
+            let rest =
+                line.split_once(&format!("{word} ")).unwrap_or_else(|| panic!("no {word} in {line}")).1;
+            rest.split(' ').next().unwrap().to_owned()
+        };
+        (after("in"), after("read-only"), after("late"))
+    };
+    let [one, two, other] = ["one", "two", "other"].map(seen);
+    assert_eq!(one, two);
+    assert_eq!((one.1.as_str(), other.1.as_str()), ("1", "0"));
+    let ours = std::fs::read_link(format!("/proc/{}/ns/mnt", supervisor.pid())).unwrap();
+    assert_eq!(other.0, ours.to_str().unwrap());
+    assert_ne!(one.0, other.0);
+    world.exec(&supervisor, 0, &["mount", "-t", "tmpfs", "late", "/tmp"]).ok();
+    world.ctl(&["start", "three"]).ok();
+    let three = seen("three");
+    assert_eq!((three.1.as_str(), three.2.as_str()), ("1", "1"));
+    world.ctl(&["restart", "one"]).ok();
+    world.wait_log_times("one", " seen", 2);
+    assert!(world.log("one").contains(&three.0), "they share the new one");
+}
+
 #[test]
 fn a_definition_can_ask_for_a_private_mount_where_there_is_one() {
     let mut world = World::new(Setup::new(Rung::CgroupPrivate, Place::Child));

@@ -17,8 +17,10 @@ use crate::core::exit::Exit;
 use crate::core::limits::{Limits, NotInForce};
 use crate::core::signal::Signal;
 use crate::sys::clone::{self, Child, Progress, Report, Subject};
+use crate::sys::mount;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::ChildPlan;
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -33,6 +35,8 @@ pub struct Cage {
     pub hook: Option<Box<Hook>>,
     pub main_pid: i32,
     main: Pidfd,
+    /// As [`Cage::sees_cgroups_read_only`], once it was asked.
+    read_only: OnceCell<bool>,
     /// Present until the exec is decided, with what its failure would be described by.
     starting: Option<Box<(Report, Subject)>>,
     failure: Option<SpawnError>,
@@ -148,6 +152,7 @@ impl Cage {
             hook: None,
             main_pid,
             main,
+            read_only: OnceCell::new(),
             starting: None,
             failure: None,
             reaped: None,
@@ -178,6 +183,10 @@ impl Cage {
     pub fn next_look(&self) -> Option<Tick> {
         let retries = [self.retry, self.unexplained];
         retries.into_iter().flatten().map(|retry| retry.next).min().filter(|_| !self.over)
+    }
+
+    pub fn main(&self) -> &Pidfd {
+        &self.main
     }
 
     /// The main process is not our child.
@@ -265,6 +274,13 @@ impl Cage {
     /// How many of it the kernel has killed for want of memory; `None`: not known here.
     pub fn oom_kills(&self) -> Option<u64> {
         self.memory.as_ref().map(|memory| memory.seen.kills)
+    }
+
+    /// The main process sees cgroup2 on read-only mounts alone, as it was given them before its program began. Looked at once:
+    /// the kernel makes the list of all its mounts for it.
+    pub fn sees_cgroups_read_only(&self) -> bool {
+        let look = || mount::sees_cgroups_read_only(self.main_pid);
+        if self.starting.is_some() { look() } else { *self.read_only.get_or_init(look) }
     }
 
     /// Puts other limits into force; returns those that are not.

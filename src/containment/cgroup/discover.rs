@@ -4,6 +4,7 @@
 //! may show us any part of the tree under any name. So a candidate counts only when its `cgroup.procs` lists us.
 
 use super::private::PrivateMount;
+use crate::core::sorted;
 use crate::sys::mount::{self, CgroupMount};
 use std::collections::VecDeque;
 use std::io;
@@ -61,7 +62,7 @@ pub fn own_place() -> Result<Place, NoPlace> {
         return Err(NoPlace::NoMount);
     }
     // Writable ones first.
-    mounts.sort_by_key(|mount| mount.read_only);
+    sorted::sort_by_key(&mut mounts, |mount| mount.read_only);
     let mut refused = None;
     for mount in &mounts {
         let Some(dir) = find_self(mount, &cgroup) else { continue };
@@ -131,7 +132,7 @@ fn above_own_leaf(place: Place) -> Place {
 }
 
 /// Only the kernel's root has no `cgroup.events` (cgroup-v2.rst, "Core Interface Files").
-fn is_real_root(dir: &Path) -> bool {
+pub fn is_real_root(dir: &Path) -> bool {
     !dir.join("cgroup.events").exists()
 }
 

@@ -5,6 +5,7 @@
 
 use crate::core::signal::Signal;
 use crate::sys::clone::Join;
+use crate::sys::kernel_text;
 use crate::sys::pidfd::Pidfd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -149,11 +150,7 @@ fn signal_one(pid: i32, leaf: &str, signal: Signal) -> io::Result<()> {
 pub fn processes(tree: BorrowedFd<'_>, leaf: &str) -> Vec<i32> {
     let mut pids = Vec::new();
     for dir in below(tree, leaf) {
-        let path = format!("{dir}/cgroup.procs");
-        let Ok(file) = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
-            continue;
-        };
-        let text = io::read_to_string(std::fs::File::from(file)).unwrap_or_default();
+        let text = read(tree, &format!("{dir}/cgroup.procs")).unwrap_or_default();
         // 0 stands for a process outside our PID namespace (traps of cgroup.procs): nobody we can name.
         pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
     }
@@ -185,12 +182,18 @@ pub fn remove(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
 /// to walk: what is beyond the bound keeps the directory busy, which is seen and said.
 fn below(tree: BorrowedFd<'_>, leaf: &str) -> Vec<String> {
     const MOST: usize = 10_000;
+    /// Of a directory of cgroup2, two more than the directories in it (fs/kernfs/inode.c, kernfs_refresh_inode). Most have
+    /// none, and a list of all their files takes longer than anything else here.
+    const CHILDLESS: u64 = 2;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut dirs = vec![leaf.to_owned()];
     let mut next = 0;
     while let Some(dir) = dirs.get(next).cloned() {
         next += 1;
         let Ok(fd) = rustix::fs::openat(tree, &dir, flags, Mode::empty()) else { continue };
+        if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_nlink == CHILDLESS) {
+            continue;
+        }
         let Ok(entries) = rustix::fs::Dir::read_from(fd.as_fd()) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy();
@@ -217,6 +220,5 @@ pub fn write(tree: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
 
 /// Reads a file below the instance's directory.
 pub fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
-    let file = rustix::fs::openat(tree, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    io::read_to_string(std::fs::File::from(file))
+    kernel_text::read_at(tree, path)
 }

@@ -6,8 +6,8 @@
 //! `cgroup.events`, never a list of processes.
 //!
 //! Direct, by directory descriptor: mkdir, rmdir, `cgroup.procs`, `cgroup.kill`, `cgroup.events`, `subtree_control`,
-//! and limits, because errors decide there and cgroups-rs drops them, picks v1 on a hybrid host and has no events. Through
-//! cgroups-rs, with a hierarchy of our own: what is read for people (`stats.rs`).
+//! and limits, because errors decide there and cgroups-rs drops them, picks v1 on a hybrid host and has no events.
+//! Through cgroups-rs: CPU time (`stats.rs`).
 
 pub(super) mod cage;
 pub(super) mod discover;

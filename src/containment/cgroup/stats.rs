@@ -1,60 +1,35 @@
-//! What is read of a cgroup for people, through cgroups-rs.
-//!
-//! The crate's own hierarchies are not used: `auto()` picks v1 on a hybrid host, `V2` has its mount point hard-coded
-//! and leaves files there. Ours is only where we tell it. Memory is read directly, because the crate answers 0 for
-//! what it could not read.
+//! What is read of a cgroup for people. Memory, I/O and pressure directly, CPU time through cgroups-rs, which answers 0 or
+//! nothing for what it could not read.
 
+use super::leaf::read;
 use cgroups_rs::fs::cpu::CpuController;
-use cgroups_rs::fs::{Cgroup, Hierarchy, Subsystem};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-/// The part of the hierarchy that the supervisor owns.
-#[derive(Debug, Clone)]
-struct Owned(PathBuf);
-
-impl Hierarchy for Owned {
-    fn subsystems(&self) -> Vec<Subsystem> {
-        // `cpu.stat` is there without the controller too (cgroup-v2.rst, "CPU Interface Files").
-        vec![Subsystem::Cpu(CpuController::new(self.0.clone(), PathBuf::new(), true))]
-    }
-
-    fn root(&self) -> PathBuf {
-        self.0.clone()
-    }
-
-    fn root_control_group(&self) -> Cgroup {
-        Cgroup::load(Box::new(self.clone()), "")
-    }
-
-    fn parent_control_group(&self, path: &str) -> Cgroup {
-        let parent = Path::new(path).parent().unwrap_or_else(|| Path::new(""));
-        Cgroup::load(Box::new(self.clone()), parent)
-    }
-
-    fn v2(&self) -> bool {
-        true
-    }
-}
-
-/// CPU time of everything that ever ran below, in milliseconds.
+/// CPU time of everything that ever ran below, in milliseconds. It is there without the controller, too
+/// (cgroup-v2.rst, "CPU Interface Files").
 pub fn cpu_ms(tree: &Path, leaf: &str) -> Option<u64> {
-    let cgroup = Cgroup::load(Box::new(Owned(tree.to_owned())), leaf);
-    let stat = cgroup.controller_of::<CpuController>()?.cpu().stat;
+    let stat = CpuController::new(tree.join(leaf), PathBuf::new(), true).cpu().stat;
     let micros: u64 = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()?;
     Some(micros / 1000)
 }
 
 /// `memory.current` and `memory.peak` in bytes; `None` without the controller, the peak also before kernel 5.19.
-pub fn memory(tree: &Path, leaf: &str) -> (Option<u64>, Option<u64>) {
-    let read = |file: &str| -> Option<u64> {
-        std::fs::read_to_string(tree.join(leaf).join(file)).ok()?.trim().parse().ok()
-    };
-    (read("memory.current"), read("memory.peak"))
+pub fn memory(tree: BorrowedFd<'_>, leaf: &str) -> (Option<u64>, Option<u64>) {
+    let one = |file: &str| -> Option<u64> { read(tree, &format!("{leaf}/{file}")).ok()?.trim().parse().ok() };
+    (one("memory.current"), one("memory.peak"))
 }
 
 /// Bytes read and written by everything that ever ran below, over all devices; `None` without the controller.
-pub fn io(tree: &Path, leaf: &str) -> Option<(u64, u64)> {
-    Some(io_of(&std::fs::read_to_string(tree.join(leaf).join("io.stat")).ok()?))
+pub fn io(tree: BorrowedFd<'_>, leaf: &str) -> Option<(u64, u64)> {
+    Some(io_of(&read(tree, &format!("{leaf}/io.stat")).ok()?))
+}
+
+/// How much of the last 10 s something below waited for CPU, memory and I/O, in percent (kernel 4.20; a kernel may have
+/// it switched off).
+pub fn pressure(tree: BorrowedFd<'_>, leaf: &str) -> [Option<f64>; 3] {
+    ["cpu.pressure", "memory.pressure", "io.pressure"]
+        .map(|file| pressure_of(&read(tree, &format!("{leaf}/{file}")).ok()?))
 }
 
 fn io_of(text: &str) -> (u64, u64) {
@@ -63,13 +38,6 @@ fn io_of(text: &str) -> (u64, u64) {
         words.filter_map(|word| word.strip_prefix(label)?.parse::<u64>().ok()).fold(0, u64::saturating_add)
     };
     (sum("rbytes="), sum("wbytes="))
-}
-
-/// How much of the last 10 s something below waited for CPU, memory and I/O, in percent (kernel 4.20; a kernel may have
-/// it switched off).
-pub fn pressure(tree: &Path, leaf: &str) -> [Option<f64>; 3] {
-    ["cpu.pressure", "memory.pressure", "io.pressure"]
-        .map(|file| pressure_of(&std::fs::read_to_string(tree.join(leaf).join(file)).ok()?))
 }
 
 fn pressure_of(text: &str) -> Option<f64> {

@@ -119,6 +119,15 @@ impl Tree {
         (&self.cgroup, self.inode)
     }
 
+    /// Whether it is removed when we have ended, with all below it, by whoever made our container: we are the first process
+    /// there, and our own cgroup is the root of a cgroup namespace, but not the kernel's root. runc, crun and systemd remove
+    /// the cgroups below that of a container, which may be anybody's (systemd in a container leaves them, too). The removal
+    /// of two directories takes as long as the end of the process that was in them.
+    pub fn goes_with_us(&self) -> bool {
+        let at_root = self.cgroup.parent() == Some(Path::new("/"));
+        std::process::id() == 1 && at_root && !discover::is_real_root(&self.base)
+    }
+
     /// Removes the directory if it is empty, and goes back to where we came from.
     pub fn remove(&self) -> io::Result<()> {
         rustix::fs::rmdir(&self.path)?;

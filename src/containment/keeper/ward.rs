@@ -294,6 +294,11 @@ impl Ward {
         events.push(Event::Degraded { id: id.clone(), text });
     }
 
+    /// `None`: it has not been heard of yet.
+    pub fn main(&self) -> Option<&Pidfd> {
+        self.main.as_ref()
+    }
+
     pub fn signal_main(&self, signal: Signal) -> io::Result<()> {
         self.struck.set(self.struck.get() || signal == Signal::KILL);
         match &self.main {

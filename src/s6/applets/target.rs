@@ -68,12 +68,7 @@ impl Slot {
 fn same_entry(scan_dir: &Path, dir: &Path) -> Option<std::ffi::OsString> {
     let wanted = identity(dir)?;
     let entries = std::fs::read_dir(scan_dir).ok()?.flatten();
-    let mut names: Vec<_> = entries
-        .filter(|entry| identity(&entry.path()) == Some(wanted))
-        .map(|entry| entry.file_name())
-        .collect();
-    names.sort();
-    names.into_iter().next()
+    entries.filter(|entry| identity(&entry.path()) == Some(wanted)).map(|entry| entry.file_name()).min()
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

@@ -5,6 +5,7 @@
 use super::{Gathered, Imported, Outcome};
 use crate::core::name::{MAX_LEN, RESERVED, ServiceName};
 use crate::core::signal::Signal;
+use crate::core::sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -148,8 +149,8 @@ fn name(wish: &str, taken: &mut BTreeSet<String>) -> Option<ServiceName> {
 
 /// s6-rc refuses dependencies in a circle, and so does a definition: the one that closes it is left out and noted.
 fn open_circles(drafts: &mut [Draft]) {
-    let index: BTreeMap<(usize, String), usize> =
-        drafts.iter().enumerate().map(|(at, draft)| ((draft.scope, draft.wish.clone()), at)).collect();
+    let index =
+        sorted::map(drafts.iter().enumerate().map(|(at, draft)| ((draft.scope, draft.wish.clone()), at)));
     let mut accepted: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
     for at in 0..drafts.len() {
         let scope = drafts[at].scope;
@@ -191,7 +192,7 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     top.put_if("working_dir", draft.working_dir.clone());
     if !draft.env.is_empty() {
         let env = draft.env.iter().map(|(key, value)| (key.clone(), Value::String(value.clone())));
-        top.put("env", Value::Table(env.collect()));
+        top.put("env", table(env));
     }
     top.put_if("umask", draft.umask.map(|mask| format!("{mask:04o}")));
     top.put_if("autostart", draft.held_down.then_some(false));
@@ -207,22 +208,22 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
 
     let mut restart = Keys::default();
     restart.put_if("policy", draft.policy);
-    let table = |pairs: Vec<(&str, Value)>| -> Value {
-        Value::Table(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
-    };
     restart.put_if(
         "backoff",
-        draft.reset_after.map(|after| table(vec![("reset_after", duration(after).into())])),
+        draft.reset_after.map(|after| table([("reset_after".to_owned(), duration(after).into())])),
     );
     restart.put_if(
         "limit",
         draft.limit.map(|(burst, interval)| {
-            table(vec![("burst", i64::from(burst).into()), ("interval", duration(interval).into())])
+            table([
+                ("burst".to_owned(), i64::from(burst).into()),
+                ("interval".to_owned(), duration(interval).into()),
+            ])
         }),
     );
     if !draft.exit_codes.is_empty() {
         let codes = draft.exit_codes.iter().map(|(code, rule)| (code.to_string(), Value::from(*rule)));
-        restart.put("exit_codes", Value::Table(codes.collect()));
+        restart.put("exit_codes", table(codes));
     }
     restart.section("restart", &mut text);
 
@@ -259,6 +260,12 @@ impl Keys {
             let _ = write!(text, "\n[{name}]\n{}", self.0);
         }
     }
+}
+
+fn table(entries: impl IntoIterator<Item = (String, Value)>) -> Value {
+    let mut table = toml::Table::new();
+    table.extend(entries);
+    Value::Table(table)
 }
 
 fn list(words: &[String]) -> Value {
