@@ -2,10 +2,11 @@
 
 use crate::sys::clone::{self, Child, Join};
 use crate::sys::fork_server::{ForkServer, Refused};
+use crate::sys::packet;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::plan::ChildPlan;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// After so many servers that broke, something keeps breaking them.
 const MOST: u32 = 5;
@@ -50,13 +51,15 @@ impl Forks {
         }
     }
 
-    /// A keeper for a child by `plan` that is a fork of the server; `None`: it has to be executed.
+    /// A keeper for a child by `plan` that is a fork of the server, with our end of its socket; `None`: it has to be
+    /// executed. A fork that is made all the same finds the socket closed, and ends.
     ///
     /// # Errors
-    /// As [`clone::spawn`].
-    pub fn keeper(&mut self, socket: BorrowedFd<'_>, plan: &ChildPlan) -> io::Result<Option<(i32, Pidfd)>> {
-        match self.server.as_ref().map(|server| server.fork(socket, plan)) {
-            Some(Ok(keeper)) => Ok(Some(keeper)),
+    /// Those of socketpair(2) and clone(2).
+    pub fn keeper(&mut self, plan: &ChildPlan) -> io::Result<Option<(OwnedFd, i32, Pidfd)>> {
+        let (socket, theirs) = packet::pair()?;
+        match self.server.as_ref().map(|server| server.fork(theirs.as_fd(), plan)) {
+            Some(Ok((pid, pidfd))) => Ok(Some((socket, pid, pidfd))),
             Some(Err(Refused::Clone(error))) => Err(error),
             Some(Err(Refused::Broken(_))) => {
                 self.renew();

@@ -1,6 +1,6 @@
 //! The supervisor becomes another program, on order or after a bug, and no service notices.
 
-use crate::harness::process::descriptors;
+use crate::harness::process::descriptors_but_of_logs;
 use crate::harness::setup::ALICE;
 use crate::harness::{End, Place, Rung, Setup, Supervisor, World, wait};
 use rustix::process::Signal;
@@ -67,8 +67,10 @@ fn an_upgrade_is_noticed_by_nobody(setup: Setup) {
             let ticks = world.log("clock").matches("tick").count();
             world.wait_log_times("clock", "tick", ticks + 10);
             // Of the log files only those are open that were written to, which is the clock's each time.
-            let open = *open.get_or_insert_with(|| descriptors(pid));
-            wait::until("no more descriptors", &world.root, || (descriptors(pid) <= open).then_some(()));
+            let open = *open.get_or_insert_with(|| descriptors_but_of_logs(pid));
+            wait::until("no more descriptors", &world.root, || {
+                (descriptors_but_of_logs(pid) <= open).then_some(())
+            });
         }
         assert_eq!(supervisor.pid(), pid);
         assert!(!waiting.is_finished(), "nobody has told it yet");
@@ -227,7 +229,7 @@ fn a_hundred_services_outlive_many_supervisors() {
         let before = pids(&world);
         let processes = world.marked("").len();
         world.ctl(&["upgrade"]).ok();
-        let who = descriptors(supervisor.pid());
+        let who = descriptors_but_of_logs(supervisor.pid());
         let mut done = 0;
         while done < rounds && std::time::Instant::now() < deadline {
             if done % 2 == 0 {
@@ -248,7 +250,7 @@ fn a_hundred_services_outlive_many_supervisors() {
         world.ctl(&["upgrade"]).ok();
         let more = if rung == Rung::Cgroup { services + 1 } else { 0 };
         wait::until("no more descriptors than before", &world.root, || {
-            (descriptors(supervisor.pid()) <= who + more).then_some(())
+            (descriptors_but_of_logs(supervisor.pid()) <= who + more).then_some(())
         });
         world.ctl(&["stop", "--all"]).ok();
         world.assert_no_survivors("after all");

@@ -110,18 +110,18 @@ impl Ward {
         plan.no_new_privs |= same_uid && apart.is_none();
         // And otherwise a signal is all it takes to end its keeper.
         plan.scope_signals = same_uid && apart.is_none() && scope;
-        let (socket, theirs) = wire::pair().map_err(failed)?;
-        let forked = if apart.is_none() { forks.keeper(theirs.as_fd(), plan) } else { Ok(None) };
-        let (pid, pidfd, report) = match forked.map_err(failed)? {
-            Some((pid, pidfd)) => (pid, pidfd, None),
+        let forked = if apart.is_none() { forks.keeper(plan) } else { Ok(None) };
+        let (socket, pid, pidfd, report) = match forked.map_err(failed)? {
+            Some((socket, pid, pidfd)) => (socket, pid, pidfd, None),
             None => {
+                let (socket, theirs) = wire::pair().map_err(failed)?;
                 let mut keeper_plan = keeper_plan(instance, null, theirs).map_err(failed)?;
                 let child = match apart {
                     None => clone::spawn(&mut keeper_plan, None),
                     Some(apart) => clone::spawn_apart(&mut keeper_plan, apart),
                 };
                 let Child { pid, pidfd, report } = child.map_err(failed)?;
-                (pid, pidfd, Some(report))
+                (socket, pid, pidfd, Some(report))
             }
         };
         if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, dir) {

@@ -74,6 +74,13 @@ pub fn descriptors(pid: i32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// Of those, what is not a log's: they are opened when a line comes.
+pub fn descriptors_but_of_logs(pid: i32) -> usize {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let is_log = |link: &PathBuf| link.to_string_lossy().contains("/logs/");
+    links.filter(|entry| !std::fs::read_link(entry.path()).is_ok_and(|link| is_log(&link))).count()
+}
+
 /// Resident memory in kB.
 pub fn resident_kb(pid: i32) -> u64 {
     status(pid, "VmRSS").and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
