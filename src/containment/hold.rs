@@ -237,7 +237,8 @@ impl Containment {
         Spared {
             lives: self.by_id.keys().map(ToString::to_string).collect(),
             tags: self.old_tags.clone(),
-            keepers: wards.map(|ward| ward.keeper_pid()).collect(),
+            // The fork server looks like one that was forked from it.
+            keepers: wards.map(|ward| ward.keeper_pid()).chain(self.forks.pid()).collect(),
             tree: self.cgroups.as_ref().map(|cgroups| cgroups.tree.identity().1),
         }
     }

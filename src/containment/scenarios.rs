@@ -5,7 +5,7 @@
 
 use super::keeper::tags;
 use super::ladder::{Wish, probe};
-use super::predecessor::{Spared, end};
+use super::predecessor::{Spared, end, is_keeper};
 use super::*;
 use crate::core::clock::Tick;
 use crate::core::limits::Limits;
@@ -488,6 +488,23 @@ fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
             world.end(1);
             world.finish();
         }
+    });
+}
+
+/// It has the arguments of a predecessor's keepers that were forked: it was waited for, a second, and then killed.
+#[test]
+fn a_successor_does_not_take_its_own_fork_server_for_a_keeper() {
+    isolated("a_successor_does_not_take_its_own_fork_server_for_a_keeper", || {
+        let mut world = World::new(Rung::KeeperSameUid);
+        // The server has been executed when it has made a life.
+        world.start(1, "obey", Rung::KeeperSameUid);
+        world.end(1);
+        let server = world.held.forks.pid().unwrap();
+        assert!(is_keeper(server, &world.instance), "it looks like one");
+        let ended = world.held.end_predecessor(&world.held.predecessor(), PATIENCE).unwrap();
+        assert_eq!(ended, Ended::default());
+        assert!(is_keeper(server, &world.instance), "it lives");
+        world.finish();
     });
 }
 
