@@ -57,7 +57,8 @@ fn a_boot_of_hundreds_answers_before_it_is_over() {
         answer.iter().filter_map(|part| part["parameters"]["service"]["state"].as_str()).collect();
     assert_eq!(states.len(), SERVICES, "{:?}", answer.first());
     let waiting = states.iter().filter(|state| **state == "starting").count();
-    assert!(waiting > 0, "every service was started before anybody was answered");
+    // Those of the rows of starts that came first are up, and at the end of everything some would still be on their way.
+    assert!(waiting > SERVICES / 2, "{waiting} of {SERVICES} had not been started when it answered");
     world.ctl(&["wait", "--all", "--up"]).ok();
     assert_eq!(world.marked("pause").len(), SERVICES, "and the boot goes on");
 }
