@@ -228,7 +228,8 @@ impl<'t> Table<'t> {
     pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'t>> {
         let entries = self.entries?;
         self.known.add(key);
-        entries.get_key_value(key).map(|entry| self.item(entry))
+        // A look at each of a handful takes less than the hash of the key.
+        entries.iter().find(|(name, _)| name.get_ref() == key).map(|entry| self.item(entry))
     }
 
     /// Every key with its value, for tables whose keys are the owner's (`env`, `exit_codes`).
