@@ -168,8 +168,11 @@ impl Supervisor {
                 self.containment.spare_fork_server();
                 closing.orphans =
                     Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
-                self.signal_orphans(Signal::TERM);
                 self.reap();
+                // Most have none.
+                if self.closing.as_ref().is_some_and(|closing| closing.children_left) {
+                    self.signal_orphans(Signal::TERM);
+                }
             }
             Orphans::Asked { until } if until <= now => {
                 closing.orphans = Orphans::Killed;
