@@ -5,8 +5,8 @@
 
 use super::disk::Watched;
 use super::schema::{
-    self, Encoded, LIMITS, META, META_BOOT, META_ENDS, META_INSTANCE, META_SCHEMA, META_STAMP, MIRRORED,
-    RECORDS, RUNS, RowError, Rows, RunRow, SCHEMA, WANTS,
+    self, Alike, Encoded, LIMITS, META, META_BOOT, META_ENDS, META_INSTANCE, META_SCHEMA, META_STAMP,
+    MIRRORED, RECORDS, RUNS, RowError, Rows, RunRow, SCHEMA, WANTS,
 };
 use crate::core::name::ServiceName;
 use crate::core::sorted;
@@ -209,7 +209,7 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         return Err(Trouble::Newer(schema));
     }
     let mut skipped = Vec::new();
-    let ends: BTreeMap<String, RunRow> =
+    let ends: Vec<Alike<String, RunRow>> =
         meta.get(META_ENDS).map(|bytes| schema::decode(bytes)).transpose()?.unwrap_or_default();
     let mut rows = Rows {
         instance: schema::decode(entry(META_INSTANCE)?)?,
@@ -222,11 +222,11 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         boot: meta.get(META_BOOT).map(|bytes| schema::decode(bytes)).transpose()?,
         ends: BTreeSet::new(),
     };
-    for (key, row) in ends {
-        match ServiceName::of_slot(&key) {
+    for (key, run) in ends.iter().flat_map(|Alike { of, run }| of.iter().map(move |key| (key, run))) {
+        match ServiceName::of_slot(key) {
             Ok(name) => {
                 rows.ends.insert(name.clone());
-                rows.runs.insert(name, row);
+                rows.runs.insert(name, run.clone());
             }
             Err(error) => skipped.push(format!("a history is skipped: {error}")),
         }

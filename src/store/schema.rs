@@ -268,6 +268,26 @@ impl Write {
     }
 }
 
+/// Services with the same history, as the row of the ends has them: of those that end in the same moment most have.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Alike<Name, Row> {
+    pub(super) of: Vec<Name>,
+    pub(super) run: Row,
+}
+
+fn alike<'a>(ends: BTreeMap<&'a str, &'a RunRow>) -> Vec<Alike<&'a str, &'a RunRow>> {
+    /// So many back it is looked for the same: they are in the order of their names, in which most of them end.
+    const LOOKED_AT: usize = 16;
+    let mut rows: Vec<Alike<&str, &RunRow>> = Vec::new();
+    for (name, run) in ends {
+        match rows.iter_mut().rev().take(LOOKED_AT).find(|row| row.run == run) {
+            Some(row) => row.of.push(name),
+            None => rows.push(Alike { of: vec![name], run }),
+        }
+    }
+    rows
+}
+
 /// Everything the database holds, in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rows {
@@ -352,7 +372,7 @@ impl Rows {
             }
         }
         if changes {
-            all.push((META, META_ENDS.to_owned(), Some(encode(&ends)?)));
+            all.push((META, META_ENDS.to_owned(), Some(encode(&alike(ends))?)));
         }
         Ok(all)
     }
