@@ -103,6 +103,8 @@ pub(super) struct Cgroups {
     pub(super) leftovers: Vec<(String, Retry)>,
     /// Our own cgroup is about to be removed by somebody else, with all below it.
     left_behind: bool,
+    /// Then those that were released: whoever keeps us until the end keeps their descriptors.
+    over: Vec<Cage>,
 }
 
 impl Cgroups {
@@ -198,7 +200,7 @@ impl Containment {
                 let watch = Watch::new()?;
                 let fd = watch.as_fd().as_raw_fd();
                 registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
-                Some(Cgroups { tree, watch, leftovers: Vec::new(), left_behind: false })
+                Some(Cgroups { tree, watch, leftovers: Vec::new(), left_behind: false, over: Vec::new() })
             }
         };
         let keepers = keepers_dir(home.runtime_dir)?;
@@ -808,7 +810,7 @@ impl Containment {
                 }
                 if cgroups.left_behind {
                     // As its directory: the end of our process closes thousands of descriptors in less time.
-                    std::mem::forget(cage);
+                    cgroups.over.push(cage);
                 } else {
                     cgroups.leftovers.push((cage.release(), Retry::now(Some(now), Duration::from_millis(5))));
                 }

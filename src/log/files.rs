@@ -38,7 +38,7 @@ pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) ->
                 Work::Spare => files.prepare_one(),
                 Work::End => {
                     // Whoever waits for the end does not wait for memory to be given back.
-                    std::mem::forget(files);
+                    Box::leak(Box::new(files));
                     return;
                 }
             }

@@ -147,7 +147,7 @@ impl Engine {
     pub(super) fn finish(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
         guard(|| {
             self.transact(writes, true)?;
-            std::mem::forget(self.db.take());
+            Box::leak(Box::new(self.db.take()));
             Ok(())
         })
     }
