@@ -35,6 +35,7 @@ mod slots;
 mod sources;
 mod starts;
 mod status;
+mod stops;
 mod surface;
 mod trees;
 mod upgrade;
@@ -77,6 +78,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use stops::Stops;
 use upgrade::Upgrade;
 
 /// What the supervisor was told. Paths are absolute.
@@ -200,6 +202,9 @@ struct Supervisor {
     /// Events that effects caused at once, for the core's next turn.
     backlog: VecDeque<(ServiceId, Event)>,
     starts: Starts,
+    stops: Stops,
+    /// Some of the dead wait to be reaped.
+    unreaped: bool,
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
@@ -236,6 +241,8 @@ struct Supervisor {
     socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
+    /// It is not worth to be removed.
+    leaves_runtime_dir: bool,
     has_hermes: bool,
     /// `None` without the s6 surface.
     scanning: Option<Scanning>,
@@ -253,11 +260,14 @@ impl Supervisor {
         let mut events = Events::with_capacity(1024);
         self.code_spared_at = Some(self.clock.now().after(START));
         loop {
+            if self.unreaped {
+                self.reap();
+            }
             self.settle();
-            if self.start_some() {
+            if self.stop_some() | self.start_some() {
                 self.settle();
             }
-            let hurries = !self.starts.is_empty();
+            let hurries = !self.starts.is_empty() || !self.stops.is_empty() || self.unreaped;
             self.logs.announce(hurries);
             if let Some(code) = self.ended() {
                 return Over::Ended(code);
@@ -369,21 +379,29 @@ impl Supervisor {
         }
     }
 
-    /// Reaps until nothing is left to reap: one SIGCHLD can stand for any number of ends.
+    /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
+    /// then follow in the next turn of the loop, which does not sleep before it.
     fn reap(&mut self) {
-        let mut news = Vec::new();
+        let (mut news, mut row) = (Vec::new(), 0);
         let left = loop {
+            if row == stops::MOST {
+                break Left::Living;
+            }
             match reap::next() {
                 Ok(reaped) if self.main_changed(reaped) => {}
                 Ok(reaped) if reaped.is_stop() => {}
                 Ok(reaped) => {
-                    if !self.containment.reaped(reaped.pid, reaped.status, &mut news) {
+                    if self.containment.reaped(reaped.pid, reaped.status, &mut news) {
+                        row += 1;
+                    } else {
                         slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
                     }
                 }
                 Err(left) => break left,
             }
         };
+        self.unreaped = row == stops::MOST;
+        self.containment.settle_reaped(&mut news);
         self.take_news(news);
         if let Some(closing) = &mut self.closing {
             closing.children_left = left == Left::Living;
