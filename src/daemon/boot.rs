@@ -15,6 +15,7 @@ use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::Task;
 use super::reload::{Found, discover, trust_of};
+use super::repose::Repose;
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -461,7 +462,7 @@ fn start(
         scanning,
         looking: false,
         scan: 0,
-        code_spared_at: None,
+        repose: Repose::default(),
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
