@@ -258,6 +258,9 @@ impl Supervisor {
                 self.settle();
             }
             let hurries = !self.starts.is_empty();
+            if !hurries {
+                self.containment.tidy(self.clock.now());
+            }
             self.logs.announce(hurries);
             if let Some(code) = self.ended() {
                 return Over::Ended(code);
