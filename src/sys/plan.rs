@@ -118,10 +118,14 @@ impl ChildPlan {
             if key == "PATH" {
                 search = value.to_owned();
             }
-            let mut entry = key.to_owned();
-            entry.push("=");
-            entry.push(value);
-            envp.push(c_string(&entry, "an environment variable")?);
+            let (key, value) = (key.as_bytes(), value.as_bytes());
+            // With its last NUL.
+            let mut entry = Vec::with_capacity(key.len() + value.len() + 2);
+            entry.extend_from_slice(key);
+            entry.push(b'=');
+            entry.extend_from_slice(value);
+            let variable = || PlanError::Nul("an environment variable".to_owned());
+            envp.push(CString::new(entry).map_err(|_| variable())?);
         }
         let [stdin, stdout, stderr] = null.map(Stdio::Fd);
         Ok(Self {
