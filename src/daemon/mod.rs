@@ -266,6 +266,9 @@ impl Supervisor {
                 self.settle();
             }
             let hurries = !self.starts.is_empty() || !self.stops.is_empty() || self.unreaped;
+            if !hurries {
+                self.containment.tidy(self.clock.now());
+            }
             self.logs.announce(hurries);
             if let Some(code) = self.ended() {
                 return Over::Ended(code);
