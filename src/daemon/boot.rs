@@ -426,6 +426,7 @@ fn start(
         services: BTreeMap::new(),
         backlog: VecDeque::new(),
         starts: Starts::default(),
+        more_dead: false,
         surroundings: around,
         containment,
         report,

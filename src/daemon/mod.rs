@@ -52,7 +52,7 @@ use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{Store, StoreEvent};
-use crate::sys::reap::{self, Left};
+use crate::sys::reap::{self, Left, Reaped};
 use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
@@ -200,6 +200,8 @@ struct Supervisor {
     /// Events that effects caused at once, for the core's next turn.
     backlog: VecDeque<(ServiceId, Event)>,
     starts: Starts,
+    /// A SIGCHLD has come since all children were last looked at.
+    more_dead: bool,
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
@@ -255,6 +257,10 @@ impl Supervisor {
         loop {
             self.settle();
             if self.start_some() {
+                self.settle();
+            }
+            if std::mem::take(&mut self.more_dead) {
+                self.reap();
                 self.settle();
             }
             let hurries = !self.starts.is_empty();
@@ -369,24 +375,38 @@ impl Supervisor {
         }
     }
 
-    /// Reaps until nothing is left to reap: one SIGCHLD can stand for any number of ends.
+    /// Reaps the child that a SIGCHLD names. It can stand for any number of ends, so the others are looked for as well, but
+    /// only when this one has been seen to: to find that there are none takes the kernel a look at each child.
+    fn reap_told(&mut self, pid: u32) {
+        let mut news = Vec::new();
+        if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
+            self.take_reaped(reaped, &mut news);
+        }
+        self.take_news(news);
+        self.more_dead = true;
+    }
+
+    /// Reaps until nothing is left to reap.
     fn reap(&mut self) {
         let mut news = Vec::new();
         let left = loop {
             match reap::next() {
-                Ok(reaped) if self.main_changed(reaped) => {}
-                Ok(reaped) if reaped.is_stop() => {}
-                Ok(reaped) => {
-                    if !self.containment.reaped(reaped.pid, reaped.status, &mut news) {
-                        slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
-                    }
-                }
+                Ok(reaped) => self.take_reaped(reaped, &mut news),
                 Err(left) => break left,
             }
         };
         self.take_news(news);
         if let Some(closing) = &mut self.closing {
             closing.children_left = left == Left::Living;
+        }
+    }
+
+    fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) {
+        if self.main_changed(reaped) || reaped.is_stop() {
+            return;
+        }
+        if !self.containment.reaped(reaped.pid, reaped.status, news) {
+            slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
         }
     }
 
