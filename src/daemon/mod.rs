@@ -54,7 +54,7 @@ use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{Store, StoreEvent};
-use crate::sys::reap::{self, Left};
+use crate::sys::reap::{self, Left, Reaped};
 use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
@@ -202,7 +202,7 @@ struct Supervisor {
     backlog: VecDeque<(ServiceId, Event)>,
     starts: Starts,
     stops: Stops,
-    /// Some of the dead wait to be reaped.
+    /// Some of the dead may wait to be reaped.
     unreaped: bool,
     surroundings: Surroundings,
     containment: Containment,
@@ -258,11 +258,12 @@ impl Supervisor {
         let mut events = Events::with_capacity(1024);
         self.repose.turn(self.clock.now(), false);
         loop {
-            if self.unreaped {
-                self.reap();
-            }
             self.settle();
             if self.stop_some() | self.start_some() {
+                self.settle();
+            }
+            if self.unreaped {
+                self.reap();
                 self.settle();
             }
             let hurries = !self.starts.is_empty() || !self.stops.is_empty() || self.unreaped;
@@ -383,8 +384,20 @@ impl Supervisor {
         }
     }
 
-    /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
-    /// then follow in the next turn of the loop, which does not sleep before it.
+    /// Reaps the child that a SIGCHLD names. It can stand for any number of ends, so the others are looked for as well, but
+    /// only when this one has been seen to: to find that there are none takes the kernel a look at each child.
+    fn reap_told(&mut self, pid: u32) {
+        let mut news = Vec::new();
+        if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
+            self.take_reaped(reaped, &mut news);
+        }
+        self.containment.settle_reaped(&mut news);
+        self.take_news(news);
+        self.unreaped = true;
+    }
+
+    /// Reaps one row of services, and whoever else has ended meanwhile. Those that are left then follow in the next turn of the
+    /// loop, which does not sleep before it.
     fn reap(&mut self) {
         let (mut news, mut row) = (Vec::new(), 0);
         let left = loop {
@@ -392,15 +405,7 @@ impl Supervisor {
                 break Left::Living;
             }
             match reap::next() {
-                Ok(reaped) if self.main_changed(reaped) => {}
-                Ok(reaped) if reaped.is_stop() => {}
-                Ok(reaped) => {
-                    if self.containment.reaped(reaped.pid, reaped.status, &mut news) {
-                        row += 1;
-                    } else {
-                        slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
-                    }
-                }
+                Ok(reaped) => row += usize::from(self.take_reaped(reaped, &mut news)),
                 Err(left) => break left,
             }
         };
@@ -410,6 +415,18 @@ impl Supervisor {
         if let Some(closing) = &mut self.closing {
             closing.children_left = left == Left::Living;
         }
+    }
+
+    /// Whether it was one of a service's.
+    fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) -> bool {
+        if self.main_changed(reaped) || reaped.is_stop() {
+            return false;
+        }
+        let known = self.containment.reaped(reaped.pid, reaped.status, news);
+        if !known {
+            slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
+        }
+        known
     }
 
     fn take_notices(&mut self) {

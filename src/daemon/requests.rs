@@ -22,6 +22,7 @@ use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway;
 use crate::core::name::ServiceName;
+use crate::definition::resolved::RunAs;
 use crate::sys::users;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -243,16 +244,23 @@ impl Supervisor {
         }
     }
 
+    /// Not to be asked about who is privileged anyway. Services are many, their users are few.
     fn owns_one(&self, uid: u32) -> bool {
-        self.services.values().any(|service| self.runs_as(service) == Some(uid))
+        let mut asked: HashSet<&RunAs> = HashSet::new();
+        let mut services = self.services.values();
+        services.any(|service| asked.insert(&service.definition.user) && self.runs_as(service) == Some(uid))
     }
 
     fn resolve(&self, typed: &str) -> Option<ServiceId> {
         naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
     }
 
-    /// Answers a request with what is known now.
+    /// Answers a request with what is known now. It may be about thousands of services, of a few users.
     pub(super) fn serve(&mut self, incoming: Incoming) {
+        users::in_one_moment(|| self.serve_now(incoming));
+    }
+
+    fn serve_now(&mut self, incoming: Incoming) {
         let Incoming { id: conn, peer, ref request } = incoming;
         slog::debug!(self.log, "asked"; "method" => request.method(), "uid" => peer.uid, "pid" => peer.pid);
         match request {
@@ -330,7 +338,8 @@ impl Supervisor {
     }
 
     fn may_read(&self, uid: u32, request: &Request) -> Result<(), String> {
-        let facts = Facts { owns_one: self.owns_one(uid), ..Facts::default() };
+        let owns_one = !self.rules().is_privileged(uid) && self.owns_one(uid);
+        let facts = Facts { owns_one, ..Facts::default() };
         self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
     }
 
@@ -354,8 +363,7 @@ impl Supervisor {
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
         }
-        // For each of thousands it is asked whom it runs as.
-        let (ids, mut complaints) = users::in_one_moment(|| self.select(uid, request, targets, reads));
+        let (ids, mut complaints) = self.select(uid, request, targets, reads);
         if let (Targets::All, true, [first, ..]) = (targets, ids.is_empty(), complaints.as_slice()) {
             // Nothing of `--all` is the caller's: one line, not one for each service.
             let message = first.message.clone().unwrap_or_default();
@@ -484,6 +492,7 @@ impl Supervisor {
             }
         };
         let mut suggestions = SUGGESTIONS;
+        let is_privileged = self.rules().is_privileged(uid);
         let may_read = self.may_read(uid, &Request::List {}).is_ok();
         for typed in names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
@@ -497,7 +506,7 @@ impl Supervisor {
             };
             let facts = Facts {
                 name: service.name.as_str(),
-                runs_as: self.runs_as(service),
+                runs_as: if is_privileged { None } else { self.runs_as(service) },
                 owns_one: true,
                 ..Facts::default()
             };

@@ -54,7 +54,7 @@ impl Closing {
 impl Supervisor {
     pub(super) fn take_signal(&mut self, received: Received) {
         match received.signal {
-            Signal::CHLD => self.reap(),
+            Signal::CHLD => self.reap_told(received.pid),
             Signal::TERM | Signal::RTMIN_PLUS_3 | Signal::PWR => {
                 slog::info!(self.log, "{} received, shutting down", received.signal; "from" => received.pid);
                 self.stop_signal();

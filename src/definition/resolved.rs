@@ -26,7 +26,7 @@ pub enum Origin {
 }
 
 /// Whom a service runs as. Looked up at each start: see [`super::users`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RunAs {
     /// Whoever the gateway user is by then.
     Gateway,
