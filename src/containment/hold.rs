@@ -41,6 +41,10 @@ use std::time::Duration;
 /// The generation, in slot 0, of the descriptor that tells of losses.
 const LOSSES: u32 = 1;
 
+/// When a directory goes: it takes longer than to end the process that was in it, and neither the next life nor the other ends
+/// of a moment in which many end are to wait for that.
+const LATER: Duration = Duration::from_millis(100);
+
 /// So many directories are removed before the loop does something else, at some 30 µs each.
 const REMOVED_AT_ONCE: usize = 64;
 
@@ -797,8 +801,8 @@ impl Containment {
         self.after(slot, said, events);
     }
 
-    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes when it is [tidied](Self::tidy), and is tried
-    /// again while the kernel calls it busy.
+    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes [`LATER`], when it is [tidied](Self::tidy), and is
+    /// tried again while the kernel calls it busy.
     pub fn release(&mut self, id: &IncarnationId, now: Tick) {
         self.release_scopes(id);
         let Some(slot) = self.by_id.remove(id) else { return };
@@ -823,7 +827,7 @@ impl Containment {
                     // As its directory: the end of our process closes thousands of descriptors in less time.
                     cgroups.over.push(cage);
                 } else {
-                    cgroups.leftovers.push((cage.release(), Retry::now(Some(now), Duration::from_millis(5))));
+                    cgroups.leftovers.push((cage.release(), Retry::first(now, LATER)));
                 }
             }
             (On::Keeper(ward), _) => {

@@ -1,7 +1,7 @@
 //! Trees that do not want to end: each, on every rung and wherever the supervisor stands, ends wholly.
 
 use crate::harness::hostile::{HOSTILE, name};
-use crate::harness::{End, Place, Rung, Setup, World};
+use crate::harness::{End, Place, Rung, Setup, World, wait};
 
 const IMPATIENT: &str = "autostart = false\n[stop]\ntimeout = \"20ms\"";
 
@@ -87,8 +87,8 @@ fn stop_leaves_no_survivor(setup: Setup) {
     }
     assert!(!world.log("cgroup-escaper").contains("escaped\n"), "{}", world.log("cgroup-escaper"));
     world.assert_no_zombies(&supervisor);
-    let left: Vec<_> = world.cgroups().into_iter().filter(|dir| !is_of_the_supervisor(dir)).collect();
-    assert!(left.is_empty(), "cgroups of services are removed: {left:?}");
+    let left = || world.cgroups().into_iter().find(|dir| !is_of_the_supervisor(dir));
+    wait::until("cgroups of services to be removed", &world.path("/tmp"), || left().is_none().then_some(()));
 }
 
 /// The supervisor's own leaf and parents stay; an incarnation is `<name>.<n>`.

@@ -323,3 +323,31 @@ fn what_is_in_its_file_is_drained_at_once_and_nothing_else_is() {
     assert_eq!(room.event(), LogEvent::Closed(A));
     assert!(room.logs.drain(A), "it is not open");
 }
+
+/// Where the memory of a container goes with it, thousands of FIFOs need not be removed one by one.
+#[test]
+fn the_fifos_of_the_retired_go_or_are_left_and_what_was_written_is_in_the_file_either_way() {
+    let room = Room::new();
+    let fifo = |name: &str| room.runtime.path().join(format!("log/{name}.out"));
+    for (id, name) in [(A, "coder"), (B, "writer")] {
+        room.open(id, room.spec(name));
+        let (out, _err) = room.logs.child_ends(id).unwrap();
+        write_all(&out, b"last words\n");
+        drop(out);
+        room.drained(id);
+    }
+    room.logs.retire(A);
+    room.logs.leave_fifos();
+    room.logs.retire(B);
+    room.logs.announce(false);
+    assert!(room.logs.finish(SECONDS));
+    assert_eq!((fifo("coder").exists(), fifo("writer").exists()), (false, true));
+    assert_eq!(
+        (room.lines("coder"), room.lines("writer")),
+        (vec!["  last words".to_owned()], vec!["  last words".to_owned()])
+    );
+    // A successor in the same memory takes it over.
+    let logs = Logs::start(room.runtime.path(), room.container.clone(), |_| {}).unwrap();
+    logs.open(B, room.spec("writer")).unwrap();
+    assert!(logs.child_ends(B).is_ok());
+}
