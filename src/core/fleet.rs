@@ -11,6 +11,7 @@ use super::gateway::{Gate, Gateway, Phase, Restored, Want};
 use super::name::ServiceName;
 use super::policy::{Kind, Policy};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// A small number for a service, stable while it exists and reused afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +56,7 @@ impl Fleet {
     pub fn add(
         &mut self,
         name: ServiceName,
-        policy: Policy,
+        policy: impl Into<Arc<Policy>>,
         after: Vec<ServiceName>,
         requires: Vec<ServiceName>,
         seed: u64,
@@ -89,7 +90,7 @@ impl Fleet {
     pub fn redefine(
         &mut self,
         id: ServiceId,
-        policy: Policy,
+        policy: Arc<Policy>,
         after: Vec<ServiceName>,
         requires: Vec<ServiceName>,
         now: Tick,

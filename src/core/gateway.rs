@@ -24,6 +24,7 @@ use super::effect::{Effect, Effects, Outcome};
 use super::event::{Command, Event, Incarnation, Ticket};
 use super::exit::Exit;
 use super::policy::{Policy, RestartWhen, Role, Verdict};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a stop waits for the disk before it acts without it.
@@ -188,16 +189,17 @@ struct Waiter {
 
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    policy: Policy,
+    /// Most services of a fleet have the same.
+    policy: Arc<Policy>,
     want: Want,
     phase: Phase,
     since: Tick,
     gate: Gate,
     life: Option<Life>,
     /// The life that is over and whose finish program is `life` now.
-    ended: Option<Life>,
+    ended: Option<Box<Life>>,
     history: History,
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     waiters: Vec<Waiter>,
     /// Number of the newest command.
     seq: u64,
@@ -217,9 +219,9 @@ pub struct Gateway {
 
 impl Gateway {
     /// A service at rest. `seed` decides the jitter of its waits.
-    pub fn new(policy: Policy, seed: u64) -> Self {
+    pub fn new(policy: impl Into<Arc<Policy>>, seed: u64) -> Self {
         Self {
-            policy,
+            policy: policy.into(),
             want: Want::Down,
             phase: Phase::Down,
             since: Tick::default(),
@@ -327,7 +329,7 @@ impl Gateway {
             out.push(Effect::Record { seq: self.seq, want });
         }
         let patience = (command == Command::Stop).then(|| now.after(RECORD_PATIENCE));
-        self.pending = Some(Pending { seq: self.seq, command, patience });
+        self.pending = Some(Box::new(Pending { seq: self.seq, command, patience }));
     }
 
     fn refusal(&self, command: Command) -> Option<String> {
@@ -335,7 +337,7 @@ impl Gateway {
         if self.closing.is_some() && command != Command::Stop {
             return Some("the supervisor is shutting down".to_owned());
         }
-        let leaving = matches!(&self.pending, Some(pending) if pending.command == Command::Unregister);
+        let leaving = self.pending.as_ref().is_some_and(|pending| pending.command == Command::Unregister);
         // What fills the disk must be stoppable while the disk does not take the unregistration.
         if self.retiring || (leaving && command != Command::Stop) {
             return (command != Command::Unregister).then(|| "it is being unregistered".to_owned());
@@ -373,8 +375,8 @@ impl Gateway {
         if seq == self.seq {
             self.unsure = error.is_some();
         }
-        match self.pending.take_if(|pending| pending.seq == seq) {
-            Some(Pending { command, .. }) => match (error, command) {
+        match self.pending.take_if(|pending| pending.seq == seq).map(|pending| pending.command) {
+            Some(command) => match (error, command) {
                 (None, _) => {
                     self.unrecorded = None;
                     self.act(command, seq, now, out);
@@ -662,7 +664,7 @@ impl Gateway {
 
     /// The finish program gets a number of its own: nothing of the old life's place is used again.
     fn begin_finish(&mut self, out: &mut Effects) {
-        self.ended = self.life.replace(Life::default());
+        self.ended = self.life.replace(Life::default()).map(Box::new);
         let ended = self.ended.as_ref();
         let exit = ended.and_then(|life| life.exit).unwrap_or(Exit::Unknown);
         let pid = ended.and_then(|life| life.pid).unwrap_or_default();
@@ -683,7 +685,7 @@ impl Gateway {
     fn settle(&mut self, now: Tick, out: &mut Effects) {
         let last = self.life.take().unwrap_or_default();
         let gives_up = self.ended.is_some() && last.exit == Some(Exit::Code(FINISH_GIVES_UP));
-        let life = self.ended.take().unwrap_or(last);
+        let life = self.ended.take().map_or(last, |life| *life);
         let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
         out.push(Effect::Release { incarnation: self.history.incarnation });
         if self.want == Want::Down || self.closing.is_some() {
@@ -1020,7 +1022,7 @@ impl Gateway {
     }
 
     /// Takes a changed definition; running processes keep what they were started with.
-    pub fn set_policy(&mut self, policy: Policy) {
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
         self.policy = policy;
     }
 
@@ -1163,16 +1165,15 @@ impl Gateway {
     /// For the exhaustive search: everything that decides what happens next, without absolute times and numbers.
     pub(super) fn fingerprint(&self) -> String {
         let waiters: Vec<_> = self.waiters.iter().map(|w| (w.command, self.fingerprint_seq(w.seq))).collect();
-        let of = |life: &Option<Life>| {
+        let of = |life: Option<&Life>| {
             let readiness = |life: &Life| match life.readiness {
                 Readiness::Awaited(_) => "awaited".to_owned(),
                 Readiness::Reported(_) => "reported".to_owned(),
                 other => format!("{other:?}"),
             };
-            life.as_ref()
-                .map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some(), readiness(l)))
+            life.map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some(), readiness(l)))
         };
-        let life = (of(&self.life), of(&self.ended));
+        let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(
             "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {}",
             self.want,

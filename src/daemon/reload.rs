@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Everything that lies in files, read on a thread that may wait for them.
 #[derive(Debug)]
@@ -411,11 +412,17 @@ impl Supervisor {
     }
 
     /// A service becomes known, at rest.
-    pub(super) fn add_service(&mut self, definition: Definition, record: Option<RecordRow>) -> ServiceId {
+    pub(super) fn add_service(&mut self, mut definition: Definition, record: Option<RecordRow>) -> ServiceId {
+        // Of many, most have the policy of the one before.
+        if let Some((_, other)) = self.services.last_key_value()
+            && other.definition.policy == definition.policy
+        {
+            definition.policy = Arc::clone(&other.definition.policy);
+        }
         let seed = fingerprint([definition.name.as_str(), &self.instance]);
         let id = self.fleet.add(
             definition.name.clone(),
-            definition.policy.clone(),
+            Arc::clone(&definition.policy),
             definition.after.clone(),
             definition.requires.clone(),
             seed,
@@ -428,7 +435,7 @@ impl Supervisor {
     pub(super) fn redefine(&mut self, id: ServiceId, definition: Definition) {
         let Some(service) = self.services.get_mut(&id) else { return };
         let (policy, after, requires) =
-            (definition.policy.clone(), definition.after.clone(), definition.requires.clone());
+            (Arc::clone(&definition.policy), definition.after.clone(), definition.requires.clone());
         if !matches!(definition.origin, Origin::Record) {
             service.record = None;
         }
@@ -453,7 +460,7 @@ impl Supervisor {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let registered = self.services.values();
         let records = sorted::map(
-            registered.filter_map(|service| Some((service.name.clone(), service.record.clone()?))),
+            registered.filter_map(|service| Some((service.name.clone(), service.record.as_deref()?.clone()))),
         );
         let plan = found.plan(&records, &self.surroundings);
         let mut outcomes: Vec<Outcome> = Vec::new();

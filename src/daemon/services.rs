@@ -18,7 +18,7 @@ pub struct Service {
     pub name: ServiceName,
     pub definition: Definition,
     /// It was registered, with this record.
-    pub record: Option<RecordRow>,
+    pub record: Option<Box<RecordRow>>,
     /// Its definition is gone; dropped once it is stopped.
     pub gone: bool,
     /// Its log is open, with this policy.
@@ -57,7 +57,7 @@ impl Service {
         Self {
             name: definition.name.clone(),
             definition,
-            record,
+            record: record.map(Box::new),
             gone: false,
             logged: None,
             extra_args: Vec::new(),
@@ -70,13 +70,13 @@ impl Service {
 
     /// As [`gateway_directory`].
     pub fn gateway_directory(&self, home: &Path) -> Option<PathBuf> {
-        gateway_directory(&self.definition, self.record.as_ref(), home)
+        gateway_directory(&self.definition, self.record.as_deref(), home)
     }
 
     /// The directory of the gateway whose state file tells this service's want. Only the service that is named like its
     /// profile tells it: of two services on one profile each would take the other's mirror for somebody's wish.
     pub fn mirror_directory(&self, home: &Path) -> Option<PathBuf> {
-        mirror_directory(&self.definition, self.record.as_ref(), home)
+        mirror_directory(&self.definition, self.record.as_deref(), home)
     }
 }
 

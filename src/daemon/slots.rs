@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The patience of a service that reports readiness.
@@ -183,7 +184,7 @@ fn definition(
         umask: None,
         autostart: !read.down,
         hash: fingerprint([format!("{policy:?}").as_str(), &format!("{as_root} {after:?}")]),
-        policy,
+        policy: Arc::new(policy),
         after,
         requires: Vec::new(),
         containment: ContainmentChoice::Auto,

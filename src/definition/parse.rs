@@ -22,6 +22,7 @@ use crate::core::sorted;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use toml::de::DeTable;
 
@@ -133,7 +134,7 @@ impl Reader<'_> {
             env_file,
             umask,
             autostart,
-            policy: Policy { kind, role, restart, stop, ready: patience, finish: None },
+            policy: Arc::new(Policy { kind, role, restart, stop, ready: patience, finish: None }),
             after: sorted(after),
             requires: sorted(requires),
             containment,

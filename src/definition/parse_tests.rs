@@ -14,6 +14,7 @@ use crate::sys::users::nameless;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn surroundings() -> Surroundings {
@@ -60,7 +61,7 @@ fn a_command_alone_has_the_documented_defaults() {
         env_file: None,
         umask: None,
         autostart: true,
-        policy: Policy::default(),
+        policy: Arc::new(Policy::default()),
         after: vec![],
         requires: vec![],
         containment: ContainmentChoice::Auto,
@@ -150,7 +151,7 @@ fn every_key_is_understood() {
     assert_eq!((made.ready, made.policy.ready), (Ready::Fd(5), Some(secs(30))));
     let stop = made.policy.stop;
     assert_eq!((stop.signal, stop.timeout, stop.leftovers), (Signal::INT, secs(90), secs(2)));
-    let restart = made.policy.restart;
+    let restart = &made.policy.restart;
     assert_eq!(restart.when, RestartWhen::OnFailure);
     assert_eq!((restart.backoff.initial, restart.backoff.max), (Duration::from_millis(200), secs(60)));
     assert_eq!((restart.backoff.factor, restart.backoff.jitter), (3.0, 0.0));

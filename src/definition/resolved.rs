@@ -9,6 +9,7 @@ use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where a definition came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +135,7 @@ pub struct Definition {
     pub umask: Option<u32>,
     /// The want on first sight; afterwards the database decides.
     pub autostart: bool,
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Started after these, those of `requires` included. Sorted, without repetition, never the service itself.
     pub after: Vec<ServiceName>,
     /// Fails and stops with these.
@@ -222,7 +223,7 @@ impl Definition {
             env_file: None,
             umask: None,
             autostart: false,
-            policy: Policy::default(),
+            policy: Arc::default(),
             after: Vec::new(),
             requires: Vec::new(),
             containment: ContainmentChoice::Auto,

@@ -30,6 +30,8 @@ const STUCK: Duration = Duration::from_secs(10);
 /// Buffers kept for the next read, and how large they may be.
 const SPARE: usize = 4;
 const SPARE_MAX: usize = 256 * 1024;
+/// Room for so many pieces is kept while nothing is to be done; a boot needs it for thousands.
+const ROOM: usize = 64;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
@@ -205,6 +207,7 @@ impl Backlog {
             if state.stop {
                 return Work::End;
             }
+            state.items.shrink_to(ROOM);
             state.files_wait = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.files_wait = false;

@@ -226,7 +226,7 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         match ServiceName::of_slot(key) {
             Ok(name) => {
                 rows.ends.insert(name.clone());
-                rows.runs.insert(name, run.clone());
+                rows.runs.insert(name, Box::new(run.clone()));
             }
             Err(error) => skipped.push(format!("a history is skipped: {error}")),
         }

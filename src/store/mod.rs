@@ -358,6 +358,7 @@ fn writes(change: Change) -> Vec<Write> {
 impl Opened {
     fn from_rows(rows: &Rows) -> Self {
         let Rows { instance, stamp: _, wants, records, runs, mirrored, limits, boot, ends: _ } = rows.clone();
+        let runs = runs.into_iter().map(|(name, row)| (name, *row)).collect();
         Self { instance, wants, records, runs, mirrored, limits, boot, ..Self::default() }
     }
 }

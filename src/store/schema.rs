@@ -296,7 +296,8 @@ pub(super) struct Rows {
     pub(super) stamp: u64,
     pub(super) wants: BTreeMap<ServiceName, WantRow>,
     pub(super) records: BTreeMap<ServiceName, RecordRow>,
-    pub(super) runs: BTreeMap<ServiceName, RunRow>,
+    /// Boxed: a node of the tree keeps up to half of its places free.
+    pub(super) runs: BTreeMap<ServiceName, Box<RunRow>>,
     pub(super) mirrored: BTreeMap<ServiceName, MirroredRow>,
     pub(super) limits: BTreeMap<ServiceName, LimitsRow>,
     pub(super) boot: Option<serde_json::Value>,
@@ -315,7 +316,7 @@ impl Rows {
         match write {
             Write::Want(name, row) => set(&mut self.wants, name, row),
             Write::Record(name, row) => set(&mut self.records, name, row),
-            Write::Run(name, row) => set(&mut self.runs, name, row),
+            Write::Run(name, row) => set(&mut self.runs, name, row.map(Box::new)),
             Write::Mirrored(name, row) => set(&mut self.mirrored, name, row),
             Write::Limits(name, row) => set(&mut self.limits, name, row),
             Write::Boot(row) => self.boot = row,
@@ -355,7 +356,7 @@ impl Rows {
         &self,
         writes: impl Iterator<Item = &'a Write>,
     ) -> Result<Vec<Encoded>, RowError> {
-        let known = self.ends.iter().filter_map(|name| Some((name.as_str(), self.runs.get(name)?)));
+        let known = self.ends.iter().filter_map(|name| Some((name.as_str(), &**self.runs.get(name)?)));
         let mut ends: BTreeMap<&str, &RunRow> = known.collect();
         let (mut all, mut changes) = (Vec::new(), false);
         for write in writes {

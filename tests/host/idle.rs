@@ -112,6 +112,9 @@ fn a_thousand_services_start_rest_and_stop() {
     // Beside three for each service a bounded number of log files is kept open.
     assert!(used <= 3 * SERVICES + 128, "at most three descriptors a service: {used}");
     assert_idle(&[&supervisor]);
+    let memory = process::anonymous_kb(supervisor.pid());
+    // Seven thousand with the allocator of this build.
+    assert!(memory <= 9 * SERVICES as u64, "{memory} kB for {SERVICES} services");
     world.ctl_within(minute, &["stop", "--all"]).ok();
     world.assert_no_survivors("after stop --all");
     world.assert_no_zombies(&supervisor);

@@ -292,7 +292,7 @@ fn what_is_written_last_is_one_row_and_two_syncs_until_a_history_changes() {
     running.commit(1, vec![Change::Run(name("a"), run_row(3)), Change::Forget(name("b"))]).unwrap();
     let killed = home.dir.path().join("killed");
     std::fs::copy(home.file("state.redb"), &killed).unwrap();
-    let expected = BTreeMap::from([(name("a"), run_row(3)), (name("c"), run_row(2))]);
+    let expected = BTreeMap::from([(name("a"), run_row(3).into()), (name("c"), run_row(2).into())]);
     let found = rows(&killed);
     assert_eq!((found.ends.len(), &found.runs), (0, &expected));
     // Its successor ends in order, twice, before it has written them one by one.
