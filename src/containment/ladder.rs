@@ -11,7 +11,7 @@ use super::hold::keepers_dir;
 use super::keeper::tags::Tags;
 use super::keeper::ward::keeper_plan;
 use super::keeper::wire::{self, Heard, Order, Word};
-use super::keeper::{ARGUMENT, REHEARSE, REHEARSE_SCOPED};
+use super::keeper::{ARGUMENT, REHEARSE, TRY_PARENT};
 use super::{Rung, SpawnError, flags};
 use crate::core::signal::Signal;
 use crate::sys::child::Step;
@@ -162,7 +162,7 @@ pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
         report.attempts.push((Rung::KeeperSameUid, Ok(())));
     }
     if report.attempts.iter().any(|(rung, result)| *rung == Rung::KeeperSameUid && result.is_ok()) {
-        report.scoped = try_scope(wish).is_ok();
+        report.scoped = try_scope().is_ok();
     }
     let refusal = |rung: Rung| {
         let found = report.attempts.iter().find(|(one, _)| *one == rung);
@@ -294,15 +294,15 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>) -> bool {
     rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) > 0
 }
 
-/// Waits for a child of ours and reaps it.
-pub(super) fn wait_exit(pidfd: BorrowedFd<'_>) -> Result<(), String> {
+/// Waits for a child of ours and reaps it. Returns its exit status, `None` if a signal ended it.
+pub(super) fn wait_exit(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, String> {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     let ended = rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) > 0;
     if !ended {
         return Err("a killed process did not end".to_owned());
     }
     match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
-        Ok(_) => Ok(()),
+        Ok(status) => Ok(status.and_then(|status| status.exit_status())),
         Err(error) => Err(format!("waitid: {error}")),
     }
 }
@@ -341,12 +341,16 @@ fn with_tag(mut who: Credentials, tags: Tags) -> Credentials {
     who
 }
 
-/// A service of our own uid, which finds out whether it can signal its keeper.
-fn try_scope(wish: &Wish<'_>) -> Result<(), String> {
-    let mut plan = plan_of_self(&[REHEARSE_SCOPED]).map_err(say("plan"))?;
+/// A process of our own uid, as a service would be, finds out whether it can signal us, as it would its keeper.
+fn try_scope() -> Result<(), String> {
+    let mut plan = plan_of_self(&[TRY_PARENT]).map_err(say("plan"))?;
     plan.no_new_privs = true;
     plan.scope_signals = true;
-    try_plan(wish, plan, None)
+    let child = clone::spawn(&mut plan, None).map_err(say("clone"))?;
+    match wait_exit(child.pidfd.as_fd())? {
+        Some(0) => Ok(()),
+        _ => Err("a service can signal its keeper".to_owned()),
+    }
 }
 
 /// A keeper that is the init of its namespaces, with a real tree as above.
@@ -370,10 +374,6 @@ fn try_apart(wish: &Wish<'_>) -> Result<Apart, String> {
 fn try_tree(wish: &Wish<'_>, identity: Option<Credentials>, apart: Option<Apart>) -> Result<(), String> {
     let mut plan = plan_of_self(&[REHEARSE]).map_err(say("plan"))?;
     plan.identity = identity;
-    try_plan(wish, plan, apart)
-}
-
-fn try_plan(wish: &Wish<'_>, plan: ChildPlan, apart: Option<Apart>) -> Result<(), String> {
     let dir = keepers_dir(wish.runtime_dir).map_err(|error| error.to_string())?;
     let null = null().map_err(say("/dev/null"))?;
     let (socket, theirs) = wire::pair().map_err(say("socketpair"))?;

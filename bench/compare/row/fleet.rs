@@ -86,7 +86,12 @@ fn settle(world: &World, quiet: Duration) {
 }
 
 fn idle(bench: &mut Bench<'_>, name: &'static str, size: usize, world: &World) {
-    let length = Duration::from_secs(if bench.options.quick { 2 } else { 15 });
+    let length = Duration::from_secs(match size {
+        _ if bench.options.quick => 2,
+        // What the budget asks for.
+        1000 => 60,
+        _ => 15,
+    });
     let pids = process::supervision(&world.cgroup);
     let before = process::activity(&pids);
     clock::window(length);

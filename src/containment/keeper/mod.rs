@@ -11,4 +11,4 @@ pub(super) mod ward;
 pub(super) mod wire;
 
 pub use process::{ARGUMENT, main, serve};
-pub(super) use process::{MOUNT, REHEARSE, REHEARSE_SCOPED, SOCKET};
+pub(super) use process::{MOUNT, REHEARSE, SOCKET, TRY_PARENT};

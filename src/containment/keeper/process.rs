@@ -37,8 +37,8 @@ pub(in crate::containment) const REHEARSE: &str = "--rehearse";
 /// The second argument of the helper that mounts cgroup2 for its supervisor.
 pub(in crate::containment) const MOUNT: &str = "--mount";
 
-/// The same, of one that must not be able to signal its keeper.
-pub(in crate::containment) const REHEARSE_SCOPED: &str = "--rehearse-scoped";
+/// The same, of a child that must not be able to signal its parent.
+pub(in crate::containment) const TRY_PARENT: &str = "--try-parent";
 
 /// The second argument of that daemon.
 const LINGER: &str = "--linger";
@@ -47,7 +47,7 @@ const LINGER: &str = "--linger";
 pub fn main(role: Option<&str>) -> ExitCode {
     let played = match role {
         Some(REHEARSE) => rehearse(),
-        Some(REHEARSE_SCOPED) => try_parent().and_then(|()| rehearse()),
+        Some(TRY_PARENT) => try_parent(),
         Some(LINGER) => linger(),
         Some(MOUNT) => private::helper(),
         // The instance's id, which is only there to be seen.
