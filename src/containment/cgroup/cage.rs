@@ -61,6 +61,8 @@ pub struct Site<'a> {
     pub tree: &'a Tree,
     pub watch: &'a Watch,
     pub slot: u32,
+    /// The whole tree was seen empty just now, and with it every cage in it.
+    pub seen_empty: bool,
 }
 
 impl Site<'_> {
@@ -230,6 +232,9 @@ impl Cage {
 
     /// If it is, the loop is woken when it is no more.
     fn is_populated(&mut self, site: Site<'_>) -> bool {
+        if site.seen_empty {
+            return false;
+        }
         // An unreadable file counts as populated: emptiness has to be seen.
         let looked = || leaf::populated(site.tree.as_fd(), &self.leaf).unwrap_or(true);
         let populated = looked();
@@ -453,7 +458,7 @@ impl Cage {
 impl Memory {
     /// `None`: without the controller there is nothing to watch.
     fn watched(site: Site<'_>, leaf: &str, seen: MemoryEvents) -> Option<Self> {
-        let Site { tree, watch, slot } = site;
+        let Site { tree, watch, slot, .. } = site;
         if !tree.memory.get() {
             return None;
         }
