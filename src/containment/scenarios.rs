@@ -587,7 +587,6 @@ fn a_successor_finds_strays_whose_keeper_was_killed_too() {
     });
 }
 
-/// A kill that comes before the child has joined its cgroup, or before its exec, must not be outrun.
 /// The process that makes ours is one more that can be killed, or stopped, which nobody is told of.
 #[test]
 fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
@@ -616,6 +615,60 @@ fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
     });
 }
 
+/// Children of the fork server read its memory until their exec, and others follow before they are there.
+#[test]
+fn starts_in_a_row_do_not_get_each_others_words() {
+    const MANY: u64 = 40;
+    isolated("starts_in_a_row_do_not_get_each_others_words", || {
+        on_every_rung(|world, rung| {
+            let mut outputs = Vec::new();
+            for n in 1..=MANY {
+                let words = ["/bin/echo".to_owned(), format!("{n} ").repeat(n as usize)];
+                let (plan, stdout) = world.plan(&words.each_ref().map(String::as_str), "", rung);
+                world.held.spawn(&world.id(n), plan, None, &Limits::default()).unwrap();
+                outputs.push((n, stdout));
+            }
+            for (n, mut stdout) in outputs {
+                let mut said = String::new();
+                stdout.read_to_string(&mut said).unwrap();
+                assert_eq!(said.trim_end(), format!("{n} ").repeat(n as usize).trim_end());
+                let wanted = world.id(n);
+                world.until("over", |event| match event {
+                    Event::TreeEmpty { id } if *id == wanted => Some(()),
+                    _ => None,
+                });
+                world.held.release(&wanted, world.now());
+            }
+            world.events.clear();
+        });
+    });
+}
+
+/// The kernel adjusts all who share a memory.
+#[test]
+fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
+    isolated("what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so", || {
+        on_every_rung(|world, rung| {
+            let adjustment = |pid| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+            let server = world.held.forks.pid().unwrap();
+            let before = adjustment(server);
+            let (mut plan, mut stdout) = world.plan(&["/proc/self/exe"], "obey", rung);
+            plan.oom_score_adj = Some(700);
+            let id = world.id(1);
+            world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
+            let pid = world.until("spawned", |event| match event {
+                Event::Spawned { pid, .. } => Some(*pid),
+                _ => None,
+            });
+            assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1);
+            assert_eq!(adjustment(pid).trim(), "700");
+            assert_eq!((world.held.forks.pid(), adjustment(server)), (Some(server), before));
+            world.end(1);
+        });
+    });
+}
+
+/// A kill that comes before the child has joined its cgroup, or before its exec, must not be outrun.
 #[test]
 fn a_kill_right_after_the_spawn_is_not_outrun() {
     isolated("a_kill_right_after_the_spawn_is_not_outrun", || {

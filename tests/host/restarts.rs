@@ -14,6 +14,8 @@ fn the_first_crash_restarts_at_once_and_the_next_waits(setup: Setup) {
     world.adversary("coder", "pause", slow);
     let _supervisor = world.start();
     world.wait_log("coder", "ready");
+    // A keeper's word of the start may come after the service's own.
+    world.wait_state("coder", &["up"]);
     world.ctl(&["kill", "coder", "SEGV"]).ok();
     world.wait_log_times("coder", "ready", 2);
     let status = world.wait_state("coder", &["up"]);

@@ -493,3 +493,15 @@ fn create_words(error: &io::Error) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_a_child_could_use_up_before_its_exec_is_scarce() {
+        let scarce =
+            [Value::Amount(0), Value::Amount(1 << 20), Value::Amount(64 << 20), Value::Max].map(is_scarce);
+        assert_eq!(scarce, [true, true, false, false]);
+    }
+}
