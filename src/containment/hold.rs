@@ -314,7 +314,11 @@ impl Containment {
         let slot = self.free_slot();
         let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         self.shield(&mut plan, rung);
-        let made = self.make(slot, id, &mut plan, rung, limits);
+        let mut made = self.make(slot, id, &mut plan, rung, limits);
+        // Where there are as many directories as there may be, those of lives that are over make room.
+        if matches!(made, Err(SpawnError::Cgroup { .. })) && self.remove_leftovers(|_| true) {
+            made = self.make(slot, id, &mut plan, rung, limits);
+        }
         self.know_fork_server();
         match made {
             Ok((on, not_in_force)) => {
@@ -712,7 +716,7 @@ impl Containment {
         self.after(slot, said, events);
     }
 
-    /// When [`Self::tick`] wants to be called; `None`: only when something else happens.
+    /// When [`Self::tick`] and [`Self::tidy`] want to be called; `None`: only when something else happens.
     pub fn next_deadline(&mut self) -> Option<Tick> {
         while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
             if self.wants(slot, generation, at) {
@@ -733,7 +737,7 @@ impl Containment {
         place.held.as_ref().and_then(|held| held.on.next_look()) == Some(at)
     }
 
-    /// What time brings: the next look at killed trees, removals that were refused.
+    /// What time brings: the next look at killed trees.
     pub fn tick(&mut self, now: Tick, events: &mut Vec<Event>) {
         while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
             if at > now {
@@ -745,17 +749,24 @@ impl Containment {
             }
         }
         self.tick_scopes(now, events);
-        if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
-            // One row: the rest are still due then.
-            let mut left = REMOVED_AT_ONCE;
-            leftovers.retain_mut(|(name, retry)| {
-                if left == 0 || !retry.due(now) {
-                    return true;
-                }
-                left -= 1;
-                leaf::remove(tree.as_fd(), name).is_err()
-            });
-        }
+    }
+
+    /// Removes what is left of lives that are over, as far as that can be done now, and some at a time. To be called before
+    /// whoever calls waits, after whatever is more urgent.
+    pub fn tidy(&mut self, now: Tick) {
+        let mut left = REMOVED_AT_ONCE;
+        self.remove_leftovers(|retry| {
+            let wanted = left > 0 && retry.due(now);
+            left -= usize::from(wanted);
+            wanted
+        });
+    }
+
+    fn remove_leftovers(&mut self, mut wanted: impl FnMut(&mut Retry) -> bool) -> bool {
+        let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups else { return false };
+        let before = leftovers.len();
+        leftovers.retain_mut(|(name, retry)| !wanted(retry) || leaf::remove(tree.as_fd(), name).is_err());
+        leftovers.len() < before
     }
 
     fn tick_slot(&mut self, slot: u32, now: Tick, events: &mut Vec<Event>) {
@@ -790,8 +801,8 @@ impl Containment {
         self.after(slot, said, events);
     }
 
-    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes [`LATER`], and is tried again while the kernel
-    /// calls it busy.
+    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes [`LATER`], when it is [tidied](Self::tidy), and
+    /// is tried again while the kernel calls it busy.
     pub fn release(&mut self, id: &IncarnationId, now: Tick) {
         self.release_scopes(id);
         let Some(slot) = self.by_id.remove(id) else { return };

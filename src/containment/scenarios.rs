@@ -159,6 +159,7 @@ impl World {
         }
         let now = self.now();
         self.held.tick(now, &mut self.events);
+        self.held.tidy(now);
     }
 
     /// Turns until an event that `pick` wants has come; it and those before it stay in `events`.

@@ -15,6 +15,7 @@ use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::Task;
 use super::reload::{Found, discover, trust_of};
+use super::repose::Repose;
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -36,7 +37,6 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
-use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -358,10 +358,9 @@ fn start(
             |error| format!("failed to take possession of containment '{}': {error}", report.rung),
         )?;
     let gives_up = former.as_ref().is_some_and(Handover::gives_up);
-    let adopted = {
-        let known = LazyCell::new(|| found.plan(&opened.records, &around).services);
-        heritage.claim(&mut containment, |name| !gives_up && known.contains_key(name), log)?
-    };
+    let plan = found.plan(&opened.records, &around);
+    let adopted =
+        heritage.claim(&mut containment, |name| !gives_up && plan.services.contains_key(name), log)?;
     if let Some(former) = &former {
         let mut begun = former.begun.clone();
         // Nobody is left to end the line of a life that is over.
@@ -463,10 +462,10 @@ fn start(
         scanning,
         looking: false,
         scan: 0,
-        code_spared_at: None,
+        repose: Repose::default(),
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
-    let restored = supervisor.boot_services(&opened, &found, &reconciled, inheritance, &cmd);
+    let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
     if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
         supervisor.resume_shutdown(closing);
     }

@@ -28,6 +28,7 @@ impl Supervisor {
     /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
     pub(super) fn boot_services(
         &mut self,
+        Plan { services, complaints }: Plan,
         opened: &Opened,
         found: &Found,
         reconciled: &Reconciled,
@@ -35,7 +36,6 @@ impl Supervisor {
         cmd: &Cmd,
     ) -> BTreeMap<ServiceId, Restored> {
         let Inheritance { mut lives, goes_on, continued } = inheritance;
-        let Plan { services, complaints } = found.plan(&opened.records, &self.surroundings);
         for complaint in complaints {
             slog::warn!(self.log, "{complaint}");
         }

@@ -1,7 +1,8 @@
-//! Debug builds only: ends the supervisor at a chosen point, so that tests can kill it after every single effect.
+//! Debug builds only: ends or stops the supervisor at a chosen point, so that tests can kill it after every single effect.
 //!
 //! `HERMES_SUP_FAULT=kill@N` kills it where the N-th [`point`] is passed, `panic@N` makes it panic there once, `panics@N` also
-//! each time after it has become itself again. A release build knows nothing of this.
+//! each time after it has become itself again, and `stop@N` makes it stand still there until it is continued, but for a PID 1,
+//! which cannot stop itself. A release build knows nothing of this.
 
 /// Passed after each effect, and between the steps of a boot that another supervisor might have to finish.
 #[cfg(not(debug_assertions))]
@@ -19,7 +20,7 @@ mod debug {
 
     #[derive(Clone, Copy)]
     enum Fault {
-        Kill,
+        Signal(Signal),
         Panic,
     }
 
@@ -27,7 +28,8 @@ mod debug {
         let text = std::env::var("HERMES_SUP_FAULT").ok()?;
         let (what, at) = text.split_once('@')?;
         let fault = match what {
-            "kill" => Fault::Kill,
+            "kill" => Fault::Signal(Signal::KILL),
+            "stop" => Fault::Signal(Signal::STOP),
             "panic" if std::env::var_os(HANDOVER).is_none() => Fault::Panic,
             "panics" => Fault::Panic,
             _ => return None,
@@ -44,7 +46,9 @@ mod debug {
             return;
         }
         match fault {
-            Fault::Kill => drop(rustix::process::kill_process(rustix::process::getpid(), Signal::KILL)),
+            Fault::Signal(signal) => {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+            }
             Fault::Panic => panic!("asked for by HERMES_SUP_FAULT"),
         }
     }

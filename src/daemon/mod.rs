@@ -26,6 +26,7 @@ mod preparation;
 mod readiness;
 mod reconcile;
 mod reload;
+mod repose;
 mod requests;
 mod scanning;
 mod scopes;
@@ -64,12 +65,13 @@ use mirror::Mirrored;
 use planned::PlannedStops;
 use readiness::Readiness;
 use reload::Found;
+use repose::Repose;
 use requests::Requests;
 use scanning::Scanning;
 use services::Services;
 use shutdown::Closing;
 use slots::Slots;
-use sources::{Notifier, Room, Timer, read_token};
+use sources::{Notifier, Room, Timer, plain_token, read_token};
 use starts::Starts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -164,9 +166,6 @@ pub enum Notice {
     Panicked,
 }
 
-/// How long after the services were told to start the start counts as over.
-const START: Duration = Duration::from_secs(2);
-
 /// The topic of warnings that end when the store recovers.
 const STORE: &str = "store";
 
@@ -250,15 +249,14 @@ struct Supervisor {
     looking: bool,
     /// Counts the readings.
     scan: u64,
-    /// When the code is given back that was mapped for the start.
-    code_spared_at: Option<Tick>,
+    repose: Repose,
 }
 
 impl Supervisor {
     /// Runs until everything has ended, or until it is time to become another program.
     fn run(&mut self, poll: &mut Poll) -> Over {
         let mut events = Events::with_capacity(1024);
-        self.code_spared_at = Some(self.clock.now().after(START));
+        self.repose.turn(self.clock.now(), false);
         loop {
             if self.unreaped {
                 self.reap();
@@ -268,6 +266,9 @@ impl Supervisor {
                 self.settle();
             }
             let hurries = !self.starts.is_empty() || !self.stops.is_empty() || self.unreaped;
+            if !hurries {
+                self.containment.tidy(self.clock.now());
+            }
             self.logs.announce(hurries);
             if let Some(code) = self.ended() {
                 return Over::Ended(code);
@@ -275,8 +276,12 @@ impl Supervisor {
             if let Some(program) = self.upgrade_is_due(self.clock.now()) {
                 return Over::Replaced(program);
             }
+            let rests = !hurries && self.repose.is_due(self.clock.now());
             self.arm_timer();
             self.container.gather(false);
+            if rests {
+                resident::rest(poll);
+            }
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     slog::error!(self.log, "failed to wait for events"; "error" => %error);
@@ -284,6 +289,8 @@ impl Supervisor {
                 _ => {}
             }
             self.container.gather(true);
+            let timer = plain_token(Room::Timer);
+            self.repose.turn(self.clock.now(), events.iter().all(|event| event.token() == timer));
             for event in &events {
                 self.wake(event);
             }
@@ -331,9 +338,6 @@ impl Supervisor {
             self.stop_unmarked(now);
             self.time_out_requests(now);
             self.push_shutdown(now);
-            if self.code_spared_at.take_if(|at| *at <= now).is_some() {
-                resident::release_code();
-            }
             if self.backlog.is_empty() {
                 return;
             }
@@ -351,7 +355,7 @@ impl Supervisor {
             self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
             self.upgrade.as_ref().map(Upgrade::deadline),
-            self.code_spared_at,
+            self.repose.next_deadline(),
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));

@@ -178,12 +178,13 @@ impl Found {
         }
     }
 
-    /// Puts files, records and profiles together.
-    pub fn plan(&self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
+    /// Puts files, records and profiles together. The definitions of files go into the plan: there is one to be made.
+    pub fn plan(&mut self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
         complaints.extend(self.warnings.iter().cloned());
+        let of_files = std::mem::take(&mut self.loaded.services);
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
-            sorted::map(self.loaded.services.iter().map(|(name, d)| (name.clone(), (d.clone(), None))));
+            sorted::map(of_files.into_iter().map(|(name, definition)| (name, (definition, None))));
         for (name, row) in records {
             if services.contains_key(name) {
                 complaints
@@ -319,7 +320,7 @@ impl Supervisor {
     }
 
     /// The files were read: new profiles come in, a `reload` is carried out, parked requests are answered.
-    pub(super) fn take_found(&mut self, found: Found) {
+    pub(super) fn take_found(&mut self, mut found: Found) {
         self.looking = false;
         if self.closing.is_some() {
             return self.found_nothing("the supervisor is shutting down");
@@ -329,7 +330,7 @@ impl Supervisor {
             let reloading = std::mem::take(&mut self.requests.reloading);
             self.reload(found, reloading);
         } else {
-            self.add_new_profiles(&found);
+            self.add_new_profiles(&mut found);
         }
         let scan = self.scan;
         let (served, later) =
@@ -356,7 +357,7 @@ impl Supervisor {
         }
     }
 
-    fn add_new_profiles(&mut self, found: &Found) {
+    fn add_new_profiles(&mut self, found: &mut Found) {
         let plan = found.plan(&BTreeMap::new(), &self.surroundings);
         let new = plan.services.into_values().filter(|(definition, _)| is_profile(definition));
         let new: Vec<Definition> = new.map(|(definition, _)| definition).collect();
@@ -448,7 +449,7 @@ impl Supervisor {
             .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))
     }
 
-    fn reload(&mut self, found: Found, callers: Vec<(Incoming, bool)>) {
+    fn reload(&mut self, mut found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let registered = self.services.values();
         let records = sorted::map(

@@ -22,7 +22,8 @@ use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway;
 use crate::core::name::ServiceName;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use crate::sys::users;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// How long a start may take when the caller does not say.
@@ -353,7 +354,8 @@ impl Supervisor {
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
         }
-        let (ids, mut complaints) = self.select(uid, request, targets, reads);
+        // For each of thousands it is asked whom it runs as.
+        let (ids, mut complaints) = users::in_one_moment(|| self.select(uid, request, targets, reads));
         if let (Targets::All, true, [first, ..]) = (targets, ids.is_empty(), complaints.as_slice()) {
             // Nothing of `--all` is the caller's: one line, not one for each service.
             let message = first.message.clone().unwrap_or_default();
@@ -472,7 +474,7 @@ impl Supervisor {
         reads: bool,
     ) -> (Vec<ServiceId>, Vec<Outcome>) {
         let mut complaints = Vec::new();
-        let mut ids = Vec::new();
+        let (mut ids, mut seen) = (Vec::new(), HashSet::new());
         let all: Vec<String>;
         let names = match targets {
             Targets::Names(names) => names,
@@ -504,7 +506,7 @@ impl Supervisor {
                     let state = self.state(id).filter(|_| may_read);
                     complaints.push(Outcome::failed(typed, Code::NotPermitted, state, denied.to_string()));
                 }
-                _ if ids.contains(&id) => {}
+                _ if !seen.insert(id) => {}
                 _ => ids.push(id),
             }
         }

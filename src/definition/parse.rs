@@ -268,7 +268,7 @@ fn absolute(item: &Item<'_>) -> Read<PathBuf> {
 
 fn environment(item: &Item<'_>) -> Read<BTreeMap<String, String>> {
     let mut env = BTreeMap::new();
-    for (key, value) in item.table("env")?.take_all() {
+    for (key, value) in item.table("env")?.into_items() {
         if !is_variable_name(key) {
             return Err(value.fault(format!(
                 "{} cannot be the name of a variable; it must not be empty nor contain '=' or NUL",
@@ -368,8 +368,8 @@ fn limit(mut table: Table<'_>, default: BurstLimit, report: &mut Report<'_>) -> 
 fn exit_codes(item: &Item<'_>, report: &mut Report<'_>) -> BTreeMap<u8, ExitRule> {
     let rules = [("now", ExitRule::Now), ("stop", ExitRule::Stop), ("failed", ExitRule::Failed)];
     let mut codes = BTreeMap::new();
-    let Some(mut table) = settle(item.table("exit_codes"), report) else { return codes };
-    for (key, value) in table.take_all() {
+    let Some(table) = settle(item.table("exit_codes"), report) else { return codes };
+    for (key, value) in table.into_items() {
         // Plain digits only: `+75` and `075` would be second names of one code.
         let code = key.parse::<u8>().ok().filter(|code| code.to_string() == key);
         let Some(code) = code else {

@@ -1,6 +1,7 @@
 //! Every key of the documented format: its example, its default, its range, and the exact words of a refusal.
 
 use super::diagnose::{About, Source};
+use super::load::MOST_BYTES;
 use super::parse::{Subject, parse};
 use super::resolved::*;
 use super::trust::Trust;
@@ -438,7 +439,8 @@ proptest! {
 /// A file of the largest size that is read must neither use up the stack nor flood whoever reads what is wrong with it.
 #[test]
 fn hostile_files_of_full_size_are_refused_cheaply() {
-    const SIZE: usize = 256 << 10;
+    const SIZE: usize = MOST_BYTES as usize;
+    let tables: String = (0..).map(|n| format!("[t{n}]\n")).take(SIZE / 18).collect();
     let unknown: String = (0..).map(|n| format!("k{n}=1,")).take(SIZE / 10).collect();
     for (what, text) in [
         ("nested arrays", format!("command = {}", "[".repeat(SIZE))),
@@ -446,6 +448,7 @@ fn hostile_files_of_full_size_are_refused_cheaply() {
         ("dotted keys", format!("{} = 1", "a.".repeat(SIZE / 2) + "a")),
         ("errors", "=\n".repeat(SIZE / 2)),
         ("unknown keys in one line", format!("stop = {{{unknown}}}")),
+        ("tables that come again", tables.repeat(2)),
         ("one long line", format!("umask = '{}'", "9".repeat(SIZE))),
     ] {
         let found = read(&text).unwrap_err();

@@ -1,15 +1,16 @@
-//! The TOML of a definition as tables that are emptied key by key, each value with its place in the text.
+//! The TOML of a definition as tables that are asked key by key, each value with its place in the text.
 //!
-//! Whoever reads a table asks for every key it knows; what is left at the end is unknown and refused. This walks the
+//! Whoever reads a table asks for every key it knows; what was not asked for in the end is unknown and refused. This walks the
 //! parsed tree instead of deriving `Deserialize`, which stops at the first error: a person who corrects a file should
 //! see all of them at once, each with what is allowed. Nothing here knows what a key means.
 
 use super::diagnose::{About, Report, quoted};
 use super::values;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 /// Why a value is refused, and where.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) struct Item<'t> {
     key: &'t str,
     key_start: usize,
     key_end: usize,
-    value: &'t toml::Spanned<DeValue<'t>>,
+    value: &'t Spanned<DeValue<'t>>,
     placeholders: Placeholders<'t>,
 }
 
@@ -57,10 +58,14 @@ impl<'t> Item<'t> {
     }
 
     pub(super) fn text(&self) -> Read<String> {
+        self.borrowed_text().map(Cow::into_owned)
+    }
+
+    fn borrowed_text(&self) -> Read<Cow<'t, str>> {
         let DeValue::String(text) = self.value.get_ref() else { return self.mistyped("a text in quotes") };
-        let mut text = text.clone().into_owned();
+        let mut text = Cow::Borrowed(text.as_ref());
         for (placeholder, meaning) in self.placeholders {
-            text = text.replace(placeholder, meaning);
+            text = Cow::Owned(text.replace(placeholder, meaning));
         }
         if text.contains('\0') {
             // Such a text cannot be handed to a program: execve(2) takes NUL-terminated ones.
@@ -71,7 +76,7 @@ impl<'t> Item<'t> {
 
     /// A text in a small language of its own; `parse` says what is wrong with it.
     pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Read<T> {
-        let text = self.text()?;
+        let text = self.borrowed_text()?;
         parse(&text).map_err(|wrong| self.fault(format!("{} {wrong}", quoted(&text))))
     }
 
@@ -169,37 +174,67 @@ impl<'t> Item<'t> {
     }
 }
 
-/// A table whose keys are taken one by one.
+/// A table that is asked for its keys one by one.
 #[derive(Debug)]
 pub(super) struct Table<'t> {
     section: &'static str,
-    left: BTreeMap<&'t str, Item<'t>>,
-    known: Vec<&'static str>,
+    /// `None`: it is absent, so nothing in it can be unknown.
+    entries: Option<&'t DeTable<'t>>,
+    placeholders: Placeholders<'t>,
+    known: Known,
+}
+
+/// What was asked for, in that order. Not on the heap: thousands of files are read in a row, and each piece of this size is a
+/// page that musl takes from the kernel and gives back.
+#[derive(Debug, Default)]
+struct Known {
+    keys: [&'static str; Self::MOST],
+    count: usize,
+}
+
+impl Known {
+    /// More than the longest section has. One past it would be refused as unknown, at its first use.
+    const MOST: usize = 32;
+
+    fn add(&mut self, key: &'static str) {
+        if let Some(place) = self.keys.get_mut(self.count) {
+            *place = key;
+            self.count += 1;
+        }
+    }
+
+    fn all(&self) -> &[&'static str] {
+        self.keys.get(..self.count).unwrap_or_default()
+    }
 }
 
 impl<'t> Table<'t> {
     /// `section` is what messages call it: `[stop]`, `backoff`, or `the definition`.
     pub(super) fn new(section: &'static str, table: &'t DeTable<'t>, placeholders: Placeholders<'t>) -> Self {
-        let left = table.iter().map(|(key, value)| {
-            let Range { start, end } = key.span();
-            let key = key.get_ref().as_ref();
-            (key, Item { key, key_start: start, key_end: end, value, placeholders })
-        });
-        Self { section, left: left.collect(), known: Vec::new() }
+        Self { section, entries: Some(table), placeholders, known: Known::default() }
     }
 
     fn empty(section: &'static str) -> Self {
-        Self { section, left: BTreeMap::new(), known: Vec::new() }
+        Self { section, entries: None, placeholders: &[], known: Known::default() }
     }
 
+    fn item(&self, (key, value): (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>)) -> Item<'t> {
+        let Range { start, end } = key.span();
+        let key = key.get_ref().as_ref();
+        Item { key, key_start: start, key_end: end, value, placeholders: self.placeholders }
+    }
+
+    /// Each key is to be asked for once.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'t>> {
-        self.known.push(key);
-        self.left.remove(key)
+        let entries = self.entries?;
+        self.known.add(key);
+        // A look at each of a handful takes less than the hash of the key.
+        entries.iter().find(|(name, _)| name.get_ref() == key).map(|entry| self.item(entry))
     }
 
-    /// Every remaining key with its value, for tables whose keys are the owner's (`env`, `exit_codes`).
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (&'t str, Item<'t>)> + use<'t> {
-        std::mem::take(&mut self.left).into_iter()
+    /// Every key with its value, for tables whose keys are the owner's (`env`, `exit_codes`).
+    pub(super) fn into_items(self) -> impl Iterator<Item = (&'t str, Item<'t>)> {
+        self.entries.into_iter().flatten().map(move |entry| self.item(entry)).map(|item| (item.key, item))
     }
 
     /// Reads `key` if it is there. A fault is reported and counts as absent: the report makes the whole file fail.
@@ -231,10 +266,13 @@ impl<'t> Table<'t> {
 
     /// Refuses what nobody asked for.
     pub(super) fn finish(self, report: &mut Report<'_>) {
-        for (key, item) in &self.left {
-            let allowed = self.known.join(", ");
-            let message = format!("unknown key {} in {}; allowed: {allowed}", quoted(key), self.section);
-            report.wrong(&item.key_span(), About::Text, message);
+        for item in self.entries.into_iter().flatten().map(|entry| self.item(entry)) {
+            if !self.known.all().contains(&item.key) {
+                let allowed = self.known.all().join(", ");
+                let message =
+                    format!("unknown key {} in {}; allowed: {allowed}", quoted(item.key), self.section);
+                report.wrong(&item.key_span(), About::Text, message);
+            }
         }
     }
 }

@@ -13,6 +13,7 @@
 use super::users::Surroundings;
 use crate::sys::beneath::Beneath;
 use crate::sys::users::User;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -104,20 +105,16 @@ impl Place {
     /// # Errors
     /// As openat(2) with O_NOFOLLOW; `FileTooLarge`; `PermissionDenied` as in [`Place::open`].
     pub fn read(&self, name: &Path, limit: u64, surroundings: &Surroundings) -> io::Result<(Vec<u8>, Trust)> {
-        let shown = self.dir.path().join(name);
-        let file =
-            self.act(surroundings, || self.dir.open_file(name, OFlags::RDONLY, 0)).map_err(|error| {
-                match Errno::from_io_error(&error) {
-                    Some(Errno::LOOP) => {
-                        let why = "is a symbolic link; put the file itself here";
-                        io::Error::new(io::ErrorKind::PermissionDenied, why)
-                    }
-                    _ => error,
-                }
-            })?;
-        let stat = rustix::fs::fstat(&file)?;
+        let opened = self.act(surroundings, || self.dir.open_known_file(name, OFlags::RDONLY, 0));
+        let (file, stat) = opened.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) => {
+                let why = "is a symbolic link; put the file itself here";
+                io::Error::new(io::ErrorKind::PermissionDenied, why)
+            }
+            _ => error,
+        })?;
         let trust = if self.in_home {
-            belongs_to_home(&stat, surroundings, &shown)?;
+            belongs_to_home(&stat, surroundings, &self.dir.path().join(name))?;
             self.trust.clone()
         } else {
             let owners = |uid| surroundings.is_trusted_owner(uid);
@@ -162,8 +159,8 @@ pub fn read_private(
     let Walked::Elsewhere { dir, trust } = walk(parent, home.as_ref(), &owners)? else {
         return Err(below_home());
     };
-    let file = user.credentials().on_files(|| dir.open_file(Path::new(name), OFlags::RDONLY, 0))??;
-    let stat = rustix::fs::fstat(&file)?;
+    let opened = user.credentials().on_files(|| dir.open_known_file(Path::new(name), OFlags::RDONLY, 0));
+    let (file, stat) = opened??;
     match trust.and(judge(&stat, &owners, "the file")) {
         Trust::Trusted => read_bounded(file, &stat, limit),
         Trust::Untrusted(reason) => Err(denied(format!("may have been written by somebody else: {reason}"))),
@@ -193,11 +190,15 @@ pub fn read_as_gateway(path: &Path, limit: u64, surroundings: &Surroundings) -> 
     surroundings.gateway.credentials().on_files(|| parent.read(Path::new(name), limit))?
 }
 
-/// The size in `stat` only spares the buffer its growing: the file may be another by now.
+/// The size in `stat` only spares the buffer its growing, and a second read that would find the end where the first one
+/// ended: the file may be another by now.
 fn read_bounded(file: File, stat: &Stat, limit: u64) -> io::Result<Vec<u8>> {
-    let expected = u64::try_from(stat.st_size).unwrap_or(0).min(limit) + 1;
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(usize::try_from(size.min(limit) + 1).unwrap_or(0));
+    let first = rustix::io::retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut bytes)))? as u64;
+    if first != size {
+        file.take(limit + 1 - first).read_to_end(&mut bytes)?;
+    }
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {limit} bytes")));
     }

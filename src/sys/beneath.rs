@@ -8,7 +8,7 @@
 //! Callers choose whose credentials apply: `Credentials::on_files`.
 
 use crate::core::sorted;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -81,19 +81,28 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` when it is not a regular file.
     pub fn open_file(&self, relative: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
+        self.open_known_file(relative, flags, mode).map(|(file, _)| file)
+    }
+
+    /// The same, with what fstat(2) says of it.
+    ///
+    /// # Errors
+    /// As [`Beneath::open_file`].
+    pub fn open_known_file(&self, relative: &Path, flags: OFlags, mode: u32) -> io::Result<(File, Stat)> {
         let (above, name) = self.parent(relative)?;
         let dir = above.as_ref().unwrap_or(self);
         // O_NONBLOCK: opening a planted FIFO must not wait for its other end. It has no effect on a regular file.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let fd = rustix::fs::openat(&dir.root, &name, flags, Mode::from_raw_mode(mode))?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+        let stat = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             let shown = self.path.join(relative);
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("{} is not a regular file", shown.display()),
             ));
         }
-        Ok(File::from(fd))
+        Ok((File::from(fd), stat))
     }
 
     /// The whole file, at most `limit` bytes.

@@ -3,6 +3,7 @@
 mod adversaries;
 mod applets;
 mod audit;
+mod boot;
 mod freeze;
 mod gateways;
 mod harness;

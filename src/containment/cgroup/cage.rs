@@ -14,7 +14,7 @@ use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
-use crate::core::limits::{Limits, NotInForce};
+use crate::core::limits::{Key, Limits, NotInForce, Value};
 use crate::core::signal::Signal;
 use crate::sys::clone::{self, Child, Progress, Report, Subject};
 use crate::sys::mount;
@@ -113,6 +113,7 @@ impl Cage {
             |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let not_in_force = apply(tree, &leaf, limits);
+        plan.scarce_memory = limits.get(Key::MemoryMax).is_some_and(is_scarce);
         let child = leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
             let join = leaf::join(&main, tree.born.get());
             forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
@@ -470,6 +471,13 @@ impl Memory {
 
 fn apply(tree: &Tree, leaf: &str, limits: &Limits) -> Vec<NotInForce> {
     limits::apply(tree.as_fd(), leaf, limits, &tree.controllers, tree.refused.as_deref())
+}
+
+/// So little that a child could use it up before its exec, which takes it less than a megabyte: argument list, page tables,
+/// credentials.
+fn is_scarce(memory: Value) -> bool {
+    const ENOUGH: u64 = 16 << 20;
+    matches!(memory, Value::Amount(amount) if amount < ENOUGH)
 }
 
 fn is_kill(exit: Exit) -> bool {

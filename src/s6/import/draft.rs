@@ -6,14 +6,13 @@ use super::{Gathered, Imported, Outcome};
 use crate::core::name::{MAX_LEN, RESERVED, ServiceName};
 use crate::core::signal::Signal;
 use crate::core::sorted;
+use crate::definition::load::MOST_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Value;
 
-/// The largest definition that is read back, in bytes.
-const MOST_BYTES: usize = 256 << 10;
 /// Characters of a foreign text that a message shows.
 const SHOWN: usize = 200;
 
@@ -112,7 +111,7 @@ pub(super) fn finish(gathered: Gathered) -> Outcome {
         let (after, requires) = (resolve(&draft.after), resolve(&draft.requires));
         missing.into_iter().for_each(|what| draft.note(what));
         let text = render(&draft, &name, after, requires);
-        if text.len() > MOST_BYTES {
+        if text.len() as u64 > MOST_BYTES {
             outcome.failures.push(format!("{source}: '{name}' is larger than a definition may be"));
             continue;
         }
