@@ -41,6 +41,12 @@ use std::time::Duration;
 /// The generation, in slot 0, of the descriptor that tells of losses.
 const LOSSES: u32 = 1;
 
+/// So many directories are removed before the loop does something else, at some 30 µs each.
+const REMOVED_AT_ONCE: usize = 64;
+
+/// From how many on one look at all trees together, which may be in vain, takes the place of one at each.
+const WORTH_A_LOOK: usize = 8;
+
 /// Where an instance lives.
 #[derive(Debug, Clone, Copy)]
 pub struct Home<'a> {
@@ -84,6 +90,8 @@ pub struct Containment {
     /// Children of the daemon that are none of ours.
     others: HashSet<i32>,
     orphans: u64,
+    /// Lives in cgroups whose main processes were reaped, and that have not been looked at since.
+    reaped: Vec<u32>,
     due: BinaryHeap<Reverse<(Tick, u32, u32)>>,
 }
 
@@ -95,11 +103,18 @@ pub(super) struct Cgroups {
     pub(super) leftovers: Vec<(String, Retry)>,
     /// Our own cgroup is about to be removed by somebody else, with all below it.
     left_behind: bool,
+    /// Then those that were released: whoever keeps us until the end keeps their descriptors.
+    over: Vec<Cage>,
 }
 
 impl Cgroups {
+    /// Nothing lives in any cgroup of the instance. What cannot be read is not empty.
+    fn is_empty(&self) -> bool {
+        leaf::populated(self.tree.as_fd(), ".").is_ok_and(|populated| !populated)
+    }
+
     pub(super) fn site(&self, slot: u32) -> Site<'_> {
-        Site { tree: &self.tree, watch: &self.watch, slot }
+        Site { tree: &self.tree, watch: &self.watch, slot, seen_empty: false }
     }
 }
 
@@ -185,7 +200,7 @@ impl Containment {
                 let watch = Watch::new()?;
                 let fd = watch.as_fd().as_raw_fd();
                 registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
-                Some(Cgroups { tree, watch, leftovers: Vec::new(), left_behind: false })
+                Some(Cgroups { tree, watch, leftovers: Vec::new(), left_behind: false, over: Vec::new() })
             }
         };
         let keepers = keepers_dir(home.runtime_dir)?;
@@ -214,6 +229,7 @@ impl Containment {
             by_pid: HashMap::new(),
             others: HashSet::new(),
             orphans: 0,
+            reaped: Vec::new(),
             due: BinaryHeap::new(),
         };
         opened.know_fork_server();
@@ -294,7 +310,11 @@ impl Containment {
         let slot = self.free_slot();
         let owner = plan.identity.as_ref().is_none_or(|who| who.uid == own_uid());
         self.shield(&mut plan, rung);
-        let made = self.make(slot, id, &mut plan, rung, limits);
+        let mut made = self.make(slot, id, &mut plan, rung, limits);
+        // Where there are as many directories as there may be, those of lives that are over make room.
+        if matches!(made, Err(SpawnError::Cgroup { .. })) && self.remove_leftovers(|_| true) {
+            made = self.make(slot, id, &mut plan, rung, limits);
+        }
         self.know_fork_server();
         match made {
             Ok((on, not_in_force)) => {
@@ -464,13 +484,17 @@ impl Containment {
         }
     }
 
-    /// The daemon has reaped a child. Returns whether it was one of ours.
+    /// The daemon has reaped a child. Returns whether it was one of ours. [`Self::settle_reaped`] has to follow, once for many.
     pub fn reaped(&mut self, pid: i32, status: i32, events: &mut Vec<Event>) -> bool {
         match self.by_pid.remove(&pid) {
             Some(Who::Main(slot)) => {
                 let Some(held) = self.held_at(slot) else { return true };
                 match &mut held.on {
-                    On::Cgroup(cage) => cage.reaped(status),
+                    On::Cgroup(cage) => {
+                        cage.reaped(status);
+                        self.reaped.push(slot);
+                        return true;
+                    }
                     On::Keeper(ward) => {
                         // A SIGKILL here is most likely our own and tells nothing about the service.
                         let exit = Exit::from_wait_status(status)
@@ -511,15 +535,29 @@ impl Containment {
         }
     }
 
+    /// Says what the ends that were reaped since the last call mean. Where they are many and nothing lives in any tree of ours,
+    /// which is how a shutdown ends, one look tells that of all of them.
+    pub fn settle_reaped(&mut self, events: &mut Vec<Event>) {
+        let reaped = std::mem::take(&mut self.reaped);
+        let seen_empty = reaped.len() >= WORTH_A_LOOK && self.cgroups.as_ref().is_some_and(Cgroups::is_empty);
+        for slot in reaped {
+            self.settle_knowing(slot, seen_empty, events);
+        }
+    }
+
     /// Looks at one slot again, whatever woke us.
     pub(super) fn settle(&mut self, slot: u32, events: &mut Vec<Event>) {
+        self.settle_knowing(slot, false, events);
+    }
+
+    fn settle_knowing(&mut self, slot: u32, seen_empty: bool, events: &mut Vec<Event>) {
         let Some(held) = self.slots.get_mut(slot as usize).and_then(|place| place.held.as_mut()) else {
             return;
         };
         let said = events.len();
         match (&mut held.on, &self.cgroups) {
             (On::Cgroup(cage), Some(cgroups)) => {
-                cage.settle(cgroups.site(slot), &held.id, events);
+                cage.settle(Site { seen_empty, ..cgroups.site(slot) }, &held.id, events);
                 if cage.watched().is_none() {
                     // The report is closed, which took it out of the loop's set; its number may be somebody else's now.
                     held.registered = None;
@@ -674,7 +712,7 @@ impl Containment {
         self.after(slot, said, events);
     }
 
-    /// When [`Self::tick`] wants to be called; `None`: only when something else happens.
+    /// When [`Self::tick`] and [`Self::tidy`] want to be called; `None`: only when something else happens.
     pub fn next_deadline(&mut self) -> Option<Tick> {
         while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
             if self.wants(slot, generation, at) {
@@ -695,7 +733,7 @@ impl Containment {
         place.held.as_ref().and_then(|held| held.on.next_look()) == Some(at)
     }
 
-    /// What time brings: the next look at killed trees, removals that were refused.
+    /// What time brings: the next look at killed trees.
     pub fn tick(&mut self, now: Tick, events: &mut Vec<Event>) {
         while let Some(Reverse((at, slot, generation))) = self.due.peek().copied() {
             if at > now {
@@ -707,10 +745,24 @@ impl Containment {
             }
         }
         self.tick_scopes(now, events);
-        if let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups {
-            leftovers
-                .retain_mut(|(name, retry)| !retry.due(now) || leaf::remove(tree.as_fd(), name).is_err());
-        }
+    }
+
+    /// Removes what is left of lives that are over, as far as that can be done now, and some at a time. To be called before
+    /// whoever calls waits, after whatever is more urgent.
+    pub fn tidy(&mut self, now: Tick) {
+        let mut left = REMOVED_AT_ONCE;
+        self.remove_leftovers(|retry| {
+            let wanted = left > 0 && retry.due(now);
+            left -= usize::from(wanted);
+            wanted
+        });
+    }
+
+    fn remove_leftovers(&mut self, mut wanted: impl FnMut(&mut Retry) -> bool) -> bool {
+        let Some(Cgroups { tree, leftovers, .. }) = &mut self.cgroups else { return false };
+        let before = leftovers.len();
+        leftovers.retain_mut(|(name, retry)| !wanted(retry) || leaf::remove(tree.as_fd(), name).is_err());
+        leftovers.len() < before
     }
 
     fn tick_slot(&mut self, slot: u32, now: Tick, events: &mut Vec<Event>) {
@@ -745,8 +797,8 @@ impl Containment {
         self.after(slot, said, events);
     }
 
-    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes at the next tick, after whatever is
-    /// more urgent, and is tried again while the kernel calls it busy.
+    /// Lets go of an incarnation whose `TreeEmpty` was said. Its directory goes when it is [tidied](Self::tidy), and is tried
+    /// again while the kernel calls it busy.
     pub fn release(&mut self, id: &IncarnationId, now: Tick) {
         self.release_scopes(id);
         let Some(slot) = self.by_id.remove(id) else { return };
@@ -767,7 +819,10 @@ impl Containment {
                     // Of remains that were given up.
                     self.by_pid.insert(hook.child.pid, Who::Ending);
                 }
-                if !cgroups.left_behind {
+                if cgroups.left_behind {
+                    // As its directory: the end of our process closes thousands of descriptors in less time.
+                    cgroups.over.push(cage);
+                } else {
                     cgroups.leftovers.push((cage.release(), Retry::now(Some(now), Duration::from_millis(5))));
                 }
             }
@@ -884,15 +939,19 @@ impl Containment {
         self.forks.end();
     }
 
-    /// All lives end, and then we do: what the end of our container removes all at once is left to it.
-    pub fn begin_to_close(&mut self) {
-        if let Some(cgroups) = &mut self.cgroups {
+    /// All lives end, and then we do: what the end of our container removes all at once is left to it. Returns whether that is
+    /// ours to say: our cgroup goes.
+    pub fn begin_to_close(&mut self) -> bool {
+        self.cgroups.as_mut().is_some_and(|cgroups| {
             cgroups.left_behind = cgroups.tree.goes_with_us();
-        }
+            cgroups.left_behind
+        })
     }
 
-    /// At the very end: removes what is empty. What is not stays for the successor to find.
+    /// At the very end: removes what is empty. What is not stays for the successor to find, but for the roster, by which it
+    /// would know that we did not end in order.
     pub fn close(&mut self) {
+        self.roster.remove();
         if let Some(Cgroups { tree, leftovers, left_behind: false, .. }) = &mut self.cgroups {
             leftovers.retain(|(name, _)| leaf::remove(tree.as_fd(), name).is_err());
             let _ = tree.remove();

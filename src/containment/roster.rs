@@ -118,6 +118,11 @@ impl Roster {
         Ok(())
     }
 
+    /// Nothing is left to take over, and nothing was lost.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+
     /// Writes the record of a slot, or takes it away.
     ///
     /// # Errors

@@ -155,9 +155,11 @@ impl World {
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             self.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), &mut self.events);
+            self.held.settle_reaped(&mut self.events);
         }
         let now = self.now();
         self.held.tick(now, &mut self.events);
+        self.held.tidy(now);
     }
 
     /// Turns until an event that `pick` wants has come; it and those before it stay in `events`.
@@ -301,6 +303,62 @@ fn what_outlives_the_main_process_is_seen_and_ends_on_order() {
             assert!(!world.events.iter().any(|event| matches!(event, Event::TreeEmpty { .. })));
             world.end(1);
         });
+    });
+}
+
+/// Ends that are reaped together are looked at together, where nothing lives in any tree.
+#[test]
+fn of_many_ends_at_once_only_those_are_over_that_left_nothing() {
+    isolated("of_many_ends_at_once_only_those_are_over_that_left_nothing", || {
+        const MANY: u64 = 20;
+        let mut world = World::new(Rung::Cgroup);
+        for (from, last) in [(1, "leave:3"), (100, "sleep")] {
+            let mut mains = Vec::new();
+            for n in from..from + MANY {
+                let role = if n + 1 == from + MANY { last } else { "sleep" };
+                let argv: &[&str] = if role == "sleep" { &["sleep", "1000"] } else { &["/proc/self/exe"] };
+                let (plan, _stdout) = world.plan(argv, role, Rung::Cgroup);
+                world.held.spawn(&world.id(n), plan, None, &Limits::default()).unwrap();
+                mains.push(match role {
+                    "sleep" => world.until("spawned", |event| match event {
+                        Event::Spawned { pid, .. } => Some(*pid),
+                        _ => None,
+                    }),
+                    _ => 0,
+                });
+                world.events.retain(|event| !matches!(event, Event::Spawned { .. }));
+            }
+            mains.iter().filter(|pid| **pid > 0).for_each(|pid| kill_nine(*pid));
+            for _ in 0..MANY {
+                let (pid, status) = rustix::process::wait(WaitOptions::empty()).unwrap().unwrap();
+                world.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), &mut world.events);
+            }
+            world.held.settle_reaped(&mut world.events);
+            let mut over: Vec<u64> = world
+                .events
+                .iter()
+                .filter_map(|event| match event {
+                    Event::TreeEmpty { id } => Some(id.n),
+                    _ => None,
+                })
+                .collect();
+            over.sort_unstable();
+            let left = if last == "sleep" { 0 } else { 1 };
+            assert_eq!(over, (from..from + MANY - left).collect::<Vec<_>>());
+            assert_eq!(world.survivors().len() as u64, left);
+            for n in over {
+                world.held.release(&world.id(n), world.now());
+            }
+            world.events.clear();
+            if left > 0 {
+                let (id, now) = (world.id(from + MANY - 1), world.now());
+                world.held.kill(&id, now, &mut world.events);
+                world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
+                world.held.release(&id, world.now());
+                world.events.clear();
+            }
+        }
+        world.finish();
     });
 }
 

@@ -15,11 +15,13 @@ use super::planned::PlannedStops;
 use super::readiness::Readiness;
 use super::reconcile::Task;
 use super::reload::{Found, discover, trust_of};
+use super::repose::Repose;
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::starts::Starts;
 use super::status::why_not_higher;
+use super::stops::Stops;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Rung, Wish};
 use crate::core::fleet::Fleet;
@@ -426,7 +428,8 @@ fn start(
         services: BTreeMap::new(),
         backlog: VecDeque::new(),
         starts: Starts::default(),
-        more_dead: false,
+        stops: Stops::default(),
+        unreaped: false,
         surroundings: around,
         containment,
         report,
@@ -453,12 +456,13 @@ fn start(
         template: found.loaded.template.clone(),
         state_trust: found.state_trust.clone(),
         runtime_dir,
+        leaves_runtime_dir: false,
         socket,
         has_hermes,
         scanning,
         looking: false,
         scan: 0,
-        code_spared_at: None,
+        repose: Repose::default(),
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
@@ -580,11 +584,13 @@ impl Supervisor {
         self.take_last_mirrors();
         // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
-        let Self { mut containment, store, server, log, runtime_dir, fleet, services, logs, .. } = *self;
+        let Self { mut containment, store, server, log, fleet, services, logs, .. } = *self;
         containment.close();
         drop(server);
         // Everything that wrote into the FIFOs has ended and was read.
-        if let Err(error) = std::fs::remove_dir_all(&runtime_dir) {
+        if !self.leaves_runtime_dir
+            && let Err(error) = std::fs::remove_dir_all(&self.runtime_dir)
+        {
             slog::debug!(log, "the runtime directory stays"; "error" => %error);
         }
         if let Err(why) = store.close(LAST_WORDS) {

@@ -206,7 +206,7 @@ impl Supervisor {
             .child_ends(SourceId(id.0))
             .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(self.options.environment.clone(), definition, &user, file, &surroundings);
+        let env = environment(&self.options.environment, definition, &user, &file, &surroundings);
         let directory = Some(definition.working_dir.as_os_str());
         let argv = argv(definition, &user, program);
         let mut plan = ChildPlan::new(&argv, env, directory, [null, stdout, stderr])

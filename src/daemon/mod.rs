@@ -26,6 +26,7 @@ mod preparation;
 mod readiness;
 mod reconcile;
 mod reload;
+mod repose;
 mod requests;
 mod scanning;
 mod scopes;
@@ -35,6 +36,7 @@ mod slots;
 mod sources;
 mod starts;
 mod status;
+mod stops;
 mod surface;
 mod trees;
 mod upgrade;
@@ -63,12 +65,13 @@ use mirror::Mirrored;
 use planned::PlannedStops;
 use readiness::Readiness;
 use reload::Found;
+use repose::Repose;
 use requests::Requests;
 use scanning::Scanning;
 use services::Services;
 use shutdown::Closing;
 use slots::Slots;
-use sources::{Notifier, Room, Timer, read_token};
+use sources::{Notifier, Room, Timer, plain_token, read_token};
 use starts::Starts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -77,6 +80,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use stops::Stops;
 use upgrade::Upgrade;
 
 /// What the supervisor was told. Paths are absolute.
@@ -162,9 +166,6 @@ pub enum Notice {
     Panicked,
 }
 
-/// How long after the services were told to start the start counts as over.
-const START: Duration = Duration::from_secs(2);
-
 /// The topic of warnings that end when the store recovers.
 const STORE: &str = "store";
 
@@ -200,8 +201,9 @@ struct Supervisor {
     /// Events that effects caused at once, for the core's next turn.
     backlog: VecDeque<(ServiceId, Event)>,
     starts: Starts,
-    /// A SIGCHLD has come since all children were last looked at.
-    more_dead: bool,
+    stops: Stops,
+    /// There may be dead who have not been reaped.
+    unreaped: bool,
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
@@ -238,6 +240,8 @@ struct Supervisor {
     socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
+    /// It is not worth to be removed.
+    leaves_runtime_dir: bool,
     has_hermes: bool,
     /// `None` without the s6 surface.
     scanning: Option<Scanning>,
@@ -245,25 +249,27 @@ struct Supervisor {
     looking: bool,
     /// Counts the readings.
     scan: u64,
-    /// When the code is given back that was mapped for the start.
-    code_spared_at: Option<Tick>,
+    repose: Repose,
 }
 
 impl Supervisor {
     /// Runs until everything has ended, or until it is time to become another program.
     fn run(&mut self, poll: &mut Poll) -> Over {
         let mut events = Events::with_capacity(1024);
-        self.code_spared_at = Some(self.clock.now().after(START));
+        self.repose.turn(self.clock.now(), false);
         loop {
             self.settle();
-            if self.start_some() {
+            if self.stop_some() | self.start_some() {
                 self.settle();
             }
-            if std::mem::take(&mut self.more_dead) {
+            if self.unreaped {
                 self.reap();
                 self.settle();
             }
-            let hurries = !self.starts.is_empty();
+            let hurries = !self.starts.is_empty() || !self.stops.is_empty() || self.unreaped;
+            if !hurries {
+                self.containment.tidy(self.clock.now());
+            }
             self.logs.announce(hurries);
             if let Some(code) = self.ended() {
                 return Over::Ended(code);
@@ -271,8 +277,12 @@ impl Supervisor {
             if let Some(program) = self.upgrade_is_due(self.clock.now()) {
                 return Over::Replaced(program);
             }
+            let rests = !hurries && self.repose.is_due(self.clock.now());
             self.arm_timer();
             self.container.gather(false);
+            if rests {
+                resident::rest(poll);
+            }
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     slog::error!(self.log, "failed to wait for events"; "error" => %error);
@@ -280,6 +290,8 @@ impl Supervisor {
                 _ => {}
             }
             self.container.gather(true);
+            let timer = plain_token(Room::Timer);
+            self.repose.turn(self.clock.now(), events.iter().all(|event| event.token() == timer));
             for event in &events {
                 self.wake(event);
             }
@@ -327,9 +339,6 @@ impl Supervisor {
             self.stop_unmarked(now);
             self.time_out_requests(now);
             self.push_shutdown(now);
-            if self.code_spared_at.take_if(|at| *at <= now).is_some() {
-                resident::release_code();
-            }
             if self.backlog.is_empty() {
                 return;
             }
@@ -347,7 +356,7 @@ impl Supervisor {
             self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
             self.upgrade.as_ref().map(Upgrade::deadline),
-            self.code_spared_at,
+            self.repose.next_deadline(),
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
@@ -381,33 +390,43 @@ impl Supervisor {
         let mut news = Vec::new();
         if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
             self.take_reaped(reaped, &mut news);
+            self.containment.settle_reaped(&mut news);
         }
         self.take_news(news);
-        self.more_dead = true;
+        self.unreaped = true;
     }
 
-    /// Reaps until nothing is left to reap.
+    /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
+    /// then follow in the next turn of the loop, which does not sleep before it.
     fn reap(&mut self) {
-        let mut news = Vec::new();
+        let (mut news, mut row) = (Vec::new(), 0);
         let left = loop {
+            if row == stops::MOST {
+                break Left::Living;
+            }
             match reap::next() {
-                Ok(reaped) => self.take_reaped(reaped, &mut news),
+                Ok(reaped) => row += usize::from(self.take_reaped(reaped, &mut news)),
                 Err(left) => break left,
             }
         };
+        self.unreaped = row == stops::MOST;
+        self.containment.settle_reaped(&mut news);
         self.take_news(news);
         if let Some(closing) = &mut self.closing {
             closing.children_left = left == Left::Living;
         }
     }
 
-    fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) {
+    /// Returns whether it was of a service.
+    fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) -> bool {
         if self.main_changed(reaped) || reaped.is_stop() {
-            return;
+            return false;
         }
-        if !self.containment.reaped(reaped.pid, reaped.status, news) {
+        let is_known = self.containment.reaped(reaped.pid, reaped.status, news);
+        if !is_known {
             slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
         }
+        is_known
     }
 
     fn take_notices(&mut self) {

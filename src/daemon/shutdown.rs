@@ -3,6 +3,7 @@
 use super::Supervisor;
 use crate::core::clock::Tick;
 use crate::core::signal::Signal;
+use crate::sys::mount;
 use crate::sys::signal::Received;
 use std::time::Duration;
 
@@ -136,7 +137,11 @@ impl Supervisor {
             main.signal(Signal::TERM);
             main.signal(Signal::CONT);
         }
-        self.containment.begin_to_close();
+        if self.containment.begin_to_close() && mount::is_in_memory(&self.runtime_dir) {
+            // The memory of a container goes with it. Where it is shared, a successor takes over what bears its names.
+            self.logs.leave_fifos();
+            self.leaves_runtime_dir = true;
+        }
         let finish = |id| self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().finish.is_some());
         if !self.fleet.ids().any(finish) {
             self.containment.spare_fork_server();
@@ -168,8 +173,11 @@ impl Supervisor {
                 self.containment.spare_fork_server();
                 closing.orphans =
                     Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
-                self.signal_orphans(Signal::TERM);
                 self.reap();
+                // Most have none.
+                if self.closing.as_ref().is_some_and(|closing| closing.children_left) {
+                    self.signal_orphans(Signal::TERM);
+                }
             }
             Orphans::Asked { until } if until <= now => {
                 closing.orphans = Orphans::Killed;

@@ -6,8 +6,8 @@ use super::parse::is_variable_name;
 use super::resolved::Definition;
 use super::trust;
 use super::users::Surroundings;
-use crate::core::sorted;
 use crate::sys::users::User;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -111,32 +111,46 @@ fn unquoted(value: &str) -> Result<String, &'static str> {
     if after.is_empty() || after.starts_with('#') { Ok(text) } else { Err("goes on after the closing quote") }
 }
 
+/// What a service sees: variables with their values, in order.
+pub type Environment<'a> = Vec<(Cow<'a, OsStr>, Cow<'a, OsStr>)>;
+
 /// Everything the service sees. `inherited` is the supervisor's environment, `file` what [`read_env_file`] gave.
 ///
 /// A service of another user than the gateway's does not look for programs below home, where the gateway user could
 /// put some: such directories are left out of the inherited PATH.
-pub fn environment(
-    inherited: impl IntoIterator<Item = (OsString, OsString)>,
-    definition: &Definition,
-    user: &User,
-    file: BTreeMap<String, String>,
+pub fn environment<'a>(
+    inherited: &'a BTreeMap<OsString, OsString>,
+    definition: &'a Definition,
+    user: &'a User,
+    file: &'a BTreeMap<String, String>,
     surroundings: &Surroundings,
-) -> BTreeMap<OsString, OsString> {
-    let mut all: BTreeMap<OsString, OsString> = sorted::map(inherited);
+) -> Environment<'a> {
+    let mut all = Environment::with_capacity(inherited.len() + 3 + file.len() + definition.env.len());
+    for (key, value) in inherited {
+        if key == "PATH" && user.uid != surroundings.gateway.uid {
+            let path = path_outside(value, &surroundings.home);
+            all.extend(path.map(|path| (key.into(), path.into())));
+        } else {
+            all.push((key.into(), value.into()));
+        }
+    }
     if user.uid != surroundings.own_uid {
-        all.insert("HOME".into(), user.home.clone().into());
-        all.insert("USER".into(), user.name.clone().into());
-        all.insert("LOGNAME".into(), user.name.clone().into());
+        set(&mut all, OsStr::new("HOME"), user.home.as_os_str());
+        set(&mut all, OsStr::new("USER"), OsStr::new(&user.name));
+        set(&mut all, OsStr::new("LOGNAME"), OsStr::new(&user.name));
     }
-    if user.uid != surroundings.gateway.uid
-        && let Some(path) = all.remove(OsStr::new("PATH"))
-        && let Some(path) = path_outside(&path, &surroundings.home)
-    {
-        all.insert("PATH".into(), path);
+    for (key, value) in file.iter().chain(&definition.env) {
+        set(&mut all, OsStr::new(key), OsStr::new(value));
     }
-    let own = file.into_iter().chain(definition.env.clone());
-    all.extend(own.map(|(key, value)| (key.into(), value.into())));
     all
+}
+
+/// Sets one variable of what is in order.
+fn set<'a>(all: &mut Environment<'a>, key: &'a OsStr, value: &'a OsStr) {
+    match all.binary_search_by(|(known, _)| (**known).cmp(key)) {
+        Ok(place) => all.get_mut(place).into_iter().for_each(|entry| entry.1 = value.into()),
+        Err(place) => all.insert(place, (key.into(), value.into())),
+    }
 }
 
 /// The absolute directories of a PATH that are not below `home`; `None` if nothing is left.
@@ -219,10 +233,13 @@ mod tests {
                 [("PATH", "/opt/data/bin:/bin"), ("HOME", "/root"), ("BOTH", "inherited"), ("FILE", "no")];
             let file =
                 [("BOTH", "file"), ("FILE", "file")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-            let inherited = inherited.map(|(key, value)| (key.into(), value.into()));
-            let all = environment(inherited, &definition, &nameless(uid, uid), file.into(), &surroundings);
+            let inherited = inherited.map(|(key, value)| (key.into(), value.into())).into();
+            let (user, file) = (nameless(uid, uid), file.into());
+            let all = environment(&inherited, &definition, &user, &file, &surroundings);
+            assert!(all.is_sorted() && all.windows(2).all(|pair| pair[0].0 != pair[1].0), "{all:?}");
             ["PATH", "HOME", "USER", "BOTH", "FILE"].map(|key| {
-                all.get(OsStr::new(key)).map_or("-".to_owned(), |value| value.display().to_string())
+                let found = all.iter().find(|(known, _)| known == OsStr::new(key));
+                found.map_or("-".to_owned(), |(_, value)| value.display().to_string())
             })
         };
         assert_eq!(seen(10000), ["/opt/data/bin:/bin", "/", "10000", "env", "file"]);

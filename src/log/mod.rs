@@ -173,8 +173,10 @@ pub struct Logs {
     backlog: Arc<Backlog>,
     container: Container,
     sources: Mutex<HashMap<SourceId, Open>>,
-    /// The threads have not been told yet of all that is open.
+    /// The threads have not been told yet of all that was opened or has ended.
     unannounced: AtomicBool,
+    /// FIFOs that are not needed any more stay where they are.
+    leaves_fifos: AtomicBool,
     /// Beginnings of lines that an earlier life of ours has read.
     begun: Mutex<Begun>,
     ended: Mutex<Receiver<()>>,
@@ -212,7 +214,8 @@ impl Logs {
         pump?;
         let (sources, begun, ended) = (Mutex::default(), Mutex::default(), Mutex::new(ended));
         let unannounced = AtomicBool::new(false);
-        Ok(Self { fifos, remote, backlog, container, sources, unannounced, begun, ended })
+        let leaves_fifos = AtomicBool::new(false);
+        Ok(Self { fifos, remote, backlog, container, sources, unannounced, leaves_fifos, begun, ended })
     }
 
     /// Goes on with lines whose beginnings were read by whoever was here before; each service's when it is opened.
@@ -251,7 +254,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Tells the threads of what was opened: once for many. With `more_to_come`, empty files are not made yet: a boot
+    /// Tells the threads of what was opened or has ended: once for many. With `more_to_come`, empty files are not made yet: a boot
     /// starts its services first, and whatever writes a line has its file at once.
     pub fn announce(&self, more_to_come: bool) {
         if self.unannounced.swap(more_to_come, Ordering::Relaxed) {
@@ -294,11 +297,18 @@ impl Logs {
     }
 
     /// The service has ended for good, and nothing is opened under its name any more. Its FIFOs go, if nothing is left in
-    /// them; what is on its way to the file gets there.
+    /// them; what is on its way to the file gets there. The threads hear of it at the next [`Self::announce`].
     pub fn retire(&self, id: SourceId) {
         if lock(&self.sources).remove(&id).is_some() {
-            self.remote.send(Command::Retire(id));
+            let leave = self.leaves_fifos.load(Ordering::Relaxed);
+            self.remote.post(Command::Retire { id, leave });
+            self.unannounced.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The FIFOs of services that are retired from now on go with the memory that they are in.
+    pub fn leave_fifos(&self) {
+        self.leaves_fifos.store(true, Ordering::Relaxed);
     }
 
     /// Whether service lines go to the container's streams: not while a main program has the terminal. At first: yes.

@@ -44,8 +44,11 @@ pub(super) enum Command {
     },
     Drain(SourceId),
     Close(SourceId),
-    /// Nothing more comes of it.
-    Retire(SourceId),
+    /// Nothing more comes of it. `leave`: its FIFOs stay where they are.
+    Retire {
+        id: SourceId,
+        leave: bool,
+    },
     ContainerStream(bool),
     /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
     Finish(Duration, Option<Sender<(String, [Vec<u8>; 2])>>),
@@ -389,11 +392,15 @@ impl Pump {
                     self.begin_drain(id, After::Drain, LogEvent::Drained(id), DRAIN_LIMIT);
                 }
                 Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
-                Command::Retire(id) => {
+                Command::Retire { id, leave } => {
                     let source = self.sources.get(&id);
                     // Of a disk that hangs there may be more: that is for the end, or for a successor.
-                    if source.is_some_and(|source| source.ends.are_empty() && !source.is_within_a_line()) {
-                        self.remove(id);
+                    let is_over =
+                        source.is_some_and(|source| source.ends.are_empty() && !source.is_within_a_line());
+                    match (is_over, leave) {
+                        (true, false) => self.remove(id),
+                        (true, true) => drop(self.sources.remove(&id)),
+                        (false, _) => {}
                     }
                 }
                 Command::ContainerStream(on) => self.outlets.on = on,

@@ -1,12 +1,12 @@
-//! The database engine (redb) behind four operations: open, create, commit, close.
+//! The database engine (redb) behind four operations: open, create, commit, finish.
 //!
 //! One commit is one transaction and one sync. redb panics on some damaged files, so every call runs under
 //! `catch_unwind`; after an error or a panic the handle is poisoned and the caller drops it and opens anew.
 
 use super::disk::Watched;
 use super::schema::{
-    self, Encoded, LIMITS, META, META_BOOT, META_INSTANCE, META_SCHEMA, META_STAMP, MIRRORED, RECORDS, RUNS,
-    RowError, Rows, SCHEMA, WANTS,
+    self, Alike, Encoded, LIMITS, META, META_BOOT, META_ENDS, META_INSTANCE, META_SCHEMA, META_STAMP,
+    MIRRORED, RECORDS, RUNS, RowError, Rows, RunRow, SCHEMA, WANTS,
 };
 use crate::core::name::ServiceName;
 use crate::core::sorted;
@@ -15,7 +15,7 @@ use redb::{
 };
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Engine {
         guard(|| {
             let db = builder().create_with_backend(file).map_err(redb::Error::from)?;
             let mut engine = Self { db: Some(db), sync_failed };
-            engine.transact(&all)?;
+            engine.transact(&all, false)?;
             Ok(engine)
         })
     }
@@ -136,7 +136,20 @@ impl Engine {
     /// # Errors
     /// [`Trouble`]. Whether it is in the file is unknown then, and this engine must be dropped.
     pub(super) fn commit(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
-        guard(|| self.transact(writes))
+        guard(|| self.transact(writes, false))
+    }
+
+    /// The same, for the last time: nothing can be committed afterwards. To close the file as well would take three syncs and
+    /// say no more than this commit does, which records what is free in it. So the next opening repairs nothing either.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(super) fn finish(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
+        guard(|| {
+            self.transact(writes, true)?;
+            Box::leak(Box::new(self.db.take()));
+            Ok(())
+        })
     }
 
     /// Whether a sync of this file has ever failed: then it must not be continued.
@@ -144,9 +157,11 @@ impl Engine {
         self.sync_failed.load(Ordering::Relaxed)
     }
 
-    fn transact(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
+    fn transact(&mut self, writes: &[Encoded], last: bool) -> Result<(), Trouble> {
         let Some(db) = &self.db else { return Err(redb::Error::DatabaseClosed.into()) };
-        let transaction = db.begin_write().map_err(redb::Error::from)?;
+        let mut transaction = db.begin_write().map_err(redb::Error::from)?;
+        // It takes a second sync.
+        transaction.set_quick_repair(last);
         // The writes come sorted by table, and opening one costs as much as some writes to it.
         for of_a_table in writes.chunk_by(|(one, ..), (next, ..)| one == next) {
             let Some((name, ..)) = of_a_table.first() else { continue };
@@ -194,7 +209,9 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         return Err(Trouble::Newer(schema));
     }
     let mut skipped = Vec::new();
-    let rows = Rows {
+    let ends: Vec<Alike<String, RunRow>> =
+        meta.get(META_ENDS).map(|bytes| schema::decode(bytes)).transpose()?.unwrap_or_default();
+    let mut rows = Rows {
         instance: schema::decode(entry(META_INSTANCE)?)?,
         stamp: schema::decode(entry(META_STAMP)?)?,
         wants: named(read, WANTS, &mut skipped)?,
@@ -203,7 +220,17 @@ fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble>
         mirrored: named(read, MIRRORED, &mut skipped)?,
         limits: named(read, LIMITS, &mut skipped)?,
         boot: meta.get(META_BOOT).map(|bytes| schema::decode(bytes)).transpose()?,
+        ends: BTreeSet::new(),
     };
+    for (key, run) in ends.iter().flat_map(|Alike { of, run }| of.iter().map(move |key| (key, run))) {
+        match ServiceName::of_slot(key) {
+            Ok(name) => {
+                rows.ends.insert(name.clone());
+                rows.runs.insert(name, run.clone());
+            }
+            Err(error) => skipped.push(format!("a history is skipped: {error}")),
+        }
+    }
     Ok((rows, schema, skipped))
 }
 

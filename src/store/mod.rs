@@ -357,7 +357,7 @@ fn writes(change: Change) -> Vec<Write> {
 
 impl Opened {
     fn from_rows(rows: &Rows) -> Self {
-        let Rows { instance, stamp: _, wants, records, runs, mirrored, limits, boot } = rows.clone();
+        let Rows { instance, stamp: _, wants, records, runs, mirrored, limits, boot, ends: _ } = rows.clone();
         Self { instance, wants, records, runs, mirrored, limits, boot, ..Self::default() }
     }
 }

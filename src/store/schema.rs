@@ -5,16 +5,20 @@
 //! newest that may occur. A file of an older schema is read row by row and written anew; one of a newer schema is
 //! refused. Within one version fields may be added if they are optional (absent = null) and never change meaning.
 //!
-//! History of schemas: 1 (0.1.0) wants, records, runs, meta; 2 mirrored; 3 limits.
+//! What is written as a supervisor ends is one row in `meta` for the histories of all services: a row of each takes as long to
+//! write as its process takes to end. Where a service has a history in that row, the one in `runs` is older. The first
+//! commit of the next supervisor that changes a history gives each its own row again.
+//!
+//! History of schemas: 1 (0.1.0) wants, records, runs, meta; 2 mirrored; 3 limits; 4 ends.
 
 use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The newest schema that this program knows.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 /// The newest row version that it knows.
 const ROW_VERSION: u8 = 1;
 
@@ -31,6 +35,7 @@ pub(super) const META_SCHEMA: &str = "schema";
 pub(super) const META_INSTANCE: &str = "instance";
 pub(super) const META_STAMP: &str = "stamp";
 pub(super) const META_BOOT: &str = "boot";
+pub(super) const META_ENDS: &str = "ends";
 
 /// The operator's durable intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -263,6 +268,26 @@ impl Write {
     }
 }
 
+/// Services with the same history, as the row of the ends has them: of those that end in the same moment most have.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Alike<Name, Row> {
+    pub(super) of: Vec<Name>,
+    pub(super) run: Row,
+}
+
+fn alike<'a>(ends: BTreeMap<&'a str, &'a RunRow>) -> Vec<Alike<&'a str, &'a RunRow>> {
+    /// So many back it is looked for the same: they are in the order of their names, in which most of them end.
+    const LOOKED_AT: usize = 16;
+    let mut rows: Vec<Alike<&str, &RunRow>> = Vec::new();
+    for (name, run) in ends {
+        match rows.iter_mut().rev().take(LOOKED_AT).find(|row| row.run == run) {
+            Some(row) => row.of.push(name),
+            None => rows.push(Alike { of: vec![name], run }),
+        }
+    }
+    rows
+}
+
 /// Everything the database holds, in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rows {
@@ -275,6 +300,8 @@ pub(super) struct Rows {
     pub(super) mirrored: BTreeMap<ServiceName, MirroredRow>,
     pub(super) limits: BTreeMap<ServiceName, LimitsRow>,
     pub(super) boot: Option<serde_json::Value>,
+    /// Whose histories are in the row of the ends.
+    pub(super) ends: BTreeSet<ServiceName>,
 }
 
 impl Rows {
@@ -293,6 +320,61 @@ impl Rows {
             Write::Limits(name, row) => set(&mut self.limits, name, row),
             Write::Boot(row) => self.boot = row,
         }
+    }
+
+    /// These writes, with a row for each history that had none of its own, if any of them changes a history.
+    ///
+    /// # Errors
+    /// [`RowError::Malformed`].
+    pub(super) fn spread<'a>(
+        &self,
+        writes: impl Iterator<Item = &'a Write>,
+    ) -> Result<Vec<Encoded>, RowError> {
+        let (mut all, mut rest, mut changes) = (Vec::new(), self.ends.clone(), false);
+        for write in writes {
+            if let Write::Run(name, _) = write {
+                rest.remove(name);
+                changes = true;
+            }
+            all.push(write.encoded()?);
+        }
+        if changes && !self.ends.is_empty() {
+            for (name, row) in rest.iter().filter_map(|name| Some((name, self.runs.get(name)?))) {
+                all.push((RUNS, name.to_string(), Some(encode(row)?)));
+            }
+            all.push((META, META_ENDS.to_owned(), None));
+        }
+        Ok(all)
+    }
+
+    /// These writes, which are the last, with all histories in one row.
+    ///
+    /// # Errors
+    /// [`RowError::Malformed`].
+    pub(super) fn gathered<'a>(
+        &self,
+        writes: impl Iterator<Item = &'a Write>,
+    ) -> Result<Vec<Encoded>, RowError> {
+        let known = self.ends.iter().filter_map(|name| Some((name.as_str(), self.runs.get(name)?)));
+        let mut ends: BTreeMap<&str, &RunRow> = known.collect();
+        let (mut all, mut changes) = (Vec::new(), false);
+        for write in writes {
+            match write {
+                Write::Run(name, Some(row)) => {
+                    ends.insert(name.as_str(), row);
+                    changes = true;
+                }
+                Write::Run(name, None) => {
+                    changes |= ends.remove(name.as_str()).is_some();
+                    all.push(write.encoded()?);
+                }
+                other => all.push(other.encoded()?),
+            }
+        }
+        if changes {
+            all.push((META, META_ENDS.to_owned(), Some(encode(&alike(ends))?)));
+        }
+        Ok(all)
     }
 
     /// The whole database as the engine writes it into a new file.

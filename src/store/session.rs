@@ -110,7 +110,7 @@ impl Session {
 
     /// Commits durably, with one sync. After an error the file is opened anew and it is tried once more.
     /// `after` makes what the database will hold then: the content of a new file, if one is needed. Without writes
-    /// it only sees to it that the database is open.
+    /// it only sees to it that the database is open. The `last` one takes two syncs, and nothing comes after it.
     ///
     /// # Errors
     /// One line that says what to do.
@@ -118,13 +118,13 @@ impl Session {
         &mut self,
         wrap: &Wrap,
         host: &str,
-        writes: &[Encoded],
+        (writes, last): (&[Encoded], bool),
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), String> {
         self.lock.note(host);
-        let first = self.try_commit(wrap, writes, after, warnings);
-        let done = first.or_else(|_| self.try_commit(wrap, writes, after, warnings));
+        let first = self.try_commit(wrap, (writes, last), after, warnings);
+        let done = first.or_else(|_| self.try_commit(wrap, (writes, last), after, warnings));
         done.map_err(|trouble| match trouble {
             Trouble::Io(error) => self.explain(&error),
             Trouble::Newer(found) => self.newer(found).to_string(),
@@ -135,7 +135,7 @@ impl Session {
     fn try_commit(
         &mut self,
         wrap: &Wrap,
-        writes: &[Encoded],
+        (writes, last): (&[Encoded], bool),
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), Trouble> {
@@ -151,10 +151,11 @@ impl Session {
             return self.put_in_place(wrap, &after());
         }
         let Some(engine) = &mut self.engine else { return self.put_in_place(wrap, &after()) };
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let done = engine.commit(writes);
+        let done = match (last, writes) {
+            (true, _) => engine.finish(writes),
+            (false, []) => return Ok(()),
+            (false, _) => engine.commit(writes),
+        };
         if let Err(error) = &done {
             self.replace = engine.sync_failed() || matches!(error, Trouble::Corrupt(_));
             self.engine = None;

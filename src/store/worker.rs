@@ -6,6 +6,7 @@ use super::disk::Wrap;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
 use super::session::{Loaded, Session, explain};
 use super::{Boot, CLOSED, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ impl Worker {
             self.handle(batch);
             self.shared.state().busy_since = None;
             if closing {
-                // The database is closed and the lock given back before anybody is told that we ended.
+                // The database is left and the lock given back before anybody is told that we ended.
                 self.session = None;
                 return self.trouble.take().unwrap_or_else(|| CLOSED.to_owned());
             }
@@ -215,7 +216,7 @@ impl Worker {
     fn handle(&mut self, batch: Batch) {
         let before = self.trouble.take();
         let unasked = batch.tickets.is_empty();
-        let done = self.reopen().and_then(|()| self.commit(&batch.writes));
+        let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing));
         match done {
             Ok(()) => {
                 for ticket in batch.tickets {
@@ -244,7 +245,7 @@ impl Worker {
         self.take_late(result)
     }
 
-    fn commit(&mut self, writes: &[(Write, Waited)]) -> Result<(), String> {
+    fn commit(&mut self, writes: &[(Write, Waited)], last: bool) -> Result<(), String> {
         let (Some(session), Some(rows)) = (&mut self.session, &mut self.rows) else {
             return Err("the state is not open".to_owned());
         };
@@ -252,7 +253,7 @@ impl Worker {
         let wants_change = all().any(|write| matches!(write, Write::Want(..)));
         let stamp = rows.stamp + u64::from(wants_change);
         let encode = || {
-            let mut encoded = all().map(Write::encoded).collect::<Result<Vec<_>, _>>()?;
+            let mut encoded = if last { rows.gathered(all())? } else { rows.spread(all())? };
             if wants_change {
                 encoded.push(encoded_stamp(stamp)?);
             }
@@ -265,10 +266,16 @@ impl Worker {
             after
         };
         let mut warnings = Vec::new();
-        let done = session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings);
+        let done = session.commit(&self.wrap, &self.options.host, (&encoded, last), &after, &mut warnings);
         if done.is_ok() {
             rows.stamp = stamp;
-            all().for_each(|write| rows.apply(write.clone()));
+            if all().any(|write| matches!(write, Write::Run(..))) {
+                rows.ends = BTreeSet::new();
+            }
+            // After the last one only the mirror is written, if a want has changed.
+            if !last || wants_change {
+                all().for_each(|write| rows.apply(write.clone()));
+            }
             self.mirror_stale |= wants_change;
         }
         for text in warnings {

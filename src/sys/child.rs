@@ -1,8 +1,9 @@
 //! Everything a child does between clone and exec.
 //!
-//! The child is a copy of one thread of a process whose other threads may have held any lock: it calls the kernel on
-//! prepared memory and nothing else. No allocation, no panic (the entry is `extern "C"`, where a panic aborts), no C
-//! library function that takes a lock or keeps other threads in step (the setuid family is called raw, per thread).
+//! The child is a copy of one thread of a process whose other threads may have held any lock, or it still shares the memory
+//! of the process that made it (`berth.rs`): it calls the kernel on prepared memory and nothing else. No allocation, no panic
+//! (the entry is `extern "C"`, where a panic aborts), no C library function that takes a lock, sets `errno` or keeps other
+//! threads in step: rustix and [`raw::call`] ask the kernel directly.
 //!
 //! Order, and why: into the cgroup first, so that no later step happens outside; its own view of the mounts, session and stdio while still
 //! privileged; capabilities and ids; then the wait for "go"; the working directory after the ids, so that it is
@@ -13,13 +14,14 @@
 #![allow(unsafe_code)]
 
 use super::landlock;
-use super::plan::{ChildPlan, Session, Stdio};
+use super::plan::{ChildPlan, Session};
+use super::raw;
 use super::shield;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, RawFd};
 
 /// The step at which a child failed. The number is the byte on the pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,18 +76,30 @@ pub(super) const READY: u8 = 0xff;
 /// Length of a record: step, three bytes of candidate index (little endian), four bytes of errno.
 pub(super) const RECORD: usize = 8;
 
-/// What the child sees: the plan, its pointer tables, its pipes.
+/// What the child sees: the plan, its pointer tables, its descriptors. These are numbers of its own table, a copy of its
+/// maker's as that was at the clone.
 pub(super) struct Order<'a> {
     pub plan: &'a ChildPlan,
-    pub argv: &'a [*const libc::c_char],
-    pub envp: &'a [*const libc::c_char],
-    pub groups: &'a [Gid],
+    pub argv: Vec<*const libc::c_char>,
+    pub envp: Vec<*const libc::c_char>,
+    pub groups: Vec<Gid>,
     pub bounding_drop: u64,
-    pub join: Option<BorrowedFd<'a>>,
-    pub report: BorrowedFd<'a>,
-    pub go: BorrowedFd<'a>,
+    /// Every signal has its default disposition already.
+    pub dispositions_reset: bool,
+    /// What is put at which number.
+    pub places: Vec<(RawFd, RawFd)>,
+    pub join: Option<RawFd>,
+    pub report: RawFd,
+    pub go: RawFd,
     /// Our copies of the parent's ends, closed so that its death is an end-of-file here.
-    pub closes: &'a [BorrowedFd<'a>],
+    pub closes: Vec<RawFd>,
+}
+
+impl Order<'_> {
+    fn report(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open in the child until its exec or exit.
+        unsafe { BorrowedFd::borrow_raw(self.report) }
+    }
 }
 
 /// A failed step.
@@ -105,9 +119,9 @@ fn at(step: Step) -> impl FnOnce(Errno) -> Failure {
 /// Only in a process that `clone` has just made, on that process's only thread; every pointer of `order` must point
 /// to NUL-terminated strings, and the tables must end in a null pointer.
 pub(super) unsafe extern "C" fn run(order: &Order<'_>) -> ! {
-    for end in order.closes {
+    for end in &order.closes {
         // SAFETY: this process's own copy; nothing here uses it again, and no destructor runs.
-        unsafe { libc::syscall(libc::SYS_close, end.as_raw_fd()) };
+        let _ = unsafe { raw::call(libc::SYS_close, [end.cast_unsigned() as usize, 0, 0, 0]) };
     }
     if let Err(failure) = steps(order) {
         let candidate = (failure.candidate as u32).to_le_bytes();
@@ -122,7 +136,7 @@ pub(super) unsafe extern "C" fn run(order: &Order<'_>) -> ! {
             errno[2],
             errno[3],
         ];
-        let _ = rustix::io::write(order.report, &record);
+        let _ = rustix::io::write(order.report(), &record);
     }
     // SAFETY: ends this process without destructors or exit handlers, which belong to the parent.
     unsafe { libc::_exit(127) }
@@ -131,15 +145,21 @@ pub(super) unsafe extern "C" fn run(order: &Order<'_>) -> ! {
 fn steps(order: &Order<'_>) -> Result<(), Failure> {
     let plan = order.plan;
     if let Some(procs) = order.join {
+        // SAFETY: open in the child.
+        let procs = unsafe { BorrowedFd::borrow_raw(procs) };
         // "0" is the writer itself (cgroups(7)); the right was checked when the parent opened the file.
         rustix::io::write(procs, b"0").map_err(at(Step::Join))?;
     }
     shield::raise(&plan.read_only);
     // All signals stay blocked until exec: SIGTTOU would stop us in tcsetpgrp(3), the rest has no business here.
     set_mask(u64::MAX);
-    reset_dispositions();
+    if !order.dispositions_reset {
+        reset_dispositions();
+    }
     session(plan)?;
-    streams(plan)?;
+    for (from, to) in &order.places {
+        place(*from, *to).map_err(at(Step::Streams))?;
+    }
     if let Some(mask) = plan.umask {
         rustix::process::umask(Mode::from_bits_truncate(mask));
     }
@@ -164,13 +184,17 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     if let Some(dir) = plan.working_dir() {
         rustix::process::chdir(dir.as_c_str()).map_err(at(Step::WorkingDir))?;
     }
-    let passed = plan.pass.as_ref().map_or(2, |pass| pass.number.cast_unsigned());
-    for (first, last) in [(3, passed.saturating_sub(1)), (passed + 1, u32::MAX)] {
+    let passed = order.places.iter().fold(2, |most, (_, number)| most.max(number.cast_unsigned()));
+    for (first, last) in [(3, passed - 1), (passed + 1, u32::MAX)] {
+        if first > last {
+            continue;
+        }
+        let range = [first as usize, last as usize, libc::CLOSE_RANGE_CLOEXEC as usize, 0];
         // SAFETY: integers only. Marks these for closing at exec; the report pipe must live until then. Before kernel
         // 5.11, and for an empty range, this fails with EINVAL, and everything of ours is close-on-exec anyway.
-        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+        let _ = unsafe { raw::call(libc::SYS_close_range, range) };
     }
-    let _ = rustix::io::write(order.report, &[READY, 0, 0, 0, 0, 0, 0, 0]);
+    let _ = rustix::io::write(order.report(), &[READY, 0, 0, 0, 0, 0, 0, 0]);
     set_mask(0);
     Err(execute(order))
 }
@@ -179,9 +203,12 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
 fn execute(order: &Order<'_>) -> Failure {
     let mut last = Failure { step: Step::Exec, candidate: 0, errno: libc::ENOENT };
     for (candidate, path) in order.plan.candidates().iter().enumerate() {
+        let tables = [order.argv.as_ptr().expose_provenance(), order.envp.as_ptr().expose_provenance()];
         // SAFETY: path and tables are NUL-terminated and null-terminated, as `run` demands.
-        unsafe { libc::execve(path.as_ptr(), order.argv.as_ptr(), order.envp.as_ptr()) };
-        let errno = last_errno();
+        let done = unsafe {
+            raw::call(libc::SYS_execve, [path.as_ptr().expose_provenance(), tables[0], tables[1], 0])
+        };
+        let errno = done.err().map_or(libc::EIO, Errno::raw_os_error);
         let step = match errno {
             libc::ENOENT if exists(path) => Step::Interpreter,
             _ => Step::Exec,
@@ -196,8 +223,7 @@ fn execute(order: &Order<'_>) -> Failure {
 }
 
 fn exists(path: &std::ffi::CStr) -> bool {
-    // SAFETY: a NUL-terminated path; F_OK reads nothing but whether it is there.
-    unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::F_OK) == 0 }
+    rustix::fs::access(path, Access::EXISTS).is_ok()
 }
 
 /// More than we may have is cut to what we may: a service starts all the same, and the supervisor looks at what it has.
@@ -241,9 +267,11 @@ fn adjust_oom_score(adjustment: i16) {
 /// The supervisor says one byte when its books are in order; an end-of-file means that it is gone, and then no
 /// instruction of the service may run.
 fn wait_for_go(order: &Order<'_>) {
+    // SAFETY: open in the child.
+    let go = unsafe { BorrowedFd::borrow_raw(order.go) };
     let mut byte = [0u8; 1];
     loop {
-        match rustix::io::read(order.go, &mut byte) {
+        match rustix::io::read(go, &mut byte) {
             Ok(1) => return,
             Err(Errno::INTR) => {}
             // SAFETY: as in `run`.
@@ -268,24 +296,11 @@ fn session(plan: &ChildPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn streams(plan: &ChildPlan) -> Result<(), Failure> {
-    let streams = [(&plan.stdin, 0), (&plan.stdout, 1), (&plan.stderr, 2)];
-    for (stream, number) in streams {
-        if let Stdio::Fd(fd) = stream {
-            place(fd.as_fd(), number)?;
-        }
-    }
-    if let Some(pass) = &plan.pass {
-        place(pass.fd.as_fd(), pass.number)?;
-    }
-    Ok(())
-}
-
 /// dup2(2) never leaves close-on-exec set on the copy; source and target differ because the plan was lifted.
-fn place(fd: BorrowedFd<'_>, number: i32) -> Result<(), Failure> {
+fn place(from: RawFd, to: RawFd) -> Result<(), Errno> {
     // SAFETY: dup3 on a live descriptor; the child has no use yet for what the target number was.
-    let done = unsafe { libc::syscall(libc::SYS_dup3, fd.as_raw_fd(), number, 0) };
-    if done < 0 { Err(Failure { step: Step::Streams, candidate: 0, errno: last_errno() }) } else { Ok(()) }
+    unsafe { raw::call(libc::SYS_dup3, [from.cast_unsigned() as usize, to.cast_unsigned() as usize, 0, 0]) }
+        .map(drop)
 }
 
 fn identity(order: &Order<'_>) -> Result<(), Failure> {
@@ -297,7 +312,7 @@ fn identity(order: &Order<'_>) -> Result<(), Failure> {
         rustix::thread::set_keep_capabilities(true).map_err(at(Step::Capabilities))?;
     }
     if let Some(who) = &plan.identity {
-        rustix::thread::set_thread_groups(order.groups).map_err(at(Step::Groups))?;
+        rustix::thread::set_thread_groups(&order.groups).map_err(at(Step::Groups))?;
         let gid = Gid::from_raw(who.gid);
         rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(at(Step::Gid))?;
         let uid = Uid::from_raw(who.uid);
@@ -341,27 +356,20 @@ fn capabilities(bounding: u64, ambient: u64) -> Result<(), Failure> {
 
 /// Raw, because the C library keeps two signals for itself and refuses to touch them.
 fn set_mask(mask: u64) {
+    let how = libc::SIG_SETMASK.cast_unsigned() as usize;
     // SAFETY: the mask is 8 bytes, as announced; nothing is written back.
-    unsafe {
-        let none = std::ptr::null_mut::<u64>();
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, 8);
-    }
+    let _ = unsafe {
+        raw::call(libc::SYS_rt_sigprocmask, [how, (&raw const mask).expose_provenance(), 0, size_of::<u64>()])
+    };
 }
 
 /// Ignored signals stay ignored across exec (signal(7)): SIGPIPE of every Rust program, SIGCHLD of an odd parent.
-fn reset_dispositions() {
+pub(super) fn reset_dispositions() {
     // SIG_DFL, no flags, no restorer, empty mask, whatever the order of the fields on this architecture.
     let default = [0u64; 4];
     for number in 1..=64 {
+        let action = default.as_ptr().expose_provenance();
         // SAFETY: the kernel reads a `struct sigaction` of at most 32 bytes; KILL and STOP answer EINVAL.
-        unsafe {
-            let none = std::ptr::null_mut::<u64>();
-            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), none, 8);
-        }
+        let _ = unsafe { raw::call(libc::SYS_rt_sigaction, [number, action, 0, size_of::<u64>()]) };
     }
-}
-
-fn last_errno() -> i32 {
-    // Reads the thread's errno; no allocation.
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

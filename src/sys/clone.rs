@@ -9,6 +9,8 @@
 //! starts does not feel it, the restart of one service does. Birth there takes none, but needs `clone3`, and kernels
 //! 6.14 to 7.2 kill at birth whoever comes from a cgroup that was killed once: whoever asks for it has tried it.
 //!
+//! A child begins with a copy of our memory here; of the fork server's children most do without one (`berth.rs`).
+//!
 //! What became of the child comes back through [`Report`]: an end-of-file is the exec.
 #![allow(unsafe_code)]
 
@@ -298,11 +300,35 @@ pub(super) enum Parent<'a> {
     /// That of the caller, who gets a pidfd. The child closes its copies of the caller's ends, so that the caller's death is
     /// an end-of-file for it.
     Us { pidfd: &'a mut libc::c_int, closes: [BorrowedFd<'a>; 2] },
-    /// That of the caller's own parent (`CLONE_PARENT`).
+    /// That of the caller's own parent (`CLONE_PARENT`). The caller has reset its signal dispositions.
     Ours,
 }
 
-/// The one place where a process is made. Returns its pid.
+/// What a child of `plan` does, whose descriptors are lifted. It points to the strings of the plan.
+pub(super) fn order<'a>(plan: &'a ChildPlan, join: Option<Join<'_>>, ends: &Ends) -> Order<'a> {
+    Order {
+        argv: table(plan.argv()),
+        envp: table(plan.envp()),
+        groups: plan
+            .identity
+            .as_ref()
+            .map(|who| who.groups.iter().copied().map(Gid::from_raw).collect())
+            .unwrap_or_default(),
+        bounding_drop: bounding_to_drop(plan),
+        dispositions_reset: false,
+        places: plan.places(),
+        join: match join {
+            Some(Join::Moves(procs)) => Some(procs.as_raw_fd()),
+            Some(Join::Born(_)) | None => None,
+        },
+        report: ends.report.as_raw_fd(),
+        go: ends.go.as_raw_fd(),
+        closes: Vec::new(),
+        plan,
+    }
+}
+
+/// Makes a child with a copy of our memory. Returns its pid.
 pub(super) fn clone(
     plan: &mut ChildPlan,
     join: Option<Join<'_>>,
@@ -311,42 +337,24 @@ pub(super) fn clone(
     namespaces: i32,
 ) -> io::Result<i32> {
     plan.lift_descriptors()?;
-    let plan = &*plan;
-    let argv = table(plan.argv());
-    let envp = table(plan.envp());
-    let groups: Vec<Gid> = plan
-        .identity
-        .as_ref()
-        .map(|who| who.groups.iter().copied().map(Gid::from_raw).collect())
-        .unwrap_or_default();
-    let (flags, pidfd, closes) = match parent {
-        Parent::Us { pidfd, closes } => (CLONE_PIDFD, &raw mut *pidfd, Some(closes)),
-        Parent::Ours => (CLONE_PARENT, std::ptr::null_mut(), None),
-    };
-    let order = Order {
-        plan,
-        argv: &argv,
-        envp: &envp,
-        groups: &groups,
-        bounding_drop: bounding_to_drop(plan),
-        join: match join {
-            Some(Join::Moves(procs)) => Some(procs),
-            Some(Join::Born(_)) | None => None,
-        },
-        report: ends.report.as_fd(),
-        go: ends.go.as_fd(),
-        closes: closes.as_ref().map_or(&[], |closes| closes),
+    let mut order = order(plan, join, ends);
+    let (flags, pidfd) = match parent {
+        Parent::Us { pidfd, closes } => {
+            order.closes = closes.iter().map(AsRawFd::as_raw_fd).collect();
+            (CLONE_PIDFD, &raw mut *pidfd)
+        }
+        Parent::Ours => {
+            order.dispositions_reset = true;
+            (CLONE_PARENT, std::ptr::null_mut())
+        }
     };
     let pid = match join {
         Some(Join::Born(directory)) => {
             let args = clone_args {
-                flags: u64::from(flags) | CLONE_INTO_CGROUP,
                 pidfd: pidfd.expose_provenance() as u64,
                 // With CLONE_PARENT it is the caller's own, and must not be named (clone(2)).
                 exit_signal: if flags == CLONE_PARENT { 0 } else { libc::SIGCHLD as u64 },
-                cgroup: directory.as_raw_fd() as u64,
-                // SAFETY: numbers only, of which zero means "not used".
-                ..unsafe { std::mem::zeroed() }
+                ..born(directory, flags)
             };
             // SAFETY: as below; the kernel reads `args` and stores the pidfd where that says, and both live here.
             unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) }
@@ -360,10 +368,20 @@ pub(super) fn clone(
         },
     };
     match pid {
-        // SAFETY: this is the new process, with one thread; `table` made the pointer tables as `run` wants them.
+        // SAFETY: this is the new process, with one thread; `order` made the pointer tables as `run` wants them.
         0 => unsafe { child::run(&order) },
         -1 => Err(io::Error::last_os_error()),
         pid => i32::try_from(pid).map_err(io::Error::other),
+    }
+}
+
+/// To be born in `directory`.
+pub(super) fn born(directory: BorrowedFd<'_>, flags: u32) -> clone_args {
+    clone_args {
+        flags: u64::from(flags) | CLONE_INTO_CGROUP,
+        cgroup: directory.as_raw_fd() as u64,
+        // SAFETY: numbers only, of which zero means "not used".
+        ..unsafe { std::mem::zeroed() }
     }
 }
 

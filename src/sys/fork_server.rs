@@ -5,6 +5,9 @@
 //! there are. The fork server has one thread, half a megabyte and a handful of descriptors whatever it serves, and what it
 //! makes becomes the child of the supervisor (`CLONE_PARENT`), which reaps it and holds its pidfd as if it had made it.
 //!
+//! Most children share its memory until their exec (`berth.rs`), which is what makes a start cheap: of all processes of ours it
+//! alone may be killed with one of them.
+//!
 //! It can also fork itself for a process that goes on in our own program, a keeper: without an exec that shares nearly all of
 //! its memory with the server.
 //!
@@ -12,11 +15,14 @@
 //! clone(2). A server that has been killed or stopped is given up after [`PATIENCE`]; a child of which nobody was
 //! told is not told to go either, and exits before its exec. It ends with the supervisor that has its other end.
 
+use super::berth::Berths;
+use super::child;
 use super::clone::{self, Child, Ends, Join, Parent};
 use super::packet::{self, Packet};
 use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, Pass};
 use super::posture;
+use super::resident;
 use super::shield::Shields;
 use crate::core::signal::Signal;
 use rustix::fs::{Mode, OFlags};
@@ -35,6 +41,9 @@ const SOCKET: i32 = 3;
 
 /// Longer than any machine takes that is not about to be lost for other reasons.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// So long without an order, and it rests ([`resident`]).
+const QUIET: Duration = Duration::from_secs(1);
 
 /// First byte of an order: what is to be made, and how it comes into its cgroup.
 const PLAIN: u8 = 0;
@@ -171,16 +180,22 @@ fn serve() -> io::Result<Option<OwnedFd>> {
     posture::guard(c"hermes-fork-srv")?;
     // What nearly every child would have to do itself, a capability at a time.
     clone::drop_own_bounding();
+    child::reset_dispositions();
     let socket = posture::take_over(SOCKET)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(QUIET))?;
     let mut bytes = vec![0; MOST];
     let mut shields = Shields::default();
+    let berths = Berths::open();
     loop {
         let (length, fds) = match packet::receive(socket.as_fd(), &mut bytes) {
             Packet::Whole(length, fds) => (length, fds),
-            Packet::Nothing => continue,
+            Packet::Nothing => {
+                resident::rest(&socket);
+                continue;
+            }
             Packet::End => return Ok(None),
         };
-        let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields) {
+        let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields, berths) {
             Ok(Made::Child(pid)) => pid,
             Ok(Made::Itself(socket)) => return Ok(Some(socket)),
             Err(Failed::Order(error)) => -error.raw_os_error().unwrap_or(libc::EPROTO),
@@ -208,7 +223,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-fn make(order: &[u8], fds: Vec<OwnedFd>, shields: &mut Shields) -> Result<Made, Failed> {
+fn make(order: &[u8], fds: Vec<OwnedFd>, shields: &mut Shields, berths: &mut Berths) -> Result<Made, Failed> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let (kind, plan) = order.split_first().ok_or_else(malformed)?;
     let mut fds = fds.into_iter();
@@ -235,5 +250,10 @@ fn make(order: &[u8], fds: Vec<OwnedFd>, shields: &mut Shields) -> Result<Made, 
         // The child is born there.
         plan.read_only.clear();
     }
-    Ok(Made::Child(clone::clone(&mut plan, join, &ends, Parent::Ours, 0)?))
+    let berth = if *kind == BORN { berths.free(&plan) } else { None };
+    let pid = match (join, berth) {
+        (Some(Join::Born(directory)), Some(berth)) => berth.clone(plan, directory, &ends)?,
+        _ => clone::clone(&mut plan, join, &ends, Parent::Ours, 0)?,
+    };
+    Ok(Made::Child(pid))
 }

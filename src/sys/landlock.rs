@@ -3,6 +3,7 @@
 //! Called in the child between clone and exec (`child.rs`): no allocation, no panic, raw system calls.
 #![allow(unsafe_code)]
 
+use super::raw;
 use rustix::io::Errno;
 
 /// `struct landlock_ruleset_attr` of ABI 6: nothing is handled, signals are scoped.
@@ -22,17 +23,9 @@ const SIGNAL: u64 = 1 << 1;
 /// `ENOSYS` or `EOPNOTSUPP` without Landlock, `E2BIG` before ABI 6, `EPERM` without no_new_privs.
 pub(super) fn scope_signals() -> Result<(), Errno> {
     let ruleset = Ruleset { handled_access_fs: 0, handled_access_net: 0, scoped: SIGNAL };
-    let size = size_of::<Ruleset>();
+    let place = (&raw const ruleset).expose_provenance();
     // SAFETY: a live struct with its size; no flags. The answer is a new descriptor or an error.
-    let made = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size, 0) };
-    if made < 0 {
-        return Err(last());
-    }
+    let made = unsafe { raw::call(libc::SYS_landlock_create_ruleset, [place, size_of::<Ruleset>(), 0, 0]) }?;
     // SAFETY: plain numbers. The descriptor is close-on-exec, and exec or exit is what follows.
-    let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, made, 0) };
-    if done < 0 { Err(last()) } else { Ok(()) }
-}
-
-fn last() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+    unsafe { raw::call(libc::SYS_landlock_restrict_self, [made, 0, 0, 0]) }.map(drop)
 }

@@ -1,6 +1,7 @@
 //! The kernel's edge: all unsafe code and all raw libc, one topic a file; safe functions out.
 
 pub mod beneath;
+mod berth;
 pub mod child;
 pub mod clone;
 pub mod credentials;
@@ -14,6 +15,7 @@ pub mod peer;
 pub mod pidfd;
 pub mod plan;
 pub mod posture;
+mod raw;
 pub mod reap;
 #[cfg(test)]
 pub mod reexec;

@@ -4,6 +4,7 @@
 //! of odd path names as they are.
 #![allow(unsafe_code)]
 
+use linux_raw_sys::general::TMPFS_MAGIC;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -15,6 +16,11 @@ use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+/// Whether what is there is in a tmpfs, and goes with its mount.
+pub fn is_in_memory(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| u32::try_from(fs.f_type) == Ok(TMPFS_MAGIC))
+}
 
 /// One mount of the cgroup2 file system.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use super::credentials::Credentials;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Where a standard stream of the child goes.
@@ -61,6 +61,8 @@ pub struct ChildPlan {
     pub core: Option<(u64, u64)>,
     /// `None`: keep ours.
     pub oom_score_adj: Option<i16>,
+    /// Its memory may run out before its exec, so that the kernel may kill whoever shares it.
+    pub scarce_memory: bool,
     pub session: Session,
     pub stdin: Stdio,
     pub stdout: Stdio,
@@ -116,10 +118,14 @@ impl ChildPlan {
             if key == "PATH" {
                 search = value.to_owned();
             }
-            let mut entry = key.to_owned();
-            entry.push("=");
-            entry.push(value);
-            envp.push(c_string(&entry, "an environment variable")?);
+            let (key, value) = (key.as_bytes(), value.as_bytes());
+            // With its last NUL.
+            let mut entry = Vec::with_capacity(key.len() + value.len() + 2);
+            entry.extend_from_slice(key);
+            entry.push(b'=');
+            entry.extend_from_slice(value);
+            let variable = || PlanError::Nul("an environment variable".to_owned());
+            envp.push(CString::new(entry).map_err(|_| variable())?);
         }
         let [stdin, stdout, stderr] = null.map(Stdio::Fd);
         Ok(Self {
@@ -137,6 +143,7 @@ impl ChildPlan {
             nproc: None,
             core: None,
             oom_score_adj: None,
+            scarce_memory: false,
             session: Session::New,
             stdin,
             stdout,
@@ -199,6 +206,7 @@ impl ChildPlan {
         });
         out.push(u8::from(self.no_new_privs));
         out.push(u8::from(self.scope_signals));
+        out.push(u8::from(self.scarce_memory));
         put_option(&mut out, self.capabilities, |out, masks| {
             out.extend(masks.bounding.to_le_bytes());
             out.extend(masks.ambient.to_le_bytes());
@@ -251,6 +259,7 @@ impl ChildPlan {
         })?;
         let no_new_privs = input.take::<1>()? != [0];
         let scope_signals = input.take::<1>()? != [0];
+        let scarce_memory = input.take::<1>()? != [0];
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
         let mut limit = || input.option(|input| Ok((input.u64()?, input.u64()?)));
@@ -280,12 +289,34 @@ impl ChildPlan {
             nproc,
             core,
             oom_score_adj,
+            scarce_memory,
             session,
             stdin,
             stdout,
             stderr,
             pass,
         })
+    }
+
+    /// Which descriptor the child puts at which number.
+    pub(super) fn places(&self) -> Vec<(RawFd, RawFd)> {
+        let streams = [(&self.stdin, 0), (&self.stdout, 1), (&self.stderr, 2)];
+        let given = |(stream, number): (&Stdio, RawFd)| match stream {
+            Stdio::Inherit => None,
+            Stdio::Fd(fd) => Some((fd.as_raw_fd(), number)),
+        };
+        let passed = self.pass.as_ref().map(|pass| (pass.fd.as_raw_fd(), pass.number));
+        streams.into_iter().filter_map(given).chain(passed).collect()
+    }
+
+    /// Takes its descriptors, which a child that was made has by now.
+    pub(super) fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        let streams = [&mut self.stdin, &mut self.stdout, &mut self.stderr];
+        let taken = streams.map(|stream| match std::mem::replace(stream, Stdio::Inherit) {
+            Stdio::Inherit => None,
+            Stdio::Fd(fd) => Some(fd),
+        });
+        taken.into_iter().flatten().chain(self.pass.take().map(|pass| pass.fd)).collect()
     }
 
     /// The highest number that the child gives a new meaning.
@@ -337,7 +368,7 @@ fn c_string(text: &OsStr, what: &str) -> Result<CString, PlanError> {
     CString::new(text.as_bytes()).map_err(|_| PlanError::Nul(what.to_owned()))
 }
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 fn malformed() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)
@@ -426,6 +457,7 @@ mod tests {
         plan.oom_score_adj = Some(-7);
         plan.no_new_privs = true;
         plan.scope_signals = true;
+        plan.scarce_memory = true;
         plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });
         let bytes = plan.encode();
         let four = || nulls().into_iter().chain(nulls().into_iter().take(1)).collect::<Vec<_>>();

@@ -76,7 +76,7 @@ fn garbage_gets_an_error_and_the_next_client_an_answer() {
 #[test]
 fn a_huge_request_is_cut_off() {
     let (world, supervisor) = World::started(Setup::plain());
-    let before = crate::harness::process::resident_kb(supervisor.pid());
+    let before = crate::harness::process::anonymous_kb(supervisor.pid());
     let mut stream = connect(&world);
     let chunk = vec![b'x'; 1 << 20];
     let mut sent = 0;
@@ -86,7 +86,7 @@ fn a_huge_request_is_cut_off() {
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let _ = answer(&mut stream);
     world.ctl(&["list"]).ok();
-    let after = crate::harness::process::resident_kb(supervisor.pid());
+    let after = crate::harness::process::anonymous_kb(supervisor.pid());
     assert!(after < before + 2048, "it was not kept: {before} kB, then {after} kB");
 }
 
@@ -137,7 +137,7 @@ fn a_client_that_does_not_read_keeps_nobody_waiting() {
         }
     }
     world.ctl(&["start", "s1"]).ok();
-    assert!(crate::harness::process::resident_kb(supervisor.pid()) < 300_000);
+    assert!(crate::harness::process::anonymous_kb(supervisor.pid()) < 300_000);
     world.ctl(&["stop", "s1"]).ok();
 }
 

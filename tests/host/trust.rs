@@ -229,7 +229,7 @@ fn odd_files_in_place_of_definitions_hang_nothing() {
     world.wait_log("honest", "tick 10");
     world.ctl(&["reload"]);
     world.ctl(&["restart", "piped"]).ok();
-    assert!(crate::harness::process::resident_kb(supervisor.pid()) < 200_000);
+    assert!(crate::harness::process::anonymous_kb(supervisor.pid()) < 200_000);
     assert_eq!(supervisor.terminate(), End::Code(0));
 }
 

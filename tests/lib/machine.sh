@@ -36,13 +36,17 @@ machine_kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1
 }
 
+# TARGET: can be built for, from now on.
+rust_target() {
+    rustup target list --installed 2>/dev/null | grep -qx "$1" || rustup target add "$1" && return
+    echo "no Rust target $1" >&2
+    return 1
+}
+
 # Builds the binaries that run inside and exports where they are.
 machine_binaries() {
     local target=x86_64-unknown-linux-musl built
-    if ! rustup target list --installed 2>/dev/null | grep -qx "$target" && ! rustup target add "$target"; then
-        echo "no Rust target $target" >&2
-        return 1
-    fi
+    rust_target "$target" || return
     # The binary that the image gets too.
     cargo build --quiet --release --target "$target" --bin hermes-sup --example adversary || return
     built=${CARGO_TARGET_DIR:-target}/$target/release

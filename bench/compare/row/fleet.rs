@@ -56,13 +56,20 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     };
     bench.results.add("boot", size, name, milliseconds(up.saturating_sub(launched.time)));
     settle(&world, Duration::from_millis(100));
-    let watched = ["wakeups", "idle-cpu"].iter().any(|row| bench.options.wants_row(row));
-    if first && watched && (size >= 100 || !bench.options.quick) {
-        // What is put off is not idleness: the history of starts is written seconds after them.
-        settle(&world, Duration::from_secs(2));
-        idle(bench, name, size, &world);
+    let wanted = |rows: &[&str]| rows.iter().any(|row| bench.options.wants_row(row));
+    let (weighed, watched) = (
+        wanted(&["pss", "private", "processes"]),
+        wanted(&["wakeups", "idle-cpu"]) && (size >= 100 || !bench.options.quick),
+    );
+    if first && (weighed || watched) {
+        // What is put off is not idleness: the history of starts is written seconds after them, and what they needed and
+        // nothing else does is given back.
+        settle(&world, Duration::from_millis(2500));
+        if watched {
+            idle(bench, name, size, &world);
+        }
+        memory(bench, name, size, &world);
     }
-    memory(bench, name, size, &world);
     let asked = clock::now();
     peer.shut_down(&world);
     match world.ended(patience(size)) {

@@ -14,7 +14,7 @@ use crate::containment::walk;
 use crate::containment::{Event, IncarnationId, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
-use crate::core::limits::{Limits, NotInForce};
+use crate::core::limits::{Key, Limits, NotInForce, Value};
 use crate::core::signal::Signal;
 use crate::sys::clone::{self, Child, Progress, Report, Subject};
 use crate::sys::mount;
@@ -61,6 +61,8 @@ pub struct Site<'a> {
     pub tree: &'a Tree,
     pub watch: &'a Watch,
     pub slot: u32,
+    /// The whole tree was seen empty just now, and with it every cage in it.
+    pub seen_empty: bool,
 }
 
 impl Site<'_> {
@@ -111,6 +113,7 @@ impl Cage {
             |error: io::Error| SpawnError::Cgroup { path: tree.shown(&leaf), reason: create_words(&error) };
         leaf::create(tree.as_fd(), &leaf).map_err(failed)?;
         let not_in_force = apply(tree, &leaf, limits);
+        plan.scarce_memory = limits.get(Key::MemoryMax).is_some_and(is_scarce);
         let child = leaf::open_main(tree.as_fd(), &leaf, tree.born.get()).map_err(failed).and_then(|main| {
             let join = leaf::join(&main, tree.born.get());
             forks.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(error.to_string()))
@@ -229,6 +232,9 @@ impl Cage {
 
     /// If it is, the loop is woken when it is no more.
     fn is_populated(&mut self, site: Site<'_>) -> bool {
+        if site.seen_empty {
+            return false;
+        }
         // An unreadable file counts as populated: emptiness has to be seen.
         let looked = || leaf::populated(site.tree.as_fd(), &self.leaf).unwrap_or(true);
         let populated = looked();
@@ -452,7 +458,7 @@ impl Cage {
 impl Memory {
     /// `None`: without the controller there is nothing to watch.
     fn watched(site: Site<'_>, leaf: &str, seen: MemoryEvents) -> Option<Self> {
-        let Site { tree, watch, slot } = site;
+        let Site { tree, watch, slot, .. } = site;
         if !tree.memory.get() {
             return None;
         }
@@ -465,6 +471,13 @@ impl Memory {
 
 fn apply(tree: &Tree, leaf: &str, limits: &Limits) -> Vec<NotInForce> {
     limits::apply(tree.as_fd(), leaf, limits, &tree.controllers, tree.refused.as_deref())
+}
+
+/// So little that a child could use it up before its exec, which takes it less than a megabyte: argument list, page tables,
+/// credentials.
+fn is_scarce(memory: Value) -> bool {
+    const ENOUGH: u64 = 16 << 20;
+    matches!(memory, Value::Amount(amount) if amount < ENOUGH)
 }
 
 fn is_kill(exit: Exit) -> bool {

@@ -182,16 +182,15 @@ pub fn remove(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
 /// to walk: what is beyond the bound keeps the directory busy, which is seen and said.
 fn below(tree: BorrowedFd<'_>, leaf: &str) -> Vec<String> {
     const MOST: usize = 10_000;
-    /// Of a directory of cgroup2, two more than the directories in it (fs/kernfs/inode.c, kernfs_refresh_inode). Most have
-    /// none, and a list of all their files takes longer than anything else here.
-    const CHILDLESS: u64 = 2;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut dirs = vec![leaf.to_owned()];
     let mut next = 0;
     while let Some(dir) = dirs.get(next).cloned() {
         next += 1;
         let Ok(fd) = rustix::fs::openat(tree, &dir, flags, Mode::empty()) else { continue };
-        if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_nlink == CHILDLESS) {
+        // Of a directory of cgroup2, two more links than directories in it (fs/kernfs/inode.c, kernfs_refresh_inode). Most have
+        // none, and a list of all their files takes longer than anything else here.
+        if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_nlink == 2) {
             continue;
         }
         let Ok(entries) = rustix::fs::Dir::read_from(fd.as_fd()) else { continue };

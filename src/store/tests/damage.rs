@@ -7,7 +7,7 @@ use super::disk::{Dice, PowerDisk};
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
-/// A process killed, or the power cut, at every single write and sync of sixty commits.
+/// A process killed, or the power cut, at every single write and sync of sixty commits and of the last one.
 #[test]
 fn a_crash_at_any_step_keeps_what_was_acknowledged_and_splits_no_commit() {
     quiet_about_caught_panics();
@@ -17,12 +17,16 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged_and_splits_no_commit() {
     ["a", "b"].iter().for_each(|service| first.apply(row(service, 0)));
     let mut engine = Engine::create(Box::new(disk.clone()), &first).unwrap();
     disk.acknowledged(0);
-    for number in 1..=60 {
+    let encoded = |number| {
         let filler = format!("filler{}", number % 7);
-        let writes = [row("a", number), row(&filler, number), row("b", number)];
-        engine.commit(&writes.map(|write| write.encoded().unwrap())).unwrap();
+        [row("a", number), row(&filler, number), row("b", number)].map(|write| write.encoded().unwrap())
+    };
+    for number in 1..=60 {
+        engine.commit(&encoded(number)).unwrap();
         disk.acknowledged(number);
     }
+    engine.finish(&encoded(61)).unwrap();
+    disk.acknowledged(61);
     drop(engine);
     let images = disk.images();
     assert!(images.len() > 500, "{}", images.len());

@@ -259,6 +259,53 @@ fn lazy_changes_ride_with_the_next_commit_or_go_by_themselves_after_a_while() {
     assert_eq!(runs, BTreeMap::from([(name("a"), run_row(100)), (name("c"), run_row(8))]));
 }
 
+/// A thousand rows took longer than the ends of a thousand processes, and closing the file three syncs more.
+#[test]
+fn what_is_written_last_is_one_row_and_two_syncs_until_a_history_changes() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    let runs = |restarts| ["a", "b", "c"].map(|service| Change::Run(name(service), run_row(restarts)));
+    running.commit(1, runs(1).into()).unwrap();
+    let start = disk.syncs();
+    running.store.commit_lazily(runs(2).into());
+    running.close();
+    assert_eq!(disk.syncs() - start, 2);
+    let rows = |path: &Path| {
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        engine::Engine::open(Box::new(super::disk::DiskFile::new(file))).unwrap().rows
+    };
+    let all = || ["a", "b", "c"].map(name).into();
+    assert_eq!(rows(&home.file("state.redb")).ends, all());
+    // Whoever changes no history leaves it as it is, also at its own end.
+    let running = home.open();
+    assert_eq!(
+        running.opened.runs,
+        BTreeMap::from(["a", "b", "c"].map(|service| (name(service), run_row(2))))
+    );
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    running.close();
+    assert_eq!(rows(&home.file("state.redb")).ends, all());
+
+    // The next who does is killed after it.
+    let running = home.open();
+    running.commit(1, vec![Change::Run(name("a"), run_row(3)), Change::Forget(name("b"))]).unwrap();
+    let killed = home.dir.path().join("killed");
+    std::fs::copy(home.file("state.redb"), &killed).unwrap();
+    let expected = BTreeMap::from([(name("a"), run_row(3)), (name("c"), run_row(2))]);
+    let found = rows(&killed);
+    assert_eq!((found.ends.len(), &found.runs), (0, &expected));
+    // Its successor ends in order, twice, before it has written them one by one.
+    running.store.commit_lazily(vec![Change::Run(name("c"), run_row(4))]);
+    running.close();
+    let running = home.open();
+    running.store.commit_lazily(vec![Change::Run(name("d"), run_row(5)), Change::ForgetRun(name("c"))]);
+    running.close();
+    let expected = BTreeMap::from([(name("a"), run_row(3)), (name("d"), run_row(5))]);
+    assert_eq!(home.reopened().runs, expected);
+    assert_eq!(rows(&home.file("state.redb")).ends, [name("d")].into());
+}
+
 #[test]
 fn a_commit_without_changes_is_answered_without_a_sync() {
     let home = Home::new();
