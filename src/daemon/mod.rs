@@ -202,7 +202,7 @@ struct Supervisor {
     backlog: VecDeque<(ServiceId, Event)>,
     starts: Starts,
     stops: Stops,
-    /// Some of the dead may wait to be reaped.
+    /// There may be dead who have not been reaped.
     unreaped: bool,
     surroundings: Surroundings,
     containment: Containment,
@@ -390,14 +390,14 @@ impl Supervisor {
         let mut news = Vec::new();
         if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
             self.take_reaped(reaped, &mut news);
+            self.containment.settle_reaped(&mut news);
         }
-        self.containment.settle_reaped(&mut news);
         self.take_news(news);
         self.unreaped = true;
     }
 
-    /// Reaps one row of services, and whoever else has ended meanwhile. Those that are left then follow in the next turn of the
-    /// loop, which does not sleep before it.
+    /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
+    /// then follow in the next turn of the loop, which does not sleep before it.
     fn reap(&mut self) {
         let (mut news, mut row) = (Vec::new(), 0);
         let left = loop {
@@ -417,16 +417,16 @@ impl Supervisor {
         }
     }
 
-    /// Whether it was one of a service's.
+    /// Returns whether it was of a service.
     fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) -> bool {
         if self.main_changed(reaped) || reaped.is_stop() {
             return false;
         }
-        let known = self.containment.reaped(reaped.pid, reaped.status, news);
-        if !known {
+        let is_known = self.containment.reaped(reaped.pid, reaped.status, news);
+        if !is_known {
             slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
         }
-        known
+        is_known
     }
 
     fn take_notices(&mut self) {

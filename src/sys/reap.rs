@@ -33,7 +33,7 @@ pub fn next() -> Result<Reaped, Left> {
 /// goes through all of them (kernel/exit.c, `do_wait_thread`).
 pub fn one(pid: i32) -> Option<Reaped> {
     // 0 and negative numbers are process groups to waitpid(2).
-    let pid = Pid::from_raw(pid).filter(|_| pid > 0)?;
+    let pid = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw)?;
     let (pid, status) = waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED).ok()??;
     Some(Reaped { pid: pid.as_raw_nonzero().get(), status: status.as_raw() })
 }
