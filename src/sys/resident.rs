@@ -7,6 +7,7 @@
 //! So little may run between giving the program back and falling asleep: one function, whose own pages stay.
 #![allow(unsafe_code)]
 
+use super::raw;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -82,52 +83,12 @@ fn leave(parts: &[(usize, usize); MOST], fd: RawFd) {
         }
         // SAFETY: a private mapping of a file without the right to write holds what the file holds, and that is
         // mapped again at the next access (madvise(2), MADV_DONTNEED): no value in memory changes.
-        unsafe { call(libc::SYS_madvise, [start, length, libc::MADV_DONTNEED as usize, 0]) };
+        let _ = unsafe { raw::call(libc::SYS_madvise, [start, length, libc::MADV_DONTNEED as usize, 0]) };
         next += 1;
     }
     let mut wanted = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one record, which outlives the call; no timeout and no mask.
-    unsafe { call(libc::SYS_ppoll, [(&raw mut wanted) as usize, 1, 0, 0]) };
-}
-
-/// A system call without a function of a library around it; what it answers is of no use to a hint and a wait.
-///
-/// # Safety
-/// That of the call.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn call(number: libc::c_long, [first, second, third, fourth]: [usize; 4]) {
-    // SAFETY: the kernel's convention (syscall(2)): it changes nothing but these three registers. The fifth is the size of a mask
-    // that is not there.
-    unsafe {
-        std::arch::asm!("syscall", inlateout("rax") number => _, in("rdi") first, in("rsi") second, in("rdx") third,
-            in("r10") fourth, in("r8") 0usize, lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-}
-
-/// As above.
-///
-/// # Safety
-/// That of the call.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-unsafe fn call(number: libc::c_long, [first, second, third, fourth]: [usize; 4]) {
-    // SAFETY: the kernel's convention (syscall(2)): it changes nothing but the first. The fifth is the size of a mask that is not
-    // there.
-    unsafe {
-        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") first => _, in("x1") second, in("x2") third,
-            in("x3") fourth, in("x4") 0usize, options(nostack));
-    }
-}
-
-/// As above; what the library's function needs of the program comes back.
-///
-/// # Safety
-/// That of the call.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn call(number: libc::c_long, [first, second, third, fourth]: [usize; 4]) {
-    // SAFETY: the caller's.
-    unsafe { libc::syscall(number, first, second, third, fourth, 0usize) };
+    let _ = unsafe { raw::call(libc::SYS_ppoll, [(&raw mut wanted).expose_provenance(), 1, 0, 0]) };
 }
 
 #[cfg(test)]
