@@ -1,8 +1,8 @@
 //! System calls as the kernel has them, without the C library.
 //!
 //! Its `errno` is one place for a process, or for a thread of it, and whoever shares the memory of another process while that
-//! goes on shares this place, too. Two calls are all there is: any one, for code in a child that does so or that must not run
-//! through any other, and the clone that makes such a child. rustix, where it has a call, asks the kernel in the same way and is to be preferred.
+//! goes on shares this place, too. Two calls are all there is: any one, for code in a child that does so, and the clone that
+//! makes it. rustix, where it has a call, asks the kernel in the same way and is to be preferred.
 #![allow(unsafe_code)]
 
 use linux_raw_sys::general::clone_args;
@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use std::arch::asm;
 
 /// What the kernel answers: a number, or from -4095 to -1 an error (syscall(2), "Architecture calling conventions").
-#[inline(always)]
 fn answer(result: isize) -> Result<usize, Errno> {
     match i32::try_from(-result) {
         Ok(errno @ 1..=4095) => Err(Errno::from_raw_os_error(errno)),
@@ -18,12 +17,21 @@ fn answer(result: isize) -> Result<usize, Errno> {
     }
 }
 
-/// Any system call of up to four arguments. Part of whoever calls it.
+/// Any system call of up to four arguments.
 ///
 /// # Safety
 /// As of this call with these arguments; what they point to must have been exposed.
-#[inline(always)]
 pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Result<usize, Errno> {
+    // SAFETY: the caller's.
+    answer(unsafe { bare(number, arguments) })
+}
+
+/// The same, part of whoever calls it and calling nothing, with the kernel's own answer.
+///
+/// # Safety
+/// As of [`call`].
+#[inline(always)]
+pub(super) unsafe fn bare(number: libc::c_long, arguments: [usize; 4]) -> isize {
     let [first, second, third, fourth] = arguments;
     let result: isize;
     // SAFETY: the kernel's convention: it changes no register but those named, and memory only as the call says.
@@ -48,7 +56,7 @@ pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Result
             options(nostack),
         );
     }
-    answer(result)
+    result
 }
 
 /// clone3(2) for a child on a stack of its own, which calls `entry` with `argument` there. Returns the child's pid.

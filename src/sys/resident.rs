@@ -72,7 +72,8 @@ unsafe extern "C" fn note(object: *mut libc::dl_phdr_info, _: libc::size_t, part
 /// `PF_W` of elf(5).
 const WRITABLE: u32 = 2;
 
-/// Gives the parts back and waits. Calls nothing: each function that it called would come back with all that is mapped around it.
+/// Gives the parts back and waits. Calls nothing, in no build: each function that it called would come back with all that is
+/// mapped around it.
 #[inline(never)]
 fn leave(parts: &[(usize, usize); MOST], fd: RawFd) {
     let mut next = 0;
@@ -83,12 +84,12 @@ fn leave(parts: &[(usize, usize); MOST], fd: RawFd) {
         }
         // SAFETY: a private mapping of a file without the right to write holds what the file holds, and that is
         // mapped again at the next access (madvise(2), MADV_DONTNEED): no value in memory changes.
-        let _ = unsafe { raw::call(libc::SYS_madvise, [start, length, libc::MADV_DONTNEED as usize, 0]) };
+        unsafe { raw::bare(libc::SYS_madvise, [start, length, libc::MADV_DONTNEED as usize, 0]) };
         next += 1;
     }
     let mut wanted = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one record, which outlives the call; no timeout and no mask.
-    let _ = unsafe { raw::call(libc::SYS_ppoll, [(&raw mut wanted).expose_provenance(), 1, 0, 0]) };
+    unsafe { raw::bare(libc::SYS_ppoll, [(&raw mut wanted) as usize, 1, 0, 0]) };
 }
 
 #[cfg(test)]
