@@ -46,12 +46,14 @@ impl Peer for Hermes {
     fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
         for service in services {
             // A second up ends the row of failures, so that each is the first one and is answered at once: the others
-            // are told the same in their words. A hostile tree gets a tenth of a second before it is killed.
+            // are told the same in their words. A hostile tree gets a tenth of a second before it is killed, who obeys what
+            // everybody gets.
+            let stop = if service.name == "tree" { "[stop]\ntimeout = \"100ms\"\n" } else { "" };
             let definition = format!(
                 "command = {:?}\nuser = \"root\"\nautostart = {}\n\
                  [restart]\nbackoff = {{ initial = \"1ms\", max = \"1ms\", reset_after = \"1s\" }}\n\
                  limit = {{ burst = 10000, interval = \"1s\" }}\n\
-                 [stop]\ntimeout = \"100ms\"\n{}",
+                 {stop}{}",
                 service.argv(),
                 service.up,
                 service.logged.map_or_else(String::new, |keep| format!("[log]\nkeep = {keep}\n"))
