@@ -539,6 +539,11 @@ impl Containment {
         }
     }
 
+    /// How many children of the daemon are ours.
+    pub fn children(&self) -> usize {
+        self.by_pid.len()
+    }
+
     /// Says what the ends that were reaped since the last call mean. Where they are many and nothing lives in any tree of ours,
     /// which is how a shutdown ends, one look tells that of all of them.
     pub fn settle_reaped(&mut self, events: &mut Vec<Event>) {

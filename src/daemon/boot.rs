@@ -13,6 +13,7 @@ use super::main_program::{MainProgram, NOT_FOUND};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
 use super::planned::PlannedStops;
 use super::readiness::Readiness;
+use super::reaping::Unreaped;
 use super::reconcile::Task;
 use super::reload::{Found, discover, trust_of};
 use super::repose::Repose;
@@ -21,7 +22,6 @@ use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::starts::Starts;
 use super::status::why_not_higher;
-use super::stops::Stops;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Rung, Wish};
 use crate::core::fleet::Fleet;
@@ -428,8 +428,7 @@ fn start(
         services: BTreeMap::new(),
         backlog: VecDeque::new(),
         starts: Starts::default(),
-        stops: Stops::default(),
-        unreaped: false,
+        unreaped: Unreaped::default(),
         surroundings: around,
         containment,
         report,

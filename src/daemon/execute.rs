@@ -4,7 +4,6 @@ use super::fault;
 use super::limits::Recorded;
 use super::mirror::stored;
 use super::services::{Service, Told};
-use super::stops::Stop;
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
@@ -51,7 +50,7 @@ impl Supervisor {
             Effect::Spawn { incarnation } => self.starts.push(id, incarnation),
             Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned } => {
-                self.stops.push(Stop { id, incarnation, signal, planned });
+                self.stop_main(id, incarnation, signal, planned);
             }
             Effect::SignalTree { incarnation, signal } => {
                 self.containment.signal_tree(&life(incarnation), signal);

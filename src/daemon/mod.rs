@@ -24,6 +24,7 @@ mod places;
 mod planned;
 mod preparation;
 mod readiness;
+mod reaping;
 mod reconcile;
 mod reload;
 mod repose;
@@ -36,7 +37,6 @@ mod slots;
 mod sources;
 mod starts;
 mod status;
-mod stops;
 mod surface;
 mod trees;
 mod upgrade;
@@ -54,7 +54,6 @@ use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{Store, StoreEvent};
-use crate::sys::reap::{self, Left, Reaped};
 use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
@@ -64,6 +63,7 @@ use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
 use planned::PlannedStops;
 use readiness::Readiness;
+use reaping::Unreaped;
 use reload::Found;
 use repose::Repose;
 use requests::Requests;
@@ -80,7 +80,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
-use stops::Stops;
 use upgrade::Upgrade;
 
 /// What the supervisor was told. Paths are absolute.
@@ -201,9 +200,7 @@ struct Supervisor {
     /// Events that effects caused at once, for the core's next turn.
     backlog: VecDeque<(ServiceId, Event)>,
     starts: Starts,
-    stops: Stops,
-    /// There may be dead who have not been reaped.
-    unreaped: bool,
+    unreaped: Unreaped,
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
@@ -259,14 +256,14 @@ impl Supervisor {
         self.repose.turn(self.clock.now(), false);
         loop {
             self.settle();
-            if self.stop_some() | self.start_some() {
+            if self.start_some() {
                 self.settle();
             }
-            if self.unreaped {
+            if self.unreaped.is_due(self.clock.now()) {
                 self.reap();
                 self.settle();
             }
-            let hurries = !self.starts.is_empty() || !self.stops.is_empty() || self.unreaped;
+            let hurries = !self.starts.is_empty() || self.unreaped.is_due(self.clock.now());
             if !hurries {
                 self.containment.tidy(self.clock.now());
             }
@@ -329,8 +326,14 @@ impl Supervisor {
     fn settle(&mut self) {
         loop {
             let now = self.clock.now();
-            let due = self.fleet.pass_time(now);
-            self.execute(due);
+            if self.fleet.next_deadline().is_some_and(|at| at <= now) {
+                self.reap_before_the_late();
+            }
+            // Nobody is killed for being late who has ended, and waits among thousands to be reaped.
+            if !self.unreaped.is_due(now) {
+                let due = self.fleet.pass_time(now);
+                self.execute(due);
+            }
             if self.containment.next_deadline().is_some_and(|at| at <= now) {
                 let mut news = Vec::new();
                 self.containment.tick(now, &mut news);
@@ -357,6 +360,7 @@ impl Supervisor {
             self.closing.as_ref().and_then(Closing::next_deadline),
             self.upgrade.as_ref().map(Upgrade::deadline),
             self.repose.next_deadline(),
+            self.unreaped.next_deadline(),
         ];
         let next: Option<Tick> = deadlines.into_iter().flatten().min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
@@ -382,51 +386,6 @@ impl Supervisor {
                 }
             }
         }
-    }
-
-    /// Reaps the child that a SIGCHLD names. It can stand for any number of ends, so the others are looked for as well, but
-    /// only when this one has been seen to: to find that there are none takes the kernel a look at each child.
-    fn reap_told(&mut self, pid: u32) {
-        let mut news = Vec::new();
-        if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
-            self.take_reaped(reaped, &mut news);
-            self.containment.settle_reaped(&mut news);
-        }
-        self.take_news(news);
-        self.unreaped = true;
-    }
-
-    /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
-    /// then follow in the next turn of the loop, which does not sleep before it.
-    fn reap(&mut self) {
-        let (mut news, mut row) = (Vec::new(), 0);
-        let left = loop {
-            if row == stops::MOST {
-                break Left::Living;
-            }
-            match reap::next() {
-                Ok(reaped) => row += usize::from(self.take_reaped(reaped, &mut news)),
-                Err(left) => break left,
-            }
-        };
-        self.unreaped = row == stops::MOST;
-        self.containment.settle_reaped(&mut news);
-        self.take_news(news);
-        if let Some(closing) = &mut self.closing {
-            closing.children_left = left == Left::Living;
-        }
-    }
-
-    /// Returns whether it was of a service.
-    fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) -> bool {
-        if self.main_changed(reaped) || reaped.is_stop() {
-            return false;
-        }
-        let is_known = self.containment.reaped(reaped.pid, reaped.status, news);
-        if !is_known {
-            slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
-        }
-        is_known
     }
 
     fn take_notices(&mut self) {

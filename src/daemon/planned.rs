@@ -5,7 +5,6 @@
 //! meanwhile, and its kill waits for nothing.
 
 use super::clock::wall_now;
-use super::stops::Stop;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::clock::Tick;
@@ -84,8 +83,13 @@ impl PlannedStops {
 
 impl Supervisor {
     /// The stop signal, after the marker where an operator stops a gateway.
-    pub(super) fn stop_main(&mut self, stop: Stop) {
-        let Stop { id, incarnation, signal, planned } = stop;
+    pub(super) fn stop_main(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        signal: Signal,
+        planned: bool,
+    ) {
         let target = self.fleet.gateway(id).and_then(|gateway| u32::try_from(gateway.pid()?).ok());
         let directory =
             self.services.get(&id).and_then(|service| service.gateway_directory(&self.options.home));

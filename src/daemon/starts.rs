@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How long one row of starts, or of stops, may last; the last one in it may be late.
-pub(super) const ROW: Duration = Duration::from_millis(5);
+const ROW: Duration = Duration::from_millis(5);
 
 /// Those that wait.
 #[derive(Debug, Default)]
