@@ -134,10 +134,7 @@ impl World {
         let (plan, mut stdout) = self.plan(&["/proc/self/exe"], role, rung);
         let id = self.id(n);
         self.held.spawn(&id, plan, None, &Limits::default()).unwrap();
-        let pid = self.until("spawned", |event| match event {
-            Event::Spawned { pid, .. } => Some(*pid),
-            _ => None,
-        });
+        let pid = self.spawned();
         let mut byte = [0u8; 1];
         assert_eq!(stdout.read(&mut byte).unwrap(), 1, "{role} never came up");
         pid
@@ -172,6 +169,14 @@ impl World {
             assert!(Instant::now() < end, "never {what}: {:?}", self.events);
             self.turn();
         }
+    }
+
+    /// The main process of what was spawned.
+    pub(super) fn spawned(&mut self) -> i32 {
+        self.until("spawned", |event| match event {
+            Event::Spawned { pid, .. } => Some(*pid),
+            _ => None,
+        })
     }
 
     /// Kills, waits for the end, and checks it against what /proc says.
@@ -320,10 +325,7 @@ fn of_many_ends_at_once_only_those_are_over_that_left_nothing() {
                 let (plan, _stdout) = world.plan(argv, role, Rung::Cgroup);
                 world.held.spawn(&world.id(n), plan, None, &Limits::default()).unwrap();
                 mains.push(match role {
-                    "sleep" => world.until("spawned", |event| match event {
-                        Event::Spawned { pid, .. } => Some(*pid),
-                        _ => None,
-                    }),
+                    "sleep" => world.spawned(),
                     _ => 0,
                 });
                 world.events.retain(|event| !matches!(event, Event::Spawned { .. }));
@@ -656,10 +658,7 @@ fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
             plan.oom_score_adj = Some(700);
             let id = world.id(1);
             world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
-            let pid = world.until("spawned", |event| match event {
-                Event::Spawned { pid, .. } => Some(*pid),
-                _ => None,
-            });
+            let pid = world.spawned();
             assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1);
             assert_eq!(adjustment(pid).trim(), "700");
             assert_eq!((world.held.forks.pid(), adjustment(server)), (Some(server), before));
@@ -701,10 +700,7 @@ fn a_service_starts_clean() {
             plan.umask = Some(0o27);
             let id = world.id(1);
             world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
-            let pid = world.until("spawned", |event| match event {
-                Event::Spawned { pid, .. } => Some(*pid),
-                _ => None,
-            });
+            let pid = world.spawned();
             // The loader has closed its files when the program speaks.
             assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1);
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

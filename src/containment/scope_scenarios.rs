@@ -35,10 +35,7 @@ fn open_shop(world: &mut World, n: u64, role: &str, rung: Rung) -> Shop {
     let (plan, mut stdout) = world.plan(&["/proc/self/exe"], role, rung);
     let id = world.id(n);
     world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
-    let main = world.until("spawned", |event| match event {
-        Event::Spawned { pid, .. } => Some(*pid),
-        _ => None,
-    });
+    let main = world.spawned();
     assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1, "{role} never came up");
     world.events.clear();
     let [worker] = walk::children(main)[..] else { panic!("{:?}", walk::children(main)) };

@@ -455,7 +455,6 @@ fn start(
         template: found.loaded.template.clone(),
         state_trust: found.state_trust.clone(),
         runtime_dir,
-        leaves_runtime_dir: false,
         socket,
         has_hermes,
         scanning,
@@ -583,12 +582,12 @@ impl Supervisor {
         self.take_last_mirrors();
         // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
-        let Self { mut containment, store, server, log, fleet, services, logs, .. } = *self;
+        let Self { mut containment, store, server, log, runtime_dir, fleet, services, logs, .. } = *self;
         containment.close();
         drop(server);
         // Everything that wrote into the FIFOs has ended and was read.
-        if !self.leaves_runtime_dir
-            && let Err(error) = std::fs::remove_dir_all(&self.runtime_dir)
+        if !logs.leaves_fifos()
+            && let Err(error) = std::fs::remove_dir_all(&runtime_dir)
         {
             slog::debug!(log, "the runtime directory stays"; "error" => %error);
         }

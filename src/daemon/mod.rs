@@ -237,8 +237,6 @@ struct Supervisor {
     socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
-    /// It is not worth to be removed.
-    leaves_runtime_dir: bool,
     has_hermes: bool,
     /// `None` without the s6 surface.
     scanning: Option<Scanning>,

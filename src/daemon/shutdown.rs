@@ -140,7 +140,6 @@ impl Supervisor {
         if self.containment.begin_to_close() && mount::is_in_memory(&self.runtime_dir) {
             // The memory of a container goes with it. Where it is shared, a successor takes over what bears its names.
             self.logs.leave_fifos();
-            self.leaves_runtime_dir = true;
         }
         let finish = |id| self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().finish.is_some());
         if !self.fleet.ids().any(finish) {

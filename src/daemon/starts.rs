@@ -12,7 +12,7 @@ use crate::sys::users;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long one row of starts, or of stops, may last; the last one in it may be late.
+/// How long one row of starts may last; the last one in it may be late.
 const ROW: Duration = Duration::from_millis(5);
 
 /// Those that wait.

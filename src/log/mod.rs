@@ -300,8 +300,7 @@ impl Logs {
     /// them; what is on its way to the file gets there. The threads hear of it at the next [`Self::announce`].
     pub fn retire(&self, id: SourceId) {
         if lock(&self.sources).remove(&id).is_some() {
-            let leave = self.leaves_fifos.load(Ordering::Relaxed);
-            self.remote.post(Command::Retire { id, leave });
+            self.remote.post(Command::Retire { id, leave: self.leaves_fifos() });
             self.unannounced.store(true, Ordering::Relaxed);
         }
     }
@@ -309,6 +308,11 @@ impl Logs {
     /// The FIFOs of services that are retired from now on go with the memory that they are in.
     pub fn leave_fifos(&self) {
         self.leaves_fifos.store(true, Ordering::Relaxed);
+    }
+
+    /// So nothing that is with them is worth to be removed either.
+    pub fn leaves_fifos(&self) -> bool {
+        self.leaves_fifos.load(Ordering::Relaxed)
     }
 
     /// Whether service lines go to the container's streams: not while a main program has the terminal. At first: yes.

@@ -191,7 +191,7 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         }
         let range = [first as usize, last as usize, libc::CLOSE_RANGE_CLOEXEC as usize, 0];
         // SAFETY: integers only. Marks these for closing at exec; the report pipe must live until then. Before kernel
-        // 5.11, and for an empty range, this fails with EINVAL, and everything of ours is close-on-exec anyway.
+        // 5.11 this fails with EINVAL, and everything of ours is close-on-exec anyway.
         let _ = unsafe { raw::call(libc::SYS_close_range, range) };
     }
     let _ = rustix::io::write(order.report(), &[READY, 0, 0, 0, 0, 0, 0, 0]);
