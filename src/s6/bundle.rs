@@ -49,7 +49,7 @@ pub struct Bundle {
 /// Reads the bundles `user` and `user2` below `sources`, and the directories in `legacy`. A directory that is missing
 /// holds nothing.
 pub fn read(sources: &Path, legacy: &Path) -> Bundle {
-    let mut reader = Reader { sources, found: BTreeMap::new(), bundle: Bundle::default() };
+    let mut reader = Reader::new(sources);
     for top in TOP {
         for name in reader.contents(&sources.join(top), "contents") {
             reader.add(&name, top, true);
@@ -67,22 +67,43 @@ pub fn read(sources: &Path, legacy: &Path) -> Bundle {
 
 /// The services in `sources` that the bundles start, of whatever kind.
 pub(super) fn named(sources: &Path) -> BTreeSet<String> {
-    let mut reader = Reader { sources, found: BTreeMap::new(), bundle: Bundle::default() };
+    let mut reader = Reader::new(sources);
+    let pipelines = pipelines(sources);
     let mut named = BTreeSet::new();
     let mut left: Vec<String> = TOP.map(str::to_owned).into();
     while let Some(name) = left.pop() {
         let dir = sources.join(&name);
+        let mut others = pipelines.get(&name).cloned().unwrap_or_default();
         for list in ["contents", "dependencies"] {
-            let others = reader.contents(&dir, list);
-            left.extend(others.into_iter().filter(|other| named.insert(other.clone())));
+            others.extend(reader.contents(&dir, list));
         }
+        left.extend(others.into_iter().filter(|other| named.insert(other.clone())));
     }
     named
 }
 
+/// The services of each pipeline below `sources`, by its name, which the last of them says: it can be named like a bundle
+/// (s6-rc-compile, "pipeline-name").
+fn pipelines(sources: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut found = BTreeMap::new();
+    for last in names(sources).unwrap_or_default() {
+        let Ok(pipeline) = first_line(&sources.join(&last).join("pipeline-name")) else { continue };
+        let mut members: Vec<String> = vec![last.to_string_lossy().into_owned()];
+        let mut at = 0;
+        while let Some(member) = members.get(at).filter(|_| members.len() < MOST_NAMES) {
+            let new = producers(&sources.join(member));
+            let new: Vec<String> = new.into_iter().filter(|name| !members.contains(name)).collect();
+            members.extend(new);
+            at += 1;
+        }
+        found.insert(pipeline, members);
+    }
+    found
+}
+
 /// What the service `dir` depends on, bundles expanded, and what is wrong with those lists.
 pub(super) fn depends_on(sources: &Path, dir: &Path) -> (Vec<String>, Vec<String>) {
-    let mut reader = Reader { sources, found: BTreeMap::new(), bundle: Bundle::default() };
+    let mut reader = Reader::new(sources);
     let names = reader.dependencies(dir);
     (names, reader.bundle.warnings)
 }
@@ -98,11 +119,16 @@ pub fn scripts(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 struct Reader<'a> {
     sources: &'a Path,
+    /// Those of `sources`, read when the first one may be meant.
+    pipelines: Option<BTreeMap<String, Vec<String>>>,
     found: BTreeMap<String, Member>,
     bundle: Bundle,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(sources: &'a Path) -> Self {
+        Self { sources, pipelines: None, found: BTreeMap::new(), bundle: Bundle::default() }
+    }
     fn warn(&mut self, path: &Path, what: &str) {
         let warning = format!("{}: {what}", path.display());
         // Several services may name what is left out.
@@ -121,6 +147,12 @@ impl Reader<'_> {
             }
             let dir = self.sources.join(&name);
             if !dir.is_dir() {
+                if let Some(members) =
+                    self.pipelines.get_or_insert_with(|| pipelines(self.sources)).get(&name)
+                {
+                    left.extend(members.iter().map(|member| (member.clone(), name.clone(), true)));
+                    continue;
+                }
                 self.warn(&dir, &format!("is no directory, though '{parent}' names it"));
                 continue;
             }
@@ -224,9 +256,14 @@ impl Reader<'_> {
 
 /// What the long-run's standard input comes from, if it is the second half of a pipeline.
 fn consumes(dir: &Path) -> Option<String> {
-    let producers = text(&dir.join("consumer-for")).ok()?;
-    let producers: Vec<&str> = producers.split_whitespace().collect();
+    let producers = producers(dir);
     (!producers.is_empty()).then(|| producers.join(", "))
+}
+
+/// Whose output the service reads.
+fn producers(dir: &Path) -> Vec<String> {
+    let producers = text(&dir.join("consumer-for")).unwrap_or_default();
+    producers.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Names in the directory, sorted, without those that begin with a dot; none if it is missing.
@@ -298,6 +335,25 @@ mod tests {
     fn members(list: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         list.iter().map(|(name, needs)| ((*name).to_owned(), owned(needs))).collect()
+    }
+
+    /// The name of a pipeline stood in the bundle, as s6-overlay's README shows it, and none of its services was started.
+    #[test]
+    fn the_name_of_a_pipeline_stands_for_its_services() {
+        let image = Image::new();
+        image
+            .put("rc/user/contents.d/app-pipeline", "")
+            .put("rc/app/type", "longrun\n")
+            .put("rc/app/producer-for", "app-log\n")
+            .put("rc/app-log/type", "longrun\n")
+            .put("rc/app-log/consumer-for", "app\n")
+            .put("rc/app-log/pipeline-name", "app-pipeline\n");
+        let (found, warnings) = image.read();
+        assert_eq!(found, members(&[("app", &[])]));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("'app-log' reads the output of app"), "{warnings:?}");
+        let named = named(&image.0.path().join("rc"));
+        assert!(["app", "app-log"].iter().all(|name| named.contains(*name)), "{named:?}");
     }
 
     /// Contract: 23.

@@ -7,10 +7,14 @@ use crate::s6::bundle;
 use crate::s6::slot::{self, Kind, Run};
 use crate::sys::beneath::Beneath;
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Files that mean something to s6 and have no counterpart in a definition, with why.
-const NO_COUNTERPART: [(&str, &str); 8] = [
+const NO_COUNTERPART: [(&str, &str); 11] = [
+    ("flag-newpidns", "write containment = \"pidns\" for a PID namespace of its own"),
+    ("timeout-finish", "no program is run after the end"),
+    ("env", "its variables are set only where ./run reads them, as under s6"),
     ("max-death-tally", "how often it may fail is [restart] limit"),
     ("nosetsid", "every service has a session of its own"),
     ("lock-fd", "no lock is needed: nothing of an old run is left beside a new one"),
@@ -66,10 +70,14 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
         return gathered.fail(dir, "its path has no name that is UTF-8 text: rename it, or write it out");
     };
     let read = Beneath::open(dir).and_then(|dir| slot::read(&dir));
-    let (slot, warnings) = match read {
+    let (slot, mut warnings) = match read {
         Ok(read) => read,
         Err(error) => return gathered.fail(dir, &format!("cannot be read: {error}")),
     };
+    // A link is executed here as under s6, unlike in a scan directory of ours that others can write.
+    let is_linked = slot.run != Run::Executable && is_program(&dir.join("run"));
+    let run = dir.join("run").display().to_string();
+    warnings.retain(|warning| !(is_linked && warning.starts_with(&format!("{run}: "))));
     gathered.remarks.extend(warnings);
     let mut draft = Draft {
         scope,
@@ -98,7 +106,7 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
         },
         Kind::Longrun => {
             draft.command = vec![format!("{}/run", text.trim_end_matches('/'))];
-            if slot.run != Run::Executable {
+            if slot.run != Run::Executable && !is_linked {
                 draft.note("its ./run is no executable file: it cannot start until it is one");
             }
             timeouts(&slot, &mut draft);
@@ -114,12 +122,18 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
         }
     }
     if dir.join("consumer-for").exists() {
-        draft.note("consumer-for: no service reads another's output; it starts with an empty standard input");
+        draft.held_down = true;
+        draft.note("consumer-for: no service reads another's output. Its standard input would be empty, so it is not started");
     }
     let (requires, warnings) = bundle::depends_on(sources, dir);
     draft.requires = requires;
     gathered.remarks.extend(warnings);
     gathered.drafts.push(draft);
+}
+
+/// Whether `path`, or what it links to, is a file that can be executed.
+fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
 }
 
 fn timeouts(slot: &slot::Slot, draft: &mut Draft) {

@@ -6,7 +6,7 @@ use super::ini::{self, Ini};
 use super::{Env, Gathered};
 use crate::core::signal::Signal;
 use crate::s6::bundle;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,9 +19,12 @@ const PRIORITY: i64 = 999;
 const MOST_FAULTS: usize = 5;
 /// Sections about supervisord itself.
 const OWN_SECTIONS: [&str; 4] = ["supervisord", "supervisorctl", "unix_http_server", "inet_http_server"];
-/// What is also written to the container without any log file.
-const CONTAINER: [&str; 6] =
-    ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/dev/fd/2", "/proc/self/fd/1", "/proc/self/fd/2"];
+/// Names of the container's stdout: supervisord's own, and PID 1's.
+const STDOUT: [&str; 4] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/1/fd/1"];
+/// Names of the container's stderr.
+const STDERR: [&str; 4] = ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2", "/proc/1/fd/2"];
+/// Permission bits of a file that may hold secrets.
+const OWNER_ONLY: u32 = 0o600;
 const SECOND: Duration = Duration::from_secs(1);
 /// Bounds of a definition's `limit` and `backoff`, and of its log.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -29,16 +32,15 @@ const MOST_FAILURES: u64 = 10_000;
 const LOG_SIZES: std::ops::RangeInclusive<u64> = 4096..=100_000_000_000;
 
 pub(super) fn import(path: &Path, scope: usize, env: &Env<'_>, gathered: &mut Gathered) {
-    let mut files = vec![path.to_owned()];
     let mut read = Vec::new();
-    while let Some(file) = files.pop() {
-        let Some(ini) = load(&file, gathered) else { continue };
-        // As in supervisord, an included file cannot include others.
-        if file == *path {
-            files = included(path, &ini, env, gathered);
-            files.reverse();
-        }
-        read.push((file, ini));
+    if let Some(ini) = load(path, gathered) {
+        // As in supervisord, an included file cannot include others. Each file counts once: `files = *.conf` names the
+        // file itself, too.
+        let files = included(path, &ini, env, gathered);
+        read.push((path.to_owned(), ini));
+        let mut known = BTreeSet::from([whole(path)]);
+        let new = files.into_iter().filter(|file| known.insert(whole(file)));
+        read.extend(new.filter_map(|file| load(&file, gathered).map(|ini| (file, ini))).collect::<Vec<_>>());
     }
     let common = Common::of(path, &read, env, gathered);
     let mut found: Vec<(i64, Draft)> = Vec::new();
@@ -51,7 +53,10 @@ pub(super) fn import(path: &Path, scope: usize, env: &Env<'_>, gathered: &mut Ga
                     Ok(drafts) => found.extend(drafts),
                     Err(why) => gathered.fail(&file, &format!("[{section}] cannot be imported: {why}")),
                 },
-                ("program" | "eventlistener" | "fcgi-program", _) => {
+                ("eventlistener", _) => {
+                    gathered.fail(&file, &format!("[{section}] cannot be imported: no service is told of events. Where it ends the container after a failure: role = \"essential\" in that program's definition does so"));
+                }
+                ("program" | "fcgi-program", _) => {
                     gathered.fail(&file, &format!("[{section}] cannot be imported: it has no counterpart"));
                 }
                 ("group", _) => {
@@ -70,6 +75,11 @@ pub(super) fn import(path: &Path, scope: usize, env: &Env<'_>, gathered: &mut Ga
     }
     in_order(&mut found);
     gathered.drafts.extend(found.into_iter().map(|(_, draft)| draft));
+}
+
+/// The same for every path of a file.
+fn whole(file: &Path) -> PathBuf {
+    std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
 }
 
 fn load(file: &Path, gathered: &mut Gathered) -> Option<Ini> {
@@ -113,16 +123,19 @@ fn included(path: &Path, ini: &Ini, env: &Env<'_>, gathered: &mut Gathered) -> V
     let mut files = Vec::new();
     match ini::expand(patterns, &lookup) {
         Ok(patterns) => {
-            for pattern in patterns.split_whitespace() {
+            for pattern in patterns.split_whitespace().take(MOST) {
                 // Joined as text, a special character in the directory's own name must not become a pattern.
                 let whole = match pattern.starts_with('/') {
                     true => pattern.to_owned(),
                     false => format!("{}/{pattern}", glob::Pattern::escape(&here.to_string_lossy())),
                 };
                 match glob::glob(&whole) {
-                    Ok(found) => files.extend(found.take(MOST).filter_map(Result::ok)),
+                    Ok(found) => files.extend(found.take(MOST - files.len()).filter_map(Result::ok)),
                     Err(error) => gathered.fail(path, &format!("[include] files '{pattern}': {error}")),
                 }
+            }
+            if files.len() == MOST {
+                gathered.fail(path, &format!("[include] names {MOST} files or more: the rest is not read"));
             }
         }
         Err(why) => gathered.fail(path, &format!("[include] files {why}")),
@@ -142,9 +155,11 @@ fn general(name: &str, file: &Path, env: &Env<'_>) -> Option<String> {
 /// What `[supervisord]` says about every program.
 #[derive(Default)]
 struct Common {
-    env: BTreeMap<String, String>,
+    env: Variables,
+    user: Option<String>,
     umask: Option<u32>,
     directory: Option<String>,
+    notes: Vec<String>,
 }
 
 impl Common {
@@ -153,6 +168,10 @@ impl Common {
         let Some(keys) = read.iter().find_map(|(_, ini)| section(ini, "supervisord")) else { return common };
         let lookup = |name: &str| general(name, path, env);
         for (key, raw) in keys {
+            if key == "environment" {
+                common.env = Variables::read(raw, &lookup, "[supervisord] environment");
+                continue;
+            }
             let value = match ini::expand(raw, &lookup) {
                 Ok(value) => value,
                 Err(why) => {
@@ -161,18 +180,92 @@ impl Common {
                 }
             };
             match key.as_str() {
-                "environment" => match ini::pairs(&value) {
-                    Ok(pairs) => common.env = pairs,
-                    Err(why) => {
-                        gathered.remark(path, &format!("[supervisord] environment {why}: not carried over"))
-                    }
-                },
                 "umask" if octal(&value).is_some() => common.umask = octal(&value),
                 "directory" if value.starts_with('/') => common.directory = Some(value),
-                _ => gathered.remark(path, &format!("[supervisord] {key}: not carried over")),
+                "user" if !value.is_empty() => common.user = Some(value),
+                _ => {
+                    gathered.remark(path, &format!("[supervisord] {key}: not carried over"));
+                    continue;
+                }
             }
+            common.notes.extend(frozen(raw, &format!("[supervisord] {key}")));
         }
         common
+    }
+}
+
+/// Of a value with `%(ENV_X)s` in it: that the definition holds what X was at the import.
+fn frozen(raw: &str, place: &str) -> Option<String> {
+    let names: Vec<String> =
+        environment_names(raw).into_iter().map(|name| format!("%(ENV_{name})s")).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} in {place}: the value at the import stands there; it may be a secret, so only the file's owner may read it",
+            names.join(", ")
+        )
+    })
+}
+
+/// The X of every `%(ENV_X)s`.
+fn environment_names(raw: &str) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for part in raw.split("%(ENV_").skip(1) {
+        let name = part.split(')').next().unwrap_or_default();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// A list `environment`, each variable expanded alone: one that cannot be expanded is left out, the others stay.
+#[derive(Default)]
+struct Variables {
+    /// `None`: what the supervisor's own environment says, or nothing.
+    values: BTreeMap<String, Option<String>>,
+    /// By the variable, or by nothing when all are concerned.
+    notes: Vec<(Option<String>, String)>,
+    /// Some hold what our own environment said.
+    private: bool,
+}
+
+impl Variables {
+    fn read(raw: &str, lookup: &dyn Fn(&str) -> Option<String>, place: &str) -> Self {
+        let mut read = Self::default();
+        let Ok(listed) = ini::pairs(raw) else {
+            // The list itself may be what an expansion gives.
+            match ini::expand(raw, lookup).and_then(|list| ini::pairs(&list)) {
+                Ok(pairs) => read.values = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect(),
+                Err(why) => read.notes.push((None, format!("{place} {why}"))),
+            }
+            if let Some(held) = frozen(raw, place).filter(|_| !read.values.is_empty()) {
+                read.notes.push((None, held));
+                read.private = true;
+            }
+            return read;
+        };
+        for (key, value) in listed {
+            // Every service has the supervisor's environment.
+            let expanded = match value == format!("%(ENV_{key})s") {
+                true => Ok(None),
+                false => ini::expand(&value, lookup).map(Some),
+            };
+            match &expanded {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    if let Some(held) = frozen(&value, &format!("{place}: {key}")) {
+                        read.notes.push((Some(key.clone()), held));
+                        read.private = true;
+                    }
+                }
+                Err(why) => {
+                    let note = format!("{place}: {key} {why}: this variable is left out");
+                    read.notes.push((Some(key.clone()), note));
+                }
+            }
+            read.values.insert(key, expanded.ok().flatten());
+        }
+        read
     }
 }
 
@@ -220,15 +313,17 @@ impl Program<'_> {
         values.draft.source = self.file.to_owned();
         values.draft.mode = self.mode;
         let [command, process_name] = ["command", "process_name"].map(|key| {
-            values
-                .left
-                .remove(key)
-                .map(|raw| ini::expand(&raw, &lookup).map_err(|why| format!("{key} {why}")))
+            let raw = values.left.remove(key)?;
+            values.note_frozen(key, &raw);
+            Some(ini::expand(&raw, &lookup).map_err(|why| format!("{key} {why}")))
         });
         let command = command.ok_or("it has no command")??;
         values.draft.command = ini::words(&command).map_err(|why| format!("command {why}"))?;
         if values.draft.command.first().is_none_or(String::is_empty) {
             return Err("its command names no program".to_owned());
+        }
+        if Path::new(&values.draft.command[0]).file_name().is_some_and(|name| name == "pidproxy") {
+            values.draft.note("pidproxy comes with supervisord and needs it no more: the whole tree gets the stop signal here, so name the program itself as command");
         }
         values.draft.wish = process_name.transpose()?.unwrap_or_else(|| name.to_owned());
         for key in ["numprocs", "numprocs_start"] {
@@ -259,10 +354,7 @@ impl Values<'_> {
         let raw = self.left.remove(key)?;
         match ini::expand(&raw, self.lookup) {
             Ok(value) => {
-                if raw.contains("%(ENV_") {
-                    self.draft
-                        .note(format!("{key}: the variables in it were replaced by their values of today"));
-                }
+                self.note_frozen(key, &raw);
                 Some(value)
             }
             Err(why) => {
@@ -272,10 +364,38 @@ impl Values<'_> {
         }
     }
 
+    fn note_frozen(&mut self, key: &str, raw: &str) {
+        if let Some(held) = frozen(raw, key) {
+            self.draft.note(held);
+            self.draft.mode &= OWNER_ONLY;
+        }
+    }
+
+    /// The variables of `[supervisord]`, and over them the program's own.
+    fn environment(&mut self, common: &Variables) {
+        let own = self.left.remove("environment");
+        let own = own.map(|raw| Variables::read(&raw, self.lookup, "environment")).unwrap_or_default();
+        let is_own = |key: &String| own.values.contains_key(key);
+        let inherited = common.notes.iter().filter(|(about, _)| !about.as_ref().is_some_and(is_own));
+        inherited.chain(&own.notes).for_each(|(_, note)| self.draft.note(note));
+        if common.private || own.private {
+            self.draft.mode &= OWNER_ONLY;
+        }
+        let mut values = common.values.clone();
+        values.extend(own.values);
+        self.draft.env = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    }
+
     /// Takes `key` away and says why it is not carried over; values may be secrets and are not shown.
     fn refuse(&mut self, key: &str, why: &str) {
         self.left.remove(key);
         self.draft.note(format!("{key}: {why}"));
+    }
+
+    fn refuse_if_there(&mut self, key: &str, why: &str) {
+        if self.left.contains_key(key) {
+            self.refuse(key, why);
+        }
     }
 
     fn integer(&mut self, key: &str, allowed: std::ops::RangeInclusive<i64>) -> Option<i64> {
@@ -297,7 +417,11 @@ impl Values<'_> {
     }
 
     fn identity(&mut self, common: &Common) {
-        self.draft.user = self.take("user").filter(|user| !user.is_empty());
+        common.notes.iter().for_each(|note| self.draft.note(note));
+        if !common.notes.is_empty() {
+            self.draft.mode &= OWNER_ONLY;
+        }
+        self.draft.user = self.take("user").filter(|user| !user.is_empty()).or_else(|| common.user.clone());
         if self.draft.user.is_none() {
             self.draft.note("supervisord runs it as its own user; this runs as the gateway user, unless you add a line user = \"NAME\"");
         }
@@ -308,13 +432,7 @@ impl Values<'_> {
                 false => self.draft.note(format!("directory = {directory}: is not an absolute path")),
             }
         }
-        self.draft.env = common.env.clone();
-        if let Some(list) = self.take("environment") {
-            match ini::pairs(&list) {
-                Ok(pairs) => self.draft.env.extend(pairs),
-                Err(why) => self.draft.note(format!("environment {why}")),
-            }
-        }
+        self.environment(&common.env);
         self.draft.umask = common.umask;
         if let Some(text) = self.take("umask") {
             match octal(&text) {
@@ -327,7 +445,12 @@ impl Values<'_> {
     fn starting(&mut self) {
         self.draft.held_down = self.flag("autostart") == Some(false);
         let autorestart = self.take("autorestart").unwrap_or_else(|| "unexpected".to_owned());
+        let has_codes = self.left.contains_key("exitcodes");
         let expected = self.expected_codes();
+        if has_codes && truth(&autorestart).is_some() {
+            self.draft
+                .note(format!("exitcodes: say nothing with autorestart = {autorestart}, as in supervisord"));
+        }
         self.draft.policy = match truth(&autorestart) {
             Some(true) => Some("always"),
             Some(false) => Some("never"),
@@ -343,6 +466,7 @@ impl Values<'_> {
                 Some(policy)
             }
         };
+        self.differences(truth(&autorestart));
         let seconds = self.integer("startsecs", 0..=i64::from(u32::MAX));
         let retries = self.integer("startretries", 0..=i64::MAX);
         if let Some(seconds) = seconds {
@@ -360,8 +484,23 @@ impl Values<'_> {
                 .saturating_mul(u32::try_from(retries + 1).unwrap_or(u32::MAX));
             let interval = waits.saturating_add(up).clamp(SECOND, YEAR);
             self.draft.limit = Some((u32::try_from(retries).unwrap_or(u32::MAX), interval));
-            self.draft.note("startretries: here the failures of every run within [restart] limit count, not only those while starting");
         }
+    }
+
+    /// What a definition says otherwise about starts and restarts.
+    fn differences(&mut self, restarts: Option<bool>) {
+        if self.left.contains_key("startsecs") {
+            self.draft.note("startsecs: so long a run ends a row of failures; a start counts as done at once, and an expected exit before it is no failure");
+        }
+        if restarts == Some(false) {
+            if self.left.contains_key("startretries") {
+                self.draft
+                    .note("startretries: with autorestart = false a start that fails is not tried again");
+            }
+            return;
+        }
+        let starts = if self.left.contains_key("startretries") { "startretries" } else { "autorestart" };
+        self.draft.note(format!("{starts}: what ran for startsecs is restarted without end there; here every failure counts towards [restart] limit, unless it is \"none\""));
     }
 
     fn expected_codes(&mut self) -> Vec<u8> {
@@ -400,22 +539,18 @@ impl Values<'_> {
     }
 
     fn logging(&mut self) {
-        let to_container = |place: &str| CONTAINER.contains(&place);
-        let out = self.take("stdout_logfile");
-        match out.as_deref() {
-            None => {}
-            Some(place) if to_container(place) => {}
-            Some("AUTO") => self.draft.files_only = true,
-            Some(place) => {
-                self.draft.files_only = true;
-                self.draft
-                    .note(format!("stdout_logfile = {place}: the log is <home>/logs/gateways/NAME/current"));
-            }
+        let [out, err] = ["stdout_logfile", "stderr_logfile"].map(|key| Place::of(self.take(key)));
+        let redirected = self.flag("redirect_stderr") == Some(true);
+        self.named_places(&out, &err, redirected);
+        // One flag for both streams: what one of them showed is not hidden because of the other.
+        let shown = out.is_container() || (!redirected && err.is_container());
+        self.draft.files_only = out.is_elsewhere() && !shown;
+        if out.is_elsewhere() && shown {
+            self.draft.note("stdout_logfile: its lines go to the container, too, as those of stderr do: there is one setting for both streams");
         }
-        let container = out.as_deref().is_some_and(to_container);
         if let Some(text) = self.take("stdout_logfile_maxbytes") {
             match bytes(&text) {
-                Some(0) if container => {}
+                Some(0) if !out.is_file() => {}
                 Some(0) => self.draft.note("stdout_logfile_maxbytes = 0: every log is rotated"),
                 Some(size) => {
                     let bounded = size.clamp(*LOG_SIZES.start(), *LOG_SIZES.end());
@@ -429,24 +564,112 @@ impl Values<'_> {
                 None => self.draft.note(format!("stdout_logfile_maxbytes = {text}: is not a size")),
             }
         }
-        if let Some(keep) = self.integer("stdout_logfile_backups", 0..=10_000) {
+        if let Some(keep) = self.integer("stdout_logfile_backups", 0..=10_000)
+            && out.is_file()
+        {
             self.draft.log_keep = u32::try_from(keep).ok();
         }
-        if self.flag("redirect_stderr") == Some(true) {
+        if redirected {
             self.draft.note(
                 "redirect_stderr: both streams are in one log anyway, the lines of stderr marked with '!'",
             );
         }
-        if self.left.get("stderr_logfile").is_some_and(|place| to_container(place)) {
-            for key in ["stderr_logfile", "stderr_logfile_maxbytes"] {
+        for key in ["stderr_logfile_maxbytes", "stderr_logfile_backups"] {
+            if err.is_file() {
+                self.refuse_if_there(key, ONE_LOG);
+            } else {
                 self.left.remove(key);
             }
         }
-        for key in ["stderr_logfile", "stderr_logfile_maxbytes", "stderr_logfile_backups"] {
-            if self.left.contains_key(key) {
-                self.refuse(key, "both streams are in one log, the lines of stderr marked with '!'");
+    }
+
+    /// Places that a definition does not know.
+    fn named_places(&mut self, out: &Place, err: &Place, redirected: bool) {
+        const LOG: &str = "the log is <home>/logs/gateways/NAME/current";
+        match out {
+            Place::File(place) => self.draft.note(format!("stdout_logfile = {place}: {LOG}")),
+            Place::Nowhere(word) => {
+                self.draft.note(format!("stdout_logfile = {word}: nothing is thrown away: {LOG}"));
             }
+            Place::Syslog => self.draft.note(format!("stdout_logfile = syslog: {LOG}")),
+            Place::Container(Stream::Err, place) => {
+                self.draft.note(format!("stdout_logfile = {place}: it stays the container's stdout"));
+            }
+            Place::Console(place) => {
+                self.draft.note(format!("stdout_logfile = {place}: its lines go to the container's stdout"));
+            }
+            Place::Unsaid | Place::Auto | Place::Container(Stream::Out, _) => {}
         }
+        if redirected {
+            return;
+        }
+        match err {
+            Place::File(place) => self.draft.note(format!("stderr_logfile = {place}: {ONE_LOG}")),
+            Place::Nowhere(word) => {
+                self.draft.note(format!("stderr_logfile = {word}: nothing is thrown away: {ONE_LOG}"));
+            }
+            Place::Syslog => self.draft.note(format!("stderr_logfile = syslog: {ONE_LOG}")),
+            Place::Auto => self.draft.note(format!("stderr_logfile = AUTO: {ONE_LOG}")),
+            Place::Container(Stream::Out, place) => {
+                self.draft.note(format!("stderr_logfile = {place}: it stays the container's stderr"));
+            }
+            Place::Console(place) => {
+                self.draft.note(format!("stderr_logfile = {place}: its lines go to the container's stderr"));
+            }
+            Place::Unsaid | Place::Container(Stream::Err, _) => {}
+        }
+    }
+}
+
+/// What a definition makes of stderr.
+const ONE_LOG: &str = "both streams are in one log, the lines of stderr marked with '!'";
+
+/// Where a stream of a program is written to.
+enum Place {
+    Unsaid,
+    /// A file that supervisord names.
+    Auto,
+    /// Nothing is kept.
+    Nowhere(String),
+    Syslog,
+    Container(Stream, String),
+    /// The container's terminal.
+    Console(String),
+    File(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Out,
+    Err,
+}
+
+impl Place {
+    fn of(text: Option<String>) -> Self {
+        let Some(text) = text else { return Self::Unsaid };
+        match text.to_lowercase().as_str() {
+            "auto" => Self::Auto,
+            "none" | "off" | "/dev/null" => Self::Nowhere(text),
+            "syslog" => Self::Syslog,
+            "/dev/console" | "/dev/tty" => Self::Console(text),
+            place if STDOUT.contains(&place) => Self::Container(Stream::Out, text),
+            place if STDERR.contains(&place) => Self::Container(Stream::Err, text),
+            _ => Self::File(text),
+        }
+    }
+
+    fn is_container(&self) -> bool {
+        matches!(self, Self::Container(..) | Self::Console(_))
+    }
+
+    /// It is said, and is not the container's output.
+    fn is_elsewhere(&self) -> bool {
+        !self.is_container() && !matches!(self, Self::Unsaid)
+    }
+
+    /// supervisord keeps a file, so what it says about its size counts.
+    fn is_file(&self) -> bool {
+        matches!(self, Self::Unsaid | Self::Auto | Self::File(_))
     }
 }
 

@@ -30,6 +30,11 @@ impl Source {
         self
     }
 
+    fn link(&self, name: &str, target: &str) -> &Self {
+        std::os::unix::fs::symlink(target, self.path(name)).unwrap();
+        self
+    }
+
     /// The outcome with the source's own directory as `/src`.
     fn import(&self, name: &str) -> Outcome {
         let env = |name: &str| (name == "HOST").then(|| OsString::from("there"));
@@ -102,7 +107,9 @@ fn a_supervisord_conf_as_images_have_it() {
             r#"# file: worker_{number}.toml
 # Imported from /src/conf.d/worker.conf
 # It was called 'Worker_{number}' there.
-# not carried over: startretries: here the failures of every run within [restart] limit count, not only those while starting
+# not carried over: %(ENV_HOST)s in command: the value at the import stands there; it may be a secret, so only the file's owner may read it
+# not carried over: startsecs: so long a run ends a row of failures; a start counts as done at once, and an expected exit before it is no failure
+# not carried over: startretries: what ran for startsecs is restarted without end there; here every failure counts towards [restart] limit, unless it is "none"
 # not carried over: stopasgroup: the main process gets the signal first, then what is left of its tree
 # not carried over: stdout_logfile = /var/log/worker.log: the log is <home>/logs/gateways/NAME/current
 # not carried over: serverurl: it has no counterpart
@@ -133,6 +140,7 @@ to_container = false
     let expected = r#"# file: nginx.toml
 # Imported from /src/supervisord.conf
 # not carried over: supervisord runs it as its own user; this runs as the gateway user, unless you add a line user = "NAME"
+# not carried over: autorestart: what ran for startsecs is restarted without end there; here every failure counts towards [restart] limit, unless it is "none"
 # not carried over: redirect_stderr: both streams are in one log anyway, the lines of stderr marked with '!'
 command = ["/usr/sbin/nginx", "-g", "daemon off;"]
 env = { TZ = "UTC" }
@@ -152,6 +160,8 @@ policy = "always"
     assert!(outcome.remarks.contains(
         &"/src/conf.d/worker.conf: worker_00: not carried over: serverurl: it has no counterpart".to_owned()
     ));
+    let modes: Vec<u32> = outcome.services.iter().map(|service| service.mode).collect();
+    assert_eq!(modes, [0o644, 0o600, 0o600], "a value of our environment may be a secret");
     let definitions = parsed(&outcome).unwrap();
     let worker = &definitions[1];
     assert_eq!(worker.policy.restart.when, RestartWhen::OnFailure);
@@ -211,6 +221,168 @@ fn what_cannot_be_imported_fails_and_the_rest_is_imported() {
     assert!(source.import("missing.conf").failures[0].contains("missing.conf: cannot be read"));
 }
 
+/// `files = *.conf` names the file itself: it was read again and again, and the import never ended.
+#[test]
+fn a_supervisord_conf_that_includes_itself_is_read_once() {
+    let source = Source::new();
+    let outcome = source
+        .put(
+            "supervisord.conf",
+            "[include]\nfiles = *.conf ./*.conf linked/*.conf\n[program:a]\ncommand=/bin/a\nuser=u\n",
+        )
+        .put("other.conf", "[include]\nfiles = *.conf\n[program:b]\ncommand=/bin/b\nuser=u\n")
+        .link("linked", ".")
+        .import("supervisord.conf");
+    let names: Vec<&str> = outcome.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!((names, outcome.failures), (vec!["a", "b"], vec![]));
+}
+
+/// A variable of the environment was written into the definition without a word, and one that was not set took the whole
+/// `environment` with it.
+#[test]
+fn variables_of_the_environment_are_named_and_only_those_that_are_not_set_are_left_out() {
+    let source = Source::new();
+    let outcome = source
+        .put(
+            "s.conf",
+            "[supervisord]\nuser=root\ndirectory=/\nenvironment=PATH=\"/opt/bin:%(ENV_HOST)s\",BOOT=\"%(ENV_NOT_SET)s\",TZ=UTC\n\
+             [program:plain]\ncommand=/bin/app --token %(ENV_HOST)s\nautorestart=false\n\
+             environment=A=\"%(ENV_NOT_SET)s\",B='x,y',HOST=\"%(ENV_HOST)s\",PATH=/bin,C=\"%(ENV_HOST)s\"\n\
+             [program:own]\ncommand=/bin/own\nuser=www\nautorestart=false\nenvironment=PATH=%(ENV_PATH)s\n",
+        )
+        .import("s.conf");
+    assert_eq!(outcome.failures, Vec::<String>::new());
+    let expected = r#"# file: plain.toml
+# Imported from /src/s.conf
+# not carried over: %(ENV_HOST)s in command: the value at the import stands there; it may be a secret, so only the file's owner may read it
+# not carried over: [supervisord] environment: BOOT uses %(ENV_NOT_SET)s, which is not known here: this variable is left out
+# not carried over: environment: A uses %(ENV_NOT_SET)s, which is not known here: this variable is left out
+# not carried over: %(ENV_HOST)s in environment: C: the value at the import stands there; it may be a secret, so only the file's owner may read it
+command = ["/bin/app", "--token", "there"]
+user = "root"
+working_dir = "/"
+env = { B = "x,y", C = "there", PATH = "/bin", TZ = "UTC" }
+
+[restart]
+policy = "never"
+# file: own.toml
+# Imported from /src/s.conf
+# not carried over: [supervisord] environment: BOOT uses %(ENV_NOT_SET)s, which is not known here: this variable is left out
+command = ["/bin/own"]
+user = "www"
+working_dir = "/"
+env = { TZ = "UTC" }
+
+[restart]
+policy = "never"
+"#;
+    assert_eq!(
+        texts(&outcome),
+        expected,
+        "what a service has from the supervisor anyway is not written down"
+    );
+    assert!(outcome.services.iter().all(|service| service.mode == 0o600));
+}
+
+/// What `stdout_logfile` and `stderr_logfile` say together: a stream that was shown is shown, and what becomes of the other
+/// one is named.
+#[test]
+fn the_places_of_both_streams() {
+    const FILE: &str = "the log is <home>/logs/gateways/NAME/current";
+    const ERR: &str = "both streams are in one log, the lines of stderr marked with '!'";
+    const SHOWN: &str = "stdout_logfile: its lines go to the container, too, as those of stderr do: there is one setting for both streams";
+    let cases = [
+        (
+            "/var/log/a",
+            "/dev/stderr",
+            "",
+            vec![format!("stdout_logfile = /var/log/a: {FILE}"), SHOWN.to_owned()],
+        ),
+        (
+            "/dev/null",
+            "/dev/fd/2",
+            "",
+            vec![format!("stdout_logfile = /dev/null: nothing is thrown away: {FILE}"), SHOWN.to_owned()],
+        ),
+        (
+            "NONE",
+            "/var/log/e",
+            "to_container = false",
+            vec![
+                format!("stdout_logfile = NONE: nothing is thrown away: {FILE}"),
+                format!("stderr_logfile = /var/log/e: {ERR}"),
+            ],
+        ),
+        ("/proc/1/fd/1", "/proc/1/fd/2", "", vec![]),
+        ("/dev/stdout", "off", "", vec![format!("stderr_logfile = off: nothing is thrown away: {ERR}")]),
+        (
+            "/dev/stderr",
+            "/dev/stdout",
+            "",
+            vec![
+                "stdout_logfile = /dev/stderr: it stays the container's stdout".to_owned(),
+                "stderr_logfile = /dev/stdout: it stays the container's stderr".to_owned(),
+            ],
+        ),
+        (
+            "/dev/console",
+            "AUTO",
+            "",
+            vec![
+                "stdout_logfile = /dev/console: its lines go to the container's stdout".to_owned(),
+                format!("stderr_logfile = AUTO: {ERR}"),
+            ],
+        ),
+        ("auto", "syslog", "to_container = false", vec![format!("stderr_logfile = syslog: {ERR}")]),
+    ];
+    for (out, err, log, notes) in cases {
+        let source = Source::new();
+        let text = format!(
+            "[program:p]\ncommand=x\nuser=u\nautorestart=false\nstdout_logfile={out}\nstderr_logfile={err}\n"
+        );
+        let mut silent = String::new();
+        for (place, stream) in [(out, "stdout"), (err, "stderr")] {
+            // As images have it beside a place that is no file.
+            if place.starts_with("/dev") || place.starts_with("/proc") {
+                silent += &format!("{stream}_logfile_maxbytes=0\n{stream}_logfile_backups=0\n");
+            }
+        }
+        let outcome = source.put("s.conf", &(text + &silent)).import("s.conf");
+        let found: Vec<&str> = outcome
+            .remarks
+            .iter()
+            .filter_map(|line| line.split_once("not carried over: "))
+            .map(|(_, note)| note)
+            .collect();
+        assert_eq!(found, notes, "{out} {err}");
+        let written = outcome.services[0].text.split_once("[log]\n").map_or("", |(_, log)| log.trim());
+        assert_eq!(written, log, "{out} {err}");
+        parsed(&outcome).unwrap();
+    }
+}
+
+#[test]
+fn what_only_supervisord_does_is_named() {
+    let source = Source::new();
+    let outcome = source
+        .put(
+            "s.conf",
+            "[program:db]\ncommand=/usr/bin/pidproxy /run/db.pid /usr/bin/db_safe\nuser=u\nautorestart=false\n\
+             exitcodes=0,300\nstartretries=5\n[eventlistener:fatal]\ncommand=x\nevents=PROCESS_STATE_FATAL\n",
+        )
+        .import("s.conf");
+    let all = outcome.remarks.iter().chain(&outcome.failures).cloned().collect::<Vec<_>>().join("\n");
+    for words in [
+        "pidproxy comes with supervisord",
+        "exitcodes: '300' is not an exit code",
+        "exitcodes: say nothing with autorestart = false",
+        "startretries: with autorestart = false a start that fails is not tried again",
+        "[eventlistener:fatal] cannot be imported: no service is told of events",
+    ] {
+        assert!(all.contains(words), "{words}\n{all}");
+    }
+}
+
 #[test]
 fn one_service_directory() {
     let source = Source::new();
@@ -263,6 +435,12 @@ fn the_sources_of_s6_rc() {
         .put("rc/shell/up", "if { test -e x } echo y\n")
         .put("rc/spare/type", "longrun\n")
         .put("rc/spare/run", "")
+        .put("rc/user/contents.d/lines-pipeline", "")
+        .put("rc/lines/run", "")
+        .put("rc/lines/producer-for", "lines-log\n")
+        .put("rc/lines-log/run", "")
+        .put("rc/lines-log/consumer-for", "lines\n")
+        .put("rc/lines-log/pipeline-name", "lines-pipeline\n")
         .put("rc/gateway-x/run", "");
     let outcome = source.import("rc");
     assert_eq!(outcome.failures.len(), 1);
@@ -273,15 +451,47 @@ fn the_sources_of_s6_rc() {
         .map(|found| (found.name.as_str(), found.autostart, found.policy.kind, found.requires.len()))
         .collect();
     let expected = [
+        ("lines", true, Kind::Daemon, 0),
+        ("lines-log", false, Kind::Daemon, 0),
         ("migrate", true, Kind::Oneshot, 0),
         ("spare", false, Kind::Daemon, 0),
         ("web", true, Kind::Daemon, 1),
     ];
-    assert_eq!(shown, expected, "what no bundle names is not started");
-    assert_eq!(definitions[0].command, ["/app/migrate", "--all"]);
+    assert_eq!(shown, expected, "what no bundle names is not started, nor what reads another's output");
+    assert_eq!(definitions[2].command, ["/app/migrate", "--all"]);
     assert!(outcome.remarks.iter().any(|line| line.contains("depends on 'gone'")));
     assert!(outcome.remarks.iter().any(|line| line.contains("gateway-x: is made from its Hermes profile")));
     assert!(source.put("none/file", "").import("none").failures[0].contains("no s6 service directory"));
+}
+
+/// A `run` that is a link was said to be no program, and files that have no counterpart were passed over in silence.
+#[test]
+fn a_linked_run_is_a_program_and_files_without_a_counterpart_are_named() {
+    let source = Source::new();
+    source
+        .put("other/run", "#!/bin/sh\nexec app\n")
+        .put("app/env/FOO", "bar")
+        .put("app/flag-newpidns", "")
+        .put("app/timeout-finish", "1000")
+        .put("app/finish", "")
+        .link("app/run", "../other/run")
+        .put("gone/type", "longrun\n")
+        .link("gone/run", "../nowhere");
+    let outcome = source.import("app");
+    let text = &outcome.services[0].text;
+    for words in [
+        "flag-newpidns: write containment = \"pidns\"",
+        "timeout-finish: no program is run after the end",
+        "env: its variables are set only where ./run reads them",
+        "command = [\"/src/app/run\"]",
+    ] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+    let all = outcome.remarks.join("\n") + text;
+    assert!(!all.contains("no executable file") && !all.contains("symbolic link"), "{all}");
+    parsed(&outcome).unwrap();
+    let outcome = source.import("gone");
+    assert!(outcome.services[0].text.contains("its ./run is no executable file"), "{outcome:?}");
 }
 
 #[test]
@@ -377,6 +587,24 @@ fn setting() -> impl Strategy<Value = String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+    /// A `down-signal` of 33, which has no name, was written as two words that `check` refuses.
+    #[test]
+    fn whatever_is_imported_from_s6_parses(
+        values in prop::collection::vec((prop::sample::select(vec!["down-signal", "timeout-kill", "timeout-finish",
+            "notification-fd", "type", "dependencies"]), prop_oneof!["[0-9]{1,3}", "-?[0-9]{1,12}", "[ -~ü\u{7f}]{0,12}"]), 0..5),
+        signal in 1..=64u8,
+    ) {
+        let source = Source::new();
+        source.put("app/run", "").put("app/down-signal", &format!("{signal}\n"));
+        for (file, value) in &values {
+            source.put(&format!("app/{file}"), value);
+        }
+        let outcome = source.import("app");
+        if let Err(wrong) = parsed(&outcome) {
+            prop_assert!(false, "{values:?}\n{wrong}");
+        }
+    }
+
     #[test]
     fn whatever_is_imported_from_supervisord_parses(
         programs in prop::collection::vec(("[^\\]\r\n\0]{1,12}", "[ -$&-~ü\u{1b}\u{9b}]{1,30}",
