@@ -4,6 +4,7 @@ use super::event::{Command, Incarnation, Ticket};
 use super::exit::Exit;
 use super::gateway::Want;
 use super::signal::Signal;
+use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -63,8 +64,23 @@ pub enum Effect {
     },
     /// Something that `status` shows is different now.
     Changed,
+    /// Something for the log that the state alone does not tell.
+    Report(Incident),
     /// Unregistered and empty: drop it.
     Retired,
+}
+
+/// What happened to a service without being asked for, where no state tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incident {
+    /// Its main process ended unasked after it had run for so long.
+    Ended { exit: Exit, ran: Duration },
+    /// There is no main process; why.
+    NotStarted(String),
+    /// The time to stop is over, and what is left is killed: the main process too, or only processes that it left.
+    StopTimedOut { after: Duration, main: bool },
+    /// The finish program is killed.
+    FinishTimedOut { after: Duration },
 }
 
 /// The answer to a command.

@@ -422,7 +422,11 @@ mod tests {
     }
 
     fn end(fleet: &mut Fleet, id: ServiceId) -> FleetEffects {
-        let mut all = fleet.step(id, Event::MainExited { incarnation: 1, exit: Exit::Code(0) }, NOW);
+        end_with(fleet, id, Exit::Code(0))
+    }
+
+    fn end_with(fleet: &mut Fleet, id: ServiceId, exit: Exit) -> FleetEffects {
+        let mut all = fleet.step(id, Event::MainExited { incarnation: 1, exit }, NOW);
         all.extend(fleet.step(id, Event::TreeEmpty { incarnation: 1 }, NOW));
         all.extend(fleet.step(id, Event::LogsDrained { incarnation: 1 }, NOW));
         all
@@ -486,7 +490,7 @@ mod tests {
         boot_all(&mut fleet, Want::Up);
         up(&mut fleet, db);
         up(&mut fleet, web);
-        let crash = end(&mut fleet, db);
+        let crash = end_with(&mut fleet, db, Exit::Code(1));
         assert_eq!(spawned(&crash), [db]);
         assert!(signalled(&crash).is_empty());
     }

@@ -20,7 +20,7 @@
 //! [`RECORD_PATIENCE`] or a failed write all the same, because the operator must be able to stop what fills the disk.
 
 use super::clock::Tick;
-use super::effect::{Effect, Effects, Outcome};
+use super::effect::{Effect, Effects, Incident, Outcome};
 use super::event::{Command, Event, Incarnation, Ticket};
 use super::exit::Exit;
 use super::policy::{Policy, RestartWhen, Role, Verdict};
@@ -66,6 +66,8 @@ pub struct History {
     /// Why it was given up, and when.
     pub failed: Option<(String, Tick)>,
     pub last_exit: Option<(Exit, Tick)>,
+    /// Why the last attempt to start it failed; `None` after one that did not.
+    pub start_error: Option<String>,
     /// The number of the last life.
     pub incarnation: Incarnation,
 }
@@ -153,6 +155,8 @@ struct Life {
     exit: Option<Exit>,
     spawn_error: Option<String>,
     empty: bool,
+    /// It ended, or could not begin, before anybody asked for its end.
+    unasked: bool,
 }
 
 /// Of a start, when the service runs and its time to report that it is ready is over.
@@ -164,6 +168,11 @@ impl Life {
             Readiness::Awaited(by) => Some(by),
             Readiness::Undefined | Readiness::Overdue | Readiness::Reported(_) => None,
         }
+    }
+
+    /// For how long it ran, if it did.
+    fn ran(&self, now: Tick) -> Duration {
+        self.up_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     fn main_is_gone(&self) -> bool {
@@ -454,6 +463,7 @@ impl Gateway {
             self.history.failures.clear();
             self.history.failed = None;
             self.history.backoff_until = None;
+            self.history.start_error = None;
             out.push(Effect::SaveHistory);
         }
     }
@@ -480,6 +490,7 @@ impl Gateway {
         self.want = Want::Down;
         self.once = false;
         self.history.backoff_until = None;
+        self.history.start_error = None;
         match &mut self.phase {
             Phase::Up | Phase::Starting => self.begin_stop(now, out),
             Phase::Ending(ending) => {
@@ -531,6 +542,9 @@ impl Gateway {
         let Some(life) = &mut self.life else { return };
         life.pid = Some(pid);
         life.up_since = Some(now);
+        if self.ended.is_none() {
+            self.history.start_error = None;
+        }
         if let (Readiness::Undefined, Some(patience)) = (life.readiness, self.policy.ready) {
             life.readiness = Readiness::Awaited(now.after(patience));
         }
@@ -572,6 +586,8 @@ impl Gateway {
         let Some(life) = &mut self.life else { return };
         life.spawn_error = Some(reason.clone());
         if self.phase == Phase::Starting {
+            life.unasked = true;
+            self.history.start_error = Some(reason.clone());
             self.fail_starters(&reason, out);
             // Nothing of it ran; `TreeEmpty` follows, and the patience is for the bug that it does not.
             self.enter_ending(Stage::Killing, now.after(KILL_PATIENCE), false, now, out);
@@ -599,6 +615,7 @@ impl Gateway {
     fn main_exited(&mut self, exit: Exit, now: Tick, out: &mut Effects) {
         let Some(life) = &mut self.life else { return };
         life.exit = Some(exit);
+        life.unasked = matches!(self.phase, Phase::Starting | Phase::Up);
         let empty = life.empty;
         if self.ended.is_none() {
             self.history.last_exit = Some((exit, now));
@@ -689,13 +706,25 @@ impl Gateway {
         let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
         out.push(Effect::Release { incarnation: self.history.incarnation });
         if self.want == Want::Down || self.closing.is_some() {
+            self.report_end(&life, now, out);
             out.push(Effect::SaveHistory);
             self.rest(false, now, out);
         } else if asked {
+            self.report_end(&life, now, out);
             self.begin_start(now, out);
         } else {
             self.judge(&life, gives_up, now, out);
         }
+    }
+
+    /// For the log: how a life ended that nobody had asked to end. Not where the next state says it.
+    fn report_end(&self, life: &Life, now: Tick, out: &mut Effects) {
+        let incident = match (life.unasked, &life.spawn_error, life.exit) {
+            (true, Some(error), _) => Incident::NotStarted(error.clone()),
+            (true, None, Some(exit)) => Incident::Ended { exit, ran: life.ran(now) },
+            (true, None, None) | (false, _, _) => return,
+        };
+        out.push(Effect::Report(incident));
     }
 
     /// Decides about a service that ended unasked and is wanted up; `gives_up`: its finish program has decided.
@@ -721,10 +750,10 @@ impl Gateway {
             }
             Verdict::Failed => self.give_up(words, now, out),
             Verdict::Restart { skip_wait } => {
-                let ran = life.up_since.map_or(Duration::ZERO, |since| now.since(since));
-                self.count_failure(ran, now);
-                let limit = self.policy.restart.limit;
-                if self.history.failures.len() > limit.burst as usize {
+                self.count_failure(life.ran(now), now);
+                if let Some(limit) = self.policy.restart.limit
+                    && self.history.failures.len() > limit.burst as usize
+                {
                     let interval = humantime_words(limit.interval);
                     self.give_up(
                         format!(
@@ -745,12 +774,30 @@ impl Gateway {
                 };
                 self.history.restarts += 1;
                 if wait.is_zero() {
+                    self.report_end(life, now, out);
                     self.begin_start(now, out);
                 } else {
                     let until = now.after(wait);
                     self.history.backoff_until = Some(until);
                     self.enter(Phase::Backoff { until }, now, out);
                     self.fail_starters(&words, out);
+                }
+                out.push(Effect::SaveHistory);
+            }
+            Verdict::Again => {
+                let ran = life.ran(now);
+                if ran >= self.policy.restart.backoff.reset_after {
+                    self.history.row = 0;
+                }
+                self.history.restarts += 1;
+                self.fail_starters(&format!("{words} before it was ready"), out);
+                self.report_end(life, now, out);
+                // What ends well again and again is started once in this time.
+                let wait = self.policy.restart.backoff.initial.saturating_sub(ran);
+                if wait.is_zero() {
+                    self.begin_start(now, out);
+                } else {
+                    self.enter(Phase::Backoff { until: now.after(wait) }, now, out);
                 }
                 out.push(Effect::SaveHistory);
             }
@@ -762,7 +809,9 @@ impl Gateway {
             self.history.row = 0;
         }
         self.history.row = self.history.row.saturating_add(1);
-        let limit = self.policy.restart.limit;
+        let Some(limit) = self.policy.restart.limit else {
+            return self.history.failures.clear();
+        };
         // A time in the future comes from a clock that was set back between two runs: it counts as now.
         self.history.failures.retain(|at| now.since(*at) < limit.interval);
         self.history.failures.push(now);
@@ -806,6 +855,9 @@ impl Gateway {
         self.want = want;
         self.unsure = !recorded;
         self.history = history;
+        if want == Want::Down {
+            self.history.start_error = None;
+        }
         if let Some(living) = living {
             return self.adopt(living, now, out);
         }
@@ -832,6 +884,7 @@ impl Gateway {
     fn adopt(&mut self, living: Living, now: Tick, out: &mut Effects) {
         let Living { incarnation, pid, since, readiness, once } = living;
         self.history.incarnation = incarnation;
+        self.history.start_error = None;
         // It runs, so what was written down before it did is over.
         (self.history.failed, self.history.backoff_until) = (None, None);
         self.once = once && self.want == Want::Down;
@@ -857,7 +910,20 @@ impl Gateway {
         match self.phase {
             Phase::Backoff { until } if until <= now => self.begin_start(now, out),
             Phase::Ending(Ending { stage, until, .. }) if until <= now => match stage {
-                Stage::Unsignalled | Stage::Grace | Stage::Finishing => self.kill(now, out),
+                Stage::Unsignalled | Stage::Grace => {
+                    let main = self.life.as_ref().is_some_and(|life| !life.main_is_gone());
+                    let after = until.since(self.since);
+                    // Where a shutdown's budget is over, that is said of all.
+                    if self.closing != Some(until) {
+                        out.push(Effect::Report(Incident::StopTimedOut { after, main }));
+                    }
+                    self.kill(now, out);
+                }
+                Stage::Finishing => {
+                    let after = self.policy.finish.unwrap_or_default();
+                    out.push(Effect::Report(Incident::FinishTimedOut { after }));
+                    self.kill(now, out);
+                }
                 Stage::Killing => {
                     if let Phase::Ending(ending) = &mut self.phase {
                         ending.stage = Stage::Stuck;
@@ -1030,6 +1096,11 @@ impl Gateway {
         &self.history
     }
 
+    /// It waits for its next start although it has not failed.
+    pub fn waits_after_success(&self) -> bool {
+        matches!(self.phase, Phase::Backoff { .. }) && self.history.backoff_until.is_none()
+    }
+
     /// Since when it is in this phase.
     pub fn since(&self) -> Tick {
         self.since
@@ -1129,10 +1200,11 @@ impl Gateway {
 
     /// Why it is in this state; empty when there is nothing to say.
     pub fn reason(&self) -> String {
-        let last = || {
-            self.history
-                .last_exit
-                .map_or_else(|| "could not be started".to_owned(), |(exit, _)| exit.to_string())
+        let last = || match (&self.history.start_error, self.history.last_exit) {
+            (Some(error), _) => error.clone(),
+            (None, Some((exit, _))) => exit.to_string(),
+            // Of a row that an earlier release wrote.
+            (None, None) => "could not be started".to_owned(),
         };
         let text = match (self.phase, &self.gate) {
             (Phase::Held, Gate::Wait(reason) | Gate::Refused(reason)) => reason.clone(),
@@ -1143,14 +1215,24 @@ impl Gateway {
                 format!("{}; its finish program runs", last())
             }
             (Phase::Ending(Ending { asked: false, .. }), _) => format!("{}; ending what it left", last()),
+            (Phase::Backoff { .. }, _) if self.waits_after_success() => format!("{}; started again", last()),
             (Phase::Backoff { .. }, _) => format!("{}; failure {} in a row", last(), self.history.row),
+            (Phase::Starting, _) if self.history.start_error.is_some() => {
+                format!("tried again after: {}", last())
+            }
             (Phase::Failed, _) => {
                 self.history.failed.as_ref().map_or_else(String::new, |(reason, _)| reason.clone())
             }
             (Phase::Finished, _) => last(),
+            (Phase::Down, _) => self
+                .history
+                .start_error
+                .as_ref()
+                .map(|why| format!("could not be started: {why}"))
+                .unwrap_or_default(),
             (Phase::Up, _) if self.readiness() == Readiness::Overdue => NOT_READY.to_owned(),
             (Phase::Up, _) if self.once => "runs once".to_owned(),
-            (Phase::Held | Phase::Down | Phase::Starting | Phase::Up | Phase::Ending(_), _) => String::new(),
+            (Phase::Held | Phase::Starting | Phase::Up | Phase::Ending(_), _) => String::new(),
         };
         match &self.unrecorded {
             Some(why) if text.is_empty() => format!("want not recorded: {why}"),

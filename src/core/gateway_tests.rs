@@ -101,6 +101,134 @@ fn a_crash_is_restarted_at_once_and_the_second_one_after_a_wait() {
     assert_eq!((story.gateway.state(), story.n()), ("starting", 3));
 }
 
+/// What the log was told beside the states.
+fn incidents(effects: &[Effect]) -> Vec<Incident> {
+    let told = |effect: &Effect| match effect {
+        Effect::Report(incident) => Some(incident.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(told).collect()
+}
+
+/// A queue worker that ends after each hundred jobs is no worker that fails: a week of that was `failed` once.
+#[test]
+fn a_clean_exit_counts_for_nothing_however_often_it_comes() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    for n in 0..50 {
+        story.wait(1_000);
+        story.ends(Exit::Code(0));
+        assert_eq!(
+            (story.gateway.state(), story.n()),
+            ("starting", n + 2),
+            "it ran for longer than the wait"
+        );
+        story.spawned();
+    }
+    let history = story.gateway.history();
+    assert_eq!((history.row, history.failures.len(), history.restarts), (0, 0, 50));
+    // A crash after it is the first of its row.
+    story.ends(CRASH);
+    assert_eq!((story.gateway.state(), story.gateway.history().row), ("starting", 1));
+}
+
+/// A program that ends at once, well, again and again must not have a processor for itself.
+#[test]
+fn what_ends_well_at_once_is_started_no_more_often_than_the_first_wait() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.wait(30);
+    story.log.clear();
+    story.ends(Exit::Code(0));
+    assert_eq!(story.gateway.state(), "backoff");
+    assert_eq!(story.gateway.reason(), "exited with code 0; started again");
+    assert_eq!(story.gateway.deadline().map(|at| at.since(story.now).as_millis()), Some(70));
+    assert_eq!(story.gateway.history().backoff_until, None, "no write to the disk for each of them");
+    let ran = Duration::from_millis(30);
+    assert_eq!(incidents(&story.log), [Incident::Ended { exit: Exit::Code(0), ran }]);
+    story.wait(70);
+    assert_eq!((story.gateway.state(), story.n()), ("starting", 2));
+}
+
+#[test]
+fn without_a_limit_it_is_tried_for_ever() {
+    let mut policy = Policy::default();
+    policy.restart.limit = None;
+    let mut story = Story::new(policy);
+    story.up();
+    for _ in 0..100 {
+        story.ends(CRASH);
+        story.wait(33_000);
+        assert_eq!(story.gateway.state(), "starting");
+        story.spawned();
+    }
+    assert!(story.gateway.history().failures.is_empty(), "nothing is kept that nobody counts");
+}
+
+/// The first crash is restarted at once: no state shows it, so the log has to. A later one is the reason of its wait.
+#[test]
+fn the_first_crash_is_told_and_so_is_one_that_a_command_overtakes() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.wait(5_000);
+    story.log.clear();
+    story.ends(CRASH);
+    let ran = Duration::from_secs(5);
+    assert_eq!(incidents(&story.log), [Incident::Ended { exit: CRASH, ran }]);
+    story.spawned();
+    story.log.clear();
+    story.ends(CRASH);
+    assert_eq!((story.gateway.state(), incidents(&story.log).len()), ("backoff", 0));
+    // The operator restarts it between its crash and the end of its tree.
+    story.wait(40_000);
+    story.spawned();
+    let incarnation = story.n();
+    story.feed(Event::MainExited { incarnation, exit: CRASH });
+    story.command(5, Command::Restart);
+    story.log.clear();
+    story.feed(Event::TreeEmpty { incarnation });
+    story.feed(Event::LogsDrained { incarnation });
+    assert_eq!(incidents(&story.log), [Incident::Ended { exit: CRASH, ran: Duration::ZERO }]);
+    // An exit that was asked for is no incident.
+    story.spawned();
+    story.command(6, Command::Stop);
+    story.log.clear();
+    story.ends(Exit::Code(0));
+    assert_eq!(incidents(&story.log), []);
+}
+
+#[test]
+fn why_a_start_failed_is_the_reason_until_one_succeeds() {
+    let fails = |story: &mut Story| {
+        let incarnation = story.n();
+        story.feed(Event::SpawnFailed { incarnation, reason: "there is no program 'x'".into() });
+        story.feed(Event::TreeEmpty { incarnation });
+        story.feed(Event::LogsDrained { incarnation });
+    };
+    let mut story = Story::new(Policy::default());
+    // It ran before: the old exit is not why it waits now.
+    story.up();
+    story.ends(CRASH);
+    fails(&mut story);
+    assert_eq!(story.gateway.reason(), "there is no program 'x'; failure 2 in a row");
+    story.wait(111);
+    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.reason(), "tried again after: there is no program 'x'");
+    story.spawned();
+    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("up", ""));
+    story.command(2, Command::Stop);
+    story.ends(Exit::Code(0));
+    // `once` has no second try: the failure is told, and stays to be seen.
+    story.command(3, Command::Once);
+    story.log.clear();
+    fails(&mut story);
+    assert_eq!(incidents(&story.log), [Incident::NotStarted("there is no program 'x'".into())]);
+    assert_eq!(story.gateway.state(), "down");
+    assert_eq!(story.gateway.reason(), "could not be started: there is no program 'x'");
+    story.command(4, Command::Stop);
+    assert_eq!(story.gateway.reason(), "");
+}
+
 #[test]
 fn a_long_run_ends_the_row_of_failures() {
     let mut story = Story::new(Policy::default());
@@ -183,7 +311,9 @@ fn a_stop_signals_once_waits_for_the_whole_tree_and_kills_at_the_timeout() {
     );
     story.log.clear();
     story.wait(6_000);
-    assert_eq!(story.log, [Effect::KillTree { incarnation: 1 }]);
+    // Only the main process had obeyed.
+    let late = Incident::StopTimedOut { after: Duration::from_secs(10), main: false };
+    assert_eq!(story.log, [Effect::Report(late), Effect::KillTree { incarnation: 1 }]);
     story.feed(Event::TreeEmpty { incarnation: 1 });
     assert!(story.replies().is_empty(), "not before the log is read");
     story.feed(Event::LogsDrained { incarnation: 1 });

@@ -26,6 +26,7 @@ enum Fault {
     SpawnIsRepeated,
     ReadyIsAssumed,
     NobodyIsAdopted,
+    CleanExitTakenForFailure,
 }
 
 /// The search is run four times, because all together would be too many states for a test.
@@ -68,6 +69,8 @@ struct World {
     /// The main process is the finish program.
     finishing: bool,
     reported: bool,
+    /// How the last main process ended, unless it could not be made.
+    ended: Option<Exit>,
     disk: VecDeque<(u64, Option<Want>)>,
     on_disk: Want,
     tickets: BTreeMap<Ticket, Command>,
@@ -115,8 +118,11 @@ enum Move {
 impl World {
     fn new(fault: Fault, scope: Scope, want: Want) -> Result<Self, String> {
         let mut policy = Policy::default();
-        policy.restart.limit = BurstLimit { burst: 2, interval: Duration::from_secs(600) };
-        policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop)]);
+        policy.restart.limit = Some(BurstLimit { burst: 2, interval: Duration::from_secs(600) });
+        // Elsewhere a clean exit is no failure either, and it runs again.
+        if scope != Scope::OneCallerAndGates {
+            policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop)]);
+        }
         if scope.reports() {
             policy.ready = Some(Duration::from_secs(60));
             policy.finish = Some(Duration::from_secs(5));
@@ -133,6 +139,7 @@ impl World {
             draining: false,
             finishing: false,
             reported: false,
+            ended: None,
             disk: VecDeque::new(),
             on_disk: want,
             tickets: BTreeMap::new(),
@@ -252,6 +259,7 @@ impl World {
             }
             Move::Exec { works: false } => {
                 (self.main, self.tree) = (Main::Dead, false);
+                self.ended = None;
                 self.feed(Event::SpawnFailed { incarnation, reason: "no such file".into() })?;
                 self.tell_empty()
             }
@@ -262,6 +270,11 @@ impl World {
             Move::MainEnds(exit, leaves) => {
                 self.main = Main::Dead;
                 self.tree = leaves;
+                self.note_end(exit);
+                let exit = match self.fault {
+                    Fault::CleanExitTakenForFailure => Exit::Code(1),
+                    _ => exit,
+                };
                 self.feed(Event::MainExited { incarnation, exit })?;
                 if leaves && self.fault != Fault::MainExitTakenForEmptyTree {
                     Ok(())
@@ -271,6 +284,7 @@ impl World {
             }
             Move::Reaped(exit) => {
                 self.main = Main::Dead;
+                self.note_end(exit);
                 self.feed(Event::MainExited { incarnation, exit })
             }
             Move::TreeEnds => {
@@ -314,6 +328,12 @@ impl World {
         self.feed(Event::Boot(Restored { want: self.on_disk, recorded: true, history, living, finished }))
     }
 
+    fn note_end(&mut self, exit: Exit) {
+        if !self.finishing {
+            self.ended = Some(exit);
+        }
+    }
+
     fn tell_empty(&mut self) -> Result<(), String> {
         if self.tree_told {
             return Ok(());
@@ -324,6 +344,7 @@ impl World {
 
     fn feed(&mut self, event: Event) -> Result<(), String> {
         let before = self.gateway.want();
+        let failures = self.gateway.history().failures.len();
         let effects = self.gateway.step(event.clone(), self.now);
         if self.gateway.want() != before && !matches!(event, Event::Command { .. }) {
             let from_disk =
@@ -331,6 +352,10 @@ impl World {
             if !from_disk && event != Event::Time {
                 return Err(format!("{event:?} changed the want"));
             }
+        }
+        let counted = self.gateway.history().failures.len() > failures && !matches!(event, Event::Boot(_));
+        if counted && self.ended == Some(Exit::Code(0)) {
+            return Err("a clean exit was counted as a failure".into());
         }
         for effect in effects {
             self.carry_out(effect)?;
@@ -353,7 +378,7 @@ impl World {
                 }
             }
             Effect::Erase { seq } => self.disk.push_back((seq, None)),
-            Effect::SaveHistory | Effect::Changed => {}
+            Effect::SaveHistory | Effect::Changed | Effect::Report(_) => {}
             Effect::Finish { incarnation, .. } => {
                 self.place(incarnation)?;
                 self.finishing = true;
@@ -613,6 +638,7 @@ fn the_search_catches_every_seeded_fault() {
         Fault::StopTakenForRestart,
         Fault::ReplyIsLost,
         Fault::SpawnIsRepeated,
+        Fault::CleanExitTakenForFailure,
     ] {
         assert!(verdict(fault, Scope::OneCallerAndGates).is_err(), "{fault:?} went unnoticed");
     }

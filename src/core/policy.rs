@@ -48,7 +48,8 @@ pub struct BurstLimit {
 pub struct RestartPolicy {
     pub when: RestartWhen,
     pub backoff: Backoff,
-    pub limit: BurstLimit,
+    /// `None`: it is tried again for ever.
+    pub limit: Option<BurstLimit>,
     pub exit_codes: BTreeMap<u8, ExitRule>,
 }
 
@@ -103,7 +104,7 @@ impl Default for Policy {
                     jitter: 0.1,
                     reset_after: Duration::from_secs(60),
                 },
-                limit: BurstLimit { burst: 10, interval: Duration::from_secs(600) },
+                limit: Some(BurstLimit { burst: 10, interval: Duration::from_secs(600) }),
                 exit_codes: BTreeMap::new(),
             },
             stop: StopPolicy {
@@ -122,10 +123,12 @@ impl Default for Policy {
 pub enum Verdict {
     Finished,
     Failed,
-    /// Restart; `skip_wait` when an exit-code rule says `now`.
+    /// A failure: restart; `skip_wait` when an exit-code rule says `now`.
     Restart {
         skip_wait: bool,
     },
+    /// It ended well and is to run all the same: no failure.
+    Again,
 }
 
 impl Policy {
@@ -142,6 +145,7 @@ impl Policy {
         let success = exit.is_success();
         match (self.kind, self.restart.when) {
             (Kind::Oneshot, _) if success => Verdict::Finished,
+            (Kind::Daemon, RestartWhen::Always) if success => Verdict::Again,
             (Kind::Oneshot | Kind::Daemon, RestartWhen::Always) => Verdict::Restart { skip_wait: false },
             (Kind::Oneshot | Kind::Daemon, RestartWhen::OnFailure) if !success => {
                 Verdict::Restart { skip_wait: false }
@@ -190,6 +194,16 @@ mod tests {
         assert_eq!(policy.judge(Exit::Code(78)), Verdict::Failed);
         assert_eq!(policy.judge(Exit::Code(1)), Verdict::Restart { skip_wait: false });
         assert_eq!(policy.judge(Exit::Unknown), Verdict::Restart { skip_wait: false });
+        policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Now)]);
+        assert_eq!(policy.judge(Exit::Code(0)), Verdict::Restart { skip_wait: true });
+    }
+
+    #[test]
+    fn a_clean_exit_of_what_is_always_to_run_is_no_failure() {
+        let mut policy = Policy::default();
+        assert_eq!(policy.judge(Exit::Code(0)), Verdict::Again);
+        policy.restart.when = RestartWhen::OnFailure;
+        assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
     }
 
     #[test]

@@ -38,7 +38,8 @@ impl Supervisor {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
                     let state = gateway.state();
                     let rows = vec![Change::Run(name, run_row(gateway.history(), state == "finished", hash))];
-                    if matches!(state, "failed" | "backoff" | "finished") {
+                    let waits = state == "backoff" && !gateway.waits_after_success();
+                    if waits || matches!(state, "failed" | "finished") {
                         // It was given up, has to wait or has nothing left to do, also when the power fails now; nothing waits for this write.
                         self.next_commit += 1;
                         self.store.commit(self.next_commit, rows);
@@ -86,6 +87,7 @@ impl Supervisor {
             }
             Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
             Effect::Changed => self.changed(id),
+            Effect::Report(incident) => self.report(&name, &incident),
             Effect::Retired => self.retire(id),
         }
     }
@@ -109,10 +111,13 @@ impl Supervisor {
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
         self.containment.vouch(&life, gateway.living().filter(|_| !would_end));
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
+        let after_success = gateway.waits_after_success();
         let service = self.services.get_mut(&id);
         // Being asked for what is so already changes nothing that a reader of the log does not know.
         if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
             match (now.state, now.pid) {
+                // Its end was told.
+                ("backoff", _) if after_success => slog::debug!(self.log, "{name}: {now}"),
                 ("failed" | "backoff", _) => slog::warn!(self.log, "{name}: {now}"),
                 ("starting" | "stopping", _) => slog::debug!(self.log, "{name}: {now}"),
                 (_, Some(pid)) => slog::info!(self.log, "{name}: {now}"; "pid" => pid),
@@ -341,6 +346,7 @@ pub(super) fn run_row(history: &History, finished: bool, definition_hash: Option
         }),
         finished,
         last_exit: history.last_exit.map(|(exit, at)| LastExit { exit, at_ms: at.0 }),
+        start_error: history.start_error.clone(),
         incarnation: history.incarnation,
     }
 }
@@ -356,6 +362,7 @@ pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
         backoff_until: row.backoff_until_ms.map(Tick),
         failed: row.failed.clone().filter(same).map(|failed| (failed.reason, Tick(failed.at_ms))),
         last_exit: row.last_exit.map(|last| (last.exit, Tick(last.at_ms))),
+        start_error: row.start_error.clone(),
         incarnation: row.incarnation,
     }
 }

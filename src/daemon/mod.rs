@@ -27,6 +27,7 @@ mod readiness;
 mod reaping;
 mod reconcile;
 mod reload;
+mod report;
 mod repose;
 mod requests;
 mod scanning;

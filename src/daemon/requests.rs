@@ -23,6 +23,7 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway;
 use crate::core::name::ServiceName;
 use crate::definition::resolved::RunAs;
+use crate::sys::peer::Peer;
 use crate::sys::users;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -283,6 +284,8 @@ impl Supervisor {
                         self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
                     }
                     Ok(()) => {
+                        let words = if restart { "reload with restart" } else { "reload" };
+                        slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
                         self.requests.reloading.push((incoming, restart));
                         self.requests.reload_on = self.next_scan();
                         if self.requests.reload_on.is_none() {
@@ -294,7 +297,7 @@ impl Supervisor {
             Request::Shutdown { code } => match self.rules().judge(peer.uid, request, &Facts::default()) {
                 Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
                 Ok(()) => {
-                    slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid);
+                    slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid, "pid" => peer.pid);
                     let code = *code;
                     self.reply(conn, &Reply::End);
                     self.begin_shutdown(code);
@@ -333,7 +336,7 @@ impl Supervisor {
             | Request::Audit { targets }
             | Request::Wait { targets, .. }
             | Request::Set { targets, .. }
-            | Request::LogPlaces { targets } => self.serve_named(conn, peer.uid, request, targets),
+            | Request::LogPlaces { targets } => self.serve_named(conn, &peer, request, targets),
         }
     }
 
@@ -347,7 +350,8 @@ impl Supervisor {
         self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
     }
 
-    fn serve_named(&mut self, conn: ConnId, uid: u32, request: &Request, targets: &Targets) {
+    fn serve_named(&mut self, conn: ConnId, peer: &Peer, request: &Request, targets: &Targets) {
+        let uid = peer.uid;
         if !self.rules().is_privileged(uid) {
             // Users may have been remapped since we started; without root nobody else counts anyway.
             self.surroundings = self.surroundings_now();
@@ -397,6 +401,9 @@ impl Supervisor {
         }
         for complaint in complaints {
             self.part(conn, complaint);
+        }
+        if !reads {
+            self.asked(request.method(), &ids, peer);
         }
         match request {
             Request::Start { force, .. } => self.command_all(ask, uid, ids, Command::Start { force: *force }),

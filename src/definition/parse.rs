@@ -330,7 +330,10 @@ fn restart(mut table: Table<'_>, report: &mut Report<'_>) -> RestartPolicy {
     ];
     let when = table.read("policy", report, |item| item.choice(&policies)).unwrap_or(default.when);
     let backoff = table.take("backoff").map(|item| backoff(&item, default.backoff.clone(), report));
-    let limit = limit(table.section("limit", "limit", report), default.limit, report);
+    let limit = match table.take("limit") {
+        Some(item) => limit(&item, default.limit, report),
+        None => default.limit,
+    };
     let exit_codes = table.take("exit_codes").map(|item| exit_codes(&item, report));
     table.finish(report);
     RestartPolicy {
@@ -357,13 +360,20 @@ fn backoff(item: &Item<'_>, default: Backoff, report: &mut Report<'_>) -> Backof
     Backoff { initial, factor, max, jitter, reset_after }
 }
 
-fn limit(mut table: Table<'_>, default: BurstLimit, report: &mut Report<'_>) -> BurstLimit {
+fn limit(item: &Item<'_>, default: Option<BurstLimit>, report: &mut Report<'_>) -> Option<BurstLimit> {
+    if item.text().is_ok_and(|text| text == "none") {
+        return None;
+    }
+    let wrong =
+        |_| item.fault("'limit' is neither a table nor \"none\"; write { burst = 10, interval = \"10m\" }");
+    let mut table = settle(item.table("limit").map_err(wrong), report)?;
+    let default = default?;
     // The times of that many failures are kept for each service.
     let burst = table.read("burst", report, |item| item.integer(&(0..=10_000)));
     let interval = duration(&mut table, "interval", MILLISECOND..=DAY * 365, default.interval, report);
     table.finish(report);
     let burst = burst.and_then(|burst| u32::try_from(burst).ok()).unwrap_or(default.burst);
-    BurstLimit { burst, interval }
+    Some(BurstLimit { burst, interval })
 }
 
 fn exit_codes(item: &Item<'_>, report: &mut Report<'_>) -> BTreeMap<u8, ExitRule> {

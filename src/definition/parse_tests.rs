@@ -156,7 +156,7 @@ fn every_key_is_understood() {
     assert_eq!((restart.backoff.initial, restart.backoff.max), (Duration::from_millis(200), secs(60)));
     assert_eq!((restart.backoff.factor, restart.backoff.jitter), (3.0, 0.0));
     assert_eq!(
-        (restart.backoff.reset_after, restart.limit.burst, restart.limit.interval),
+        (restart.backoff.reset_after, restart.limit.unwrap().burst, restart.limit.unwrap().interval),
         (secs(120), 3, secs(60))
     );
     let rules = [(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)];

@@ -106,6 +106,9 @@ pub struct RunRow {
     pub failed: Option<FailedRow>,
     pub finished: bool,
     pub last_exit: Option<LastExit>,
+    /// Why the last attempt to start it failed. Absent in rows of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_error: Option<String>,
     pub incarnation: u64,
 }
 
@@ -459,6 +462,7 @@ mod tests {
             failed: Some(FailedRow { reason: "exited with code 78".into(), at_ms: 2, definition_hash: None }),
             finished: false,
             last_exit: Some(LastExit { exit: Exit::Signal { signal: Signal::KILL, core: false }, at_ms: 2 }),
+            start_error: None,
             incarnation: 4,
         };
         let bytes = row(

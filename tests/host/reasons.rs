@@ -1,0 +1,105 @@
+//! Whoever looks sees why: the reason of each failure, in `status` and in the log, from the first one on.
+
+use crate::harness::{Setup, World};
+use serde_json::json;
+
+/// A wait that no test outlives.
+const SLOW: &str = "[restart]\nbackoff = { initial = \"1h\", max = \"1h\", jitter = 0.0 }\n";
+
+/// `status` said "could not be started" and the log nothing else: only who had typed `ctl start` was told that the user did not
+/// exist. Nobody types that at boot.
+#[test]
+fn a_start_that_fails_says_why_to_whoever_looks() {
+    let mut world = World::new(Setup::plain());
+    let cases = [
+        ("program", "command = [\"/no/such/program\"]\n", "/no/such/program"),
+        (
+            "user",
+            "command = [\"/adversary\", \"pause\"]\nuser = \"nobody-here\"\n",
+            "there is no user 'nobody-here'",
+        ),
+        (
+            "directory",
+            "command = [\"/adversary\", \"pause\"]\nworking_dir = \"/no/such/dir\"\n",
+            "/no/such/dir",
+        ),
+        ("environment", "command = [\"/adversary\", \"pause\"]\nenv_file = \"/etc/no.env\"\n", "/etc/no.env"),
+    ];
+    for (name, definition, _) in cases {
+        world.define(name, &format!("{definition}{SLOW}"));
+    }
+    let _supervisor = world.start();
+    for (name, _, cause) in cases {
+        let status = world.wait_state(name, &["backoff"]);
+        let reason = status["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(cause), "{name}: {status}");
+        assert!(!reason.contains("could not be started"), "{name}: {reason}");
+        world.wait_stderr(&format!("{name}: backoff: {reason}"));
+    }
+    // It ran before, and cannot be started any more: the exit of an hour ago is not why.
+    world.adversary("once-fine", "pause", SLOW);
+    world.ctl(&["reload"]).ok();
+    world.wait_log("once-fine", "ready");
+    world.wait_state("once-fine", &["up"]);
+    world.define("once-fine", &format!("command = [\"/gone/away\"]\n{SLOW}"));
+    world.ctl(&["reload"]).ok();
+    world.ctl(&["kill", "once-fine", "KILL"]).ok();
+    let status = world.wait_state("once-fine", &["backoff"]);
+    assert!(status["reason"].as_str().unwrap_or_default().contains("/gone/away"), "{status}");
+    assert_eq!(status["last_exit"]["signal"], json!("SIGKILL"), "{status}");
+}
+
+/// A service that crashed and was back within a millisecond left no trace but a count; one that had to be killed at its stop
+/// none at all; and nobody knew who had stopped it.
+#[test]
+fn crashes_kills_and_who_asked_are_a_line_each() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("crasher", "pause", "");
+    world.adversary("deaf", "ignore-term", "[stop]\ntimeout = \"50ms\"\n");
+    let supervisor = world.start();
+    for name in ["crasher", "deaf"] {
+        world.wait_log(name, "ready");
+        world.wait_state(name, &["up"]);
+    }
+    world.ctl_as(&supervisor, 0, &["kill", "crasher", "SEGV"]).ok();
+    world.wait_stderr("crasher: killed by SIGSEGV unexpectedly, after ");
+    world.wait_log_times("crasher", "ready", 2);
+    world.ctl_as(&supervisor, 0, &["restart", "crasher"]).ok();
+    world.wait_stderr("restart of crasher asked for by ");
+    world.ctl_as(&supervisor, 0, &["stop", "deaf"]).ok();
+    world.wait_stderr("stop of deaf asked for by ");
+    assert_eq!(
+        world.stderr().matches("(uid 0, pid ").count(),
+        3,
+        "kill, restart and stop: {}",
+        world.stderr()
+    );
+    world.wait_stderr("deaf: did not stop within 50ms and is killed");
+    let stderr = world.stderr();
+    for line in ["unexpectedly", "did not stop within"] {
+        assert_eq!(stderr.matches(line).count(), 1, "{stderr}");
+    }
+}
+
+/// A queue worker that ends after each batch, well, ended for good after eleven of them: `failed`.
+#[test]
+fn a_worker_that_recycles_itself_is_no_failure() {
+    let mut world = World::new(Setup::plain());
+    let quick = "[restart]\nbackoff = { initial = \"1ms\" }\nlimit = { burst = 2, interval = \"1h\" }\n";
+    world.adversary("worker", "exit 0", quick);
+    let _supervisor = world.start();
+    world.wait_log_times("worker", "ready exit", 6);
+    world.wait_stderr("worker: exited with code 0, after ");
+    world.ctl(&["stop", "worker"]).ok();
+    let status = world.status("worker");
+    assert!(status["restarts"].as_u64() >= Some(5), "{status}");
+    assert_eq!(status["state"], json!("down"), "{status}");
+    // Nor does a failure without a limit ever become `failed`.
+    world.adversary(
+        "stubborn",
+        "exit 1",
+        "[restart]\nbackoff = { initial = \"1ms\", max = \"1ms\" }\nlimit = \"none\"\n",
+    );
+    world.ctl(&["reload"]).ok();
+    world.wait_log_times("stubborn", "ready exit", 14);
+}
