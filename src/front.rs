@@ -9,7 +9,7 @@ use hermes_sup::cli::settings::{Containment, LogFormat, LogLevel, Settings};
 use hermes_sup::cli::{check, generate};
 use hermes_sup::containment::{self, Rung, Wish};
 use hermes_sup::core::sorted;
-use hermes_sup::daemon::{self, Mode, Options};
+use hermes_sup::daemon::{self, Gateways, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
 use hermes_sup::s6::{self, import};
@@ -118,6 +118,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         socket: settings.socket.clone(),
         rung: rung(settings.containment),
         controllers: settings.controllers,
+        gateways: if settings.gateways { Gateways::Wanted } else { Gateways::Off },
         gateway_user: settings.gateway_user.clone(),
         main_user: settings.main_user.clone(),
         stop_budget: settings.stop_budget,

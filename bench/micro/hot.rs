@@ -211,6 +211,7 @@ impl Database {
             gid: rustix::process::getegid().as_raw(),
             host: "bench".into(),
             patience: Duration::from_secs(60),
+            gives_way: None,
         };
         let (notify, events) = channel();
         let notify = std::sync::Mutex::new(notify);

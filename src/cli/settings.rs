@@ -23,6 +23,8 @@ pub struct Settings {
     pub containment: Containment,
     /// Controllers are to be enabled where they can be.
     pub controllers: bool,
+    /// Gateways may run here.
+    pub gateways: bool,
     /// Absent: `hermes` if it exists, else our own.
     pub gateway_user: Option<String>,
     pub main_user: Option<String>,
@@ -58,6 +60,7 @@ impl Settings {
             (None, None) => Duration::from_secs(9),
         };
         let controllers = choice(options.controllers, "HERMES_SUP_CONTROLLERS", env)?;
+        let gateways = choice(options.gateways, "HERMES_SUP_GATEWAYS", env)?;
         Ok(Self {
             services: if services.is_empty() {
                 vec!["/etc/hermes-sup/services".into(), home.join("services")]
@@ -69,6 +72,7 @@ impl Settings {
             socket: options.socket.or_else(|| path("HERMES_SUP_SOCKET", env)).map(|path| absolute(&path)),
             containment,
             controllers: controllers.unwrap_or(Controllers::Auto) == Controllers::Auto,
+            gateways: gateways.unwrap_or(Gateways::On) == Gateways::On,
             gateway_user: or_env(options.gateway_user, "HERMES_SUP_GATEWAY_USER", env)?,
             main_user: or_env(options.main_user, "HERMES_SUP_MAIN_USER", env)?,
             stop_budget,
@@ -110,6 +114,12 @@ enum Controllers {
     None,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Gateways {
+    On,
+    Off,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LogLevel {
     Error,
@@ -145,6 +155,9 @@ pub(super) struct Options {
     /// Whether to enable the memory, pids, cpu and io controllers [default: auto]
     #[arg(long)]
     controllers: Option<Controllers>,
+    /// Whether Hermes gateways may run here [default: on]
+    #[arg(long)]
+    gateways: Option<Gateways>,
     /// The user of gateways [default: hermes if it exists, else our own]
     #[arg(long, value_name = "USER")]
     gateway_user: Option<String>,
@@ -276,6 +289,7 @@ mod tests {
             socket: None,
             containment: Containment::Auto,
             controllers: true,
+            gateways: true,
             gateway_user: None,
             main_user: None,
             stop_budget: Duration::from_secs(9),
@@ -305,6 +319,7 @@ mod tests {
             "SOCKET",
             "CONTAINMENT",
             "CONTROLLERS",
+            "GATEWAYS",
             "GATEWAY_USER",
             "MAIN_USER",
             "STOP_BUDGET",
@@ -341,6 +356,7 @@ mod tests {
             ("HERMES_SUP_SOCKET", "/x.sock"),
             ("HERMES_SUP_CONTAINMENT", "keeper"),
             ("HERMES_SUP_CONTROLLERS", "none"),
+            ("HERMES_SUP_GATEWAYS", "off"),
             ("HERMES_SUP_GATEWAY_USER", "g"),
             ("HERMES_SUP_MAIN_USER", "m"),
             ("HERMES_SUP_STOP_BUDGET", "1m"),
@@ -355,6 +371,7 @@ mod tests {
             socket: Some("/x.sock".into()),
             containment: Containment::Keeper,
             controllers: false,
+            gateways: false,
             gateway_user: Some("g".to_owned()),
             main_user: Some("m".to_owned()),
             stop_budget: Duration::from_secs(60),
@@ -411,6 +428,7 @@ mod tests {
             ("HERMES_SUP_STOP_BUDGET", "soon", "use a duration as in 500ms, 30s or 1h30m"),
             ("HERMES_SUP_PUBLIC_STATUS", "maybe", "use 1 or 0"),
             ("HERMES_SUP_LOG_LEVEL", "loud", "use error, warning, info, debug"),
+            ("HERMES_SUP_GATEWAYS", "0", "use on, off"),
             (
                 "HERMES_SUP_CONTAINMENT",
                 "jail",

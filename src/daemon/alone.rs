@@ -1,4 +1,4 @@
-//! Where another supervisor has the state: the main program runs without one.
+//! Where another supervisor has the state, or has got it: the main program runs without one.
 
 use super::main_program::MainProgram;
 use crate::core::signal::Signal;
@@ -12,7 +12,8 @@ pub(super) fn alone(mut main: MainProgram, signals: &SignalFd, log: &slog::Logge
     loop {
         while let Ok(reaped) = reap::next() {
             if let Some(Some(code)) = main.ended(reaped, None) {
-                return code;
+                // As with a supervisor: only a program that ended by itself says how the container ended.
+                return if asked { 0 } else { code };
             }
         }
         let mut wait = [PollFd::new(signals, PollFlags::IN)];

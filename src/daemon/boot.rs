@@ -5,13 +5,15 @@ use super::adoption::{Heritage, Inheritance};
 use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
-use super::cmd::{is_gateway_run, judge_cmd};
+use super::cmd::{Claims, command_of, judge_cmd};
 use super::handover::{Handover, OURSELVES};
 use super::launch::{dev_null, rung_of};
 use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
+use super::ownership::{Gateways, GivingWay, open_state};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
 use super::planned::PlannedStops;
+use super::preparation::Told;
 use super::readiness::Readiness;
 use super::reaping::Unreaped;
 use super::reconcile::Task;
@@ -27,14 +29,15 @@ use crate::containment::{self, Containment, Home, Rung, Wish};
 use crate::core::fleet::Fleet;
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
-use crate::hermes::redirect::is_dashboard;
+use crate::hermes::command::Command;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
+use crate::store::claim::Bell;
 use crate::store::{self, Change, OpenError, StoreEvent};
 use crate::sys::posture;
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
-use mio::{Interest, Poll};
+use mio::{Interest, Poll, Registry};
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -87,7 +90,10 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         surface::resume(&mut options);
     } else if options.s6_surface {
         let say = |line: &str| container.line(Kind::Err, format!("{line}\n").as_bytes());
-        if let Err(code) = surface::prepare(&mut options, &signals, nofile, has_terminal(), &say) {
+        let aside =
+            matches!(&mode, Mode::Init { command } if command_of(command, &options) == Command::Hermes);
+        let told = Told { say: &say, quiet: has_terminal(), aside };
+        if let Err(code) = surface::prepare(&mut options, &signals, nofile, told) {
             container.finish(LAST_WORDS);
             return code;
         }
@@ -118,6 +124,16 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
                 Ok(Over::Ended(code)) => {
                     supervisor.say_goodbye();
                     code
+                }
+                Ok(Over::GivenUp) => {
+                    let main = supervisor.main.take();
+                    // The container goes on: nothing of ours stays in it.
+                    supervisor.containment.spare_fork_server();
+                    supervisor.say_goodbye();
+                    match (main, SignalFd::block()) {
+                        (Some(main), Ok(signals)) => alone(main, &signals, &log),
+                        (None, _) | (_, Err(_)) => BUG,
+                    }
                 }
                 Ok(Over::Replaced(program)) => {
                     let (handover, keep) = supervisor.hand_over(LAST_WORDS);
@@ -269,10 +285,17 @@ fn start(
             }
         },
     };
-    if let Some(argv) = argv.as_ref().filter(|argv| is_dashboard(argv)) {
+    let command = argv.as_deref().map(|argv| command_of(argv, options));
+    if let (Some(argv), Some(Command::Dashboard)) = (&argv, command) {
         say_first(container, &boot_log::stdout_line(boot_log::DASHBOARD_CONTAINER));
         return alone_start(argv, options, nofile, signals);
     }
+    let gateways = Gateways::of(options.gateways != Gateways::Off, command);
+    if (gateways, command) == (Gateways::Off, Some(Command::Gateway)) {
+        let line = "HERMES_SUP_GATEWAYS=off and 'gateway run' contradict each other: leave one of them out";
+        return Err(line.to_owned().into());
+    }
+    let options = &Options { gateways, ..options.clone() };
     let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref())
         .map_err(|error| error.to_string())?;
     may_run_others(options, &around)?;
@@ -301,18 +324,20 @@ fn start(
     let has_hermes = options.executable(OsStr::new("hermes"));
     let finding = Finding::begin(options, &around, has_hermes);
     let store_notifier = notifier.clone();
+    let claims = Claims::of(command);
     let store_options = store::Options {
         home: options.home.clone(),
         dir: options.state.clone(),
         gid: around.gateway.gid,
         host: host_name(),
         patience: DISK_PATIENCE,
+        gives_way: (claims == Claims::GivesWay).then_some(options.stop_budget),
     };
-    let opened = store::open(store_options, move |event| store_notifier.send(Notice::Store(event)));
-    let (store, mut opened) = match (opened, &argv) {
+    let notify = move |event| store_notifier.send(Notice::Store(event));
+    let (store, mut opened) = match (open_state(&store_options, claims, &signals, log, notify)?, &argv) {
         (Ok(opened), _) => opened,
         (Err(OpenError::Held { path, holder }), Some(argv))
-            if former.is_none() && !is_gateway_run(argv, options) =>
+            if former.is_none() && claims == Claims::GivesWay =>
         {
             let holder = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
             slog::warn!(
@@ -323,6 +348,10 @@ fn start(
             return alone_start(argv, options, nofile, signals);
         }
         (Err(error), _) => return Err(error.to_string().into()),
+    };
+    let giving_way = match claims {
+        Claims::GivesWay => listen_for_claims(store_options, registry, log),
+        Claims::Insists | Claims::Waits => GivingWay::default(),
     };
     // After the store, which makes the state directory: the socket may have to lie in it.
     let former_listener = former.as_ref().and_then(|former| posture::take_over(former.listener?).ok());
@@ -406,7 +435,7 @@ fn start(
         }
     }
 
-    let cmd = judge_cmd(argv, options, found.active.as_ref());
+    let cmd = judge_cmd(argv, options);
     let mut warnings = Vec::new();
     for warning in opened.warnings.drain(..) {
         slog::warn!(log, "{warning}");
@@ -460,6 +489,7 @@ fn start(
         scanning,
         looking: false,
         scan: 0,
+        giving_way,
         repose: Repose::default(),
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
@@ -476,6 +506,8 @@ fn start(
         None => supervisor.boot_main(cmd)?,
         Some(former) => supervisor.go_on(former),
     }
+    // Somebody may have claimed the state before we listened.
+    supervisor.claimed();
     // Of those that were taken over, or that fell to us, some may have ended before there was anybody to hear of it.
     supervisor.reap();
     Ok(Start::Supervise(Box::new(supervisor), poll))
@@ -597,6 +629,16 @@ impl Supervisor {
         // The end of the process gives back memory and descriptors of thousands of services in less time.
         Box::leak(Box::new((fleet, services, containment, logs)));
     }
+}
+
+/// Where the bell cannot be hung the state stays here, and whoever claims it is refused after a while.
+fn listen_for_claims(options: store::Options, registry: &Registry, log: &slog::Logger) -> GivingWay {
+    let hung = with_patience("claims", move || Bell::hang(&options));
+    let hung = hung.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
+    hung.and_then(|bell| GivingWay::listen(bell, registry)).unwrap_or_else(|error| {
+        slog::warn!(log, "a container with 'gateway run' cannot take over from this one"; "error" => %error);
+        GivingWay::default()
+    })
 }
 
 fn alone_start(

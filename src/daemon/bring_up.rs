@@ -6,6 +6,7 @@ use super::boot::{Refusal, has_terminal, with_patience};
 use super::cmd::Cmd;
 use super::execute::{history, want};
 use super::main_program::MainProgram;
+use super::ownership::Gateways;
 use super::reconcile::Reconciled;
 use super::reload::{Found, Plan, first_want, is_profile};
 use super::slots;
@@ -166,7 +167,10 @@ impl Supervisor {
             return;
         }
         let shown: String = lines.iter().map(|(line, _)| boot_log::stdout_line(line)).collect();
-        say_first(&self.container, &shown);
+        // What a container with another command prints is that command's alone.
+        if self.options.gateways == Gateways::Wanted {
+            say_first(&self.container, &shown);
+        }
         let lines: Vec<String> = lines.iter().map(|(line, exit)| boot_log::file_line(line, *exit)).collect();
         let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
         let unix = i64::try_from(self.clock.now().0 / 1000).unwrap_or(i64::MAX);

@@ -2,7 +2,8 @@
 
 use super::{Options, surface};
 use crate::core::name::ServiceName;
-use crate::hermes::redirect::{Redirect, redirect};
+use crate::hermes::command::{self, Command};
+use crate::hermes::redirect::{Redirect, name_default, redirect};
 use std::ffi::OsString;
 
 /// What becomes of the CMD.
@@ -15,20 +16,42 @@ pub(super) enum Cmd {
     None,
 }
 
-pub(super) fn is_gateway_run(argv: &[OsString], options: &Options) -> bool {
-    matches!(
-        redirect(argv, |name| options.variable(name), None),
-        Redirect::Supervise { .. } | Redirect::Foreground { .. }
-    )
+/// What a container does about a state that another one may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claims {
+    /// It is there for the gateways: it claims the state from who gives it up, and does not run without it.
+    Insists,
+    /// The same, but it claims nothing.
+    Waits,
+    /// It takes a state that is free and gives it up again; where it is not free, the command runs without it.
+    GivesWay,
 }
 
-pub(super) fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options, active: Option<&ServiceName>) -> Cmd {
+impl Claims {
+    /// By the container's command; `None`: it has none.
+    pub(super) fn of(command: Option<Command>) -> Self {
+        match command {
+            Some(Command::Gateway) => Self::Insists,
+            None => Self::Waits,
+            Some(Command::Dashboard | Command::Hermes | Command::Program) => Self::GivesWay,
+        }
+    }
+}
+
+/// What the CMD is.
+pub(super) fn command_of(argv: &[OsString], options: &Options) -> Command {
+    command::command(argv, |name| options.variable(name), |program| options.executable(program))
+}
+
+pub(super) fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options) -> Cmd {
     let Some(argv) = argv else { return Cmd::None };
-    match redirect(&argv, |name| options.variable(name), active) {
+    match redirect(&argv, |name| options.variable(name)) {
         Redirect::NotAGateway => Cmd::Main(argv),
-        Redirect::Foreground { hold_down } => Cmd::Foreground(argv, hold_down),
+        Redirect::Foreground { hold_down } => Cmd::Foreground(name_default(argv), hold_down),
         // The unmodified `hermes` sees an s6 and hands the gateway over itself.
-        Redirect::Supervise { .. } if options.s6_surface && surface::is_visible() => Cmd::Main(argv),
+        Redirect::Supervise { .. } if options.s6_surface && surface::is_visible() => {
+            Cmd::Main(name_default(argv))
+        }
         Redirect::Supervise { profile, extra_args } => Cmd::Supervised(profile, extra_args),
     }
 }

@@ -20,6 +20,7 @@ mod limits;
 mod losses;
 mod main_program;
 mod mirror;
+mod ownership;
 mod places;
 mod planned;
 mod preparation;
@@ -43,6 +44,7 @@ mod trees;
 mod upgrade;
 
 pub use boot::run;
+pub use ownership::Gateways;
 
 use crate::containment::{self, Containment};
 use crate::control::server::Server;
@@ -54,7 +56,7 @@ use crate::core::policy::Role;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
-use crate::store::{Store, StoreEvent};
+use crate::store::{self, Store, StoreEvent};
 use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
@@ -62,6 +64,7 @@ use losses::Losses;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
+use ownership::GivingWay;
 use planned::PlannedStops;
 use readiness::Readiness;
 use reaping::Unreaped;
@@ -94,6 +97,8 @@ pub struct Options {
     /// `None`: the highest rung that works.
     pub rung: Option<containment::Rung>,
     pub controllers: bool,
+    /// `Asked` is ours to find out, from the command.
+    pub gateways: Gateways,
     pub gateway_user: Option<String>,
     pub main_user: Option<String>,
     /// For a shutdown altogether.
@@ -162,6 +167,8 @@ pub enum Notice {
     Slots(io::Result<Box<Slots>>),
     /// The program that we are to become, or why not.
     UpgradeChecked(Result<PathBuf, String>),
+    /// The state was claimed: by whom, if that one is still there.
+    Claimed(Option<store::Holder>),
     /// A helper thread has a bug, and is no more.
     Panicked,
 }
@@ -184,6 +191,8 @@ enum Over {
     Ended(u8),
     /// Everything stands still; this program is to go on.
     Replaced(PathBuf),
+    /// The services have, and another container takes the state over: the main program goes on.
+    GivenUp,
 }
 
 /// Everything, owned by the loop.
@@ -245,6 +254,8 @@ struct Supervisor {
     looking: bool,
     /// Counts the readings.
     scan: u64,
+    /// Deaf in a container that keeps the state.
+    giving_way: GivingWay,
     repose: Repose,
 }
 
@@ -267,8 +278,8 @@ impl Supervisor {
                 self.containment.tidy(self.clock.now());
             }
             self.logs.announce(hurries);
-            if let Some(code) = self.ended() {
-                return Over::Ended(code);
+            if let Some(over) = self.ended() {
+                return over;
             }
             if let Some(program) = self.upgrade_is_due(self.clock.now()) {
                 return Over::Replaced(program);
@@ -317,6 +328,7 @@ impl Supervisor {
             }
             Room::MainProgram => self.main_reported(),
             Room::ScanDirectory => self.scan_directory_changed(),
+            Room::Claims => self.claimed(),
             Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
@@ -405,6 +417,7 @@ impl Supervisor {
                 Notice::NotFound(reason) => self.found_nothing(&reason),
                 Notice::Seen(seen) => self.take_seen(seen),
                 Notice::Slots(slots) => self.take_slots(slots),
+                Notice::Claimed(claimant) => self.take_claim(claimant),
                 Notice::UpgradeChecked(checked) => self.upgrade_checked(checked),
                 // Its bug has been told; what it did is done no more, so this is no way to go on.
                 Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),

@@ -36,6 +36,8 @@ pub struct Told<'a> {
     pub say: &'a dyn Fn(&str),
     /// Only what is wrong is told: the rest would be in the way on a terminal.
     pub quiet: bool,
+    /// What scripts print goes to stderr: stdout is the command's, and somebody may read it.
+    pub aside: bool,
 }
 
 impl Told<'_> {
@@ -68,7 +70,7 @@ pub fn run_scripts(
     for script in scripts {
         let shown = script.display();
         told.info(&format!("running {shown}"));
-        let ended = run(&script, options, signals, nofile);
+        let ended = run(&script, options, signals, nofile, told.aside);
         let code = match ended {
             Ended::Code(code) => code,
             Ended::NotStarted { why, code } => {
@@ -101,8 +103,14 @@ enum Ended {
     AskedToStop,
 }
 
-fn run(script: &Path, options: &Options, signals: &SignalFd, nofile: Option<(u64, u64)>) -> Ended {
-    let (mut child, subject) = match start(script, options, nofile) {
+fn run(
+    script: &Path,
+    options: &Options,
+    signals: &SignalFd,
+    nofile: Option<(u64, u64)>,
+    aside: bool,
+) -> Ended {
+    let (mut child, subject) = match start(script, options, nofile, aside) {
         Ok(started) => started,
         Err(why) => return Ended::NotStarted { why, code: NOT_EXECUTABLE },
     };
@@ -117,7 +125,12 @@ fn run(script: &Path, options: &Options, signals: &SignalFd, nofile: Option<(u64
     }
 }
 
-fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result<(Child, Subject), String> {
+fn start(
+    script: &Path,
+    options: &Options,
+    nofile: Option<(u64, u64)>,
+    aside: bool,
+) -> Result<(Child, Subject), String> {
     let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
     let mut argv = vec![script.as_os_str()];
     if is_plain_script(script) {
@@ -125,7 +138,9 @@ fn start(script: &Path, options: &Options, nofile: Option<(u64, u64)>) -> Result
     }
     let mut plan = ChildPlan::new(&argv, &options.environment, None, [null()?, null()?, null()?])
         .map_err(|error| error.to_string())?;
-    plan.stdout = Stdio::Inherit;
+    let stderr = || rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0);
+    // Without a stderr there is nothing to put aside to.
+    plan.stdout = aside.then(stderr).and_then(Result::ok).map_or(Stdio::Inherit, Stdio::Fd);
     plan.stderr = Stdio::Inherit;
     plan.nofile = nofile;
     let subject = Subject::of(&plan);

@@ -168,14 +168,14 @@ impl Supervisor {
         known.filter(|known| Some(known) != old)
     }
 
-    /// What does not start by itself in this boot, whatever it wants: the gateway of a named profile that the root gateway
-    /// serves, and an image's dashboard that nobody has switched on.
+    /// What does not start by itself in this boot, whatever it wants: a gateway where the container's command is none's, that
+    /// of a named profile that the root gateway serves, and an image's dashboard that nobody has switched on.
     pub(super) fn stays_down(&self, definition: &Definition, record: Option<&RecordRow>) -> bool {
         let served = is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
             && definition.name.as_str() != DEFAULT_PROFILE
             && mirror_directory(definition, record, &self.options.home).is_some();
         let switched_on = || self.options.variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
         let of_image = definition.name.as_str() == DASHBOARD && definition.origin == Origin::Slot;
-        served || (of_image && !switched_on())
+        served || self.is_not_for_here(definition) || (of_image && !switched_on())
     }
 }

@@ -1,5 +1,6 @@
 //! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
 
+use super::ownership::{Gateways, SWITCHED_OFF};
 use super::requests::Parked;
 use super::services::Service;
 use super::slots::{self, Slots};
@@ -38,7 +39,6 @@ pub struct Found {
     pub profiles_unread: bool,
     /// What each profile's `gateway_state.json` says.
     pub intents: BTreeMap<ServiceName, state_json::Intent>,
-    pub active: Option<ServiceName>,
     pub warnings: Vec<String>,
     /// How far the place of the database may be believed.
     pub state_trust: Trust,
@@ -91,7 +91,6 @@ pub fn discover(
     let mut warnings = Vec::new();
     let mut named = Vec::new();
     let mut intents = BTreeMap::new();
-    let mut active = None;
     let mut profiles_unread = false;
     let user = around.gateway.credentials();
     match Beneath::open(&around.home) {
@@ -118,7 +117,6 @@ pub fn discover(
                     }
                 }
             }
-            active = profiles::active(&home, &user).unwrap_or_default();
         }
         Err(error) => {
             profiles_unread = true;
@@ -142,7 +140,6 @@ pub fn discover(
         profiles: named,
         profiles_unread,
         intents,
-        active,
         warnings,
         state_trust: state_trust(),
         dashboard,
@@ -171,7 +168,6 @@ impl Found {
             profiles: Vec::new(),
             profiles_unread: true,
             intents: BTreeMap::new(),
-            active: None,
             warnings: Vec::new(),
             state_trust: Trust::Untrusted("its disk does not answer".to_owned()),
             dashboard: None,
@@ -427,7 +423,12 @@ impl Supervisor {
             definition.requires.clone(),
             seed,
         );
+        let switched_off = self.options.gateways == Gateways::Off && is_profile(&definition);
         self.services.insert(id, Box::new(Service::new(definition, record)));
+        if switched_off {
+            let effects = self.fleet.hold(id, SWITCHED_OFF.to_owned(), self.clock.now());
+            self.execute(effects);
+        }
         id
     }
 

@@ -1,6 +1,6 @@
 //! The end of everything, within one budget: services in reverse order, then whatever children are left.
 
-use super::Supervisor;
+use super::{Over, Supervisor};
 use crate::core::clock::Tick;
 use crate::core::signal::Signal;
 use crate::sys::mount;
@@ -24,6 +24,8 @@ pub struct Closing {
     pub children_left: bool,
     orphans: Orphans,
     hurried: bool,
+    /// Only of the services: another container takes the state over, and the main program goes on here.
+    gives_up: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +39,9 @@ enum Orphans {
 }
 
 impl Closing {
-    /// The exit code that was asked for, and that of the main program if it ended by itself.
-    pub fn codes(&self) -> (Option<u8>, Option<u8>) {
-        (self.code, self.main_code)
+    /// The exit code that was asked for, and that of the main program if it ended by itself. `None`: the container goes on.
+    pub fn codes(&self) -> Option<(Option<u8>, Option<u8>)> {
+        (!self.gives_up).then_some((self.code, self.main_code))
     }
 
     pub fn next_deadline(&self) -> Option<Tick> {
@@ -79,7 +81,7 @@ impl Supervisor {
 
     /// The first asks everybody to end, the second kills.
     fn stop_signal(&mut self) {
-        if self.closing.is_none() {
+        if self.closing.as_ref().is_none_or(|closing| closing.gives_up) {
             self.begin_shutdown(None);
         } else {
             self.hurry();
@@ -92,7 +94,8 @@ impl Supervisor {
             closing.hurried = true;
             closing.deadline = closing.deadline.min(now);
         }
-        if let Some(main) = &self.main {
+        let gives_up = self.closing.as_ref().is_some_and(|closing| closing.gives_up);
+        if let Some(main) = self.main.as_ref().filter(|_| !gives_up) {
             main.signal(Signal::KILL);
         }
         let effects = self.fleet.kill_all(now);
@@ -102,7 +105,7 @@ impl Supervisor {
     /// The main program ended by itself, or after our signal.
     pub(super) fn main_ended(&mut self, code: u8) {
         slog::debug!(self.log, "the main program ended"; "code" => code);
-        if self.closing.is_none() {
+        if self.closing.as_ref().is_none_or(|closing| closing.gives_up) {
             self.begin_shutdown(None);
             if let Some(closing) = &mut self.closing {
                 closing.main_code = Some(code);
@@ -119,10 +122,33 @@ impl Supervisor {
     }
 
     pub(super) fn begin_shutdown(&mut self, code: Option<u8>) {
-        if let Some(closing) = &mut self.closing {
-            closing.code = closing.code.or(code);
-            return;
+        match &mut self.closing {
+            // The services are on their way down already, within their budget.
+            Some(closing) if closing.gives_up => (closing.gives_up, closing.code) = (false, code),
+            Some(closing) => {
+                closing.code = closing.code.or(code);
+                return;
+            }
+            None => return self.begin_to_end(code, false),
         }
+        self.ask_main_to_end();
+    }
+
+    fn ask_main_to_end(&self) {
+        if let Some(main) = &self.main {
+            main.signal(Signal::TERM);
+            main.signal(Signal::CONT);
+        }
+    }
+
+    /// Ends the services for who takes the state over.
+    pub(super) fn begin_to_give_way(&mut self) {
+        if self.closing.is_none() {
+            self.begin_to_end(None, true);
+        }
+    }
+
+    fn begin_to_end(&mut self, code: Option<u8>, gives_up: bool) {
         let now = self.clock.now();
         let deadline = now.after(self.options.stop_budget);
         self.closing = Some(Closing {
@@ -132,14 +158,14 @@ impl Supervisor {
             children_left: true,
             orphans: Orphans::Spared,
             hurried: false,
+            gives_up,
         });
-        if let Some(main) = &self.main {
-            main.signal(Signal::TERM);
-            main.signal(Signal::CONT);
-        }
-        if self.containment.begin_to_close() && mount::is_in_memory(&self.runtime_dir) {
-            // The memory of a container goes with it. Where it is shared, a successor takes over what bears its names.
-            self.logs.leave_fifos();
+        if !gives_up {
+            self.ask_main_to_end();
+            if self.containment.begin_to_close() && mount::is_in_memory(&self.runtime_dir) {
+                // The memory of a container goes with it. Where it is shared, a successor takes over what bears its names.
+                self.logs.leave_fifos();
+            }
         }
         let finish = |id| self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().finish.is_some());
         if !self.fleet.ids().any(finish) {
@@ -163,7 +189,7 @@ impl Supervisor {
             self.hurry();
         }
         let over = self.fleet.is_empty_handed() && self.main.is_none();
-        let Some(closing) = &mut self.closing else { return };
+        let Some(closing) = self.closing.as_mut().filter(|closing| !closing.gives_up) else { return };
         if !over {
             return;
         }
@@ -188,15 +214,20 @@ impl Supervisor {
         }
     }
 
-    /// The exit code, once everything has ended or the last patience is over.
-    pub(super) fn ended(&self) -> Option<u8> {
+    /// How it ends, once everything has ended or the last patience is over.
+    pub(super) fn ended(&self) -> Option<Over> {
         let closing = self.closing.as_ref()?;
-        let over = self.fleet.is_empty_handed() && self.main.is_none() && !closing.children_left;
+        let services = self.fleet.is_empty_handed();
+        let over = services && (closing.gives_up || (self.main.is_none() && !closing.children_left));
         let enough = closing.deadline.after(LAST_PATIENCE) <= self.clock.now();
         if enough && !over {
             slog::error!(self.log, "ending although processes are left that do not die");
         }
-        (over || enough).then(|| closing.code.or(closing.main_code).unwrap_or(0))
+        let end = || match closing.gives_up {
+            true => Over::GivenUp,
+            false => Over::Ended(closing.code.or(closing.main_code).unwrap_or(0)),
+        };
+        (over || enough).then(end)
     }
 
     fn signal_orphans(&self, signal: Signal) {

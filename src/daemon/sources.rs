@@ -22,9 +22,10 @@ pub enum Room {
     MainProgram,
     Readiness,
     ScanDirectory,
+    Claims,
 }
 
-const ROOMS: [Room; 8] = [
+const ROOMS: [Room; 9] = [
     Room::Signals,
     Room::Timer,
     Room::Notices,
@@ -33,6 +34,7 @@ const ROOMS: [Room; 8] = [
     Room::MainProgram,
     Room::Readiness,
     Room::ScanDirectory,
+    Room::Claims,
 ];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up

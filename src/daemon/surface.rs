@@ -63,9 +63,9 @@ pub fn prepare(
     options: &mut Options,
     signals: &SignalFd,
     nofile: Option<(u64, u64)>,
-    quiet: bool,
-    say: &dyn Fn(&str),
+    told: Told<'_>,
 ) -> Result<(), u8> {
+    let say = told.say;
     look_like_s6();
     let complain = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
@@ -89,7 +89,7 @@ pub fn prepare(
         complain(ENVIRONMENT, dumped.map(drop));
     }
     complain(SCAN_DIRECTORY, fresh_scan_directory(&before));
-    preparation::run_scripts(options, signals, nofile, Told { say, quiet })?;
+    preparation::run_scripts(options, signals, nofile, told)?;
     // The scripts may have given the gateway user another number.
     let after = owner(options);
     complain(SCAN_DIRECTORY, hand_over(&before, &after));

@@ -195,7 +195,7 @@ impl Supervisor {
             panics: self.panics.clone(),
             nofile: self.nofile,
             main: self.main.as_ref().map(super::main_program::MainProgram::pid),
-            closing: self.closing.as_ref().map(Closing::codes),
+            closing: self.closing.as_ref().and_then(Closing::codes),
             ..Handover::default()
         }
     }

@@ -75,19 +75,6 @@ pub fn directory_of(name: &ServiceName) -> PathBuf {
     }
 }
 
-/// The sticky profile that `hermes profile use` chose, if it is another than the root profile. A file that cannot be
-/// read or names no profile counts as none, as it does for `hermes`.
-///
-/// # Errors
-/// `PermissionDenied` when we cannot act as `user`.
-pub fn active(home: &Beneath, user: &Credentials) -> io::Result<Option<ServiceName>> {
-    const FILE: &str = "active_profile";
-    const MOST: u64 = 4096;
-    let read = user.on_files(|| home.read(Path::new(FILE), MOST))?;
-    let text = read.ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-    Ok(ServiceName::new(text.trim()).ok().filter(|name| name.as_str() != DEFAULT_PROFILE))
-}
-
 /// Judges one entry: a profile, nothing, or something to warn about.
 fn look(directory: &Beneath, name: &OsStr) -> Result<Option<ServiceName>, String> {
     let shown: String =
@@ -185,16 +172,5 @@ mod tests {
         let found = found(home.path());
         assert_eq!(found.warnings.len(), MOST_WARNINGS + 1);
         assert_eq!(found.warnings.last().unwrap(), "10 more entries of profiles/ are no profiles");
-    }
-
-    #[test]
-    fn the_sticky_profile_is_read_as_hermes_reads_it() {
-        let home = tempfile::tempdir().unwrap();
-        let read = || active(&Beneath::open(home.path()).unwrap(), &Credentials::own()).unwrap();
-        assert_eq!(read(), None);
-        for (text, expected) in [("coder\n", Some("coder")), ("default", None), ("", None), ("../x", None)] {
-            std::fs::write(home.path().join("active_profile"), text).unwrap();
-            assert_eq!(read().as_ref().map(ServiceName::as_str), expected, "{text:?}");
-        }
     }
 }

@@ -27,17 +27,13 @@ pub enum Redirect {
     Supervise { profile: ServiceName, extra_args: Vec<String> },
 }
 
-/// Judges the CMD, before or after routing. `env` looks a variable of the container up; `active` is the sticky profile
-/// ([`super::profiles::active`]), which counts where no `-p` is given.
-pub fn redirect(
-    cmd: &[OsString],
-    env: impl Fn(&str) -> Option<OsString>,
-    active: Option<&ServiceName>,
-) -> Redirect {
+/// Judges the CMD, before or after routing. `env` looks a variable of the container up. Without a `-p` it means the root
+/// profile, whatever profile somebody has made the sticky one: a container's command is no person at a terminal.
+pub fn redirect(cmd: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> Redirect {
     let Some((profile, extra_args)) = gateway_run(cmd) else { return Redirect::NotAGateway };
     let profile = match profile {
         Some(text) => ServiceName::new(&text.to_lowercase()).ok(),
-        None => active.cloned().or_else(|| ServiceName::new(DEFAULT_PROFILE).ok()),
+        None => ServiceName::new(DEFAULT_PROFILE).ok(),
     };
     let Some(profile) = profile else { return Redirect::NotAGateway };
     let refused = extra_args.iter().any(|arg| arg == NO_SUPERVISE_FLAG);
@@ -50,6 +46,14 @@ pub fn redirect(
 /// What `hermes` is to do, whatever launches it: the arguments after the image's entry scripts, if they are there, and
 /// after a leading `hermes`.
 pub fn gateway_command(argv: &[OsString]) -> &[OsString] {
+    match after_entry_scripts(argv) {
+        [first, rest @ ..] if is_hermes(first) => rest,
+        command => command,
+    }
+}
+
+/// The container's CMD as somebody wrote it: what follows the image's entry scripts, if they are there.
+pub(super) fn after_entry_scripts(argv: &[OsString]) -> &[OsString] {
     let is_script =
         |arg: &OsString| ENTRY_SCRIPTS.iter().any(|name| arg.as_bytes().ends_with(name.as_bytes()));
     // Only the first one and those right behind it: further on the words are somebody's arguments.
@@ -57,10 +61,22 @@ pub fn gateway_command(argv: &[OsString]) -> &[OsString] {
         .iter()
         .position(is_script)
         .map_or(0, |first| first + argv[first..].iter().take_while(|arg| is_script(arg)).count());
-    match &argv[start..] {
-        [first, rest @ ..] if Path::new(first).file_name() == Some(OsStr::new("hermes")) => rest,
-        command => command,
+    argv.get(start..).unwrap_or_default()
+}
+
+/// Whether the word is the program `hermes`, by name or by path.
+pub(super) fn is_hermes(word: &OsStr) -> bool {
+    Path::new(word).file_name() == Some(OsStr::new("hermes"))
+}
+
+/// The same command with `-p default` before a bare `gateway run`, so that `hermes` does not take the sticky profile for
+/// what was meant. Anything else stays as it is.
+pub fn name_default(mut argv: Vec<OsString>) -> Vec<OsString> {
+    if let Some((None, _)) = gateway_run(&argv) {
+        let at = argv.len() - gateway_command(&argv).len();
+        argv.splice(at..at, ["-p".into(), DEFAULT_PROFILE.into()]);
     }
+    argv
 }
 
 /// Is the CMD the dashboard? Its container lives beside the one with the gateways and leaves the state to that one.
@@ -136,12 +152,11 @@ fn take_profile(args: &mut Vec<&str>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn judged(cmd: &str, env: &[(&str, &str)], active: Option<&str>) -> String {
+    fn judged(cmd: &str, env: &[(&str, &str)]) -> String {
         let cmd: Vec<OsString> = cmd.split_whitespace().map(OsString::from).collect();
-        let active = active.map(|name| ServiceName::new(name).unwrap());
         let lookup =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        match redirect(&cmd, lookup, active.as_ref()) {
+        match redirect(&cmd, lookup) {
             Redirect::NotAGateway => "leave".to_owned(),
             Redirect::Foreground { hold_down } => format!("hold {hold_down}"),
             Redirect::Supervise { profile, extra_args } => {
@@ -184,11 +199,11 @@ mod tests {
             ("hermes -p", "leave"),
             ("dashboard", "leave"),
         ] {
-            assert_eq!(judged(cmd, &[], None), expected, "{cmd}");
+            assert_eq!(judged(cmd, &[]), expected, "{cmd}");
         }
         let not_utf8 = std::os::unix::ffi::OsStringExt::from_vec(b"\xff".to_vec());
         let cmd = ["gateway".into(), "run".into(), not_utf8];
-        assert_eq!(redirect(&cmd, |_| None, None), Redirect::NotAGateway);
+        assert_eq!(redirect(&cmd, |_| None), Redirect::NotAGateway);
     }
 
     #[test]
@@ -242,16 +257,29 @@ mod tests {
         }
     }
 
+    /// A person's `hermes profile use coder` made the container start coder at every boot, also when it was stopped.
     #[test]
-    fn the_sticky_profile_counts_where_none_is_named() {
-        assert_eq!(judged("gateway run", &[], Some("coder")), "run coder");
-        assert_eq!(judged("-p default gateway run", &[], Some("coder")), "run default");
+    fn a_bare_run_is_the_root_profile_and_says_so_to_hermes() {
+        for (cmd, expected) in [
+            ("gateway run", "-p default gateway run"),
+            ("hermes gateway run -v", "hermes -p default gateway run -v"),
+            ("/docker/main-wrapper.sh gateway", "/docker/main-wrapper.sh -p default gateway"),
+            ("main-wrapper.sh hermes gateway run", "main-wrapper.sh hermes -p default gateway run"),
+            ("hermes -p coder gateway run", "hermes -p coder gateway run"),
+            ("gateway run --profile=coder", "gateway run --profile=coder"),
+            ("gateway status", "gateway status"),
+            ("sleep infinity", "sleep infinity"),
+        ] {
+            let argv: Vec<OsString> = cmd.split_whitespace().map(OsString::from).collect();
+            let named = name_default(argv).join(OsStr::new(" "));
+            assert_eq!(named.to_str(), Some(expected), "{cmd}");
+        }
     }
 
     /// Contract: 65, 84.
     #[test]
     fn each_gate_keeps_the_gateway_in_the_foreground() {
-        assert_eq!(judged("gateway run --no-supervise", &[], None), "hold default");
+        assert_eq!(judged("gateway run --no-supervise", &[]), "hold default");
         for (name, value, expected) in [
             (SUPERVISED_CHILD, "1", "hold coder"),
             (SUPERVISED_CHILD, "0", "hold coder"),
@@ -265,9 +293,9 @@ mod tests {
             (NO_SUPERVISE, "on", "run coder"),
             ("OTHER", "1", "run coder"),
         ] {
-            assert_eq!(judged("-p coder gateway run", &[(name, value)], None), expected, "{name}={value}");
+            assert_eq!(judged("-p coder gateway run", &[(name, value)]), expected, "{name}={value}");
         }
-        assert_eq!(judged("gateway stop", &[(NO_SUPERVISE, "1")], None), "leave");
+        assert_eq!(judged("gateway stop", &[(NO_SUPERVISE, "1")]), "leave");
     }
 
     /// Contract: 85.

@@ -14,15 +14,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// How often, and how far apart, a held lock is looked at before it counts as held: half a second altogether.
 const LOOKS: u32 = 50;
 const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-const PLACE: &str = "private";
-const NAME: &str = "lock";
-const MODE: u32 = 0o600;
+pub(super) const PLACE: &str = "private";
+pub(super) const NAME: &str = "lock";
+pub(super) const MODE: u32 = 0o600;
 
 /// Who holds a state directory, in the holder's own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Holder {
     pub host: String,
     /// RFC 3339.
     pub since: String,
+    /// It gives the state up to who claims it (`claim`), within this time in milliseconds. Absent: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gives_way_ms: Option<u64>,
 }
 
 impl fmt::Display for Holder {
@@ -46,6 +49,7 @@ impl fmt::Display for Holder {
 pub(super) struct Lock {
     _file: File,
     place: StateDir,
+    gives_way: Option<Duration>,
     noted: bool,
 }
 
@@ -57,11 +61,17 @@ pub(super) enum Taken {
 }
 
 impl Lock {
-    /// Takes the lock without waiting. Where the filesystem has no locks it goes on with a warning.
+    /// Takes the lock without waiting. Where the filesystem has no locks it goes on with a warning. `gives_way` goes into
+    /// the note, see [`Holder::gives_way_ms`].
     ///
     /// # Errors
     /// As openat(2) when there is no lock file and none can be made.
-    pub(super) fn take(dir: &StateDir, host: &str, warnings: &mut Vec<String>) -> io::Result<Taken> {
+    pub(super) fn take(
+        dir: &StateDir,
+        host: &str,
+        gives_way: Option<Duration>,
+        warnings: &mut Vec<String>,
+    ) -> io::Result<Taken> {
         let place = dir.private(PLACE, warnings)?;
         let mut file = open(&place, warnings)?;
         let mut looks = 0;
@@ -86,7 +96,7 @@ impl Lock {
                 }
             }
         }
-        let mut lock = Self { _file: file, place, noted: false };
+        let mut lock = Self { _file: file, place, gives_way, noted: false };
         lock.note(host);
         Ok(Taken::Ours(lock))
     }
@@ -97,12 +107,13 @@ impl Lock {
             return;
         }
         let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let holder = Holder { pid: std::process::id(), host: host.to_owned(), since };
+        let gives_way_ms = self.gives_way.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let holder = Holder { pid: std::process::id(), host: host.to_owned(), since, gives_way_ms };
         self.noted = write(&self.place, &holder).is_ok();
     }
 }
 
-fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {
+pub(super) fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {
     let found = match dir.existing(NAME, OFlags::RDWR, MODE, warnings) {
         // A read-only volume can be locked all the same.
         Err(error) if error.raw_os_error() == Some(Errno::ROFS.raw_os_error()) => {

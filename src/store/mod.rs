@@ -15,6 +15,7 @@
 //! The store only keeps what it is told: it decides nothing about services, and it trusts no file that somebody else
 //! could have written (`place`).
 
+pub mod claim;
 mod disk;
 mod engine;
 mod lock;
@@ -59,6 +60,8 @@ pub struct Options {
     pub host: String,
     /// How long [`open`] waits for the disk before it goes on without.
     pub patience: Duration,
+    /// The state is given up to who claims it, within this time ([`claim`]); `None`: it is kept.
+    pub gives_way: Option<Duration>,
 }
 
 /// One thing to remember.

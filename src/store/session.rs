@@ -57,7 +57,7 @@ impl Session {
         warnings: &mut Vec<String>,
     ) -> io::Result<Result<Self, Option<Holder>>> {
         let dir = StateDir::open(&options.home, &options.dir, options.gid, warnings)?;
-        Ok(match Lock::take(&dir, &options.host, warnings)? {
+        Ok(match Lock::take(&dir, &options.host, options.gives_way, warnings)? {
             Taken::Ours(lock) => Ok(Self { dir, lock, engine: None, replace: false }),
             Taken::Held(holder) => Err(holder),
         })

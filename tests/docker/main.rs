@@ -6,6 +6,7 @@ mod entrypoint;
 mod gateways;
 mod harness;
 mod image;
+mod ownership;
 mod streams;
 mod supervision;
 mod upstream;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 /// that it read when it began: the update that two writers without a lock lose.
 const HERMES: &str = r#"#!/bin/sh
 home=$HERMES_HOME
-[ "$1" = -p ] && { home=$HERMES_HOME/profiles/$2; shift 2; }
+[ "$1" = -p ] && { [ "$2" = default ] || home=$HERMES_HOME/profiles/$2; shift 2; }
 cd "$home" || exit 9
 case $1 in
 dashboard) echo "ready $*"; exec sleep 100000 ;;

@@ -39,6 +39,7 @@ impl Home {
             gid: rustix::process::getegid().as_raw(),
             host: "box".to_owned(),
             patience: SOON,
+            gives_way: None,
         }
     }
 
