@@ -4,6 +4,7 @@
 
 use super::codec::{self, FrameBuffer};
 use super::protocol::{Code, Part, Refusal, Reply, Request};
+use crate::core::clock::{LostTime, Tick};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::{Errno, retry_on_intr};
@@ -156,16 +157,28 @@ impl Client {
 
     /// Waits until there is something to read.
     fn wait(&self, silence: Option<Duration>) -> Result<(), ClientError> {
-        let end = silence.map(|silence| Instant::now() + silence);
+        let begun = Instant::now();
+        let clock = || Tick::default().after(begun.elapsed());
+        let mut end = silence.map(|silence| Tick::default().after(silence));
+        // Who is paused together with the supervisor has not waited for it.
+        let mut lost_time = LostTime::default();
         loop {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let now = clock();
+            let left = lost_time.wait_until(now, end).map(|wake| wake.since(now));
             let left = left.map(|left| Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             });
             let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
-            match poll(&mut fds, left.as_ref()) {
-                Ok(0) => return Err(self.timed_out(silence.unwrap_or_default())),
+            let polled = poll(&mut fds, left.as_ref());
+            let now = clock();
+            let lost = lost_time.found(now);
+            end = end.map(|end| end.after(lost));
+            match polled {
+                Ok(0) if end.is_some_and(|end| end <= now) => {
+                    return Err(self.timed_out(silence.unwrap_or_default()));
+                }
+                Ok(0) => {}
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(self.io(errno)),

@@ -12,6 +12,7 @@ use super::name::ServiceName;
 use super::policy::{Kind, Policy};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A small number for a service, stable while it exists and reused afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -181,6 +182,17 @@ impl Fleet {
 
     pub fn next_deadline(&self) -> Option<Tick> {
         self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Moves every deadline: for so long nobody could do anything ([`super::clock::LostTime`]).
+    pub fn postpone(&mut self, by: Duration) {
+        self.closing = self.closing.map(|deadline| deadline.after(by));
+        for id in self.ids().collect::<Vec<_>>() {
+            if let Some(member) = self.member_mut(id) {
+                member.gateway.postpone(by);
+            }
+            self.note_deadline(id);
+        }
     }
 
     /// Begins the end of everything: all is over by `deadline`, wants stay. A second call with an earlier deadline cuts.
@@ -377,7 +389,6 @@ mod tests {
     use super::*;
     use crate::core::event::{Command, Ticket};
     use crate::core::exit::Exit;
-    use std::time::Duration;
 
     const NOW: Tick = Tick(1000);
 
@@ -506,6 +517,31 @@ mod tests {
             assert!(spawned(&up(&mut fleet, migrate)).is_empty(), "it works on it");
             assert_eq!(spawned(&end(&mut fleet, migrate)), [web]);
         }
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_act_moves_every_deadline_and_nothing_of_the_past() {
+        let mut fleet = Fleet::default();
+        let (slow, late) = (add(&mut fleet, "slow", &[], &[]), add(&mut fleet, "late", &[], &[]));
+        let policy = Policy { ready: Some(Duration::from_secs(20)), ..Policy::default() };
+        fleet.redefine(late, policy.into(), Vec::new(), Vec::new(), NOW);
+        boot_all(&mut fleet, Want::Up);
+        up(&mut fleet, slow);
+        up(&mut fleet, late);
+        fleet.step(slow, Event::Command { ticket: Ticket(1), command: Command::Stop }, NOW);
+        // The stop waits for the disk, then for the tree; the start of the other one for its readiness.
+        let hour = Duration::from_secs(3600);
+        fleet.postpone(hour);
+        assert_eq!(fleet.next_deadline(), Some(NOW.after(hour + crate::core::gateway::RECORD_PATIENCE)));
+        let thaw = NOW.after(hour);
+        assert_eq!(fleet.pass_time(thaw), []);
+        fleet.step(slow, Event::Recorded { seq: 1 }, thaw);
+        fleet.postpone(hour);
+        assert_eq!(fleet.next_deadline(), Some(thaw.after(hour + Duration::from_secs(10))));
+        assert!(fleet.gateway(late).is_some_and(|late| late.awaits_ready() && late.since() == NOW));
+        fleet.shutdown(thaw.after(Duration::from_secs(5)), thaw);
+        fleet.postpone(hour);
+        assert_eq!(fleet.next_deadline(), Some(thaw.after(hour + Duration::from_secs(5))));
     }
 
     #[test]

@@ -1053,6 +1053,23 @@ impl Gateway {
         ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Nobody could do anything for so long: no deadline comes nearer by it. What counts the past (a run, failures) stays.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        let patience = self.pending.as_mut().and_then(|pending| pending.patience.as_mut());
+        let readiness = self.life.as_mut().and_then(|life| match &mut life.readiness {
+            Readiness::Awaited(until) => Some(until),
+            Readiness::Undefined | Readiness::Overdue | Readiness::Reported(_) => None,
+        });
+        let phase = match &mut self.phase {
+            Phase::Ending(ending) => Some(&mut ending.until),
+            Phase::Backoff { until } => Some(until),
+            Phase::Down | Phase::Held | Phase::Starting | Phase::Up | Phase::Failed | Phase::Finished => None,
+        };
+        let backoff = self.history.backoff_until.as_mut();
+        let all = [patience, readiness, phase, backoff, self.closing.as_mut()];
+        all.into_iter().flatten().for_each(|until| *until = until.after(by));
+    }
+
     // ---- What others may see --------------------------------------------------------------------------------------
 
     pub fn want(&self) -> Want {

@@ -26,6 +26,7 @@ use super::starts::Starts;
 use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Rung, Wish};
+use crate::core::clock::LostTime;
 use crate::core::fleet::Fleet;
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
@@ -448,6 +449,7 @@ fn start(
         options: options.clone(),
         log: log.clone(),
         clock,
+        lost_time: LostTime::default(),
         registry: registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?,
         notices,
         notifier,

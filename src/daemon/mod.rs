@@ -48,7 +48,7 @@ pub use ownership::Gateways;
 
 use crate::containment::{self, Containment};
 use crate::control::server::Server;
-use crate::core::clock::Tick;
+use crate::core::clock::{LostTime, Tick};
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
@@ -200,6 +200,7 @@ struct Supervisor {
     options: Options,
     log: slog::Logger,
     clock: Clock,
+    lost_time: LostTime,
     registry: Registry,
     notices: Receiver<Notice>,
     notifier: Notifier,
@@ -296,6 +297,7 @@ impl Supervisor {
                 }
                 _ => {}
             }
+            self.give_back_lost_time();
             self.container.gather(true);
             let timer = plain_token(Room::Timer);
             self.repose.turn(self.clock.now(), events.iter().all(|event| event.token() == timer));
@@ -336,7 +338,7 @@ impl Supervisor {
     /// Lets everything that is due happen, until nothing is.
     fn settle(&mut self) {
         loop {
-            let now = self.clock.now();
+            let now = self.give_back_lost_time();
             if self.fleet.next_deadline().is_some_and(|at| at <= now) {
                 self.reap_before_the_late();
             }
@@ -362,18 +364,44 @@ impl Supervisor {
         }
     }
 
+    /// Time in which we did not run is nobody's timeout: every deadline moves by it. Returns what time it is.
+    fn give_back_lost_time(&mut self) -> Tick {
+        let now = self.clock.now();
+        let lost = self.lost_time.found(now);
+        if !lost.is_zero() {
+            slog::warn!(
+                self.log,
+                "the supervisor did not run for {} ms (stopped, paused, or on a busy machine): every \
+                                   timeout is so much longer",
+                lost.as_millis()
+            );
+            self.fleet.postpone(lost);
+            self.requests.postpone(lost);
+            self.planned.postpone(lost);
+            if let Some(closing) = &mut self.closing {
+                closing.postpone(lost);
+            }
+            if let Some(upgrade) = &mut self.upgrade {
+                upgrade.postpone(lost);
+            }
+        }
+        now
+    }
+
     fn arm_timer(&mut self) {
-        let deadlines = [
+        let now = self.give_back_lost_time();
+        // What somebody is given time for. The others are only looked at: it does no harm when that is late.
+        let timeouts = [
             self.fleet.next_deadline(),
-            self.containment.next_deadline(),
             self.requests.next_deadline(),
             self.planned.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
             self.upgrade.as_ref().map(Upgrade::deadline),
-            self.repose.next_deadline(),
-            self.unreaped.next_deadline(),
         ];
-        let next: Option<Tick> = deadlines.into_iter().flatten().min();
+        let timeouts = self.lost_time.wait_until(now, timeouts.into_iter().flatten().min());
+        let looks =
+            [self.containment.next_deadline(), self.repose.next_deadline(), self.unreaped.next_deadline()];
+        let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
         if let Err(error) = self.timer.arm(next, wait) {
             slog::error!(self.log, "failed to arm the timer"; "error" => %error);

@@ -45,6 +45,11 @@ impl PlannedStops {
         self.waiting.first_key_value().map(|(_, waiting)| waiting.until)
     }
 
+    /// Moves every deadline: for so long nobody could do anything.
+    pub fn postpone(&mut self, by: Duration) {
+        self.waiting.values_mut().for_each(|waiting| waiting.until = waiting.until.after(by));
+    }
+
     /// That life is over: there is nobody to signal.
     pub fn forget(&mut self, id: ServiceId) {
         if let Some(ticket) = self.of.remove(&id) {

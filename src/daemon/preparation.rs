@@ -9,6 +9,7 @@ use super::clock::Clock;
 use super::launch::dev_null;
 use super::main_program::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::containment;
+use crate::core::clock::{LostTime, Tick};
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use crate::s6::bundle;
@@ -167,7 +168,7 @@ fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Option<u8> {
                 return killed_at.is_none().then(|| exit.shell_code());
             }
         }
-        if !signalled(signals, killed_at.map(|at| clock.until(at))) {
+        if !signalled(signals, &clock, &mut killed_at) {
             let _ = child.pidfd.send(Signal::KILL);
         }
         while let Ok(Some(received)) = signals.read() {
@@ -186,7 +187,7 @@ fn wait(child: &Child, options: &Options, signals: &SignalFd) -> Option<u8> {
 /// Kills what scripts left behind. As PID 1 our own end would do it; below another init they would stay.
 fn end_the_rest(signals: &SignalFd) {
     let clock = Clock::start();
-    let until = clock.now().after(LAST_PATIENCE);
+    let mut until = Some(clock.now().after(LAST_PATIENCE));
     loop {
         for pid in containment::children_of_ours() {
             if let Ok(orphan) = Pidfd::open(pid) {
@@ -198,22 +199,32 @@ fn end_the_rest(signals: &SignalFd) {
                 break left;
             }
         };
-        if left != Left::Living || !signalled(signals, Some(clock.until(until))) {
+        if left != Left::Living || !signalled(signals, &clock, &mut until) {
             return;
         }
         while let Ok(Some(_)) = signals.read() {}
     }
 }
 
-/// Waits for a signal, also that of a child's end. False when that time is over.
-fn signalled(signals: &SignalFd, patience: Option<Duration>) -> bool {
-    if patience.is_some_and(|patience| patience.is_zero()) {
-        return false;
+/// Waits for a signal, also that of a child's end. False when it is `until`, which moves by the time in which we did not run.
+fn signalled(signals: &SignalFd, clock: &Clock, until: &mut Option<Tick>) -> bool {
+    let mut lost_time = LostTime::default();
+    loop {
+        let now = clock.now();
+        if until.is_some_and(|until| until <= now) {
+            return false;
+        }
+        let wake = lost_time.wait_until(now, *until).map(|wake| wake.since(now));
+        let wake = wake.map(|wait| Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        });
+        let mut ready = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        let is_ready = !rustix::event::poll(&mut ready, wake.as_ref()).is_ok_and(|ready| ready == 0);
+        let lost = lost_time.found(clock.now());
+        *until = until.map(|until| until.after(lost));
+        if is_ready {
+            return true;
+        }
     }
-    let patience = patience.map(|patience| Timespec {
-        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(patience.subsec_nanos()),
-    });
-    let mut ready = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-    !rustix::event::poll(&mut ready, patience.as_ref()).is_ok_and(|ready| ready == 0)
 }

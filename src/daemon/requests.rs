@@ -117,6 +117,18 @@ impl Requests {
         self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).min()
     }
 
+    /// Moves every deadline: for so long nobody could do anything.
+    pub fn postpone(&mut self, by: Duration) {
+        self.parked.iter_mut().for_each(|parked| parked.until = parked.until.after(by));
+        self.deadlines = std::mem::take(&mut self.deadlines)
+            .into_iter()
+            .map(|(until, ask)| (until.after(by), ask))
+            .collect();
+        for deadline in self.asks.values_mut().filter_map(|ask| ask.deadline.as_mut()) {
+            *deadline = deadline.after(by);
+        }
+    }
+
     /// Something is asked for that has yet to be done: anything but waiting.
     pub fn is_busy(&self) -> bool {
         let waits = |stub: &Stub| matches!(stub.until, Some(Awaited::State(_)));

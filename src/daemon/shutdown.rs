@@ -44,6 +44,14 @@ impl Closing {
         (!self.gives_up).then_some((self.code, self.main_code))
     }
 
+    /// For so long nobody could do anything.
+    pub fn postpone(&mut self, by: Duration) {
+        self.deadline = self.deadline.after(by);
+        if let Orphans::Asked { until } = &mut self.orphans {
+            *until = until.after(by);
+        }
+    }
+
     pub fn next_deadline(&self) -> Option<Tick> {
         match self.orphans {
             Orphans::Asked { until } => Some(until),

@@ -42,6 +42,11 @@ impl Upgrade {
         self.deadline
     }
 
+    /// For so long nobody could do anything.
+    pub fn postpone(&mut self, by: Duration) {
+        self.deadline = self.deadline.after(by);
+    }
+
     /// The caller has gone.
     pub fn forget(&mut self, conn: ConnId) {
         self.held.retain(|incoming| incoming.id != conn);

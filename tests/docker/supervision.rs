@@ -392,3 +392,33 @@ fn p18_terminal_and_exit_code() {
     session.exp_string("got through").expect("the answer");
     session.exp_string("client ended with 42").expect("the exit code");
 }
+
+/// `docker pause` in the middle of a stop. To the supervisor the stop's timeout was over when the container went on, though
+/// the service had not run either: it was killed while it was about to obey.
+#[test]
+fn a_pause_of_the_container_is_nobodys_timeout() {
+    let container = Run::new().cmd(&["sleep", "6000"]).supervised();
+    let script = "trap 'echo >/tmp/asked; read go </tmp/go; echo obeyed >/tmp/ended; exit 0' TERM\\nwhile :; do sleep 0.05; done";
+    let definition =
+        format!("command = [\"sh\", \"-c\", \"{script}\"]\nuser = \"hermes\"\n[stop]\ntimeout = \"3s\"");
+    let write = "mkfifo -m 666 /tmp/go; mkdir -p /etc/hermes-sup/services; printf '%s' \"$1\" >/etc/hermes-sup/services/slow.toml";
+    container.exec(&["sh", "-euc", write, "sh", &definition]).ok();
+    container.ctl(&["reload"]).ok();
+    container.await_up(&["slow"]);
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| container.ctl(&["stop", "slow"]));
+        await_file(&container, "/tmp/asked", "\n");
+        docker(&["pause", &container.id()]).ok();
+        // The pause itself, twice as long as the timeout.
+        let pause = std::process::Command::new("sleep").arg("6").status();
+        docker(&["unpause", &container.id()]).ok();
+        assert!(pause.expect("sleep").success());
+        // The first answer shows that the supervisor runs, the second that it has looked at the time meanwhile.
+        let states = [(); 2].map(|()| container.state("slow"));
+        assert_eq!(states, ["stopping", "stopping"], "{}", container.logs());
+        container.exec(&["sh", "-c", "echo >/tmp/go"]).ok();
+        stop.join().expect("docker exec").ok();
+    });
+    await_file(&container, "/tmp/ended", "obeyed\n");
+    assert!(container.logs().contains("the supervisor did not run for"), "{}", container.logs());
+}

@@ -14,6 +14,7 @@ mod killed_supervisor;
 mod limits;
 mod logs;
 mod main_program;
+mod paused;
 mod reasons;
 mod restarts;
 mod rungs;
