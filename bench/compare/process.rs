@@ -8,6 +8,7 @@ pub struct Usage {
     pub processes: usize,
     /// Bytes, proportional shares of what is shared.
     pub pss: u64,
+    /// Bytes that only this process has and that the kernel cannot read again from a file: its `Private_Dirty`.
     pub private_dirty: u64,
     /// Times that some thread was put on a processor again after it had waited.
     pub wakeups: u64,

@@ -18,7 +18,6 @@ use super::readiness::Readiness;
 use super::reaping::Unreaped;
 use super::reconcile::Task;
 use super::reload::{Found, discover, trust_of};
-use super::repose::Repose;
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -492,7 +491,6 @@ fn start(
         looking: false,
         scan: 0,
         giving_way,
-        repose: Repose::default(),
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);

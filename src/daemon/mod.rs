@@ -29,7 +29,6 @@ mod reaping;
 mod reconcile;
 mod reload;
 mod report;
-mod repose;
 mod requests;
 mod scanning;
 mod scopes;
@@ -57,7 +56,6 @@ use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
-use crate::sys::resident;
 use crate::sys::signal::SignalFd;
 use clock::Clock;
 use losses::Losses;
@@ -69,13 +67,12 @@ use planned::PlannedStops;
 use readiness::Readiness;
 use reaping::Unreaped;
 use reload::Found;
-use repose::Repose;
 use requests::Requests;
 use scanning::Scanning;
 use services::Services;
 use shutdown::Closing;
 use slots::Slots;
-use sources::{Notifier, Room, Timer, plain_token, read_token};
+use sources::{Notifier, Room, Timer, read_token};
 use starts::Starts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -257,14 +254,12 @@ struct Supervisor {
     scan: u64,
     /// Deaf in a container that keeps the state.
     giving_way: GivingWay,
-    repose: Repose,
 }
 
 impl Supervisor {
     /// Runs until everything has ended, or until it is time to become another program.
     fn run(&mut self, poll: &mut Poll) -> Over {
         let mut events = Events::with_capacity(1024);
-        self.repose.turn(self.clock.now(), false);
         loop {
             self.settle();
             if self.start_some() {
@@ -285,12 +280,8 @@ impl Supervisor {
             if let Some(program) = self.upgrade_is_due(self.clock.now()) {
                 return Over::Replaced(program);
             }
-            let rests = !hurries && self.repose.is_due(self.clock.now());
             self.arm_timer();
             self.container.gather(false);
-            if rests {
-                resident::rest(poll);
-            }
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     slog::error!(self.log, "failed to wait for events"; "error" => %error);
@@ -299,8 +290,6 @@ impl Supervisor {
             }
             self.give_back_lost_time();
             self.container.gather(true);
-            let timer = plain_token(Room::Timer);
-            self.repose.turn(self.clock.now(), events.iter().all(|event| event.token() == timer));
             for event in &events {
                 self.wake(event);
             }
@@ -399,8 +388,7 @@ impl Supervisor {
             self.upgrade.as_ref().map(Upgrade::deadline),
         ];
         let timeouts = self.lost_time.wait_until(now, timeouts.into_iter().flatten().min());
-        let looks =
-            [self.containment.next_deadline(), self.repose.next_deadline(), self.unreaped.next_deadline()];
+        let looks = [self.containment.next_deadline(), self.unreaped.next_deadline()];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
         if let Err(error) = self.timer.arm(next, wait) {

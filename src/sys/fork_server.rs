@@ -22,7 +22,6 @@ use super::packet::{self, Packet};
 use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, Pass};
 use super::posture;
-use super::resident;
 use super::shield::Shields;
 use crate::core::signal::Signal;
 use rustix::fs::{Mode, OFlags};
@@ -41,9 +40,6 @@ const SOCKET: i32 = 3;
 
 /// Longer than any machine takes that is not about to be lost for other reasons.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// So long without an order, and it rests ([`resident`]).
-const QUIET: Duration = Duration::from_secs(1);
 
 /// First byte of an order: what is to be made, and how it comes into its cgroup.
 const PLAIN: u8 = 0;
@@ -182,18 +178,14 @@ fn serve() -> io::Result<Option<OwnedFd>> {
     clone::drop_own_bounding();
     child::reset_dispositions();
     let socket = posture::take_over(SOCKET)?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(QUIET))?;
     let mut bytes = vec![0; MOST];
     let mut shields = Shields::default();
     let berths = Berths::open();
     loop {
         let (length, fds) = match packet::receive(socket.as_fd(), &mut bytes) {
             Packet::Whole(length, fds) => (length, fds),
-            Packet::Nothing => {
-                resident::rest(&socket);
-                continue;
-            }
-            Packet::End => return Ok(None),
+            // The socket blocks, so there is always something.
+            Packet::Nothing | Packet::End => return Ok(None),
         };
         let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields, berths) {
             Ok(Made::Child(pid)) => pid,

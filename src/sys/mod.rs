@@ -20,7 +20,6 @@ pub mod reap;
 #[cfg(test)]
 pub mod reexec;
 pub mod replace;
-pub mod resident;
 mod shield;
 pub mod signal;
 pub mod users;

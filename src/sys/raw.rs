@@ -22,16 +22,6 @@ fn answer(result: isize) -> Result<usize, Errno> {
 /// # Safety
 /// As of this call with these arguments; what they point to must have been exposed.
 pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Result<usize, Errno> {
-    // SAFETY: the caller's.
-    answer(unsafe { bare(number, arguments) })
-}
-
-/// The same, part of whoever calls it and calling nothing, with the kernel's own answer.
-///
-/// # Safety
-/// As of [`call`].
-#[inline(always)]
-pub(super) unsafe fn bare(number: libc::c_long, arguments: [usize; 4]) -> isize {
     let [first, second, third, fourth] = arguments;
     let result: isize;
     // SAFETY: the kernel's convention: it changes no register but those named, and memory only as the call says.
@@ -56,7 +46,7 @@ pub(super) unsafe fn bare(number: libc::c_long, arguments: [usize; 4]) -> isize 
             options(nostack),
         );
     }
-    result
+    answer(result)
 }
 
 /// clone3(2) for a child on a stack of its own, which calls `entry` with `argument` there. Returns the child's pid.

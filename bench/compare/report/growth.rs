@@ -10,7 +10,7 @@ const GROWING: [&str; 11] = [
     "crash-one",
     "boot",
     "stop",
-    "pss",
+    "private",
     "status",
     "command-stop",
     "command-start",

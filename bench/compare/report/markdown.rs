@@ -112,11 +112,12 @@ fn growth(bench: &Bench<'_>) -> String {
 }
 
 /// What the README shows: these rows at these sizes, medians only.
-const SHOWN: [(&str, &[usize]); 22] = [
+const SHOWN: [(&str, &[usize]); 23] = [
     ("crash", &[0]),
     ("crash-one", &[1000]),
     ("boot", &[100, 1000]),
     ("stop", &[100, 1000]),
+    ("private", &[100, 1000]),
     ("pss", &[100, 1000]),
     ("processes", &[1000]),
     ("wakeups", &[1000]),

@@ -1,4 +1,4 @@
-//! `boot`, `stop`, `pss`, `private`, `processes`, `wakeups`, `idle-cpu`: the life of N services that do nothing.
+//! `boot`, `stop`, `private`, `pss`, `processes`, `wakeups`, `idle-cpu`: the life of N services that do nothing.
 //!
 //! One world gives a value for each: launched (the moment is told by the launcher), all N up (the moment is told by the
 //! latest of them), watched while idle, told to end, ended (PID 1 is gone).
@@ -14,7 +14,7 @@ use crate::world::{self, PATIENCE, World};
 use std::io;
 use std::time::Duration;
 
-pub const NAMES: [&str; 7] = ["boot", "stop", "pss", "private", "processes", "wakeups", "idle-cpu"];
+pub const NAMES: [&str; 7] = ["boot", "stop", "private", "pss", "processes", "wakeups", "idle-cpu"];
 
 pub fn run(bench: &mut Bench<'_>) {
     let plan: &[(usize, usize)] = if bench.options.quick {
@@ -58,7 +58,7 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     settle(&world, Duration::from_millis(100));
     let wanted = |rows: &[&str]| rows.iter().any(|row| bench.options.wants_row(row));
     let (weighed, watched) = (
-        wanted(&["pss", "private", "processes"]),
+        wanted(&["private", "pss", "processes"]),
         wanted(&["wakeups", "idle-cpu"]) && (size >= 100 || !bench.options.quick),
     );
     if first && (weighed || watched) {
@@ -116,8 +116,8 @@ fn idle(bench: &mut Bench<'_>, name: &'static str, size: usize, world: &World) {
 
 fn memory(bench: &mut Bench<'_>, name: &'static str, size: usize, world: &World) {
     let usage = process::memory(&process::supervision(&world.cgroup));
-    bench.results.add("pss", size, name, usage.pss as f64 / 1e6);
     bench.results.add("private", size, name, usage.private_dirty as f64 / 1e6);
+    bench.results.add("pss", size, name, usage.pss as f64 / 1e6);
     bench.results.add("processes", size, name, usage.processes as f64);
 }
 

@@ -81,27 +81,9 @@ pub fn descriptors_but_of_logs(pid: i32) -> usize {
     links.filter(|entry| !std::fs::read_link(entry.path()).is_ok_and(|link| is_log(&link))).count()
 }
 
-/// Memory in kB that is the process's own. What is mapped of a file comes and goes.
+/// Private memory in kB, `RssAnon` of proc_pid_status(5). What is mapped of a file comes and goes.
 pub fn anonymous_kb(pid: i32) -> u64 {
     status(pid, "RssAnon").and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
-/// What is mapped of a program and never was written to, in kB.
-pub fn mapped_of_program_kb(pid: i32, program: &str) -> u64 {
-    let (mut inside, mut sum) = (false, 0);
-    for line in file(pid, "smaps").expect("smaps").lines() {
-        let mut words = line.split_whitespace();
-        let key = words.next().unwrap_or_default();
-        let mut kb = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-        match key {
-            "Rss:" if inside => sum += kb(),
-            "Anonymous:" if inside => sum -= kb(),
-            // The first line of a mapping: its range (proc_pid_smaps(5)).
-            _ if !key.ends_with(':') => inside = line.ends_with(program),
-            _ => {}
-        }
-    }
-    sum
 }
 
 /// How often all threads of the process gave up or lost the processor, ever. A thread that does nothing adds nothing.
