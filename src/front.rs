@@ -8,7 +8,6 @@ use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{Containment, LogFormat, LogLevel, Settings};
 use hermes_sup::cli::{check, generate};
 use hermes_sup::containment::{self, Rung, Wish};
-use hermes_sup::core::sorted;
 use hermes_sup::daemon::{self, Gateways, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
@@ -125,7 +124,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         s6_surface: settings.s6_surface,
         public_status: settings.public_status,
         demo: settings.demo,
-        environment: sorted::map(std::env::vars_os()),
+        environment: std::env::vars_os().collect(),
         log_level: match settings.log_level {
             LogLevel::Error => slog::Level::Error,
             LogLevel::Warning => slog::Level::Warning,

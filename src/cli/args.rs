@@ -8,7 +8,6 @@ use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::limits::Key;
 use crate::core::signal::Signal;
-use crate::core::sorted;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -364,7 +363,7 @@ impl Verb {
             Self::Register { name, user, env, down, profile, argv } => Request::Register(Registration {
                 name: name.clone(),
                 user: user.clone(),
-                env: sorted::map(env.iter().cloned()),
+                env: env.iter().cloned().collect(),
                 down: *down,
                 program: match profile {
                     Some(dir) => Program::Profile(absolute(dir)),
@@ -383,7 +382,7 @@ impl Verb {
             }
             Self::Set { name, limits, persist } => Request::Set {
                 targets: Targets::Names(vec![name.clone()]),
-                limits: sorted::map(limits.iter().cloned()),
+                limits: limits.iter().cloned().collect(),
                 persist: *persist,
             },
             Self::Reload { restart } => Request::Reload { restart: *restart },

@@ -3,7 +3,6 @@
 //! Pure: how a value is written is decided here, how it is put into force elsewhere. A value that exists is in range
 //! for its key, because [`Key::parse`] is the only way to make one from a text.
 
-use super::sorted;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -287,7 +286,7 @@ impl Limits {
 
     /// By their names and in words.
     pub fn shown(&self) -> BTreeMap<String, String> {
-        sorted::map(self.iter().map(|(key, value)| (key.to_string(), key.show(value))))
+        self.iter().map(|(key, value)| (key.to_string(), key.show(value))).collect()
     }
 
     /// Reads what [`Self::shown`] wrote; what is not understood is left out.

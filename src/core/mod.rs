@@ -13,5 +13,4 @@ mod model;
 pub mod name;
 pub mod policy;
 pub mod signal;
-pub mod sorted;
 pub mod unit;

@@ -10,7 +10,6 @@ use crate::containment::{Containment, IncarnationId, Patience, Predecessor, Rost
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Living;
 use crate::core::name::ServiceName;
-use crate::core::sorted;
 use crate::store::Opened;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +54,7 @@ impl Heritage {
         let reachable = from.is_here() && from.runtime_dir == runtime_dir;
         let mut vouched = if reachable { Roster::left_in(runtime_dir) } else { Vec::new() };
         // The newest first: of two lives of one service only that can be meant.
-        sorted::sort_by_key(&mut vouched, |one| std::cmp::Reverse(one.living.incarnation));
+        vouched.sort_by_key(|one| std::cmp::Reverse(one.living.incarnation));
         Self { from: Some(from), vouched, goes_on: reachable && Roster::exists(runtime_dir) }
     }
 

@@ -17,7 +17,6 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
 use crate::core::name::ServiceName;
-use crate::core::sorted;
 use crate::definition::limits::inherited;
 use crate::definition::trust::Trust;
 use crate::store::{Change, LimitsRow};
@@ -73,7 +72,7 @@ const DEFAULT: &str = "default";
 impl Recorded {
     pub fn from_rows(rows: &BTreeMap<ServiceName, LimitsRow>) -> Self {
         let read = |(name, row): (&ServiceName, &LimitsRow)| (name.clone(), Limits::from_shown(&row.limits));
-        Self { on_disk: sorted::map(rows.iter().map(read)), pending: BTreeMap::new() }
+        Self { on_disk: rows.iter().map(read).collect(), pending: BTreeMap::new() }
     }
 
     pub fn forget(&mut self, name: &ServiceName) {

@@ -10,7 +10,6 @@ use super::{Options, Supervisor};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Living, Want};
 use crate::core::name::{DASHBOARD, ServiceName};
-use crate::core::sorted;
 use crate::definition::resolved::Origin;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Definition, Surroundings, dashboard};
@@ -73,8 +72,8 @@ impl Task {
         Self {
             around: around.clone(),
             profiles: found.profiles.clone(),
-            live: sorted::set(live),
-            others: sorted::set(others),
+            live: live.collect(),
+            others: others.collect(),
             migrate: migrates.then_some(now),
         }
     }
@@ -89,7 +88,7 @@ impl Task {
             done.exits.insert(name.clone(), prior_exit(&home, &user, &profiles::directory_of(name)));
         }
         let directories = self.profiles.iter().map(profiles::directory_of);
-        let stale = &sorted::set(directories.chain(self.others)) - &self.live;
+        let stale = &directories.chain(self.others).collect::<BTreeSet<_>>() - &self.live;
         for directory in stale {
             if let Err(error) = remove_stale(&home, &user, &directory) {
                 let shown = self.around.home.join(&directory);

@@ -12,7 +12,6 @@ use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Restored, Want};
 use crate::core::name::ServiceName;
-use crate::core::sorted;
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
@@ -181,7 +180,7 @@ impl Found {
         complaints.extend(self.warnings.iter().cloned());
         let of_files = std::mem::take(&mut self.loaded.services);
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
-            sorted::map(of_files.into_iter().map(|(name, definition)| (name, (definition, None))));
+            of_files.into_iter().map(|(name, definition)| (name, (definition, None))).collect();
         for (name, row) in records {
             if services.contains_key(name) {
                 complaints
@@ -460,9 +459,9 @@ impl Supervisor {
     fn reload(&mut self, mut found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let registered = self.services.values();
-        let records = sorted::map(
-            registered.filter_map(|service| Some((service.name.clone(), service.record.as_deref()?.clone()))),
-        );
+        let records = registered
+            .filter_map(|service| Some((service.name.clone(), service.record.as_deref()?.clone())))
+            .collect();
         let plan = found.plan(&records, &self.surroundings);
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut say = |name: &ServiceName, state: Option<State>, text: &str| {

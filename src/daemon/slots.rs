@@ -13,7 +13,6 @@ use crate::core::gateway::Want;
 use crate::core::limits::Limits;
 use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
-use crate::core::sorted;
 use crate::definition::resolved::{
     ContainmentChoice, Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot,
 };
@@ -53,7 +52,7 @@ impl Slots {
     /// When the directory itself cannot be read.
     pub fn read(around: &Surroundings) -> io::Result<Self> {
         let scandir = ScanDir::open(Path::new(SCAN_DIRECTORY), around)?;
-        let shown = sorted::set(static_slots().into_iter().map(OsString::from));
+        let shown = static_slots().into_iter().map(OsString::from).collect();
         let scan = scandir.scan(&shown)?;
         let mut slots = Self { warnings: scan.warnings, ..Self::default() };
         let (own, owner) = (Credentials::own(), around.gateway.credentials());

@@ -4,7 +4,6 @@ use super::Supervisor;
 use crate::containment::ProcessInfo;
 use crate::control::protocol::{Process, Tree};
 use crate::core::fleet::ServiceId;
-use crate::core::sorted;
 use crate::sys::users;
 use std::collections::{HashMap, HashSet};
 
@@ -63,7 +62,7 @@ impl Supervisor {
 
 /// Parents before their children, siblings by age.
 fn in_order(mut members: Vec<ProcessInfo>) -> Vec<ProcessInfo> {
-    sorted::sort_by_key(&mut members, |member| (member.started, member.pid));
+    members.sort_by_key(|member| (member.started, member.pid));
     let known: HashSet<i32> = members.iter().map(|member| member.pid).collect();
     let (mut ordered, mut placed) = (Vec::with_capacity(members.len()), HashSet::new());
     // A child is younger than its parent, so one pass is usually enough. Clock ticks are coarse and numbers wrap.

@@ -4,7 +4,6 @@
 //! The text of a definition may come from somebody hostile and end in a terminal or a log, so what is shown of it is
 //! free of control characters, cut to a window around the place, and limited in number.
 
-use crate::core::sorted;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -180,9 +179,7 @@ impl<'s> Report<'s> {
 
     /// The findings in the order of the text.
     pub(super) fn finish(mut self) -> Vec<Diagnostic> {
-        sorted::sort_by_key(&mut self.found, |found| {
-            found.spot.as_ref().map(|spot| (spot.line, spot.column))
-        });
+        self.found.sort_by_key(|found| found.spot.as_ref().map(|spot| (spot.line, spot.column)));
         if self.left_out {
             let rest = format!("only the first {MOST} errors are shown");
             self.found.push(Diagnostic::whole(&self.source.path, About::Text, rest));

@@ -12,7 +12,6 @@ use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
 use crate::core::name::{GATEWAY_PREFIX, ServiceName};
-use crate::core::sorted;
 use crate::sys::users;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -134,7 +133,7 @@ impl Loaded {
     }
 
     fn understand(&mut self, mut candidates: Vec<Candidate>, surroundings: &Surroundings) {
-        sorted::sort_by_key(&mut candidates, |candidate| candidate.trust != Trust::Trusted);
+        candidates.sort_by_key(|candidate| candidate.trust != Trust::Trusted);
         let mut taken: BTreeMap<String, PathBuf> = BTreeMap::new();
         for candidate in candidates {
             let path = &candidate.path;

@@ -18,7 +18,6 @@ use crate::core::policy::{
     Backoff, BurstLimit, ExitRule, Kind, Policy, RestartPolicy, RestartWhen, Role, StopPolicy,
 };
 use crate::core::signal::Signal;
-use crate::core::sorted;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -458,7 +457,7 @@ fn only<'k>(item: &Item<'_>, kinds: &[&'k str], built: &[&str]) -> Read<&'k str>
 }
 
 fn sorted(mut names: Vec<ServiceName>) -> Vec<ServiceName> {
-    sorted::sort(&mut names);
+    names.sort();
     names.dedup();
     names
 }

@@ -4,7 +4,6 @@
 //! back; nothing is touched but regular names in the directory given. The caller has put on the owner's credentials.
 
 use super::tai64n::Label;
-use crate::core::sorted;
 use crate::sys::beneath::Beneath;
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -27,7 +26,7 @@ pub(super) fn archives(dir: &Beneath) -> io::Result<Vec<(Label, String)>> {
         .filter_map(|name| name.into_string().ok())
         .filter_map(|name| Some((label_of(&name)?, name)))
         .collect();
-    sorted::sort(&mut found);
+    found.sort();
     Ok(found)
 }
 

@@ -7,7 +7,6 @@
 
 use super::slot::slot_name;
 use crate::core::name::GATEWAY_PREFIX;
-use crate::core::sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -57,7 +56,7 @@ pub fn read(sources: &Path, legacy: &Path) -> Bundle {
     }
     reader.legacy(legacy);
     let mut bundle = reader.bundle;
-    let names = sorted::set(reader.found.keys().cloned());
+    let names: BTreeSet<_> = reader.found.keys().cloned().collect();
     bundle.members = reader.found.into_values().collect();
     for member in &mut bundle.members {
         member.depends_on.retain(|name| names.contains(name));
@@ -279,7 +278,7 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
             names.push(name);
         }
     }
-    sorted::sort(&mut names);
+    names.sort();
     Ok(names)
 }
 

@@ -9,7 +9,6 @@ use super::schema::{
     MIRRORED, RECORDS, RUNS, RowError, Rows, RunRow, SCHEMA, WANTS,
 };
 use crate::core::name::ServiceName;
-use crate::core::sorted;
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
 };
@@ -201,7 +200,7 @@ fn table(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
 }
 
 fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble> {
-    let meta = sorted::map(raw(read, META)?);
+    let meta: BTreeMap<_, _> = raw(read, META)?.into_iter().collect();
     let entry = |key: &str| meta.get(key).ok_or_else(|| Trouble::Corrupt(format!("it has no {key}")));
     // Before anything else is understood: a newer schema may have changed all of it.
     let schema: u32 = schema::decode(entry(META_SCHEMA)?)?;

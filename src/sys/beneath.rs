@@ -7,7 +7,6 @@
 //!
 //! Callers choose whose credentials apply: `Credentials::on_files`.
 
-use crate::core::sorted;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use std::ffi::OsString;
 use std::fs::File;
@@ -174,7 +173,7 @@ impl Beneath {
                 names.push(OsString::from_vec(name));
             }
         }
-        sorted::sort(&mut names);
+        names.sort();
         Ok(names)
     }
 

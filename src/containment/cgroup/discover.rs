@@ -4,7 +4,6 @@
 //! may show us any part of the tree under any name. So a candidate counts only when its `cgroup.procs` lists us.
 
 use super::private::PrivateMount;
-use crate::core::sorted;
 use crate::sys::mount::{self, CgroupMount};
 use std::collections::VecDeque;
 use std::io;
@@ -62,7 +61,7 @@ pub fn own_place() -> Result<Place, NoPlace> {
         return Err(NoPlace::NoMount);
     }
     // Writable ones first.
-    sorted::sort_by_key(&mut mounts, |mount| mount.read_only);
+    mounts.sort_by_key(|mount| mount.read_only);
     let mut refused = None;
     for mount in &mounts {
         let Some(dir) = find_self(mount, &cgroup) else { continue };

@@ -5,7 +5,6 @@
 use super::{Gathered, Imported, Outcome};
 use crate::core::name::{MAX_LEN, RESERVED, ServiceName};
 use crate::core::signal::Signal;
-use crate::core::sorted;
 use crate::definition::load::MOST_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -148,8 +147,8 @@ fn name(wish: &str, taken: &mut BTreeSet<String>) -> Option<ServiceName> {
 
 /// s6-rc refuses dependencies in a circle, and so does a definition: the one that closes it is left out and noted.
 fn open_circles(drafts: &mut [Draft]) {
-    let index =
-        sorted::map(drafts.iter().enumerate().map(|(at, draft)| ((draft.scope, draft.wish.clone()), at)));
+    let index: BTreeMap<_, _> =
+        drafts.iter().enumerate().map(|(at, draft)| ((draft.scope, draft.wish.clone()), at)).collect();
     let mut accepted: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
     for at in 0..drafts.len() {
         let scope = drafts[at].scope;
