@@ -6,7 +6,7 @@
 //! past the closed directory, because /proc/self/fd is no path.
 
 use super::Kind;
-use crate::core::name::{MAX_SLOT_LEN, ServiceName};
+use crate::core::name::ServiceName;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -41,17 +41,14 @@ impl FifoDir {
     pub(super) fn make(&self, name: &ServiceName, kind: Kind, owner: &Credentials) -> io::Result<OwnedFd> {
         let file = file_name(name, kind);
         let mode = Mode::RUSR | Mode::WUSR;
-        match rustix::fs::mknodat(&self.0, file.as_bytes(), FileType::Fifo, mode, 0) {
+        match rustix::fs::mknodat(&self.0, &file, FileType::Fifo, mode, 0) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let fd = self.open_end(&file, OFlags::NONBLOCK)?;
         let status = rustix::fs::fstat(&fd)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::Fifo {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{name}.{} is not a FIFO", ending(kind)),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{file} is not a FIFO")));
         }
         // A umask took some away, or an earlier life left it otherwise.
         if Mode::from_raw_mode(status.st_mode) != mode {
@@ -71,34 +68,18 @@ impl FifoDir {
 
     pub(super) fn remove(&self, name: &ServiceName) {
         for kind in [Kind::Out, Kind::Err] {
-            let _ = rustix::fs::unlinkat(&self.0, file_name(name, kind).as_bytes(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.0, file_name(name, kind), AtFlags::empty());
         }
     }
 
-    fn open_end(&self, file: &FileName, flags: OFlags) -> io::Result<OwnedFd> {
+    fn open_end(&self, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, file.as_bytes(), flags, Mode::empty())?)
+        Ok(rustix::fs::openat(&self.0, file, flags, Mode::empty())?)
     }
 }
 
-/// Made without a heap, whose lock other threads want: thousands of FIFOs are made and removed in a row.
-struct FileName {
-    bytes: [u8; MAX_SLOT_LEN + 4],
-    len: usize,
-}
-
-impl FileName {
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
-fn file_name(name: &ServiceName, kind: Kind) -> FileName {
-    let mut bytes = [0; MAX_SLOT_LEN + 4];
-    let parts = name.as_str().bytes().chain([b'.']).chain(ending(kind).bytes());
-    // No name is longer than the place for it.
-    let len = bytes.iter_mut().zip(parts).map(|(place, byte)| *place = byte).count();
-    FileName { bytes, len }
+fn file_name(name: &ServiceName, kind: Kind) -> String {
+    format!("{name}.{}", ending(kind))
 }
 
 fn ending(kind: Kind) -> &'static str {
