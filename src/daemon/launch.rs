@@ -37,22 +37,22 @@ impl Supervisor {
 
     /// First half of a start: an env file, a gateway's state file and a slot that is to run as root are looked at by
     /// another thread, because the disk may hang.
-    pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation) {
+    pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation, around: &Surroundings) {
         let waits = |gateway: &Gateway| {
             gateway.phase() == Phase::Starting && gateway.history().incarnation == incarnation
         };
         if !self.fleet.gateway(id).is_some_and(waits) {
-            return self.launch(id, incarnation, Ok(BTreeMap::new()));
+            return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
         }
         let mirror = self.mirror_before_start(id);
         let Some(Service { definition, .. }) = self.services.get(&id).map(Box::as_ref) else { return };
         let (reads, mirrors) =
             (definition.env_file.is_some() || slots::runs_as_root(definition), mirror.is_some());
         if !reads && !mirrors {
-            return self.launch(id, incarnation, Ok(BTreeMap::new()));
+            return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
         }
         let (name, definition) = (definition.name.clone(), definition.clone());
-        let surroundings = self.surroundings_now();
+        let surroundings = around.clone();
         let notifier = self.notifier.clone();
         let work = move || {
             let mirrored = mirror.map(|mirror| mirror());
@@ -72,7 +72,7 @@ impl Supervisor {
                 self.mirrored(id, &name, Err(refused.to_string()));
             }
             let file = if reads { Err(refused.to_string()) } else { Ok(BTreeMap::new()) };
-            self.launch(id, incarnation, file);
+            self.launch(id, incarnation, file, around);
         }
     }
 
@@ -82,6 +82,7 @@ impl Supervisor {
         id: ServiceId,
         incarnation: Incarnation,
         file: Result<BTreeMap<String, String>, String>,
+        around: &Surroundings,
     ) {
         let current =
             self.fleet.gateway(id).is_some_and(|g| g.has_tree() && g.history().incarnation == incarnation);
@@ -91,7 +92,7 @@ impl Supervisor {
         }
         let name = service.name.clone();
         let started = file.and_then(|file| {
-            let mut plan = self.plan(id, file, Program::Command)?;
+            let mut plan = self.plan(id, file, Program::Command, around)?;
             self.give_readiness(id, incarnation, &mut plan)?;
             self.spawn(id, IncarnationId { name, n: incarnation }, plan)
         });
@@ -138,7 +139,8 @@ impl Supervisor {
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
-        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Program::Finish(arguments)));
+        let around = self.surroundings_now();
+        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Program::Finish(arguments), &around));
         let started = plan.and_then(|plan| self.spawn(id, IncarnationId { name, n: incarnation }, plan));
         if let Err(reason) = started {
             self.never_ran(id, incarnation, reason);
@@ -154,7 +156,7 @@ impl Supervisor {
         hook: &str,
         argv: Vec<String>,
     ) -> Result<(), String> {
-        let mut plan = self.plan(id, BTreeMap::new(), Program::Hook(argv))?;
+        let mut plan = self.plan(id, BTreeMap::new(), Program::Hook(argv), &self.surroundings_now())?;
         let service = self.services.get(&id).ok_or("the service is gone")?;
         limits::give(&mut plan, &self.limits_of(service).0);
         let main_pid = self.fleet.gateway(id).and_then(|gateway| gateway.pid()).unwrap_or_default();
@@ -191,14 +193,14 @@ impl Supervisor {
         id: ServiceId,
         file: BTreeMap<String, String>,
         program: Program,
+        around: &Surroundings,
     ) -> Result<ChildPlan, String> {
-        let surroundings = self.surroundings_now();
         let gone = "the service is gone";
         let definition = &self.services.get(&id).ok_or(gone)?.definition;
-        let user = surroundings.lookup(&definition.user).map_err(|error| error.to_string())?;
+        let user = around.lookup(&definition.user).map_err(|error| error.to_string())?;
         // A hook writes where the life writes that it belongs to.
         if !matches!(program, Program::Hook(_)) {
-            self.open_log(id, &user, &surroundings)?;
+            self.open_log(id, &user, around)?;
         }
         let definition = &self.services.get(&id).ok_or(gone)?.definition;
         let (stdout, stderr) = self
@@ -206,7 +208,7 @@ impl Supervisor {
             .child_ends(SourceId(id.0))
             .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(&self.options.environment, definition, &user, &file, &surroundings);
+        let env = environment(&self.options.environment, definition, &user, &file, around);
         let directory = Some(definition.working_dir.as_os_str());
         let argv = argv(definition, &user, program);
         let mut plan = ChildPlan::new(&argv, env, directory, [null, stdout, stderr])
@@ -217,7 +219,7 @@ impl Supervisor {
         }
         plan.umask = definition.umask;
         plan.nofile = self.nofile;
-        plan.identity = (surroundings.own_uid == 0).then(|| user.credentials());
+        plan.identity = (around.own_uid == 0).then(|| user.credentials());
         plan.no_new_privs = definition.security.no_new_privs;
         plan.capabilities = capabilities(definition.security);
         Ok(plan)

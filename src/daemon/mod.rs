@@ -425,7 +425,8 @@ impl Supervisor {
                     if let Some((name, written)) = mirrored {
                         self.mirrored(id, &name, written);
                     }
-                    self.launch(id, incarnation, file);
+                    let around = self.surroundings_now();
+                    self.launch(id, incarnation, file, &around);
                 }
                 Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
                 Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),

@@ -24,7 +24,6 @@ use crate::core::gateway;
 use crate::core::name::ServiceName;
 use crate::definition::resolved::RunAs;
 use crate::sys::peer::Peer;
-use crate::sys::users;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -268,12 +267,8 @@ impl Supervisor {
         naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
     }
 
-    /// Answers a request with what is known now. It may be about thousands of services, of a few users.
+    /// Answers a request with what is known now.
     pub(super) fn serve(&mut self, incoming: Incoming) {
-        users::in_one_moment(|| self.serve_now(incoming));
-    }
-
-    fn serve_now(&mut self, incoming: Incoming) {
         let Incoming { id: conn, peer, ref request } = incoming;
         slog::debug!(self.log, "asked"; "method" => request.method(), "uid" => peer.uid, "pid" => peer.pid);
         match request {

@@ -8,7 +8,6 @@ use super::fault;
 use crate::core::clock::Tick;
 use crate::core::event::Incarnation;
 use crate::core::fleet::ServiceId;
-use crate::sys::users;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -41,12 +40,12 @@ impl Supervisor {
             return false;
         }
         let until = self.clock.now().after(ROW);
-        users::in_one_moment(|| {
-            while let Some((id, incarnation)) = self.starts.next(self.clock.now(), until) {
-                self.prepare(id, incarnation);
-                fault::point();
-            }
-        });
+        // Users do not change within a row.
+        let around = self.surroundings_now();
+        while let Some((id, incarnation)) = self.starts.next(self.clock.now(), until) {
+            self.prepare(id, incarnation, &around);
+            fault::point();
+        }
         if self.starts.is_empty() {
             // What a boot has left behind is not kept for the next one.
             self.starts = Starts::default();

@@ -12,7 +12,6 @@ use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
 use crate::core::name::{GATEWAY_PREFIX, ServiceName};
-use crate::sys::users;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,13 +46,7 @@ struct Candidate {
 }
 
 /// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
-///
-/// Thousands of files name a handful of users: each is looked up once.
 pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
-    users::in_one_moment(|| read(dirs, surroundings))
-}
-
-fn read(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
     let mut loaded = Loaded { template: Some(Template::built_in()), ..Loaded::default() };
     let mut candidates = Vec::new();
     for dir in dirs {

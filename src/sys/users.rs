@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use super::credentials::Credentials;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -93,58 +92,11 @@ impl Memory {
     }
 }
 
-/// A moment in which the files are looked at once.
-#[derive(Debug, Default)]
-struct Moment {
-    files: Option<Option<[Identity; 2]>>,
-    answers: HashMap<Key, Option<User>>,
-}
-
-thread_local! {
-    /// The moment that this thread is in.
-    static MOMENT: RefCell<Option<Moment>> = const { RefCell::new(None) };
-}
-
-/// Runs `work` as if it took no time: whoever was looked up in it once is not looked up again. For what is short and asks
-/// for the same user many times, as a row of starts does.
-pub fn in_one_moment<T>(work: impl FnOnce() -> T) -> T {
-    /// Also when `work` panics.
-    struct Over;
-    impl Drop for Over {
-        fn drop(&mut self) {
-            MOMENT.set(None);
-        }
-    }
-    MOMENT.set(Some(Moment::default()));
-    let _over = Over;
-    work()
-}
-
-/// The answer of this moment, or that of [`remembered`].
-fn found(key: Key, ask: impl FnOnce() -> io::Result<Option<User>>) -> io::Result<Option<User>> {
-    let known =
-        MOMENT.with_borrow(|moment| moment.as_ref().and_then(|moment| moment.answers.get(&key).cloned()));
-    if let Some(answer) = known {
-        return Ok(answer);
-    }
-    let answer = remembered(key.clone(), ask)?;
-    MOMENT.with_borrow_mut(|moment| {
-        if let Some(moment) = moment {
-            moment.answers.insert(key, answer.clone());
-        }
-    });
-    Ok(answer)
-}
-
 /// The answer that is known, or the one of `ask`.
-fn remembered(key: Key, ask: impl FnOnce() -> io::Result<Option<User>>) -> io::Result<Option<User>> {
+fn found(key: Key, ask: impl FnOnce() -> io::Result<Option<User>>) -> io::Result<Option<User>> {
     static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
     let lock = || MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-    let files = MOMENT.with_borrow_mut(|moment| match moment {
-        Some(moment) => *moment.files.get_or_insert_with(settled_files),
-        None => settled_files(),
-    });
-    let Some(files) = files else { return ask() };
+    let Some(files) = settled_files() else { return ask() };
     if let Some(answer) = lock().get_or_insert_default().known(files, &key) {
         return Ok(answer);
     }
@@ -298,17 +250,6 @@ mod tests {
             memory.learn(edited, Key::Uid(uid), None);
         }
         assert!(memory.answers.len() <= REMEMBERED);
-    }
-
-    #[test]
-    fn in_one_moment_nobody_is_asked_twice_and_after_it_everybody_anew() {
-        let key = || Key::Name("of-a-moment".into());
-        let ask = |uid| found(key(), || Ok(Some(nameless(uid, uid)))).unwrap().unwrap().uid;
-        let (first, second) = in_one_moment(|| (ask(1), ask(2)));
-        assert_eq!((first, second), (1, 1));
-        assert!(MOMENT.take().is_none(), "it is over");
-        let panicked = std::panic::catch_unwind(|| in_one_moment(|| -> () { panic!("inside") }));
-        assert!(panicked.is_err() && MOMENT.take().is_none());
     }
 
     #[test]
