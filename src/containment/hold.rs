@@ -21,6 +21,7 @@ use super::usage::{self, ProcessInfo, Stuck, Usage};
 use super::{Event, IncarnationId, Predecessor, Rung, SpawnError};
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
+use crate::core::farewell::Farewell;
 use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
@@ -94,6 +95,8 @@ pub struct Containment {
     /// Children of the daemon that are none of ours.
     others: HashSet<i32>,
     orphans: u64,
+    /// What becomes of the directories of lives that are over.
+    farewell: Farewell,
     /// Lives in cgroups whose main processes were reaped, and that have not been looked at since.
     reaped: Vec<u32>,
     due: BinaryHeap<Reverse<(Tick, u32, u32)>>,
@@ -105,10 +108,6 @@ pub(super) struct Cgroups {
     pub(super) watch: Watch,
     /// Directories still to be removed, with when to try next.
     pub(super) leftovers: Vec<(String, Retry)>,
-    /// Our own cgroup is about to be removed by somebody else, with all below it.
-    left_behind: bool,
-    /// Then those that were released: whoever keeps us until the end keeps their descriptors.
-    over: Vec<Cage>,
 }
 
 impl Cgroups {
@@ -204,7 +203,7 @@ impl Containment {
                 let watch = Watch::new()?;
                 let fd = watch.as_fd().as_raw_fd();
                 registry.register(&mut SourceFd(&fd), tokens(0, 0), Interest::READABLE)?;
-                Some(Cgroups { tree, watch, leftovers: Vec::new(), left_behind: false, over: Vec::new() })
+                Some(Cgroups { tree, watch, leftovers: Vec::new() })
             }
         };
         let keepers = keepers_dir(home.runtime_dir)?;
@@ -233,6 +232,7 @@ impl Containment {
             by_pid: HashMap::new(),
             others: HashSet::new(),
             orphans: 0,
+            farewell: Farewell::Host,
             reaped: Vec::new(),
             due: BinaryHeap::new(),
         };
@@ -828,11 +828,9 @@ impl Containment {
                     // Of remains that were given up.
                     self.by_pid.insert(hook.child.pid, Who::Ending);
                 }
-                if cgroups.left_behind {
-                    // As its directory: the end of our process closes thousands of descriptors in less time.
-                    cgroups.over.push(cage);
-                } else {
-                    cgroups.leftovers.push((cage.release(), Retry::first(now, LATER)));
+                match self.farewell {
+                    Farewell::Host => cgroups.leftovers.push((cage.release(), Retry::first(now, LATER))),
+                    Farewell::Container => {}
                 }
             }
             (On::Keeper(ward), _) => {
@@ -943,25 +941,22 @@ impl Containment {
         self.report.place().is_some_and(|place| place.private.is_some())
     }
 
-    /// Little or nothing is started any more: whoever made our children for us can go.
-    pub fn spare_fork_server(&mut self) {
-        self.forks.end();
+    /// Whether our cgroup is removed with all below it when we end, as a container's is.
+    pub fn ends_with_us(&self) -> bool {
+        self.cgroups.as_ref().is_some_and(|cgroups| cgroups.tree.goes_with_us())
     }
 
-    /// All lives end, and then we do: what the end of our container removes all at once is left to it. Returns whether that is
-    /// ours to say: our cgroup goes.
-    pub fn begin_to_close(&mut self) -> bool {
-        self.cgroups.as_mut().is_some_and(|cgroups| {
-            cgroups.left_behind = cgroups.tree.goes_with_us();
-            cgroups.left_behind
-        })
+    /// All lives end, and then we do. The fork server ends now, as few processes are still to be made.
+    pub fn begin_to_close(&mut self, farewell: Farewell) {
+        self.farewell = farewell;
+        self.forks.end();
     }
 
     /// At the very end: removes what is empty. What is not stays for the successor to find, but for the roster, by which it
     /// would know that we did not end in order.
     pub fn close(&mut self) {
         self.roster.remove();
-        if let Some(Cgroups { tree, leftovers, left_behind: false, .. }) = &mut self.cgroups {
+        if let (Farewell::Host, Some(Cgroups { tree, leftovers, .. })) = (self.farewell, &mut self.cgroups) {
             leftovers.retain(|(name, _)| leaf::remove(tree.as_fd(), name).is_err());
             let _ = tree.remove();
         }

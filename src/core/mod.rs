@@ -4,6 +4,7 @@ pub mod clock;
 pub mod effect;
 pub mod event;
 pub mod exit;
+pub mod farewell;
 pub mod fingerprint;
 pub mod fleet;
 pub mod gateway;

@@ -26,6 +26,7 @@ use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Rung, Wish};
 use crate::core::clock::LostTime;
+use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
@@ -128,7 +129,6 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
                 Ok(Over::GivenUp) => {
                     let main = supervisor.main.take();
                     // The container goes on: nothing of ours stays in it.
-                    supervisor.containment.spare_fork_server();
                     supervisor.say_goodbye();
                     match (main, SignalFd::block()) {
                         (Some(main), Ok(signals)) => alone(main, &signals, &log),
@@ -614,11 +614,12 @@ impl Supervisor {
         self.take_last_mirrors();
         // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
+        let farewell = self.farewell();
         let Self { mut containment, store, server, log, runtime_dir, fleet, services, logs, .. } = *self;
         containment.close();
         drop(server);
         // Everything that wrote into the FIFOs has ended and was read.
-        if !logs.leaves_fifos()
+        if farewell == Farewell::Host
             && let Err(error) = std::fs::remove_dir_all(&runtime_dir)
         {
             slog::debug!(log, "the runtime directory stays"; "error" => %error);

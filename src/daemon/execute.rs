@@ -98,7 +98,7 @@ impl Supervisor {
         if let (true, true, Some(service)) = (self.closing.is_some(), is_over, self.services.get_mut(&id))
             && service.logged.take().is_some()
         {
-            self.logs.retire(SourceId(id.0));
+            self.logs.retire(SourceId(id.0), self.farewell());
         }
     }
 

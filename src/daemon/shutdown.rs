@@ -2,6 +2,7 @@
 
 use super::{Over, Supervisor};
 use crate::core::clock::Tick;
+use crate::core::farewell::Farewell;
 use crate::core::signal::Signal;
 use crate::sys::mount;
 use crate::sys::signal::Received;
@@ -26,6 +27,7 @@ pub struct Closing {
     hurried: bool,
     /// Only of the services: another container takes the state over, and the main program goes on here.
     gives_up: bool,
+    farewell: Farewell,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +161,8 @@ impl Supervisor {
     fn begin_to_end(&mut self, code: Option<u8>, gives_up: bool) {
         let now = self.clock.now();
         let deadline = now.after(self.options.stop_budget);
+        let goes = !gives_up && self.containment.ends_with_us() && mount::is_in_memory(&self.runtime_dir);
+        let farewell = if goes { Farewell::Container } else { Farewell::Host };
         self.closing = Some(Closing {
             deadline,
             code,
@@ -167,20 +171,18 @@ impl Supervisor {
             orphans: Orphans::Spared,
             hurried: false,
             gives_up,
+            farewell,
         });
         if !gives_up {
             self.ask_main_to_end();
-            if self.containment.begin_to_close() && mount::is_in_memory(&self.runtime_dir) {
-                // The memory of a container goes with it. Where it is shared, a successor takes over what bears its names.
-                self.logs.leave_fifos();
-            }
         }
-        let finish = |id| self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().finish.is_some());
-        if !self.fleet.ids().any(finish) {
-            self.containment.spare_fork_server();
-        }
+        self.containment.begin_to_close(farewell);
         let effects = self.fleet.shutdown(deadline, now);
         self.execute(effects);
+    }
+
+    pub(super) fn farewell(&self) -> Farewell {
+        self.closing.as_ref().map_or(Farewell::Host, |closing| closing.farewell)
     }
 
     /// Takes the shutdown as far as it goes now.
@@ -203,7 +205,6 @@ impl Supervisor {
         }
         match closing.orphans {
             Orphans::Spared => {
-                self.containment.spare_fork_server();
                 closing.orphans =
                     Orphans::Asked { until: now.after(ORPHAN_GRACE).min(closing.deadline.max(now)) };
                 self.reap();

@@ -32,6 +32,7 @@ pub use logdir::{Clock, LogDir, Times};
 pub use read::{Line, Query, Reader};
 pub use stream::{Container, StreamHealth};
 
+use crate::core::farewell::Farewell;
 use crate::core::name::ServiceName;
 use crate::sys::credentials::Credentials;
 use backlog::{Backlog, Item};
@@ -176,7 +177,6 @@ pub struct Logs {
     /// The threads have not been told yet of all that was opened or has ended.
     unannounced: AtomicBool,
     /// FIFOs that are not needed any more stay where they are.
-    leaves_fifos: AtomicBool,
     /// Beginnings of lines that an earlier life of ours has read.
     begun: Mutex<Begun>,
     ended: Mutex<Receiver<()>>,
@@ -214,8 +214,7 @@ impl Logs {
         pump?;
         let (sources, begun, ended) = (Mutex::default(), Mutex::default(), Mutex::new(ended));
         let unannounced = AtomicBool::new(false);
-        let leaves_fifos = AtomicBool::new(false);
-        Ok(Self { fifos, remote, backlog, container, sources, unannounced, leaves_fifos, begun, ended })
+        Ok(Self { fifos, remote, backlog, container, sources, unannounced, begun, ended })
     }
 
     /// Goes on with lines whose beginnings were read by whoever was here before; each service's when it is opened.
@@ -296,23 +295,14 @@ impl Logs {
         }
     }
 
-    /// The service has ended for good, and nothing is opened under its name any more. Its FIFOs go, if nothing is left in
-    /// them; what is on its way to the file gets there. The threads hear of it at the next [`Self::announce`].
-    pub fn retire(&self, id: SourceId) {
+    /// The service has ended for good, and nothing is opened under its name any more. Its FIFOs are removed if nothing is left
+    /// in them and `farewell` says so; what is on its way to the file gets there. The threads hear of it at the next
+    /// [`Self::announce`].
+    pub fn retire(&self, id: SourceId, farewell: Farewell) {
         if lock(&self.sources).remove(&id).is_some() {
-            self.remote.post(Command::Retire { id, leave: self.leaves_fifos() });
+            self.remote.post(Command::Retire { id, farewell });
             self.unannounced.store(true, Ordering::Relaxed);
         }
-    }
-
-    /// The FIFOs of services that are retired from now on go with the memory that they are in.
-    pub fn leave_fifos(&self) {
-        self.leaves_fifos.store(true, Ordering::Relaxed);
-    }
-
-    /// So nothing that is with them is worth to be removed either.
-    pub fn leaves_fifos(&self) -> bool {
-        self.leaves_fifos.load(Ordering::Relaxed)
     }
 
     /// Whether service lines go to the container's streams: not while a main program has the terminal. At first: yes.

@@ -11,6 +11,7 @@ use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
 use super::stamp::Stamp;
 use super::stream::Container;
 use super::{Ends, Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
+use crate::core::farewell::Farewell;
 use crate::core::name::ServiceName;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -44,10 +45,10 @@ pub(super) enum Command {
     },
     Drain(SourceId),
     Close(SourceId),
-    /// Nothing more comes of it. `leave`: its FIFOs stay where they are.
+    /// Nothing more comes of it.
     Retire {
         id: SourceId,
-        leave: bool,
+        farewell: Farewell,
     },
     ContainerStream(bool),
     /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
@@ -392,14 +393,14 @@ impl Pump {
                     self.begin_drain(id, After::Drain, LogEvent::Drained(id), DRAIN_LIMIT);
                 }
                 Command::Close(id) => self.begin_drain(id, After::Close, LogEvent::Closed(id), DRAIN_LIMIT),
-                Command::Retire { id, leave } => {
+                Command::Retire { id, farewell } => {
                     let source = self.sources.get(&id);
                     // Of a disk that hangs there may be more: that is for the end, or for a successor.
                     let is_over =
                         source.is_some_and(|source| source.ends.are_empty() && !source.is_within_a_line());
-                    match (is_over, leave) {
-                        (true, false) => self.remove(id),
-                        (true, true) => drop(self.sources.remove(&id)),
+                    match (is_over, farewell) {
+                        (true, Farewell::Host) => self.remove(id),
+                        (true, Farewell::Container) => drop(self.sources.remove(&id)),
                         (false, _) => {}
                     }
                 }

@@ -336,9 +336,8 @@ fn the_fifos_of_the_retired_go_or_are_left_and_what_was_written_is_in_the_file_e
         drop(out);
         room.drained(id);
     }
-    room.logs.retire(A);
-    room.logs.leave_fifos();
-    room.logs.retire(B);
+    room.logs.retire(A, Farewell::Host);
+    room.logs.retire(B, Farewell::Container);
     room.logs.announce(false);
     assert!(room.logs.finish(SECONDS));
     assert_eq!((fifo("coder").exists(), fifo("writer").exists()), (false, true));

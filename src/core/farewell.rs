@@ -1,0 +1,12 @@
+//! What becomes of the things that the supervisor made, when it ends.
+
+/// Decided once, when the shutdown begins, and handed to whatever made something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Farewell {
+    /// The system goes on without us: cgroups, FIFOs and the runtime directory are removed.
+    #[default]
+    Host,
+    /// A container ends with us, and our cgroup and the memory of our runtime directory with it. They are left as they are: to
+    /// remove thousands of directories and FIFOs one by one takes as long as the end of the services.
+    Container,
+}
