@@ -36,11 +36,7 @@ pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) ->
             match files.backlog.next(!files.bare.is_empty()) {
                 Work::Item(item) => files.process(item),
                 Work::Spare => files.prepare_one(),
-                Work::End => {
-                    // Whoever waits for the end does not wait for memory to be given back.
-                    Box::leak(Box::new(files));
-                    return;
-                }
+                Work::End => return,
             }
         }
     })?;
