@@ -73,6 +73,8 @@ pub struct Containment {
     registry: Registry,
     tokens: fn(u32, u32) -> Token,
     pub(super) cgroups: Option<Cgroups>,
+    /// As [`Self::was_made_again`].
+    made_again: bool,
     pub(super) scopes: Scopes,
     /// Opened with the first keeper; `Some(None)`: there is nothing to see.
     losses: Option<Option<Losses>>,
@@ -218,6 +220,7 @@ impl Containment {
             registry,
             tokens,
             cgroups,
+            made_again: false,
             losses: None,
             forks: Forks::new(home.instance),
             keepers,
@@ -271,6 +274,17 @@ impl Containment {
         self.roster.show()
     }
 
+    fn make_tree_again(&mut self) -> bool {
+        let again = self.cgroups.as_mut().is_some_and(|cgroups| cgroups.tree.make_again().unwrap_or(false));
+        self.made_again |= again;
+        again
+    }
+
+    /// Whether what [`Self::predecessor`] says has changed since the last call.
+    pub fn was_made_again(&mut self) -> bool {
+        std::mem::take(&mut self.made_again)
+    }
+
     pub fn report(&self) -> &Report {
         &self.report
     }
@@ -317,6 +331,10 @@ impl Containment {
         let mut made = self.make(slot, id, &mut plan, rung, limits);
         // Where there are as many directories as there may be, those of lives that are over make room.
         if matches!(made, Err(SpawnError::Cgroup { .. })) && self.remove_leftovers(|_| true) {
+            made = self.make(slot, id, &mut plan, rung, limits);
+        }
+        // Somebody has removed the directory of this instance, which is possible while nothing lives in it.
+        if matches!(made, Err(SpawnError::Cgroup { .. })) && self.make_tree_again() {
             made = self.make(slot, id, &mut plan, rung, limits);
         }
         self.know_fork_server();

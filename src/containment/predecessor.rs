@@ -2,6 +2,7 @@
 //!
 //! Runs before the loop and may wait: each wait is a poll, bounded by the caller's deadline.
 
+use super::adopt::{Process, birth};
 use super::cgroup::{discover, leaf};
 use super::hold::{Containment, keepers_path};
 use super::keeper::ARGUMENT;
@@ -31,6 +32,12 @@ pub struct Predecessor {
     /// The path of its directory in the cgroup hierarchy and that directory's inode; `None` on the keeper rungs.
     pub cgroup: Option<(PathBuf, u64)>,
     pub tags: Option<Tags>,
+    /// The supervisor itself, with its [`birth`]; absent in notes of version 0.1.0, like `state`.
+    #[serde(default)]
+    pub pid: Option<(i32, u64)>,
+    /// The path of its state directory.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
 }
 
 /// What was found and ended.
@@ -62,6 +69,14 @@ impl Predecessor {
         self.boot_id == boot_id() && self.pid_namespace == pid_namespace()
     }
 
+    /// It runs, and it is not we: this process may have been it before an execve(2).
+    pub fn lives(&self) -> bool {
+        let Some((pid, born)) = self.pid.filter(|(pid, _)| self.is_here() && *pid != own_pid()) else {
+            return false;
+        };
+        Process::find(pid, born).is_ok_and(|process| !process.pidfd.has_ended())
+    }
+
     pub(super) fn of_this_boot(
         instance: &str,
         runtime_dir: &Path,
@@ -75,8 +90,14 @@ impl Predecessor {
             runtime_dir: runtime_dir.to_owned(),
             cgroup: cgroup.map(|(path, inode)| (path.to_owned(), inode)),
             tags,
+            pid: Pidfd::open(own_pid()).ok().and_then(|own| Some((own_pid(), birth(own_pid(), &own)?))),
+            state: None,
         }
     }
+}
+
+fn own_pid() -> i32 {
+    std::process::id().cast_signed()
 }
 
 fn boot_id() -> String {
@@ -315,7 +336,7 @@ fn end_keeper(keeper: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndErro
 
 /// Two clean looks in a row: the strays are nobody's children that we could wait for.
 fn end_strays(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
-    let own = std::process::id().cast_signed();
+    let own = own_pid();
     let mut clean = 0;
     let mut known = HashSet::new();
     while clean < 2 {

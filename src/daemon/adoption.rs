@@ -6,6 +6,7 @@
 
 use super::Supervisor;
 use super::fault;
+use super::identity::Kinship;
 use crate::containment::{Containment, IncarnationId, Patience, Predecessor, Roster, Vouched};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Living;
@@ -39,16 +40,22 @@ pub struct Inheritance {
     pub continued: bool,
 }
 
+/// What the last supervisor on this state wrote down of itself.
+pub(super) fn note_of(opened: &Opened, log: &slog::Logger) -> Option<Predecessor> {
+    let note = serde_json::from_value(opened.boot.clone()?);
+    note.inspect_err(|error| {
+        slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
+    })
+    .ok()
+}
+
 impl Heritage {
     /// What there is of it on this machine, in this boot and among the processes that we see.
-    pub fn of(opened: &Opened, runtime_dir: &Path, log: &slog::Logger) -> Self {
-        let Some(note) = &opened.boot else { return Self::default() };
-        let from: Predecessor = match serde_json::from_value(note.clone()) {
-            Ok(from) => from,
-            Err(error) => {
-                slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
-                return Self::default();
-            }
+    pub(super) fn of(from: Option<Predecessor>, kinship: Kinship, runtime_dir: &Path) -> Self {
+        let from = match (from, kinship) {
+            (None, _) | (Some(_), Kinship::Stranger(_) | Kinship::InUse) => return Self::default(),
+            (Some(from), Kinship::Replaced) => return Self { from: Some(from), ..Self::default() },
+            (Some(from), Kinship::Predecessor) => from,
         };
         // The output of a life goes where its FIFOs are, and those are not moved.
         let reachable = from.is_here() && from.runtime_dir == runtime_dir;

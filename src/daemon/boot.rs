@@ -1,22 +1,23 @@
 //! The order of the start. Up to the loop, an error refuses to start with one line; from the loop on, nothing ends
 //! the process but its own orders.
 
-use super::adoption::{Heritage, Inheritance};
+use super::adoption::{Heritage, Inheritance, note_of};
 use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{Claims, command_of, judge_cmd};
 use super::handover::{Handover, OURSELVES};
+use super::identity::{Identity, Kinship};
 use super::launch::{dev_null, rung_of};
 use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::ownership::{Gateways, GivingWay, open_state};
-use super::places::{host_name, listen, may_run_others, parent, prepare_home, private_dir};
+use super::places::{host_name, listen, may_run_others, parent, prepare_home};
 use super::planned::PlannedStops;
 use super::preparation::Told;
 use super::readiness::Readiness;
 use super::reaping::Unreaped;
-use super::reconcile::Task;
+use super::reconcile::{Reconciled, Task};
 use super::reload::{Found, discover, trust_of};
 use super::requests::Requests;
 use super::scanning::Scanning;
@@ -24,7 +25,7 @@ use super::sources::{Notifier, Room, Timer, containment_token, control_token, pl
 use super::starts::Starts;
 use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
-use crate::containment::{self, Containment, Home, Rung, Wish};
+use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::core::clock::LostTime;
 use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
@@ -34,7 +35,7 @@ use crate::hermes::command::Command;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
 use crate::store::claim::Bell;
-use crate::store::{self, Change, OpenError, StoreEvent};
+use crate::store::{self, Change, StoreEvent};
 use crate::sys::posture;
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
@@ -47,7 +48,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 /// How long a start waits for a disk before it goes on without what is on it.
@@ -336,15 +338,10 @@ fn start(
     let notify = move |event| store_notifier.send(Notice::Store(event));
     let (store, mut opened) = match (open_state(&store_options, claims, &signals, log, notify)?, &argv) {
         (Ok(opened), _) => opened,
-        (Err(OpenError::Held { path, holder }), Some(argv))
-            if former.is_none() && claims == Claims::GivesWay =>
+        (Err(error), Some(argv))
+            if error.is_of_another() && former.is_none() && claims == Claims::GivesWay =>
         {
-            let holder = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
-            slog::warn!(
-                log,
-                "{} is in use by another supervisor{holder}: running the command without supervising gateways",
-                path.display()
-            );
+            slog::warn!(log, "running the command without supervising gateways: {}", error.what());
             return alone_start(argv, options, nofile, signals);
         }
         (Err(error), _) => return Err(error.to_string().into()),
@@ -362,25 +359,34 @@ fn start(
         .register(registry, control_token)
         .map_err(|error| format!("failed to watch its socket: {error}"))?;
 
-    let runtime_dir = private_dir(socket_dir, &opened.instance)?;
+    let note = note_of(&opened, log);
+    let Identity { instance, runtime_dir, alive, kinship } =
+        Identity::settle(&opened, note.as_ref(), &options.state, socket_dir)?;
+    if let Kinship::Stranger(why) = kinship {
+        slog::warn!(
+            log,
+            "{} is a copy of another supervisor's state ({why}): it is an instance of its own from now on, and nothing of \
+             the original is touched",
+            options.state.display()
+        );
+    }
     let log_notifier = notifier.clone();
     let logs =
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let mut found = finding.end(options, &around, log);
+    let mut found = finding.end(options, &around, opened.home_unlocked, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
         wanted: options.rung,
         also: &also,
-        instance: &opened.instance,
+        instance: &instance,
         runtime_dir: &runtime_dir,
         service_uid: around.gateway.uid,
     };
     let report = containment::probe(&wish).map_err(|error| error.to_string())?;
-    let heritage = Heritage::of(&opened, &runtime_dir, log);
-    let home =
-        Home { instance: &opened.instance, runtime_dir: &runtime_dir, controllers: options.controllers };
+    let heritage = Heritage::of(note, kinship, &runtime_dir);
+    let home = Home { instance: &instance, runtime_dir: &runtime_dir, controllers: options.controllers };
     let tokens = registry.try_clone().map_err(|error| format!("failed to share its loop: {error}"))?;
     let mut containment =
         Containment::open(report.clone(), home, heritage.place(), tokens, containment_token).map_err(
@@ -420,16 +426,24 @@ fn start(
         argv.as_deref().unwrap_or_default(),
         clock.now().0 / 1000,
     );
-    let mut reconciled = with_patience("reconcile", move || task.run()).unwrap_or_default();
+    let given_up = task.given_up();
+    let mut reconciled = with_patience("reconcile", move || task.run()).unwrap_or_else(|| {
+        given_up.store(true, Ordering::Relaxed);
+        Reconciled::default()
+    });
     reconciled.complete(&mut found);
     for warning in &reconciled.warnings {
         slog::warn!(log, "{warning}");
     }
     slog::info!(log, "{}", first_line(&report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
     fault::point();
-    if let Ok(note) = serde_json::to_value(containment.predecessor()) {
+    if let Ok(note) = serde_json::to_value(note_to_successor(&containment, options)) {
         // The first start of a service must not come before this is on disk; the store keeps the order.
-        store.commit(0, vec![Change::Boot(note)]);
+        let mut changes = vec![Change::Boot(note)];
+        if kinship != Kinship::Predecessor || opened.lies != opened.lay {
+            changes.push(Change::Identity(instance.clone(), opened.lies));
+        }
+        store.commit(0, changes);
         for early in await_commit(&notices, 0) {
             notifier.send(early);
         }
@@ -481,7 +495,8 @@ fn start(
         warnings,
         null: dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?,
         nofile,
-        instance: opened.instance.clone(),
+        instance,
+        _alive: alive,
         template: found.loaded.template.clone(),
         state_trust: found.state_trust.clone(),
         runtime_dir,
@@ -528,18 +543,23 @@ fn first_line(report: &containment::Report) -> String {
     line
 }
 
+/// What the next supervisor on this state is told.
+pub(super) fn note_to_successor(containment: &Containment, options: &Options) -> Predecessor {
+    Predecessor { state: Some(options.state.clone()), ..containment.predecessor() }
+}
+
 /// Waits, bounded, until the commit is answered; returns what else was heard meanwhile.
 fn await_commit(notices: &Receiver<Notice>, wanted: u64) -> Vec<Notice> {
     let mut early = Vec::new();
     loop {
-        match notices.recv_timeout(DISK_PATIENCE) {
-            Ok(Notice::Store(StoreEvent::Committed { ticket } | StoreEvent::Failed { ticket, .. }))
+        match wait_for(notices) {
+            Some(Notice::Store(StoreEvent::Committed { ticket } | StoreEvent::Failed { ticket, .. }))
                 if ticket == wanted =>
             {
                 return early;
             }
-            Ok(notice) => early.push(notice),
-            Err(_) => return early,
+            Some(notice) => early.push(notice),
+            None => return early,
         }
     }
 }
@@ -549,7 +569,19 @@ pub(super) fn with_patience<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    begin(name, work).recv_timeout(DISK_PATIENCE).ok()
+    wait_for(&begin(name, work))
+}
+
+/// Waits for [`DISK_PATIENCE`] in which we run: while we were stopped, or the machine slept, the disk had no time either.
+fn wait_for<T>(what: &Receiver<T>) -> Option<T> {
+    const SLICE: Duration = Duration::from_millis(100);
+    for _ in 0..DISK_PATIENCE.as_millis() / SLICE.as_millis() {
+        match what.recv_timeout(SLICE) {
+            Err(RecvTimeoutError::Timeout) => {}
+            answered => return answered.ok(),
+        }
+    }
+    None
 }
 
 /// Does `work` on a thread of its own and sends what comes of it; nothing, if there is no such thread.
@@ -581,10 +613,11 @@ impl Finding {
         Self { found: begin("definitions", work), opening }
     }
 
-    /// What was found. When the disk under home hangs, only what lies elsewhere.
-    fn end(self, options: &Options, around: &Surroundings, log: &slog::Logger) -> Found {
+    /// What was found. When the disk under home hangs, or its gateways may be another supervisor's, only what lies elsewhere.
+    fn end(self, options: &Options, around: &Surroundings, unlocked: bool, log: &slog::Logger) -> Found {
         drop(self.opening);
-        self.found.recv_timeout(DISK_PATIENCE).unwrap_or_else(|_| {
+        let found = if unlocked { None } else { wait_for(&self.found) };
+        found.unwrap_or_else(|| {
             slog::error!(
                 log,
                 "{} does not answer: its definitions and profiles are not there",

@@ -204,6 +204,10 @@ impl Supervisor {
                 self.warnings.retain(|(topic, _)| *topic != STORE);
                 self.warn(STORE, reason);
             }
+            StoreEvent::Held { reason } => {
+                slog::error!(self.log, "{reason}; what was begun here is ended");
+                self.begin_shutdown(Some(1));
+            }
             StoreEvent::Recovered { opened } => {
                 self.warnings.retain(|(topic, _)| *topic != STORE);
                 slog::info!(self.log, "wants are recorded again");

@@ -1,5 +1,6 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
+use super::boot::note_to_successor;
 use super::execute::log_dir;
 use super::limits;
 use super::mirror::Mirrored;
@@ -18,6 +19,7 @@ use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready
 use crate::definition::{Surroundings, resolved};
 use crate::log::{self, LogSpec, SourceId};
 use crate::s6::script;
+use crate::store::Change;
 use crate::sys::credentials::Credentials;
 use crate::sys::plan::{CapabilityMasks, ChildPlan};
 use crate::sys::users::User;
@@ -177,6 +179,12 @@ impl Supervisor {
         let (limits, mut not_in_force) = self.limits_of(service);
         limits::give(&mut plan, &limits);
         let spawned = self.containment.spawn(&life, plan, rung, &limits);
+        if self.containment.was_made_again() {
+            slog::warn!(self.log, "somebody removed the cgroup of this supervisor: it is made again");
+            if let Ok(note) = serde_json::to_value(note_to_successor(&self.containment, &self.options)) {
+                self.store.commit_lazily(vec![Change::Boot(note)]);
+            }
+        }
         not_in_force.extend(spawned.map_err(|error| error.to_string())?);
         self.limited(id, limits, not_in_force);
         Ok(())

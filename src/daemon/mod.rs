@@ -15,6 +15,7 @@ mod demo;
 mod execute;
 mod fault;
 mod handover;
+mod identity;
 mod launch;
 mod limits;
 mod losses;
@@ -237,6 +238,8 @@ struct Supervisor {
     nofile: Option<(u64, u64)>,
     /// The identity of the state directory.
     instance: String,
+    /// Locked as long as we live.
+    _alive: Option<std::fs::File>,
     /// What gateways are made of; `None`: the operator's is malformed.
     template: Option<Template>,
     /// How far what the database holds may be believed.

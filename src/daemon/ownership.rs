@@ -69,11 +69,12 @@ pub(super) fn open_state(
     let mut claims_left = if claims == Claims::Insists { MOST_CLAIMS } else { 0 };
     // Held until the state is ours, so that there is one claimant at a time.
     let mut claim = None;
+    let mut waiting = WaitForLock { signals, state: &options.dir, log, told: false };
     loop {
-        let (path, holder) = match store::open(options.clone(), notify.clone()) {
+        let (path, holder) = match store::open(options.clone(), || waiting.goes_on(), notify.clone()) {
             Ok(opened) => return Ok(Ok(opened)),
             Err(OpenError::Held { path, holder }) => (path, holder),
-            Err(error) => return Err(error.to_string().into()),
+            Err(error) => return Ok(Err(error)),
         };
         let gives_way = holder.as_ref().and_then(|holder| Some((holder, holder.gives_way_ms?)));
         let Some((known, time)) = gives_way.filter(|_| claims_left > 0) else {
@@ -90,6 +91,35 @@ pub(super) fn open_state(
         drop(claim.take());
         let patience = Duration::from_millis(time).saturating_add(GRACE);
         claim = Some(await_state(options, &path, known, patience, signals)?);
+    }
+}
+
+/// A start that waits because it cannot tell whether another supervisor has the state.
+struct WaitForLock<'a> {
+    signals: &'a SignalFd,
+    state: &'a Path,
+    log: &'a slog::Logger,
+    told: bool,
+}
+
+impl WaitForLock<'_> {
+    /// Until somebody wants us to end. There are no services and no main program yet that a signal could be for.
+    fn goes_on(&mut self) -> bool {
+        if !self.told {
+            self.told = true;
+            slog::error!(
+                self.log,
+                "{} does not answer, so it cannot be told whether another supervisor has it: nothing is started until it \
+                 answers; check its volume",
+                self.state.display()
+            );
+        }
+        while let Ok(Some(received)) = self.signals.read() {
+            if matches!(received.signal, Signal::TERM | Signal::INT | Signal::PWR | Signal::RTMIN_PLUS_3) {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -111,10 +111,14 @@ pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
+pub(super) fn runtime_dir_of(socket_dir: &Path, instance: &str) -> PathBuf {
+    socket_dir.join(instance.get(..12).unwrap_or(instance))
+}
+
 /// A directory of this instance's own for FIFOs and keepers: several supervisors may share the place of the sockets.
 pub(super) fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, Refusal> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    let dir = socket_dir.join(instance.get(..12).unwrap_or(instance));
+    let dir = runtime_dir_of(socket_dir, instance);
     let shown = dir.display();
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Ok(()) => return Ok(dir),

@@ -22,6 +22,8 @@ use crate::sys::beneath::Beneath;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is to be done in the profiles' directories.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Task {
     others: BTreeSet<PathBuf>,
     /// The Unix time in seconds, when the root profile is to be looked at for what ran before there was supervision.
     migrate: Option<u64>,
+    /// Nobody waits for it any more: gateways start, and what they write is not stale.
+    given_up: Arc<AtomicBool>,
 }
 
 /// What came of it.
@@ -75,7 +79,13 @@ impl Task {
             live: live.collect(),
             others: others.collect(),
             migrate: migrates.then_some(now),
+            given_up: Arc::default(),
         }
+    }
+
+    /// Set once its end is not waited for.
+    pub fn given_up(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.given_up)
     }
 
     /// Does it. Blocks on the file system.
@@ -90,12 +100,15 @@ impl Task {
         let directories = self.profiles.iter().map(profiles::directory_of);
         let stale = &directories.chain(self.others).collect::<BTreeSet<_>>() - &self.live;
         for directory in stale {
+            if self.given_up.load(Ordering::Relaxed) {
+                return done;
+            }
             if let Err(error) = remove_stale(&home, &user, &directory) {
                 let shown = self.around.home.join(&directory);
                 done.warnings.push(format!("stale files in {} stay: {error}", shown.display()));
             }
         }
-        if let Some(now) = self.migrate {
+        if let Some(now) = self.migrate.filter(|_| !self.given_up.load(Ordering::Relaxed)) {
             let root = PathBuf::new();
             let migrated = match state_json::exists(&home, &user, &root) {
                 Ok(false) => state_json::migrate_legacy(&home, &user, &root, now)

@@ -43,7 +43,13 @@ impl Claim {
             locked => locked?,
         }
         let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let note = Holder { pid: std::process::id(), host: options.host.clone(), since, gives_way_ms: None };
+        let note = Holder {
+            pid: std::process::id(),
+            host: options.host.clone(),
+            since,
+            gives_way_ms: None,
+            dir: None,
+        };
         let line = serde_json::to_string(&note)? + "\n";
         // Written before it is cut: a reader in between sees one whole line.
         file.write_all_at(line.as_bytes(), 0)?;
@@ -122,7 +128,8 @@ pub fn claimant(mut file: File) -> Option<Holder> {
 
 fn private(options: &Options) -> io::Result<StateDir> {
     let mut warnings = Vec::new();
-    StateDir::open(&options.home, &options.dir, options.gid, &mut warnings)?.private(PLACE, &mut warnings)
+    let dir = StateDir::open(&options.home, &options.dir, options.gid, &mut warnings)?;
+    Ok(dir.private(PLACE, &mut warnings)?)
 }
 
 /// Never removed: a lock on a removed file would tell nobody anything.
@@ -188,8 +195,9 @@ mod tests {
     fn the_claimant_waits_for_the_lock() {
         let home = tempfile::tempdir().unwrap();
         let options = options(&home);
-        let (store, _) = super::super::open(options.clone(), |_| {}).unwrap();
-        let Err(super::super::OpenError::Held { holder, .. }) = super::super::open(options.clone(), |_| {})
+        let (store, _) = super::super::open(options.clone(), || true, |_| {}).unwrap();
+        let Err(super::super::OpenError::Held { holder, .. }) =
+            super::super::open(options.clone(), || true, |_| {})
         else {
             panic!("it is held");
         };
@@ -200,6 +208,6 @@ mod tests {
             store.close(Duration::from_secs(60)).unwrap();
             waiting.join().unwrap().unwrap();
         });
-        assert!(super::super::open(options, |_| {}).is_ok());
+        assert!(super::super::open(options, || true, |_| {}).is_ok());
     }
 }

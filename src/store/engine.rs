@@ -1,20 +1,22 @@
-//! The database engine (redb) behind four operations: open, create, commit, finish.
+//! The database engine (redb) behind four operations: open, create, commit, abandon.
 //!
 //! One commit is one transaction and one sync. redb panics on some damaged files, so every call runs under
 //! `catch_unwind`; after an error or a panic the handle is poisoned and the caller drops it and opens anew.
 
 use super::disk::Watched;
 use super::schema::{
-    self, Alike, Encoded, LIMITS, META, META_BOOT, META_ENDS, META_INSTANCE, META_SCHEMA, META_STAMP,
-    MIRRORED, RECORDS, RUNS, RowError, Rows, RunRow, SCHEMA, WANTS,
+    self, ADDITIONS, Alike, Encoded, LIMITS, META, META_ADDITIONS, META_BOOT, META_ENDS, META_INSTANCE,
+    META_LIES, META_SCHEMA, META_STAMP, MIRRORED, NEWEST_SCHEMA, RECORDS, RUNS, RowError, Rows, SCHEMA,
+    WANTS,
 };
 use crate::core::name::ServiceName;
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    TableHandle,
 };
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -33,7 +35,7 @@ pub(super) enum Trouble {
     #[error("{0}")]
     Corrupt(String),
     /// Written by a program with a newer schema.
-    #[error("schema {0} is newer than {SCHEMA}")]
+    #[error("schema {0} is newer than {NEWEST_SCHEMA}")]
     Newer(u32),
 }
 
@@ -85,7 +87,7 @@ impl std::fmt::Debug for Engine {
 pub(super) struct Found {
     pub(super) engine: Engine,
     pub(super) rows: Rows,
-    /// The file's schema is older than ours: it should be written anew.
+    /// The file is of another schema than ours, or lacks our additions: it should be written anew.
     pub(super) outdated: bool,
     /// The engine found damage and went back to its last good commit.
     pub(super) repaired: bool,
@@ -111,7 +113,8 @@ impl Engine {
             let (rows, schema, skipped) = read_all(&read)?;
             drop(read);
             let engine = Self { db: Some(db), sync_failed };
-            Ok(Found { engine, rows, outdated: schema < SCHEMA, repaired: !sound, skipped })
+            let outdated = schema != SCHEMA || rows.additions < ADDITIONS;
+            Ok(Found { engine, rows, outdated, repaired: !sound, skipped })
         })
     }
 
@@ -125,7 +128,7 @@ impl Engine {
         guard(|| {
             let db = builder().create_with_backend(file).map_err(redb::Error::from)?;
             let mut engine = Self { db: Some(db), sync_failed };
-            engine.transact(&all, false)?;
+            engine.transact(&all, &rows.foreign)?;
             Ok(engine)
         })
     }
@@ -135,20 +138,13 @@ impl Engine {
     /// # Errors
     /// [`Trouble`]. Whether it is in the file is unknown then, and this engine must be dropped.
     pub(super) fn commit(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
-        guard(|| self.transact(writes, false))
+        guard(|| self.transact(writes, &[]))
     }
 
-    /// The same, for the last time: nothing can be committed afterwards. To close the file as well would take three syncs and
-    /// say no more than this commit does, which records what is free in it. So the next opening repairs nothing either.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub(super) fn finish(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
-        guard(|| {
-            self.transact(writes, true)?;
-            Box::leak(Box::new(self.db.take()));
-            Ok(())
-        })
+    /// Leaves the file as a supervisor that is killed leaves it. To close it would take three syncs more, and everything in
+    /// it is durable; the next opening looks at all of it in either case.
+    pub(super) fn abandon(mut self) {
+        std::mem::forget(self.db.take());
     }
 
     /// Whether a sync of this file has ever failed: then it must not be continued.
@@ -156,11 +152,9 @@ impl Engine {
         self.sync_failed.load(Ordering::Relaxed)
     }
 
-    fn transact(&mut self, writes: &[Encoded], last: bool) -> Result<(), Trouble> {
+    fn transact(&mut self, writes: &[Encoded], foreign: &[(String, String, Vec<u8>)]) -> Result<(), Trouble> {
         let Some(db) = &self.db else { return Err(redb::Error::DatabaseClosed.into()) };
-        let mut transaction = db.begin_write().map_err(redb::Error::from)?;
-        // It takes a second sync.
-        transaction.set_quick_repair(last);
+        let transaction = db.begin_write().map_err(redb::Error::from)?;
         // The writes come sorted by table, and opening one costs as much as some writes to it.
         for of_a_table in writes.chunk_by(|(one, ..), (next, ..)| one == next) {
             let Some((name, ..)) = of_a_table.first() else { continue };
@@ -173,6 +167,10 @@ impl Engine {
                     None => drop(table.remove(key.as_str()).map_err(redb::Error::from)?),
                 }
             }
+        }
+        for (name, key, bytes) in foreign {
+            let mut table = transaction.open_table(table(name)).map_err(redb::Error::from)?;
+            drop(table.insert(key.as_str(), bytes.as_slice()).map_err(redb::Error::from)?);
         }
         Ok(transaction.commit().map_err(redb::Error::from)?)
     }
@@ -200,58 +198,112 @@ fn table(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
 }
 
 fn read_all(read: &ReadTransaction) -> Result<(Rows, u32, Vec<String>), Trouble> {
-    let meta: BTreeMap<_, _> = raw(read, META)?.into_iter().collect();
-    let entry = |key: &str| meta.get(key).ok_or_else(|| Trouble::Corrupt(format!("it has no {key}")));
+    let mut meta: BTreeMap<_, _> = raw(read, META)?.into_iter().collect();
+    let mut entry = |key: &str| meta.remove(key).ok_or_else(|| Trouble::Corrupt(format!("it has no {key}")));
     // Before anything else is understood: a newer schema may have changed all of it.
-    let schema: u32 = schema::decode(entry(META_SCHEMA)?)?;
-    if schema > SCHEMA {
+    let schema: u32 = schema::decode(&entry(META_SCHEMA)?)?;
+    if schema > NEWEST_SCHEMA {
         return Err(Trouble::Newer(schema));
     }
-    let mut skipped = Vec::new();
-    let ends: Vec<Alike<String, RunRow>> =
-        meta.get(META_ENDS).map(|bytes| schema::decode(bytes)).transpose()?.unwrap_or_default();
+    let (instance, stamp) = (schema::decode(&entry(META_INSTANCE)?)?, schema::decode(&entry(META_STAMP)?)?);
+    let additions: Option<u32> = optional(&mut meta, META_ADDITIONS)?;
+    let ends: Option<Vec<Alike>> = optional(&mut meta, META_ENDS)?;
+    let boot = optional(&mut meta, META_BOOT)?;
+    let lies = optional(&mut meta, META_LIES)?;
+    let mut reader =
+        Reader { read, newer: additions > Some(ADDITIONS), foreign: Vec::new(), skipped: Vec::new() };
     let mut rows = Rows {
-        instance: schema::decode(entry(META_INSTANCE)?)?,
-        stamp: schema::decode(entry(META_STAMP)?)?,
-        wants: named(read, WANTS, &mut skipped)?,
-        records: named(read, RECORDS, &mut skipped)?,
-        runs: named(read, RUNS, &mut skipped)?,
-        mirrored: named(read, MIRRORED, &mut skipped)?,
-        limits: named(read, LIMITS, &mut skipped)?,
-        boot: meta.get(META_BOOT).map(|bytes| schema::decode(bytes)).transpose()?,
-        ends: BTreeSet::new(),
+        instance,
+        stamp,
+        wants: reader.named(WANTS)?,
+        records: reader.named(RECORDS)?,
+        runs: reader.named(RUNS)?,
+        mirrored: reader.named(MIRRORED)?,
+        limits: reader.named(LIMITS)?,
+        boot,
+        lies,
+        additions: additions.unwrap_or(0),
+        foreign: Vec::new(),
     };
-    for (key, run) in ends.iter().flat_map(|Alike { of, run }| of.iter().map(move |key| (key, run))) {
+    for (key, run) in ends.iter().flatten().flat_map(|Alike { of, run }| of.iter().map(move |key| (key, run)))
+    {
         match ServiceName::of_slot(key) {
-            Ok(name) => {
-                rows.ends.insert(name.clone());
-                rows.runs.insert(name, Box::new(run.clone()));
-            }
-            Err(error) => skipped.push(format!("a history is skipped: {error}")),
+            // It is newer than the one in the table.
+            Ok(name) => drop(rows.runs.insert(name, Box::new(run.clone()))),
+            Err(error) => reader.skipped.push(format!("a history is skipped: {error}")),
         }
     }
-    Ok((rows, schema, skipped))
+    if reader.newer {
+        reader.foreign.extend(meta.into_iter().map(|(key, bytes)| (META.to_owned(), key, bytes)));
+        reader.unknown_tables()?;
+    }
+    rows.foreign = reader.foreign;
+    Ok((rows, schema, reader.skipped))
 }
 
-fn named<T: DeserializeOwned>(
-    read: &ReadTransaction,
-    table: &str,
-    skipped: &mut Vec<String>,
-) -> Result<BTreeMap<ServiceName, T>, Trouble> {
-    let mut rows = BTreeMap::new();
-    for (key, bytes) in raw(read, table)? {
-        match ServiceName::of_slot(&key) {
-            Ok(name) => {
-                let row = schema::decode(&bytes).map_err(|error| match error {
-                    RowError::Malformed(text) => Trouble::Corrupt(format!("{table} of '{name}': {text}")),
-                    RowError::Newer(_) | RowError::Short | RowError::Checksum => error.into(),
-                })?;
-                rows.insert(name, row);
+fn optional<T: DeserializeOwned>(
+    meta: &mut BTreeMap<String, Vec<u8>>,
+    key: &str,
+) -> Result<Option<T>, Trouble> {
+    Ok(meta.remove(key).map(|bytes| schema::decode(&bytes)).transpose()?)
+}
+
+struct Reader<'a> {
+    read: &'a ReadTransaction,
+    /// A newer program has added something: what is sound but not understood is kept instead of being called damage.
+    newer: bool,
+    foreign: Vec<(String, String, Vec<u8>)>,
+    skipped: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn named<T: DeserializeOwned>(&mut self, table: &str) -> Result<BTreeMap<ServiceName, T>, Trouble> {
+        let mut rows = BTreeMap::new();
+        for (key, bytes) in raw(self.read, table)? {
+            let name = match ServiceName::of_slot(&key) {
+                Ok(name) => name,
+                Err(error) => {
+                    self.skipped.push(format!("a row of {table} is skipped: {error}"));
+                    if self.newer {
+                        self.foreign.push((table.to_owned(), key, bytes));
+                    }
+                    continue;
+                }
+            };
+            match schema::decode(&bytes) {
+                Ok(row) => drop(rows.insert(name, row)),
+                Err(RowError::Malformed(text)) if self.newer => {
+                    self.skipped.push(format!(
+                        "{table} of '{name}' was written by a newer hermes-sup and is not understood: {text}"
+                    ));
+                    self.foreign.push((table.to_owned(), key, bytes));
+                }
+                Err(RowError::Malformed(text)) => {
+                    return Err(Trouble::Corrupt(format!("{table} of '{name}': {text}")));
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => skipped.push(format!("a row of {table} is skipped: {error}")),
         }
+        Ok(rows)
     }
-    Ok(rows)
+
+    /// Tables of text and bytes, which all of them are to be.
+    fn unknown_tables(&mut self) -> Result<(), Trouble> {
+        const KNOWN: [&str; 6] = [META, WANTS, RECORDS, RUNS, MIRRORED, LIMITS];
+        for handle in self.read.list_tables().map_err(redb::Error::from)? {
+            let name = handle.name().to_owned();
+            if KNOWN.contains(&name.as_str()) {
+                continue;
+            }
+            match raw(self.read, &name) {
+                Ok(rows) => {
+                    self.foreign.extend(rows.into_iter().map(|(key, bytes)| (name.clone(), key, bytes)));
+                }
+                Err(error) => self.skipped.push(format!("the table {name} is left alone: {error}")),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// All entries of a table; none if it does not exist.

@@ -5,7 +5,8 @@
 //! whoever can open a file for reading can lock it, and the gateway user, who may read everything else here, must not
 //! be able to keep the next supervisor out.
 
-use super::place::StateDir;
+use super::place::{StateDir, Unopened};
+use crate::sys::beneath::Beneath;
 use rustix::event::Timespec;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// How often, and how far apart, a held lock is looked at before it counts as held: half a second altogether.
@@ -35,6 +37,9 @@ pub struct Holder {
     /// It gives the state up to who claims it (`claim`), within this time in milliseconds. Absent: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gives_way_ms: Option<u64>,
+    /// The path of the directory that is locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
 }
 
 impl fmt::Display for Holder {
@@ -61,44 +66,29 @@ pub(super) enum Taken {
 }
 
 impl Lock {
-    /// Takes the lock without waiting. Where the filesystem has no locks it goes on with a warning. `gives_way` goes into
-    /// the note, see [`Holder::gives_way_ms`].
+    /// Takes the lock without waiting. Where the filesystem has no locks it goes on with a warning. The note in it is for
+    /// [`Self::note`]: a disk that does not take a write can be locked all the same. `gives_way` goes into it, see
+    /// [`Holder::gives_way_ms`].
     ///
     /// # Errors
-    /// As openat(2) when there is no lock file and none can be made.
+    /// [`Unopened`] when there is no lock file and none can be made, or it cannot be opened.
     pub(super) fn take(
         dir: &StateDir,
-        host: &str,
         gives_way: Option<Duration>,
         warnings: &mut Vec<String>,
-    ) -> io::Result<Taken> {
+    ) -> Result<Taken, Unopened> {
         let place = dir.private(PLACE, warnings)?;
         let mut file = open(&place, warnings)?;
-        let mut looks = 0;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::INTR) => {}
-                // A child that a killed supervisor had cloned and that has not executed yet still holds its copy of
-                // the lock's descriptor, for a moment: it ends when it notices.
-                Err(Errno::WOULDBLOCK) if looks < LOOKS => {
-                    looks += 1;
-                    let _ = rustix::event::poll(&mut [], Some(&GLANCE));
-                }
-                Err(Errno::WOULDBLOCK) => return Ok(Taken::Held(read(&mut file))),
-                Err(error) => {
-                    // ENOLCK: NFS without its lock daemon; the others: no lock call at all.
-                    warnings.push(format!(
-                        "{} cannot be locked ({error}): nothing keeps a second supervisor from using this state",
-                        place.path_of(NAME).display()
-                    ));
-                    break;
-                }
-            }
+        match lock_alone(&file) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Taken::Held(read(&mut file))),
+            // ENOLCK: NFS without its lock daemon; the others: no lock call at all.
+            Err(error) => warnings.push(format!(
+                "{} cannot be locked ({error}): nothing keeps a second supervisor from using this state",
+                place.path_of(NAME).display()
+            )),
         }
-        let mut lock = Self { _file: file, place, gives_way, noted: false };
-        lock.note(host);
-        Ok(Taken::Ours(lock))
+        Ok(Taken::Ours(Self { _file: file, place, gives_way, noted: false }))
     }
 
     /// Writes who we are, once. On a volume that was read-only when the lock was taken this is made up for later.
@@ -108,9 +98,39 @@ impl Lock {
         }
         let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let gives_way_ms = self.gives_way.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let holder = Holder { pid: std::process::id(), host: host.to_owned(), since, gives_way_ms };
+        let dir = Some(self.place.top().to_owned());
+        let holder = Holder { pid: std::process::id(), host: host.to_owned(), since, gives_way_ms, dir };
         self.noted = write(&self.place, &holder).is_ok();
     }
+}
+
+/// Locks a file, for as long as it is open; false: somebody else has locked it. flock(2).
+///
+/// # Errors
+/// Where the filesystem has no locks.
+pub fn lock_alone(file: &File) -> io::Result<bool> {
+    let mut looks = 0;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            // A child that a killed supervisor had cloned and that has not executed yet still holds its copy of the
+            // lock's descriptor, for a moment: it ends when it notices.
+            Err(Errno::WOULDBLOCK) if looks < LOOKS => {
+                looks += 1;
+                let _ = rustix::event::poll(&mut [], Some(&GLANCE));
+            }
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether the lock in this directory, which is ours alone, was left by a supervisor whose state was at `path`.
+pub(super) fn is_left_by(private: &Beneath, path: &Path) -> bool {
+    let Ok(mut file) = private.open_file(Path::new(NAME), OFlags::RDONLY, 0) else { return false };
+    let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    free && read(&mut file).is_some_and(|holder| holder.dir.as_deref() == Some(path))
 }
 
 pub(super) fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {

@@ -14,6 +14,31 @@
 //!
 //! The store only keeps what it is told: it decides nothing about services, and it trusts no file that somebody else
 //! could have written (`place`).
+//!
+//! # The format and its version
+//!
+//! A release can be rolled back: the previous one must be able to go on with the file. So the version has two parts, both in
+//! the table `meta`.
+//!
+//! * `schema` is the incompatible part. A program refuses a file whose `schema` is greater than the newest it knows
+//!   ([`NEWEST_SCHEMA`]), touches nothing of it, and says so. It rises only where an older program that went on with the file
+//!   would do harm: a want, a row version or a key that changed its meaning. The release before the one that writes a new
+//!   `schema` must read it already, so what is written ([`SCHEMA`]) may be less than what is read.
+//! * `additions` is the compatible part: it counts what was added that an older program may ignore: a table (text to
+//!   bytes), a key in `meta`, an optional field of a row (absent = null), a new word in a field that is not a want. A program
+//!   that meets more additions than it knows reads the rest, skips a row that it does not understand with a warning, and
+//!   carries along what it does not know, also when it has to write the file anew. It does not know when a row of an unknown
+//!   table should go: an addition must bear rows of services that are no more, and fields that a rewritten row has lost.
+//!
+//! A file with fewer additions, or with another `schema` than is written, is written anew when it is opened.
+//!
+//! | `schema` | `additions` | since then |
+//! |---|---|---|
+//! | 1 | | wants, records, runs, meta |
+//! | 2 | | mirrored |
+//! | 3 | | limits; written by this program |
+//! | 4 | | `ends` in meta, the last histories of all in one row: read, never written. Nothing but that row is different, so a file of 4 becomes one of 3 |
+//! | 3 | 1 | `additions`, and `lies` in meta: where the state lay when it got its instance id |
 
 pub mod claim;
 mod disk;
@@ -28,11 +53,13 @@ mod tests;
 mod worker;
 
 pub use engine::panic_is_expected;
-pub use lock::Holder;
+pub use lock::{Holder, lock_alone};
+pub use place::Lies;
 pub use schema::{
-    FailedRow, LastExit, LimitsRow, MAX_FAILURE_TIMES, MirroredRow, Program, RecordRow, RunRow, SCHEMA, Want,
-    WantRow,
+    FailedRow, LastExit, LimitsRow, MAX_FAILURE_TIMES, MirroredRow, NEWEST_SCHEMA, Program, RecordRow,
+    RunRow, SCHEMA, Want, WantRow,
 };
+pub use session::new_instance;
 
 use crate::core::name::ServiceName;
 use schema::{Key, Rows, Write};
@@ -79,13 +106,18 @@ pub enum Change {
     ForgetRun(ServiceName),
     /// The supervisor's note to its successor; opaque here.
     Boot(serde_json::Value),
+    /// The instance id, and where the state lies that it is for.
+    Identity(String, Option<Lies>),
 }
 
 /// What was found at opening.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Opened {
-    /// 32 hexadecimal digits, made once for each state directory.
+    /// 32 hexadecimal digits, made once for each state directory. In a copy it is that of the original.
     pub instance: String,
+    /// Where the state lies, and where it lay when it got that id.
+    pub lies: Option<Lies>,
+    pub lay: Option<Lies>,
     pub wants: BTreeMap<ServiceName, WantRow>,
     pub records: BTreeMap<ServiceName, RecordRow>,
     pub runs: BTreeMap<ServiceName, RunRow>,
@@ -96,6 +128,8 @@ pub struct Opened {
     pub mirrored_at_ms: Option<u64>,
     /// Lines for log and `status`: what was set aside, rebuilt, not locked; the reason in `volatile` too.
     pub warnings: Vec<String>,
+    /// The lock of home was not had in time, which is that of its gateways. [`StoreEvent::Held`] may follow.
+    pub home_unlocked: bool,
     /// Why nothing is recorded for now. Recovery is reported as [`StoreEvent::Recovered`].
     pub volatile: Option<String>,
 }
@@ -111,6 +145,9 @@ pub enum StoreEvent {
     Warning { text: String },
     /// From now on something is not recorded, and why. Repeated when the reason changes.
     Degraded { reason: String },
+    /// Another supervisor has the state, or supervises the gateways of the home: nothing of ours may go on. Only where it was
+    /// begun while nobody could have had the lock, or without the gateways of the home.
+    Held { reason: String },
     /// Commits are recorded again. `opened` is there, once, when [`open`] gave up waiting for the state or could not
     /// read it: what it holds was acknowledged in a former life and may differ from what the loop went on with.
     Recovered { opened: Option<Box<Opened>> },
@@ -119,15 +156,56 @@ pub enum StoreEvent {
 /// Why the supervisor must not go on with this state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("{} is in use by another supervisor ({holder}): stop that one, or choose another --state",
-        path.display(), holder = holder.as_ref().map_or("it left no note".to_owned(), Holder::to_string))]
+    #[error("{}{}", self.what(), advice(path))]
     Held { path: PathBuf, holder: Option<Holder> },
+    #[error("whether another supervisor has {} cannot be told: {reason}", path.display())]
+    Unknown { path: PathBuf, reason: String },
     #[error(
-        "{} was written by a newer hermes-sup (schema {found}, this one knows up to {SCHEMA}): \
+        "{} does not answer, so whether another supervisor has it cannot be told: nothing was started; check its volume",
+        path.display()
+    )]
+    Silent { path: PathBuf },
+    #[error(
+        "{} was written by a newer hermes-sup (schema {found}, this one knows up to {NEWEST_SCHEMA}): \
          use that version, or choose another --state",
         path.display()
     )]
     NewerSchema { path: PathBuf, found: u32 },
+}
+
+impl OpenError {
+    fn unknown(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::Unknown { path: path.to_owned(), reason: session::explain(path, error) }
+    }
+
+    /// What is so, without what to do about it.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Held { path, holder } => {
+                let holder = holder.as_ref().map_or("it left no note".to_owned(), Holder::to_string);
+                format!("{} is in use by another supervisor ({holder})", path.display())
+            }
+            Self::Unknown { .. } | Self::Silent { .. } | Self::NewerSchema { .. } => self.to_string(),
+        }
+    }
+
+    /// Somebody else may be supervising: a command can run beside that, gateways cannot.
+    pub fn is_of_another(&self) -> bool {
+        match self {
+            Self::Held { .. } | Self::Unknown { .. } => true,
+            // It was told to end while it waited.
+            Self::Silent { .. } | Self::NewerSchema { .. } => false,
+        }
+    }
+}
+
+/// Another state of the same home would be a second supervisor of its gateways.
+fn advice(path: &std::path::Path) -> &'static str {
+    if path.file_name().is_some_and(|name| name == session::USUAL) {
+        ", which supervises the gateways of this home: stop that one, or use another --home"
+    } else {
+        ": stop that one, or use another --state and another --home"
+    }
 }
 
 /// The front of the store. Dropped without [`Store::close`] it still writes what is pending, unattended.
@@ -137,59 +215,83 @@ pub struct Store {
 }
 
 /// Opens the state. `notify` is called from the store's thread, and from [`Store::commit`] when it refuses; it must
-/// not block.
+/// not block. While it cannot be told whether another supervisor has the state it waits, past its patience, as long as
+/// `go_on` says so, which is asked every tenth of a second then.
 ///
 /// # Errors
-/// [`OpenError`] when another supervisor has it or a newer one wrote it. Everything else (read-only, full, broken,
-/// silent for longer than `patience`) is no error: what can be read is in [`Opened`], commits fail with the reason,
-/// and it recovers by itself.
+/// [`OpenError`] when another supervisor has it, or may have it, or a newer one wrote it. Everything else (read-only, full,
+/// broken, silent for longer than `patience` once it is locked) is no error: what can be read is in [`Opened`], commits fail
+/// with the reason, and it recovers by itself.
 pub fn open(
     options: Options,
+    go_on: impl FnMut() -> bool,
     notify: impl Fn(StoreEvent) + Send + Sync + 'static,
 ) -> Result<(Store, Opened), OpenError> {
-    open_on(options, Box::new(notify), disk::plain())
+    open_on(options, go_on, Box::new(notify), disk::plain())
 }
 
 type Notify = Box<dyn Fn(StoreEvent) + Send + Sync>;
 
-fn open_on(options: Options, notify: Notify, wrap: disk::Wrap) -> Result<(Store, Opened), OpenError> {
+/// Of so much time at once a wait takes notice: while we were stopped, or the machine slept, the disk had no time either.
+const SLICE: Duration = Duration::from_millis(100);
+
+fn open_on(
+    options: Options,
+    mut go_on: impl FnMut() -> bool,
+    notify: Notify,
+    wrap: disk::Wrap,
+) -> Result<(Store, Opened), OpenError> {
     let patience = options.patience;
     let path = options.dir.clone();
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
     let store = Store { shared: Arc::clone(&shared) };
-    let unopened = |reason: String| Opened {
-        instance: session::new_instance(),
-        warnings: vec![volatile_line(&reason)],
-        volatile: Some(reason),
-        ..Opened::default()
-    };
     shared.state().busy_since = Some(Instant::now());
     let thread = std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || worker::run(options, wrap, shared));
     if let Err(error) = thread {
-        let reason = format!("no thread for {}: {error}", path.display());
-        store.shared.state().dead = Some(reason.clone());
-        return Ok((store, unopened(reason)));
+        return Err(OpenError::Unknown { path, reason: format!("there is no thread for it: {error}") });
     }
-    let state = store.shared.state();
-    let (mut state, _) = store
-        .shared
-        .changed
-        .wait_timeout_while(state, patience, |state| matches!(state.boot, Boot::Pending))
-        .unwrap_or_else(PoisonError::into_inner);
-    match std::mem::replace(&mut state.boot, Boot::Over) {
-        Boot::Done(result) => {
+    let mut waited = Duration::ZERO;
+    let mut state = store.shared.state();
+    loop {
+        if let Boot::Done(result) = std::mem::replace(&mut state.boot, Boot::Pending) {
+            state.boot = Boot::Over;
             drop(state);
-            Ok((store, (*result)?))
+            return Ok((store, (*result)?));
         }
-        Boot::Pending | Boot::Over => {
-            drop(state);
-            Ok((
-                store,
-                unopened(format!("{} has not answered for {patience:?}: check its volume", path.display())),
-            ))
+        if waited >= patience {
+            match state.locked {
+                Locked::Nothing => {
+                    drop(state);
+                    if !go_on() {
+                        return Err(OpenError::Silent { path });
+                    }
+                    state = store.shared.state();
+                    if matches!(state.boot, Boot::Done(_)) || state.locked != Locked::Nothing {
+                        continue;
+                    }
+                }
+                Locked::State | Locked::All => {
+                    let reason =
+                        format!("{} has not answered for {patience:?}: check its volume", path.display());
+                    let opened = Opened {
+                        instance: session::new_instance(),
+                        warnings: vec![volatile_line(&reason)],
+                        home_unlocked: state.locked == Locked::State,
+                        volatile: Some(reason),
+                        ..Opened::default()
+                    };
+                    state.boot = Boot::Over;
+                    drop(state);
+                    return Ok((store, opened));
+                }
+            }
         }
+        let slice = patience.saturating_sub(waited).clamp(Duration::from_millis(1), SLICE);
+        let began = Instant::now();
+        state = store.shared.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+        waited += began.elapsed().min(slice);
     }
 }
 
@@ -287,6 +389,10 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    fn locked(&self, locked: Locked) {
+        self.state().locked = locked;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -304,6 +410,17 @@ struct State {
     /// The thread has ended, and why.
     dead: Option<String>,
     boot: Boot,
+    locked: Locked,
+}
+
+/// What is known not to be another supervisor's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Locked {
+    #[default]
+    Nothing,
+    State,
+    /// The gateways of the home too.
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,13 +472,28 @@ fn writes(change: Change) -> Vec<Write> {
         Change::Limits(name, row) => vec![Write::Limits(name, row)],
         Change::ForgetRun(name) => vec![Write::Run(name, None)],
         Change::Boot(value) => vec![Write::Boot(Some(value))],
+        Change::Identity(instance, lies) => {
+            [Write::Instance(instance)].into_iter().chain(lies.map(Write::Lies)).collect()
+        }
     }
 }
 
 impl Opened {
     fn from_rows(rows: &Rows) -> Self {
-        let Rows { instance, stamp: _, wants, records, runs, mirrored, limits, boot, ends: _ } = rows.clone();
+        let Rows {
+            instance,
+            stamp: _,
+            wants,
+            records,
+            runs,
+            mirrored,
+            limits,
+            boot,
+            lies,
+            additions: _,
+            foreign: _,
+        } = rows.clone();
         let runs = runs.into_iter().map(|(name, row)| (name, *row)).collect();
-        Self { instance, wants, records, runs, mirrored, limits, boot, ..Self::default() }
+        Self { instance, wants, records, runs, mirrored, limits, boot, lay: lies, ..Self::default() }
     }
 }

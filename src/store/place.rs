@@ -4,18 +4,29 @@
 //! directory and its files are opened without following links, and whatever is not owned by us, or could have been
 //! written by somebody else (any permission beyond ours), is set aside as `<name>.foreign-<unix time>` and nothing in
 //! it is believed. After opening, everything goes through the open descriptor. A mode that allows less than ours is
-//! no sign of a stranger: it is put right.
+//! no sign of a stranger: it is put right. Nor are bits for the group, and setgid, where the group is the gateway user's
+//! own: kubelet sets them at each start of a pod with `fsGroup`. They are taken back with one warning, and the content is
+//! believed.
+//!
+//! A directory that is moved to another parent must be writable for whoever moves it (rename(2)), so the gateway user can only
+//! give ours another name beside its own. Where it is missing it is looked for there, known by the note in its lock, and gets
+//! its name back.
+//!
+//! Only the newest few of what was set aside stay. What is removed beside the state directory is removed with the rights of the
+//! owner of the directory that it lies in, and a bounded amount of it at each start: the owner may have put anything there.
 //!
 //! Some filesystems keep neither owners nor modes (a Windows or FUSE share). What a fresh file of ours looks like
 //! there is then the measure, and a warning says what that is worth.
 
 use crate::sys::beneath::Beneath;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat};
+use crate::sys::credentials::Credentials;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,24 +34,98 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const DIR_MODE: u32 = 0o750;
 const PRIVATE_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o640;
-/// How many damaged databases are kept for people to look at.
-const KEPT_CORRUPT: usize = 3;
+/// How many damaged databases, and how many foreign things of one name, are kept for people to look at.
+const KEPT_ASIDE: usize = 3;
+/// How many files are removed at one start at most, of what was set aside before.
+const REMOVED_AT_ONCE: usize = 1000;
+/// What a group may be allowed by `fsGroup`: reading, writing, searching, and its name on new files.
+const GROUP_BITS: u32 = 0o2070;
 
 /// The open state directory.
 #[derive(Debug)]
 pub(super) struct StateDir {
     dir: Beneath,
     path: PathBuf,
+    /// The path of the state directory itself.
+    top: PathBuf,
+    /// What [`Self::is_in_place`] starts from.
+    home: PathBuf,
     custody: Custody,
-    gid: u32,
 }
 
 /// What "as we left it" means on this filesystem.
 #[derive(Debug, Clone, Copy)]
 struct Custody {
     uid: u32,
+    /// The gateway user's group.
+    gid: u32,
     /// Owners and modes stay as they are set.
     kept: bool,
+}
+
+/// Where a state directory lies, which tells it from a copy. Device numbers are not part of it: they change with a remount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lies {
+    pub inode: u64,
+    /// When the directory was made, in nanoseconds since 1970; not every filesystem knows. statx(2).
+    pub born_ns: Option<u64>,
+}
+
+impl Lies {
+    /// Whether these are one place, as far as both know it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let born = self.born_ns.zip(other.born_ns);
+        self.inode == other.inode && born.is_none_or(|(one, other)| one == other)
+    }
+}
+
+/// Why a state directory, or the lock in it, cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unopened {
+    /// There is none, so nobody else can have it either, and none can be made.
+    #[error("{0}")]
+    Missing(#[source] io::Error),
+    /// Somebody else may have it.
+    #[error("{0}")]
+    Unknown(#[source] io::Error),
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        if is_missing(&error) { Self::Missing(error) } else { Self::Unknown(error) }
+    }
+}
+
+impl From<Unopened> for io::Error {
+    fn from(error: Unopened) -> Self {
+        match error {
+            Unopened::Missing(error) | Unopened::Unknown(error) => error,
+        }
+    }
+}
+
+impl From<Errno> for Unopened {
+    fn from(error: Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+/// The answer of a disk on which there is nothing of ours. An error without a number is our own, about something that is
+/// not what we would make.
+fn is_missing(error: &io::Error) -> bool {
+    error.raw_os_error().is_none_or(|number| {
+        matches!(
+            Errno::from_raw_os_error(number),
+            Errno::NOENT
+                | Errno::ROFS
+                | Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::LOOP
+                | Errno::NOTDIR
+                | Errno::INVAL
+                | Errno::BUSY
+        )
+    })
 }
 
 impl StateDir {
@@ -48,27 +133,44 @@ impl StateDir {
     /// precedes it (or, elsewhere, the parent directory) is the operator's choice and may contain links.
     ///
     /// # Errors
-    /// As open(2), mkdir(2) and rename(2).
-    pub(super) fn open(home: &Path, path: &Path, gid: u32, warnings: &mut Vec<String>) -> io::Result<Self> {
+    /// [`Unopened`], of open(2), mkdir(2) and rename(2).
+    pub(super) fn open(
+        home: &Path,
+        path: &Path,
+        gid: u32,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Unopened> {
         let (root, below) = split(home, path)?;
         let root = match Beneath::open(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new().recursive(true).mode(0o755).create(root)?;
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(root);
+                made.map_err(Unopened::Missing)?;
                 Beneath::open(root)?
             }
             opened => opened?,
         };
         let parent = root.create_dirs(below.parent().unwrap_or(Path::new("")), 0o755)?;
         let name = below.file_name().ok_or_else(|| unusable(path))?;
-        let stat = match look(&parent, name)? {
+        let mut stat = look(&parent, name)?;
+        if stat.is_none() && take_back(&parent, name, path, gid, warnings) {
+            stat = look(&parent, name)?;
+        }
+        let stat = match stat {
             Some(stat) => stat,
-            None => make(&parent, name)?,
+            None => make(&parent, name).map_err(Unopened::Missing)?,
         };
-        let custody = Custody::of(&parent, &stat);
-        if let Some(why) = foreign(&stat, FileType::Directory, DIR_MODE, custody) {
-            let kept = set_aside(&parent, name, "foreign")?;
-            warnings.push(not_ours(path, &why, &kept));
-            make(&parent, name)?;
+        let custody = Custody::of(&parent, &stat, gid);
+        match judge(&stat, FileType::Directory, DIR_MODE, custody) {
+            Judgement::Ours => {}
+            Judgement::Loose => warn_loose(path, warnings),
+            Judgement::Foreign(why) => {
+                let kept = set_aside(&parent, name, "foreign")?;
+                warnings.push(not_ours(path, &why, &kept));
+                thin_out(&parent, name, warnings);
+                if !take_back(&parent, name, path, gid, warnings) {
+                    make(&parent, name).map_err(Unopened::Missing)?;
+                }
+            }
         }
         if !custody.kept {
             warnings.push(format!(
@@ -80,37 +182,82 @@ impl StateDir {
         let dir = parent.dir(Path::new(name))?;
         // Looked at again through the descriptor: between the look and the opening it may have been exchanged.
         let stat = rustix::fs::fstat(&dir)?;
-        if let Some(why) = foreign(&stat, FileType::Directory, DIR_MODE, custody) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{} was exchanged while it was opened: it {why}", path.display()),
-            ));
+        if let Judgement::Foreign(why) = judge(&stat, FileType::Directory, DIR_MODE, custody) {
+            let text = format!("{} was exchanged while it was opened: it {why}", path.display());
+            return Err(Unopened::Missing(io::Error::new(io::ErrorKind::PermissionDenied, text)));
         }
         put_right(&dir, &stat, gid, DIR_MODE);
-        Ok(Self { dir, path: path.to_owned(), custody, gid })
+        Ok(Self { dir, path: path.to_owned(), top: path.to_owned(), home: home.to_owned(), custody })
+    }
+
+    /// Where it lies; `None` if that cannot be told.
+    pub(super) fn lies(&self) -> Option<Lies> {
+        let mask = StatxFlags::INO | StatxFlags::BTIME;
+        match rustix::fs::statx(&self.dir, "", AtFlags::EMPTY_PATH, mask) {
+            Ok(stat) => {
+                let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+                let time = stat.stx_btime;
+                let born_ns = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+                Some(Lies { inode: stat.stx_ino, born_ns: u64::try_from(born_ns).ok().filter(|_| known) })
+            }
+            // Filtered, or a kernel without it.
+            Err(_) => Some(Lies { inode: rustix::fs::fstat(&self.dir).ok()?.st_ino, born_ns: None }),
+        }
+    }
+
+    /// Whether the next boot will find this directory, and `file` as the one of that name in it.
+    ///
+    /// # Errors
+    /// As open(2) and stat(2).
+    pub(super) fn is_in_place(&self, name: &str, file: (u64, u64)) -> io::Result<bool> {
+        let found = || -> io::Result<bool> {
+            let (root, below) = split(&self.home, &self.top)?;
+            let (root, last) = (Beneath::open(root)?, below.file_name().unwrap_or_default());
+            let parent = match below.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => root.dir(parent)?,
+                Some(_) | None => root,
+            };
+            let Some(there) = look(&parent, last)? else { return Ok(false) };
+            let here = rustix::fs::fstat(&self.dir)?;
+            let inside = look(&self.dir, OsStr::new(name))?;
+            Ok(identity(&there) == identity(&here) && inside.as_ref().map(identity) == Some(file))
+        };
+        match found() {
+            // Something on the way is missing, or a link.
+            Err(error) if is_missing(&error) => Ok(false),
+            found => found,
+        }
     }
 
     /// A directory in it that nobody else may enter.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub(super) fn private(&self, name: &str, warnings: &mut Vec<String>) -> io::Result<Self> {
+    pub(super) fn private(&self, name: &str, warnings: &mut Vec<String>) -> Result<Self, Unopened> {
         let file_name = OsStr::new(name);
         let path = self.path_of(name);
         match look(&self.dir, file_name)? {
-            None => drop(make(&self.dir, file_name)?),
-            Some(stat) => {
-                if let Some(why) = foreign(&stat, FileType::Directory, PRIVATE_MODE, self.custody) {
+            None => drop(make(&self.dir, file_name).map_err(Unopened::Missing)?),
+            Some(stat) => match judge(&stat, FileType::Directory, PRIVATE_MODE, self.custody) {
+                Judgement::Ours => {}
+                Judgement::Loose => warn_loose(&self.top, warnings),
+                Judgement::Foreign(why) => {
                     let kept = set_aside(&self.dir, file_name, "foreign")?;
                     warnings.push(not_ours(&path, &why, &kept));
+                    thin_out(&self.dir, file_name, warnings);
                     make(&self.dir, file_name)?;
                 }
-            }
+            },
         }
         // Nobody but us can exchange what is in a directory of ours, so the look still holds.
         let dir = self.dir.dir(Path::new(name))?;
-        put_right(&dir, &rustix::fs::fstat(&dir)?, self.gid, PRIVATE_MODE);
-        Ok(Self { dir, path, ..*self })
+        put_right(&dir, &rustix::fs::fstat(&dir)?, self.custody.gid, PRIVATE_MODE);
+        Ok(Self { dir, path, top: self.top.clone(), home: self.home.clone(), custody: self.custody })
+    }
+
+    /// The path of the state directory that it is, or is in.
+    pub(super) fn top(&self) -> &Path {
+        &self.top
     }
 
     /// The path of a file in it, for messages.
@@ -130,14 +277,19 @@ impl StateDir {
         warnings: &mut Vec<String>,
     ) -> io::Result<Option<File>> {
         let Some(stat) = look(&self.dir, OsStr::new(name))? else { return Ok(None) };
-        if let Some(why) = foreign(&stat, FileType::RegularFile, FILE_MODE, self.custody) {
-            let kept = set_aside(&self.dir, OsStr::new(name), "foreign")?;
-            warnings.push(not_ours(&self.path_of(name), &why, &kept));
-            return Ok(None);
+        match judge(&stat, FileType::RegularFile, FILE_MODE, self.custody) {
+            Judgement::Ours => {}
+            Judgement::Loose => warn_loose(&self.top, warnings),
+            Judgement::Foreign(why) => {
+                let kept = set_aside(&self.dir, OsStr::new(name), "foreign")?;
+                warnings.push(not_ours(&self.path_of(name), &why, &kept));
+                thin_out(&self.dir, OsStr::new(name), warnings);
+                return Ok(None);
+            }
         }
         // Nobody but us can exchange what is in a directory of ours, so the look still holds.
         let file = self.dir.open_file(Path::new(name), flags, 0)?;
-        put_right(&file, &stat, self.gid, mode);
+        put_right(&file, &stat, self.custody.gid, mode);
         Ok(Some(file))
     }
 
@@ -148,7 +300,7 @@ impl StateDir {
     pub(super) fn create(&self, name: &str, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = self.dir.open_file(Path::new(name), flags, 0o600)?;
-        put_right(&file, &rustix::fs::fstat(&file)?, self.gid, mode);
+        put_right(&file, &rustix::fs::fstat(&file)?, self.custody.gid, mode);
         Ok(file)
     }
 
@@ -195,7 +347,7 @@ impl StateDir {
         let prefix = format!("{name}.corrupt-");
         let names = self.dir.list().unwrap_or_default();
         let mut old: Vec<_> = names.iter().filter(|n| n.to_string_lossy().starts_with(&prefix)).collect();
-        old.truncate(old.len().saturating_sub(KEPT_CORRUPT));
+        old.truncate(old.len().saturating_sub(KEPT_ASIDE));
         for name in old {
             let _ = self.dir.remove_file(Path::new(name));
         }
@@ -205,41 +357,66 @@ impl StateDir {
 
 impl Custody {
     /// Ours strictly, unless `stat` is not and a fresh file of ours would not be either.
-    fn of(parent: &Beneath, stat: &Stat) -> Self {
-        let strict = Self { uid: rustix::process::geteuid().as_raw(), kept: true };
-        match foreign(stat, FileType::Directory, DIR_MODE, strict) {
-            Some(_) => Self::probe(parent, strict.uid).unwrap_or(strict),
-            None => strict,
+    fn of(parent: &Beneath, stat: &Stat, gid: u32) -> Self {
+        let strict = Self { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
+        match judge(stat, FileType::Directory, DIR_MODE, strict) {
+            Judgement::Foreign(_) => Self::probe(parent, strict).unwrap_or(strict),
+            Judgement::Ours | Judgement::Loose => strict,
         }
     }
 
     /// What a file that we make shows. Opened with O_EXCL, so it is ours whoever owns the directory.
-    fn probe(parent: &Beneath, uid: u32) -> io::Result<Self> {
+    fn probe(parent: &Beneath, strict: Self) -> io::Result<Self> {
         let name = PathBuf::from(format!(".hermes-sup-probe-{}", std::process::id()));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let file = parent.open_file(&name, flags, FILE_MODE)?;
         let _ = parent.remove_file(&name);
         let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(FILE_MODE));
         let stat = rustix::fs::fstat(&file)?;
-        Ok(Self { uid: stat.st_uid, kept: stat.st_uid == uid && permissions(&stat) == FILE_MODE })
+        let kept = stat.st_uid == strict.uid && permissions(&stat) == FILE_MODE;
+        Ok(Self { uid: stat.st_uid, kept, ..strict })
     }
 }
 
-/// Why this is not as we left it, as the end of a sentence. `None`: it is ours.
-fn foreign(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Option<String> {
+/// Whose something is.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Ours,
+    /// Ours, but the gateway user's own group has been given more than we gave it.
+    Loose,
+    /// Somebody else could have written it; the end of a sentence says why.
+    Foreign(String),
+}
+
+fn judge(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Judgement {
     if FileType::from_raw_mode(stat.st_mode) != kind {
         let wanted = if kind == FileType::Directory { "directory" } else { "regular file" };
-        return Some(format!("is not a {wanted}"));
+        return Judgement::Foreign(format!("is not a {wanted}"));
     }
     if stat.st_uid != custody.uid {
-        return Some(format!("belongs to uid {}, not {}", stat.st_uid, custody.uid));
+        return Judgement::Foreign(format!("belongs to uid {}, not {}", stat.st_uid, custody.uid));
     }
     // Setgid comes from a parent directory that has it and gives nobody a right to write.
     let setgid = if kind == FileType::Directory { 0o2000 } else { 0 };
-    if custody.kept && permissions(stat) & !(mode | setgid) != 0 {
-        return Some(format!("has mode {:04o}, not {mode:04o}", permissions(stat)));
+    let excess = permissions(stat) & !(mode | setgid);
+    match excess {
+        0 => Judgement::Ours,
+        _ if !custody.kept => Judgement::Ours,
+        _ if excess & !GROUP_BITS == 0 && stat.st_gid == custody.gid => Judgement::Loose,
+        _ => Judgement::Foreign(format!("has mode {:04o}, not {mode:04o}", permissions(stat))),
     }
-    None
+}
+
+/// Once, however much of it is so.
+fn warn_loose(top: &Path, warnings: &mut Vec<String>) {
+    let warning = format!(
+        "the gateway user's group could write in {} (fsGroup of Kubernetes makes it so): the modes are put right, what is \
+         recorded there is believed",
+        top.display()
+    );
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
 }
 
 fn not_ours(path: &Path, why: &str, kept: &str) -> String {
@@ -295,6 +472,120 @@ fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
     }
 }
 
+/// Gives a state directory that was given another name its own back; false: there is none. The gateway user can rename it
+/// where the parent directory is its own, but neither remove it nor move it elsewhere.
+fn take_back(parent: &Beneath, name: &OsStr, path: &Path, gid: u32, warnings: &mut Vec<String>) -> bool {
+    /// A flood of names is not looked at to its end.
+    const LOOKED_AT: usize = 100_000;
+    let custody = Custody { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
+    let Ok(entries) = rustix::fs::Dir::read_from(parent) else { return false };
+    let mut best: Option<(u64, OsString)> = None;
+    for (count, entry) in entries.flatten().enumerate() {
+        if count == LOOKED_AT {
+            warnings.push(format!(
+                "{} is missing, and there is too much beside it to look for it",
+                path.display()
+            ));
+            break;
+        }
+        if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+            continue;
+        }
+        let found = OsStr::from_bytes(entry.file_name().to_bytes());
+        let Ok(Some(stat)) = look(parent, found) else { continue };
+        if matches!(judge(&stat, FileType::Directory, DIR_MODE, custody), Judgement::Foreign(_)) {
+            continue;
+        }
+        let Some(age) = parent.dir(Path::new(found)).ok().and_then(|dir| last_change(&dir, path, custody))
+        else {
+            continue;
+        };
+        if best.as_ref().is_none_or(|(newest, _)| age > *newest) {
+            best = Some((age, found.to_owned()));
+        }
+    }
+    let Some((_, found)) = best else { return false };
+    let done = parent.rename(Path::new(&found), Path::new(name));
+    let shown = parent.path().join(&found);
+    warnings.push(match &done {
+        Ok(()) => format!(
+            "{} was missing: somebody had renamed it to {}; it has its name again, and what is recorded in it is believed",
+            path.display(),
+            shown.display()
+        ),
+        Err(error) => format!("{} is missing; {} is it, but cannot be renamed: {error}", path.display(), shown.display()),
+    });
+    done.is_ok()
+}
+
+/// When the database in this directory was last changed, in nanoseconds since 1970, if the directory is the one that was at
+/// `path`, by the note in its lock, and nobody has it.
+fn last_change(dir: &Beneath, path: &Path, custody: Custody) -> Option<u64> {
+    let private = OsStr::new(super::lock::PLACE);
+    let stat = look(dir, private).ok()??;
+    if matches!(judge(&stat, FileType::Directory, PRIVATE_MODE, custody), Judgement::Foreign(_)) {
+        return None;
+    }
+    let private = dir.dir(Path::new(private)).ok()?;
+    if !super::lock::is_left_by(&private, path) {
+        return None;
+    }
+    let stat = look(dir, OsStr::new(super::session::DATABASE)).ok()??;
+    u64::try_from(stat.st_mtime).ok()?.checked_mul(1_000_000_000)?.checked_add(stat.st_mtime_nsec)
+}
+
+/// Device and inode.
+pub(super) fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Removes all but the newest few of what was set aside as foreign under this name.
+fn thin_out(dir: &Beneath, name: &OsStr, warnings: &mut Vec<String>) {
+    let prefix = format!("{}.foreign-", name.to_string_lossy());
+    let names = dir.list().unwrap_or_default();
+    let mut old: Vec<_> = names.iter().filter(|name| name.to_string_lossy().starts_with(&prefix)).collect();
+    old.truncate(old.len().saturating_sub(KEPT_ASIDE));
+    let Some(oldest) = old.first() else { return };
+    let mut room = REMOVED_AT_ONCE;
+    let mut remove = || old.iter().try_for_each(|name| remove_all(dir, Path::new(name), &mut room));
+    // In a directory of ours only we could put things there; elsewhere its owner removes what he could remove himself.
+    let removed = match owner(dir) {
+        Some(owner) if owner.uid != rustix::process::geteuid().as_raw() => {
+            owner.on_files(remove).unwrap_or_else(Err)
+        }
+        Some(_) | None => remove(),
+    };
+    if let Err(error) = removed {
+        warnings.push(format!(
+            "{} and what was set aside like it cannot be removed ({error}): look at it, and remove it",
+            dir.path().join(oldest).display()
+        ));
+    }
+}
+
+fn owner(dir: &Beneath) -> Option<Credentials> {
+    let stat = rustix::fs::fstat(dir).ok()?;
+    Some(Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: Vec::new() })
+}
+
+/// Removes a file, or a directory with what is in it, as far as `room` goes. No link is followed.
+fn remove_all(dir: &Beneath, name: &Path, room: &mut usize) -> io::Result<()> {
+    match dir.remove_file(name) {
+        Err(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {}
+        done => return done,
+    }
+    let below = dir.dir(name)?;
+    for entry in rustix::fs::Dir::read_from(&below)? {
+        let entry = entry?;
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        *room = room.checked_sub(1).ok_or_else(|| io::Error::other("there is too much in it"))?;
+        remove_all(&below, Path::new(OsStr::from_bytes(entry.file_name().to_bytes())), room)?;
+    }
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
 /// The directory to start from, and the way from there that must not contain links.
 fn split<'a>(home: &'a Path, path: &'a Path) -> io::Result<(&'a Path, &'a Path)> {
     match path.strip_prefix(home) {
@@ -324,21 +615,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         rustix::fs::chmod(dir.path(), Mode::from_raw_mode(0o777)).unwrap();
         let stat = rustix::fs::stat(dir.path()).unwrap();
-        let judge = |kind, custody| foreign(&stat, kind, DIR_MODE, custody).is_none();
-        let strict = Custody { uid: stat.st_uid, kept: true };
-        let loose = Custody { uid: stat.st_uid, kept: false };
-        assert!(!judge(FileType::Directory, strict));
-        assert!(judge(FileType::Directory, loose));
-        assert!(!judge(FileType::RegularFile, loose));
-        assert!(!judge(FileType::Directory, Custody { uid: stat.st_uid + 1, kept: false }));
+        let ours = |kind, custody| judge(&stat, kind, DIR_MODE, custody) == Judgement::Ours;
+        let strict = Custody { uid: stat.st_uid, gid: stat.st_gid, kept: true };
+        let loose = Custody { kept: false, ..strict };
+        assert!(!ours(FileType::Directory, strict));
+        assert!(ours(FileType::Directory, loose));
+        assert!(!ours(FileType::RegularFile, loose));
+        assert!(!ours(FileType::Directory, Custody { uid: stat.st_uid + 1, ..loose }));
     }
 
     #[test]
     fn this_filesystem_keeps_what_it_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let uid = rustix::process::geteuid().as_raw();
-        let seen = Custody::probe(&Beneath::open(dir.path()).unwrap(), uid).unwrap();
-        assert_eq!((seen.uid, seen.kept), (uid, true));
+        let strict = Custody { uid: rustix::process::geteuid().as_raw(), gid: 0, kept: true };
+        let seen = Custody::probe(&Beneath::open(dir.path()).unwrap(), strict).unwrap();
+        assert_eq!((seen.uid, seen.kept), (strict.uid, true));
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn what_is_removed_is_bounded_and_no_link_is_followed() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("file"), "").unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let aside = home.path().join("aside");
+        std::fs::create_dir_all(aside.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), aside.join("a/link")).unwrap();
+        for number in 0..5 {
+            std::fs::write(aside.join(format!("a/b/{number}")), "").unwrap();
+        }
+        let dir = Beneath::open(home.path()).unwrap();
+        assert!(remove_all(&dir, Path::new("aside"), &mut 3).is_err());
+        assert!(aside.exists());
+        remove_all(&dir, Path::new("aside"), &mut 20).unwrap();
+        assert!(!aside.exists() && outside.path().join("file").exists());
     }
 }

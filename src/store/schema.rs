@@ -1,25 +1,22 @@
 //! What the database holds: the rows, how one is written as bytes, and all of them together.
 //!
-//! A value is `version byte · JSON · crc32 (little endian, over what precedes it)`. Each value carries its own
-//! version, so that a file may hold rows of several ages; the schema version in the `meta` table says which is the
-//! newest that may occur. A file of an older schema is read row by row and written anew; one of a newer schema is
-//! refused. Within one version fields may be added if they are optional (absent = null) and never change meaning.
-//!
-//! What is written as a supervisor ends is one row in `meta` for the histories of all services: a row of each takes as long to
-//! write as its process takes to end. Where a service has a history in that row, the one in `runs` is older. The first
-//! commit of the next supervisor that changes a history gives each its own row again.
-//!
-//! History of schemas: 1 (0.1.0) wants, records, runs, meta; 2 mirrored; 3 limits; 4 ends.
+//! A value is `version byte · JSON · crc32 (little endian, over what precedes it)`. The version of the format, and what a
+//! change of it must keep to, is in the head of `store/mod.rs`.
 
+use super::place::Lies;
 use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// The newest schema that this program knows.
-pub const SCHEMA: u32 = 4;
-/// The newest row version that it knows.
+/// The incompatible part of the version that is written: a program that knows only less refuses the file.
+pub const SCHEMA: u32 = 3;
+/// The newest incompatible part that is read.
+pub const NEWEST_SCHEMA: u32 = 4;
+/// The compatible part: how many additions this program knows, each of which another may ignore.
+pub const ADDITIONS: u32 = 1;
+/// The row version that is written, and the newest that is read.
 const ROW_VERSION: u8 = 1;
 
 /// How many failure times a [`RunRow`] keeps; the oldest go first.
@@ -33,8 +30,12 @@ pub(super) const LIMITS: &str = "limits";
 pub(super) const META: &str = "meta";
 pub(super) const META_SCHEMA: &str = "schema";
 pub(super) const META_INSTANCE: &str = "instance";
+/// Where the state lay when it got its instance id.
+pub(super) const META_LIES: &str = "lies";
 pub(super) const META_STAMP: &str = "stamp";
 pub(super) const META_BOOT: &str = "boot";
+pub(super) const META_ADDITIONS: &str = "additions";
+/// Of schema 4: the last histories of all services in one row.
 pub(super) const META_ENDS: &str = "ends";
 
 /// The operator's durable intent.
@@ -228,6 +229,8 @@ pub(super) enum Key {
     Mirrored(ServiceName),
     Limits(ServiceName),
     Boot,
+    Instance,
+    Lies,
 }
 
 /// A place and what to put there; `None` removes.
@@ -239,6 +242,8 @@ pub(super) enum Write {
     Mirrored(ServiceName, Option<MirroredRow>),
     Limits(ServiceName, Option<LimitsRow>),
     Boot(Option<serde_json::Value>),
+    Instance(String),
+    Lies(Lies),
 }
 
 /// A [`Write`] ready for the engine: table, key, bytes.
@@ -253,6 +258,8 @@ impl Write {
             Self::Mirrored(name, _) => Key::Mirrored(name.clone()),
             Self::Limits(name, _) => Key::Limits(name.clone()),
             Self::Boot(_) => Key::Boot,
+            Self::Instance(_) => Key::Instance,
+            Self::Lies(_) => Key::Lies,
         }
     }
 
@@ -267,28 +274,17 @@ impl Write {
             Self::Mirrored(name, row) => one(MIRRORED, name.as_str(), row.as_ref()),
             Self::Limits(name, row) => one(LIMITS, name.as_str(), row.as_ref()),
             Self::Boot(row) => one(META, META_BOOT, row.as_ref()),
+            Self::Instance(instance) => one(META, META_INSTANCE, Some(instance)),
+            Self::Lies(lies) => one(META, META_LIES, Some(lies)),
         }
     }
 }
 
-/// Services with the same history, as the row of the ends has them: of those that end in the same moment most have.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Alike<Name, Row> {
-    pub(super) of: Vec<Name>,
-    pub(super) run: Row,
-}
-
-fn alike<'a>(ends: BTreeMap<&'a str, &'a RunRow>) -> Vec<Alike<&'a str, &'a RunRow>> {
-    /// So many back it is looked for the same: they are in the order of their names, in which most of them end.
-    const LOOKED_AT: usize = 16;
-    let mut rows: Vec<Alike<&str, &RunRow>> = Vec::new();
-    for (name, run) in ends {
-        match rows.iter_mut().rev().take(LOOKED_AT).find(|row| row.run == run) {
-            Some(row) => row.of.push(name),
-            None => rows.push(Alike { of: vec![name], run }),
-        }
-    }
-    rows
+/// Services with the same history, in the row that a program of schema 4 left as it ended.
+#[derive(Debug, Deserialize)]
+pub(super) struct Alike {
+    pub(super) of: Vec<String>,
+    pub(super) run: RunRow,
 }
 
 /// Everything the database holds, in memory.
@@ -304,8 +300,11 @@ pub(super) struct Rows {
     pub(super) mirrored: BTreeMap<ServiceName, MirroredRow>,
     pub(super) limits: BTreeMap<ServiceName, LimitsRow>,
     pub(super) boot: Option<serde_json::Value>,
-    /// Whose histories are in the row of the ends.
-    pub(super) ends: BTreeSet<ServiceName>,
+    pub(super) lies: Option<Lies>,
+    /// The additions of the file, if it has more than this program knows.
+    pub(super) additions: u32,
+    /// Table, key and bytes of what a newer program has added: carried along, as this one cannot know what it is for.
+    pub(super) foreign: Vec<(String, String, Vec<u8>)>,
 }
 
 impl Rows {
@@ -323,71 +322,20 @@ impl Rows {
             Write::Mirrored(name, row) => set(&mut self.mirrored, name, row),
             Write::Limits(name, row) => set(&mut self.limits, name, row),
             Write::Boot(row) => self.boot = row,
+            Write::Instance(instance) => self.instance = instance,
+            Write::Lies(lies) => self.lies = Some(lies),
         }
-    }
-
-    /// These writes, with a row for each history that had none of its own, if any of them changes a history.
-    ///
-    /// # Errors
-    /// [`RowError::Malformed`].
-    pub(super) fn spread<'a>(
-        &self,
-        writes: impl Iterator<Item = &'a Write>,
-    ) -> Result<Vec<Encoded>, RowError> {
-        let (mut all, mut rest, mut changes) = (Vec::new(), self.ends.clone(), false);
-        for write in writes {
-            if let Write::Run(name, _) = write {
-                rest.remove(name);
-                changes = true;
-            }
-            all.push(write.encoded()?);
-        }
-        if changes && !self.ends.is_empty() {
-            for (name, row) in rest.iter().filter_map(|name| Some((name, self.runs.get(name)?))) {
-                all.push((RUNS, name.to_string(), Some(encode(row)?)));
-            }
-            all.push((META, META_ENDS.to_owned(), None));
-        }
-        Ok(all)
-    }
-
-    /// These writes, which are the last, with all histories in one row.
-    ///
-    /// # Errors
-    /// [`RowError::Malformed`].
-    pub(super) fn gathered<'a>(
-        &self,
-        writes: impl Iterator<Item = &'a Write>,
-    ) -> Result<Vec<Encoded>, RowError> {
-        let known = self.ends.iter().filter_map(|name| Some((name.as_str(), &**self.runs.get(name)?)));
-        let mut ends: BTreeMap<&str, &RunRow> = known.collect();
-        let (mut all, mut changes) = (Vec::new(), false);
-        for write in writes {
-            match write {
-                Write::Run(name, Some(row)) => {
-                    ends.insert(name.as_str(), row);
-                    changes = true;
-                }
-                Write::Run(name, None) => {
-                    changes |= ends.remove(name.as_str()).is_some();
-                    all.push(write.encoded()?);
-                }
-                other => all.push(other.encoded()?),
-            }
-        }
-        if changes {
-            all.push((META, META_ENDS.to_owned(), Some(encode(&alike(ends))?)));
-        }
-        Ok(all)
     }
 
     /// The whole database as the engine writes it into a new file.
     pub(super) fn encoded(&self) -> Result<Vec<Encoded>, RowError> {
         let mut all = vec![
             (META, META_SCHEMA.to_owned(), Some(encode(&SCHEMA)?)),
+            (META, META_ADDITIONS.to_owned(), Some(encode(&self.additions.max(ADDITIONS))?)),
             (META, META_INSTANCE.to_owned(), Some(encode(&self.instance)?)),
             encoded_stamp(self.stamp)?,
             (META, META_BOOT.to_owned(), self.boot.as_ref().map(encode).transpose()?),
+            (META, META_LIES.to_owned(), self.lies.as_ref().map(encode).transpose()?),
         ];
         for (name, row) in &self.wants {
             all.push((WANTS, name.to_string(), Some(encode(row)?)));

@@ -8,9 +8,9 @@
 
 use super::disk::{DiskFile, Wrap};
 use super::engine::{Engine, Found, Trouble};
-use super::lock::{Holder, Lock, Taken};
+use super::lock::{Lock, Taken};
 use super::mirror::{self, Mirror};
-use super::place::{FILE_MODE, StateDir};
+use super::place::{FILE_MODE, Lies, StateDir, Unopened, identity};
 use super::schema::{Encoded, Rows};
 use super::{OpenError, Options};
 use redb::StorageBackend;
@@ -18,8 +18,10 @@ use redb::backends::InMemoryBackend;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
 
-const DATABASE: &str = "state.redb";
+pub(super) const DATABASE: &str = "state.redb";
 const NEW: &str = "state.redb.new";
 /// A database that a supervisor made is a thousand times smaller.
 const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
@@ -30,6 +32,8 @@ pub(super) struct Session {
     dir: StateDir,
     lock: Lock,
     engine: Option<Engine>,
+    /// Device and inode of the file that the engine has.
+    file: (u64, u64),
     /// The file in place must not be continued: it is missing, damaged, outdated, or a sync of it has failed.
     replace: bool,
 }
@@ -51,16 +55,56 @@ impl Session {
     /// Opens directory and lock.
     ///
     /// # Errors
-    /// `Ok(Err(…))` when another supervisor holds it; else as the system calls.
+    /// [`OpenError::Held`] when another supervisor has it, [`OpenError::Unknown`] when that cannot be told;
+    /// `Ok(Err(…))` when nobody can have it, and we neither.
     pub(super) fn open(
         options: &Options,
         warnings: &mut Vec<String>,
-    ) -> io::Result<Result<Self, Option<Holder>>> {
-        let dir = StateDir::open(&options.home, &options.dir, options.gid, warnings)?;
-        Ok(match Lock::take(&dir, &options.host, options.gives_way, warnings)? {
-            Taken::Ours(lock) => Ok(Self { dir, lock, engine: None, replace: false }),
-            Taken::Held(holder) => Err(holder),
-        })
+    ) -> Result<Result<Self, io::Error>, OpenError> {
+        let (path, home) = (&options.dir, &options.home);
+        match lock(home, path, (options.gid, options.gives_way), warnings) {
+            Ok((dir, Taken::Ours(lock))) => {
+                Ok(Ok(Self { dir, lock, engine: None, file: (0, 0), replace: false }))
+            }
+            Ok((_, Taken::Held(holder))) => Err(OpenError::Held { path: path.clone(), holder }),
+            Err(Unopened::Missing(error)) => Ok(Err(error)),
+            Err(Unopened::Unknown(error)) => Err(OpenError::unknown(path, &error)),
+        }
+    }
+
+    /// The database and the directory that it is in are what the next boot will find.
+    pub(super) fn is_in_place(&self) -> bool {
+        // What does not answer to this has just taken a commit.
+        self.engine.is_none() || self.dir.is_in_place(DATABASE, self.file).unwrap_or(true)
+    }
+
+    /// Directory and lock in the place of those that were moved or removed. What is found there is not continued.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub(super) fn made_again(options: &Options, warnings: &mut Vec<String>) -> Result<Self, String> {
+        let opened = Self::open(options, warnings).map_err(|error| error.to_string())?;
+        let mut session = opened.map_err(|error| explain(&options.dir, &error))?;
+        session.begin_anew(warnings).map_err(|error| explain(&options.dir, &error))?;
+        Ok(session)
+    }
+
+    fn begin_anew(&mut self, warnings: &mut Vec<String>) -> io::Result<()> {
+        if self.dir.existing(DATABASE, OFlags::RDONLY, FILE_MODE, warnings)?.is_some() {
+            let kept = self.dir.set_aside_corrupt(DATABASE)?;
+            warnings.push(format!("another {DATABASE} was in its place: set aside as {kept}"));
+        }
+        self.replace = true;
+        Ok(())
+    }
+
+    /// Writes who we are, for whoever finds the state locked.
+    pub(super) fn note(&mut self, host: &str) {
+        self.lock.note(host);
+    }
+
+    pub(super) fn lies(&self) -> Option<Lies> {
+        self.dir.lies()
     }
 
     /// Reads what there is, repairs and rebuilds what must be, and leaves the database open if it can be written.
@@ -110,7 +154,7 @@ impl Session {
 
     /// Commits durably, with one sync. After an error the file is opened anew and it is tried once more.
     /// `after` makes what the database will hold then: the content of a new file, if one is needed. Without writes
-    /// it only sees to it that the database is open. The `last` one takes two syncs, and nothing comes after it.
+    /// it only sees to it that the database is open.
     ///
     /// # Errors
     /// One line that says what to do.
@@ -118,13 +162,13 @@ impl Session {
         &mut self,
         wrap: &Wrap,
         host: &str,
-        (writes, last): (&[Encoded], bool),
+        writes: &[Encoded],
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), String> {
         self.lock.note(host);
-        let first = self.try_commit(wrap, (writes, last), after, warnings);
-        let done = first.or_else(|_| self.try_commit(wrap, (writes, last), after, warnings));
+        let first = self.try_commit(wrap, writes, after, warnings);
+        let done = first.or_else(|_| self.try_commit(wrap, writes, after, warnings));
         done.map_err(|trouble| match trouble {
             Trouble::Io(error) => self.explain(&error),
             Trouble::Newer(found) => self.newer(found).to_string(),
@@ -135,7 +179,7 @@ impl Session {
     fn try_commit(
         &mut self,
         wrap: &Wrap,
-        (writes, last): (&[Encoded], bool),
+        writes: &[Encoded],
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), Trouble> {
@@ -151,11 +195,10 @@ impl Session {
             return self.put_in_place(wrap, &after());
         }
         let Some(engine) = &mut self.engine else { return self.put_in_place(wrap, &after()) };
-        let done = match (last, writes) {
-            (true, _) => engine.finish(writes),
-            (false, []) => return Ok(()),
-            (false, _) => engine.commit(writes),
-        };
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let done = engine.commit(writes);
         if let Err(error) = &done {
             self.replace = engine.sync_failed() || matches!(error, Trouble::Corrupt(_));
             self.engine = None;
@@ -171,6 +214,7 @@ impl Session {
             self.replace = true;
             return Ok(None);
         };
+        self.file = identity(&rustix::fs::fstat(&file).map_err(|error| Trouble::Io(error.into()))?);
         let backend = wrap(DiskFile::new(file)).map_err(Trouble::Io)?;
         match Engine::open(backend) {
             Ok(Found { engine, rows, outdated, repaired, skipped }) => {
@@ -277,6 +321,7 @@ impl Session {
         self.replace = true;
         self.engine = None;
         let file = self.dir.create_anew(NEW).map_err(Trouble::Io)?;
+        self.file = identity(&rustix::fs::fstat(&file).map_err(|error| Trouble::Io(error.into()))?);
         let made = wrap(DiskFile::new(file))
             .map_err(Trouble::Io)
             .and_then(|backend| Engine::create(backend, rows))
@@ -297,6 +342,13 @@ impl Session {
         }
     }
 
+    /// Lets the lock go; the database stays as it is.
+    pub(super) fn abandon(self) {
+        if let Some(engine) = self.engine {
+            engine.abandon();
+        }
+    }
+
     fn newer(&self, found: u32) -> OpenError {
         OpenError::NewerSchema { path: self.dir.path_of(DATABASE), found }
     }
@@ -306,12 +358,53 @@ impl Session {
     }
 }
 
-fn problems(path: &std::path::Path, mirror: &Mirror) -> Vec<String> {
+/// The directory at `path`, and the lock in it.
+fn lock(
+    home: &Path,
+    path: &Path,
+    (gid, gives_way): (u32, Option<Duration>),
+    warnings: &mut Vec<String>,
+) -> Result<(StateDir, Taken), Unopened> {
+    let dir = StateDir::open(home, path, gid, warnings)?;
+    let taken = Lock::take(&dir, gives_way, warnings)?;
+    Ok((dir, taken))
+}
+
+/// Locks the gateways of a home whose supervisor has its state elsewhere: what is locked is where the state would be
+/// otherwise, so that this excludes whoever has it there.
+///
+/// # Errors
+/// [`OpenError::Held`], [`OpenError::Unknown`]. `None` with a warning: there is no lock, and none can be made.
+pub(super) fn lock_home(options: &Options, warnings: &mut Vec<String>) -> Result<Option<Lock>, OpenError> {
+    let path = options.home.join(USUAL);
+    // The bell of who gives way hangs where its state is.
+    match lock(&options.home, &path, (options.gid, None), warnings) {
+        Ok((_, Taken::Ours(mut lock))) => {
+            lock.note(&options.host);
+            Ok(Some(lock))
+        }
+        Ok((_, Taken::Held(holder))) => Err(OpenError::Held { path, holder }),
+        Err(Unopened::Missing(error)) => {
+            warnings.push(format!(
+                "{} cannot be made ({error}): nothing keeps a supervisor with another --state from running the gateways of \
+                 this home too",
+                path.display()
+            ));
+            Ok(None)
+        }
+        Err(Unopened::Unknown(error)) => Err(OpenError::unknown(&path, &error)),
+    }
+}
+
+/// Where the state is below home, if nothing else is said.
+pub(super) const USUAL: &str = "supervisor";
+
+fn problems(path: &Path, mirror: &Mirror) -> Vec<String> {
     mirror.problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect()
 }
 
 /// One line that says what is wrong with the disk and what to do.
-pub(super) fn explain(path: &std::path::Path, error: &io::Error) -> String {
+pub(super) fn explain(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => {
@@ -329,8 +422,8 @@ pub(super) fn explain(path: &std::path::Path, error: &io::Error) -> String {
     }
 }
 
-/// 128 random bits in hexadecimal.
-pub(super) fn new_instance() -> String {
+/// An instance id: 128 random bits in hexadecimal.
+pub fn new_instance() -> String {
     let mut bytes = [0u8; 16];
     let mut filled = 0;
     while filled < bytes.len() {

@@ -3,10 +3,10 @@
 //! `rows` is what was acknowledged, so it can fill a new file when the old one fails.
 
 use super::disk::Wrap;
+use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
-use super::session::{Loaded, Session, explain};
-use super::{Boot, CLOSED, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
-use std::collections::BTreeSet;
+use super::session::{Loaded, Session, USUAL, explain, lock_home};
+use super::{Boot, CLOSED, Locked, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ struct Worker {
     shared: Arc<Shared>,
     /// Directory and lock; `None` while they cannot be had.
     session: Option<Session>,
+    /// Where the state lies elsewhere: the lock of home.
+    home: Option<Lock>,
     /// What was acknowledged; `None` while the database could not be read.
     rows: Option<Rows>,
     mirror_stale: bool,
@@ -74,6 +76,7 @@ impl Worker {
             wrap,
             shared,
             session: None,
+            home: None,
             rows: None,
             mirror_stale: true,
             mirror_due: None,
@@ -97,7 +100,10 @@ impl Worker {
             self.shared.state().busy_since = None;
             if closing {
                 // The database is left and the lock given back before anybody is told that we ended.
-                self.session = None;
+                if let Some(session) = self.session.take() {
+                    session.abandon();
+                }
+                self.home = None;
                 return self.trouble.take().unwrap_or_else(|| CLOSED.to_owned());
             }
         }
@@ -119,7 +125,7 @@ impl Worker {
             }
             state.busy_since = None;
         }
-        // Too late to refuse to start: services run. It stays volatile, and says why.
+        // Too late to refuse to start. It stays volatile, and says why.
         if let Err(reason) = self.take_late(result) {
             self.trouble = Some(reason);
         }
@@ -130,7 +136,13 @@ impl Worker {
     /// What [`super::open`] could not return is news for the loop, once it can be written too: until then it is read
     /// again with each attempt. The error is why it cannot.
     fn take_late(&mut self, result: Result<Opened, OpenError>) -> Result<(), String> {
-        let opened = result.map_err(|error| error.to_string())?;
+        let opened = result.map_err(|error| {
+            let reason = error.to_string();
+            if matches!(error, OpenError::Held { .. }) {
+                self.tell(StoreEvent::Held { reason: reason.clone() });
+            }
+            reason
+        })?;
         let Some(reason) = opened.volatile.clone() else {
             self.news = Some(Box::new(opened));
             return Ok(());
@@ -149,15 +161,20 @@ impl Worker {
     fn load(&mut self) -> Result<Opened, OpenError> {
         let mut warnings = Vec::new();
         self.session = None;
-        let opened = Session::open(&self.options, &mut warnings);
-        let loaded = match opened {
-            Ok(Ok(mut session)) => {
+        let session = Session::open(&self.options, &mut warnings)?;
+        self.shared.locked(Locked::State);
+        if self.home.is_none() && self.options.dir != self.options.home.join(USUAL) {
+            self.home = lock_home(&self.options, &mut warnings)?;
+        }
+        self.shared.locked(Locked::All);
+        let mut lies = None;
+        let loaded = match session {
+            Ok(mut session) => {
+                lies = session.lies();
+                session.note(&self.options.host);
                 let loaded = session.load(&self.wrap, &mut warnings)?;
                 self.session = Some(session);
                 loaded
-            }
-            Ok(Err(holder)) => {
-                return Err(OpenError::Held { path: self.options.dir.clone(), holder });
             }
             Err(error) => Loaded {
                 rows: Rows { instance: super::session::new_instance(), ..Rows::default() },
@@ -168,6 +185,7 @@ impl Worker {
             },
         };
         let mut found = Opened::from_rows(&loaded.rows);
+        found.lies = lies;
         found.mirrored_at_ms = loaded.mirrored_at_ms;
         if let Some(reason) = &loaded.volatile {
             warnings.push(volatile_line(reason));
@@ -253,7 +271,7 @@ impl Worker {
         let wants_change = all().any(|write| matches!(write, Write::Want(..)));
         let stamp = rows.stamp + u64::from(wants_change);
         let encode = || {
-            let mut encoded = if last { rows.gathered(all())? } else { rows.spread(all())? };
+            let mut encoded = all().map(Write::encoded).collect::<Result<Vec<_>, _>>()?;
             if wants_change {
                 encoded.push(encoded_stamp(stamp)?);
             }
@@ -266,17 +284,29 @@ impl Worker {
             after
         };
         let mut warnings = Vec::new();
-        let done = session.commit(&self.wrap, &self.options.host, (&encoded, last), &after, &mut warnings);
+        let mut done = session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings);
+        // What is acknowledged must be where the next boot looks for it.
+        if done.is_ok() && !encoded.is_empty() && !session.is_in_place() {
+            warnings.push(format!(
+                "{} was moved or removed while it was in use: it is made again, with all that is known",
+                self.options.dir.display()
+            ));
+            self.session = None;
+            done = Session::made_again(&self.options, &mut warnings).and_then(|session| {
+                let session = self.session.insert(session);
+                session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings)?;
+                let lost = || format!("{} was moved again", self.options.dir.display());
+                session.is_in_place().then_some(()).ok_or_else(lost)
+            });
+            self.mirror_stale = true;
+        }
         if done.is_ok() {
             rows.stamp = stamp;
-            if all().any(|write| matches!(write, Write::Run(..))) {
-                rows.ends = BTreeSet::new();
-            }
             // After the last one only the mirror is written, if a want has changed.
-            if !last || wants_change {
+            if !last || self.mirror_stale || wants_change {
                 all().for_each(|write| rows.apply(write.clone()));
             }
-            self.mirror_stale |= wants_change;
+            self.mirror_stale |= wants_change || all().any(|write| matches!(write, Write::Instance(_)));
         }
         for text in warnings {
             self.tell(StoreEvent::Warning { text });

@@ -1,7 +1,8 @@
 //! The durable state when the disk, a neighbour or a stranger is unkind to it.
 
 use crate::harness::setup::HERMES;
-use crate::harness::{Answer, End, Place, Rung, Setup, World, wait};
+use crate::harness::{Answer, End, Place, Rung, Setup, Supervisor, World, wait};
+use rustix::process::Signal;
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
@@ -64,6 +65,104 @@ fn a_second_supervisor_is_refused_by_name() {
     assert!(refused.err.contains("since"), "{}", refused.err);
     assert_eq!(world.marked("pause").len(), 1);
     assert_eq!(world.state("coder"), "up");
+}
+
+/// The advice of the refusal, another --state, gave two living gateways of one profile.
+#[test]
+fn another_state_of_the_same_home_is_refused_too() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("coder", "pause", "");
+    let first = world.start();
+    world.ctl(&["wait", "coder", "--up"]).ok();
+    let words = ["/hermes-sup", "run", "--state", "/tmp/state", "--socket", "/tmp/second.sock"];
+    let refused = world.exec(&first, 0, &words);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.err.contains("use another --home") && !refused.err.contains("--state"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(world.marked("pause").len(), 1);
+    // Nor the other way round.
+    assert_eq!(first.terminate(), End::Code(0));
+    world.setup.supervisor.extend(["--state".to_owned(), "/tmp/state".to_owned()]);
+    let first = world.start();
+    world.ctl(&["wait", "coder", "--up"]).ok();
+    assert_eq!(world.exec(&first, 0, &["/hermes-sup", "run", "--socket", "/tmp/second.sock"]).code, 1);
+    assert_eq!(world.marked("pause").len(), 1);
+}
+
+/// `docker pause`, a suspended machine, NFS: the second supervisor was stopped while it looked at the lock of the first. Its
+/// patience was over when it went on, so it said "does not answer" and started everything a second time.
+#[test]
+fn a_second_supervisor_that_is_paused_at_the_lock_starts_nothing() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("coder", "pause", "");
+    let _first = world.start();
+    world.ctl(&["wait", "coder", "--up"]).ok();
+    let mut second = world.run_alone(&["/hermes-sup", "run", "--socket", "/tmp/second.sock"]);
+    let tasks = format!("/proc/{}/task", second.pid);
+    wait::until("its store to look at the lock, for half a second", &world.root, || {
+        let mut names = std::fs::read_dir(&tasks).ok()?.flatten().map(|task| task.path().join("comm"));
+        names.any(|comm| std::fs::read_to_string(comm).is_ok_and(|name| name == "store\n")).then_some(())
+    });
+    second.signal(Signal::STOP);
+    // Longer than a start waits for its disk: there is nothing else that could be waited for.
+    wait::within(Duration::from_secs(6), &world.root, || None::<()>);
+    second.signal(Signal::CONT);
+    assert_eq!(second.wait(), End::Code(1));
+    assert!(world.stderr().contains("is in use by another supervisor"), "{}", world.stderr());
+    assert_eq!(world.marked("pause").len(), 1);
+}
+
+/// kubelet, at each start of a pod with `fsGroup`.
+#[test]
+fn a_volume_with_fs_group_keeps_its_state() {
+    let mut world = World::new(Setup::plain());
+    world.prepare();
+    let supervisor = world.start();
+    world.ctl(&["register", "worker", "--down", "--", "/adversary", "pause"]).ok();
+    assert_eq!(supervisor.terminate(), End::Code(0));
+    let script =
+        format!("chgrp -R {HERMES} $0 && chmod -R g+rwX $0 && find $0 -type d -exec chmod g+s {{}} +");
+    let done =
+        std::process::Command::new("/bin/sh").args(["-c", &script]).arg(world.path("/opt/data")).status();
+    assert!(done.is_ok_and(|status| status.success()));
+    let _supervisor = world.start();
+    assert_eq!(world.ctl(&["list"]).ok().lines().collect::<Vec<_>>(), ["worker"]);
+    assert_eq!(world.stderr().matches("fsGroup").count(), 1, "{}", world.stderr());
+    let aside = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().contains("foreign");
+    assert!(!std::fs::read_dir(world.path("/opt/data")).expect("home").flatten().any(aside));
+}
+
+/// An attack of hermes, which owns the home, on what an operator has stopped: it moves the state away, before the stop and after.
+#[test]
+fn hermes_does_not_undo_a_stop_of_root_by_moving_the_state_away() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("rootjob", "pause", "user = \"root\"");
+    let mut supervisor = world.start();
+    world.ctl(&["wait", "rootjob", "--up"]).ok();
+    let hides = |world: &World, supervisor: &Supervisor| {
+        let script =
+            "mv $0 /opt/data/.cache; ! mv /opt/data/.cache /opt/data/logs/ && ! rm -rf /opt/data/.cache";
+        world.exec(supervisor, HERMES, &["/bin/sh", "-c", script, STATE]).ok();
+        assert!(!world.path(STATE).exists());
+    };
+    // While it runs: the stop is recorded where the next boot looks.
+    hides(&world, &supervisor);
+    world.ctl(&["stop", "rootjob"]).ok();
+    world.wait_stderr("was moved or removed while it was in use");
+    supervisor.kill();
+    supervisor = world.start();
+    assert_eq!(world.want("rootjob"), "down");
+    // Afterwards, so that the next boot finds none, or one of hermes's own.
+    hides(&world, &supervisor);
+    world.exec(&supervisor, HERMES, &["/bin/sh", "-c", "mkdir -p $0/private", STATE]).ok();
+    supervisor.kill();
+    let supervisor = world.start();
+    assert_eq!((world.want("rootjob"), world.marked("pause").len()), ("down".to_owned(), 0));
+    assert!(world.stderr().contains("had renamed it to /opt/data/.cache"), "{}", world.stderr());
+    drop(supervisor);
 }
 
 #[test]

@@ -128,6 +128,27 @@ impl Tree {
         std::process::id() == 1 && at_root && !discover::is_real_root(&self.base)
     }
 
+    /// Makes the directory again if somebody has removed it; false: it is there.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and open(2).
+    pub fn make_again(&mut self) -> io::Result<bool> {
+        if rustix::fs::stat(&self.path).is_ok_and(|stat| stat.st_ino == self.inode) {
+            return Ok(false);
+        }
+        match rustix::fs::mkdir(&self.path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        self.inode = rustix::fs::fstat(&self.dir)?.st_ino;
+        for name in &self.controllers {
+            let _ = write(&self.path, "cgroup.subtree_control", &format!("+{name}"));
+        }
+        Ok(true)
+    }
+
     /// Removes the directory if it is empty, and goes back to where we came from.
     pub fn remove(&self) -> io::Result<()> {
         rustix::fs::rmdir(&self.path)?;

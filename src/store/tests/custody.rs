@@ -102,18 +102,158 @@ fn a_planted_database_mirror_or_lock_gains_nothing() {
     assert!(opened.warnings[0].contains("lock is not as hermes-sup left it"), "{:?}", opened.warnings);
 }
 
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 #[test]
 fn what_others_could_have_written_is_foreign_too() {
     let home = with_wants();
-    std::fs::set_permissions(home.file("state.redb"), std::fs::Permissions::from_mode(0o660)).unwrap();
+    set_mode(&home.file("state.redb"), 0o642);
     let opened = home.reopened();
     assert_eq!((opened.wants.len(), opened.records.len()), (1, 0));
-    assert!(opened.warnings[0].contains("(it has mode 0660, not 0640)"), "{:?}", opened.warnings);
-    std::fs::set_permissions(home.state(), std::fs::Permissions::from_mode(0o770)).unwrap();
+    assert!(opened.warnings[0].contains("(it has mode 0642, not 0640)"), "{:?}", opened.warnings);
+    set_mode(&home.state(), 0o757);
     let opened = home.reopened();
     assert_eq!(opened.wants.len(), 0);
-    assert!(opened.warnings[0].contains("(it has mode 0770, not 0750)"), "{:?}", opened.warnings);
+    assert!(opened.warnings[0].contains("(it has mode 0757, not 0750)"), "{:?}", opened.warnings);
     assert!(home.like(home.dir.path(), ".hermes-sup-probe").is_empty());
+    if root() {
+        // Another group than the gateway user's.
+        std::fs::remove_dir_all(home.state()).unwrap();
+        let running = home.open();
+        running.commit(1, vec![want("a", Want::Down)]).unwrap();
+        running.close();
+        chown(home.state(), None, Some(STRANGER)).unwrap();
+        set_mode(&home.state(), 0o770);
+        let opened = home.reopened();
+        assert_eq!(opened.wants.len(), 0);
+        assert!(opened.warnings[0].contains("(it has mode 0770, not 0750)"), "{:?}", opened.warnings);
+    }
+}
+
+/// kubelet makes a volume with `fsGroup` writable for that group, with setgid on directories, at each start of a pod. The
+/// whole state was set aside then, each time, and with it what was registered, limited, failed or waiting.
+#[test]
+fn what_fs_group_does_to_a_volume_is_put_right_with_one_warning_and_believed() {
+    let home = with_wants();
+    for path in ["", "private"] {
+        set_mode(&home.file(path), 0o2770);
+    }
+    for path in ["state.redb", "wants", "private/lock"] {
+        set_mode(&home.file(path), 0o660);
+    }
+    let running = home.open();
+    assert_eq!((running.opened.wants.len(), running.opened.records.len()), (1, 1));
+    let [warning] = &running.opened.warnings[..] else { panic!("{:?}", running.opened.warnings) };
+    assert!(warning.contains("fsGroup") && warning.contains("believed"), "{warning}");
+    assert_eq!((mode(&home.state()), mode(&home.file("private"))), (0o750, 0o700));
+    assert_eq!((mode(&home.file("state.redb")), mode(&home.file("private/lock"))), (0o640, 0o600));
+    running.close();
+    assert_eq!(home.reopened().warnings, Vec::<String>::new());
+    assert!(home.like(home.dir.path(), "supervisor.").is_empty());
+}
+
+#[test]
+fn what_is_set_aside_is_bounded_in_number() {
+    let home = with_wants();
+    for _ in 0..6 {
+        set_mode(&home.file("state.redb"), 0o666);
+        home.reopened();
+        set_mode(&home.state(), 0o777);
+        home.reopened();
+    }
+    assert_eq!(home.like(home.dir.path(), "supervisor.foreign-").len(), 3);
+    for aside in home.like(home.dir.path(), "supervisor.foreign-") {
+        assert!(home.like(&home.dir.path().join(aside), "state.redb.foreign-").len() <= 3);
+    }
+}
+
+/// The owner of home may have put anything under such a name, also what only root can remove.
+#[test]
+fn nothing_is_removed_beside_the_state_that_the_owner_of_home_could_not_remove() {
+    if !root() {
+        return;
+    }
+    let home = Home::new();
+    give_away(home.dir.path());
+    let precious = home.dir.path().join("supervisor.foreign-1");
+    std::fs::create_dir(&precious).unwrap();
+    std::fs::write(precious.join("root's"), "").unwrap();
+    for _ in 0..5 {
+        std::fs::create_dir_all(home.state()).unwrap();
+        give_away(&home.state());
+        home.reopened();
+        std::fs::remove_dir_all(home.state()).unwrap();
+    }
+    assert!(precious.join("root's").exists());
+}
+
+/// The gateway user owns home: it cannot remove a directory of ours, nor move it elsewhere, but give it another name.
+#[test]
+fn a_state_that_was_renamed_is_found_again_and_said_loudly() {
+    let home = with_wants();
+    let hidden = home.dir.path().join(".cache");
+    std::fs::rename(home.state(), &hidden).unwrap();
+    // What is put in its place changes nothing.
+    std::fs::create_dir(home.state()).unwrap();
+    set_mode(&home.state(), 0o777);
+    let opened = home.reopened();
+    assert_eq!((opened.wants[&name("a")].want, opened.records.len()), (Want::Down, 1));
+    assert!(opened.warnings.iter().any(|line| line.contains("had renamed it to")), "{:?}", opened.warnings);
+    assert!(!hidden.exists());
+
+    // The state of another path is not taken for it.
+    let other = Options { dir: home.dir.path().join("other"), ..home.options() };
+    let running = home.open_on(other, disk::plain()).unwrap();
+    assert_eq!(running.opened.wants.len(), 0);
+    assert!(home.state().exists());
+}
+
+/// hermes moved the state directory away, and `ctl stop` of root's service was acknowledged all the same; after the next
+/// boot the service was up.
+#[test]
+fn what_is_acknowledged_is_where_the_next_boot_looks_for_it() {
+    let home = with_wants();
+    let aside = home.dir.path().join("aside");
+    let damages: [&dyn Fn(); 4] = [
+        &|| std::fs::rename(home.state(), &aside).unwrap(),
+        &|| std::fs::remove_dir_all(home.state()).unwrap(),
+        &|| std::fs::remove_file(home.file("state.redb")).unwrap(),
+        &|| {
+            std::fs::rename(home.state(), &aside).unwrap();
+            symlink(&aside, home.state()).unwrap();
+        },
+    ];
+    for (count, damage) in damages.iter().enumerate() {
+        let running = home.open();
+        running.commit(1, vec![want("a", Want::Up), record("a")]).unwrap();
+        damage();
+        running.store.commit(2, vec![want("a", Want::Down)]);
+        let (done, said) = running.answer(2);
+        done.unwrap_or_else(|error| panic!("{count}: {error}"));
+        drop(running);
+        let loud = |event: &StoreEvent| matches!(event, StoreEvent::Warning { text } if text.contains("moved or removed"));
+        assert!(said.iter().any(loud), "{count}: {said:?}");
+        let opened = home.reopened();
+        assert_eq!((opened.wants[&name("a")].want, opened.records.len()), (Want::Down, 1), "{count}");
+        let _ = std::fs::remove_dir_all(&aside);
+    }
+}
+
+#[test]
+fn what_cannot_be_put_where_the_next_boot_looks_is_not_acknowledged() {
+    let home = with_wants();
+    let running = home.open();
+    std::fs::rename(home.dir.path(), home.dir.path().with_extension("gone")).unwrap();
+    std::fs::write(home.dir.path(), "a file").unwrap();
+    let refused = running.commit(2, vec![want("a", Want::Up)]);
+    std::fs::remove_file(home.dir.path()).unwrap();
+    std::fs::rename(home.dir.path().with_extension("gone"), home.dir.path()).unwrap();
+    assert!(refused.is_err(), "acknowledged");
+    running.commit(3, vec![want("b", Want::Up)]).unwrap();
+    running.close();
+    assert!(home.reopened().wants.contains_key(&name("b")));
 }
 
 #[test]
@@ -153,6 +293,7 @@ fn a_directory_is_made_where_it_is_missing_and_an_impossible_one_is_no_obstacle(
     let running = home.open_on(Options { dir: dir.clone(), ..home.options() }, disk::plain()).unwrap();
     running.commit(1, vec![want("a", Want::Up)]).unwrap();
     assert!(dir.join("state.redb").exists());
+    running.close();
     let elsewhere = home.dir.path().join("new/home");
     let options = Options { home: elsewhere.clone(), dir: elsewhere.join("s"), ..home.options() };
     assert_eq!(home.open_on(options, disk::plain()).unwrap().opened.volatile, None);
@@ -162,6 +303,7 @@ fn a_directory_is_made_where_it_is_missing_and_an_impossible_one_is_no_obstacle(
         let running = home.open_on(options, disk::plain()).unwrap();
         assert!(running.opened.volatile.is_some(), "{dir}");
         assert!(running.commit(1, vec![want("a", Want::Up)]).is_err(), "{dir}");
+        assert!(running.store.close(SOON).is_err(), "the lock of home is free again");
     }
 }
 
@@ -176,7 +318,8 @@ fn a_second_supervisor_is_refused_with_pid_host_and_since() {
     assert!(humantime::parse_rfc3339(&holder.since).is_ok(), "{holder:?}");
     let message = OpenError::Held { path, holder: Some(holder.clone()) }.to_string();
     let expected = format!(
-        "{} is in use by another supervisor (pid {} on host \"box\" since {:?}): stop that one, or choose another --state",
+        "{} is in use by another supervisor (pid {} on host \"box\" since {:?}), which supervises the gateways of this \
+         home: stop that one, or use another --home",
         home.state().display(),
         std::process::id(),
         holder.since

@@ -25,7 +25,7 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged_and_splits_no_commit() {
         engine.commit(&encoded(number)).unwrap();
         disk.acknowledged(number);
     }
-    engine.finish(&encoded(61)).unwrap();
+    engine.commit(&encoded(61)).unwrap();
     disk.acknowledged(61);
     drop(engine);
     let images = disk.images();
@@ -54,6 +54,10 @@ fn used(closed: bool) -> (Home, Opened, Vec<u8>, Vec<u8>) {
     }
     let killed = std::fs::read(home.file("state.redb")).unwrap();
     running.close();
+    if closed {
+        let file = std::fs::File::options().read(true).write(true).open(home.file("state.redb")).unwrap();
+        drop(Engine::open(Box::new(super::super::disk::DiskFile::new(file))).unwrap());
+    }
     let bytes = if closed { std::fs::read(home.file("state.redb")).unwrap() } else { killed };
     let mirror = std::fs::read(home.file("wants")).unwrap();
     let opened = home.reopened();

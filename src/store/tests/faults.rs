@@ -171,26 +171,6 @@ fn what_is_late_and_cannot_be_written_is_told_once_it_can() {
     assert_eq!(opened.wants.keys().collect::<Vec<_>>(), [&name("a")]);
 }
 
-/// A state that another supervisor holds can only be learnt of after services have started, if the disk hangs first.
-#[test]
-fn a_state_that_is_held_and_late_stays_unused_until_it_is_free() {
-    let home = Home::new();
-    let first = home.open();
-    first.commit(1, vec![want("a", Want::Down)]).unwrap();
-    let options = Options { patience: Duration::ZERO, ..home.options() };
-    let late = match home.open_on(options, disk::plain()) {
-        Ok(late) => late,
-        Err(OpenError::Held { .. }) => return, // It was not late after all.
-        Err(other) => panic!("{other}"),
-    };
-    let StoreEvent::Degraded { reason } = late.event() else { panic!("not said") };
-    assert!(reason.contains("is in use by another supervisor"), "{reason}");
-    assert!(late.commit(2, vec![want("b", Want::Up)]).unwrap_err().contains("another supervisor"));
-    first.close();
-    let StoreEvent::Recovered { opened: Some(opened) } = late.event() else { panic!("not told") };
-    assert_eq!(opened.wants.len(), 1);
-}
-
 #[test]
 fn a_disk_that_hangs_blocks_no_caller_and_too_much_is_refused() {
     let home = Home::new();
