@@ -1,0 +1,295 @@
+//! The status documents.
+
+use super::replies::Outcome;
+use super::requests::SignalName;
+use crate::core::exit::Exit;
+use crate::core::signal::Signal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The whole of `status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    pub version: u32,
+    pub supervisor: SupervisorStatus,
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The whole of `--json` of a verb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultsDocument {
+    pub version: u32,
+    pub results: Vec<Outcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    pub pid: u32,
+    /// Of the program, as in `--version`.
+    pub version: String,
+    pub since: Utc,
+    pub uptime_ms: u64,
+    /// The rung in force, by its name.
+    pub containment: String,
+    /// Why it is not a higher one.
+    pub containment_reason: Option<String>,
+    /// The one flag of the container engine that would raise it.
+    pub containment_flag: Option<String>,
+    pub state_dir: PathBuf,
+    pub stopping: bool,
+    /// What is degraded just now (store, logs, weaker guarantees), a line each.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub kind: Kind,
+    pub want: Want,
+    pub state: State,
+    /// It is up, and every process of it stands still by order.
+    #[serde(default)]
+    pub frozen: bool,
+    /// Why it is in this state, in words.
+    pub reason: Option<String>,
+    /// Of the main process.
+    pub pid: Option<u32>,
+    /// When the state began.
+    pub since: Option<Utc>,
+    /// When readiness was reported, in `ready`.
+    pub ready_since: Option<Utc>,
+    /// Of the main process.
+    pub uptime_ms: Option<u64>,
+    pub restarts: u64,
+    /// Time until the next attempt, in `backoff`.
+    pub next_retry_ms: Option<u64>,
+    pub last_exit: Option<LastExit>,
+    /// The rung that holds the tree, by its name.
+    pub containment: Option<String>,
+    /// What is weaker for this service than its rung promises; absent: nothing.
+    pub containment_weakness: Option<String>,
+    pub procs: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub memory_peak_bytes: Option<u64>,
+    pub cpu_ms: Option<u64>,
+    /// How many of its processes the kernel has killed for want of memory since it was started.
+    pub oom_kills: Option<u64>,
+    /// When the kernel last held its memory at `memory_high`, in this life.
+    #[serde(default)]
+    pub memory_high_at: Option<Utc>,
+    pub io: Option<Io>,
+    pub pressure: Option<Pressure>,
+    /// The directory of its log files.
+    pub log: Option<PathBuf>,
+    /// While it runs those in force, otherwise those of its next start; by the names of the definition.
+    pub limits: Option<BTreeMap<String, String>>,
+    /// A line for each limit that was asked for and does not hold.
+    #[serde(default)]
+    pub limits_not_in_force: Vec<String>,
+    /// Where it was defined: a file, a profile's directory, or `registered`.
+    pub definition: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Gateway,
+    Daemon,
+    Oneshot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Want {
+    Up,
+    Down,
+}
+
+impl Want {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Down,
+    Starting,
+    Up,
+    Ready,
+    Stopping,
+    Backoff,
+    Failed,
+    Finished,
+}
+
+impl State {
+    const ALL: [Self; 8] = [
+        Self::Down,
+        Self::Starting,
+        Self::Up,
+        Self::Ready,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Failed,
+        Self::Finished,
+    ];
+
+    /// The state that the core calls so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Finished => "finished",
+        }
+    }
+
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::Ready)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// How the last incarnation's main process ended: one of `code`, `signal` and `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    pub code: Option<u8>,
+    pub signal: Option<SignalName>,
+    pub core: bool,
+    /// The kernel killed it for want of memory. Absent: that cannot be told, though it may be `oom_likely`.
+    pub oom: Option<bool>,
+    #[serde(default)]
+    pub oom_likely: bool,
+    pub unknown: bool,
+    pub at: Option<Utc>,
+}
+
+impl LastExit {
+    pub fn new(exit: Exit, at: Option<Utc>) -> Self {
+        let nothing = Self {
+            code: None,
+            signal: None,
+            core: false,
+            oom: Some(false),
+            oom_likely: false,
+            unknown: false,
+            at,
+        };
+        let killed = Self { signal: Some(SignalName(Signal::KILL)), ..nothing.clone() };
+        match exit {
+            Exit::Code(code) => Self { code: Some(code), ..nothing },
+            Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
+            Exit::Oom => Self { oom: Some(true), ..killed },
+            Exit::MaybeOom { likely } => Self { oom: None, oom_likely: likely, ..killed },
+            // Nor is it known whether it was for that.
+            Exit::Unknown => Self { unknown: true, oom: None, ..nothing },
+        }
+    }
+
+    pub fn exit(&self) -> Exit {
+        match (self.code, self.signal) {
+            _ if self.oom == Some(true) => Exit::Oom,
+            (None, Some(SignalName(Signal::KILL))) if self.oom.is_none() => {
+                Exit::MaybeOom { likely: self.oom_likely }
+            }
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(SignalName(signal))) => Exit::Signal { signal, core: self.core },
+            (None, None) => Exit::Unknown,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+}
+
+/// Share of the last 10 s in which something waited, in percent (`some avg10` of the kernel's pressure files).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    pub cpu: Option<f64>,
+    pub memory: Option<f64>,
+    pub io: Option<f64>,
+}
+
+/// A moment, written as RFC 3339 in UTC with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Utc(pub SystemTime);
+
+impl Serialize for Utc {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Utc {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The formatter refuses years beyond 9999 and before 1970: a clock that is so wrong is shown as the epoch.
+        let limit = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(253_402_300_799);
+        let shown =
+            if (SystemTime::UNIX_EPOCH..=limit).contains(&self.0) { self.0 } else { SystemTime::UNIX_EPOCH };
+        humantime::format_rfc3339_millis(shown).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{VERSION, samples};
+    use super::*;
+
+    #[test]
+    fn a_status_document_has_every_field_and_null_for_what_is_absent() {
+        let document = StatusDocument {
+            version: VERSION,
+            supervisor: samples::supervisor(),
+            services: vec![samples::down("b"), samples::service("coder")],
+        };
+        let expected = concat!(
+            r#"{"version":1,"supervisor":{"pid":1,"version":"0.1.0","since":"2023-11-14T22:13:20.000Z","#,
+            r#""uptime_ms":7980000,"containment":"keeper","containment_reason":"/sys/fs/cgroup is read-only","#,
+            r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
+            r#""stopping":false,"warnings":[]},"services":["#,
+            r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"reason":null,"pid":null,"since":null,"#,
+            r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
+            r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
+            r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
+            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
+            r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
+            r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"unknown":false,"#,
+            r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
+            r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
+            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,
+        );
+        assert_eq!(serde_json::to_string(&document).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), document);
+    }
+}
