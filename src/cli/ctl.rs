@@ -7,16 +7,14 @@ use super::render::{Console, printable};
 use super::{audit, status, tree};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
-    Audit, AuditDocument, Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Request, ResultsDocument,
-    ServiceStatus, StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
+    Audit, AuditDocument, Code, Deadline, LogPlace, Outcome, Part, Refusal, RefusalKind, Request,
+    ResultsDocument, ServiceStatus, StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
 };
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
 /// How long the supervisor may take for anything that it need not wait for itself.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What the supervisor allows a start when the caller says nothing.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Log lines on a card.
 const CARD_LINES: usize = 10;
 
@@ -205,37 +203,15 @@ fn outcome_code(outcome: &Outcome) -> Code {
     }
 }
 
-/// How long to bear the supervisor's silence. What ends when it ends (a stop, a wait without timeout) has no bound.
+/// How long to bear the supervisor's silence: longer than it waits itself, as it gives up first and says why. What ends when
+/// process trees end has no bound.
 fn patience(request: &Request) -> Option<Duration> {
-    let own = |timeout_ms: Option<u64>| timeout_ms.map(Duration::from_millis);
-    match request {
-        Request::Start { timeout_ms, .. } | Request::Once { timeout_ms, .. } => {
-            Some(own(*timeout_ms).unwrap_or(START_TIMEOUT).saturating_add(PATIENCE))
-        }
-        Request::Register(_) | Request::Set { .. } => Some(START_TIMEOUT + PATIENCE),
-        // What is under way comes first, for as long as a start may take.
-        Request::Upgrade { .. } => Some(START_TIMEOUT + PATIENCE),
-        // The supervisor gives up first, and says why.
-        Request::Freeze { .. } | Request::Thaw { .. } => Some(PATIENCE * 2),
-        Request::Wait { timeout_ms, .. } => own(*timeout_ms).map(|timeout| timeout.saturating_add(PATIENCE)),
-        // A reload that restarts what has changed waits for trees to end, as a stop does.
-        Request::Stop { .. }
-        | Request::Restart { .. }
-        | Request::Unregister { .. }
-        | Request::Reload { restart: true } => None,
-        Request::Status { .. }
-        | Request::List {}
-        | Request::Kill { .. }
-        | Request::Tree { .. }
-        | Request::Audit { .. }
-        | Request::Reload { restart: false }
-        | Request::Shutdown { .. }
-        | Request::LogPlaces { .. }
-        | Request::Rescan { .. }
-        | Request::Scope { .. }
-        | Request::ScopeStop { .. }
-        | Request::ScopeShow { .. } => Some(PATIENCE),
-    }
+    let waits = match request.deadline() {
+        Deadline::AtOnce => Some(Duration::ZERO),
+        Deadline::Never | Deadline::CallersEach(_) => None,
+        deadline @ (Deadline::After(_) | Deadline::Callers(_)) => deadline.after(request.timeout()),
+    };
+    waits.map(|waits| waits.saturating_add(PATIENCE))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! that its registrant is not. Scopes are the one thing that a uid gives no right to, not even root's: they are made,
 //! shown and ended by the processes of the service that they are part of.
 
-use super::protocol::Request;
+use super::protocol::{Request, Right};
 
 /// What is the same for every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +45,12 @@ impl Rules {
     /// # Errors
     /// [`Denied`] with the line to answer.
     pub fn judge(&self, caller: u32, request: &Request, facts: &Facts<'_>) -> Result<(), Denied> {
-        let about_scope =
-            matches!(request, Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. });
-        if self.is_privileged(caller) && !about_scope {
+        let (method, right) = (request.method(), request.verb().right);
+        if self.is_privileged(caller) && right != Right::Inside {
             return Ok(());
         }
-        let method = request.method();
-        match request {
-            Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. } => {
+        match right {
+            Right::Inside => {
                 if facts.inside {
                     return Ok(());
                 }
@@ -62,15 +60,7 @@ impl Rules {
                         .to_owned(),
                 ))
             }
-            Request::Start { .. }
-            | Request::Stop { .. }
-            | Request::Restart { .. }
-            | Request::Once { .. }
-            | Request::Unregister { .. }
-            | Request::Kill { .. }
-            | Request::Set { .. }
-            | Request::Freeze { .. }
-            | Request::Thaw { .. } => match facts.runs_as {
+            Right::Act => match facts.runs_as {
                 Some(uid) if uid == caller => Ok(()),
                 runs_as => Err(Denied(format!(
                     "not permitted to {method} '{}': it runs as {}, you are uid {caller}; ask its user or root",
@@ -78,19 +68,14 @@ impl Rules {
                     user(runs_as)
                 ))),
             },
-            Request::Register(_) if self.may_run_as(caller, facts.runs_as) => Ok(()),
-            Request::Register(_) => Err(Denied(format!(
+            Right::Register if self.may_run_as(caller, facts.runs_as) => Ok(()),
+            Right::Register => Err(Denied(format!(
                 "not permitted to register '{}' to run as {}: you are uid {caller}, and only root may register \
                  for another user",
                 facts.name,
                 user(facts.runs_as)
             ))),
-            Request::Status { .. }
-            | Request::List {}
-            | Request::Tree { .. }
-            | Request::Audit { .. }
-            | Request::Wait { .. }
-            | Request::LogPlaces { .. } => {
+            Right::Read => {
                 if facts.owns_one || self.public_status {
                     Ok(())
                 } else {
@@ -101,17 +86,15 @@ impl Rules {
                 }
             }
             // Slots run as the gateway user, so whoever is that user gains nothing by having them looked at.
-            Request::Rescan { .. } if facts.runs_as == Some(caller) => Ok(()),
-            Request::Rescan { .. } => Err(Denied(format!(
-                "not permitted to rescan: slots run as {}, you are uid {caller}; ask that user or root",
+            Right::GatewayUser if facts.runs_as == Some(caller) => Ok(()),
+            Right::GatewayUser => Err(Denied(format!(
+                "not permitted to {method}: slots run as {}, you are uid {caller}; ask that user or root",
                 user(facts.runs_as)
             ))),
-            Request::Reload { .. } | Request::Shutdown { .. } | Request::Upgrade { .. } => {
-                Err(Denied(format!(
-                    "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
-                    self.supervisor_uid
-                )))
-            }
+            Right::Administer => Err(Denied(format!(
+                "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
+                self.supervisor_uid
+            ))),
         }
     }
 

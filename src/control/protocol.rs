@@ -21,7 +21,7 @@ pub use status::{
     Io, Kind, LastExit, Pressure, ResultsDocument, ServiceStatus, State, StatusDocument, SupervisorStatus,
     Utc, Want,
 };
-pub use verbs::METHODS;
+pub use verbs::{Answer, Deadline, FREEZE_TIMEOUT, Right, START_TIMEOUT, VERBS, Verb, methods};
 
 /// Of the protocol and of every `--json` document.
 pub const VERSION: u32 = 1;

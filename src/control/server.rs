@@ -12,7 +12,7 @@
 //! Nothing here knows who may do what: it reads the peer's credentials at accept and hands them out.
 
 use super::codec::{self, FrameBuffer, MAX_FRAME};
-use super::protocol::{Code, Outcome, Part, Refusal, RefusalKind, Reply, Request};
+use super::protocol::{Answer, Code, Outcome, Part, Refusal, RefusalKind, Reply, Request};
 pub use crate::sys::peer::Peer;
 use crate::sys::pidfd::Pidfd;
 use mio::unix::SourceFd;
@@ -135,6 +135,8 @@ struct Connection {
     output: Vec<u8>,
     sent: usize,
     phase: Phase,
+    /// Of the request that is with the daemon.
+    answer: Answer,
     /// When it was accepted or its last answer ended, in ticks.
     silent_since: u64,
 }
@@ -324,8 +326,7 @@ impl Server {
             connection.phase = Phase::Flushing;
             connection.silent_since = tick;
         }
-        // The result of a verb is awaited; the parts of a listing come all at once and are sent together.
-        let awaited = matches!(reply, Reply::Part(Part::Outcome(_)));
+        let awaited = connection.answer == Answer::Outcomes;
         if last || awaited || connection.unsent() >= PIECE {
             self.flush(registry, id);
         }
@@ -442,6 +443,8 @@ impl Server {
             output: Vec::new(),
             sent: 0,
             phase: Phase::Listening,
+            // Also that of a connection which is handed over with a request.
+            answer: Answer::Outcomes,
             silent_since,
         });
         Some(ConnId { slot: index as u32 + 1, generation: slot.generation })
@@ -540,7 +543,7 @@ impl Connection {
                     self.input.release();
                     return match decoded {
                         Ok(request) => {
-                            self.phase = Phase::Answering;
+                            (self.phase, self.answer) = (Phase::Answering, request.verb().answer);
                             (Next::Keep, Some(request))
                         }
                         Err(refusal) => (self.refuse(refusal), None),
@@ -789,7 +792,7 @@ mod tests {
     fn results_of_a_verb_arrive_one_by_one() {
         let mut stage = Stage::new();
         let mut client = stage.client();
-        client.write_all(&list()).unwrap();
+        client.write_all(&encode_request(&Request::Stop { targets: Targets::All }).unwrap()).unwrap();
         let id = stage.request().id;
         let first = Reply::Part(Part::Outcome(Outcome::done("a", State::Down, None)));
         stage.reply(id, first.clone());

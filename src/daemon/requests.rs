@@ -13,7 +13,8 @@ use super::services::Service;
 use crate::control::naming;
 use crate::control::permission::{Facts, Rules};
 use crate::control::protocol::{
-    Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, State, Targets, Until,
+    Code, FREEZE_TIMEOUT, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, Right, State,
+    Targets, Until,
 };
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
@@ -27,10 +28,6 @@ use crate::sys::peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-/// How long a start may take when the caller does not say.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a tree may take to stand still; then it goes on again.
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request with an unknown name waits for the profiles to be read.
 const PARKED: Duration = Duration::from_secs(2);
 /// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
@@ -271,6 +268,11 @@ impl Supervisor {
     pub(super) fn serve(&mut self, incoming: Incoming) {
         let Incoming { id: conn, peer, ref request } = incoming;
         slog::debug!(self.log, "asked"; "method" => request.method(), "uid" => peer.uid, "pid" => peer.pid);
+        if request.verb().right == Right::Administer
+            && let Err(denied) = self.rules().judge(peer.uid, request, &Facts::default())
+        {
+            return self.refuse(conn, RefusalKind::NotPermitted, denied.to_string());
+        }
         match request {
             Request::Register(registration) => self.register(conn, peer.uid, request, registration),
             Request::List {} => {
@@ -285,35 +287,24 @@ impl Supervisor {
             }
             Request::Reload { restart } => {
                 let restart = *restart;
-                match self.rules().judge(peer.uid, request, &Facts::default()) {
-                    Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
-                    Ok(()) if self.closing.is_some() => {
-                        self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
-                    }
-                    Ok(()) => {
-                        let words = if restart { "reload with restart" } else { "reload" };
-                        slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
-                        self.requests.reloading.push((incoming, restart));
-                        self.requests.reload_on = self.next_scan();
-                        if self.requests.reload_on.is_none() {
-                            self.found_nothing("the disk under the home directory does not answer");
-                        }
-                    }
+                if self.closing.is_some() {
+                    return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
+                }
+                let words = if restart { "reload with restart" } else { "reload" };
+                slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
+                self.requests.reloading.push((incoming, restart));
+                self.requests.reload_on = self.next_scan();
+                if self.requests.reload_on.is_none() {
+                    self.found_nothing("the disk under the home directory does not answer");
                 }
             }
-            Request::Shutdown { code } => match self.rules().judge(peer.uid, request, &Facts::default()) {
-                Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
-                Ok(()) => {
-                    slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid, "pid" => peer.pid);
-                    let code = *code;
-                    self.reply(conn, &Reply::End);
-                    self.begin_shutdown(code);
-                }
-            },
-            Request::Upgrade { .. } => match self.rules().judge(peer.uid, request, &Facts::default()) {
-                Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
-                Ok(()) => self.begin_upgrade(incoming),
-            },
+            Request::Shutdown { code } => {
+                slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid, "pid" => peer.pid);
+                let code = *code;
+                self.reply(conn, &Reply::End);
+                self.begin_shutdown(code);
+            }
+            Request::Upgrade { .. } => self.begin_upgrade(incoming),
             Request::Rescan { nuke } => {
                 let nuke = *nuke;
                 self.surroundings = self.surroundings_now();
@@ -363,14 +354,7 @@ impl Supervisor {
             // Users may have been remapped since we started; without root nobody else counts anyway.
             self.surroundings = self.surroundings_now();
         }
-        let reads = matches!(
-            request,
-            Request::Status { .. }
-                | Request::Tree { .. }
-                | Request::Audit { .. }
-                | Request::Wait { .. }
-                | Request::LogPlaces { .. }
-        );
+        let reads = request.verb().right == Right::Read;
         if reads && let Err(denied) = self.may_read(uid, request) {
             return self.refuse(conn, RefusalKind::NotPermitted, denied);
         }
@@ -384,17 +368,7 @@ impl Supervisor {
             complaints.clear();
         }
         let now = self.clock.now();
-        let timeout = match request {
-            Request::Start { timeout_ms, .. }
-            | Request::Once { timeout_ms, .. }
-            | Request::Restart { timeout_ms, .. } => {
-                Some(timeout_ms.map_or(START_TIMEOUT, Duration::from_millis))
-            }
-            Request::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
-            Request::Set { .. } => Some(START_TIMEOUT),
-            Request::Freeze { .. } | Request::Thaw { .. } => Some(FREEZE_TIMEOUT),
-            _ => None,
-        };
+        let timeout = request.deadline().after(request.timeout());
         // One after the other may take as long as each alone.
         let turns = match request {
             Request::Restart { rolling: Some(at_once), .. } => ids.len().div_ceil((*at_once).max(1) as usize),

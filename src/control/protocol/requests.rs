@@ -4,6 +4,7 @@ use crate::core::signal::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a client asks for. Names are as the user typed them: aliases are resolved by the supervisor. How it looks on the
 /// wire is the codec's: what serde makes of it, `{"METHOD":PARAMETERS}`, is only a step on the way there.
@@ -119,35 +120,6 @@ pub enum Request {
 }
 
 impl Request {
-    /// The wire name of the method, which is also the name of the `ctl` verb where there is one.
-    pub fn method(&self) -> &'static str {
-        match self {
-            Self::Start { .. } => "start",
-            Self::Stop { .. } => "stop",
-            Self::Restart { .. } => "restart",
-            Self::Once { .. } => "once",
-            Self::Status { .. } => "status",
-            Self::List {} => "list",
-            Self::Register(_) => "register",
-            Self::Unregister { .. } => "unregister",
-            Self::Kill { .. } => "kill",
-            Self::Freeze { .. } => "freeze",
-            Self::Thaw { .. } => "thaw",
-            Self::Tree { .. } => "tree",
-            Self::Audit { .. } => "audit",
-            Self::Wait { .. } => "wait",
-            Self::Set { .. } => "set",
-            Self::Reload { .. } => "reload",
-            Self::Shutdown { .. } => "shutdown",
-            Self::Upgrade { .. } => "upgrade",
-            Self::LogPlaces { .. } => "log-places",
-            Self::Rescan { .. } => "rescan",
-            Self::Scope { .. } => "scope",
-            Self::ScopeStop { .. } => "scope-stop",
-            Self::ScopeShow { .. } => "scope-show",
-        }
-    }
-
     /// The services it names; `None` for a request that is not about named services.
     pub fn targets(&self) -> Option<&Targets> {
         match self {
@@ -174,6 +146,17 @@ impl Request {
             | Self::Scope { .. }
             | Self::ScopeStop { .. }
             | Self::ScopeShow { .. } => None,
+        }
+    }
+
+    /// How long the caller gives it; `None`: the caller says nothing, or this request has no timeout of the caller's.
+    pub fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Start { timeout_ms, .. }
+            | Self::Restart { timeout_ms, .. }
+            | Self::Once { timeout_ms, .. }
+            | Self::Wait { timeout_ms, .. } => timeout_ms.map(Duration::from_millis),
+            _ => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `register`: from a caller's request to a record on disk to a service.
 
-use super::{START_TIMEOUT, Stub};
+use super::Stub;
 use crate::control::permission::Facts;
 use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Request, State};
 use crate::control::server::ConnId;
@@ -49,7 +49,8 @@ impl Supervisor {
         };
         let (definition, record) = asked;
         let want = if registration.down { Want::Down } else { Want::Up };
-        let ask = self.requests.open(conn, Some(self.clock.now().after(START_TIMEOUT)));
+        let timeout = request.deadline().after(request.timeout());
+        let ask = self.requests.open(conn, timeout.map(|timeout| self.clock.now().after(timeout)));
         // The number is not a service's yet: it is given one when the record is on disk.
         let ticket = self.requests.ticket(ask, ServiceId(u32::MAX), None);
         let name = definition.name.clone();
