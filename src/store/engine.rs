@@ -144,7 +144,7 @@ impl Engine {
     /// Leaves the file as a supervisor that is killed leaves it. To close it would take three syncs more, and everything in
     /// it is durable; the next opening looks at all of it in either case.
     pub(super) fn abandon(mut self) {
-        std::mem::forget(self.db.take());
+        let _ = std::mem::ManuallyDrop::new(self.db.take());
     }
 
     /// Whether a sync of this file has ever failed: then it must not be continued.
