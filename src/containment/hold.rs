@@ -141,6 +141,8 @@ pub(super) struct Held {
     frost: bool,
     /// What the roster says of it, with the [`birth`] of the main process.
     vouched: Option<(Living, u64)>,
+    /// Those of whom it was said that they keep it from ending.
+    pub(super) tracers: HashSet<i32>,
 }
 
 #[derive(Debug)]
@@ -160,11 +162,26 @@ impl On {
             }
         }
     }
+
+    /// It was killed so long ago, half a second to a second, that something keeps it from ending.
+    fn is_overdue(&self) -> bool {
+        const MANY: u32 = 8;
+        let many = |retry: &Retry| retry.tries() >= MANY;
+        match self {
+            Self::Cgroup(cage) => cage.next_look().is_some() && cage.retry.as_ref().is_some_and(many),
+            Self::Keeper(ward) if ward.over => false,
+            // The first of these looks comes late.
+            Self::Keeper(ward) => {
+                ward.retry.is_some_and(|retry| !retry.is_first())
+                    || ward.lost.as_ref().is_some_and(|lost| many(&lost.retry))
+            }
+        }
+    }
 }
 
 impl Held {
     fn new(id: IncarnationId, on: On, owner: bool) -> Self {
-        Self { id, on, registered: None, owner, frost: false, vouched: None }
+        Self { id, on, registered: None, owner, frost: false, vouched: None, tracers: HashSet::new() }
     }
 }
 
@@ -821,6 +838,9 @@ impl Containment {
             },
             (On::Cgroup(_), None) => {}
         }
+        if held.on.is_overdue() {
+            self.end_tracers(slot, events);
+        }
         self.after(slot, said, events);
     }
 
@@ -889,9 +909,11 @@ impl Containment {
         (members.collect(), left_out)
     }
 
-    /// Those of the tree that hang in the kernel: why a killed tree does not end.
+    /// Those of the tree that hang in the kernel or are held by a tracer: why a killed tree does not end.
     pub fn stuck(&self, id: &IncarnationId) -> Vec<Stuck> {
-        usage::stuck(&self.processes(id))
+        let mut stuck = usage::stuck(&self.processes(id));
+        stuck.extend(self.traced(id).into_iter().map(Stuck::Traced));
+        stuck
     }
 
     pub fn usage(&self, id: &IncarnationId) -> Usage {

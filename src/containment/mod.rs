@@ -24,6 +24,7 @@ mod scenarios;
 #[cfg(test)]
 mod scope_scenarios;
 mod scopes;
+mod tracers;
 mod usage;
 mod walk;
 

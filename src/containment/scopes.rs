@@ -124,6 +124,12 @@ impl Containment {
         (!process.has_ended()).then_some(Member { id, pid, process, scope })
     }
 
+    /// The incarnation that the process with the number `pid` is part of, or was when it ended if nobody has reaped it yet. For
+    /// words about it: the number may have changed hands.
+    pub fn owner(&self, pid: i32) -> Option<IncarnationId> {
+        self.member_by_cgroup(pid).or_else(|| self.member_by_ancestry(pid)).map(|(id, _)| id)
+    }
+
     fn member_by_cgroup(&self, pid: i32) -> Option<(IncarnationId, Option<ScopeName>)> {
         let (own, _) = self.cgroups.as_ref()?.tree.identity();
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;

@@ -1,6 +1,7 @@
 //! What a tree uses and where it hangs, from /proc, for `status`. Never in the hot path.
 
 use super::keeper::tags;
+use super::tracers::Traced;
 use super::walk;
 use crate::core::unit::ScopeName;
 use crate::sys::kernel_text;
@@ -23,16 +24,24 @@ pub struct Usage {
 
 /// A process in uninterruptible sleep: what keeps a killed tree from ending.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
-    pub pid: i32,
-    /// The kernel function it waits in, or empty where that is not shown.
-    pub wchan: String,
+pub enum Stuck {
+    /// In state D.
+    InKernel {
+        pid: i32,
+        /// The kernel function it waits in, or empty where that is not shown.
+        wchan: String,
+    },
+    /// A process outside the tree does not let it go.
+    Traced(Traced),
 }
 
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {} hangs in the kernel", self.pid)?;
-        if self.wchan.is_empty() { Ok(()) } else { write!(f, " ({})", self.wchan) }
+        match self {
+            Self::InKernel { pid, wchan } if wchan.is_empty() => write!(f, "pid {pid} hangs in the kernel"),
+            Self::InKernel { pid, wchan } => write!(f, "pid {pid} hangs in the kernel ({wchan})"),
+            Self::Traced(traced) => traced.fmt(f),
+        }
     }
 }
 
@@ -104,7 +113,7 @@ pub fn stuck(pids: &[i32]) -> Vec<Stuck> {
     let in_d = pids.iter().copied().filter(|pid| walk::stat(*pid).is_some_and(|stat| stat.state == b'D'));
     in_d.map(|pid| {
         let wchan = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-        Stuck { pid, wchan: if wchan == "0" { String::new() } else { wchan } }
+        Stuck::InKernel { pid, wchan: if wchan == "0" { String::new() } else { wchan } }
     })
     .collect()
 }

@@ -41,6 +41,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "vfork-child" => trees::vfork_child(),
         "stopped" => trees::stopped(),
         "ptraced" => trees::ptraced(),
+        "tracer" => trees::tracer(rest.first().map_or("", String::as_str)),
         "uid-changer" => trees::uid_changer(),
         "cgroup-escaper" => trees::cgroup_escaper(),
         "kill-keeper" => trees::kill_keeper(),

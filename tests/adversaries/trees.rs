@@ -181,6 +181,33 @@ pub fn ptraced() -> i32 {
     forever()
 }
 
+/// `tracer WORD`: attaches to every process that it can trace and whose command line has the word, as soon as there is one, and
+/// never answers what it is told of them. A traced process that ends then waits for its tracer, and its parent for both.
+pub fn tracer(word: &str) -> i32 {
+    ignore_stop_signals();
+    let own = std::process::id().to_string();
+    let clock = crate::ends::timer(20);
+    loop {
+        let mut held = 0;
+        for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let name = process.file_name().to_string_lossy().into_owned();
+            let Ok(pid) = name.parse::<i32>() else { continue };
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if name == own || !String::from_utf8_lossy(&line).contains(word) {
+                continue;
+            }
+            // SAFETY: PTRACE_SEIZE takes a number and options, no memory of ours.
+            let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_TRACEEXIT) };
+            held += usize::from(seized == 0);
+        }
+        if held > 0 {
+            say(&format!("traces {held}"));
+            forever();
+        }
+        let _ = rustix::io::read(&clock, &mut [0u8; 8][..]);
+    }
+}
+
 fn wait_until_stopped(child: i32) {
     let mut status = 0;
     // SAFETY: `status` outlives the call.

@@ -71,6 +71,42 @@ fn is_incarnation_of(dir: &std::path::Path, service: &str) -> bool {
     dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{service}.")))
 }
 
+/// The process of another service of the same user attached to one of a tree as a debugger does, and never answered: a traced
+/// process that ends waits for its tracer, and a dead one cannot be reaped, so a stop never came to its end.
+#[test]
+fn a_tracer_in_another_service_keeps_no_tree_from_ending() {
+    for rung in [Rung::Cgroup, Rung::CgroupPrivate, Rung::Keeper] {
+        let mut world = World::new(Setup::new(rung, Place::Pid1));
+        world.adversary("victim", "echo-signals", "[stop]\ntimeout = \"100ms\"");
+        world.adversary("spy", "tracer echo-sig", "");
+        let _supervisor = world.start();
+        world.wait_log("spy", "traces 1");
+        world.ctl(&["stop", "victim"]).ok();
+        world.assert_no_survivors_named("echo-signals");
+        let said = world.stderr();
+        assert!(said.contains("of 'spy', which keeps it from ending: killed that tracer"), "{said}");
+        assert!(said.contains("victim: pid ") && said.contains("is traced by pid "), "{said}");
+        world.wait_state("spy", &["up"]);
+    }
+}
+
+/// Whoever is not of a service is not ours to end: it is named where the stop fails.
+#[test]
+fn a_tracer_that_is_of_no_service_is_named() {
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let setup = Setup::new(rung, Place::Pid1).main_program(&["/adversary", "tracer", "echo-sig"]);
+        let setup = setup.supervisor_option(&["--main-user", "hermes"]);
+        let mut world = World::new(setup);
+        world.adversary("victim", "echo-signals", "[stop]\ntimeout = \"100ms\"");
+        let _supervisor = world.start();
+        world.wait_stdout("traces 1");
+        let failed = world.ctl(&["stop", "victim"]).fails(1);
+        assert!(failed.contains("is traced by pid ") && failed.contains("(adversary)"), "{failed}");
+        let reason = world.status("victim")["reason"].to_string();
+        assert!(reason.contains("is traced by pid "), "{reason}");
+    }
+}
+
 fn stop_leaves_no_survivor(setup: Setup) {
     let mut world = World::new(setup);
     for (adversary, _) in HOSTILE {

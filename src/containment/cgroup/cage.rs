@@ -192,6 +192,11 @@ impl Cage {
         &self.main
     }
 
+    /// The main process, dead or alive, until it is reaped.
+    pub fn unreaped_main(&self) -> Option<i32> {
+        self.reaped.is_none().then_some(self.main_pid)
+    }
+
     /// The main process is not our child.
     pub fn is_foreign(&self) -> bool {
         self.foreign

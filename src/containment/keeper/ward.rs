@@ -327,6 +327,7 @@ impl Ward {
         if self.is_init {
             self.killed = true;
             let _ = self.keeper.pidfd.send(Signal::KILL);
+            self.retry = Some(Retry::first(now, PATIENCE));
             return;
         }
         let _ = wire::send_order(self.socket.as_fd(), Order::Kill);
@@ -343,7 +344,8 @@ impl Ward {
         }
         let Some(retry) = &mut self.retry else { return };
         let first = retry.is_first();
-        if self.over || !retry.due(now) {
+        // The kernel ends a namespace with its init: there is nobody to be woken, nor to be told.
+        if self.over || !retry.due(now) || self.is_init {
             return;
         }
         let stopped = walk::stat(self.keeper.pid).is_some_and(|stat| matches!(stat.state, b'T' | b't'));
