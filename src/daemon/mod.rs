@@ -33,6 +33,7 @@ mod report;
 mod requests;
 mod scanning;
 mod scopes;
+mod sender;
 mod services;
 mod shutdown;
 mod slots;

@@ -68,12 +68,10 @@ impl Supervisor {
         match received.signal {
             Signal::CHLD => self.reap_told(received.pid),
             Signal::TERM | Signal::RTMIN_PLUS_3 | Signal::PWR => {
-                slog::info!(self.log, "{} received, shutting down", received.signal; "from" => received.pid);
-                self.stop_signal();
+                self.stop_signal(received);
             }
             Signal::INT if self.main.is_none() => {
-                slog::info!(self.log, "SIGINT received, shutting down");
-                self.stop_signal();
+                self.stop_signal(received);
             }
             Signal::HUP if self.main.is_none() => {
                 slog::info!(self.log, "SIGHUP received, reading definitions again");
@@ -90,9 +88,18 @@ impl Supervisor {
     }
 
     /// The first asks everybody to end, the second kills.
-    fn stop_signal(&mut self) {
-        if self.closing.as_ref().is_none_or(|closing| closing.gives_up) {
-            self.begin_shutdown(None);
+    fn stop_signal(&mut self, received: Received) {
+        let (signal, sender) = (received.signal, self.sender(received));
+        let is_first = self.closing.as_ref().is_none_or(|closing| closing.gives_up);
+        let code = sender.exit_code(signal, std::process::id() == 1).filter(|_| is_first);
+        match code {
+            Some(code) => {
+                slog::warn!(self.log, "{signal} from {sender}: shutting down with exit code {code}");
+            }
+            None => slog::info!(self.log, "{signal} received, shutting down"; "from" => %sender),
+        }
+        if is_first {
+            self.begin_shutdown(code);
         } else {
             self.hurry();
         }

@@ -52,6 +52,24 @@ fn each_stop_signal_shuts_down() {
     }
 }
 
+/// A service whose user may signal the supervisor ended the container with `kill 1`: with exit code 0, on which no restart policy
+/// acts, and nobody was named.
+#[test]
+fn a_service_that_stops_the_container_is_named_and_gives_it_a_code() {
+    for rung in [Rung::Cgroup, Rung::CgroupPrivate] {
+        let mut world = World::new(Setup::new(rung, Place::Pid1));
+        // The shell's own kill, so that the sender lives while it is looked for; its name is another one by then.
+        let command = r#"command = ["/bin/sh", "-c", "kill -TERM 1; exec /adversary pause"]"#;
+        world.define("villain", &format!("{command}\nuser = \"root\"\nautostart = false\n"));
+        let mut supervisor = world.start();
+        let answer = world.ctl(&["start", "villain"]);
+        assert_eq!(supervisor.ends(), End::Code(128 + 15), "{answer:?}\n{}", world.stderr());
+        let said = world.stderr();
+        assert!(said.contains("of service 'villain': shutting down with exit code 143"), "{said}");
+        world.assert_no_survivors("after the shutdown");
+    }
+}
+
 #[test]
 fn hangup_reloads() {
     let (world, supervisor) = World::started(Setup::plain());
