@@ -83,6 +83,11 @@ impl Containment {
             if ends && tracer.send(Signal::KILL).is_err() {
                 continue;
             }
+            if let Some(On::Keeper(ward)) =
+                owner.as_ref().filter(|_| ends).and_then(|owner| self.held(owner)).map(|held| &held.on)
+            {
+                ward.was_struck();
+            }
             let is_new = self.held_at(slot).is_some_and(|held| held.tracers.insert(traced.tracer));
             if is_new {
                 let text = match owner.filter(|_| ends) {

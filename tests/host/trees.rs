@@ -87,6 +87,8 @@ fn a_tracer_in_another_service_keeps_no_tree_from_ending() {
         assert!(said.contains("of 'spy', which keeps it from ending: killed that tracer"), "{said}");
         assert!(said.contains("victim: pid ") && said.contains("is traced by pid "), "{said}");
         world.wait_state("spy", &["up"]);
+        let exit = &world.status("spy")["last_exit"];
+        assert_eq!((&exit["signal"], &exit["oom"]), (&"SIGKILL".into(), &false.into()), "{exit}");
     }
 }
 

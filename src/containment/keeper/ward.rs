@@ -294,6 +294,11 @@ impl Ward {
         events.push(Event::Degraded { id: id.clone(), text });
     }
 
+    /// One of it was killed by us, so that a SIGKILL says nothing about memory.
+    pub fn was_struck(&self) {
+        self.struck.set(true);
+    }
+
     /// `None`: it has not been heard of yet.
     pub fn main(&self) -> Option<&Pidfd> {
         self.main.as_ref()
