@@ -183,15 +183,20 @@ seed() {
         warn "cannot write $home/$1 — continuing"
 }
 
+# FILE: its first megabyte, read as hermes. The file is hermes's and may be anything: terabytes of nothing, a link, a FIFO.
+beginning() {
+    as_hermes /bin/dd if="$1" iflag=nonblock,nofollow,fullblock bs=65536 count=16 2>/dev/null
+}
+
 # The volume may be shared with an installation on the host, which must not take itself for this image. Ours is stamped
 # beside its code.
 unstamp() {
     [ -f "$home/.install_method" ] || return 0
-    read -r stamp <"$home/.install_method" || [ -n "${stamp:-}" ] || return 0
+    stamp=$(beginning "$home/.install_method" | sed 1q)
     [ "$stamp" != docker ] || as_hermes rm -f "$home/.install_method"
 }
 
-schema_of() { sed -n 's/^_config_version:[[:space:]]*\([0-9][0-9]*\).*/\1/p' "$1"; }
+schema_of() { beginning "$1" | sed -n '/^_config_version:[[:space:]]*[0-9]/{s/^[^0-9]*\([0-9]*\).*/\1/p;q}'; }
 
 # The seed was made by this image's Hermes and has its version of the schema: Python is started only for an older one.
 migrate() {
@@ -199,6 +204,12 @@ migrate() {
         1 | [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn]) return ;;
     esac
     [ -f "$home/config.yaml" ] && ! [ -L "$home/config.yaml" ] || return 0
+    for name in config.yaml .env; do
+        size=$(stat --format %s "$home/$name" 2>/dev/null) || continue
+        [ "$size" -le 16777216 ] && continue
+        warn "$name has $size bytes: the configuration is not migrated — continuing"
+        return 0
+    done
     schema=$(schema_of "$home/config.yaml")
     latest=$(schema_of "$install/docker/seed/config.yaml")
     [ "${schema:-0}" -lt "${latest:-0}" ] || return 0
