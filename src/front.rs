@@ -3,15 +3,17 @@
 use hermes_sup::cli::args::{self, Command};
 use hermes_sup::cli::ctl;
 use hermes_sup::cli::doctor::{self, Row};
-use hermes_sup::cli::logs::{LogFiles, LogLine, LogQuery, Stream};
+use hermes_sup::cli::logs::{self, Absent, LogFiles, LogLine, LogQuery, Stream};
 use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{Containment, LogFormat, LogLevel, Settings};
 use hermes_sup::cli::{check, generate};
 use hermes_sup::containment::{self, Rung, Wish};
+use hermes_sup::control::protocol::LogPlace;
 use hermes_sup::daemon::{self, Gateways, Mode, Options};
 use hermes_sup::definition::Surroundings;
 use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
 use hermes_sup::s6::{self, import};
+use hermes_sup::sys::localtime::Zone;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -29,17 +31,33 @@ pub(crate) fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let env = |name: &str| std::env::var_os(name);
     let mut console = Console::stdio(&env);
-    let command = match args::parse(&argv, &env) {
-        Ok(command) => command,
-        Err(early) => return early.show(&mut console).number(),
+    let code = match (env(generate::COMPLETE), args::parse(&argv, &env)) {
+        (Some(shell), _) => show(&mut console, generate::complete(&shell, &argv)),
+        (None, Ok(command)) => carry_out(command, &mut console, &env),
+        (None, Err(early)) => early.show(&mut console).number(),
     };
+    // Output that did not arrive is a failure, of whatever command.
+    if console.failed() && code == 0 { 1 } else { code }
+}
+
+fn show(console: &mut Console<'_>, made: Result<Vec<u8>, args::Early>) -> u8 {
+    match made {
+        Ok(bytes) => {
+            console.show_bytes(&bytes);
+            0
+        }
+        Err(early) => early.show(console).number(),
+    }
+}
+
+fn carry_out(command: Command, console: &mut Console<'_>, env: &import::Env<'_>) -> u8 {
     match command {
         Command::Init { settings, command } => supervise(&settings, Mode::Init { command }),
         Command::Run(settings) => supervise(&settings, Mode::Run),
-        Command::Ctl(ctl) => ctl::run(&ctl, &mut console, &Files).number(),
+        Command::Ctl(ctl) => ctl::run(&ctl, console, &Files).number(),
         Command::Check { paths, settings } => {
             let paths = if paths.is_empty() { settings.services.clone() } else { paths };
-            with_surroundings(&settings, &mut console, |console, around| {
+            with_surroundings(&settings, console, |console, around| {
                 let (lines, good) = check::check(&paths, around);
                 for line in lines {
                     console.line(&line);
@@ -48,20 +66,11 @@ pub(crate) fn run() -> u8 {
             })
         }
         Command::Doctor(settings) => {
-            with_surroundings(&settings, &mut console, |console, around| examine(console, &settings, around))
+            with_surroundings(&settings, console, |console, around| examine(console, &settings, around))
         }
-        Command::Import { paths, to } => bring_in(&mut console, &paths, to.as_deref(), &env),
-        Command::Completions(shell) => {
-            console.show_bytes(&generate::completions(shell));
-            0
-        }
-        Command::Man(words) => match generate::man(&words) {
-            Ok(page) => {
-                console.show_bytes(&page);
-                0
-            }
-            Err(early) => early.show(&mut console).number(),
-        },
+        Command::Import { paths, to } => bring_in(console, &paths, to.as_deref(), env),
+        Command::Completions(shell) => show(console, generate::completions(shell)),
+        Command::Man(words) => show(console, generate::man(&words)),
     }
 }
 
@@ -202,39 +211,56 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
 /// The log files, read by the client itself with the caller's own rights.
 struct Files;
 
+/// Of each log, bytes that are looked at for the last lines of a card.
+const TAIL_BYTES: u64 = 8 << 20;
+/// Of each line, bytes that a card shows.
+const TAIL_LINE: usize = 400;
+
 impl LogFiles for Files {
     fn tail(&self, dir: &Path, lines: usize) -> Vec<String> {
-        let mut tail = Vec::new();
-        let query = LogQuery { last: Some(lines), ..LogQuery::default() };
-        let read = self.read(&[dir.to_owned()], &query, &mut |line| {
-            let mark = if line.stream == Stream::Err { " !" } else { "  " };
-            tail.push(format!("{}{mark}{}", line.time, String::from_utf8_lossy(line.text)));
-            Ok(())
-        });
+        let (home, below) = below_home(&[dir.to_owned()]);
+        let query = Query { last: Some(lines), within: Some(TAIL_BYTES), ..Query::default() };
+        let mut tail = Tail::default();
         // A service that never wrote has no tail.
-        drop(read);
-        tail
+        let _ = Reader::open(&home, &below, query, &Zone::utc(), &mut |_, _| {}).and_then(|mut reader| {
+            reader.read(false, &mut |line| {
+                tail.take(line);
+                Ok(())
+            })
+        });
+        tail.lines
     }
 
     fn read(
         &self,
-        dirs: &[PathBuf],
+        places: &[LogPlace],
         query: &LogQuery,
+        absent: &mut dyn FnMut(usize, Absent),
         each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let wanted = Query {
             last: query.last,
+            within: None,
             since: query.since,
+            until: query.until,
             stream: query.stream.map(|stream| match stream {
                 Stream::Out => Kind::Out,
                 Stream::Err => Kind::Err,
             }),
         };
-        // All are `<home>/logs/gateways/NAME`. Below home no link is followed, for it is the gateways' to plant them.
-        let home = dirs.first().and_then(|dir| dir.ancestors().nth(3)).unwrap_or(Path::new("/"));
-        let below: Vec<PathBuf> =
-            dirs.iter().map(|dir| dir.strip_prefix(home).unwrap_or(dir).to_owned()).collect();
-        let mut reader = Reader::open(home, &below, wanted)?;
+        let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
+        let (home, below) = below_home(&dirs);
+        let zone = logs::zone(places);
+        let mut reader = Reader::open(&home, &below, wanted, &zone, &mut |source, why| {
+            absent(
+                source,
+                match why {
+                    log::Absent::NoLog => Absent::NoLog,
+                    log::Absent::Empty => Absent::Empty,
+                    log::Absent::Unreadable(error) => Absent::Unreadable(error),
+                },
+            );
+        })?;
         let mut take = |line: Line<'_>| {
             each(LogLine {
                 source: line.source,
@@ -244,6 +270,8 @@ impl LogFiles for Files {
                     log::Kind::Err => Stream::Err,
                 },
                 text: line.text,
+                begins: line.begins,
+                ends: line.ends,
             })
         };
         reader.read(query.follow, &mut take)?;
@@ -252,5 +280,39 @@ impl LogFiles for Files {
             reader.follow(Some(stdout.as_fd()), &mut take)?;
         }
         Ok(())
+    }
+}
+
+/// All are `<home>/logs/gateways/NAME`. Below home no link is followed, for it is the gateways' to plant them.
+fn below_home(dirs: &[PathBuf]) -> (PathBuf, Vec<PathBuf>) {
+    let home = dirs.first().and_then(|dir| dir.ancestors().nth(3)).unwrap_or(Path::new("/"));
+    let below = dirs.iter().map(|dir| dir.strip_prefix(home).unwrap_or(dir).to_owned()).collect();
+    (home.to_owned(), below)
+}
+
+/// The last lines for a card, each cut where it would flood it.
+#[derive(Default)]
+struct Tail {
+    lines: Vec<String>,
+    /// Bytes of the line under the hand.
+    length: usize,
+}
+
+impl Tail {
+    fn take(&mut self, line: Line<'_>) {
+        if line.begins {
+            let mark = if line.stream == Kind::Err { " !" } else { "  " };
+            let head = if line.time.is_empty() { String::new() } else { format!("{}{mark}", line.time) };
+            let text = String::from_utf8_lossy(line.text.get(..TAIL_LINE).unwrap_or(line.text));
+            self.lines.push(format!("{head}{text}"));
+            self.length = 0;
+        }
+        self.length += line.text.len();
+        if line.ends
+            && self.length > TAIL_LINE
+            && let Some(last) = self.lines.last_mut()
+        {
+            last.push_str(&format!("… (a line of {} bytes)", self.length));
+        }
     }
 }

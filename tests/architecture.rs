@@ -28,12 +28,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "daemon",
         &["core", "sys", "containment", "store", "log", "definition", "control", "health", "hermes", "s6"],
     ),
-    // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's.
+    // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's,
+    // of which it knows the zones of log files.
     (
         "front",
-        &["core", "cli", "daemon", "containment", "control", "definition", "log", "hermes", "s6", "store"],
+        &[
+            "core",
+            "cli",
+            "daemon",
+            "containment",
+            "control",
+            "definition",
+            "log",
+            "hermes",
+            "s6",
+            "store",
+            "sys::localtime",
+        ],
     ),
-    ("cli", &["core", "control::client", "control::protocol", "definition"]),
+    // Times are typed and shown as local ones.
+    ("cli", &["core", "control::client", "control::protocol", "definition", "sys::localtime"]),
 ];
 
 /// What the core must not know: the clock, files, descriptors, and the crates that reach the kernel.

@@ -169,6 +169,7 @@ impl Room {
             to_container: true,
             overflow: Overflow::Block,
             owner: Credentials::own(),
+            readers: None,
         };
         logs.open(SERVICE, spec).expect("FIFOs");
         logs.announce(false);

@@ -1,7 +1,8 @@
 //! What was typed. `Cli` and its parts are what clap reads, validated only (man page and completions come from them);
 //! [`Command`] is what it means, with [`Settings`] resolved.
 
-use super::logs::{LogQuery, Since, Stream};
+use super::candidates;
+use super::logs::{LogQuery, Stream, When};
 use super::plain;
 use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
@@ -9,6 +10,7 @@ use crate::control::protocol::{Code, Program, Registration, Request, SignalName,
 use crate::core::limits::Key;
 use crate::core::signal::Signal;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -130,15 +132,18 @@ enum Typed {
     Completions { shell: clap_complete::Shell },
     /// Print the manual page of the program or of one command, as in 'man ctl stop'
     Man {
-        #[arg(value_name = "COMMAND")]
+        #[arg(value_name = "COMMAND", add = ArgValueCompleter::new(candidates::commands))]
         command: Vec<String>,
     },
 }
 
+/// Of each service, with `logs -f`.
+const FOLLOWED_LINES: usize = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Named {
     /// Names of services
-    #[arg(value_name = "NAME", required_unless_present = "all")]
+    #[arg(value_name = "NAME", required_unless_present = "all", add = ArgValueCompleter::new(candidates::services))]
     pub names: Vec<String>,
     /// All services
     #[arg(long, conflicts_with = "names")]
@@ -191,7 +196,7 @@ pub enum Verb {
     /// What is up, since when, and why not
     Status {
         /// With exactly one: everything about it
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::services))]
         names: Vec<String>,
     },
     /// The names of all services, one a line
@@ -222,8 +227,14 @@ pub enum Verb {
     },
     /// Send a signal to the main process
     Kill {
+        #[arg(add = ArgValueCompleter::new(candidates::services))]
         name: String,
-        #[arg(default_value = "SIGTERM", value_name = "SIG", value_parser = parse_signal)]
+        #[arg(
+            default_value = "SIGTERM",
+            value_name = "SIG",
+            value_parser = parse_signal,
+            add = ArgValueCompleter::new(candidates::signals)
+        )]
         signal: Signal,
         /// To every process of the tree
         #[arg(long)]
@@ -242,28 +253,31 @@ pub enum Verb {
     /// The processes of each service
     Tree {
         /// Without any: all services
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::services))]
         names: Vec<String>,
     },
     /// What each service may do, and what could be tighter
     Audit {
         /// Without any: all services
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::services))]
         names: Vec<String>,
     },
     /// Show what services wrote
     Logs {
         #[command(flatten)]
         named: Named,
-        /// Go on with what is written from now on
+        /// Go on with what is written from now on, beginning with the last 10 lines unless -n or --since say otherwise
         #[arg(short, long)]
         follow: bool,
         /// The last N lines of each
         #[arg(short = 'n', long, value_name = "N")]
         lines: Option<usize>,
-        /// From then on: how long ago, as in 10m, or a time in UTC
-        #[arg(long, value_name = "T", value_parser = Since::parse)]
-        since: Option<Since>,
+        /// From then on: how long ago, as in 10m, a day, a local time, or one as in 2026-01-31T12:00:00Z
+        #[arg(long, value_name = "T", value_parser = When::parse)]
+        since: Option<When>,
+        /// Up to then, in the same words
+        #[arg(long, value_name = "T", value_parser = When::parse, conflicts_with = "follow")]
+        until: Option<When>,
         /// One stream only
         #[arg(long)]
         stream: Option<Stream>,
@@ -282,9 +296,10 @@ pub enum Verb {
     ///
     /// They hold until the service is started again, or with --persist from then on too. An owner may only tighten them.
     Set {
+        #[arg(add = ArgValueCompleter::new(candidates::services))]
         name: String,
         /// As in memory_max=512M; VALUE 'default' for what the definition says
-        #[arg(value_name = "KEY=VALUE", required = true, value_parser = parse_limit)]
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = parse_limit, add = ArgValueCompleter::new(candidates::limits))]
         limits: Vec<(String, String)>,
         /// For all starts to come
         #[arg(long)]
@@ -399,11 +414,13 @@ impl Verb {
     /// Which lines `logs` wants; `None` for any other verb.
     pub fn log_query(&self, now: SystemTime) -> Option<LogQuery> {
         match self {
-            Self::Logs { named: _, follow, lines, since, stream } => Some(LogQuery {
-                last: *lines,
+            Self::Logs { named, follow, lines, since, until, stream } => Some(LogQuery {
+                last: lines.or((*follow && since.is_none()).then_some(FOLLOWED_LINES)),
                 since: since.map(|since| since.moment(now)),
+                until: until.map(|until| until.moment(now)),
                 stream: *stream,
                 follow: *follow,
+                all: named.all,
             }),
             _ => None,
         }
@@ -746,9 +763,17 @@ mod tests {
                 last: Some(5),
                 since: Some(now - Duration::from_secs(60)),
                 stream: Some(Stream::Err),
-                follow: true
+                follow: true,
+                ..LogQuery::default()
             })
         );
+        // As everybody does: the end of it, not the whole history.
+        let followed = LogQuery { last: Some(10), follow: true, ..LogQuery::default() };
+        assert_eq!(query(&["-f"]), Some(followed));
+        assert_eq!(query(&["-f", "--since", "1m"]).and_then(|query| query.last), None);
+        let until = Some(now - Duration::from_secs(5));
+        assert_eq!(query(&["--until", "5s"]), Some(LogQuery { until, ..LogQuery::default() }));
+        assert!(parsed(&["hermes-sup", "ctl", "logs", "a", "-f", "--until", "5s"]).is_err());
         assert_eq!(Verb::List.log_query(now), None);
     }
 

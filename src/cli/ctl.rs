@@ -10,6 +10,7 @@ use crate::control::protocol::{
     Audit, AuditDocument, Code, Deadline, LogPlace, Outcome, Part, Refusal, RefusalKind, Request,
     ResultsDocument, ServiceStatus, StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
 };
+use crate::sys::localtime::Zone;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
@@ -136,11 +137,11 @@ fn show_status(
         match (names, &services[..]) {
             ([_], [service]) => {
                 let tail = service.log.as_deref().map(|dir| files.tail(dir, CARD_LINES)).unwrap_or_default();
-                text.push_str(&status::card(service, &tail, console.color));
+                text.push_str(&status::card(service, &tail, console.color, Zone::own()));
             }
             // Named, and none found: the errors have said so.
             ([_, ..], []) => text.clear(),
-            _ => text.push_str(&status::table(&services, console.color)),
+            _ => text.push_str(&status::table(&services, console.color, console.columns)),
         }
         console.show(&text);
     }
@@ -157,15 +158,17 @@ fn show_logs(
     let Some(query) = verb.log_query(SystemTime::now()).filter(|_| !places.is_empty()) else {
         return Code::Done;
     };
-    match logs::show(console, files, places, &query, json) {
-        Ok(()) => Code::Done,
+    let kind = match logs::show(console, files, places, &query, json) {
+        Ok(None) => return Code::Done,
+        Ok(Some(kind)) => kind,
         Err(error) => {
             console.error(&format!("failed to read the log: {error}"));
-            match error.kind() {
-                std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
-                _ => Code::Failed,
-            }
+            error.kind()
         }
+    };
+    match kind {
+        std::io::ErrorKind::PermissionDenied => Code::NotPermitted,
+        _ => Code::Failed,
     }
 }
 
@@ -218,13 +221,13 @@ fn patience(request: &Request) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::cli::args::{Command, parse};
-    use crate::cli::logs::{LogLine, LogQuery, Stream};
+    use crate::cli::logs::{Absent, LogLine, LogQuery, Stream};
     use crate::control::codec::{FrameBuffer, decode_request, encode_reply};
     use crate::control::protocol::{Reply, State, Targets, samples};
     use std::ffi::OsString;
     use std::io::{self, Read, Write};
     use std::os::unix::net::UnixListener;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     /// What one `ctl` command did against a supervisor that answers with given replies.
     struct Told {
@@ -242,13 +245,15 @@ mod tests {
         }
         fn read(
             &self,
-            dirs: &[PathBuf],
+            places: &[LogPlace],
             query: &LogQuery,
+            _: &mut dyn FnMut(usize, Absent),
             each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
         ) -> io::Result<()> {
             assert_eq!(query.last, Some(1));
-            for source in 0..dirs.len() {
-                each(LogLine { source, time: "t", stream: Stream::Out, text: b"hello" })?;
+            for source in 0..places.len() {
+                let (begins, ends) = (true, true);
+                each(LogLine { source, time: "t", stream: Stream::Out, text: b"hello", begins, ends })?;
             }
             Ok(())
         }
@@ -493,8 +498,9 @@ mod tests {
         assert_eq!(told.out, "{\"version\":1,\"names\":[\"a\",\"b\"]}\n");
         assert_eq!(tell(&["reload"], vec![Reply::End]).out, "nothing changed\n");
         assert_eq!(tell(&["shutdown"], vec![Reply::End]).out, "shutting down\n");
-        let place =
-            |name: &str| Reply::Part(Part::LogPlace(LogPlace { name: name.to_owned(), dir: "/l".into() }));
+        let place = |name: &str| {
+            Reply::Part(Part::LogPlace(LogPlace { name: name.to_owned(), dir: "/l".into(), tz: None }))
+        };
         let told = tell(&["logs", "a", "bb", "-n", "1"], vec![place("a"), place("bb"), Reply::End]);
         assert_eq!((told.code, told.out.as_str()), (Code::Done, "a  | t  hello\nbb | t  hello\n"));
     }

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod audit;
+mod candidates;
 pub mod check;
 pub mod ctl;
 pub mod doctor;

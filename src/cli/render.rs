@@ -17,6 +17,8 @@ pub struct Console<'a> {
     pub terminal: bool,
     /// Colours are wanted.
     pub color: bool,
+    /// Of the terminal, if it says so.
+    pub columns: Option<usize>,
     /// What stands before an error.
     program: &'static str,
     /// Why nothing more is written.
@@ -36,7 +38,9 @@ impl Console<'static> {
         let color = terminal
             && env("NO_COLOR").is_none_or(|v| v.is_empty())
             && env("TERM").is_none_or(|v| v != "dumb");
-        Self { terminal, color, ..Self::new(io::stdout(), io::stderr()) }
+        let size = terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
+        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        Self { terminal, color, columns, ..Self::new(io::stdout(), io::stderr()) }
     }
 }
 
@@ -48,6 +52,7 @@ impl<'a> Console<'a> {
             err: Box::new(err),
             terminal: false,
             color: false,
+            columns: None,
             program: "hermes-sup",
             ended: None,
         }

@@ -1,13 +1,18 @@
 //! What `ctl status` shows: the table of all, the card of one.
 
 use super::render::{bytes, duration, field, printable, state};
-use crate::control::protocol::{LastExit, ServiceStatus, State, SupervisorStatus};
+use crate::control::protocol::{LastExit, ServiceStatus, State, SupervisorStatus, Utc};
+use crate::sys::localtime::Zone;
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 const HEADINGS: [&str; 8] = ["NAME", "WANT", "STATE", "PID", "UPTIME", "RESTARTS", "MEMORY", "REASON"];
 /// Columns of numbers, flush right.
 const NUMBERS: [bool; 8] = [false, false, false, true, true, true, true, false];
 const STATE_COLUMN: usize = 2;
+const LAST_COLUMN: usize = HEADINGS.len() - 1;
+/// Of a reason so many characters are shown on a terminal however narrow it is.
+const LEAST_REASON: usize = 12;
 
 /// One line about the supervisor, and one for each thing that is not as it should be.
 pub fn header(supervisor: &SupervisorStatus) -> String {
@@ -34,16 +39,24 @@ pub fn header(supervisor: &SupervisorStatus) -> String {
     text
 }
 
-/// The table of services, in the order they came.
-pub fn table(services: &[ServiceStatus], color: bool) -> String {
+/// The table of services, in the order they came. With `columns`, the width of a terminal, what does not fit is cut: a line
+/// is one service's.
+pub fn table(services: &[ServiceStatus], color: bool, columns: Option<usize>) -> String {
     if services.is_empty() {
         return "no services\n".to_owned();
     }
-    let rows: Vec<[String; 8]> = services.iter().map(row).collect();
+    let mut rows: Vec<[String; 8]> = services.iter().map(row).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
+        }
+    }
+    let before: usize = widths.iter().take(LAST_COLUMN).map(|width| width + 2).sum();
+    let room = columns.map(|columns| columns.saturating_sub(before).max(LEAST_REASON));
+    for cells in &mut rows {
+        if let (Some(room), Some(reason)) = (room, cells.last_mut()) {
+            *reason = cut(reason, room);
         }
     }
     let mut text = String::new();
@@ -52,6 +65,14 @@ pub fn table(services: &[ServiceStatus], color: bool) -> String {
         line(&mut text, cells, &widths, color.then_some(service.state));
     }
     text
+}
+
+/// The text, or its beginning and `…`, in at most `room` characters.
+fn cut(text: &str, room: usize) -> String {
+    match text.char_indices().nth(room) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(room.saturating_sub(1)).chain(['…']).collect(),
+    }
 }
 
 fn row(service: &ServiceStatus) -> [String; 8] {
@@ -84,8 +105,8 @@ fn line(text: &mut String, cells: &[String; 8], widths: &[usize; 8], colored: Op
     text.push('\n');
 }
 
-/// Everything about one service; `tail`: the last lines of its log.
-pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
+/// Everything about one service; `tail`: the last lines of its log. Times are those of `zone`.
+pub fn card(service: &ServiceStatus, tail: &[String], color: bool, zone: &Zone) -> String {
     let mut text = format!("{}: {}", printable(&service.name), state(service.state, 0, color));
     if let Some(uptime) = service.uptime_ms {
         let _ = write!(text, " for {}", duration(uptime));
@@ -98,8 +119,8 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
     };
     show("reason", service.reason.clone());
     show("main pid", service.pid.map(|pid| pid.to_string()));
-    show("since", service.since.map(|since| since.to_string()));
-    show("last exit", service.last_exit.as_ref().map(last_exit));
+    show("since", service.since.map(|since| local(since, zone)));
+    show("last exit", service.last_exit.as_ref().map(|last| last_exit(last, zone)));
     show("restarts", Some(service.restarts.to_string()));
     show("next attempt", service.next_retry_ms.map(|wait| format!("in {}", duration(wait))));
     show(
@@ -149,10 +170,17 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool) -> String {
     text
 }
 
-fn last_exit(last: &LastExit) -> String {
+/// As the log has it, and how far from UTC that is.
+fn local(time: Utc, zone: &Zone) -> String {
+    let unix = time.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let local = i64::try_from(unix).ok().and_then(|unix| zone.at(unix));
+    local.map_or_else(|| time.to_string(), |local| format!("{local} {}", local.east()))
+}
+
+fn last_exit(last: &LastExit, zone: &Zone) -> String {
     let mut words = last.exit().to_string();
     if let Some(at) = last.at {
-        let _ = write!(words, ", at {at}");
+        let _ = write!(words, ", at {}", local(at, zone));
     }
     words
 }
@@ -212,7 +240,7 @@ mod tests {
     fn the_table() {
         let services = [samples::service("coder"), samples::down("b"), waiting()];
         assert_eq!(
-            table(&services, false),
+            table(&services, false, None),
             concat!(
                 "NAME                WANT  STATE    PID  UPTIME  RESTARTS  MEMORY  REASON\n",
                 "coder               up    up        42    1m5s         2   12.3M  -\n",
@@ -220,13 +248,23 @@ mod tests {
                 "a-much-longer-name  up    backoff    -       -        12       -  exited with code 1\\nagain\n",
             )
         );
-        assert_eq!(table(&[], true), "no services\n");
+        assert_eq!(table(&[], true, None), "no services\n");
+    }
+
+    #[test]
+    fn on_a_terminal_each_line_fits_and_is_one_services() {
+        let services = [samples::service("coder"), waiting()];
+        let table = |columns| super::table(&services, false, Some(columns));
+        assert!(table(80).lines().all(|line| line.chars().count() <= 80), "{}", table(80));
+        assert!(table(80).ends_with("      12       -  exited with c…\n"), "{}", table(80));
+        assert_eq!(table(200), super::table(&services, false, None));
+        assert!(table(10).lines().nth(2).unwrap().ends_with("exited with…"), "never nothing of it");
     }
 
     #[test]
     fn colours_do_not_move_the_columns() {
         let services = [samples::service("coder"), waiting()];
-        let colored = table(&services, true);
+        let colored = table(&services, true, None);
         assert!(
             colored.contains("\x1b[32mup     \x1b[0m") && colored.contains("\x1b[33mbackoff\x1b[0m"),
             "{colored}"
@@ -235,7 +273,11 @@ mod tests {
         for code in ["\x1b[32m", "\x1b[33m", "\x1b[0m"] {
             plain = plain.replace(code, "");
         }
-        assert_eq!(plain, table(&services, false));
+        assert_eq!(plain, table(&services, false, None));
+    }
+
+    fn berlin() -> Zone {
+        Zone::of(Some("CET-1CEST,M3.5.0,M10.5.0/3".as_ref()), None)
     }
 
     #[test]
@@ -247,11 +289,11 @@ mod tests {
         service.limits_not_in_force = vec!["pids_max=5 is not in force: no".to_owned()];
         service.pressure = Some(Pressure { cpu: Some(1.25), memory: None, io: Some(0.0) });
         assert_eq!(
-            card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false),
+            card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false, &berlin()),
             "coder: up for 1m5s, want up\n\
              \x20 main pid     42\n\
-             \x20 since        2023-11-14T22:14:20.000Z\n\
-             \x20 last exit    killed by SIGKILL, out of memory, at 2023-11-14T22:14:10.000Z\n\
+             \x20 since        2023-11-14 23:14:20 +0100\n\
+             \x20 last exit    killed by SIGKILL, out of memory, at 2023-11-14 23:14:10 +0100\n\
              \x20 restarts     2\n\
              \x20 containment  keeper: a keeper under another user collects what detaches; a stop sweeps until nothing \
              is left\n\
@@ -271,7 +313,7 @@ mod tests {
     #[test]
     fn the_card_of_one_that_waits_leaves_out_what_there_is_not() {
         assert_eq!(
-            card(&waiting(), &[], false),
+            card(&waiting(), &[], false, &berlin()),
             "a-much-longer-name: backoff, want up\n\
              \x20 reason       exited with code 1\\nagain\n\
              \x20 restarts     12\n\

@@ -208,12 +208,49 @@ pub fn encode_reply(reply: &Reply) -> Result<Vec<u8>, Refusal> {
         message: &'a str,
     }
     match reply {
-        Reply::Part(part) => finish(serde_json::to_vec(&More { parameters: part, continues: true })),
+        Reply::Part(part) => {
+            let spelled =
+                |part: &Part| finish(serde_json::to_vec(&More { parameters: part, continues: true }));
+            spelled(part).or_else(|refusal| spelled(&shortened(part).ok_or(refusal)?))
+        }
         Reply::End => Ok(b"{\"parameters\":{}}\0".to_vec()),
         Reply::Refused(Refusal { kind, message }) => {
             finish(serde_json::to_vec(&Error { error: *kind, parameters: Message { message } }))
         }
     }
+}
+
+/// Characters of a text, and warnings, that fit a frame whatever they are made of.
+const MOST_TEXT: usize = 500;
+const MOST_WARNINGS: usize = 10;
+
+/// The part with its texts cut: they may be made of files of whatever length, and the rest is not to be missed for them.
+fn shortened(part: &Part) -> Option<Part> {
+    let cut = |text: &mut String| {
+        if let Some((at, _)) = text.char_indices().nth(MOST_TEXT) {
+            text.truncate(at);
+            text.push('…');
+        }
+    };
+    let mut part = part.clone();
+    match &mut part {
+        Part::Supervisor(status) => {
+            let more = status.warnings.len().saturating_sub(MOST_WARNINGS);
+            status.warnings.truncate(MOST_WARNINGS);
+            status.warnings.iter_mut().for_each(cut);
+            if more > 0 {
+                status.warnings.push(format!("and {more} more: see the supervisor's log"));
+            }
+        }
+        Part::Service(status) => {
+            status.reason.iter_mut().for_each(cut);
+        }
+        Part::Outcome(outcome) => {
+            outcome.message.iter_mut().for_each(cut);
+        }
+        Part::Name(_) | Part::LogPlace(_) | Part::Tree(_) | Part::Audit(_) | Part::Scope(_) => return None,
+    }
+    Some(part)
 }
 
 /// # Errors
@@ -370,7 +407,11 @@ mod tests {
                 "late\nin\0",
             ))),
             Reply::Part(Part::Name("a".to_owned())),
-            Reply::Part(Part::LogPlace(LogPlace { name: "a".to_owned(), dir: "/l".into() })),
+            Reply::Part(Part::LogPlace(LogPlace {
+                name: "a".to_owned(),
+                dir: "/l".into(),
+                tz: Some("UTC0".to_owned()),
+            })),
             Reply::Part(Part::Scope(Box::new(samples::scope()))),
             Reply::Part(Part::Tree(samples::tree())),
             Reply::Part(Part::Audit(Box::new(samples::audit("a")))),
@@ -559,5 +600,27 @@ mod tests {
             frame[at] = byte;
             let _ = decode_request(&frame);
         }
+    }
+
+    /// Files of many kilobytes with mistakes made warnings of as many: `status` then had no answer at all.
+    #[test]
+    fn a_text_of_any_length_hides_nothing_of_the_answer() {
+        let read =
+            |part| match decode_reply(encode_reply(&Reply::Part(part)).unwrap().strip_suffix(b"\0").unwrap())
+            {
+                Ok(Reply::Part(part)) => part,
+                other => panic!("{other:?}"),
+            };
+        let worst = "\u{1}".repeat(100_000);
+        let mut supervisor = samples::supervisor();
+        supervisor.warnings = vec![worst.clone(); 1000];
+        let Part::Supervisor(read_back) = read(Part::Supervisor(Box::new(supervisor))) else { panic!() };
+        assert_eq!(read_back.warnings.len(), 11);
+        assert_eq!(read_back.warnings.last().unwrap(), "and 990 more: see the supervisor's log");
+        let service = ServiceStatus { reason: Some(worst.clone()), ..samples::down("b") };
+        let Part::Service(service) = read(Part::Service(Box::new(service))) else { panic!() };
+        assert_eq!((service.name.as_str(), service.reason.unwrap().chars().count()), ("b", 501));
+        let outcome = Outcome::failed("b", Code::Failed, None, worst);
+        assert!(matches!(read(Part::Outcome(outcome)), Part::Outcome(Outcome { ok: false, .. })));
     }
 }

@@ -1037,7 +1037,8 @@ mod tests {
         client.write_all(&list()).unwrap();
         let id = stage.request().id;
         let mut service = samples::service("coder");
-        service.reason = Some("x".repeat(MAX_FRAME));
+        // Of a reason there would be the beginning.
+        service.definition = Some("x".repeat(MAX_FRAME));
         stage.reply(id, Reply::Part(Part::Service(Box::new(service))));
         stage.reply(id, name("b"));
         stage.reply(id, Reply::End);

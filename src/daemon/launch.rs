@@ -317,6 +317,8 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
     let policy = &definition.log;
     // The directory under home belongs to the gateway user, whoever the service runs as.
     let owner = if around.own_uid == 0 { around.gateway.credentials() } else { user.credentials() };
+    // Root reads everything, and its group is for nobody else.
+    let readers = (user.uid != 0 && user.uid != owner.uid && user.gid != 0).then_some(user.gid);
     LogSpec {
         name: definition.name.clone(),
         home: around.home.clone(),
@@ -329,6 +331,7 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
             Overflow::Drop => log::Overflow::Drop,
         },
         owner,
+        readers,
     }
 }
 

@@ -417,7 +417,8 @@ impl Supervisor {
                 for id in ids {
                     if let Some(service) = self.services.get(&id) {
                         let dir = self.options.home.join(super::execute::log_dir(service));
-                        let place = LogPlace { name: service.name.to_string(), dir };
+                        let tz = std::env::var_os("TZ").map(|tz| tz.to_string_lossy().into_owned());
+                        let place = LogPlace { name: service.name.to_string(), dir, tz };
                         self.reply(conn, &Reply::Part(Part::LogPlace(place)));
                     }
                 }

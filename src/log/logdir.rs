@@ -67,6 +67,7 @@ impl LogDir {
             to_container: false,
             overflow: Overflow::Block,
             owner: Credentials::own(),
+            readers: None,
         };
         let mut file = LogFile::new(spec, Arc::new(Shared::default()));
         let warning = file.prepare(&mut None);
@@ -84,6 +85,7 @@ mod tests {
     use super::*;
     use crate::log::stamp::TIME_LEN;
     use crate::log::{Query, Reader};
+    use crate::sys::localtime::Zone;
 
     #[test]
     fn what_is_written_here_is_read_as_a_services_log_across_rotations() {
@@ -100,7 +102,10 @@ mod tests {
             line.extend_from_slice(format!("line {number}\n").as_bytes());
             assert_eq!(dir.write(&line), None);
         }
-        let mut reader = Reader::open(home.path(), &["logs/coder".into()], Query::default()).unwrap();
+        let dirs = ["logs/coder".into()];
+        let mut reader =
+            Reader::open(home.path(), &dirs, Query::default(), Zone::own(), &mut |_, why| panic!("{why:?}"))
+                .unwrap();
         let mut lines = Vec::new();
         reader
             .read(false, &mut |line| {

@@ -4,17 +4,18 @@
 //! full, an earlier death) gets its newline before the next one; every line left out is counted, and said where it is
 //! missing; whatever is touched is touched with the owner's credentials, beneath `home`, without following links.
 
-use super::rotate::{CURRENT, rotate};
+use super::rotate::{CURRENT, rotate, set_aside};
 use super::split::{Gate, is_open};
 use super::stamp::Stamp;
 use super::{Kind, LogSpec, Shared, lock};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use memchr::{memchr, memrchr};
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +23,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 const DIR_MODE: u32 = 0o750;
+/// Of the directories above: a service's user may pass to its own.
+const PARENT_MODE: u32 = 0o751;
 const FILE_MODE: u32 = 0o640;
 /// At most one warning a service in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+/// At a write, a look whether the file has been moved away is at least this long after the one before.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The way to the directory that the directories of many services lie in, gone once for all that are made in one go. To
 /// be dropped then: somebody may put another one there.
@@ -42,7 +47,7 @@ impl Way {
             home: spec.home.clone(),
             parent: parent.to_owned(),
             owner: spec.owner.clone(),
-            dir: Beneath::open(&spec.home)?.create_dirs(parent, DIR_MODE)?,
+            dir: Beneath::open(&spec.home)?.create_dirs(parent, PARENT_MODE)?,
         })
     }
 
@@ -67,6 +72,8 @@ pub(super) struct LogFile {
     /// After a rotation that failed: the size at which to try again.
     postponed: u64,
     warned: Option<Instant>,
+    /// When the file was last known to have its name.
+    seen: Option<Instant>,
 }
 
 impl LogFile {
@@ -81,6 +88,7 @@ impl LogFile {
             lost: 0,
             postponed: 0,
             warned: None,
+            seen: None,
         }
     }
 
@@ -132,6 +140,16 @@ impl LogFile {
 
     fn put(&mut self, bytes: &[u8], done: &mut usize, stamp: &mut Stamp) -> io::Result<()> {
         let mut size = self.ready()?;
+        let mut postponed = Ok(());
+        // Between a rotation and the next write there is no other: neither a rotation that fails nor a hostile owner
+        // who puts full files in the way can hold us here.
+        let mut rotated = false;
+        // A full file gets nothing more, not even the newline that is missing: what somebody made as large as a file can be
+        // takes no byte.
+        if size > 0 && size >= self.spec.max_size.max(self.postponed) && (self.torn || !self.within_line) {
+            rotated = true;
+            (size, postponed) = self.next_file(size)?;
+        }
         if self.torn {
             size += self.append(b"\n", &mut 0)?;
             self.torn = false;
@@ -142,22 +160,12 @@ impl LogFile {
             size += self.append(&notice, &mut 0)?;
             self.lost = 0;
         }
-        let mut postponed = Ok(());
-        // Between a rotation and the next write there is no other: neither a rotation that fails nor a hostile owner
-        // who puts full files in the way can hold us here.
-        let mut rotated = false;
         while let Some(rest) = bytes.get(*done..).filter(|rest| !rest.is_empty()) {
             let room = self.spec.max_size.max(self.postponed).saturating_sub(size);
             match part(rest, room, rotated || size == 0 || self.within_line) {
                 0 => {
                     rotated = true;
-                    match self.rotate() {
-                        Ok(()) => size = self.ready()?,
-                        Err(error) => {
-                            self.postponed = size.saturating_add(self.spec.max_size);
-                            postponed = Err(error);
-                        }
-                    }
+                    (size, postponed) = self.next_file(size)?;
                 }
                 count => {
                     rotated = false;
@@ -166,6 +174,18 @@ impl LogFile {
             }
         }
         postponed
+    }
+
+    /// Rotates the file, which has `size` bytes: how many the one has that is written to now, and why it is the same.
+    fn next_file(&mut self, size: u64) -> io::Result<(u64, io::Result<()>)> {
+        if let Err(error) = self.rotate() {
+            self.postponed = size.saturating_add(self.spec.max_size);
+            return Ok((size, Err(error)));
+        }
+        if self.torn {
+            (self.torn, self.within_line) = (false, false);
+        }
+        Ok((self.ready()?, Ok(())))
     }
 
     /// Writes all of `bytes`, counting in `done`; answers with their number.
@@ -194,11 +214,12 @@ impl LogFile {
     fn ready(&mut self) -> io::Result<u64> {
         if let Some(file) = &self.file {
             let status = rustix::fs::fstat(file)?;
-            if status.st_nlink > 0 {
+            if status.st_nlink > 0 && self.is_in_place(&status) {
                 return Ok(u64::try_from(status.st_size).unwrap_or(0));
             }
         }
         self.file = None;
+        self.seen = Some(Instant::now());
         let file = self.open(&mut None)?;
         let size = file.metadata()?.size();
         let mut last = [b'\n'];
@@ -213,20 +234,59 @@ impl LogFile {
         Ok(size)
     }
 
+    /// Whether the open file still has its name: somebody may have moved it away, or a directory above it. Looked at now and
+    /// then only.
+    fn is_in_place(&mut self, open: &Stat) -> bool {
+        let now = Instant::now();
+        if self.seen.is_some_and(|seen| now.duration_since(seen) < LOOK_EVERY) {
+            return true;
+        }
+        self.seen = Some(now);
+        let spec = &self.spec;
+        let named = spec.owner.on_files(|| -> io::Result<Stat> {
+            let dir = Beneath::open(&spec.home)?.dir(&spec.dir)?;
+            Ok(rustix::fs::statat(&dir, CURRENT, AtFlags::SYMLINK_NOFOLLOW)?)
+        });
+        match named {
+            Ok(Ok(named)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
+            Ok(Err(error)) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+            Err(_) => true,
+        }
+    }
+
     /// Opens the file, which with its directory is made if it is not there.
     fn open(&self, way: &mut Option<Way>) -> io::Result<File> {
         let spec = &self.spec;
-        spec.owner.on_files(|| {
-            let dir = match (spec.dir.parent(), spec.dir.file_name()) {
-                (Some(parent), Some(name)) => {
-                    let known = way.take().filter(|way| way.leads(spec, parent));
-                    let known = known.map_or_else(|| Way::walk(spec, parent), Ok)?;
-                    way.insert(known).dir.create_dirs(Path::new(name), DIR_MODE)?
-                }
+        if let Some(parent) = spec.dir.parent()
+            && !way.as_ref().is_some_and(|way| way.leads(spec, parent))
+        {
+            // What lies above belongs to the owner's group.
+            *way = Some(spec.owner.on_files(|| Way::walk(spec, parent))??);
+        }
+        spec.file_credentials().on_files(|| {
+            let dir = match (&way, spec.dir.file_name()) {
+                (Some(way), Some(name)) => way.dir.create_dirs(Path::new(name), DIR_MODE)?,
                 (None, _) | (_, None) => Beneath::open(&spec.home)?,
             };
             let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-            dir.open_file(Path::new(CURRENT), flags, FILE_MODE)
+            let open = || dir.open_file(Path::new(CURRENT), flags, FILE_MODE);
+            let file = match open() {
+                Err(error) if is_no_file(&dir) => {
+                    set_aside(&dir, SystemTime::now()).map_err(|_| error)?;
+                    open()?
+                }
+                opened => opened?,
+            };
+            if let Some(group) = spec.readers {
+                let group = rustix::fs::Gid::from_raw(group);
+                // Made before the service had this user. Where we may not, it stays as it is.
+                for made in [dir.as_fd(), file.as_fd()] {
+                    if rustix::fs::fstat(made)?.st_gid != group.as_raw() {
+                        let _ = rustix::fs::fchown(made, None, Some(group));
+                    }
+                }
+            }
+            Ok(file)
         })?
     }
 
@@ -268,6 +328,12 @@ impl LogFile {
             path.display()
         ))
     }
+}
+
+/// Something else than a file has the name of the log: a directory, a link, a FIFO.
+fn is_no_file(dir: &Beneath) -> bool {
+    rustix::fs::statat(dir, CURRENT, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
 }
 
 /// How many bytes of `rest` go into a file with `room` left: whole lines; 0 when it must be rotated first, which a

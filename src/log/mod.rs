@@ -29,12 +29,13 @@ pub mod tai64n;
 pub use backlog::{FilesHandle, Refused};
 pub use drain::{Format, OwnLog};
 pub use logdir::{Clock, LogDir, Times};
-pub use read::{Line, Query, Reader};
+pub use read::{Absent, Line, Query, Reader};
 pub use stream::{Container, StreamHealth};
 
 use crate::core::farewell::Farewell;
 use crate::core::name::ServiceName;
 use crate::sys::credentials::Credentials;
+use crate::sys::localtime::Zone;
 use backlog::{Backlog, Item};
 use fifo::FifoDir;
 use logfile::LogFile;
@@ -99,6 +100,20 @@ pub struct LogSpec {
     pub overflow: Overflow,
     /// Who owns FIFOs and files, and with whose rights the files are opened.
     pub owner: Credentials,
+    /// The group that may read the files, where it is not the owner's: that of the user whom the service runs as.
+    pub readers: Option<u32>,
+}
+
+impl LogSpec {
+    /// Of the owner, with the readers' group as that of what is made.
+    fn file_credentials(&self) -> Credentials {
+        let mut who = self.owner.clone();
+        if let Some(group) = self.readers {
+            who.groups.push(who.gid);
+            who.gid = group;
+        }
+        who
+    }
 }
 
 /// How one service's log does.
@@ -195,6 +210,8 @@ impl Logs {
         container: Container,
         notify: impl Fn(LogEvent) + Send + Clone + 'static,
     ) -> io::Result<Self> {
+        // Read here: it takes more stack than the threads have.
+        let _ = Zone::own();
         let fifos = FifoDir::open(runtime_dir)?;
         let remote = Arc::new(Remote::new()?);
         let backlog = Arc::new(Backlog::new(Arc::clone(&remote)));

@@ -3,36 +3,50 @@
 //! For the client process: it may wait. Both streams of a service are in one file and so in order already; services are
 //! merged by the local time in their lines (in the hour that repeats when daylight saving ends, their order is a guess).
 //! Files are opened beneath the home directory without following links, with the caller's own rights.
+//!
+//! Invariants: memory does not depend on how long a line, a file or a directory is (lines come in pieces, holes are
+//! skipped, one file of a service is open at a time beside `current`); what is no regular file is not there.
 
 use super::Kind;
 use super::rotate::{CURRENT, archives};
 use super::stamp::{HEAD_LEN, Stamp, TIME_LEN};
 use super::tai64n::Label;
 use crate::sys::beneath::Beneath;
+use crate::sys::localtime::Zone;
+use memchr::{memchr, memrchr};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
 use rustix::fs::inotify;
+use rustix::fs::{AtFlags, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// Bytes of a line that are handed over at a time, and of a file that are read at a time.
+const PIECE: usize = 64 * 1024;
+/// Parts of a sparse file that are told apart. What lies beyond is read, holes and all.
+const MOST_EXTENTS: usize = 4096;
 
 /// Which lines.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Query {
     /// Of each service, the last so many that fit the rest of the query.
     pub last: Option<usize>,
+    /// For `last`, bytes of each service that are looked at: what is further from the end is left out.
+    pub within: Option<u64>,
     /// Lines written at or after this moment.
     pub since: Option<SystemTime>,
+    /// Lines written at or before this moment.
+    pub until: Option<SystemTime>,
     pub stream: Option<Kind>,
 }
 
-/// One line of a log.
+/// A piece of a line of a log; most lines are one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
     /// Which of the services given to [`Reader::open`].
@@ -40,8 +54,23 @@ pub struct Line<'a> {
     /// Local time, `YYYY-MM-DD HH:MM:SS.nnnnnnnnn`; empty when the file does not say.
     pub time: &'a str,
     pub stream: Kind,
-    /// Without the newline.
+    /// Without the newline. A long line is cut between characters.
     pub text: &'a [u8],
+    /// It is the beginning of the line.
+    pub begins: bool,
+    /// It is the end of the line.
+    pub ends: bool,
+}
+
+/// Why there is nothing to read of a service.
+#[derive(Debug)]
+pub enum Absent {
+    /// It has no log directory.
+    NoLog,
+    /// It has written nothing yet.
+    Empty,
+    /// As open(2).
+    Unreadable(io::Error),
 }
 
 /// Where the reading of some services' logs stands.
@@ -50,24 +79,43 @@ pub struct Reader {
     logs: Vec<Log>,
     filter: Filter,
     last: Option<usize>,
+    within: Option<u64>,
 }
 
 type Take<'a> = dyn FnMut(Line<'_>) -> io::Result<()> + 'a;
 
 impl Reader {
-    /// Finds the files of the services whose log directories, relative to `home`, these are.
+    /// Finds the files of the services whose log directories, relative to `home`, these are. `zone`: where their writer's
+    /// clock hangs. Of which of them there is
+    /// nothing, and why, goes to `absent`; the others are read.
     ///
     /// # Errors
-    /// As open(2) for a directory or file; `NotFound` for a service that has no log yet.
-    pub fn open(home: &Path, dirs: &[PathBuf], query: Query) -> io::Result<Self> {
-        let home = Beneath::open(home)?;
-        let since = query.since.map(|since| {
-            let head = Stamp::default().at(since, Kind::Out);
-            head.get(..TIME_LEN).unwrap_or_default().to_vec()
-        });
-        let logs =
-            dirs.iter().map(|dir| Log::open(home.dir(dir)?, query.since)).collect::<io::Result<_>>()?;
-        Ok(Self { logs, filter: Filter { since, stream: query.stream }, last: query.last })
+    /// As open(2) for `home`.
+    pub fn open(
+        home: &Path,
+        dirs: &[PathBuf],
+        query: Query,
+        zone: &Zone,
+        absent: &mut dyn FnMut(usize, Absent),
+    ) -> io::Result<Self> {
+        let home = Beneath::open_to_pass(home)?;
+        let mut logs = Vec::new();
+        for (source, dir) in dirs.iter().enumerate() {
+            match home.dir(dir).and_then(|dir| Log::open(source, dir, query.since)) {
+                Ok(log) => {
+                    if !log.has_content {
+                        absent(source, Absent::Empty);
+                    }
+                    logs.push(log);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => absent(source, Absent::NoLog),
+                Err(error) => absent(source, Absent::Unreadable(error)),
+            }
+        }
+        let Query { last, within, since, until, stream } = query;
+        let head = |time| head_time(time, zone);
+        let filter = Filter { since: since.map(head), until: until.map(head), stream };
+        Ok(Self { logs, filter, last, within })
     }
 
     /// Hands over what is there. A last line without its newline is a line too, unless it is going to be followed.
@@ -77,7 +125,7 @@ impl Reader {
     pub fn read(&mut self, follow: bool, take: &mut Take<'_>) -> io::Result<()> {
         if let Some(last) = self.last.take() {
             for log in &mut self.logs {
-                log.skip_to_last(last, &self.filter)?;
+                log.skip_to_last(last, self.within, &self.filter)?;
             }
         }
         let mut ready = Vec::new();
@@ -92,8 +140,15 @@ impl Reader {
                 return Ok(());
             };
             if let (Some(log), Some(ready)) = (self.logs.get_mut(index), ready.get_mut(index)) {
-                take(log.line(index))?;
-                *ready = log.advance(&self.filter, !follow)?;
+                loop {
+                    take(log.piece())?;
+                    let ends = log.ends;
+                    *ready = log.advance(&self.filter, !follow)?;
+                    // The rest of a long line comes before anything else.
+                    if ends || !*ready {
+                        break;
+                    }
+                }
             }
         }
     }
@@ -112,7 +167,7 @@ impl Reader {
                 let Some(log) = self.logs.get_mut(index) else { continue };
                 loop {
                     while log.advance(&self.filter, false)? {
-                        take(log.line(index))?;
+                        take(log.piece())?;
                     }
                     if !log.find_newer()? {
                         break;
@@ -127,66 +182,110 @@ impl Reader {
     }
 }
 
+/// A moment as it stands in the heads of lines.
+fn head_time(time: SystemTime, zone: &Zone) -> Vec<u8> {
+    Stamp::of(zone.clone()).at(time, Kind::Out).get(..TIME_LEN).unwrap_or_default().to_vec()
+}
+
 #[derive(Debug)]
 struct Filter {
     since: Option<Vec<u8>>,
+    until: Option<Vec<u8>>,
     stream: Option<Kind>,
 }
 
 impl Filter {
     fn admits(&self, time: &[u8], stream: Kind) -> bool {
         self.since.as_ref().is_none_or(|since| time >= since.as_slice())
+            && self.until.as_ref().is_none_or(|until| time <= until.as_slice())
             && self.stream.is_none_or(|wanted| wanted == stream)
+    }
+
+    fn admits_all(&self) -> bool {
+        self.since.is_none() && self.until.is_none() && self.stream.is_none()
     }
 }
 
-/// One service's files, and the line under the hand.
+/// Device and inode.
+type Id = (u64, u64);
+
+/// A file that is still to be read. Archives are opened when it is their turn, for there may be many; `current` at once, for
+/// it may be renamed.
+#[derive(Debug)]
+enum Pending {
+    Archive(String),
+    Open(Contents),
+}
+
+/// One service's files, and the piece of a line under the hand.
 #[derive(Debug)]
 struct Log {
+    source: usize,
     dir: Beneath,
     /// Oldest first; the one being read is in front.
-    files: VecDeque<BufReader<File>>,
+    files: VecDeque<Pending>,
     /// The newest archive that is known.
     newest: Option<Label>,
-    line: Vec<u8>,
-    /// `line` has been handed over.
-    used: bool,
-    /// Of `line`, or of the last line that had one.
+    /// Of `current` as it was opened last.
+    current: Option<Id>,
+    has_content: bool,
+    piece: Vec<u8>,
+    begins: bool,
+    ends: bool,
+    /// Of the line that the piece is of, or of the last line that had one.
     time: Vec<u8>,
     stream: Kind,
-    /// Where in `line` the text begins.
+    /// Where in `piece` the text begins.
     text: usize,
+    /// The line is not one of those that are wanted.
+    refused: bool,
 }
 
 impl Log {
-    fn open(dir: Beneath, since: Option<SystemTime>) -> io::Result<Self> {
+    fn open(source: usize, dir: Beneath, since: Option<SystemTime>) -> io::Result<Self> {
         let mut log = Self {
+            source,
             dir,
             files: VecDeque::new(),
             newest: None,
-            line: Vec::new(),
-            used: false,
+            current: None,
+            has_content: false,
+            piece: Vec::new(),
+            begins: true,
+            ends: true,
             time: Vec::new(),
             stream: Kind::Out,
             text: 0,
+            refused: false,
         };
         // An archive's label is the moment it was ended: all that is in it is older.
         log.look(since.map(Label::of))?;
+        let first = log.files.iter().any(|file| match file {
+            Pending::Archive(_) => true,
+            Pending::Open(contents) => contents.file.metadata().is_ok_and(|data| data.size() > 0),
+        });
+        log.has_content = first || since.is_some() && !archives(&log.dir, SystemTime::now())?.is_empty();
         Ok(log)
     }
 
-    fn line(&self, source: usize) -> Line<'_> {
-        let text = self.line.get(self.text..).unwrap_or_default();
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
+    fn piece(&self) -> Line<'_> {
+        let text = self.piece.get(self.text..).unwrap_or_default();
         let time = std::str::from_utf8(&self.time).unwrap_or_default();
-        Line { source, time, stream: self.stream, text }
+        let Self { source, stream, begins, ends, .. } = *self;
+        Line { source, time, stream, text, begins, ends }
     }
 
-    /// Goes to the next line that the filter admits; false when there is none. A last line without its newline counts
-    /// if `torn` says so; otherwise it stays until its rest comes.
+    /// Goes to the next piece of a line that the filter admits; false when there is none. A last line without its newline
+    /// counts if `torn` says so; otherwise it stays until its rest comes.
     fn advance(&mut self, filter: &Filter, torn: bool) -> io::Result<bool> {
         while self.next(torn)? {
-            if filter.admits(&self.time, self.stream) {
+            if self.begins {
+                self.parse();
+                self.refused = !filter.admits(&self.time, self.stream);
+            } else {
+                self.text = 0;
+            }
+            if !self.refused {
                 return Ok(true);
             }
         }
@@ -194,30 +293,28 @@ impl Log {
     }
 
     fn next(&mut self, torn: bool) -> io::Result<bool> {
-        if std::mem::take(&mut self.used) {
-            self.line.clear();
-        }
-        while let Some(file) = self.files.front_mut() {
-            file.read_until(b'\n', &mut self.line)?;
-            let at_end = !self.line.ends_with(b"\n");
+        loop {
             let is_last = self.files.len() == 1;
-            if at_end && !is_last {
-                self.files.pop_front();
-            }
-            if !at_end || !self.line.is_empty() && (torn || !is_last) {
-                self.parse();
-                self.used = true;
-                return Ok(true);
-            }
-            if is_last {
-                break;
+            let Some(contents) = open_first(&self.dir, &mut self.files)? else { return Ok(false) };
+            let (begins, at_end) = (self.ends, torn || !is_last);
+            match contents.piece(&mut self.piece, at_end, !begins)? {
+                Some(ends) => {
+                    (self.begins, self.ends) = (begins, ends);
+                    return Ok(true);
+                }
+                None if is_last => return Ok(false),
+                None => {
+                    if Some(contents.id) == self.current {
+                        self.current = None;
+                    }
+                    self.files.pop_front();
+                }
             }
         }
-        Ok(false)
     }
 
     fn parse(&mut self) {
-        match split_head(&self.line) {
+        match split_head(&self.piece) {
             Some((time, stream)) => {
                 self.time.clear();
                 self.time.extend_from_slice(time);
@@ -228,34 +325,25 @@ impl Log {
     }
 
     /// Moves to the line that has `last - 1` others after it.
-    fn skip_to_last(&mut self, last: usize, filter: &Filter) -> io::Result<()> {
-        let mut found: VecDeque<u64> = VecDeque::new();
-        let mut wanted = last;
+    fn skip_to_last(&mut self, last: usize, within: Option<u64>, filter: &Filter) -> io::Result<()> {
+        let (mut wanted, mut within) = (last, within.unwrap_or(u64::MAX));
         for index in (0..self.files.len()).rev() {
             let Some(file) = self.files.get_mut(index) else { break };
-            let (mut line, mut offset, mut time) = (Vec::new(), 0, Vec::new());
-            found.clear();
-            loop {
-                line.clear();
-                let count = file.read_until(b'\n', &mut line)?;
-                if count == 0 {
-                    break;
+            let mut opened = None;
+            let contents = match file {
+                Pending::Open(contents) => contents,
+                Pending::Archive(name) => match open(&self.dir, name)? {
+                    Some(contents) => opened.insert(contents),
+                    None => continue,
+                },
+            };
+            let (start, found) = contents.find_last(wanted, &mut within, filter)?;
+            wanted -= found.min(wanted);
+            if wanted == 0 || within == 0 {
+                contents.go_to(start);
+                if let Some(contents) = opened {
+                    *file = Pending::Open(contents);
                 }
-                let (at, stream) = split_head(&line).unwrap_or((&time, Kind::Out));
-                if filter.admits(at, stream) {
-                    found.push_back(offset);
-                    if found.len() > wanted {
-                        found.pop_front();
-                    }
-                }
-                time = at.to_vec();
-                offset += count as u64;
-            }
-            wanted -= found.len();
-            // The end of the newest file, when no line is wanted at all.
-            let start = if last == 0 { offset } else { found.front().copied().unwrap_or(0) };
-            file.seek(SeekFrom::Start(start))?;
-            if wanted == 0 {
                 self.files.drain(..index);
                 break;
             }
@@ -270,43 +358,285 @@ impl Log {
         Ok(self.files.len() > before)
     }
 
-    /// Opens the archives later than `after`, and `current`, as far as they are not being read already.
+    /// Finds the archives later than `after`, and opens `current`, as far as they are not being read already.
     fn look(&mut self, after: Option<Label>) -> io::Result<()> {
-        let reading = match self.files.back() {
-            Some(file) => Some(inode(file.get_ref())?),
-            None => None,
-        };
-        loop {
-            let names = archives(&self.dir)?;
+        // So often somebody may rotate while we look.
+        const TRIES: usize = 10;
+        for turn in 1..=TRIES {
+            let now = SystemTime::now();
+            let names = archives(&self.dir, now)?;
             let newest = names.last().map(|(label, _)| *label);
             let mut files = Vec::new();
-            for name in names
-                .iter()
-                .filter(|(label, _)| after.is_none_or(|after| *label > after))
-                .map(|(_, name)| name.as_str())
-                .chain([CURRENT])
-            {
-                match self.dir.open_file(Path::new(name), OFlags::RDONLY, 0) {
-                    Ok(file) if Some(inode(&file)?) != reading => files.push(BufReader::new(file)),
-                    Ok(_) => {}
-                    // Pruned, or between two files.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+            for (_, name) in names.into_iter().filter(|(label, _)| after.is_none_or(|after| *label > after)) {
+                let is_known = self.current.is_some()
+                    && status(&self.dir, &name)?.is_some_and(|id| Some(id) == self.current);
+                if !is_known {
+                    files.push(Pending::Archive(name));
                 }
             }
+            let current = open(&self.dir, CURRENT)?.filter(|contents| Some(contents.id) != self.current);
             // A rotation in the middle would show a file twice or not at all: look again.
-            if archives(&self.dir)?.last().map(|(label, _)| *label) == newest {
-                self.newest = newest.max(self.newest);
-                self.files.extend(files);
-                return Ok(());
+            if turn < TRIES && archives(&self.dir, now)?.last().map(|(label, _)| *label) != newest {
+                continue;
             }
+            self.newest = newest.max(self.newest);
+            self.files.extend(files);
+            if let Some(contents) = current {
+                self.current = Some(contents.id);
+                self.files.push_back(Pending::Open(contents));
+            }
+            break;
         }
+        Ok(())
     }
 }
 
-fn inode(file: &File) -> io::Result<(u64, u64)> {
-    let data = file.metadata()?;
-    Ok((data.dev(), data.ino()))
+/// The first file that there is, opened.
+fn open_first<'a>(dir: &Beneath, files: &'a mut VecDeque<Pending>) -> io::Result<Option<&'a mut Contents>> {
+    while let Some(Pending::Archive(name)) = files.front() {
+        let opened = open(dir, name)?;
+        files.pop_front();
+        if let Some(contents) = opened {
+            files.push_front(Pending::Open(contents));
+        }
+    }
+    Ok(match files.front_mut() {
+        Some(Pending::Open(contents)) => Some(contents),
+        Some(Pending::Archive(_)) | None => None,
+    })
+}
+
+/// `None`: pruned, between two files, or no file that lines are written to.
+fn open(dir: &Beneath, name: &str) -> io::Result<Option<Contents>> {
+    match dir.open_known_file(Path::new(name), OFlags::RDONLY, 0) {
+        Ok((file, stat)) => Ok(Some(Contents::new(file, &stat))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(_) if status(dir, name)?.is_none() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Device and inode of a regular file; `None` for anything else.
+fn status(dir: &Beneath, name: &str) -> io::Result<Option<Id>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+            Ok(Some((stat.st_dev, stat.st_ino)))
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A file, read in pieces of lines. Holes are not read: whoever makes a file of terabytes without a byte in it makes
+/// nobody wait.
+#[derive(Debug)]
+struct Contents {
+    file: File,
+    id: Id,
+    /// Where the next read begins.
+    position: u64,
+    buffer: Vec<u8>,
+    /// Up to here the buffer has been handed over.
+    done: usize,
+    /// It has holes: the zeros beside them are nobody's.
+    is_sparse: bool,
+}
+
+impl Contents {
+    fn new(file: File, stat: &Stat) -> Self {
+        let is_sparse = is_sparse(stat.st_blocks.into(), stat.st_size.into());
+        let id = (stat.st_dev, stat.st_ino);
+        Self { file, id, position: 0, buffer: Vec::new(), done: 0, is_sparse }
+    }
+
+    fn go_to(&mut self, position: u64) {
+        self.buffer.clear();
+        (self.done, self.position) = (0, position);
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.done..).unwrap_or_default()
+    }
+
+    /// The next piece of a line, without its newline, into `piece`: whether the line ends with it. `None`: there is none now;
+    /// `at_end`: there will not be more, so what is left is a line, too. `within`: the line has begun.
+    fn piece(&mut self, piece: &mut Vec<u8>, at_end: bool, within: bool) -> io::Result<Option<bool>> {
+        let mut searched = 0;
+        loop {
+            if self.is_sparse && !within {
+                self.done += self.rest().iter().take_while(|byte| **byte == 0).count();
+                searched = 0;
+            }
+            let rest = self.rest();
+            let whole = rest.get(..PIECE);
+            let newline = memchr(b'\n', whole.unwrap_or(rest).get(searched..).unwrap_or_default());
+            let newline = newline.map(|at| searched + at);
+            let (count, ends) = match (newline, whole) {
+                (Some(at), _) => (at, true),
+                (None, Some(whole)) => (character_boundary(whole), false),
+                (None, None) => {
+                    searched = rest.len();
+                    if self.fill()? {
+                        continue;
+                    }
+                    if !at_end || self.rest().is_empty() && !within {
+                        return Ok(None);
+                    }
+                    (self.rest().len(), true)
+                }
+            };
+            piece.clear();
+            piece.extend_from_slice(self.rest().get(..count).unwrap_or_default());
+            self.done += count + usize::from(newline.is_some());
+            return Ok(Some(ends));
+        }
+    }
+
+    /// Reads on; false at the end of the file.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.drain(..std::mem::take(&mut self.done));
+        loop {
+            let had = self.buffer.len();
+            self.buffer.resize(had + PIECE, 0);
+            let space = self.buffer.get_mut(had..).unwrap_or_default();
+            let count = self.file.read_at(space, self.position)?;
+            let is_blank = count > 0 && space.iter().take(count).all(|byte| *byte == 0);
+            self.buffer.truncate(had + count);
+            if count == 0 {
+                // Somebody cut it.
+                if self.file.metadata()?.size() < self.position {
+                    self.go_to(0);
+                    continue;
+                }
+                return Ok(false);
+            }
+            if is_blank && let Some(data) = self.data_after(self.position)? {
+                self.buffer.truncate(had);
+                self.position = data;
+                continue;
+            }
+            self.position += count as u64;
+            return Ok(true);
+        }
+    }
+
+    /// Where the hole ends that is at `position`; `None` when there is none.
+    fn data_after(&self, position: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(position)) {
+            Ok(data) => Ok(Some(data).filter(|data| *data > position)),
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => Ok(Some(self.file.metadata()?.size()).filter(|end| *end > position)),
+            // A file system that does not know.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The parts of the file with something in them.
+    fn extents(&self) -> io::Result<Vec<(u64, u64)>> {
+        let data = self.file.metadata()?;
+        let size = data.size();
+        if !is_sparse(i128::from(data.blocks()), i128::from(size)) {
+            return Ok(vec![(0, size)]);
+        }
+        let (mut extents, mut position) = (Vec::new(), 0);
+        while position < size && extents.len() < MOST_EXTENTS {
+            let start = self.data_after(position)?.unwrap_or(position);
+            if start >= size {
+                break;
+            }
+            let end =
+                rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(size).clamp(start + 1, size);
+            extents.push((start, end));
+            position = end;
+        }
+        if extents.len() == MOST_EXTENTS
+            && let Some(last) = extents.last_mut()
+        {
+            last.1 = size;
+        }
+        Ok(extents)
+    }
+
+    /// Where the last `wanted` lines begin that the filter admits, and how many there are: fewer where the file begins, or
+    /// where `within` bytes have been looked at, of which is taken what was.
+    fn find_last(&self, wanted: usize, within: &mut u64, filter: &Filter) -> io::Result<(u64, usize)> {
+        let extents = self.extents()?;
+        let size = extents.last().map_or(0, |(_, end)| *end);
+        if wanted == 0 {
+            return Ok((self.file.metadata()?.size(), 0));
+        }
+        let (mut found, mut start) = (0, size);
+        // What follows the last newline is no line until there is something.
+        let mut is_nothing = true;
+        let mut block = vec![0; PIECE];
+        for (from, to) in extents.into_iter().rev() {
+            let mut end = to;
+            while end > from {
+                let count = (end - from).min(PIECE as u64).min(*within);
+                if count == 0 {
+                    return Ok((start, found));
+                }
+                *within -= count;
+                let begin = end - count;
+                let part = block.get_mut(..usize::try_from(count).unwrap_or(PIECE)).unwrap_or_default();
+                self.file.read_exact_at(part, begin)?;
+                let mut rest = &*part;
+                while let Some(at) = memrchr(b'\n', rest) {
+                    let line = begin + at as u64 + 1;
+                    let (before, after) = rest.split_at(at);
+                    is_nothing &= after.iter().skip(1).all(|byte| *byte == 0);
+                    rest = before;
+                    if !std::mem::take(&mut is_nothing) && self.admits(line, filter)? {
+                        (found, start) = (found + 1, line);
+                        if found == wanted {
+                            return Ok((start, found));
+                        }
+                    }
+                }
+                is_nothing &= rest.iter().all(|byte| *byte == 0);
+                end = begin;
+                if *within == 0 {
+                    return Ok((if found == 0 { begin } else { start }, found));
+                }
+            }
+        }
+        if !is_nothing && self.admits(0, filter)? {
+            found += 1;
+        }
+        Ok((0, found))
+    }
+
+    /// Whether the line at `position` is wanted. One that does not say its time counts as what its neighbours are.
+    fn admits(&self, position: u64, filter: &Filter) -> io::Result<bool> {
+        if filter.admits_all() {
+            return Ok(true);
+        }
+        let mut head = [0; HEAD_LEN];
+        let count = self.file.read_at(&mut head, position)?;
+        Ok(match split_head(head.get(..count).unwrap_or_default()) {
+            Some((time, stream)) => filter.admits(time, stream),
+            None => filter.stream.is_none_or(|stream| stream == Kind::Out),
+        })
+    }
+}
+
+/// `blocks` are of 512 bytes: stat(2). A small file may lie in its inode, and have none.
+fn is_sparse(blocks: i128, size: i128) -> bool {
+    blocks * 512 < size && size > PIECE as i128
+}
+
+/// How many of these bytes can be handed over without cutting a character of UTF-8.
+fn character_boundary(bytes: &[u8]) -> usize {
+    let is_inner = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+    let inner = bytes.iter().rev().take(3).take_while(|byte| is_inner(byte)).count();
+    match bytes.iter().rev().nth(inner) {
+        // The first byte says how many there are.
+        Some(first) if (first.leading_ones() as usize) > inner + 1 && first.leading_ones() <= 4 => {
+            bytes.len() - inner - 1
+        }
+        Some(_) | None => bytes.len(),
+    }
 }
 
 /// Time and stream of a line, if it begins as ours and s6-log's do.

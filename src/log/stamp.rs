@@ -3,7 +3,7 @@
 //! The calendar part is asked for once a second at most, so a change of daylight saving shows at its second.
 
 use super::Kind;
-use crate::sys::localtime::Local;
+use crate::sys::localtime::Zone;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,9 +17,16 @@ pub(super) type Head = [u8; HEAD_LEN];
 #[derive(Debug, Default)]
 pub(super) struct Stamp {
     known: Option<(u64, String)>,
+    /// Another zone than this process's.
+    zone: Option<Zone>,
 }
 
 impl Stamp {
+    /// Of a clock in `zone`.
+    pub(super) fn of(zone: Zone) -> Self {
+        Self { zone: Some(zone), ..Self::default() }
+    }
+
     pub(super) fn now(&mut self, kind: Kind) -> Head {
         self.at(SystemTime::now(), kind)
     }
@@ -29,7 +36,10 @@ impl Stamp {
         let second = since.as_secs();
         let calendar = match &mut self.known {
             Some((known, text)) if *known == second => text,
-            known => &mut known.insert((second, calendar(second))).1,
+            known => {
+                let zone = self.zone.as_ref().unwrap_or_else(|| Zone::own());
+                &mut known.insert((second, calendar(second, zone))).1
+            }
         };
         let mark = match kind {
             Kind::Out => "  ",
@@ -42,16 +52,17 @@ impl Stamp {
     }
 }
 
-fn calendar(second: u64) -> String {
+fn calendar(second: u64, zone: &Zone) -> String {
     i64::try_from(second)
         .ok()
-        .and_then(|second| Local::at(second).ok())
+        .and_then(|second| zone.at(second))
         .map_or_else(|| "0000-00-00 00:00:00".to_owned(), |local| local.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::localtime::Local;
 
     /// Contract: 67.
     #[test]

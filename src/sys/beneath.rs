@@ -33,6 +33,16 @@ impl Beneath {
         Ok(Self { root, path: path.to_owned() })
     }
 
+    /// The same for who may only pass through the directory, not list it.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open_to_pass(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { root, path: path.to_owned() })
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -42,9 +52,12 @@ impl Beneath {
     /// # Errors
     /// As openat(2); `InvalidInput` for an absolute path or one with `..`; ELOOP or ENOTDIR at a link.
     pub fn dir(&self, relative: &Path) -> io::Result<Self> {
+        let names = components(relative)?;
         let mut at = None;
-        for name in components(relative)? {
-            at = Some(open_dir(at.as_ref().unwrap_or(&self.root), &name)?);
+        for (number, name) in names.iter().enumerate() {
+            // On the way it is enough that one may pass.
+            let access = if number + 1 == names.len() { OFlags::RDONLY } else { OFlags::PATH };
+            at = Some(open_dir(at.as_ref().unwrap_or(&self.root), name, access)?);
         }
         self.below(at, relative)
     }
@@ -61,7 +74,7 @@ impl Beneath {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            at = Some(open_dir(parent, &name)?);
+            at = Some(open_dir(parent, &name, OFlags::RDONLY)?);
         }
         self.below(at, relative)
     }
@@ -177,6 +190,27 @@ impl Beneath {
         Ok(names)
     }
 
+    /// Shows the names of regular files here to `each`, in no order. Ends after `most` entries of whatever kind: the owner of
+    /// the directory may have made millions.
+    ///
+    /// # Errors
+    /// As getdents64(2).
+    pub fn files(&self, most: usize, mut each: impl FnMut(&str)) -> io::Result<()> {
+        for entry in rustix::fs::Dir::read_from(&self.root)?.take(most) {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let kind = match entry.file_type() {
+                FileType::Unknown => rustix::fs::statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+                kind => kind,
+            };
+            if kind == FileType::RegularFile {
+                each(name);
+            }
+        }
+        Ok(())
+    }
+
     /// The directory that `relative` lies in, `None` for this one, and its name there.
     fn parent(&self, relative: &Path) -> io::Result<(Option<Self>, OsString)> {
         let mut names = components(relative)?;
@@ -195,8 +229,8 @@ impl AsFd for Beneath {
     }
 }
 
-fn open_dir(at: &OwnedFd, name: &OsString) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+fn open_dir(at: &OwnedFd, name: &OsString, access: OFlags) -> io::Result<OwnedFd> {
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }
 

@@ -236,3 +236,88 @@ fn a_log_directory_that_cannot_be_written_is_one_warning() {
         world.stderr().lines().filter(|line| line.contains("clock") && line.contains("enied")).count();
     assert_eq!(warnings, 1, "{}", world.stderr());
 }
+
+/// A service that runs as a user of its own could not read what it had written: neither by `ctl logs`, nor the file.
+#[test]
+fn a_services_own_user_reads_its_log_and_nobody_else_does() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("own", "tick 1000", "user = \"20001\"");
+    world.adversary("other", "tick 1000", "user = \"20002\"");
+    let supervisor = world.start();
+    for name in ["own", "other"] {
+        world.wait_log(name, "ready");
+    }
+    let told = world.ctl_as(&supervisor, 20_001, &["logs", "own"]);
+    assert!(told.code == 0 && told.out.contains("ready tick"), "{told:?}");
+    let told = world.ctl_as(&supervisor, 20_001, &["logs", "other"]);
+    assert_eq!((told.code, told.out.as_str()), (6, ""), "{told:?}");
+    assert!(told.err.contains("other: its log cannot be read: Permission denied"), "{told:?}");
+    let current = world.log_dir("own").join("current");
+    let data = std::fs::metadata(&current).expect("current");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((data.uid(), data.gid(), data.mode() & 0o777), (HERMES, 20_001, 0o640));
+}
+
+/// `logs a b` showed nothing at all where b had no log, `logs` of a silent service was silent or an error number, and
+/// `--json` gave local times.
+#[test]
+fn a_service_without_a_log_is_named_and_times_are_told() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("clock", "tick 1000", "");
+    world.define("silent", "command = [\"/adversary\", \"hold\"]");
+    world.define("never", "command = [\"/adversary\", \"hold\"]\nautostart = false");
+    let _supervisor = world.start();
+    world.wait_log("clock", "ready");
+    let told = world.ctl(&["logs", "clock", "never", "silent"]);
+    assert!(told.code == 0 && told.out.contains("ready tick"), "{told:?}");
+    assert!(told.err.contains("never: has no log yet: it was never started"), "{told:?}");
+    assert!(told.err.contains("silent: has written nothing yet"), "{told:?}");
+    let told = world.ctl(&["logs", "--json", "clock", "-n", "1"]);
+    let line: serde_json::Value = serde_json::from_str(&told.out).expect("one document");
+    let time = line["time"].as_str().expect("a time");
+    assert!(time.ends_with('Z') && humantime::parse_rfc3339(time).is_ok(), "{time}");
+    assert_eq!(world.ctl(&["logs", "clock", "--until", "1h"]).out, "");
+    assert!(world.ctl(&["logs", "clock", "--since", "00:00"]).code == 0);
+}
+
+/// A sparse `current` of terabytes, as a service may make it of its own log, and a line of 5 MB: the card and `logs` answer at
+/// once, in little memory, with lines that fit.
+#[test]
+fn what_a_service_makes_of_its_log_does_not_flood_the_card_or_the_memory() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("clock", "tick 20", "").adversary("long", "long-line 5000000", "");
+    let _supervisor = world.start();
+    world.wait_log("clock", "tick 5");
+    world.wait_log("long", "ready");
+    let card = world.ctl(&["status", "long"]);
+    assert!(card.code == 0 && card.out.len() < 10_000, "{} bytes", card.out.len());
+    assert!(card.out.contains("… (a line of 5000000 bytes)"), "{card:?}");
+    let current = std::fs::OpenOptions::new().write(true).open(world.log_dir("clock").join("current"));
+    current.expect("current").set_len(1 << 42).expect("a sparse file");
+    // It is put away with the next line, and what was and is written is there.
+    world.wait_log("clock", "tick 50");
+    // In 64 MB of address space, of which the program itself is the larger part.
+    for words in ["status clock", "logs clock -n 10", "logs clock"] {
+        let bounded = format!("ulimit -v 65536; exec /hermes-sup ctl {words}");
+        let told = world.inside_answer(&["/bin/sh", "-c", &bounded]);
+        assert!(told.code == 0 && told.out.contains("tick "), "{words}: {} {}", told.code, told.err);
+    }
+}
+
+/// Output that does not arrive is an error, whatever wrote it.
+#[test]
+fn a_full_device_is_an_error_of_every_command() {
+    for words in ["--help", "--version", "man", "completions bash", "check", "doctor", "ctl --help"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_hermes-sup"))
+            .args(words.split(' '))
+            .stdout(full)
+            .output()
+            .expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(1) && error.contains("failed to write the output"),
+            "{words}: {error}"
+        );
+    }
+}

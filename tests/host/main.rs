@@ -4,6 +4,7 @@ mod adversaries;
 mod applets;
 mod audit;
 mod boot;
+mod completions;
 mod copies;
 mod freeze;
 mod gateways;

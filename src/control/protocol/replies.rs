@@ -52,6 +52,9 @@ impl Part {
 pub struct LogPlace {
     pub name: String,
     pub dir: PathBuf,
+    /// The supervisor's `TZ`: the lines there have its local time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tz: Option<String>,
 }
 
 /// Processes of one service, parents before their children; a service of many comes in several parts.

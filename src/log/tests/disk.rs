@@ -112,7 +112,7 @@ fn planted_links_fifos_and_directories_are_never_written_to() {
         let parent = room.dir("x").parent().unwrap().to_owned();
         std::fs::create_dir_all(&parent).unwrap();
         plant(room.home.path(), outside.path());
-        room.open(A, LogSpec { max_size: 100, ..room.spec("x") });
+        room.open(A, LogSpec { max_size: 100, keep: 1000, ..room.spec("x") });
         let (out, _err) = room.logs.child_ends(A).unwrap();
         for _ in 0..3 {
             write_all(&out, &b"evil\n".repeat(40));
@@ -129,7 +129,16 @@ fn planted_links_fifos_and_directories_are_never_written_to() {
             "{planted}"
         );
         let health = room.logs.health(A);
-        assert_eq!((health.dropped_from_file, health.file_error.is_some()), (120, true), "{planted}");
+        // What is planted in the directory is put aside; what is planted above it hides the directory.
+        let is_kept = planted.ends_with("as current");
+        let expected = if is_kept { (0, false) } else { (120, true) };
+        assert_eq!((health.dropped_from_file, health.file_error.is_some()), expected, "{planted}");
+        if is_kept {
+            let mut kept = files(&room.dir("x"));
+            kept.retain(|path| !path.to_string_lossy().contains("not-a-file"));
+            let lines = |path| std::fs::read_to_string(path).unwrap().lines().count();
+            assert_eq!(kept.iter().map(lines).sum::<usize>(), 120, "{planted}");
+        }
     }
 }
 
@@ -306,4 +315,74 @@ fn work_for_the_disk_is_bounded_answered_and_survives_a_bug_in_it() {
     }
     assert!(room.logs.finish(SECONDS));
     assert_eq!(files.run(Credentials::own(), || (), |_| ()), Err(Refused::Ended));
+}
+
+/// A log that somebody moved away went on where nobody looks, until its rotation failed.
+#[test]
+fn a_log_that_was_moved_or_removed_comes_back() {
+    let room = Room::new();
+    room.open(A, room.spec("x"));
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    let write = |text: &str| {
+        write_all(&out, text.as_bytes());
+        room.drained(A);
+    };
+    write("one\n");
+    std::fs::remove_file(room.dir("x").join("current")).unwrap();
+    write("two\n");
+    assert_eq!(room.lines("x"), ["  two"]);
+    let moved = room.home.path().join("moved");
+    std::fs::rename(room.dir("x"), &moved).unwrap();
+    // Looked at every two seconds.
+    let begun = std::time::Instant::now();
+    while !room.dir("x").exists() {
+        assert!(begun.elapsed() < SECONDS, "it never came back");
+        write("three\n");
+    }
+    assert!(room.lines("x").iter().all(|line| line == "  three"));
+    assert_eq!(texts(&moved)[0], "  two", "what was written before is where it was moved to");
+    // At the next start it is there without a line.
+    std::fs::remove_dir_all(room.dir("x")).unwrap();
+    room.open(A, room.spec("x"));
+    room.logs.files().run(Credentials::own(), || {}, |_| {}).unwrap();
+    while !room.dir("x").join("current").exists() {
+        assert!(begun.elapsed() < SECONDS, "it is not there at the next start");
+        std::thread::yield_now();
+    }
+}
+
+/// What the owner of the directory may put in the place of the log: lines were lost for as long as it was there.
+#[test]
+fn what_is_planted_as_the_log_is_put_aside() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let room = Room::new();
+    type PlantAt = fn(&Path);
+    let plant: [(&str, PlantAt); 5] = [
+        ("directory", |path| std::fs::create_dir_all(path.join("full")).unwrap()),
+        ("link", |path| std::os::unix::fs::symlink("/nowhere", path).unwrap()),
+        ("fifo", |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap()),
+        ("sparse", |path| std::fs::File::create(path).unwrap().set_len(1 << 42).unwrap()),
+        ("largest", |path| {
+            // As large as this file system has them: not a byte more goes in.
+            let file = std::fs::File::create(path).unwrap();
+            let mut size = i64::MAX as u64;
+            while file.set_len(size).is_err() {
+                size /= 2;
+            }
+        }),
+    ];
+    for (number, (name, plant)) in (1..).zip(plant) {
+        let current = room.dir(name).join("current");
+        std::fs::create_dir_all(room.dir(name)).unwrap();
+        plant(&current);
+        let id = SourceId(number);
+        room.open(id, room.spec(name));
+        let (out, _err) = room.logs.child_ends(id).unwrap();
+        write_all(&out, b"a line\n");
+        room.drained(id);
+        assert!(current.symlink_metadata().unwrap().is_file(), "{name}");
+        let text = std::fs::read_to_string(&current).unwrap();
+        assert!(text.len() < 100 && text.ends_with("  a line\n"), "{name}: {text:?}");
+        assert_eq!(room.logs.health(id).dropped_from_file, 0, "{name}");
+    }
 }

@@ -44,6 +44,7 @@ impl Room {
             to_container: true,
             overflow: Overflow::Block,
             owner: Credentials::own(),
+            readers: None,
         }
     }
 

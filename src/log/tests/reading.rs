@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::log::tai64n::Label;
+use crate::sys::localtime::Zone;
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -40,8 +41,12 @@ fn read(home: &Path, dirs: &[&str], query: Query) -> Vec<(usize, String)> {
         got.push((line.source, String::from_utf8(line.text.to_vec()).unwrap()));
         Ok(())
     };
-    Reader::open(home, &dirs, query).unwrap().read(false, &mut take).unwrap();
+    open(home, &dirs, query).read(false, &mut take).unwrap();
     got
+}
+
+fn open(home: &Path, dirs: &[PathBuf], query: Query) -> Reader {
+    Reader::open(home, dirs, query, Zone::own(), &mut |_, why| panic!("{why:?}")).unwrap()
 }
 
 fn expect(numbers: impl Iterator<Item = u64>) -> Vec<(usize, String)> {
@@ -64,7 +69,7 @@ fn all_lines_the_last_ones_those_since_and_those_of_a_stream() {
     let errors = Query { stream: Some(Kind::Err), ..all };
     assert_eq!(get(errors), expect((0..25).filter(|n| n % 3 == 0)));
     assert_eq!(get(Query { last: Some(3), ..errors }), expect([18, 21, 24].into_iter()));
-    let all_of_it = Query { last: Some(9), since: Some(at(15)), stream: Some(Kind::Out) };
+    let all_of_it = Query { last: Some(9), since: Some(at(15)), stream: Some(Kind::Out), ..all };
     assert_eq!(get(all_of_it), expect([16, 17, 19, 20, 22, 23].into_iter()));
 }
 
@@ -95,13 +100,108 @@ fn a_foreign_line_is_shown_as_it_is_and_a_planted_link_is_not_followed() {
         Ok(())
     };
     let dirs = [PathBuf::from("logs/x")];
-    Reader::open(home.path(), &dirs, Query::default()).unwrap().read(false, &mut take).unwrap();
+    open(home.path(), &dirs, Query::default()).read(false, &mut take).unwrap();
     assert_eq!(got.len(), 21);
     assert_eq!(got[20], (Kind::Out, b"no head at all".to_vec()));
     std::fs::remove_file(dir.join("current")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", dir.join("current")).unwrap();
-    assert!(Reader::open(home.path(), &dirs, Query::default()).is_err());
-    assert!(Reader::open(home.path(), &[PathBuf::from("logs/none")], Query::default()).is_err());
+    // What is no file is not there: it ends no reading and hides nothing.
+    assert_eq!(read(home.path(), &["logs/x"], Query::default()), expect(0..20));
+    let dirs = ["logs/x", "logs/none", "logs/empty"].map(PathBuf::from);
+    std::fs::create_dir(home.path().join("logs/empty")).unwrap();
+    std::fs::write(home.path().join("logs/empty/current"), "").unwrap();
+    let mut absent = Vec::new();
+    let mut note = |source, why| absent.push((source, matches!(why, Absent::Empty)));
+    Reader::open(home.path(), &dirs, Query::default(), Zone::own(), &mut note).unwrap();
+    assert_eq!(absent, [(1, false), (2, true)]);
+}
+
+/// A planted crowd: directories and links with the names of archives, a FIFO, more archives than files may be open.
+#[test]
+fn nothing_planted_ends_the_reading_or_hides_a_line() {
+    let (home, dir) = home();
+    std::fs::create_dir(dir.join(format!("{}.s", Label::of(at(15))))).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", dir.join(format!("{}.s", Label::of(at(16))))).unwrap();
+    let fifo = dir.join(format!("{}.s", Label::of(at(17))));
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for n in 0..3000 {
+        std::fs::write(dir.join(format!("{}.s", Label::of(at(n) - Duration::from_secs(9000)))), "").unwrap();
+    }
+    assert_eq!(read(home.path(), &["logs/x"], Query::default()), expect(0..25));
+    assert_eq!(read(home.path(), &["logs/x"], Query { last: Some(7), ..Query::default() }), expect(18..25));
+}
+
+#[test]
+fn lines_up_to_a_moment() {
+    let (home, _dir) = home();
+    let query = Query { since: Some(at(8)), until: Some(at(21)), ..Query::default() };
+    assert_eq!(read(home.path(), &["logs/x"], query), expect(8..22));
+    assert_eq!(read(home.path(), &["logs/x"], Query { last: Some(3), ..query }), expect(19..22));
+}
+
+/// The lines of `current`, put together again, and the longest piece that was handed over.
+fn whole(home: &Path, query: Query) -> (Vec<Vec<u8>>, usize) {
+    let (mut got, mut longest): (Vec<Vec<u8>>, _) = (Vec::new(), 0);
+    let mut take = |line: Line<'_>| {
+        if line.begins {
+            got.push(Vec::new());
+        }
+        let last = got.last_mut().unwrap();
+        last.extend_from_slice(line.text);
+        longest = longest.max(line.text.len());
+        Ok(())
+    };
+    open(home, &["logs/x".into()], query).read(false, &mut take).unwrap();
+    (got, longest)
+}
+
+#[test]
+fn a_line_of_any_length_comes_in_pieces_that_cut_no_character() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("logs/x");
+    std::fs::create_dir_all(&dir).unwrap();
+    // Characters of two, three and four bytes, so that every cut meets one.
+    let long = "äß€漢🦀x".repeat(100_000);
+    let text = format!("{}{long}\n{}", lines(0, 1).trim_end(), lines(1, 2));
+    std::fs::write(dir.join("current"), text).unwrap();
+    let (got, longest) = whole(home.path(), Query::default());
+    assert_eq!(got.len(), 2);
+    assert_eq!(String::from_utf8(got[0].clone()).unwrap(), format!("line 0{long}"));
+    assert!(longest <= 64 * 1024, "{longest}");
+    let mut take = |line: Line<'_>| {
+        assert!(std::str::from_utf8(line.text).is_ok());
+        Ok(())
+    };
+    open(home.path(), &["logs/x".into()], Query::default()).read(false, &mut take).unwrap();
+    // The last lines, with a bound of what is looked at: it ends within the long one.
+    let tail = Query { last: Some(2), within: Some(1000), ..Query::default() };
+    let (got, _) = whole(home.path(), tail);
+    assert_eq!(got.last().unwrap(), b"line 1");
+}
+
+/// `ctl logs` and `ctl status` read a sparse file of 3 GB into memory as one line. This one is the largest that the file
+/// system takes; its holes are passed over in no time.
+#[test]
+fn a_file_of_holes_costs_nothing_and_its_lines_are_found() {
+    use std::os::unix::fs::FileExt;
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("logs/x");
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = std::fs::File::create(dir.join("current")).unwrap();
+    file.write_all_at(lines(0, 3).as_bytes(), 0).unwrap();
+    file.write_all_at(lines(3, 5).as_bytes(), 1 << 40).unwrap();
+    file.set_len(1 << 42).unwrap();
+    let numbers = |query| {
+        let (got, longest) = whole(home.path(), query);
+        assert!(longest <= 64 * 1024, "{longest}");
+        let text = got.iter().map(|line| String::from_utf8_lossy(line).replace('\0', "")).collect::<String>();
+        text.split("line ").filter_map(|rest| rest.get(..1)?.parse().ok()).collect::<Vec<u64>>()
+    };
+    assert_eq!(numbers(Query::default()), [0, 1, 2, 3, 4]);
+    for within in [None, Some(8 << 20)] {
+        assert_eq!(numbers(Query { last: Some(3), within, ..Query::default() }), [2, 3, 4]);
+    }
 }
 
 #[test]
@@ -117,7 +217,7 @@ fn following_misses_and_doubles_nothing_across_many_rotations() {
     let (end, ended) = std::io::pipe().unwrap();
     let follower = std::thread::spawn(move || {
         let query = Query { last: Some(1), ..Query::default() };
-        let mut reader = Reader::open(&home, &[PathBuf::from("logs/gateways/x")], query).unwrap();
+        let mut reader = open(&home, &[PathBuf::from("logs/gateways/x")], query);
         let mut take = |line: Line<'_>| {
             seen.send(String::from_utf8(line.text.to_vec()).unwrap()).map_err(io::Error::other)
         };
