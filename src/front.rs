@@ -56,9 +56,12 @@ fn carry_out(command: Command, console: &mut Console<'_>, env: &import::Env<'_>)
         Command::Run(settings) => supervise(&settings, Mode::Run),
         Command::Ctl(ctl) => ctl::run(&ctl, console, &Files).number(),
         Command::Check { paths, settings } => {
-            let paths = if paths.is_empty() { settings.services.clone() } else { paths };
+            let may_be_absent = paths.is_empty();
+            let paths = if may_be_absent { settings.services.clone() } else { paths };
+            let search = env("PATH");
+            let what = check::What { paths, may_be_absent, search };
             with_surroundings(&settings, console, |console, around| {
-                let (lines, good) = check::check(&paths, around);
+                let (lines, good) = check::check(&what, around);
                 for line in lines {
                     console.line(&line);
                 }

@@ -6,6 +6,9 @@ use super::signal::Signal;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Where a program is searched when the service's environment has no PATH (as execvp(3) would, without the current directory).
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartWhen {
     Always,

@@ -217,7 +217,8 @@ impl Found {
         if let Some(dashboard) = &self.dashboard {
             services.entry(dashboard.name.clone()).or_insert_with(|| (dashboard.clone(), None));
         }
-        complaints.extend(self.loaded.dangling(|name| services.contains_key(name)).map(Diagnostic::headline));
+        let dangling = self.loaded.dangling(|name| services.contains_key(name));
+        complaints.extend(dangling.iter().map(Diagnostic::headline));
         Plan { services, complaints }
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// More of one file are not shown: enough to work on, and a bound on what a hostile file costs.
-const MOST: usize = 20;
+pub(super) const MOST: usize = 20;
 /// Characters of the source line that are shown.
 const WINDOW: usize = 96;
 
@@ -26,10 +26,15 @@ pub enum About {
     /// The text is wrong wherever it lies: an error.
     Text,
     /// The text is right, but this file, at this place and of this owner, may not say it: an error at boot and on
-    /// reload; a warning in `check`, which may run elsewhere and as another user.
+    /// reload, and so in `check`.
     Place,
+    /// The text is right, but this process, not being root, cannot do it: an error at boot and on reload; a warning in
+    /// `check`, which anybody may run.
+    Caller,
     /// It names something that is not there (yet): a warning.
     Reference,
+    /// It is right and has no effect: a warning.
+    Effect,
 }
 
 /// One finding. `Display` gives the message, the source line and a caret; [`Diagnostic::headline`] the first line only.
@@ -62,11 +67,6 @@ impl Diagnostic {
     /// A finding about the file as a whole.
     pub fn whole(path: &Path, about: About, message: impl Into<String>) -> Self {
         Self { path: path.to_owned(), about, message: clean(&message.into()), spot: None }
-    }
-
-    /// Another finding about the same place.
-    pub(super) fn about(self, about: About, message: String) -> Self {
-        Self { about, message: clean(&message), ..self }
     }
 
     /// One line: `FILE:LINE:COLUMN: message`.
@@ -158,11 +158,12 @@ pub(super) struct Report<'s> {
     pub source: &'s Source,
     found: Vec<Diagnostic>,
     left_out: bool,
+    remarks: Vec<Diagnostic>,
 }
 
 impl<'s> Report<'s> {
     pub(super) fn new(source: &'s Source) -> Self {
-        Self { source, found: Vec::new(), left_out: false }
+        Self { source, found: Vec::new(), left_out: false, remarks: Vec::new() }
     }
 
     pub(super) fn wrong(&mut self, span: &Range<usize>, about: About, message: impl Into<String>) {
@@ -171,6 +172,15 @@ impl<'s> Report<'s> {
         } else {
             self.left_out = true;
         }
+    }
+
+    /// What is right and has no effect. Each key is remarked on once at most, so there are few.
+    pub(super) fn idle(&mut self, span: &Range<usize>, message: impl Into<String>) {
+        self.remarks.push(Diagnostic::at(self.source, span, About::Effect, message));
+    }
+
+    pub(super) fn into_remarks(self) -> Vec<Diagnostic> {
+        self.remarks
     }
 
     pub(super) fn is_clean(&self) -> bool {

@@ -5,14 +5,17 @@
 //! refused. A bad file keeps its name all the same: what it hides must not come up in its place. The order is also that
 //! in which dependencies are accepted, so whoever closes a cycle is refused, never what was there before.
 
-use super::diagnose::{About, Diagnostic, Source, quoted};
-use super::parse::{Parsed, Subject, parse};
+use super::diagnose::{About, Diagnostic, MOST, Source, quoted};
+use super::parse::{Mention, Mentioned, Parsed, Subject, parse};
+use super::presence;
 use super::resolved::{Definition, Origin, Security};
 use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
 use crate::core::name::{GATEWAY_PREFIX, ServiceName};
+use crate::core::policy::DEFAULT_PATH;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +36,21 @@ pub struct Loaded {
     pub unread: Vec<PathBuf>,
     /// Everything that was found wrong, in the order of reading.
     pub diagnostics: Vec<Diagnostic>,
-    mentions: Vec<(ServiceName, Diagnostic)>,
-    /// The names in `mentions`.
+    /// What is right and has no effect.
+    pub remarks: Vec<Diagnostic>,
+    outside: Vec<Outside>,
+    /// The names of services in `outside`.
     mentioned: BTreeSet<ServiceName>,
+    /// Everything that is named is of interest, not only services.
+    thorough: bool,
+}
+
+/// What a definition names besides itself, with its text, which has the places.
+#[derive(Debug)]
+struct Outside {
+    service: ServiceName,
+    source: Source,
+    mentions: Vec<Mention>,
 }
 
 /// A file that has been read, or could not be, and has not yet been understood.
@@ -47,7 +62,15 @@ struct Candidate {
 
 /// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
 pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
-    let mut loaded = Loaded { template: Some(Template::built_in()), ..Loaded::default() };
+    read(dirs, surroundings, Loaded::new(false))
+}
+
+/// The same for [`Loaded::missing`].
+pub fn load_thoroughly(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
+    read(dirs, surroundings, Loaded::new(true))
+}
+
+fn read(dirs: &[PathBuf], surroundings: &Surroundings, mut loaded: Loaded) -> Loaded {
     let mut candidates = Vec::new();
     for dir in dirs {
         if let Err(error) = gather(dir, surroundings, &mut candidates, &mut loaded.diagnostics) {
@@ -59,14 +82,14 @@ pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
     loaded
 }
 
-/// Reads one file, as if it were alone in its directory. Blocks on the file system.
+/// Reads one file, as if it were alone in its directory, thoroughly. Blocks on the file system.
 ///
 /// # Errors
 /// When the directory it lies in cannot be opened; what is wrong with the file itself is in the diagnostics.
 pub fn load_file(path: &Path, surroundings: &Surroundings) -> io::Result<Loaded> {
     let absolute = std::path::absolute(path)?;
     let place = Place::open(absolute.parent().unwrap_or(&absolute), surroundings)?;
-    let mut loaded = Loaded { template: Some(Template::built_in()), ..Loaded::default() };
+    let mut loaded = Loaded::new(true);
     let candidate = Candidate::read(&place, path.to_owned(), surroundings);
     loaded.understand(vec![candidate], surroundings);
     Ok(loaded)
@@ -111,14 +134,49 @@ impl Candidate {
 }
 
 impl Loaded {
+    fn new(thorough: bool) -> Self {
+        Self { template: Some(Template::built_in()), thorough, ..Self::default() }
+    }
+
     /// The warnings about services that are named in `after` or `requires` and that are neither here, right or wrong,
-    /// nor, as `exists` knows, anywhere else (a profile, a record).
-    pub fn dangling(&self, exists: impl Fn(&ServiceName) -> bool) -> impl Iterator<Item = &Diagnostic> {
+    /// nor, as `exists` knows, anywhere else (a profile, a record). A few of each file.
+    pub fn dangling(&self, exists: impl Fn(&ServiceName) -> bool) -> Vec<Diagnostic> {
         let here = |name: &ServiceName| self.services.contains_key(name) || self.broken.contains(name);
         let known = move |name: &ServiceName| here(name) || exists(name);
         let missing =
             move |name: &ServiceName| !known(name) && !aliased(name).is_some_and(|name| known(&name));
-        self.mentions.iter().filter(move |(name, _)| missing(name)).map(|(_, warning)| warning)
+        let warnings = |outside: &Outside| -> Vec<Diagnostic> {
+            let dangling = outside.mentions.iter().filter_map(|mention| match &mention.what {
+                Mentioned::Service { name, key } if missing(name) => {
+                    let text =
+                        format!("there is no service '{name}'; '{key}' has no effect until there is one");
+                    Some(Diagnostic::at(&outside.source, &mention.span, About::Reference, text))
+                }
+                Mentioned::Service { .. }
+                | Mentioned::Program
+                | Mentioned::User
+                | Mentioned::WorkingDir
+                | Mentioned::EnvFile => None,
+            });
+            dangling.take(MOST).collect()
+        };
+        self.outside.iter().flat_map(warnings).collect()
+    }
+
+    /// The warnings about programs, users, directories and env files that do not exist here; of what was loaded thoroughly.
+    /// `search` is the PATH of a service whose definition has none, if there is one. Blocks on the file system.
+    pub fn missing(&self, search: Option<&OsStr>, surroundings: &Surroundings) -> Vec<Diagnostic> {
+        let search = search.unwrap_or(OsStr::new(DEFAULT_PATH));
+        let mut found = Vec::new();
+        for Outside { service, source, mentions } in &self.outside {
+            let Some(definition) = self.services.get(service) else { continue };
+            for mention in mentions {
+                if let Some(text) = presence::absent(&mention.what, definition, search, surroundings) {
+                    found.push(Diagnostic::at(source, &mention.span, About::Reference, text));
+                }
+            }
+        }
+        found
     }
 
     fn complain(&mut self, path: &Path, message: impl Into<String>) {
@@ -186,11 +244,17 @@ impl Loaded {
             security: Security::CONFINED,
             placeholders: &[],
         };
-        match parse(&source, subject, surroundings).and_then(|parsed| self.without_cycle(parsed)) {
-            Ok(Parsed { definition, mentions }) => {
+        match parse(&source, subject, surroundings).and_then(|parsed| self.without_cycle(parsed, &source)) {
+            Ok(Parsed { definition, mut mentions, remarks }) => {
                 self.services.insert(name.clone(), definition);
-                self.mentioned.extend(mentions.iter().map(|(name, _)| name.clone()));
-                self.mentions.extend(mentions);
+                self.remarks.extend(remarks);
+                if !self.thorough {
+                    mentions.retain(|mention| matches!(mention.what, Mentioned::Service { .. }));
+                }
+                self.mentioned.extend(mentions.iter().filter_map(Mention::service).cloned());
+                if !mentions.is_empty() {
+                    self.outside.push(Outside { service: name.clone(), source, mentions });
+                }
             }
             Err(diagnostics) => {
                 self.broken.insert(name.clone());
@@ -200,7 +264,7 @@ impl Loaded {
     }
 
     /// Refuses a definition that would make services wait for each other in a circle.
-    fn without_cycle(&self, parsed: Parsed) -> Result<Parsed, Vec<Diagnostic>> {
+    fn without_cycle(&self, parsed: Parsed, source: &Source) -> Result<Parsed, Vec<Diagnostic>> {
         let new = &parsed.definition;
         // A circle comes back to the new one, so somebody names it; else a long chain would be walked for each of its links.
         let named =
@@ -228,9 +292,9 @@ impl Loaded {
             names.join(" -> ")
         );
         // All of `after` was mentioned, so there is a place to show.
-        let mut mentions = parsed.mentions.into_iter();
-        let closing = mentions.find(|(name, _)| cycle.get(1) == Some(&exact(name)));
-        Err(closing.map(|(_, mention)| mention.about(About::Text, message)).into_iter().collect())
+        let closes = |mention: &&Mention| mention.service().map(exact).as_ref() == cycle.get(1);
+        let span = parsed.mentions.iter().find(closes).map_or(0..0, |mention| mention.span.clone());
+        Err(vec![Diagnostic::at(source, &span, About::Text, message)])
     }
 }
 

@@ -14,6 +14,7 @@ pub mod environment;
 pub mod limits;
 pub mod load;
 mod parse;
+mod presence;
 mod raw;
 pub mod resolved;
 pub mod template;

@@ -10,16 +10,17 @@ use super::resolved::{
     ContainmentChoice, Definition, Hooks, LogPolicy, Origin, Overflow, Ready, RunAs, Security,
 };
 use super::trust::Trust;
-use super::users::Surroundings;
+use super::users::{Surroundings, UserError};
 use super::values::{DAY, MILLISECOND, octal_mode};
 use crate::core::fingerprint::fingerprint;
+use crate::core::limits::Key;
 use crate::core::name::ServiceName;
 use crate::core::policy::{
     Backoff, BurstLimit, ExitRule, Kind, Policy, RestartPolicy, RestartWhen, Role, StopPolicy,
 };
 use crate::core::signal::Signal;
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,12 +40,43 @@ pub(super) struct Subject<'a> {
     pub placeholders: Placeholders<'a>,
 }
 
-/// A definition, and where it names other services.
+/// A definition, and what of its text is of interest later.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub definition: Definition,
-    /// For each service named in `after` or `requires`, the warning to give if there is none of that name.
-    pub mentions: Vec<(ServiceName, Diagnostic)>,
+    pub mentions: Vec<Mention>,
+    /// What is right and has no effect.
+    pub remarks: Vec<Diagnostic>,
+}
+
+/// Something outside a definition that it names, and the place in its text. Not yet a message: a place costs a walk through the
+/// text, and thousands of names are named for one that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mention {
+    pub what: Mentioned,
+    pub span: Range<usize>,
+}
+
+impl Mention {
+    pub(super) fn service(&self) -> Option<&ServiceName> {
+        match &self.what {
+            Mentioned::Service { name, .. } => Some(name),
+            Mentioned::Program | Mentioned::User | Mentioned::WorkingDir | Mentioned::EnvFile => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mentioned {
+    /// In `after` or `requires`.
+    Service {
+        name: ServiceName,
+        key: &'static str,
+    },
+    Program,
+    User,
+    WorkingDir,
+    EnvFile,
 }
 
 /// Parses and checks `source`.
@@ -70,7 +102,9 @@ pub(super) fn parse(
     let mut mentions = Vec::new();
     let read = Reader { subject, surroundings }.definition(table, &mut mentions, &mut report);
     match read {
-        Some(definition) if report.is_clean() => Ok(Parsed { definition, mentions }),
+        Some(definition) if report.is_clean() => {
+            Ok(Parsed { definition, mentions, remarks: report.into_remarks() })
+        }
         _ => Err(report.finish()),
     }
 }
@@ -85,9 +119,12 @@ impl Reader<'_> {
     fn definition(
         self,
         mut top: Table<'_>,
-        mentions: &mut Vec<(ServiceName, Diagnostic)>,
+        mentions: &mut Vec<Mention>,
         report: &mut Report<'_>,
     ) -> Option<Definition> {
+        let mut mention = |what, item: Option<&Item<'_>>| {
+            mentions.extend(item.map(|item| Mention { what, span: item.span() }));
+        };
         let command = top.take("command");
         if command.is_none() {
             report.wrong(
@@ -96,12 +133,18 @@ impl Reader<'_> {
                 "'command' is missing; write command = [\"program\", \"argument\"]",
             );
         }
+        mention(Mentioned::Program, command.as_ref());
         let command = command.and_then(|item| settle(argv(&item), report));
         let user = top.take("user");
+        mention(Mentioned::User, user.as_ref());
         let user = user.map_or(Some(RunAs::Gateway), |item| self.user(&item, report));
-        let working_dir = top.read("working_dir", report, absolute);
+        let working_dir = top.take("working_dir");
+        mention(Mentioned::WorkingDir, working_dir.as_ref());
+        let working_dir = working_dir.and_then(|item| settle(absolute(&item), report));
         let env = top.read("env", report, environment).unwrap_or_default();
-        let env_file = top.take("env_file").and_then(|item| self.env_file(&item, user.as_ref(), report));
+        let env_file = top.take("env_file");
+        mention(Mentioned::EnvFile, env_file.as_ref());
+        let env_file = env_file.and_then(|item| self.env_file(&item, user.as_ref(), report));
         let umask = top.read("umask", report, |item| item.parsed(octal_mode));
         let autostart = top.read("autostart", report, Item::boolean).unwrap_or(true);
         let kinds = [("daemon", Kind::Daemon), ("oneshot", Kind::Oneshot)];
@@ -118,7 +161,8 @@ impl Reader<'_> {
         let (ready, patience) = ready(top.section("ready", "[ready]", report), report);
         self.security(top.section("security", "[security]", report), report);
         let limits = limits::read(top.section("limits", "[limits]", report), self.subject.trust, report);
-        let hooks = hooks(top.section("hooks", "[hooks]", report), report);
+        let has_memory_high = limits.get(Key::MemoryHigh).is_some();
+        let hooks = hooks(top.section("hooks", "[hooks]", report), has_memory_high, report);
         not_built_yet(&mut top, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
@@ -161,7 +205,13 @@ impl Reader<'_> {
         match self.surroundings.may_run_as(&text, self.subject.trust) {
             Ok(who) => Some(who),
             Err(error) => {
-                report.wrong(&item.span(), About::Place, error.to_string());
+                let about = match error {
+                    UserError::NotRoot { .. } => About::Caller,
+                    UserError::Unknown(_) | UserError::NotTrusted { .. } | UserError::Database(_) => {
+                        About::Place
+                    }
+                };
+                report.wrong(&item.span(), about, error.to_string());
                 None
             }
         }
@@ -182,7 +232,7 @@ impl Reader<'_> {
         &self,
         top: &mut Table<'_>,
         key: &'static str,
-        mentions: &mut Vec<(ServiceName, Diagnostic)>,
+        mentions: &mut Vec<Mention>,
         report: &mut Report<'_>,
     ) -> Vec<ServiceName> {
         let items = top.read(key, report, Item::elements).unwrap_or_default();
@@ -200,9 +250,8 @@ impl Reader<'_> {
                 );
                 continue;
             }
-            let warning = format!("there is no service '{name}'; '{key}' has no effect until there is one");
-            let warning = Diagnostic::at(report.source, &item.span(), About::Reference, warning);
-            mentions.push((name.clone(), warning));
+            let what = Mentioned::Service { name: name.clone(), key };
+            mentions.push(Mention { what, span: item.span() });
             names.push(name);
         }
         names
@@ -328,13 +377,20 @@ fn restart(mut table: Table<'_>, report: &mut Report<'_>) -> RestartPolicy {
         ("never", RestartWhen::Never),
     ];
     let when = table.read("policy", report, |item| item.choice(&policies)).unwrap_or(default.when);
-    let backoff = table.take("backoff").map(|item| backoff(&item, default.backoff.clone(), report));
-    let limit = match table.take("limit") {
+    let (waits, bound) = (table.take("backoff"), table.take("limit"));
+    let exit_codes = table.take("exit_codes").map(|item| exit_codes(&item, report));
+    table.finish(report);
+    let restarts = exit_codes.iter().flat_map(BTreeMap::values).any(|rule| *rule == ExitRule::Now);
+    if when == RestartWhen::Never && !restarts {
+        for item in [&waits, &bound] {
+            idle(item.as_ref(), "with policy = \"never\"", report);
+        }
+    }
+    let backoff = waits.map(|item| backoff(&item, default.backoff.clone(), report));
+    let limit = match bound {
         Some(item) => limit(&item, default.limit, report),
         None => default.limit,
     };
-    let exit_codes = table.take("exit_codes").map(|item| exit_codes(&item, report));
-    table.finish(report);
     RestartPolicy {
         when,
         backoff: backoff.unwrap_or(default.backoff),
@@ -412,13 +468,28 @@ fn log(mut table: Table<'_>, report: &mut Report<'_>) -> LogPolicy {
     }
 }
 
+/// Remarks that `item`, if it is there, has no effect.
+fn idle(item: Option<&Item<'_>>, why: &str, report: &mut Report<'_>) {
+    if let Some(item) = item {
+        report.idle(&item.key_span(), format!("'{}' has no effect {why}", item.key()));
+    }
+}
+
 /// How readiness is told, and the patience for it.
 fn ready(mut table: Table<'_>, report: &mut Report<'_>) -> (Ready, Option<Duration>) {
     let kinds = ["none", "fd", "notify", "tcp", "unix", "http", "exec", "log", "gateway-state"];
     let kind = table.read("kind", report, |item| only(item, &kinds, &["none", "fd", "gateway-state"]));
-    let timeout = table.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
-    let fd = table.read("fd", report, |item| item.integer(&(3..=1023)));
+    let timeout = table.take("timeout");
+    let fd = table.take("fd");
     table.finish(report);
+    if matches!(kind, None | Some("none")) {
+        idle(timeout.as_ref(), "without a 'kind' of readiness", report);
+    }
+    if kind != Some("fd") {
+        idle(fd.as_ref(), "without kind = \"fd\"", report);
+    }
+    let timeout = timeout.and_then(|item| settle(item.duration(&(MILLISECOND..=DAY)), report));
+    let fd = fd.and_then(|item| settle(item.integer(&(3..=1023)), report));
     let fd = fd.and_then(|fd| i32::try_from(fd).ok()).unwrap_or(3);
     let patience = Some(timeout.unwrap_or(READY_TIMEOUT));
     match kind {
@@ -428,8 +499,12 @@ fn ready(mut table: Table<'_>, report: &mut Report<'_>) -> (Ready, Option<Durati
     }
 }
 
-fn hooks(mut table: Table<'_>, report: &mut Report<'_>) -> Hooks {
-    let memory_high = table.read("memory_high", report, argv);
+fn hooks(mut table: Table<'_>, has_memory_high: bool, report: &mut Report<'_>) -> Hooks {
+    let memory_high = table.take("memory_high");
+    if !has_memory_high {
+        idle(memory_high.as_ref(), "without memory_high in [limits]", report);
+    }
+    let memory_high = memory_high.and_then(|item| settle(argv(&item), report));
     table.not_yet(&["pre_start", "post_stop"], report);
     table.finish(report);
     Hooks { memory_high }
@@ -440,11 +515,17 @@ fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
     let mut health = top.section("health", "[health]", report);
     let kinds = ["none", "exec", "http", "tcp", "watchdog", "file-age"];
     health.read("kind", report, |item| only(item, &kinds, &["none"]));
-    health.read("interval", report, |item| item.duration(&(MILLISECOND..=DAY)));
-    health.read("timeout", report, |item| item.duration(&(MILLISECOND..=DAY)));
-    health.read("failures", report, |item| item.integer(&(1..=10_000)));
-    health.read("action", report, |item| item.choice(&[("restart", ()), ("mark", ())]));
+    let [interval, timeout, failures, action] =
+        ["interval", "timeout", "failures", "action"].map(|key| health.take(key));
     health.finish(report);
+    for item in [&interval, &timeout, &failures, &action].into_iter().flatten() {
+        idle(Some(item), "without a 'kind' of health check", report);
+    }
+    for item in [interval, timeout].into_iter().flatten() {
+        settle(item.duration(&(MILLISECOND..=DAY)), report);
+    }
+    failures.and_then(|item| settle(item.integer(&(1..=10_000)), report));
+    action.and_then(|item| settle(item.choice(&[("restart", ()), ("mark", ())]), report));
 }
 
 /// One of `kinds`, and of those `built` so far.

@@ -401,7 +401,7 @@ fn without_root_even_a_trusted_definition_names_only_ourselves() {
     let read = |text: &str| read_as(&format!("command = ['x']\n{text}"), &Trust::Trusted, &own);
     assert_eq!(read("user = '10000'").unwrap().user, RunAs::Named("10000".to_owned()));
     let found = read("user = 'root'").unwrap_err();
-    assert_eq!(found[0].about, About::Place);
+    assert_eq!(found[0].about, About::Caller);
     assert!(found[0].headline().contains("CAP_SETUID"), "{}", found[0]);
 }
 

@@ -5,6 +5,7 @@
 //! plans; the descriptors travel beside the bytes, in a fixed order.
 
 use super::credentials::Credentials;
+use crate::core::policy::DEFAULT_PATH;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -86,9 +87,6 @@ pub enum PlanError {
     #[error("{0} contains a NUL byte, which no process can be given")]
     Nul(String),
 }
-
-/// Searched when the service's environment has no PATH (as execvp(3) would, without the current directory).
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl ChildPlan {
     /// A plan for a service: new session, all streams from `null` until the caller says otherwise, nothing else

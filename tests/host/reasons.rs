@@ -103,3 +103,29 @@ fn a_worker_that_recycles_itself_is_no_failure() {
     world.ctl(&["reload"]).ok();
     world.wait_log_times("stubborn", "ready exit", 14);
 }
+
+/// `check` printed a literal `\n` where the line and the caret belong, failed in an image without the default directories, and
+/// called a file fine that the supervisor refused.
+#[test]
+fn check_shows_the_place_and_fails_for_what_would_be_refused() {
+    let mut world = World::new(Setup::plain());
+    world.prepare();
+    let check =
+        |world: &World, words: &[&str]| world.inside_answer(&[&["/hermes-sup", "check"], words].concat());
+    std::fs::remove_dir_all(world.path("/etc/hermes-sup")).expect("an image without definitions");
+    let answer = check(&world, &[]);
+    assert_eq!(answer.ok(), "0 services defined, 0 errors, 0 warnings\n");
+    world.define("web", "command = [\"/adversary\"]\nuser = \"nobody-here\"\numask = 22\n");
+    let answer = check(&world, &["/etc/hermes-sup/services"]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let place =
+        "web.toml:3:9: 'umask' is an integer; write a text in quotes\n  3 | umask = 22\n    |         ^^\n";
+    assert!(answer.out.contains(place), "{}", answer.out);
+    world.define("web", "command = [\"/adversary\"]\nuser = \"nobody-here\"\n");
+    let answer = check(&world, &["/etc/hermes-sup/services/web.toml"]).ok();
+    assert!(answer.contains("web.toml:2:8: warning: there is no user 'nobody-here'"), "{answer}");
+    // The owner of the volume may name nobody else.
+    world.write_as_hermes("/opt/data/services/other.toml", "command = [\"/adversary\"]\nuser = \"root\"\n");
+    let answer = check(&world, &["/opt/data/services"]);
+    assert!(answer.code == 1 && answer.out.contains("0 services defined, 1 error"), "{answer:?}");
+}
