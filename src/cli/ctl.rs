@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_verb_prints_a_line_for_each_service_and_ends_with_their_common_code() {
-        let unknown = crate::control::naming::unknown("typo", ["tipo"]);
+        let unknown = crate::control::naming::unknown("typo", ["tipo"], true);
         let told = tell(
             &["start", "a", "b", "c", "typo"],
             vec![
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn status_of_nobody_is_4_and_its_line_only() {
-        let line = crate::control::naming::unknown("typo", []);
+        let line = crate::control::naming::unknown("typo", [], true);
         let told = tell(
             &["status", "typo"],
             vec![

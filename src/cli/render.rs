@@ -159,7 +159,7 @@ pub fn state(state: State, width: usize, color: bool) -> String {
     let word = format!("{state:<width$}");
     let code = match state {
         State::Up | State::Ready => "32",
-        State::Failed => "31",
+        State::Failed | State::Refused => "31",
         State::Starting | State::Stopping | State::Backoff => "33",
         State::Down | State::Finished => "2",
     };

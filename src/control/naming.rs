@@ -8,18 +8,25 @@ pub fn resolve(typed: &str, exists: impl Fn(&str) -> bool) -> Option<&str> {
     if exists(typed) { Some(typed) } else { alias() }
 }
 
-/// The one line for a name that is no service. `known`: the names that the caller may see.
+/// The one line for a name that is no service. `known`: the names that the caller may see. `hermes`: there is a `hermes` here, and
+/// a service is most likely one of its gateways.
 ///
 /// Costs one comparison a known name: a caller with many unknown names gets suggestions for the first few only
 /// (hand in nothing for the rest).
-pub fn unknown<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub fn unknown<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>, hermes: bool) -> String {
     // A text that could not be a name is not worth a guess, and must not be put into a command to copy.
     if let Err(error @ NameError::Malformed(_)) = ServiceName::new(typed) {
         return error.to_string();
     }
     let guess = nearest(typed, known).map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default();
+    if hermes {
+        return format!(
+            "no such gateway '{typed}'{guess}: register it with 'hermes profile create {typed}' \
+             or 'hermes-sup ctl register {typed} -- COMMAND'"
+        );
+    }
     format!(
-        "no such gateway '{typed}'{guess}: register it with 'hermes profile create {typed}' \
+        "no such service '{typed}'{guess}: define it in {typed}.toml, then 'hermes-sup ctl reload', \
          or 'hermes-sup ctl register {typed} -- COMMAND'"
     )
 }
@@ -74,17 +81,22 @@ mod tests {
     #[test]
     fn an_unknown_name_gets_the_documented_line() {
         assert_eq!(
-            unknown("typo", ["coder", "tipo"]),
+            unknown("typo", ["coder", "tipo"], true),
             "no such gateway 'typo' (did you mean 'tipo'?): register it with 'hermes profile create typo' \
              or 'hermes-sup ctl register typo -- COMMAND'"
         );
         assert_eq!(
-            unknown("typo", ["coder"]),
+            unknown("typo", ["coder"], true),
             "no such gateway 'typo': register it with 'hermes profile create typo' \
              or 'hermes-sup ctl register typo -- COMMAND'"
         );
         assert_eq!(
-            unknown("Ty\x1bpo", ["typo"]),
+            unknown("typo", ["tipo"], false),
+            "no such service 'typo' (did you mean 'tipo'?): define it in typo.toml, then 'hermes-sup ctl reload', \
+             or 'hermes-sup ctl register typo -- COMMAND'"
+        );
+        assert_eq!(
+            unknown("Ty\x1bpo", ["typo"], true),
             "'Ty?po' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
         );
     }

@@ -6,6 +6,7 @@ use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{Claims, command_of, judge_cmd};
+use super::execute::want;
 use super::handover::{Handover, OURSELVES};
 use super::identity::{Identity, Kinship};
 use super::launch::{dev_null, rung_of};
@@ -18,7 +19,8 @@ use super::preparation::Told;
 use super::readiness::Readiness;
 use super::reaping::Unreaped;
 use super::reconcile::{Reconciled, Task};
-use super::reload::{Found, discover, trust_of};
+use super::refused::{Refusal as RefusedDefinition, Refusals};
+use super::reload::{Found, Plan, Unreadable, discover, trust_of};
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -26,9 +28,12 @@ use super::starts::Starts;
 use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
+use crate::control::protocol::Want;
 use crate::core::clock::LostTime;
 use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
+use crate::core::gateway;
+use crate::core::name::ServiceName;
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
@@ -498,6 +503,7 @@ fn start(
         instance,
         _alive: alive,
         template: found.loaded.template.clone(),
+        refused: refusals(&plan, &opened),
         state_trust: found.state_trust.clone(),
         runtime_dir,
         socket,
@@ -506,6 +512,7 @@ fn start(
         looking: false,
         scan: 0,
         giving_way,
+        looks: 0,
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
@@ -526,6 +533,21 @@ fn start(
     // Of those that were taken over, or that fell to us, some may have ended before there was anybody to hear of it.
     supervisor.reap();
     Ok(Start::Supervise(Box::new(supervisor), poll))
+}
+
+/// What the plan could not read, with what the database wants of it.
+fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
+    let wanted = |name: &str| {
+        let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name).map(want));
+        if row == Some(gateway::Want::Up) { Want::Up } else { Want::Down }
+    };
+    let refusal = |(name, Unreadable { definition, why }): (&String, &Unreadable)| {
+        (
+            name.clone(),
+            RefusedDefinition { definition: definition.clone(), why: why.clone(), want: wanted(name) },
+        )
+    };
+    plan.refused.iter().map(refusal).collect()
 }
 
 /// The rung in force, why not a better one, and the flag that would give it.

@@ -29,7 +29,7 @@ impl Supervisor {
     /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
     pub(super) fn boot_services(
         &mut self,
-        Plan { services, complaints }: Plan,
+        Plan { services, complaints, .. }: Plan,
         opened: &Opened,
         found: &Found,
         reconciled: &Reconciled,

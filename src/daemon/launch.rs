@@ -172,6 +172,14 @@ impl Supervisor {
         self.containment.run_hook(life, plan).map_err(|error| error.to_string())
     }
 
+    /// What runs was started with another definition than the one that its next start has.
+    pub(super) fn is_not_in_force(&self, id: ServiceId) -> bool {
+        let runs = self.fleet.gateway(id).is_some_and(Gateway::has_tree);
+        let differs =
+            |service: &Service| service.in_force.is_some_and(|hash| hash != service.definition.hash);
+        runs && self.services.get(&id).is_some_and(|service| differs(service))
+    }
+
     /// Into its containment, within its limits.
     fn spawn(&mut self, id: ServiceId, life: IncarnationId, mut plan: ChildPlan) -> Result<(), String> {
         let service = self.services.get(&id).ok_or("the service is gone")?;
@@ -187,6 +195,9 @@ impl Supervisor {
         }
         not_in_force.extend(spawned.map_err(|error| error.to_string())?);
         self.limited(id, limits, not_in_force);
+        if let Some(service) = self.services.get_mut(&id) {
+            service.in_force = Some(service.definition.hash);
+        }
         Ok(())
     }
 

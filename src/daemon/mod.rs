@@ -12,6 +12,7 @@ mod bring_up;
 mod clock;
 mod cmd;
 mod demo;
+mod edits;
 mod execute;
 mod fault;
 mod handover;
@@ -28,6 +29,7 @@ mod preparation;
 mod readiness;
 mod reaping;
 mod reconcile;
+mod refused;
 mod reload;
 mod report;
 mod requests;
@@ -156,6 +158,11 @@ pub enum Notice {
         ticket: u64,
         error: Option<String>,
     },
+    /// Definition files below home were looked at.
+    LookedAt {
+        ticket: u64,
+        edits: Vec<edits::Edit>,
+    },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
     /// They could not be read.
@@ -243,6 +250,8 @@ struct Supervisor {
     _alive: Option<std::fs::File>,
     /// What gateways are made of; `None`: the operator's is malformed.
     template: Option<Template>,
+    /// Definitions that cannot be read, with what is wrong with them.
+    refused: refused::Refusals,
     /// How far what the database holds may be believed.
     state_trust: Trust,
     /// Where we listen.
@@ -258,6 +267,8 @@ struct Supervisor {
     scan: u64,
     /// Deaf in a container that keeps the state.
     giving_way: GivingWay,
+    /// Counts the looks at definition files.
+    looks: u64,
 }
 
 impl Supervisor {
@@ -347,6 +358,7 @@ impl Supervisor {
             }
             self.stop_unmarked(now);
             self.time_out_requests(now);
+            self.stop_looking(now);
             self.push_shutdown(now);
             if self.backlog.is_empty() {
                 return;
@@ -434,6 +446,7 @@ impl Supervisor {
                 }
                 Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
                 Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
+                Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
                 Notice::Found(found) => self.take_found(*found),
                 Notice::NotFound(reason) => self.found_nothing(&reason),
                 Notice::Seen(seen) => self.take_seen(seen),

@@ -1,11 +1,12 @@
 //! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
 
 use super::ownership::{Gateways, SWITCHED_OFF};
+use super::refused::Refusal;
 use super::requests::Parked;
 use super::services::Service;
 use super::slots::{self, Slots};
 use super::{Notice, Supervisor};
-use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
+use crate::control::protocol::{self, Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
@@ -157,6 +158,17 @@ pub fn trust_of(state: &Path, around: &Surroundings) -> Trust {
 pub struct Plan {
     pub services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)>,
     pub complaints: Vec<String>,
+    /// What was meant to be a service and cannot be read, by name.
+    pub refused: BTreeMap<String, Unreadable>,
+}
+
+/// A definition that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// A file, or in words.
+    pub definition: String,
+    /// In one line, with the place.
+    pub why: String,
 }
 
 impl Found {
@@ -178,6 +190,8 @@ impl Found {
     pub fn plan(&mut self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
         complaints.extend(self.warnings.iter().cloned());
+        let mut refused: BTreeMap<String, Unreadable> =
+            self.loaded.refused.iter().map(|(name, wrong)| (name.clone(), wrong.into())).collect();
         let of_files = std::mem::take(&mut self.loaded.services);
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
             of_files.into_iter().map(|(name, definition)| (name, (definition, None))).collect();
@@ -189,7 +203,11 @@ impl Found {
             }
             match define(name, row, self.loaded.template.as_ref(), &self.state_trust, around) {
                 Ok(definition) => drop(services.insert(name.clone(), (definition, Some(row.clone())))),
-                Err(complaint) => complaints.push(complaint),
+                Err(why) => {
+                    complaints.push(why.clone());
+                    let definition = "its registration".to_owned();
+                    refused.insert(name.to_string(), Unreadable { definition, why });
+                }
             }
         }
         let slots = self.surface.slots.as_ref();
@@ -202,7 +220,11 @@ impl Found {
             if services.contains_key(name) || self.loaded.broken.contains(name) {
                 continue;
             }
-            let Some(template) = &self.loaded.template else { continue };
+            let Some(template) = &self.loaded.template else {
+                let wrong = self.loaded.template_refused.as_ref();
+                refused.extend(wrong.map(|wrong| (name.to_string(), wrong.into())));
+                continue;
+            };
             match template.gateway(name, &Profile::named(name), around) {
                 Ok(mut definition) => {
                     if let Some((slot, down)) = self.surface.slot(name) {
@@ -211,7 +233,10 @@ impl Found {
                     }
                     services.insert(name.clone(), (definition, None));
                 }
-                Err(diagnostics) => complaints.extend(diagnostics.iter().map(Diagnostic::headline)),
+                Err(diagnostics) => {
+                    refused.extend(diagnostics.first().map(|wrong| (name.to_string(), wrong.into())));
+                    complaints.extend(diagnostics.iter().map(Diagnostic::headline));
+                }
             }
         }
         if let Some(dashboard) = &self.dashboard {
@@ -219,7 +244,13 @@ impl Found {
         }
         let dangling = self.loaded.dangling(|name| services.contains_key(name));
         complaints.extend(dangling.iter().map(Diagnostic::headline));
-        Plan { services, complaints }
+        Plan { services, complaints, refused }
+    }
+}
+
+impl From<&Diagnostic> for Unreadable {
+    fn from(wrong: &Diagnostic) -> Self {
+        Self { definition: wrong.path.display().to_string(), why: wrong.headline() }
     }
 }
 
@@ -457,6 +488,16 @@ impl Supervisor {
             .map_err(|diagnostics| diagnostics.first().map_or_else(String::new, Diagnostic::headline))
     }
 
+    /// What is wrong with definitions from now on. What was wanted of them stays what it was.
+    fn take_refusals(&mut self, refused: BTreeMap<String, Unreadable>) {
+        let old = std::mem::take(&mut self.refused);
+        let refusal = |(name, Unreadable { definition, why }): (String, Unreadable)| {
+            let want = old.get(&name).map_or(protocol::Want::Down, |old| old.want);
+            (name, Refusal { definition, why, want })
+        };
+        self.refused = refused.into_iter().map(refusal).collect();
+    }
+
     fn reload(&mut self, mut found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let registered = self.services.values();
@@ -490,21 +531,31 @@ impl Supervisor {
             };
             service.gone = false;
             definition.command.extend(service.extra_args.iter().cloned());
-            if service.definition.hash == definition.hash && service.definition.origin == definition.origin {
+            let changed =
+                service.definition.hash != definition.hash || service.definition.origin != definition.origin;
+            if changed {
+                self.redefine(id, definition);
+            } else {
+                service.definition.stamp = definition.stamp;
+            }
+            if let Some(service) = self.services.get_mut(&id) {
+                service.edited = None;
+            }
+            let pending = self.is_not_in_force(id);
+            if !changed && !pending {
                 continue;
             }
-            self.redefine(id, definition);
             let running = self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree());
             let failed = self.fleet.gateway(id).is_some_and(|gateway| gateway.state() == "failed");
             let state = self.state(id);
             let up = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
-            match (running, restart && up) {
+            match (running && pending, restart && up) {
                 (true, true) => say(&name, state, "changed: restarting"),
                 (true, false) => say(&name, state, "changed: takes effect at its next start"),
                 (false, _) => say(&name, state, "changed"),
             }
             let wanted = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
-            if wanted && ((running && restart) || failed) {
+            if wanted && ((running && pending && restart) || failed) {
                 let ticket = self.requests.own_ticket();
                 self.backlog.push_back((id, Event::Command { ticket, command: Command::Restart }));
             }
@@ -520,6 +571,7 @@ impl Supervisor {
             self.template = Some(template);
         }
         self.state_trust = found.state_trust;
+        self.take_refusals(plan.refused);
         for complaint in &plan.complaints {
             slog::warn!(self.log, "{complaint}");
         }

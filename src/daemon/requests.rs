@@ -9,6 +9,7 @@ mod registration;
 pub use registration::Registering;
 
 use super::Supervisor;
+use super::edits::Looking;
 use super::services::Service;
 use crate::control::naming;
 use crate::control::permission::{Facts, Rules};
@@ -97,6 +98,8 @@ pub struct Requests {
     registering: BTreeSet<ServiceName>,
     /// Requests that name something unknown, until the profiles were looked at again.
     pub(super) parked: Vec<Parked>,
+    /// Requests that wait until definition files were looked at.
+    pub(super) looking: Vec<Looking>,
     /// Requests to reload, until everything was read again.
     pub(super) reloading: Vec<(Incoming, bool)>,
     /// The reading that is for a reload, not only for new profiles.
@@ -110,7 +113,8 @@ impl Requests {
 
     pub fn next_deadline(&self) -> Option<Tick> {
         let parked = self.parked.iter().map(|parked| parked.until).min();
-        self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).min()
+        let looking = self.looking.iter().map(|looking| looking.until).min();
+        self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).chain(looking).min()
     }
 
     /// Moves every deadline: for so long nobody could do anything.
@@ -129,6 +133,7 @@ impl Requests {
     pub fn is_busy(&self) -> bool {
         let waits = |stub: &Stub| matches!(stub.until, Some(Awaited::State(_)));
         !self.parked.is_empty()
+            || !self.looking.is_empty()
             || !self.reloading.is_empty()
             || !self.retiring.is_empty()
             || !self.registering.is_empty()
@@ -238,7 +243,9 @@ impl Supervisor {
             return;
         }
         let unknown = match incoming.request.targets() {
-            Some(Targets::Names(names)) => names.iter().any(|name| self.resolve(name).is_none()),
+            Some(Targets::Names(names)) => {
+                names.iter().any(|name| self.resolve(name).is_none() && !self.is_refused(name))
+            }
             Some(Targets::All) | None => false,
         };
         // Whoever may do nothing here shall not make us read the disk either.
@@ -249,6 +256,7 @@ impl Supervisor {
                 let until = self.clock.now().after(PARKED);
                 self.requests.parked.push(Parked { incoming, scan, until });
             }
+            None if trusted && self.looks_first(&incoming) => {}
             None => self.serve(incoming),
         }
     }
@@ -260,7 +268,7 @@ impl Supervisor {
         services.any(|service| asked.insert(&service.definition.user) && self.runs_as(service) == Some(uid))
     }
 
-    fn resolve(&self, typed: &str) -> Option<ServiceId> {
+    pub(super) fn resolve(&self, typed: &str) -> Option<ServiceId> {
         naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
     }
 
@@ -279,8 +287,7 @@ impl Supervisor {
                 if let Err(denied) = self.may_read(peer.uid, request) {
                     return self.refuse(conn, RefusalKind::NotPermitted, denied);
                 }
-                let names: Vec<String> = self.fleet.names().map(ToString::to_string).collect();
-                for name in names {
+                for name in self.shown_names() {
                     self.reply(conn, &Reply::Part(Part::Name(name)));
                 }
                 self.reply(conn, &Reply::End);
@@ -398,6 +405,13 @@ impl Supervisor {
                         self.reply(conn, &Reply::Part(Part::Service(Box::new(status))));
                     }
                 }
+                let named = match targets {
+                    Targets::All => None,
+                    Targets::Names(names) => Some(names.as_slice()),
+                };
+                for row in self.refused_rows(named) {
+                    self.reply(conn, &Reply::Part(Part::Service(Box::new(row))));
+                }
             }
             Request::Tree { .. } => {
                 for id in ids {
@@ -486,9 +500,16 @@ impl Supervisor {
         for typed in names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
             else {
+                if let Some(refused) = self.refused_outcome(typed).filter(|_| may_read) {
+                    // `status` has a row for it.
+                    if !matches!(request, Request::Status { .. }) {
+                        complaints.push(refused);
+                    }
+                    continue;
+                }
                 let known =
                     self.fleet.names().map(ServiceName::as_str).filter(|_| suggestions > 0 && may_read);
-                let message = naming::unknown(typed, known);
+                let message = naming::unknown(typed, known, self.has_hermes);
                 suggestions = suggestions.saturating_sub(1);
                 complaints.push(Outcome::failed(typed, Code::NoSuchService, None, message));
                 continue;
@@ -642,7 +663,14 @@ impl Supervisor {
         let outcome = match outcome {
             effect::Outcome::Done { already, unrecorded: None } => {
                 let word = state.map_or("down", State::word);
-                Outcome::done(name, state.unwrap_or(State::Down), already.then(|| format!("already {word}")))
+                let edited = self.edited(id).filter(|_| state.is_some_and(State::is_up));
+                let message = match (already, edited) {
+                    (true, None) => Some(format!("already {word}")),
+                    (true, Some(edited)) => Some(format!("already {word}; {edited}")),
+                    (false, Some(edited)) => Some(format!("{word}; {edited}")),
+                    (false, None) => None,
+                };
+                Outcome::done(name, state.unwrap_or(State::Down), message)
             }
             effect::Outcome::Done { unrecorded: Some(why), .. } => {
                 let message = format!("'{name}' is stopped, but not recorded: {why}");
@@ -824,6 +852,7 @@ impl Supervisor {
     /// A connection ended before its answer: what it asked for goes on, what it waited for does not matter any more.
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
         self.requests.parked.retain(|parked| parked.incoming.id != conn);
+        self.requests.looking.retain(|looking| looking.incoming.id != conn);
         self.scopes.caller_is_gone(conn);
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.forget(conn);

@@ -31,6 +31,11 @@ pub struct Service {
     pub unmirrored: bool,
     /// Of its present life.
     pub bounds: Bounds,
+    /// The definition that its present life was started with, by its hash. `None`: it is not known to be another one than
+    /// `definition`.
+    pub in_force: Option<u64>,
+    /// What had become of its definition's file when it was last looked at, below home.
+    pub edited: Option<&'static str>,
     /// What our own log last said of it.
     pub told: Option<Told>,
 }
@@ -64,6 +69,8 @@ impl Service {
             mirrored: None,
             unmirrored: false,
             bounds: Bounds::default(),
+            in_force: None,
+            edited: None,
             told: None,
         }
     }

@@ -189,6 +189,7 @@ fn definition(
         containment: ContainmentChoice::Auto,
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
         slot: Some(place),
+        stamp: None,
         hooks: Hooks::default(),
         log: LogPolicy::default(),
         limits: Limits::default(),

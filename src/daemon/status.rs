@@ -99,6 +99,15 @@ impl Supervisor {
         if service.gone {
             add("definition gone".to_owned());
         }
+        if let Some(why) = self.refused_since(id) {
+            add(why);
+        }
+        if let Some(edited) = self.edited(id) {
+            add(edited);
+        }
+        if self.is_not_in_force(id) {
+            add("its changed definition is not in force: restart it".to_owned());
+        }
         if let Some(kills) = usage.as_ref().and_then(|usage| usage.oom_kills).filter(|kills| *kills > 0) {
             add(format!("out of memory: the kernel killed {kills} of its processes"));
         }

@@ -9,6 +9,7 @@ use super::diagnose::{About, Diagnostic, MOST, Source, quoted};
 use super::parse::{Mention, Mentioned, Parsed, Subject, parse};
 use super::presence;
 use super::resolved::{Definition, Origin, Security};
+use super::stamp::Stamp;
 use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
@@ -30,6 +31,10 @@ pub struct Loaded {
     pub services: BTreeMap<ServiceName, Definition>,
     /// The operator's template, or the built-in one. `None`: there is a `gateway.toml`, and it is wrong.
     pub template: Option<Template>,
+    /// What is wrong with each definition that is refused, by its file's name without `.toml`: the first finding.
+    pub refused: BTreeMap<String, Diagnostic>,
+    /// What is wrong with the operator's template.
+    pub template_refused: Option<Diagnostic>,
     /// Names that a file claims but that are not in `services`, because that file is wrong. A reload keeps what it has.
     pub broken: BTreeSet<ServiceName>,
     /// Directories that are there and could not be read. A reload keeps what came from them.
@@ -58,6 +63,8 @@ struct Candidate {
     path: PathBuf,
     trust: Trust,
     text: Result<String, String>,
+    /// `None`: it could not be read.
+    stamp: Option<Stamp>,
 }
 
 /// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
@@ -124,11 +131,13 @@ impl Candidate {
     fn read(place: &Place, path: PathBuf, surroundings: &Surroundings) -> Self {
         let name = Path::new(path.file_name().unwrap_or_default());
         match place.read(name, MOST_BYTES, surroundings) {
-            Ok((bytes, trust)) => {
+            Ok((bytes, trust, stamp)) => {
                 let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned());
-                Self { path, trust, text }
+                Self { path, trust, text, stamp: Some(stamp) }
             }
-            Err(error) => Self { path, trust: place.trust().clone(), text: Err(error.to_string()) },
+            Err(error) => {
+                Self { path, trust: place.trust().clone(), text: Err(error.to_string()), stamp: None }
+            }
         }
     }
 }
@@ -195,7 +204,7 @@ impl Loaded {
             if let Some(first) = taken.get(&stem) {
                 let message =
                     format!("{} is already defined by {}; remove one", quoted(&stem), first.display());
-                self.complain(path, message);
+                self.refuse(&stem, vec![Diagnostic::whole(path, About::Text, message)]);
                 continue;
             }
             taken.insert(stem.clone(), path.clone());
@@ -205,35 +214,51 @@ impl Loaded {
             }
             match ServiceName::new(&stem) {
                 Ok(name) => self.add_service(&name, candidate, surroundings),
-                Err(error) => self.complain(path, error.to_string()),
+                Err(error) => {
+                    self.refuse(&stem, vec![Diagnostic::whole(path, About::Text, error.to_string())])
+                }
             }
         }
     }
 
+    /// A definition is refused. The finding that came first stays the one that is shown under its name.
+    fn refuse(&mut self, stem: &str, found: Vec<Diagnostic>) {
+        if let Some(first) = found.first() {
+            self.refused.entry(stem.to_owned()).or_insert_with(|| first.clone());
+        }
+        self.diagnostics.extend(found);
+    }
+
     fn add_template(&mut self, candidate: Candidate, surroundings: &Surroundings) {
         self.template = None;
-        let Candidate { path, trust, text } = candidate;
+        let Candidate { path, trust, text, stamp } = candidate;
         let text = match text {
             Ok(text) => text,
-            Err(wrong) => return self.complain(&path, wrong),
+            Err(wrong) => {
+                self.template_refused = Some(Diagnostic::whole(&path, About::Text, wrong.clone()));
+                return self.complain(&path, wrong);
+            }
         };
-        let template = Template::from_file(Source { path, text }, trust);
+        let template = Template::from_file(Source { path, text }, trust, stamp);
         // Filled in once, for the profile that is always there: what is wrong is said now, not at the first gateway.
         let filled = ServiceName::new(DEFAULT_PROFILE)
             .map(|name| template.gateway(&name, &Profile::Default, surroundings).map(|_| ()));
         match filled {
-            Ok(Err(diagnostics)) => self.diagnostics.extend(diagnostics),
+            Ok(Err(diagnostics)) => {
+                self.template_refused = diagnostics.first().cloned();
+                self.diagnostics.extend(diagnostics);
+            }
             Ok(Ok(())) | Err(_) => self.template = Some(template),
         }
     }
 
     fn add_service(&mut self, name: &ServiceName, candidate: Candidate, surroundings: &Surroundings) {
-        let Candidate { path, trust, text } = candidate;
+        let Candidate { path, trust, text, stamp } = candidate;
         let text = match text {
             Ok(text) => text,
             Err(wrong) => {
                 self.broken.insert(name.clone());
-                return self.complain(&path, wrong);
+                return self.refuse(name.as_str(), vec![Diagnostic::whole(&path, About::Text, wrong)]);
             }
         };
         let source = Source { path: path.clone(), text };
@@ -245,7 +270,8 @@ impl Loaded {
             placeholders: &[],
         };
         match parse(&source, subject, surroundings).and_then(|parsed| self.without_cycle(parsed, &source)) {
-            Ok(Parsed { definition, mut mentions, remarks }) => {
+            Ok(Parsed { mut definition, mut mentions, remarks }) => {
+                definition.stamp = stamp;
                 self.services.insert(name.clone(), definition);
                 self.remarks.extend(remarks);
                 if !self.thorough {
@@ -258,7 +284,7 @@ impl Loaded {
             }
             Err(diagnostics) => {
                 self.broken.insert(name.clone());
-                self.diagnostics.extend(diagnostics);
+                self.refuse(name.as_str(), diagnostics);
             }
         }
     }

@@ -17,6 +17,7 @@ mod parse;
 mod presence;
 mod raw;
 pub mod resolved;
+pub mod stamp;
 pub mod template;
 pub mod trust;
 pub mod users;

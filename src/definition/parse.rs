@@ -183,6 +183,7 @@ impl Reader<'_> {
             containment,
             ready,
             slot: None,
+            stamp: None,
             hooks,
             log,
             limits,

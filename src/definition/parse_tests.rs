@@ -67,6 +67,7 @@ fn a_command_alone_has_the_documented_defaults() {
         containment: ContainmentChoice::Auto,
         ready: Ready::None,
         slot: None,
+        stamp: None,
         hooks: Hooks::default(),
         log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
         limits: Limits::default(),

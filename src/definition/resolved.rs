@@ -1,6 +1,7 @@
 //! A checked definition: what everyone else knows about a service. It is complete (defaults filled in), in range, and
 //! says whom it may run as only as far as its source is trusted.
 
+use super::stamp::Stamp;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
 use crate::core::fingerprint::fingerprint;
@@ -143,6 +144,8 @@ pub struct Definition {
     pub containment: ContainmentChoice,
     pub ready: Ready,
     pub slot: Option<Slot>,
+    /// What the file that it comes from looked like then.
+    pub stamp: Option<Stamp>,
     pub hooks: Hooks,
     pub log: LogPolicy,
     pub limits: Limits,
@@ -229,6 +232,7 @@ impl Definition {
             containment: ContainmentChoice::Auto,
             ready: Ready::None,
             slot: None,
+            stamp: None,
             hooks: Hooks::default(),
             log: LogPolicy::default(),
             limits: Limits::default(),

@@ -8,6 +8,7 @@
 use super::diagnose::{Diagnostic, Source};
 use super::parse::{Subject, parse};
 use super::resolved::{Definition, Origin, Security};
+use super::stamp::Stamp;
 use super::trust::Trust;
 use super::users::Surroundings;
 use crate::core::fingerprint::fingerprint;
@@ -85,16 +86,17 @@ pub struct Template {
     /// `None` for the built-in one.
     file: Option<PathBuf>,
     trust: Trust,
+    stamp: Option<Stamp>,
 }
 
 impl Template {
     pub fn built_in() -> Self {
         let source = Source { path: PathBuf::from("(built-in gateway template)"), text: BUILT_IN.to_owned() };
-        Self { source, file: None, trust: Trust::Trusted }
+        Self { source, file: None, trust: Trust::Trusted, stamp: None }
     }
 
-    pub(super) fn from_file(source: Source, trust: Trust) -> Self {
-        Self { file: Some(source.path.clone()), source, trust }
+    pub(super) fn from_file(source: Source, trust: Trust, stamp: Option<Stamp>) -> Self {
+        Self { file: Some(source.path.clone()), source, trust, stamp }
     }
 
     /// The service `name` that serves `profile`.
@@ -117,6 +119,7 @@ impl Template {
             placeholders: &placeholders,
         };
         let mut definition = parse(&self.source, subject, surroundings)?.definition;
+        definition.stamp = self.stamp;
         if profile.name() == DEFAULT_PROFILE {
             leave_out_profile(&mut definition.command);
         }

@@ -10,6 +10,7 @@
 //! rename our files and plant others. A file there still has to belong to that user, or it would give *its* writer the
 //! gateway user's rights.
 
+use super::stamp::Stamp;
 use super::users::Surroundings;
 use crate::sys::beneath::Beneath;
 use crate::sys::users::User;
@@ -100,11 +101,16 @@ impl Place {
         self.act(surroundings, || self.dir.list())
     }
 
-    /// The content of the regular file `name`, at most `limit` bytes, and how far it is to be believed.
+    /// The content of the regular file `name`, at most `limit` bytes, how far it is to be believed, and which file it was.
     ///
     /// # Errors
     /// As openat(2) with O_NOFOLLOW; `FileTooLarge`; `PermissionDenied` as in [`Place::open`].
-    pub fn read(&self, name: &Path, limit: u64, surroundings: &Surroundings) -> io::Result<(Vec<u8>, Trust)> {
+    pub fn read(
+        &self,
+        name: &Path,
+        limit: u64,
+        surroundings: &Surroundings,
+    ) -> io::Result<(Vec<u8>, Trust, Stamp)> {
         let opened = self.act(surroundings, || self.dir.open_known_file(name, OFlags::RDONLY, 0));
         let (file, stat) = opened.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::LOOP) => {
@@ -120,7 +126,7 @@ impl Place {
             let owners = |uid| surroundings.is_trusted_owner(uid);
             self.trust.clone().and(judge(&stat, &owners, "this file"))
         };
-        Ok((read_bounded(file, &stat, limit)?, trust))
+        Ok((read_bounded(file, &stat, limit)?, trust, Stamp::of(&stat)))
     }
 }
 

@@ -39,7 +39,13 @@ fn a_malformed_definition_is_reported_and_the_others_go_on() {
     for text in places.into_iter().chain(["not supported yet"]) {
         world.wait_stderr(text);
     }
-    assert_eq!(world.ctl(&["list"]).ok(), "good\n");
+    assert_eq!(
+        world.ctl(&["list"]).ok(),
+        "UPPER\nbinary\nempty\ngood\nlater\nsyntax\nunknown\n",
+        "none of them vanishes"
+    );
+    let table = world.ctl(&["status"]).ok();
+    assert_eq!(table.lines().filter(|line| line.contains("refused")).count(), 6, "{table}");
 }
 
 #[test]

@@ -164,7 +164,9 @@ fn below_home_nobody_gets_more_than_without_limits() {
     }
     let _supervisor = world.start();
     world.wait_log("tight", "nofile 32 32");
-    assert_eq!(world.ctl(&["list"]).ok(), "tight\n");
+    for (name, state) in [("greedy", "refused"), ("heavy", "refused")] {
+        assert_eq!(world.state(name), state);
+    }
     for key in ["oom_score_adj", "cpu_weight"] {
         let expected = format!(
             "only a root-owned definition outside --home may give more than a service has without '{key}'"

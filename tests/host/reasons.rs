@@ -129,3 +129,91 @@ fn check_shows_the_place_and_fails_for_what_would_be_refused() {
     let answer = check(&world, &["/opt/data/services"]);
     assert!(answer.code == 1 && answer.out.contains("0 services defined, 1 error"), "{answer:?}");
 }
+
+/// A definition with a mistake made its service vanish from `status`, and the advice was `hermes profile create`.
+#[test]
+fn a_refused_definition_stays_a_row_with_file_line_and_sentence() {
+    let mut world = World::new(Setup::plain());
+    world.define("web", "command = [\"/adversary\", \"pause\"]\numask = 22\n");
+    world.define("Bad.Name", "command = [\"/adversary\", \"pause\"]\n");
+    world.adversary("fine", "pause", "");
+    let _supervisor = world.start();
+    let place = "/etc/hermes-sup/services/web.toml:2:9: 'umask' is an integer";
+    let status = world.status("web");
+    assert_eq!(status["state"], json!("refused"), "{status}");
+    assert_eq!(status["definition"], json!("/etc/hermes-sup/services/web.toml"), "{status}");
+    assert!(status["reason"].as_str().unwrap_or_default().starts_with(place), "{status}");
+    let table = world.ctl(&["status"]).ok();
+    let rows = |state: &str| table.lines().filter(|line| line.contains(state)).count();
+    assert_eq!(rows("refused"), 2, "{table}");
+    let card = world.ctl(&["status", "web"]);
+    assert!(card.code == 3 && card.out.contains(place), "{card:?}");
+    assert_eq!(world.ctl(&["list"]).ok(), "Bad.Name\nfine\nweb\n");
+    for verb in ["start", "stop", "restart"] {
+        let why = world.ctl(&[verb, "web"]).fails(1);
+        assert!(why.contains(place) && why.contains("hermes-sup ctl reload"), "{verb}: {why}");
+    }
+    let unknown = world.ctl(&["start", "wbe"]).fails(4);
+    assert!(unknown.contains("no such service 'wbe'"), "{unknown}");
+    assert!(!unknown.contains("profile") && !unknown.contains("gateway"), "no Hermes here: {unknown}");
+
+    // Corrected, it is a service; broken again, it runs on and says so.
+    world.adversary("web", "pause", "");
+    world.ctl(&["reload"]);
+    world.wait_state("web", &["up"]);
+    world.define("web", "command = [\"/adversary\"\n");
+    world.ctl(&["reload"]).fails(1);
+    let status = world.status("web");
+    assert_eq!(status["state"], json!("up"), "{status}");
+    let reason = status["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("is refused: /etc/hermes-sup/services/web.toml:1:"), "{status}");
+    world.adversary("web", "pause", "");
+    world.ctl(&["reload"]);
+    assert_eq!(world.status("web")["reason"], json!(null));
+}
+
+/// `reload` and then `reload --restart` said that nothing had changed while the old definition ran on; an edit without a reload
+/// was nowhere to be seen, and a restart started what had been read before without a word.
+#[test]
+fn what_is_not_in_force_yet_is_remembered_and_taken_by_the_next_restart() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("web", "pause", "");
+    let supervisor = world.start();
+    world.wait_state("web", &["up"]);
+    let before = world.status("web")["pid"].clone();
+    world.adversary("web", "pause", "umask = \"0077\"\n");
+    let edited =
+        "/etc/hermes-sup/services/web.toml was changed since it was read: 'hermes-sup ctl reload' reads it";
+    assert_eq!(world.status("web")["reason"], json!(edited));
+    let restarted = world.ctl_as(&supervisor, 0, &["restart", "web"]).ok();
+    assert!(restarted.contains(edited), "{restarted}");
+    assert_ne!(world.status("web")["pid"], before);
+
+    let waits = "takes effect at its next start";
+    let told = world.ctl(&["reload"]).ok();
+    assert!(told.contains(waits), "{told}");
+    let reason = "its changed definition is not in force: restart it";
+    assert_eq!(world.status("web")["reason"], json!(reason));
+    let again = world.ctl(&["reload"]).ok();
+    assert!(again.contains(waits), "it is still so: {again}");
+    let before = world.status("web")["pid"].clone();
+    let told = world.ctl(&["reload", "--restart"]).ok();
+    assert!(told.contains("changed: restarting"), "{told}");
+    world.wait_log_times("web", "ready", 3);
+    let status = world.wait_state("web", &["up"]);
+    assert_ne!(status["pid"], before);
+    assert_eq!(status["reason"], json!(null), "{status}");
+    assert!(!world.ctl(&["reload", "--restart"]).ok().contains("web"), "nothing is left to do");
+
+    // The volume's own definitions are looked at where a disk may hang.
+    world.write_as_hermes("/opt/data/services/own.toml", "command = [\"/adversary\", \"pause\"]\n");
+    world.ctl(&["reload"]).ok();
+    world.wait_state("own", &["up"]);
+    assert_eq!(world.status("own")["reason"], json!(null));
+    world.write_as_hermes("/opt/data/services/own.toml", "command = [\"/adversary\", \"pause\", \"more\"]\n");
+    let status = world.status("own");
+    assert!(status["reason"].as_str().unwrap_or_default().contains("own.toml was changed"), "{status}");
+    world.ctl(&["reload"]).ok();
+    world.ctl(&["restart", "own"]).ok();
+    assert_eq!(world.status("own")["reason"], json!(null), "any restart takes it");
+}

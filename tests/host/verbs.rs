@@ -97,7 +97,7 @@ fn exit_codes_are_the_documented_ones() {
     let unknown = world.ctl(&["start", "typo"]).fails(4);
     assert_eq!(
         unknown,
-        "hermes-sup: no such gateway 'typo' (did you mean 'tipo'?): register it with 'hermes profile create typo' \
+        "hermes-sup: no such service 'typo' (did you mean 'tipo'?): define it in typo.toml, then 'hermes-sup ctl reload', \
          or 'hermes-sup ctl register typo -- COMMAND'\n"
     );
     assert_eq!(world.ctl(&["status", "tipo"]).code, 3);

@@ -128,10 +128,12 @@ pub enum State {
     Backoff,
     Failed,
     Finished,
+    /// Its definition cannot be read: there is no service.
+    Refused,
 }
 
 impl State {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Down,
         Self::Starting,
         Self::Up,
@@ -140,6 +142,7 @@ impl State {
         Self::Backoff,
         Self::Failed,
         Self::Finished,
+        Self::Refused,
     ];
 
     /// The state that the core calls so.
@@ -157,6 +160,7 @@ impl State {
             Self::Backoff => "backoff",
             Self::Failed => "failed",
             Self::Finished => "finished",
+            Self::Refused => "refused",
         }
     }
 

@@ -172,7 +172,8 @@ pub fn until_there(
 
 /// It will not come up by itself any more.
 fn given_up(outcome: &Outcome, goal: Goal) -> Option<Problem> {
-    let state = outcome.state.filter(|state| matches!(state, State::Failed | State::Finished))?;
+    let state =
+        outcome.state.filter(|state| matches!(state, State::Failed | State::Finished | State::Refused))?;
     (goal != Goal::Down)
         .then(|| Problem::Failed(format!("'{}' is {state}: it will not come up", outcome.name)))
 }
