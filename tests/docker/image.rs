@@ -490,3 +490,32 @@ fn item_45_the_last_line_says_that_it_is_done() {
     let number = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit());
     assert_eq!(boot.log.split_whitespace().find(number), None, "{}", boot.log);
 }
+
+/// `bash -l`, `su -` and the console buttons of platforms lost the venv: "hermes: command not found".
+#[test]
+fn a_login_shell_has_hermes_and_its_home() {
+    let container =
+        Run::new().flags(&["--env=HERMES_TUI_DIR=/elsewhere"]).cmd(&["sleep", "infinity"]).supervised();
+    let look = "command -v hermes; command -v python; echo \"$HERMES_HOME $VIRTUAL_ENV $HERMES_TUI_DIR\"; \
+                hermes --version | head -1; echo \"$PATH\"";
+    let shells = [
+        ("root", vec!["bash", "-lc", look]),
+        ("hermes", vec!["bash", "-lc", look]),
+        ("root", vec!["su", "-", "hermes", "-c", look]),
+        ("root", vec!["su", "-", "-c", look]),
+    ];
+    for (user, shell) in shells {
+        let out = container.exec_as(user, &shell).ok();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(
+            lines[..2],
+            ["/opt/hermes/bin/hermes", "/opt/hermes/.venv/bin/python"],
+            "{user} {shell:?}"
+        );
+        assert_eq!(lines[2], "/opt/data /opt/hermes/.venv /elsewhere", "{user} {shell:?}");
+        assert!(lines[3].starts_with("Hermes Agent"), "{user} {shell:?}: {out}");
+        // What hermes can write is on no other user's PATH, but where the image's own PATH was kept.
+        let writable = lines[4].contains("/opt/data/.local/bin");
+        assert_eq!(writable, user == "hermes" || shell.contains(&"hermes"), "{user} {shell:?}: {out}");
+    }
+}
