@@ -1,10 +1,11 @@
 //! What a typed name means: the service itself, the alias `gateway-NAME`, or nothing, said helpfully. Pure.
 
-use crate::core::name::{GATEWAY_PREFIX, NameError, ServiceName};
+use crate::core::name::{GATEWAY_PREFIX, NameError, RESERVED, ServiceName};
 
-/// Finds the service that `typed` means. An exact name beats the alias.
+/// Finds the service that `typed` means. An exact name beats the alias. A reserved word has none: `gateway-dashboard` is
+/// the gateway of a profile `dashboard`, and never the dashboard.
 pub fn resolve(typed: &str, exists: impl Fn(&str) -> bool) -> Option<&str> {
-    let alias = || typed.strip_prefix(GATEWAY_PREFIX).filter(|name| exists(name));
+    let alias = || typed.strip_prefix(GATEWAY_PREFIX).filter(|name| !RESERVED.contains(name) && exists(name));
     if exists(typed) { Some(typed) } else { alias() }
 }
 
@@ -18,7 +19,11 @@ pub fn unknown<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>, hermes
     if let Err(error @ NameError::Malformed(_)) = ServiceName::new(typed) {
         return error.to_string();
     }
-    let guess = nearest(typed, known).map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default();
+    let known: Vec<&str> = known.into_iter().collect();
+    let of_profile =
+        |name: &&str| name.strip_prefix(GATEWAY_PREFIX) == Some(typed) && RESERVED.contains(&typed);
+    let near = known.iter().copied().find(of_profile).or_else(|| nearest(typed, known));
+    let guess = near.map(|name| format!(" (did you mean '{name}'?)")).unwrap_or_default();
     if hermes {
         return format!(
             "no such gateway '{typed}'{guess}: register it with 'hermes profile create {typed}' \
@@ -74,6 +79,7 @@ mod tests {
         assert_eq!(resolve("gateway-coder", only(&["coder"])), Some("coder"));
         assert_eq!(resolve("gateway-coder", only(&["coder", "gateway-coder"])), Some("gateway-coder"));
         assert_eq!(resolve("gateway-gateway-coder", only(&["coder"])), None, "one alias, not a chain");
+        assert_eq!(resolve("gateway-dashboard", only(&["dashboard"])), None, "the dashboard is no profile's");
         assert_eq!(resolve("gateway-", only(&["coder"])), None);
         assert_eq!(resolve("typo", only(&["coder"])), None);
     }
@@ -90,6 +96,8 @@ mod tests {
             "no such gateway 'typo': register it with 'hermes profile create typo' \
              or 'hermes-sup ctl register typo -- COMMAND'"
         );
+        let word = unknown("supervisor", ["coder", "gateway-supervisor"], true);
+        assert!(word.contains("(did you mean 'gateway-supervisor'?)"), "{word}");
         assert_eq!(
             unknown("typo", ["tipo"], false),
             "no such service 'typo' (did you mean 'tipo'?): define it in typo.toml, then 'hermes-sup ctl reload', \

@@ -44,6 +44,8 @@ pub enum NameError {
     Slot(String),
     #[error("'{0}' is reserved: choose another name ({list} are taken by the supervisor)", list = RESERVED.join(", "))]
     Reserved(String),
+    #[error("'{0}' is the service of a profile with the rest of that name: choose another name")]
+    Taken(String),
 }
 
 impl ServiceName {
@@ -68,6 +70,27 @@ impl ServiceName {
     /// The Hermes dashboard, which nobody else can define or register under that name.
     pub fn dashboard() -> Self {
         Self(DASHBOARD.into())
+    }
+
+    /// The service that is the gateway of a Hermes profile. It has the profile's name, but for a profile that is called as
+    /// one of [`RESERVED`]: those words are taken among services only, so that profile is the service `gateway-<word>`.
+    ///
+    /// # Errors
+    /// [`NameError`] for what is no profile's name, and for a profile that is itself called `gateway-<word>`.
+    pub fn gateway_of(profile: &str) -> Result<Self, NameError> {
+        if RESERVED.contains(&profile) {
+            return Ok(Self(format!("{GATEWAY_PREFIX}{profile}").into()));
+        }
+        match Self::new(profile) {
+            Ok(name) if name.profile() != profile => Err(NameError::Taken(profile.to_owned())),
+            named => named,
+        }
+    }
+
+    /// The profile of which the service of this name is the gateway.
+    pub fn profile(&self) -> &str {
+        let word = self.0.strip_prefix(GATEWAY_PREFIX).filter(|word| RESERVED.contains(word));
+        word.unwrap_or(&self.0)
     }
 
     /// Checks `text` as the name of a service that is an s6 service directory, or of a service that once was accepted.
@@ -142,6 +165,26 @@ mod tests {
         }
         // What the database keeps about it is read back under the rule for slots.
         assert_eq!(ServiceName::of_slot(DASHBOARD), Ok(ServiceName::dashboard()));
+    }
+
+    /// `hermes profile create dashboard` was refused a gateway, and what was said to `gateway-dashboard` reached the
+    /// dashboard.
+    #[test]
+    fn reserved_words_are_reserved_among_services_and_not_among_profiles() {
+        for (profile, service) in
+            [("coder", "coder"), ("dashboard", "gateway-dashboard"), ("default", "default")]
+        {
+            let name = ServiceName::gateway_of(profile).unwrap();
+            assert_eq!((name.as_str(), name.profile()), (service, profile));
+        }
+        for word in RESERVED {
+            let name = ServiceName::gateway_of(word).unwrap();
+            assert_eq!(name.profile(), word);
+            assert_eq!(ServiceName::of_slot(name.as_str()), Ok(name.clone()));
+            assert_eq!(ServiceName::gateway_of(name.as_str()), Err(NameError::Taken(name.to_string())));
+        }
+        assert_eq!(ServiceName::new("gateway-coder").unwrap().profile(), "gateway-coder");
+        assert!(ServiceName::gateway_of("Big").is_err());
     }
 
     /// Contract: 66.

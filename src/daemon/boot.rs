@@ -16,11 +16,12 @@ use super::ownership::{Gateways, GivingWay, open_state};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home};
 use super::planned::PlannedStops;
 use super::preparation::Told;
+use super::profile_life::ProfileLife;
 use super::readiness::Readiness;
 use super::reaping::Unreaped;
 use super::reconcile::{Reconciled, Task};
 use super::refused::{Refusal as RefusedDefinition, Refusals};
-use super::reload::{Found, Plan, Unreadable, discover, trust_of};
+use super::reload::{Found, Plan, Unreadable, discover, trust_of, watch_profiles};
 use super::requests::Requests;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -37,6 +38,7 @@ use crate::core::name::ServiceName;
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
+use crate::hermes::profile_watch::ProfileWatch;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Kind, Logs, OwnLog};
 use crate::store::claim::Bell;
@@ -52,9 +54,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long a start waits for a disk before it goes on without what is on it.
@@ -329,7 +331,11 @@ fn start(
         })
     });
     let has_hermes = options.executable(OsStr::new("hermes"));
-    let finding = Finding::begin(options, &around, has_hermes);
+    let profile_life = ProfileLife::new(registry).unwrap_or_else(|error| {
+        slog::warn!(log, "profiles are not watched: what is moved or removed is seen at a reload"; "error" => %error);
+        ProfileLife::default()
+    });
+    let finding = Finding::begin(options, &around, has_hermes, profile_life.watch.clone());
     let store_notifier = notifier.clone();
     let claims = Claims::of(command);
     let store_options = store::Options {
@@ -513,6 +519,7 @@ fn start(
         scan: 0,
         giving_way,
         looks: 0,
+        profile_life,
     };
     let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
@@ -621,7 +628,12 @@ struct Finding {
 }
 
 impl Finding {
-    fn begin(options: &Options, around: &Surroundings, has_hermes: bool) -> Self {
+    fn begin(
+        options: &Options,
+        around: &Surroundings,
+        has_hermes: bool,
+        watch: Option<Arc<ProfileWatch>>,
+    ) -> Self {
         let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
         let (s6_surface, env) = (options.s6_surface, options.environment.clone());
         let (opening, opened) = channel::<()>();
@@ -630,6 +642,7 @@ impl Finding {
                 let _ = opened.recv();
                 trust_of(&state, &around)
             };
+            watch_profiles(watch.as_deref(), &around);
             discover(&dirs, trust, &around, has_hermes, s6_surface, &env)
         };
         Self { found: begin("definitions", work), opening }

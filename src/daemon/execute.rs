@@ -144,11 +144,13 @@ impl Supervisor {
     fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
         self.readiness.forget(&self.registry, id);
-        if let Some(service) = self.services.remove(&id) {
-            self.recorded_limits.forget(&service.name);
-        }
+        let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
+        if let Some(service) = removed {
+            self.recorded_limits.forget(&service.name);
+            self.profile_is_free(&service.name);
+        }
         // Its slot may have come back while this one was leaving.
         self.scan(None);
     }

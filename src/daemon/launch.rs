@@ -17,9 +17,11 @@ use crate::core::signal::Signal;
 use crate::definition::environment::{environment, read_env_file};
 use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
 use crate::definition::{Surroundings, resolved};
+use crate::hermes::presence::{self, Presence};
 use crate::log::{self, LogSpec, SourceId};
 use crate::s6::script;
 use crate::store::Change;
+use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::plan::{CapabilityMasks, ChildPlan};
 use crate::sys::users::User;
@@ -47,27 +49,32 @@ impl Supervisor {
             return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
         }
         let mirror = self.mirror_before_start(id);
-        let Some(Service { definition, .. }) = self.services.get(&id).map(Box::as_ref) else { return };
+        let Some(service) = self.services.get(&id).map(Box::as_ref) else { return };
+        let definition = &service.definition;
         let (reads, mirrors) =
             (definition.env_file.is_some() || slots::runs_as_root(definition), mirror.is_some());
-        if !reads && !mirrors {
+        let gateway = service.gateway_directory(&self.options.home);
+        if !reads && !mirrors && gateway.is_none() {
             return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
         }
         let (name, definition) = (definition.name.clone(), definition.clone());
         let surroundings = around.clone();
         let notifier = self.notifier.clone();
         let work = move || {
+            let user = surroundings.gateway.credentials();
+            let home = gateway.and_then(|gateway| Some((Beneath::open(&surroundings.home).ok()?, gateway)));
+            let presence = home.map(|(home, gateway)| presence::look(&home, &user, &gateway));
             let mirrored = mirror.map(|mirror| mirror());
-            if !reads {
-                return (Ok(BTreeMap::new()), mirrored);
-            }
-            (look_before_start(&definition, &surroundings), mirrored)
+            let file =
+                if reads { look_before_start(&definition, &surroundings) } else { Ok(BTreeMap::new()) };
+            (file, mirrored, presence)
         };
         let named = name.clone();
-        let done = move |prepared: io::Result<(Result<_, String>, Option<Mirrored>)>| {
-            let (file, mirrored) = prepared.unwrap_or_else(|error| (Err(error.to_string()), None));
+        let done = move |prepared: io::Result<(Result<_, String>, Option<Mirrored>, Option<Presence>)>| {
+            let (file, mirrored, presence) =
+                prepared.unwrap_or_else(|error| (Err(error.to_string()), None, None));
             let mirrored = mirrored.map(|written| (named, written));
-            notifier.send(Notice::Prepared { id, incarnation, file, mirrored });
+            notifier.send(Notice::Prepared { id, incarnation, file, mirrored, presence });
         };
         if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
             if mirrors {

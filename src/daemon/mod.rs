@@ -26,6 +26,7 @@ mod ownership;
 mod places;
 mod planned;
 mod preparation;
+mod profile_life;
 mod readiness;
 mod reaping;
 mod reconcile;
@@ -58,6 +59,7 @@ use crate::core::name::ServiceName;
 use crate::core::policy::Role;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
+use crate::hermes::presence::Presence;
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use crate::sys::signal::SignalFd;
@@ -68,6 +70,7 @@ use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
 use ownership::GivingWay;
 use planned::PlannedStops;
+use profile_life::ProfileLife;
 use readiness::Readiness;
 use reaping::Unreaped;
 use reload::Found;
@@ -145,6 +148,8 @@ pub enum Notice {
         incarnation: u64,
         file: Result<BTreeMap<String, String>, String>,
         mirrored: Option<(ServiceName, Mirrored)>,
+        /// Of a gateway: what was found in its home.
+        presence: Option<Presence>,
     },
     /// A gateway's state file was to tell a want that is down.
     Mirrored {
@@ -269,6 +274,7 @@ struct Supervisor {
     giving_way: GivingWay,
     /// Counts the looks at definition files.
     looks: u64,
+    profile_life: ProfileLife,
 }
 
 impl Supervisor {
@@ -335,6 +341,7 @@ impl Supervisor {
             Room::MainProgram => self.main_reported(),
             Room::ScanDirectory => self.scan_directory_changed(),
             Room::Claims => self.claimed(),
+            Room::Profiles => self.profiles_changed(),
             Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
@@ -437,11 +444,12 @@ impl Supervisor {
             match notice {
                 Notice::Store(event) => self.take_store_event(event),
                 Notice::Log(event) => self.take_log_event(event),
-                Notice::Prepared { id, incarnation, file, mirrored } => {
+                Notice::Prepared { id, incarnation, file, mirrored, presence } => {
                     if let Some((name, written)) = mirrored {
                         self.mirrored(id, &name, written);
                     }
                     let around = self.surroundings_now();
+                    let file = presence.map_or(Ok(()), |found| self.may_start(id, found)).and(file);
                     self.launch(id, incarnation, file, &around);
                 }
                 Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),

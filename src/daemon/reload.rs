@@ -19,6 +19,7 @@ use crate::definition::resolved::{Origin, Record, Slot, check_variables};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
 use crate::definition::{Definition, Surroundings, dashboard};
+use crate::hermes::profile_watch::ProfileWatch;
 use crate::hermes::redirect::is_yes;
 use crate::hermes::{profiles, state_json};
 use crate::store::{self, Change, RecordRow};
@@ -144,6 +145,15 @@ pub fn discover(
         state_trust: state_trust(),
         dashboard,
         surface,
+    }
+}
+
+/// Watches the profiles, so that nothing is missed after they were read. Where that cannot be they are read when somebody
+/// names one. Blocks.
+pub fn watch_profiles(watch: Option<&ProfileWatch>, around: &Surroundings) {
+    if let Some(watch) = watch {
+        let home = Beneath::open(&around.home);
+        let _ = home.and_then(|home| watch.arm(&home, &around.gateway.credentials()));
     }
 }
 
@@ -329,7 +339,11 @@ impl Supervisor {
         let s6_surface = self.options.s6_surface;
         let trust = around.clone();
         let trust = move || trust_of(&state, &trust);
-        let work = move || discover(&dirs, trust, &around, has_hermes, s6_surface, &env);
+        let watch = self.profile_life.watch.clone();
+        let work = move || {
+            watch_profiles(watch.as_deref(), &around);
+            discover(&dirs, trust, &around, has_hermes, s6_surface, &env)
+        };
         let done = move |found: io::Result<Found>| {
             notifier.send(match found {
                 Ok(found) => Notice::Found(Box::new(found)),
@@ -420,7 +434,10 @@ impl Supervisor {
         intent: Option<&state_json::Intent>,
     ) -> ServiceId {
         let name = definition.name.clone();
-        let starts = want == Want::Up && !self.stays_down(&definition, None);
+        let moved = if is_profile(&definition) { self.moved_want(&name) } else { None };
+        let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, "profile-moved"));
+        let free = moved.is_none_or(|(_, free)| free);
+        let starts = want == Want::Up && free && !self.stays_down(&definition, None);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));

@@ -11,7 +11,7 @@ use super::surface::static_slots;
 use crate::core::fingerprint::fingerprint;
 use crate::core::gateway::Want;
 use crate::core::limits::Limits;
-use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, ServiceName};
+use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
 use crate::definition::resolved::{
     ContainmentChoice, Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot,
@@ -57,7 +57,8 @@ impl Slots {
         let mut slots = Self { warnings: scan.warnings, ..Self::default() };
         let (own, owner) = (Credentials::own(), around.gateway.credentials());
         for (slot_name, read) in scan.slots {
-            let name = match ServiceName::of_slot(slot::service_of(&slot_name)) {
+            let service = slot::service_of(&slot_name).ok_or_else(|| NameError::Taken(slot_name.clone()));
+            let name = match service.and_then(ServiceName::of_slot) {
                 Ok(name) => name,
                 Err(error) => {
                     slots.warnings.push(format!("{SCAN_DIRECTORY}/{slot_name} is skipped: {error}"));

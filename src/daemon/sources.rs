@@ -23,9 +23,10 @@ pub enum Room {
     Readiness,
     ScanDirectory,
     Claims,
+    Profiles,
 }
 
-const ROOMS: [Room; 9] = [
+const ROOMS: [Room; 10] = [
     Room::Signals,
     Room::Timer,
     Room::Notices,
@@ -35,6 +36,7 @@ const ROOMS: [Room; 9] = [
     Room::Readiness,
     Room::ScanDirectory,
     Room::Claims,
+    Room::Profiles,
 ];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up

@@ -46,14 +46,14 @@ exit_codes = { 0 = "stop", 75 = "now", 78 = "failed" }
 pub enum Profile {
     /// The root profile.
     Default,
-    /// `<home>/profiles/NAME`.
+    /// `<home>/profiles/NAME`, by the name of its service.
     Named(ServiceName),
     /// A profile directory elsewhere: the root profile of a home of its own.
     Directory(String),
 }
 
 impl Profile {
-    /// The profile of that name, where `default` is the root profile.
+    /// The profile whose gateway is the service of that name; `default` is the root profile.
     pub fn named(name: &ServiceName) -> Self {
         if name.as_str() == DEFAULT_PROFILE { Self::Default } else { Self::Named(name.clone()) }
     }
@@ -65,7 +65,7 @@ impl Profile {
         }
         let text = directory.to_str().filter(|_| directory.is_absolute())?;
         let below = directory.strip_prefix(home.join("profiles")).ok().and_then(Path::to_str);
-        match below.and_then(|name| ServiceName::new(name).ok()) {
+        match below.and_then(|name| ServiceName::gateway_of(name).ok()) {
             Some(name) => Some(Self::named(&name)),
             None => Some(Self::Directory(text.to_owned())),
         }
@@ -74,7 +74,7 @@ impl Profile {
     fn name(&self) -> &str {
         match self {
             Self::Default | Self::Directory(_) => DEFAULT_PROFILE,
-            Self::Named(name) => name.as_str(),
+            Self::Named(name) => name.profile(),
         }
     }
 }

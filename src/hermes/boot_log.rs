@@ -45,7 +45,7 @@ pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) ->
         Action::Started => "started",
         Action::Registered => "registered",
     };
-    format!("profile={profile} prior_state={state} action={action}")
+    format!("profile={} prior_state={state} action={action}", profile.profile())
 }
 
 /// Instead of lines about profiles, in a container whose command is the dashboard.

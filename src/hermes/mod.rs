@@ -7,6 +7,8 @@
 pub mod boot_log;
 pub mod command;
 pub mod planned_stop;
+pub mod presence;
+pub mod profile_watch;
 pub mod profiles;
 pub mod reconcile;
 pub mod redirect;

@@ -11,16 +11,16 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const DIRECTORY: &str = "profiles";
+pub(super) const DIRECTORY: &str = "profiles";
 /// What makes a directory a profile.
-const MARK: &str = "SOUL.md";
+pub(super) const MARK: &str = "SOUL.md";
 /// More warnings are counted, not listed: the directory's owner may be hostile.
 const MOST_WARNINGS: usize = 20;
 
 /// The profiles that there are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Discovered {
-    /// Sorted, without the root profile, which is always there.
+    /// Their services, sorted by profile, without the root profile, which is always there.
     pub named: Vec<ServiceName>,
     /// One line each, about what looks like a profile and is none.
     pub warnings: Vec<String>,
@@ -63,15 +63,15 @@ pub fn exists(home: &Beneath, user: &Credentials, name: &ServiceName) -> io::Res
     }
     user.on_files(|| {
         let directory = home.dir(Path::new(DIRECTORY));
-        directory.is_ok_and(|directory| matches!(look(&directory, OsStr::new(name.as_str())), Ok(Some(_))))
+        directory.is_ok_and(|directory| matches!(look(&directory, OsStr::new(name.profile())), Ok(Some(_))))
     })
 }
 
-/// The directory of a profile, relative to home.
+/// The directory of the profile that the service of this name serves, relative to home.
 pub fn directory_of(name: &ServiceName) -> PathBuf {
     match name.as_str() {
         DEFAULT_PROFILE => PathBuf::new(),
-        name => Path::new(DIRECTORY).join(name),
+        _ => Path::new(DIRECTORY).join(name.profile()),
     }
 }
 
@@ -94,7 +94,7 @@ fn look(directory: &Beneath, name: &OsStr) -> Result<Option<ServiceName>, String
     if rustix::fs::statat(&profile, MARK, AtFlags::SYMLINK_NOFOLLOW).is_err() {
         return Ok(None);
     }
-    match name.to_str().map(ServiceName::new) {
+    match name.to_str().map(ServiceName::gateway_of) {
         Some(Ok(name)) if name.as_str() == DEFAULT_PROFILE => Err(format!(
             "{DIRECTORY}/{DEFAULT_PROFILE} is skipped: '{DEFAULT_PROFILE}' is the root profile, the home itself"
         )),
@@ -125,17 +125,20 @@ mod tests {
     fn profiles_are_the_sorted_directories_with_a_soul() {
         let home = tempfile::tempdir().unwrap();
         assert_eq!(found(home.path()), Discovered::default());
-        for name in ["coder", "b", "default", "Big", "dashboard"] {
+        for name in ["coder", "b", "default", "Big", "dashboard", "gateway-dashboard"] {
             profile(home.path(), name);
         }
         std::fs::create_dir(home.path().join("profiles/no-soul")).unwrap();
         std::fs::write(home.path().join("profiles/file"), "").unwrap();
         let found = found(home.path());
-        assert_eq!(found.named.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["b", "coder"]);
+        assert_eq!(
+            found.named.iter().map(ServiceName::as_str).collect::<Vec<_>>(),
+            ["b", "coder", "gateway-dashboard"]
+        );
         assert_eq!(found.warnings.len(), 3, "{found:?}");
         assert!(found.warnings[0].starts_with("profiles/Big is skipped: 'Big' is not a service name"));
-        assert!(found.warnings[1].starts_with("profiles/dashboard is skipped: 'dashboard' is reserved"));
-        assert!(found.warnings[2].starts_with("profiles/default is skipped"));
+        assert!(found.warnings[1].starts_with("profiles/default is skipped"));
+        assert!(found.warnings[2].starts_with("profiles/gateway-dashboard is skipped: "), "{found:?}");
     }
 
     #[test]

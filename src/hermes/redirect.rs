@@ -32,7 +32,7 @@ pub enum Redirect {
 pub fn redirect(cmd: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> Redirect {
     let Some((profile, extra_args)) = gateway_run(cmd) else { return Redirect::NotAGateway };
     let profile = match profile {
-        Some(text) => ServiceName::new(&text.to_lowercase()).ok(),
+        Some(text) => ServiceName::gateway_of(&text.to_lowercase()).ok(),
         None => ServiceName::new(DEFAULT_PROFILE).ok(),
     };
     let Some(profile) = profile else { return Redirect::NotAGateway };
@@ -92,6 +92,11 @@ pub fn is_legacy_run(cmd: &[OsString], env: impl Fn(&str) -> Option<OsString>) -
     plain && !args.iter().any(|arg| arg == NO_SUPERVISE_FLAG) && !stays_in_foreground(env)
 }
 
+/// Whether a `gateway run` with this command line and environment runs in the foreground, whatever supervises here.
+pub fn keeps_foreground(argv: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> bool {
+    argv.iter().any(|arg| arg == NO_SUPERVISE_FLAG) || stays_in_foreground(env)
+}
+
 /// The gates of the environment that keep `gateway run` a foreground program.
 fn stays_in_foreground(env: impl Fn(&str) -> Option<OsString>) -> bool {
     let supervised = env(SUPERVISED_CHILD).is_some_and(|value| !value.is_empty());
@@ -106,10 +111,24 @@ pub fn is_yes(value: &OsStr) -> bool {
 /// What a person finds on stderr instead of the gateway in the foreground.
 pub fn breadcrumb(profile: &ServiceName) -> String {
     format!(
-        "hermes-sup: gateway '{profile}' now runs under supervision: it is restarted when it crashes, and the container \
+        "hermes-sup: gateway '{}' now runs under supervision: it is restarted when it crashes, and the container \
          outlives it. To have it in the foreground as the container's main program, use 'gateway run {NO_SUPERVISE_FLAG}' \
-         or {NO_SUPERVISE}=1"
+         or {NO_SUPERVISE}=1",
+        profile.profile()
     )
+}
+
+/// The gateway that a running process is, by its command line: `hermes … gateway run …`, whatever interprets it.
+pub fn gateway_process(argv: &[OsString]) -> Option<ServiceName> {
+    let is_it = |word: &OsString| is_hermes(word) || word == "hermes_cli.main";
+    let at = argv.iter().position(is_it)?;
+    let mut args: Vec<&str> = argv.get(at + 1..)?.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
+    let profile =
+        take_profile(&mut args).map_or(DEFAULT_PROFILE.to_owned(), |profile| profile.to_lowercase());
+    let mut words = args.into_iter().skip_while(|arg| arg.starts_with('-'));
+    let runs = words.next() == Some("gateway")
+        && words.next().is_none_or(|word| word == "run" || word.starts_with('-'));
+    ServiceName::gateway_of(&profile).ok().filter(|_| runs)
 }
 
 /// Profile and further arguments of `[hermes] [-p X] gateway [run] …`; `None` for everything else.
@@ -195,7 +214,7 @@ mod tests {
             ("hermes gateway --help", "leave"),
             ("hermes gateway run -h", "leave"),
             ("hermes -p ../x gateway run", "leave"),
-            ("hermes -p dashboard gateway run", "leave"),
+            ("hermes -p dashboard gateway run", "run gateway-dashboard"),
             ("hermes -p", "leave"),
             ("dashboard", "leave"),
         ] {
@@ -204,6 +223,24 @@ mod tests {
         let not_utf8 = std::os::unix::ffi::OsStringExt::from_vec(b"\xff".to_vec());
         let cmd = ["gateway".into(), "run".into(), not_utf8];
         assert_eq!(redirect(&cmd, |_| None), Redirect::NotAGateway);
+    }
+
+    #[test]
+    fn a_gateway_is_known_by_its_command_line() {
+        for (argv, expected) in [
+            ("/venv/bin/python3 /venv/bin/hermes gateway run --replace", Some("default")),
+            ("/bin/sh /opt/bin/hermes -p coder gateway run", Some("coder")),
+            ("python -m hermes_cli.main --verbose gateway run --profile Coder", Some("coder")),
+            ("hermes gateway", Some("default")),
+            ("hermes gateway status", None),
+            ("hermes chat", None),
+            ("sleep infinity", None),
+            ("", None),
+        ] {
+            let words: Vec<OsString> = argv.split_whitespace().map(OsString::from).collect();
+            let found = gateway_process(&words);
+            assert_eq!(found.as_ref().map(ServiceName::as_str), expected, "{argv}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Intent {
     pub state: Option<String>,
     /// It is a `desired_state`: somebody's wish, not only what the gateway last was.
     pub desired: bool,
+    /// It names a process: a gateway wrote it.
+    pub by_gateway: bool,
     /// When the file was last written; `None` without a file.
     pub modified: Option<SystemTime>,
 }
@@ -43,8 +45,10 @@ pub fn read(home: &Beneath, user: &Credentials, directory: &Path) -> io::Result<
     let path = directory.join(FILE);
     user.on_files(|| match contents(home, &path) {
         Ok((bytes, modified)) => {
-            let (state, desired) = state(&parse(&bytes));
-            Ok(Intent { state, desired, modified: Some(modified) })
+            let keys = parse(&bytes);
+            let (state, desired) = state(&keys);
+            let by_gateway = keys.get("pid").is_some_and(Value::is_number);
+            Ok(Intent { state, desired, by_gateway, modified: Some(modified) })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Intent::default()),
         // A file that is too large is a broken one.
@@ -65,6 +69,11 @@ pub fn outside_wish(want: Want, mirrored: Option<&MirroredRow>, intent: &Intent)
     // ours could not be read, and its state is no wish.
     let wished = intent.desired || (intent.state.is_some() && mirrored.modified_ns.is_none());
     let theirs = if intent.wants_up() { Want::Up } else { Want::Down };
+    // We started none, so that one was somebody's own, as behind a wrapper that is the container's command. That it ran is
+    // no reason to run another beside it.
+    if theirs == Want::Up && !intent.desired && intent.by_gateway {
+        return None;
+    }
     (newer && wished && theirs != want).then_some(theirs)
 }
 
@@ -281,8 +290,11 @@ mod tests {
         let intent = |state: &str, desired: bool, seconds: u64| Intent {
             state: Some(state.to_owned()),
             desired,
+            by_gateway: false,
             modified: Some(at(seconds)),
         };
+        let ran = Intent { by_gateway: true, ..intent("running", false, 6) };
+        assert_eq!(outside_wish(Down, Some(&MirroredRow { want: Down, modified_ns: None }), &ran), None);
         let row =
             |want: Want, seconds: u64| MirroredRow { want, modified_ns: Some(nanoseconds(at(seconds))) };
         let agreed_only = |want: Want| MirroredRow { want, modified_ns: None };

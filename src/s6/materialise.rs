@@ -24,6 +24,7 @@ const DEEPEST: usize = 64;
 /// What `run`, `finish` and `log/run` of a gateway's slot depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct GatewaySlot<'a> {
+    /// The service that is the gateway.
     pub profile: &'a ServiceName,
     /// The directory that is HOME and where it starts.
     pub home: &'a Path,
@@ -111,7 +112,7 @@ pub fn remove_remains(scandir: &Beneath, slot: &str, owner: &Credentials) -> boo
 /// # Errors
 /// As openat(2), write(2), renameat(2), and `InvalidInput` for too long a name; what is unfinished has a name that begins with a dot and goes with the next call.
 pub fn materialise(scandir: &Beneath, wanted: &GatewaySlot<'_>, owner: &Credentials) -> io::Result<Made> {
-    let name = format!("{GATEWAY_PREFIX}{}", wanted.profile);
+    let name = format!("{GATEWAY_PREFIX}{}", wanted.profile.profile());
     checked(&name)?;
     owner.on_files(|| {
         let there = exists(scandir, &name)?;
@@ -188,9 +189,9 @@ fn run_script(wanted: &GatewaySlot<'_>) -> Vec<u8> {
     let user = quoted(user.as_bytes());
     // Without -p it is the root profile; `-p default` would be one of that name.
     let mut command = b"hermes ".to_vec();
-    if profile.as_str() != "default" {
+    if profile.profile() != "default" {
         command.extend(b"-p ");
-        command.extend(quoted(profile.as_str().as_bytes()));
+        command.extend(quoted(profile.profile().as_bytes()));
         command.push(b' ');
     }
     command.extend(b"gateway run --replace");

@@ -5,7 +5,7 @@
 //! because of a typing error in an optional file. No warning shows any content, because a hard link can make somebody
 //! else's file part of a slot.
 
-use crate::core::name::{GATEWAY_PREFIX, MAX_SLOT_LEN};
+use crate::core::name::{GATEWAY_PREFIX, MAX_SLOT_LEN, RESERVED};
 use crate::core::signal::Signal;
 use crate::sys::beneath::Beneath;
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -132,9 +132,17 @@ pub fn slot_name(name: &OsStr) -> Result<&str, SlotNameError> {
     }
 }
 
-/// The service that a slot is: `gateway-X` is X, any other name is itself.
-pub fn service_of(slot: &str) -> &str {
-    slot.strip_prefix(GATEWAY_PREFIX).filter(|service| !service.is_empty()).unwrap_or(slot)
+/// The service that a slot is: `gateway-X` is the gateway of the profile X, any other name is itself. `None`: that profile
+/// can have none.
+pub fn service_of(slot: &str) -> Option<&str> {
+    match slot.strip_prefix(GATEWAY_PREFIX) {
+        None | Some("") => Some(slot),
+        Some(word) if RESERVED.contains(&word) => Some(slot),
+        Some(profile) => {
+            let taken = profile.strip_prefix(GATEWAY_PREFIX).is_some_and(|word| RESERVED.contains(&word));
+            (!taken).then_some(profile)
+        }
+    }
 }
 
 /// What is at `path` below the open directory, links not followed anywhere but named; `None` if there is nothing.
@@ -499,10 +507,16 @@ mod tests {
 
     #[test]
     fn the_slot_of_a_gateway_is_its_service() {
-        let pairs =
-            [("gateway-coder", "coder"), ("web", "web"), ("gateway-", "gateway-"), ("gateway", "gateway")];
+        let pairs = [
+            ("gateway-coder", "coder"),
+            ("web", "web"),
+            ("gateway-", "gateway-"),
+            ("gateway", "gateway"),
+            ("gateway-dashboard", "gateway-dashboard"),
+        ];
         for (slot, service) in pairs {
-            assert_eq!(service_of(slot), service);
+            assert_eq!(service_of(slot), Some(service));
         }
+        assert_eq!(service_of("gateway-gateway-dashboard"), None);
     }
 }

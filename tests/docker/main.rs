@@ -7,6 +7,7 @@ mod gateways;
 mod harness;
 mod image;
 mod ownership;
+mod profiles;
 mod streams;
 mod supervision;
 mod upstream;

@@ -17,6 +17,7 @@ mod limits;
 mod logs;
 mod main_program;
 mod paused;
+mod profiles;
 mod reasons;
 mod restarts;
 mod rungs;

@@ -273,7 +273,7 @@ fn gateway_run_is_whose_turn_it_is() {
         let supervisor = world.start();
         let comm = std::fs::read_to_string(format!("/proc/{}/comm", supervisor.pid())).expect("its name");
         if place == Place::Pid1 {
-            world.wait_stdout("wrapper gateway run");
+            world.wait_stdout("wrapper -p default gateway run");
             assert_eq!(comm, "s6-svscan\n");
             // Where the image's own reconciliation looks for the CMD.
             let words = std::fs::read(format!("/proc/{}/cmdline", supervisor.pid())).expect("its words");

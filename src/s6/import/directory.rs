@@ -81,7 +81,7 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
     gathered.remarks.extend(warnings);
     let mut draft = Draft {
         scope,
-        wish: slot::service_of(wish).to_owned(),
+        wish: slot::service_of(wish).unwrap_or(wish).to_owned(),
         source: dir.to_owned(),
         mode: 0o644,
         working_dir: Some(text.to_owned()),
