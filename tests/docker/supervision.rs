@@ -400,7 +400,7 @@ fn a_pause_of_the_container_is_nobodys_timeout() {
     let container = Run::new().cmd(&["sleep", "6000"]).supervised();
     let script = "trap 'echo >/tmp/asked; read go </tmp/go; echo obeyed >/tmp/ended; exit 0' TERM\\nwhile :; do sleep 0.05; done";
     let definition =
-        format!("command = [\"sh\", \"-c\", \"{script}\"]\nuser = \"hermes\"\n[stop]\ntimeout = \"3s\"");
+        format!("command = [\"sh\", \"-c\", \"{script}\"]\nuser = \"hermes\"\n[stop]\ntimeout = \"10s\"");
     let write = "mkfifo -m 666 /tmp/go; mkdir -p /etc/hermes-sup/services; printf '%s' \"$1\" >/etc/hermes-sup/services/slow.toml";
     container.exec(&["sh", "-euc", write, "sh", &definition]).ok();
     container.ctl(&["reload"]).ok();
@@ -409,8 +409,8 @@ fn a_pause_of_the_container_is_nobodys_timeout() {
         let stop = scope.spawn(|| container.ctl(&["stop", "slow"]));
         await_file(&container, "/tmp/asked", "\n");
         docker(&["pause", &container.id()]).ok();
-        // The pause itself, twice as long as the timeout.
-        let pause = std::process::Command::new("sleep").arg("6").status();
+        // The pause itself, longer than the timeout.
+        let pause = std::process::Command::new("sleep").arg("13").status();
         docker(&["unpause", &container.id()]).ok();
         assert!(pause.expect("sleep").success());
         // The first answer shows that the supervisor runs, the second that it has looked at the time meanwhile.

