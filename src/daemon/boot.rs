@@ -9,6 +9,7 @@ use super::cmd::{Claims, command_of, judge_cmd};
 use super::execute::want;
 use super::handover::{Handover, OURSELVES};
 use super::identity::{Identity, Kinship};
+use super::late::{Late, Unfinished};
 use super::launch::{dev_null, rung_of};
 use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
@@ -35,7 +36,7 @@ use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
 use crate::core::gateway;
 use crate::core::name::ServiceName;
-use crate::definition::Surroundings;
+use crate::definition::{Reading, Surroundings};
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
 use crate::hermes::profile_watch::ProfileWatch;
@@ -386,7 +387,7 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let mut found = finding.end(options, &around, opened.home_unlocked, log);
+    let (mut found, unfinished) = finding.end(options, &around, opened.home_unlocked, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
     let wish = Wish {
         wanted: options.rung,
@@ -515,19 +516,28 @@ fn start(
         socket,
         has_hermes,
         scanning,
+        late: None,
         looking: false,
         scan: 0,
         giving_way,
         looks: 0,
         profile_life,
     };
-    let inheritance = Inheritance { lives: adopted, goes_on: heritage.goes_on, continued: former.is_some() };
+    let (goes_on, continued) = (heritage.goes_on, former.is_some());
+    let inheritance = Inheritance { lives: adopted, goes_on, continued };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
     if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
         supervisor.resume_shutdown(closing);
     }
     // What was read is not needed any more: its memory is for what the services need.
-    drop((opened, found, reconciled));
+    drop((found, reconciled));
+    match unfinished {
+        Some(unfinished) => {
+            let late = Late { opened, cmd: cmd.clone(), goes_on, continued };
+            supervisor.expect_late(late, unfinished);
+        }
+        None => drop(opened),
+    }
     supervisor.boot_fleet(restored);
     // The first of them before the main program; of a small fleet, all.
     supervisor.start_some();
@@ -543,7 +553,7 @@ fn start(
 }
 
 /// What the plan could not read, with what the database wants of it.
-fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
+pub(super) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
     let wanted = |name: &str| {
         let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name).map(want));
         if row == Some(gateway::Want::Up) { Want::Up } else { Want::Down }
@@ -623,6 +633,7 @@ fn begin<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
 /// The reading of definitions and profiles, which goes on while the database is opened.
 struct Finding {
     found: Receiver<Found>,
+    reading: Reading,
     /// Dropped when the database is open: only then there surely is a directory of it to be judged.
     opening: Sender<()>,
 }
@@ -637,30 +648,45 @@ impl Finding {
         let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
         let (s6_surface, env) = (options.s6_surface, options.environment.clone());
         let (opening, opened) = channel::<()>();
+        let reading = Reading::default();
+        let place = reading.clone();
         let work = move || {
             let trust = || {
                 let _ = opened.recv();
                 trust_of(&state, &around)
             };
             watch_profiles(watch.as_deref(), &around);
-            discover(&dirs, trust, &around, has_hermes, s6_surface, &env)
+            discover(&dirs, trust, &around, has_hermes, s6_surface, &env, &place)
         };
-        Self { found: begin("definitions", work), opening }
+        Self { found: begin("definitions", work), reading, opening }
     }
 
-    /// What was found. When the disk under home hangs, or its gateways may be another supervisor's, only what lies elsewhere.
-    fn end(self, options: &Options, around: &Surroundings, unlocked: bool, log: &slog::Logger) -> Found {
+    /// What was found. When that takes too long, or the gateways of home may be another supervisor's, only what lies
+    /// elsewhere; the rest may be waited for.
+    fn end(
+        self,
+        options: &Options,
+        around: &Surroundings,
+        unlocked: bool,
+        log: &slog::Logger,
+    ) -> (Found, Option<Unfinished>) {
         drop(self.opening);
-        let found = if unlocked { None } else { wait_for(&self.found) };
-        found.unwrap_or_else(|| {
+        let elsewhere = || {
+            let dirs = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
+            Found::without_home(&dirs.collect::<Vec<_>>(), around)
+        };
+        if unlocked {
             slog::error!(
                 log,
                 "{} does not answer: its definitions and profiles are not there",
                 options.home.display()
             );
-            let elsewhere = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
-            Found::without_home(&elsewhere.collect::<Vec<_>>(), around)
-        })
+            return (elsewhere(), None);
+        }
+        match wait_for(&self.found) {
+            Some(found) => (found, None),
+            None => (elsewhere(), Some(Unfinished { found: self.found, reading: self.reading })),
+        }
     }
 }
 

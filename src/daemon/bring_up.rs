@@ -211,13 +211,15 @@ impl Supervisor {
     }
 
     /// `gateway run` is an operator's start: a service that had failed tries again.
-    fn want_up_after_boot(&mut self, profile: &ServiceName) {
+    pub(super) fn want_up_after_boot(&mut self, profile: &ServiceName) {
         match self.fleet.id(profile.as_str()) {
             Some(id) => {
                 let ticket = self.requests.own_ticket();
                 self.backlog
                     .push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
             }
+            // It may be among those that are still being read.
+            None if self.late.is_some() => {}
             None => {
                 let text = format!(
                     "there is no profile '{profile}': create it with 'hermes profile create {profile}'"

@@ -7,6 +7,7 @@ use crate::hermes::redirect::{Redirect, name_default, redirect};
 use std::ffi::OsString;
 
 /// What becomes of the CMD.
+#[derive(Debug, Clone)]
 pub(super) enum Cmd {
     Main(Vec<OsString>),
     /// A gateway in the foreground; its service stays down.

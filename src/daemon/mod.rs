@@ -17,6 +17,7 @@ mod execute;
 mod fault;
 mod handover;
 mod identity;
+mod late;
 mod launch;
 mod limits;
 mod losses;
@@ -170,6 +171,8 @@ pub enum Notice {
     },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
+    /// Those that the start did without.
+    Late(Box<Found>),
     /// They could not be read.
     NotFound(String),
     /// A gateway's state file was looked at.
@@ -266,6 +269,8 @@ struct Supervisor {
     has_hermes: bool,
     /// `None` without the s6 surface.
     scanning: Option<Scanning>,
+    /// The start did without what is still being read.
+    late: Option<Box<late::Late>>,
     /// Files are being read again.
     looking: bool,
     /// Counts the readings.
@@ -456,6 +461,7 @@ impl Supervisor {
                 Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
                 Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
                 Notice::Found(found) => self.take_found(*found),
+                Notice::Late(mut found) => self.boot_late(&mut found),
                 Notice::NotFound(reason) => self.found_nothing(&reason),
                 Notice::Seen(seen) => self.take_seen(seen),
                 Notice::Slots(slots) => self.take_slots(slots),

@@ -18,7 +18,7 @@ use crate::definition::load::{Loaded, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
 use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
 use crate::definition::trust::{Place, Trust};
-use crate::definition::{Definition, Surroundings, dashboard};
+use crate::definition::{Definition, Reading, Surroundings, dashboard};
 use crate::hermes::profile_watch::ProfileWatch;
 use crate::hermes::redirect::is_yes;
 use crate::hermes::{profiles, state_json};
@@ -88,12 +88,14 @@ pub fn discover(
     has_hermes: bool,
     s6_surface: bool,
     env: &Environment,
+    reading: &Reading,
 ) -> Found {
     let mut warnings = Vec::new();
     let mut named = Vec::new();
     let mut intents = BTreeMap::new();
     let mut profiles_unread = false;
     let user = around.gateway.credentials();
+    reading.at(&around.home);
     match Beneath::open(&around.home) {
         Ok(home) => {
             match profiles::discover(&home, &user) {
@@ -111,6 +113,7 @@ pub fn discover(
                 named.insert(0, default);
             }
             for name in &named {
+                reading.at(&around.home.join(profiles::directory_of(name)));
                 match state_json::read(&home, &user, &profiles::directory_of(name)) {
                     Ok(intent) => drop(intents.insert(name.clone(), intent)),
                     Err(error) => {
@@ -124,7 +127,7 @@ pub fn discover(
             warnings.push(format!("{} cannot be read: {error}", around.home.display()));
         }
     }
-    let loaded = load(dirs, around);
+    let loaded = load(dirs, around, reading);
     let variable = |name: &str| env.get(OsStr::new(name)).cloned();
     let wanted = has_hermes && variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
     let dashboard = match wanted.then(|| dashboard::dashboard(variable, around)) {
@@ -185,7 +188,7 @@ impl Found {
     /// What there is when the disk under home hangs.
     pub fn without_home(dirs: &[PathBuf], around: &Surroundings) -> Self {
         Self {
-            loaded: load(dirs, around),
+            loaded: load(dirs, around, &Reading::default()),
             profiles: Vec::new(),
             profiles_unread: true,
             intents: BTreeMap::new(),
@@ -342,7 +345,7 @@ impl Supervisor {
         let watch = self.profile_life.watch.clone();
         let work = move || {
             watch_profiles(watch.as_deref(), &around);
-            discover(&dirs, trust, &around, has_hermes, s6_surface, &env)
+            discover(&dirs, trust, &around, has_hermes, s6_surface, &env, &Reading::default())
         };
         let done = move |found: io::Result<Found>| {
             notifier.send(match found {
@@ -366,6 +369,9 @@ impl Supervisor {
         self.looking = false;
         if self.closing.is_some() {
             return self.found_nothing("the supervisor is shutting down");
+        }
+        if self.late.is_some() {
+            self.boot_late(&mut found);
         }
         if self.requests.reload_on.is_some_and(|scan| scan <= self.scan) {
             self.requests.reload_on = None;

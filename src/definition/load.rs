@@ -8,6 +8,7 @@
 use super::diagnose::{About, Diagnostic, MOST, Source, quoted};
 use super::parse::{Mention, Mentioned, Parsed, Subject, parse};
 use super::presence;
+use super::reading::Reading;
 use super::resolved::{Definition, Origin, Security};
 use super::stamp::Stamp;
 use super::template::{self, DEFAULT_PROFILE, Profile, Template};
@@ -67,20 +68,21 @@ struct Candidate {
     stamp: Option<Stamp>,
 }
 
-/// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
-pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
-    read(dirs, surroundings, Loaded::new(false))
+/// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system; `reading`
+/// then says where.
+pub fn load(dirs: &[PathBuf], surroundings: &Surroundings, reading: &Reading) -> Loaded {
+    read(dirs, surroundings, reading, Loaded::new(false))
 }
 
 /// The same for [`Loaded::missing`].
 pub fn load_thoroughly(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
-    read(dirs, surroundings, Loaded::new(true))
+    read(dirs, surroundings, &Reading::default(), Loaded::new(true))
 }
 
-fn read(dirs: &[PathBuf], surroundings: &Surroundings, mut loaded: Loaded) -> Loaded {
+fn read(dirs: &[PathBuf], surroundings: &Surroundings, reading: &Reading, mut loaded: Loaded) -> Loaded {
     let mut candidates = Vec::new();
     for dir in dirs {
-        if let Err(error) = gather(dir, surroundings, &mut candidates, &mut loaded.diagnostics) {
+        if let Err(error) = gather(dir, surroundings, reading, &mut candidates, &mut loaded.diagnostics) {
             loaded.unread.push(dir.clone());
             loaded.complain(dir, format!("the directory cannot be read: {error}"));
         }
@@ -105,9 +107,11 @@ pub fn load_file(path: &Path, surroundings: &Surroundings) -> io::Result<Loaded>
 fn gather(
     dir: &Path,
     surroundings: &Surroundings,
+    reading: &Reading,
     candidates: &mut Vec<Candidate>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> io::Result<()> {
+    reading.at(dir);
     let place = match Place::open(dir, surroundings) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
@@ -123,7 +127,11 @@ fn gather(
         diagnostics.push(Diagnostic::whole(dir, About::Text, message));
         names.truncate(MOST_FILES);
     }
-    candidates.extend(names.iter().map(|name| Candidate::read(&place, dir.join(name), surroundings)));
+    candidates.extend(names.iter().map(|name| {
+        let path = dir.join(name);
+        reading.at(&path);
+        Candidate::read(&place, path, surroundings)
+    }));
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub mod load;
 mod parse;
 mod presence;
 mod raw;
+pub mod reading;
 pub mod resolved;
 pub mod stamp;
 pub mod template;
@@ -30,6 +31,7 @@ mod parse_tests;
 
 pub use diagnose::Diagnostic;
 pub use load::{Loaded, load};
+pub use reading::Reading;
 pub use resolved::Definition;
 pub use template::Template;
 pub use users::Surroundings;

@@ -23,6 +23,7 @@ mod restarts;
 mod rungs;
 mod scopes;
 mod signals;
+mod slow;
 mod state;
 mod surface;
 mod surface_trust;
