@@ -178,6 +178,12 @@ impl LogFile {
 
     /// Rotates the file, which has `size` bytes: how many the one has that is written to now, and why it is the same.
     fn next_file(&mut self, size: u64) -> io::Result<(u64, io::Result<()>)> {
+        // A rotation goes by the path, so what is there must be the file that is full: this one may have been moved away.
+        self.seen = None;
+        let in_place = self.ready()?;
+        if in_place < size {
+            return Ok((in_place, Ok(())));
+        }
         if let Err(error) = self.rotate() {
             self.postponed = size.saturating_add(self.spec.max_size);
             return Ok((size, Err(error)));
