@@ -241,49 +241,60 @@ impl LogFiles for Files {
         absent: &mut dyn FnMut(usize, Absent),
         each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let wanted = Query {
-            last: query.last,
-            within: None,
-            since: query.since,
-            until: query.until,
-            stream: query.stream.map(|stream| match stream {
-                Stream::Out => Kind::Out,
-                Stream::Err => Kind::Err,
-            }),
-        };
         let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
-        let (home, below) = below_home(&dirs);
-        let zone = logs::zone(places);
-        let mut reader = Reader::open(&home, &below, wanted, &zone, &mut |source, why| {
-            absent(
-                source,
-                match why {
-                    log::Absent::NoLog => Absent::NoLog,
-                    log::Absent::Empty => Absent::Empty,
-                    log::Absent::Unreadable(error) => Absent::Unreadable(error),
-                },
-            );
-        })?;
-        let mut take = |line: Line<'_>| {
-            each(LogLine {
-                source: line.source,
-                time: line.time,
-                stream: match line.stream {
-                    log::Kind::Out => Stream::Out,
-                    log::Kind::Err => Stream::Err,
-                },
-                text: line.text,
-                begins: line.begins,
-                ends: line.ends,
-            })
-        };
-        reader.read(query.follow, &mut take)?;
-        if query.follow {
-            let stdout = io::stdout();
-            reader.follow(Some(stdout.as_fd()), &mut take)?;
-        }
-        Ok(())
+        log::with_access(&below_home(&dirs).0, &dirs, || hand_over(places, query, absent, each))
     }
+}
+
+/// Gives all that is found in the logs to `each`.
+fn hand_over(
+    places: &[LogPlace],
+    query: &LogQuery,
+    absent: &mut dyn FnMut(usize, Absent),
+    each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let wanted = Query {
+        last: query.last,
+        within: None,
+        since: query.since,
+        until: query.until,
+        stream: query.stream.map(|stream| match stream {
+            Stream::Out => Kind::Out,
+            Stream::Err => Kind::Err,
+        }),
+    };
+    let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
+    let (home, below) = below_home(&dirs);
+    let zone = logs::zone(places);
+    let mut reader = Reader::open(&home, &below, wanted, &zone, &mut |source, why| {
+        absent(
+            source,
+            match why {
+                log::Absent::NoLog => Absent::NoLog,
+                log::Absent::Empty => Absent::Empty,
+                log::Absent::Unreadable(error) => Absent::Unreadable(error),
+            },
+        );
+    })?;
+    let mut take = |line: Line<'_>| {
+        each(LogLine {
+            source: line.source,
+            time: line.time,
+            stream: match line.stream {
+                log::Kind::Out => Stream::Out,
+                log::Kind::Err => Stream::Err,
+            },
+            text: line.text,
+            begins: line.begins,
+            ends: line.ends,
+        })
+    };
+    reader.read(query.follow, &mut take)?;
+    if query.follow {
+        let stdout = io::stdout();
+        reader.follow(Some(stdout.as_fd()), &mut take)?;
+    }
+    Ok(())
 }
 
 /// All are `<home>/logs/gateways/NAME`. Below home no link is followed, for it is the gateways' to plant them.

@@ -170,6 +170,7 @@ impl Room {
             overflow: Overflow::Block,
             owner: Credentials::own(),
             readers: None,
+            writer: Credentials::own(),
         };
         logs.open(SERVICE, spec).expect("FIFOs");
         logs.announce(false);

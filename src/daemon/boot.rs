@@ -36,6 +36,7 @@ use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
 use crate::core::gateway;
 use crate::core::name::ServiceName;
+use crate::definition::programs::Programs;
 use crate::definition::{Reading, Surroundings};
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
@@ -505,6 +506,7 @@ fn start(
         upgrade: None,
         panics: former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
         warnings,
+        programs: Programs::default(),
         null: dev_null().map_err(|error| format!("failed to open /dev/null: {error}"))?,
         nofile,
         instance,

@@ -5,6 +5,7 @@ use super::execute::log_dir;
 use super::limits;
 use super::mirror::Mirrored;
 use super::places::RUNTIME_DIR;
+use super::privileges;
 use super::services::Service;
 use super::slots;
 use super::{Notice, Supervisor};
@@ -23,14 +24,13 @@ use crate::s6::script;
 use crate::store::Change;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use crate::sys::plan::{CapabilityMasks, ChildPlan};
+use crate::sys::plan::ChildPlan;
 use crate::sys::users::User;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
 
 impl Supervisor {
     /// The surroundings of now: the gateway user may have been remapped since we started.
@@ -51,8 +51,10 @@ impl Supervisor {
         let mirror = self.mirror_before_start(id);
         let Some(service) = self.services.get(&id).map(Box::as_ref) else { return };
         let definition = &service.definition;
-        let (reads, mirrors) =
-            (definition.env_file.is_some() || slots::runs_as_root(definition), mirror.is_some());
+        let (reads, mirrors) = (
+            definition.env_file.is_some() || slots::runs_as_root(definition, &self.surroundings),
+            mirror.is_some(),
+        );
         let gateway = service.gateway_directory(&self.options.home);
         if !reads && !mirrors && gateway.is_none() {
             return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
@@ -234,7 +236,7 @@ impl Supervisor {
             .child_ends(SourceId(id.0))
             .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(&self.options.environment, definition, &user, &file, around);
+        let env = environment(&self.options.environment, definition, &user, &file, around, &self.programs);
         let directory = Some(definition.working_dir.as_os_str());
         let argv = argv(definition, &user, program);
         let mut plan = ChildPlan::new(&argv, env, directory, [null, stdout, stderr])
@@ -246,8 +248,9 @@ impl Supervisor {
         plan.umask = definition.umask;
         plan.nofile = self.nofile;
         plan.identity = (around.own_uid == 0).then(|| user.credentials());
-        plan.no_new_privs = definition.security.no_new_privs;
-        plan.capabilities = capabilities(definition.security);
+        plan.no_new_privs = definition.security.no_new_privs == Some(true);
+        plan.may_gain = definition.security.no_new_privs == Some(false);
+        plan.capabilities = privileges::masks(definition.security, user.uid)?;
         Ok(plan)
     }
 }
@@ -264,12 +267,13 @@ impl Supervisor {
         around: &Surroundings,
     ) -> Result<(), String> {
         let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
-        if service.logged != Some(service.definition.log) {
+        let now = (service.definition.log, user.uid);
+        if service.logged != Some(now) {
             let spec = log_spec(&service.definition, log_dir(service), user, around);
             self.logs
                 .open(SourceId(id.0), spec)
                 .map_err(|error| format!("failed to open its log: {error}"))?;
-            service.logged = Some(service.definition.log);
+            service.logged = Some(now);
         }
         Ok(())
     }
@@ -309,16 +313,6 @@ fn look_before_start(
     read_env_file(definition, &user, around).map_err(|error| error.to_string())
 }
 
-/// The masks of a definition's `[security]`. Without CAP_SETPCAP the bounding set cannot be changed; there is nothing
-/// to take away then either, but for root without it, which keeps what the container left it.
-fn capabilities(security: resolved::Security) -> Option<CapabilityMasks> {
-    // We never give it up.
-    static MAY: OnceLock<bool> = OnceLock::new();
-    let has = || caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false);
-    (*MAY.get_or_init(has) && !security.inherit_capabilities)
-        .then_some(CapabilityMasks { bounding: 0, ambient: 0 })
-}
-
 pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::Rung> {
     use crate::containment::Rung;
     match choice {
@@ -350,6 +344,7 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
         },
         owner,
         readers,
+        writer: user.credentials(),
     }
 }
 

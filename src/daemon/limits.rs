@@ -18,7 +18,6 @@ use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
 use crate::core::name::ServiceName;
 use crate::definition::limits::inherited;
-use crate::definition::trust::Trust;
 use crate::store::{Change, LimitsRow};
 use crate::sys::kernel_text;
 use crate::sys::plan::ChildPlan;
@@ -150,7 +149,7 @@ impl Supervisor {
         let base = &service.definition.limits;
         let mut refused = Vec::new();
         // Most have nothing on record, and a start is no time to ask the kernel for nothing.
-        if let (Trust::Untrusted(why), false) = (&self.state_trust, recorded.is_empty()) {
+        if let (Some(why), false) = (self.state_trust.reason(), recorded.is_empty()) {
             for key in base.raised_by(&recorded, &inherited()) {
                 let why = format!("it was set, and would give more than the definition; {why}");
                 refused.extend(recorded.get(key).map(|value| NotInForce { key, value, why }));
@@ -329,8 +328,8 @@ impl Supervisor {
             if !running {
                 return Err(failed("it is not running; add --persist to set it for its starts".to_owned()));
             }
-        } else if let (Trust::Untrusted(why), Some(key)) =
-            (&self.state_trust, base.raised_by(&over, &ours).first())
+        } else if let (Some(why), Some(key)) =
+            (self.state_trust.reason(), base.raised_by(&over, &ours).first())
         {
             return Err(failed(format!(
                 "{key} cannot be recorded above what the definition gives, for the record could be anybody's ({why}); \

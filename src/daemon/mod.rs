@@ -27,6 +27,7 @@ mod ownership;
 mod places;
 mod planned;
 mod preparation;
+mod privileges;
 mod profile_life;
 mod readiness;
 mod reaping;
@@ -58,6 +59,7 @@ use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::policy::Role;
+use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::hermes::presence::Presence;
@@ -250,6 +252,8 @@ struct Supervisor {
     warnings: Vec<(&'static str, String)>,
     /// What services have for stdin.
     null: OwnedFd,
+    /// Where root's services look for theirs.
+    programs: Programs,
     /// The soft and hard limit of open files that children get.
     nofile: Option<(u64, u64)>,
     /// The identity of the state directory.

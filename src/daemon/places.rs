@@ -4,6 +4,10 @@ use super::Options;
 use super::boot::Refusal;
 use crate::control::server::{ListenError, Server};
 use crate::definition::Surroundings;
+use crate::sys::beneath::Beneath;
+use crate::sys::bestow;
+use crate::sys::credentials::Credentials;
+use crate::sys::users::User;
 use rustix::fs::Access;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -75,11 +79,24 @@ pub(super) fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let made = std::fs::create_dir_all(home)
-                .and_then(|()| std::os::unix::fs::lchown(home, Some(gateway.uid), Some(gateway.gid)));
+            let made = make_home(home, gateway);
             made.map_err(|error| format!("{shown} cannot be made: {error}: name another --home").into())
         }
         Err(error) => Err(format!("{shown} cannot be used: {error}: name another --home").into()),
+    }
+}
+
+fn make_home(home: &Path, gateway: &User) -> std::io::Result<()> {
+    std::fs::create_dir_all(home)?;
+    match std::os::unix::fs::lchown(home, Some(gateway.uid), Some(gateway.gid)) {
+        // Without CAP_CHOWN it is not given away, but made by its owner.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            std::fs::remove_dir(home)?;
+            let above = Beneath::open(parent(home))?;
+            let name = home.file_name().unwrap_or_default();
+            bestow::directory(&above, name, 0o755, &gateway.credentials(), &Credentials::own()).map(drop)
+        }
+        given => given,
     }
 }
 

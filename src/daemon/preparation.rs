@@ -12,6 +12,7 @@ use crate::containment;
 use crate::core::clock::{LostTime, Tick};
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
+use crate::definition::programs;
 use crate::s6::bundle;
 use crate::sys::clone::{self, Child, Progress, Subject};
 use crate::sys::pidfd::Pidfd;
@@ -139,6 +140,10 @@ fn start(
     }
     let mut plan = ChildPlan::new(&argv, &options.environment, None, [null()?, null()?, null()?])
         .map_err(|error| error.to_string())?;
+    if let (0, Some(path)) = (rustix::process::geteuid().as_raw(), options.variable("PATH")) {
+        let path = programs::path_of(&path, 0);
+        plan.set_env("PATH", &path.to_string_lossy()).map_err(|error| error.to_string())?;
+    }
     let stderr = || rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0);
     // Without a stderr there is nothing to put aside to.
     plan.stdout = aside.then(stderr).and_then(Result::ok).map_or(Stdio::Inherit, Stdio::Fd);

@@ -162,8 +162,13 @@ pub fn watch_profiles(watch: Option<&ProfileWatch>, around: &Surroundings) {
 
 /// How far what lies in `state` may be believed. Blocks.
 pub fn trust_of(state: &Path, around: &Surroundings) -> Trust {
-    Place::open(state, around)
-        .map_or_else(|error| Trust::Untrusted(error.to_string()), |place| place.trust().clone())
+    match Place::open(state, around) {
+        Ok(place) => place.trust().clone(),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Trust::Stranger(error.to_string())
+        }
+        Err(error) => Trust::Untrusted(error.to_string()),
+    }
 }
 
 /// What services there are to be, by name: files before records before the image's, slots and profiles.

@@ -22,7 +22,7 @@ pub struct Service {
     /// Its definition is gone; dropped once it is stopped.
     pub gone: bool,
     /// Its log is open, with this policy.
-    pub logged: Option<LogPolicy>,
+    pub logged: Option<(LogPolicy, u32)>,
     /// What `gateway run` as the CMD had more than the template.
     pub extra_args: Vec<String>,
     /// What the gateway's own state file is known to say of its want. `None`: it must be written, or just is.

@@ -231,8 +231,9 @@ pub fn show(gateways: &[(ServiceName, Want)], around: &Surroundings) -> io::Resu
 }
 
 /// Whether it is a slot that runs as root.
-pub fn runs_as_root(definition: &Definition) -> bool {
-    definition.slot.is_some() && definition.user != RunAs::Gateway
+pub fn runs_as_root(definition: &Definition, around: &Surroundings) -> bool {
+    let gateway_is_root = around.own_uid == 0 && around.gateway.uid == 0;
+    definition.slot.is_some() && (definition.user != RunAs::Gateway || gateway_is_root)
 }
 
 /// Looks again whether a slot may run as root, if it is to. Blocks.
@@ -240,7 +241,7 @@ pub fn runs_as_root(definition: &Definition) -> bool {
 /// # Errors
 /// Why not, in words.
 pub fn check_root(definition: &Definition, around: &Surroundings) -> Result<(), String> {
-    let Some(Slot { dir, .. }) = definition.slot.as_ref().filter(|_| runs_as_root(definition)) else {
+    let Some(Slot { dir, .. }) = definition.slot.as_ref().filter(|_| runs_as_root(definition, around)) else {
         return Ok(());
     };
     let opened = open_slot(dir, around)?;

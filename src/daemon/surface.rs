@@ -16,6 +16,7 @@ use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::signal::SignalFd;
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -108,9 +109,17 @@ fn own_places() -> io::Result<()> {
     let root = rustix::process::geteuid().is_root();
     let run = Beneath::open(Path::new(RUN))?;
     for place in OWN_PLACES {
-        let dir = own_directory(&run, Path::new(place))?;
+        let mut dir = own_directory(&run, Path::new(place))?;
         if root {
-            rustix::fs::fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT))?;
+            match rustix::fs::fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT)) {
+                // Without CAP_CHOWN what is somebody else's goes, and ours takes its place.
+                Err(Errno::PERM) => {
+                    let (above, name) = above(&run, Path::new(place))?;
+                    materialise::remove_anybodys(&above, name)?;
+                    dir = own_directory(&run, Path::new(place))?;
+                }
+                taken => taken?,
+            }
             rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
         }
     }
@@ -120,10 +129,16 @@ fn own_places() -> io::Result<()> {
 /// Opens the directory, made where it is missing; what else is there is in the way.
 fn own_directory(parent: &Beneath, place: &Path) -> io::Result<Beneath> {
     parent.create_dirs(place, 0o755).or_else(|_| {
-        let above = parent.dir(place.parent().unwrap_or(Path::new("")))?;
-        materialise::remove(&above, Path::new(place.file_name().unwrap_or_default()))?;
+        let (above, name) = above(parent, place)?;
+        materialise::remove_anybodys(&above, name)?;
         parent.create_dirs(place, 0o755)
     })
+}
+
+/// The directory that `place` lies in, and its name there.
+fn above<'p>(parent: &Beneath, place: &'p Path) -> io::Result<(Beneath, &'p Path)> {
+    let above = parent.dir(place.parent().unwrap_or(Path::new("")))?;
+    Ok((above, Path::new(place.file_name().unwrap_or_default())))
 }
 
 /// Puts the applets on PATH, made as links to us where the image has none.
@@ -150,13 +165,17 @@ fn fresh_scan_directory(owner: &Credentials) -> io::Result<()> {
     let scandir = own_directory(&Beneath::open(Path::new(RUN))?, Path::new(SCAN_NAME))?;
     let mut emptied = Ok(());
     for name in scandir.list()? {
-        emptied = emptied.and(materialise::remove(&scandir, Path::new(&name)));
+        emptied = emptied.and(materialise::remove_anybodys(&scandir, Path::new(&name)));
     }
     materialise::prepare(Path::new(SCAN_DIRECTORY), owner)?;
+    // It may be another by now.
+    let scandir = own_directory(&Beneath::open(Path::new(RUN))?, Path::new(SCAN_NAME))?;
+    let own = Credentials::own();
+    let writer = if rustix::fs::fstat(&scandir)?.st_uid == owner.uid { owner } else { &own };
     for name in static_slots() {
         let place = Path::new(RUN).join(SERVICEDIRS_NAME).join(&name);
         std::fs::create_dir_all(place.join("supervise"))?;
-        rustix::fs::symlinkat(&place, &scandir, &name)?;
+        writer.on_files(|| rustix::fs::symlinkat(&place, &scandir, &name))??;
     }
     emptied
 }
@@ -176,17 +195,33 @@ fn hand_over(before: &Credentials, after: &Credentials) -> io::Result<()> {
         return Ok(());
     }
     let (uid, gid) = (Some(Uid::from_raw(after.uid)), Some(Gid::from_raw(after.gid)));
-    let scandir = Beneath::open(Path::new(RUN))?.dir(Path::new(SCAN_NAME))?;
-    rustix::fs::fchown(&scandir, uid, gid)?;
+    let run = Beneath::open(Path::new(RUN))?;
+    let scandir = run.dir(Path::new(SCAN_NAME))?;
+    match rustix::fs::fchown(&scandir, uid, gid) {
+        Err(Errno::PERM) => {
+            materialise::remove_anybodys(&run, Path::new(SCAN_NAME))?;
+            fresh_scan_directory(after)?;
+            return give_environment(after);
+        }
+        given => given?,
+    }
     let control = scandir.dir(Path::new(".s6-svscan"))?;
     rustix::fs::fchown(&control, uid, gid)?;
     for name in ["control", "lock"] {
         rustix::fs::chownat(&control, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     }
-    let environment = Beneath::open(Path::new(ENVIRONMENT))?;
-    rustix::fs::fchown(&environment, None, gid)?;
-    for name in environment.list()? {
-        rustix::fs::chownat(&environment, name, None, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    Ok(())
+    give_environment(after)
+}
+
+/// Its group becomes that of the gateway user, which takes no capability but to be in it.
+fn give_environment(after: &Credentials) -> io::Result<()> {
+    let gid = Some(Gid::from_raw(after.gid));
+    Credentials { gid: after.gid, ..Credentials::own() }.as_group(|| {
+        let environment = Beneath::open(Path::new(ENVIRONMENT))?;
+        rustix::fs::fchown(&environment, None, gid)?;
+        for name in environment.list()? {
+            rustix::fs::chownat(&environment, name, None, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    })
 }

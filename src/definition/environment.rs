@@ -3,6 +3,7 @@
 //! An env file often holds secrets, so no message here shows any of its content.
 
 use super::parse::is_variable_name;
+use super::programs::Programs;
 use super::resolved::Definition;
 use super::trust;
 use super::users::Surroundings;
@@ -35,12 +36,8 @@ pub fn read_env_file(
     surroundings: &Surroundings,
 ) -> Result<BTreeMap<String, String>, EnvFileError> {
     let Some(path) = &definition.env_file else { return Ok(BTreeMap::new()) };
-    let read = if user.uid == surroundings.gateway.uid {
-        trust::read_as_gateway(path, MOST, surroundings)
-    } else {
-        trust::read_private(path, user, MOST, surroundings)
-    };
-    let bytes = read.map_err(|error| EnvFileError::Unreadable { path: path.clone(), error })?;
+    let bytes = trust::read_private(path, user, MOST, surroundings)
+        .map_err(|error| EnvFileError::Unreadable { path: path.clone(), error })?;
     parse(path, &bytes)
 }
 
@@ -116,20 +113,20 @@ pub type Environment<'a> = Vec<(Cow<'a, OsStr>, Cow<'a, OsStr>)>;
 
 /// Everything the service sees. `inherited` is the supervisor's environment, `file` what [`read_env_file`] gave.
 ///
-/// A service of another user than the gateway's does not look for programs below home, where the gateway user could
-/// put some: such directories are left out of the inherited PATH.
+/// A service of another user than the gateway's, and one of root in any case, looks for programs only where nobody else
+/// can put some: other directories are left out of the inherited PATH.
 pub fn environment<'a>(
     inherited: &'a BTreeMap<OsString, OsString>,
     definition: &'a Definition,
     user: &'a User,
     file: &'a BTreeMap<String, String>,
     surroundings: &Surroundings,
+    programs: &Programs,
 ) -> Environment<'a> {
     let mut all = Environment::with_capacity(inherited.len() + 3 + file.len() + definition.env.len());
     for (key, value) in inherited {
-        if key == "PATH" && user.uid != surroundings.gateway.uid {
-            let path = path_outside(value, &surroundings.home);
-            all.extend(path.map(|path| (key.into(), path.into())));
+        if key == "PATH" && (user.uid != surroundings.gateway.uid || user.uid == 0) {
+            all.push((key.into(), programs.path_of(value, user.uid).into()));
         } else {
             all.push((key.into(), value.into()));
         }
@@ -151,13 +148,6 @@ fn set<'a>(all: &mut Environment<'a>, key: &'a OsStr, value: &'a OsStr) {
         Ok(place) => all.get_mut(place).into_iter().for_each(|entry| entry.1 = value.into()),
         Err(place) => all.insert(place, (key.into(), value.into())),
     }
-}
-
-/// The absolute directories of a PATH that are not below `home`; `None` if nothing is left.
-fn path_outside(path: &OsStr, home: &Path) -> Option<OsString> {
-    let kept: Vec<PathBuf> =
-        std::env::split_paths(path).filter(|dir| dir.is_absolute() && !dir.starts_with(home)).collect();
-    std::env::join_paths(kept).ok().filter(|path| !path.is_empty())
 }
 
 #[cfg(test)]
@@ -213,14 +203,6 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_cleared_of_what_others_could_fill() {
-        let cleared =
-            path_outside(OsStr::new("/opt/data/.local/bin:/usr/bin::bin:/bin"), Path::new("/opt/data"));
-        assert_eq!(cleared, Some(OsString::from("/usr/bin:/bin")));
-        assert_eq!(path_outside(OsStr::new("/opt/data/bin:."), Path::new("/opt/data")), None);
-    }
-
-    #[test]
     fn what_the_definition_says_wins_over_the_file_and_the_file_over_what_is_inherited() {
         let home = PathBuf::from("/opt/data");
         let surroundings = Surroundings { home, gateway: nameless(10000, 10000), own_uid: 0 };
@@ -230,21 +212,21 @@ mod tests {
         let definition = Definition::from_record(record, &Trust::Trusted, &surroundings).unwrap();
         let seen = |uid: u32| {
             let inherited =
-                [("PATH", "/opt/data/bin:/bin"), ("HOME", "/root"), ("BOTH", "inherited"), ("FILE", "no")];
+                [("PATH", "/tmp:/usr/bin"), ("HOME", "/root"), ("BOTH", "inherited"), ("FILE", "no")];
             let file =
                 [("BOTH", "file"), ("FILE", "file")].map(|(key, value)| (key.to_owned(), value.to_owned()));
             let inherited = inherited.map(|(key, value)| (key.into(), value.into())).into();
             let (user, file) = (nameless(uid, uid), file.into());
-            let all = environment(&inherited, &definition, &user, &file, &surroundings);
+            let all = environment(&inherited, &definition, &user, &file, &surroundings, &Programs::default());
             assert!(all.is_sorted() && all.windows(2).all(|pair| pair[0].0 != pair[1].0), "{all:?}");
             ["PATH", "HOME", "USER", "BOTH", "FILE"].map(|key| {
                 let found = all.iter().find(|(known, _)| known == OsStr::new(key));
                 found.map_or("-".to_owned(), |(_, value)| value.display().to_string())
             })
         };
-        assert_eq!(seen(10000), ["/opt/data/bin:/bin", "/", "10000", "env", "file"]);
-        assert_eq!(seen(10001), ["/bin", "/", "10001", "env", "file"]);
-        assert_eq!(seen(0), ["/bin", "/root", "-", "env", "file"]);
+        assert_eq!(seen(10000), ["/tmp:/usr/bin", "/", "10000", "env", "file"]);
+        assert_eq!(seen(10001), ["/usr/bin", "/", "10001", "env", "file"]);
+        assert_eq!(seen(0), ["/usr/bin", "/root", "-", "env", "file"]);
     }
 
     proptest! {

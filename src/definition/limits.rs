@@ -32,7 +32,7 @@ pub(super) fn read(mut table: Table<'_>, trust: &Trust, report: &mut Report<'_>)
             }
         };
         let alone = [(key, value)].into_iter().collect();
-        if let Trust::Untrusted(reason) = trust
+        if let Some(reason) = trust.reason()
             && !Limits::default().raised_by(&alone, &inherited()).is_empty()
         {
             let message = format!(

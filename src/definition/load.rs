@@ -247,10 +247,11 @@ impl Loaded {
                 return self.complain(&path, wrong);
             }
         };
-        let template = Template::from_file(Source { path, text }, trust, stamp);
+        let template = Template::from_file(Source { path: path.clone(), text }, trust.clone(), stamp);
         // Filled in once, for the profile that is always there: what is wrong is said now, not at the first gateway.
+        let fill = |name| template.gateway(&name, &Profile::Default, surroundings);
         let filled = ServiceName::new(DEFAULT_PROFILE)
-            .map(|name| template.gateway(&name, &Profile::Default, surroundings).map(|_| ()));
+            .map(|name| fill(name).and_then(|_| not_strangers(&path, &trust, ())));
         match filled {
             Ok(Err(diagnostics)) => {
                 self.template_refused = diagnostics.first().cloned();
@@ -277,7 +278,9 @@ impl Loaded {
             security: Security::CONFINED,
             placeholders: &[],
         };
-        match parse(&source, subject, surroundings).and_then(|parsed| self.without_cycle(parsed, &source)) {
+        let read = parse(&source, subject, surroundings)
+            .and_then(|parsed| not_strangers(&source.path, &trust, parsed));
+        match read.and_then(|parsed| self.without_cycle(parsed, &source)) {
             Ok(Parsed { mut definition, mut mentions, remarks }) => {
                 definition.stamp = stamp;
                 self.services.insert(name.clone(), definition);
@@ -330,6 +333,15 @@ impl Loaded {
         let span = parsed.mentions.iter().find(closes).map_or(0..0, |mention| mention.span.clone());
         Err(vec![Diagnostic::at(source, &span, About::Text, message)])
     }
+}
+
+/// What a stranger can have written runs as nobody, least of all as root. Said when nothing else is wrong.
+fn not_strangers<T>(path: &Path, trust: &Trust, read: T) -> Result<T, Vec<Diagnostic>> {
+    let Trust::Stranger(reason) = trust else { return Ok(read) };
+    let message = format!(
+        "may have been written by somebody else: {reason}; chown it to root and chmod go-w it, if you trust it"
+    );
+    Err(vec![Diagnostic::whole(path, About::Place, message)])
 }
 
 /// `gateway-coder` names the service `coder` where there is none called `gateway-coder`.

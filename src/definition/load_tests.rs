@@ -263,6 +263,120 @@ fn what_a_stranger_put_below_home_does_not_become_the_gateway_users() {
     }
 }
 
+/// In an image without a user hermes, and on a host, the gateway user is root. What root alone can change is root's to run;
+/// what somebody else can change must not be, wherever it lies and however harmless it looks.
+#[test]
+fn where_the_gateway_user_is_root_nothing_runs_that_somebody_else_can_change() {
+    let Some(ground) = Ground::new() else { return };
+    give(&ground.home, 0, 0o755);
+    give(&ground.services, 0, 0o755);
+    let around = Surroundings { gateway: nameless(0, 0), ..ground.surroundings() };
+    let text = "command = ['x']";
+    let dirs = [ground.etc.clone(), ground.services.clone()];
+    for (dir, number) in [(&ground.etc, 0), (&ground.services, 1)] {
+        put(dir, &format!("roots{number}.toml"), text, 0);
+        put(dir, &format!("theirs{number}.toml"), text, STRANGER);
+        mode(&put(dir, &format!("open{number}.toml"), text, 0), 0o666);
+        // In OpenShift everybody is in root's group.
+        mode(&put(dir, &format!("group{number}.toml"), text, 0), 0o664);
+    }
+    let loaded = load(&dirs, &around);
+    assert_eq!(names(&loaded), ["roots0", "roots1"]);
+    assert_eq!(said(&loaded).len(), 6, "{:?}", said(&loaded));
+    let broken: Vec<&str> = loaded.broken.iter().map(ServiceName::as_str).collect();
+    assert_eq!(broken, ["group0", "group1", "open0", "open1", "theirs0", "theirs1"]);
+    put(&ground.etc, "gateway.toml", text, STRANGER);
+    assert!(load(&dirs, &around).template.is_none());
+    std::fs::remove_file(ground.etc.join("gateway.toml")).unwrap();
+
+    // A directory on the way is as good as the file: its owner can put another in its place.
+    for dir in [&ground.etc, &ground.services, &ground.home] {
+        give(dir, STRANGER, 0o755);
+        let left = names(&load(&dirs, &around)).len();
+        assert_eq!(left, 1, "{}", dir.display());
+        give(dir, 0, 0o755);
+    }
+    // But not a sticky one of root's, as /tmp is: there nobody can replace what is root's.
+    let root = ground.etc.parent().unwrap();
+    mode(root, 0o1777);
+    assert_eq!(names(&load(&dirs, &around)), ["roots0", "roots1"]);
+    mode(root, 0o777);
+    assert_eq!(names(&load(&dirs, &around)), [""; 0]);
+    mode(root, 0o755);
+
+    let web = loaded.services[&name("roots0")].clone();
+    let read = |path: &Path| {
+        let definition = Definition { env_file: Some(path.to_owned()), ..web.clone() };
+        read_env_file(&definition, &around.gateway, &around)
+            .map(|all| all.len())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&put(&ground.etc, "env", "A=1", 0)), Ok(1));
+    let theirs = read(&put(&ground.etc, "their.env", "LD_PRELOAD=/tmp/x.so", STRANGER)).unwrap_err();
+    assert!(
+        theirs.contains("may have been written by somebody else: this file is owned by uid 10001"),
+        "{theirs}"
+    );
+}
+
+/// The gateway user is not root, and still not the one who wrote it.
+#[test]
+fn what_a_stranger_can_change_does_not_run_as_the_gateway_user_either() {
+    let Some(ground) = Ground::new() else { return };
+    put(&ground.etc, "mine.toml", "command = ['x']", GATEWAY);
+    put(&ground.etc, "theirs.toml", "command = ['x']", STRANGER);
+    let loaded = ground.load();
+    assert_eq!(names(&loaded), ["mine"]);
+    let said = said(&loaded);
+    assert!(
+        said[0].1.starts_with("may have been written by somebody else: this file is owned by uid 10001;"),
+        "{said:?}"
+    );
+}
+
+/// kubelet shows a ConfigMap as links through `..data`, so that it can exchange all files at once.
+fn config_map(dir: &Path, text: &str) {
+    let version = dir.join("..2026_01_01");
+    std::fs::create_dir(&version).unwrap();
+    std::fs::write(version.join("web.toml"), text).unwrap();
+    symlink("..2026_01_01", dir.join("..data")).unwrap();
+    symlink("..data/web.toml", dir.join("web.toml")).unwrap();
+}
+
+#[test]
+fn a_config_map_is_read_where_only_root_can_have_made_its_links() {
+    let Some(ground) = Ground::new() else { return };
+    config_map(&ground.etc, "command = ['x']\nuser = 'root'");
+    assert_eq!(ground.load().services[&name("web")].user, RunAs::Named("root".to_owned()));
+    // What the link leads to is judged too.
+    give(&ground.etc.join("..2026_01_01/web.toml"), STRANGER, 0o644);
+    assert_eq!(names(&ground.load()), [""; 0]);
+    give(&ground.etc.join("..2026_01_01/web.toml"), 0, 0o644);
+    // Links where the gateway user can make them, or everybody.
+    for (owner, bits) in [(GATEWAY, 0o755), (0, 0o777), (0, 0o1777)] {
+        give(&ground.etc, owner, bits);
+        let loaded = ground.load();
+        assert_eq!(names(&loaded), [""; 0]);
+        assert!(
+            said(&loaded)[0].1.contains("is a symbolic link; put the file itself here"),
+            "{:?}",
+            said(&loaded)
+        );
+    }
+    give(&ground.etc, 0, 0o755);
+    // A link out of root's directory into the home is believed as far as the home is.
+    put(&ground.services, "in.toml", "command = ['in']", GATEWAY);
+    put(&ground.services, "evil.toml.txt", "command = ['x']\nuser = 'root'", GATEWAY);
+    symlink(ground.services.join("in.toml"), ground.etc.join("linked.toml")).unwrap();
+    symlink(ground.services.join("evil.toml.txt"), ground.etc.join("evil.toml")).unwrap();
+    let loaded = ground.load();
+    assert_eq!(names(&loaded), ["in", "linked", "web"]);
+    assert_eq!(loaded.services[&name("linked")].user, RunAs::Gateway);
+    // A circle ends.
+    symlink("circle.toml", ground.etc.join("circle.toml")).unwrap();
+    assert_eq!(names(&ground.load()), ["in", "linked", "web"]);
+}
+
 #[test]
 fn a_template_follows_the_same_rules_and_a_bad_one_is_not_replaced_silently() {
     let Some(ground) = Ground::new() else { return };

@@ -9,6 +9,7 @@ use super::raw::{Item, Placeholders, Read, Table};
 use super::resolved::{
     ContainmentChoice, Definition, Hooks, LogPolicy, Origin, Overflow, Ready, RunAs, Security,
 };
+use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
 use super::values::{DAY, MILLISECOND, octal_mode};
@@ -135,9 +136,9 @@ impl Reader<'_> {
         }
         mention(Mentioned::Program, command.as_ref());
         let command = command.and_then(|item| settle(argv(&item), report));
-        let user = top.take("user");
-        mention(Mentioned::User, user.as_ref());
-        let user = user.map_or(Some(RunAs::Gateway), |item| self.user(&item, report));
+        let user_item = top.take("user");
+        mention(Mentioned::User, user_item.as_ref());
+        let user = user_item.map_or(Some(RunAs::Gateway), |item| self.user(&item, report));
         let working_dir = top.take("working_dir");
         mention(Mentioned::WorkingDir, working_dir.as_ref());
         let working_dir = working_dir.and_then(|item| settle(absolute(&item), report));
@@ -159,10 +160,17 @@ impl Reader<'_> {
         let restart = restart(top.section("restart", "[restart]", report), report);
         let log = log(top.section("log", "[log]", report), report);
         let (ready, patience) = ready(top.section("ready", "[ready]", report), report);
-        self.security(top.section("security", "[security]", report), report);
+        let security = top.section("security", "[security]", report);
+        let is_written = security.has("capabilities");
+        let security = security::read(security, self.subject.security, self.subject.trust, report);
         let limits = limits::read(top.section("limits", "[limits]", report), self.subject.trust, report);
         let has_memory_high = limits.get(Key::MemoryHigh).is_some();
         let hooks = hooks(top.section("hooks", "[hooks]", report), has_memory_high, report);
+        if let (Some(item), Some(user)) = (user_item, &user)
+            && let Some(message) = security::powerless_root(user, security, is_written)
+        {
+            report.idle(&item.span(), message);
+        }
         not_built_yet(&mut top, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
@@ -171,8 +179,9 @@ impl Reader<'_> {
             name: self.subject.name.clone(),
             origin: self.subject.origin,
             command: command?,
+            working_dir: working_dir
+                .or_else(|| user.as_ref().map(|user| self.surroundings.working_dir(user)))?,
             user: user?,
-            working_dir: working_dir.unwrap_or_else(|| self.surroundings.home.clone()),
             env,
             env_file,
             umask,
@@ -187,7 +196,7 @@ impl Reader<'_> {
             hooks,
             log,
             limits,
-            security: self.subject.security,
+            security,
             hash,
         })
     }
@@ -256,41 +265,6 @@ impl Reader<'_> {
             names.push(name);
         }
         names
-    }
-
-    /// Only the defaults are built. Below --home the refusal says the lasting reason, not the passing one.
-    fn security(&self, mut table: Table<'_>, report: &mut Report<'_>) {
-        let inherits = self.subject.security == Security::INHERITED;
-        if let Some(item) = table.take("no_new_privs")
-            && let Some(asked) = settle(item.boolean(), report)
-            && asked == inherits
-        {
-            let message = format!("no_new_privs = {asked} is not supported yet; leave it out");
-            report.wrong(&item.span(), About::Text, message);
-        }
-        for key in ["capabilities", "ambient"] {
-            let Some(item) = table.take(key) else { continue };
-            let Some(asked) = settle(item.texts(), report) else { continue };
-            if asked.is_empty() && !inherits {
-                continue;
-            }
-            match self.subject.trust {
-                Trust::Untrusted(reason) => {
-                    let message = format!(
-                        "only a root-owned definition outside --home may name capabilities; {reason}"
-                    );
-                    report.wrong(&item.span(), About::Place, message);
-                }
-                Trust::Trusted => {
-                    report.wrong(
-                        &item.span(),
-                        About::Text,
-                        format!("{key} is not supported yet; leave it out"),
-                    );
-                }
-            }
-        }
-        table.finish(report);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Every key of the documented format: its example, its default, its range, and the exact words of a refusal.
 
-use super::diagnose::{About, Source};
+use super::diagnose::{About, Diagnostic, Source};
 use super::load::MOST_BYTES;
-use super::parse::{Subject, parse};
+use super::parse::{Parsed, Subject, parse};
 use super::resolved::*;
 use super::trust::Trust;
 use super::users::Surroundings;
@@ -21,11 +21,7 @@ fn surroundings() -> Surroundings {
     Surroundings { home: PathBuf::from("/opt/data"), gateway: nameless(10000, 10000), own_uid: 0 }
 }
 
-fn read_as(
-    text: &str,
-    trust: &Trust,
-    surroundings: &Surroundings,
-) -> Result<Definition, Vec<super::Diagnostic>> {
+fn read_parsed(text: &str, trust: &Trust, surroundings: &Surroundings) -> Result<Parsed, Vec<Diagnostic>> {
     let name = ServiceName::new("web").unwrap();
     let path = PathBuf::from("web.toml");
     let subject = Subject {
@@ -35,7 +31,11 @@ fn read_as(
         security: Security::CONFINED,
         placeholders: &[],
     };
-    parse(&Source { path, text: text.to_owned() }, subject, surroundings).map(|parsed| parsed.definition)
+    parse(&Source { path, text: text.to_owned() }, subject, surroundings)
+}
+
+fn read_as(text: &str, trust: &Trust, surroundings: &Surroundings) -> Result<Definition, Vec<Diagnostic>> {
+    read_parsed(text, trust, surroundings).map(|parsed| parsed.definition)
 }
 
 fn read(text: &str) -> Result<Definition, Vec<super::Diagnostic>> {
@@ -71,7 +71,7 @@ fn a_command_alone_has_the_documented_defaults() {
         hooks: Hooks::default(),
         log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
         limits: Limits::default(),
-        security: Security { no_new_privs: true, inherit_capabilities: false },
+        security: Security::CONFINED,
         hash: made.hash,
     };
     assert_eq!(made, expected);
@@ -179,9 +179,6 @@ fn what_is_not_built_yet_is_refused_and_never_ignored() {
         ("health = { kind = 'http' }", 19),
         ("hooks = { pre_start = ['a'] }", 11),
         ("hooks = { post_stop = ['a'] }", 11),
-        ("security = { no_new_privs = false }", 29),
-        ("security = { capabilities = ['CAP_NET_BIND_SERVICE'] }", 29),
-        ("security = { ambient = ['CAP_CHOWN'] }", 24),
     ] {
         let found = wrong(text);
         assert!(found[0].starts_with(&format!("web.toml:2:{column}: ")), "{found:?}");
@@ -369,6 +366,46 @@ fn broken_toml_is_reported_with_its_place() {
     }
 }
 
+/// A root service such as nginx or cron needs some of root's capabilities, and says so.
+#[test]
+fn capabilities_are_named_and_root_without_any_is_a_warning() {
+    let security = |text: &str| read(&format!("command = ['x']\n[security]\n{text}")).unwrap().security;
+    let named = |bounding, ambient| Capabilities::Named { bounding, ambient };
+    let made = security("capabilities = ['CAP_CHOWN', 'kill']\nambient = ['SETUID']\nno_new_privs = false");
+    assert_eq!(
+        made,
+        Security { no_new_privs: Some(false), capabilities: named(1 | 1 << 5 | 1 << 7, 1 << 7) }
+    );
+    assert_eq!(security("capabilities = ['ALL']").capabilities, named(u64::MAX, 0));
+    assert_eq!(security("capabilities = []"), Security::CONFINED);
+    let found = wrong("[security]\ncapabilities = ['CAP_CHOWN', 'CAP_OF_ANOTHER_WORLD']");
+    assert!(
+        found[0].starts_with("web.toml:3:30: 'CAP_OF_ANOTHER_WORLD' is no capability; allowed: "),
+        "{found:?}"
+    );
+
+    let warned = |text: &str| {
+        let parsed =
+            read_parsed(&format!("command = ['x']\n{text}"), &Trust::Trusted, &surroundings()).unwrap();
+        parsed.remarks.iter().map(Diagnostic::headline).collect::<Vec<_>>()
+    };
+    for text in ["user = 'root'", "user = '0'", "user = 'root'\n[security]\nno_new_privs = false"] {
+        let found = warned(text);
+        assert!(
+            found.len() == 1 && found[0].starts_with("web.toml:2:8: root has no capabilities here"),
+            "{found:?}"
+        );
+    }
+    for text in [
+        "",
+        "user = '10001'",
+        "user = 'root'\nsecurity = { capabilities = [] }",
+        "user = '0'\nsecurity = { capabilities = ['ALL'] }",
+    ] {
+        assert_eq!(warned(text), [""; 0], "{text}");
+    }
+}
+
 #[test]
 fn what_is_not_trusted_runs_as_the_gateway_user_and_gets_no_rights() {
     let home = Trust::Untrusted("this one is below --home /opt/data".to_owned());
@@ -385,15 +422,20 @@ fn what_is_not_trusted_runs_as_the_gateway_user_and_gets_no_rights() {
              '10000'; this one is below --home /opt/data"
         );
     }
-    for text in
-        ["security = { capabilities = ['CAP_SYS_ADMIN'] }", "security = { ambient = ['CAP_SYS_ADMIN'] }"]
-    {
+    for (text, what) in [
+        ("security = { capabilities = ['CAP_SYS_ADMIN'] }", "name capabilities"),
+        ("security = { capabilities = ['ALL'] }", "name capabilities"),
+        ("security = { ambient = ['CAP_SYS_ADMIN'] }", "name capabilities"),
+        ("security = { no_new_privs = false }", "turn off no_new_privs"),
+    ] {
         let found = read(text).unwrap_err()[0].headline();
-        assert!(
-            found.contains("only a root-owned definition outside --home may name capabilities"),
-            "{found}"
-        );
+        let expected = format!("only a root-owned definition outside --home may {what}");
+        assert!(found.contains(&expected), "{found}");
     }
+    assert_eq!(
+        read("security = { capabilities = [], no_new_privs = true }").unwrap().security,
+        Security::CONFINED
+    );
 }
 
 #[test]

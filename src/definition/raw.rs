@@ -224,6 +224,11 @@ impl<'t> Table<'t> {
         Item { key, key_start: start, key_end: end, value, placeholders: self.placeholders }
     }
 
+    /// Whether this key is written. It is to be taken all the same.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.is_some_and(|entries| entries.iter().any(|(name, _)| name.get_ref() == key))
+    }
+
     /// Each key is to be asked for once.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Item<'t>> {
         let entries = self.entries?;

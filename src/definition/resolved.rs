@@ -98,17 +98,31 @@ impl Default for LogPolicy {
 /// What the main process may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Security {
-    /// prctl(2) PR_SET_NO_NEW_PRIVS before exec.
-    pub no_new_privs: bool,
-    /// The bounding set stays as it is; otherwise it is emptied.
-    pub inherit_capabilities: bool,
+    /// prctl(2) PR_SET_NO_NEW_PRIVS before exec. `None`: only where the containment needs it.
+    pub no_new_privs: Option<bool>,
+    pub capabilities: Capabilities,
+}
+
+/// The capabilities that the main process can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capabilities {
+    /// What we have ourselves.
+    Inherited,
+    /// Masks; bit n is capability n of capabilities(7). Those that no kernel has yet stand for "all that there are".
+    Named {
+        /// What stays in the bounding set, and is root's.
+        bounding: u64,
+        /// What another user is given; a part of `bounding`.
+        ambient: u64,
+    },
 }
 
 impl Security {
     /// The default of definitions.
-    pub const CONFINED: Self = Self { no_new_privs: true, inherit_capabilities: false };
+    pub const CONFINED: Self =
+        Self { no_new_privs: Some(true), capabilities: Capabilities::Named { bounding: 0, ambient: 0 } };
     /// Gateways, the main program: as the container gave it.
-    pub const INHERITED: Self = Self { no_new_privs: false, inherit_capabilities: true };
+    pub const INHERITED: Self = Self { no_new_privs: None, capabilities: Capabilities::Inherited };
 }
 
 /// Programs that run beside the main process when something happens to the service.
@@ -126,7 +140,7 @@ pub struct Definition {
     /// argv, at least one, none with a NUL, the first not empty.
     pub command: Vec<String>,
     pub user: RunAs,
-    /// Absolute.
+    /// Absolute. Without a word of the owner, [`Surroundings::working_dir`].
     pub working_dir: PathBuf,
     /// Added to the supervisor's environment; wins over `env_file`.
     pub env: BTreeMap<String, String>,
@@ -173,6 +187,8 @@ pub enum RecordError {
     Variable { name: ServiceName, variable: String },
     #[error("'{name}': {error}")]
     User { name: ServiceName, error: UserError },
+    #[error("'{name}' would run as root, and its record may be somebody else's: {reason}")]
+    Stranger { name: ServiceName, reason: String },
 }
 
 /// Whether a program can be given these variables.
@@ -210,6 +226,9 @@ impl Definition {
         if record.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(RecordError::Nul(name));
         }
+        if let (Trust::Stranger(reason), 0) = (trust, surroundings.gateway.uid) {
+            return Err(RecordError::Stranger { name, reason: reason.clone() });
+        }
         let mut texts: Vec<&str> = record.argv.iter().map(String::as_str).collect();
         texts.extend(record.env.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
         let user = surroundings
@@ -220,8 +239,8 @@ impl Definition {
             name,
             origin: Origin::Record,
             command: record.argv.to_vec(),
+            working_dir: surroundings.working_dir(&user),
             user,
-            working_dir: surroundings.home.clone(),
             env: record.env.clone(),
             env_file: None,
             umask: None,
@@ -261,6 +280,9 @@ mod tests {
         let home = Trust::Untrusted("the state lies below --home".to_owned());
         assert_eq!(make("10000", &argv, &env, &home).unwrap().user, RunAs::Gateway);
         assert_eq!(make("root", &argv, &env, &Trust::Trusted).unwrap().user, RunAs::Named("root".to_owned()));
+        let dir = |user: &str| make(user, &argv, &env, &Trust::Trusted).unwrap().working_dir;
+        assert_eq!(dir("10000"), PathBuf::from("/opt/data"));
+        assert_eq!(dir("root"), PathBuf::from("/"), "whose files are in the home is not root's to load");
         assert!(
             make("root", &argv, &env, &home).unwrap_err().starts_with("'web': only a root-owned definition")
         );

@@ -61,14 +61,25 @@ impl Surroundings {
     /// [`UserError::NotTrusted`] and [`UserError::NotRoot`]. A user who does not exist is no error: there may be one
     /// by the time of the start.
     pub fn may_run_as(&self, text: &str, trust: &Trust) -> Result<RunAs, UserError> {
-        match (trust, self.lookup(&RunAs::Named(text.to_owned()))) {
+        match (trust.reason(), self.lookup(&RunAs::Named(text.to_owned()))) {
             // By the uid of today, kept as "the gateway user": a number must not become somebody else's tomorrow.
-            (Trust::Untrusted(_), Ok(user)) if user.uid == self.gateway.uid => Ok(RunAs::Gateway),
-            (Trust::Untrusted(reason), _) => {
-                Err(UserError::NotTrusted { gateway: self.gateway.name.clone(), reason: reason.clone() })
+            (Some(_), Ok(user)) if user.uid == self.gateway.uid => Ok(RunAs::Gateway),
+            (Some(reason), _) => {
+                Err(UserError::NotTrusted { gateway: self.gateway.name.clone(), reason: reason.to_owned() })
             }
-            (Trust::Trusted, Err(error @ UserError::NotRoot { .. })) => Err(error),
-            (Trust::Trusted, _) => Ok(RunAs::Named(text.to_owned())),
+            (None, Err(error @ UserError::NotRoot { .. })) => Err(error),
+            (None, _) => Ok(RunAs::Named(text.to_owned())),
+        }
+    }
+
+    /// Where a service of that user works when its definition does not say: the home directory for one of the gateway
+    /// user, for any other `/`. In the home it could be made to load what the gateway user has put there.
+    pub fn working_dir(&self, who: &RunAs) -> PathBuf {
+        match who {
+            RunAs::Named(_) if self.lookup(who).is_ok_and(|user| user.uid != self.gateway.uid) => {
+                PathBuf::from("/")
+            }
+            RunAs::Named(_) | RunAs::Gateway => self.home.clone(),
         }
     }
 

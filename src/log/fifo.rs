@@ -4,6 +4,9 @@
 //! re-execution breaks its pipe; we, so that its death is no end of file that a level-triggered poll would spin on.
 //! The FIFO belongs to the service's user, with mode 0600: a program that opens /dev/stdout again gets the same pipe,
 //! past the closed directory, because /proc/self/fd is no path.
+//!
+//! To give a file away takes CAP_CHOWN, and to open another's CAP_DAC_OVERRIDE. So the user makes it, in a directory that is
+//! open to all and lies in one that only we can enter, and the user's credentials open it.
 
 use super::Kind;
 use crate::core::name::ServiceName;
@@ -19,7 +22,7 @@ use std::path::Path;
 pub(super) struct FifoDir(OwnedFd);
 
 impl FifoDir {
-    /// Opens or makes `<runtime>/log`, mode 0700.
+    /// Opens or makes `<runtime>/log`. `runtime` is a directory that only we can enter, or others could plant FIFOs here.
     pub(super) fn open(runtime: &Path) -> io::Result<Self> {
         let path = runtime.join("log");
         match rustix::fs::mkdir(&path, Mode::RWXU) {
@@ -28,8 +31,11 @@ impl FifoDir {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&path, flags, Mode::empty())?;
+        let is_closed =
+            rustix::fs::fstat(rustix::fs::open(runtime, flags, Mode::empty())?)?.st_mode & 0o077 == 0;
+        let mode = if is_closed { 0o733 } else { 0o700 };
         // Also past a umask, and when an earlier life left it otherwise. Not ours: refused here.
-        rustix::fs::fchmod(&dir, Mode::RWXU)?;
+        rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
         Ok(Self(dir))
     }
 
@@ -37,8 +43,44 @@ impl FifoDir {
         Ok(Self(self.0.try_clone()?))
     }
 
-    /// Our end of a service's FIFO, made if it is not there. What is in it from an earlier life stays in it.
-    pub(super) fn make(&self, name: &ServiceName, kind: Kind, owner: &Credentials) -> io::Result<OwnedFd> {
+    /// Our ends of a service's FIFOs, made if they are not there. What is in them from an earlier life stays in them.
+    pub(super) fn make(&self, name: &ServiceName, owner: &Credentials) -> io::Result<[OwnedFd; 2]> {
+        for kind in [Kind::Out, Kind::Err] {
+            self.keep_or_remove(name, kind, owner)?;
+        }
+        owner.on_files(|| Ok([self.make_one(name, Kind::Out)?, self.make_one(name, Kind::Err)?]))?
+    }
+
+    /// One that an earlier life left for another user becomes this one's, or goes with what is in it.
+    fn keep_or_remove(&self, name: &ServiceName, kind: Kind, owner: &Credentials) -> io::Result<()> {
+        let file = file_name(name, kind);
+        let status = match rustix::fs::statat(&self.0, file.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) if (status.st_uid, status.st_gid) != (owner.uid, owner.gid) => status,
+            Ok(_) | Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match rustix::fs::chownat(&self.0, file.as_bytes(), Some(uid), Some(gid), flags) {
+            Err(Errno::PERM) if status.st_uid != owner.uid => {
+                Ok(rustix::fs::unlinkat(&self.0, file.as_bytes(), AtFlags::empty())?)
+            }
+            // With another group it is still the user's.
+            Ok(()) | Err(Errno::PERM) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives FIFOs that are in use to another user; false where that is not allowed, and then they stay as they are.
+    pub(super) fn give(&self, name: &ServiceName, owner: &Credentials) -> bool {
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        [Kind::Out, Kind::Err].into_iter().all(|kind| {
+            let (file, flags) = (file_name(name, kind), AtFlags::SYMLINK_NOFOLLOW);
+            rustix::fs::chownat(&self.0, file.as_bytes(), Some(uid), Some(gid), flags).is_ok()
+        })
+    }
+
+    fn make_one(&self, name: &ServiceName, kind: Kind) -> io::Result<OwnedFd> {
         let file = file_name(name, kind);
         let mode = Mode::RUSR | Mode::WUSR;
         match rustix::fs::mknodat(&self.0, &file, FileType::Fifo, mode, 0) {
@@ -54,16 +96,17 @@ impl FifoDir {
         if Mode::from_raw_mode(status.st_mode) != mode {
             rustix::fs::fchmod(&fd, mode)?;
         }
-        if status.st_uid != owner.uid || status.st_gid != owner.gid {
-            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-            rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
-        }
         Ok(fd)
     }
 
-    /// An end for the child: blocking, read-write. Of a FIFO that was made here, in a directory that is ours alone.
-    pub(super) fn child_end(&self, name: &ServiceName, kind: Kind) -> io::Result<OwnedFd> {
-        self.open_end(&file_name(name, kind), OFlags::empty())
+    /// Ends for the child: blocking, read-write. Of FIFOs that were made here for that user.
+    pub(super) fn child_ends(
+        &self,
+        name: &ServiceName,
+        owner: &Credentials,
+    ) -> io::Result<(OwnedFd, OwnedFd)> {
+        let open = |kind| self.open_end(&file_name(name, kind), OFlags::empty());
+        owner.on_files(|| Ok((open(Kind::Out)?, open(Kind::Err)?)))?
     }
 
     pub(super) fn remove(&self, name: &ServiceName) {
@@ -97,27 +140,60 @@ mod tests {
     #[test]
     fn a_fifo_outlives_our_end_and_keeps_what_was_written() {
         let runtime = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(runtime.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let name = ServiceName::new("coder").unwrap();
         let own = Credentials::own();
         let dir = FifoDir::open(runtime.path()).unwrap();
-        let ours = dir.make(&name, Kind::Out, &own).unwrap();
-        let child = dir.child_end(&name, Kind::Out).unwrap();
+        let ours = dir.make(&name, &own).unwrap();
+        let (child, _) = dir.child_ends(&name, &own).unwrap();
         drop((ours, dir));
         rustix::io::write(&child, b"still here\n").unwrap();
 
         let successor = FifoDir::open(runtime.path()).unwrap();
-        let ours = successor.make(&name, Kind::Out, &own).unwrap();
+        let [ours, _] = successor.make(&name, &own).unwrap();
         let mut seen = [0; 64];
         let count = rustix::io::read(&ours, &mut seen).unwrap();
         assert_eq!(&seen[..count], b"still here\n");
         assert_eq!(rustix::io::read(&ours, &mut seen), Err(Errno::AGAIN));
 
         let path = runtime.path().join("log");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o733,
+            "below a closed one"
+        );
         let fifo = std::fs::metadata(path.join("coder.out")).unwrap();
         assert!(fifo.file_type().is_fifo());
         assert_eq!(fifo.permissions().mode() & 0o7777, 0o600);
         successor.remove(&name);
         assert!(!path.join("coder.out").exists());
+        std::fs::set_permissions(runtime.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        FifoDir::open(runtime.path()).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o700,
+            "below an open one"
+        );
+    }
+
+    /// nginx and php-fpm open /dev/stderr by its name, as whoever they are.
+    #[test]
+    fn a_fifo_belongs_to_the_service_user_also_when_that_is_another_by_now() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Only root has services of other users; the host tier runs this as root.
+        }
+        let runtime = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(runtime.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let name = ServiceName::new("web").unwrap();
+        let dir = FifoDir::open(runtime.path()).unwrap();
+        for uid in [0, 33, 65534] {
+            let user = Credentials { uid, gid: uid, groups: vec![uid] };
+            let [ours, _] = dir.make(&name, &user).unwrap();
+            let owner = rustix::fs::fstat(&ours).unwrap();
+            assert_eq!((owner.st_uid, owner.st_gid, owner.st_mode & 0o7777), (uid, uid, 0o600));
+            let (child, _) = dir.child_ends(&name, &user).unwrap();
+            let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&child));
+            user.on_files(|| std::fs::OpenOptions::new().write(true).open(&again)).unwrap().unwrap();
+        }
     }
 }

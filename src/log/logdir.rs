@@ -68,6 +68,7 @@ impl LogDir {
             overflow: Overflow::Block,
             owner: Credentials::own(),
             readers: None,
+            writer: Credentials::own(),
         };
         let mut file = LogFile::new(spec, Arc::new(Shared::default()));
         let warning = file.prepare(&mut None);

@@ -29,7 +29,7 @@ pub mod tai64n;
 pub use backlog::{FilesHandle, Refused};
 pub use drain::{Format, OwnLog};
 pub use logdir::{Clock, LogDir, Times};
-pub use read::{Absent, Line, Query, Reader};
+pub use read::{Absent, Line, Query, Reader, with_access};
 pub use stream::{Container, StreamHealth};
 
 use crate::core::farewell::Farewell;
@@ -98,10 +98,12 @@ pub struct LogSpec {
     pub keep: u32,
     pub to_container: bool,
     pub overflow: Overflow,
-    /// Who owns FIFOs and files, and with whose rights the files are opened.
+    /// Who owns the files, and with whose rights they are opened.
     pub owner: Credentials,
     /// The group that may read the files, where it is not the owner's: that of the user whom the service runs as.
     pub readers: Option<u32>,
+    /// Who writes into the FIFOs, and owns them.
+    pub writer: Credentials,
 }
 
 impl LogSpec {
@@ -175,6 +177,7 @@ impl Ends {
 #[derive(Debug)]
 struct Open {
     name: ServiceName,
+    writer: Credentials,
     ends: Arc<Ends>,
     shared: Arc<Shared>,
 }
@@ -248,17 +251,21 @@ impl Logs {
     pub fn open(&self, id: SourceId, spec: LogSpec) -> io::Result<()> {
         let mut sources = lock(&self.sources);
         let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
-        let (shared, ends, begun) = match sources.get(&id) {
-            Some(known) => (Arc::clone(&known.shared), None, Default::default()),
+        let (shared, ends, begun) = match sources.get_mut(&id) {
+            Some(known) => {
+                if known.writer.uid != spec.writer.uid && self.fifos.give(&name, &spec.writer) {
+                    known.writer = spec.writer.clone();
+                }
+                (Arc::clone(&known.shared), None, Default::default())
+            }
             None => {
-                let ends = Arc::new(Ends([
-                    self.fifos.make(&name, Kind::Out, &spec.owner)?,
-                    self.fifos.make(&name, Kind::Err, &spec.owner)?,
-                ]));
+                let ends = Arc::new(Ends(self.fifos.make(&name, &spec.writer)?));
                 let begun: [Vec<u8>; 2] = lock(&self.begun).remove(name.as_str()).unwrap_or_default();
                 let shared = Arc::new(Shared::default());
                 shared.in_hand.store(begun.iter().any(|line| !line.is_empty()), Ordering::Release);
-                let open = Open { name: name.clone(), ends: Arc::clone(&ends), shared: Arc::clone(&shared) };
+                let (ends_too, shared_too) = (Arc::clone(&ends), Arc::clone(&shared));
+                let writer = spec.writer.clone();
+                let open = Open { name: name.clone(), writer, ends: ends_too, shared: shared_too };
                 sources.insert(id, open);
                 (shared, Some(ends), begun)
             }
@@ -285,8 +292,8 @@ impl Logs {
     /// `NotFound` for an id that is not open; as open(2).
     pub fn child_ends(&self, id: SourceId) -> io::Result<(OwnedFd, OwnedFd)> {
         let sources = lock(&self.sources);
-        let name = &sources.get(&id).ok_or(io::ErrorKind::NotFound)?.name;
-        Ok((self.fifos.child_end(name, Kind::Out)?, self.fifos.child_end(name, Kind::Err)?))
+        let open = sources.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        self.fifos.child_ends(&open.name, &open.writer)
     }
 
     /// The service's tree is empty: bring what it left in the FIFOs to its file, end its torn last lines, then report

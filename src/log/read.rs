@@ -12,11 +12,12 @@ use super::rotate::{CURRENT, archives};
 use super::stamp::{HEAD_LEN, Stamp, TIME_LEN};
 use super::tai64n::Label;
 use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use memchr::{memchr, memrchr};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
-use rustix::fs::{AtFlags, FileType, OFlags, SeekFrom, Stat};
+use rustix::fs::{Access, AtFlags, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -83,6 +84,23 @@ pub struct Reader {
 }
 
 type Take<'a> = dyn FnMut(Line<'_>) -> io::Result<()> + 'a;
+
+/// Reads logs: root without CAP_DAC_OVERRIDE, in front of a home or a log that only its owner may enter, with the owner's
+/// credentials.
+///
+/// # Errors
+/// Those of `work`; as stat(2) of the home.
+pub fn with_access<T>(home: &Path, dirs: &[PathBuf], work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let closed = |dir: &Path| {
+        rustix::fs::access(dir, Access::READ_OK | Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS)
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || !dirs.iter().map(PathBuf::as_path).chain([home]).any(closed) {
+        return work();
+    }
+    let stat = rustix::fs::stat(home)?;
+    Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: vec![stat.st_gid] }.on_files(work)?
+}
 
 impl Reader {
     /// Finds the files of the services whose log directories, relative to `home`, these are. `zone`: where their writer's

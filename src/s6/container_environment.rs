@@ -38,8 +38,19 @@ pub fn dump(
     };
     std::fs::create_dir_all(parent)?;
     let dir = Beneath::open(parent)?.create_dirs(Path::new(name), 0o755)?;
-    let is_root = Credentials::own().uid == 0;
-    let group = Some(Gid::from_raw(gid)).filter(|_| is_root);
+    let own = Credentials::own();
+    let group = Some(Gid::from_raw(gid)).filter(|_| own.uid == 0);
+    // In that group, root can give its files to it without CAP_CHOWN.
+    let member = Credentials { gid: if own.uid == 0 { gid } else { own.gid }, ..own };
+    member.as_group(|| fill(&dir, env, group, gid))
+}
+
+fn fill(
+    dir: &Beneath,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    group: Option<Gid>,
+    gid: u32,
+) -> io::Result<Vec<OsString>> {
     // A variable of the last start that is gone must not come back.
     for old in dir.list()? {
         match dir.remove_file(Path::new(&old)) {
@@ -63,8 +74,8 @@ pub fn dump(
         rustix::fs::fchown(&file, None, group)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o640))?;
     }
-    rustix::fs::fchown(&dir, None, group)?;
-    rustix::fs::fchmod(&dir, Mode::from_raw_mode(if gid == 0 { 0o755 } else { 0o750 }))?;
+    rustix::fs::fchown(dir, None, group)?;
+    rustix::fs::fchmod(dir, Mode::from_raw_mode(if gid == 0 { 0o755 } else { 0o750 }))?;
     Ok(left_out)
 }
 

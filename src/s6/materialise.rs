@@ -8,6 +8,7 @@
 use super::slot::{Run, SUPERVISOR_DIRS, SlotNameError, is_executable_file, slot_name, stat_beneath};
 use crate::core::name::{GATEWAY_PREFIX, ServiceName};
 use crate::sys::beneath::Beneath;
+use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -56,13 +57,21 @@ pub fn prepare(path: &Path, owner: &Credentials) -> io::Result<()> {
     };
     std::fs::create_dir_all(parent)?;
     let parent = Beneath::open(parent)?;
-    let scandir = parent.create_dirs(Path::new(name), 0o755)?;
+    let mut scandir = parent.create_dirs(Path::new(name), 0o755)?;
     let stat = rustix::fs::fstat(&scandir)?;
     let own = Credentials::own();
     if stat.st_uid == own.uid && scandir.list()?.is_empty() {
         rustix::fs::fchmod(&scandir, Mode::from_raw_mode(0o755))?;
         if own.uid != owner.uid {
-            rustix::fs::fchown(&scandir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+            match rustix::fs::fchown(&scandir, Some(uid), Some(gid)) {
+                // Without CAP_CHOWN it is not given away, but made by its owner.
+                Err(Errno::PERM) => {
+                    rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
+                    scandir = bestow::directory(&parent, name, 0o755, owner, &own)?;
+                }
+                given => given?,
+            }
         }
     }
     // One that is root's alone has root's control directory.
@@ -326,6 +335,27 @@ fn fifo(dir: &Beneath, name: &str, mode: u32) -> io::Result<()> {
 /// As unlinkat(2); EISDIR for a directory that is nested too deeply.
 pub fn remove(dir: &Beneath, name: &Path) -> io::Result<()> {
     remove_tree(dir, name, 0)
+}
+
+/// The same where `name` may be a directory of somebody else's, and our rights do not suffice (root without
+/// CAP_DAC_OVERRIDE): then its owner empties it.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_anybodys(dir: &Beneath, name: &Path) -> io::Result<()> {
+    let removed = remove(dir, name);
+    if !matches!(&removed, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+        return removed;
+    }
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let parent = rustix::fs::fstat(dir)?;
+    for owner in [&stat, &parent] {
+        let owner = Credentials { uid: owner.st_uid, gid: owner.st_gid, groups: vec![owner.st_gid] };
+        if owner.on_files(|| remove(dir, name)).is_ok_and(|removed| removed.is_ok()) {
+            return Ok(());
+        }
+    }
+    remove(dir, name)
 }
 
 fn remove_tree(dir: &Beneath, name: &Path, depth: usize) -> io::Result<()> {

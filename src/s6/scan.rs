@@ -57,6 +57,8 @@ pub enum SlotError {
     Link { path: PathBuf, reason: String },
     #[error("{path}: belongs to uid {uid}, not to '{owner}' nor to root: chown it, if you trust it", path = .path.display())]
     Stranger { path: PathBuf, uid: u32, owner: String },
+    #[error("{path}: somebody else than root can change it, and here it would run as root: chown it and chmod go-w it, if you trust it, or name another --gateway-user", path = .0.display())]
+    NotRoots(PathBuf),
     #[error("{path}: {error}", path = .path.display())]
     Io { path: PathBuf, error: io::Error },
 }
@@ -72,7 +74,8 @@ impl ScanDir {
         let judge = Surroundings { own_uid: 0, ..surroundings.clone() };
         let place = Place::open(path, &judge)?;
         let trust = place.trust().clone();
-        Ok(Self { dir: place.into_dir(), path: path.to_owned(), trust, surroundings: surroundings.clone() })
+        refuse_for_root(&trust, surroundings)?;
+        Ok(Self { dir: place.into_dir()?, path: path.to_owned(), trust, surroundings: surroundings.clone() })
     }
 
     /// Nobody but root can change it, nor any directory on the way to it.
@@ -145,20 +148,26 @@ impl ScanDir {
             self.refuse_stranger(&dir, &path)?;
         }
         let (mut slot, warnings) = self.act(|| slot::read(&dir)).map_err(failed)?;
+        // Where the gateway user is root, whatever is run is run as root.
+        if self.surroundings.gateway.uid == 0 && !slot.root_owned {
+            return Err(SlotError::NotRoots(path));
+        }
         slot.root_owned &= trust == Trust::Trusted;
         Ok(Opened { dir, slot, warnings })
     }
 
     /// Follows a link that only root can have put there; where it leads is judged anew.
     fn linked(&self, path: &Path) -> Result<(Beneath, Trust), SlotError> {
-        if let Trust::Untrusted(reason) = &self.trust {
-            return Err(SlotError::Link { path: path.to_owned(), reason: reason.clone() });
+        if let Some(reason) = self.trust.reason() {
+            return Err(SlotError::Link { path: path.to_owned(), reason: reason.to_owned() });
         }
         let judge = Surroundings { own_uid: 0, ..self.surroundings.clone() };
         let place =
             Place::open(path, &judge).map_err(|error| SlotError::Io { path: path.to_owned(), error })?;
         let trust = place.trust().clone();
-        Ok((place.into_dir(), trust))
+        let failed = |error| SlotError::Io { path: path.to_owned(), error };
+        refuse_for_root(&trust, &self.surroundings).map_err(failed)?;
+        Ok((place.into_dir().map_err(failed)?, trust))
     }
 
     /// In a directory that several can write, the slot and its `run` must be the gateway user's, root's or ours.
@@ -188,12 +197,23 @@ impl ScanDir {
     fn act<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self.trust {
             Trust::Trusted => work(),
-            Trust::Untrusted(_) => self.owner().on_files(work)?,
+            Trust::Untrusted(_) | Trust::Stranger(_) => self.owner().on_files(work)?,
         }
     }
 
     fn owner(&self) -> Credentials {
         self.surroundings.gateway.credentials()
+    }
+}
+
+/// Where the gateway user is root, a directory that a stranger can change is none to take slots from.
+fn refuse_for_root(trust: &Trust, surroundings: &Surroundings) -> io::Result<()> {
+    match trust {
+        Trust::Stranger(reason) if surroundings.gateway.uid == 0 => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("somebody else can put services there, and here they would run as root: {reason}"),
+        )),
+        Trust::Trusted | Trust::Untrusted(_) | Trust::Stranger(_) => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@
 //! there is then the measure, and a warning says what that is worth.
 
 use crate::sys::beneath::Beneath;
+use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
@@ -140,6 +141,41 @@ impl StateDir {
         gid: u32,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Unopened> {
+        let said = warnings.len();
+        let opened = Self::reach(home, path, gid, None, warnings);
+        let (Err(Unopened::Missing(error) | Unopened::Unknown(error)), Some(host)) =
+            (&opened, host_of(home, gid))
+        else {
+            return opened;
+        };
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return opened;
+        }
+        // Root without CAP_DAC_OVERRIDE may not write in the home, or not even enter it. Its owner may.
+        warnings.truncate(said);
+        let reached = host.on_files(|| Self::reach(home, path, gid, Some(&host), warnings))??;
+        put_right(&reached.dir, &rustix::fs::fstat(&reached.dir)?, gid, DIR_MODE);
+        Ok(reached)
+    }
+
+    /// With a `host`, the owner of the home: with its credentials, and it makes room for what is ours.
+    fn reach(
+        home: &Path,
+        path: &Path,
+        gid: u32,
+        host: Option<&Credentials>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Unopened> {
+        let make = |parent: &Beneath, name: &OsStr| match host {
+            None => make(parent, name),
+            Some(host) => {
+                let own = Credentials { gid, ..Credentials::own() };
+                bestow::directory(parent, name, DIR_MODE, &own, host)?;
+                // As in `make`.
+                let _ = rustix::fs::fsync(parent);
+                Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
+            }
+        };
         let (root, below) = split(home, path)?;
         let root = match Beneath::open(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -222,7 +258,15 @@ impl StateDir {
             let inside = look(&self.dir, OsStr::new(name))?;
             Ok(identity(&there) == identity(&here) && inside.as_ref().map(identity) == Some(file))
         };
-        match found() {
+        let found_as_host = || match host_of(&self.home, self.custody.gid) {
+            Some(host) => host.on_files(found)?,
+            None => found(),
+        };
+        let found = match found() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => found_as_host(),
+            found => found,
+        };
+        match found {
             // Something on the way is missing, or a link.
             Err(error) if is_missing(&error) => Ok(false),
             found => found,
@@ -378,6 +422,12 @@ impl Custody {
     }
 }
 
+/// The owner of the home, with the gateway user's group, where that is somebody else than we.
+fn host_of(home: &Path, gid: u32) -> Option<Credentials> {
+    let uid = rustix::fs::stat(home).ok()?.st_uid;
+    (uid != Credentials::own().uid).then(|| Credentials { uid, gid, groups: vec![gid] })
+}
+
 /// Whose something is.
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
@@ -431,7 +481,11 @@ fn not_ours(path: &Path, why: &str, kept: &str) -> String {
 /// already gives nobody more than it should.
 fn put_right(fd: &impl AsFd, stat: &Stat, gid: u32, mode: u32) {
     if stat.st_gid != gid {
-        let _ = rustix::fs::fchown(fd, None, Some(Gid::from_raw(gid)));
+        let give = || Ok(rustix::fs::fchown(fd, None, Some(Gid::from_raw(gid)))?);
+        if give().is_err() {
+            // In that group, root can give it to it without CAP_CHOWN.
+            let _ = Credentials { gid, ..Credentials::own() }.as_group(give);
+        }
     }
     if permissions(stat) != mode {
         let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode));

@@ -7,7 +7,9 @@
 //!
 //! Callers choose whose credentials apply: `Credentials::on_files`.
 
+use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,13 +25,22 @@ pub struct Beneath {
 }
 
 impl Beneath {
-    /// Opens the starting directory. The path itself is the operator's and may contain links.
+    /// Opens the starting directory. The path itself is the operator's and may contain links. Root without
+    /// CAP_DAC_OVERRIDE opens one that only its owner may enter as its owner.
     ///
     /// # Errors
     /// As open(2).
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty())?;
+        let open = || rustix::fs::open(path, flags, Mode::empty());
+        let root = match open() {
+            Err(Errno::ACCESS) if rustix::process::geteuid().is_root() => {
+                let stat = rustix::fs::stat(path)?;
+                let owner = Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: vec![stat.st_gid] };
+                owner.on_files(open)??
+            }
+            opened => opened?,
+        };
         Ok(Self { root, path: path.to_owned() })
     }
 

@@ -39,8 +39,23 @@ impl Credentials {
         if rustix::process::geteuid().as_raw() == self.uid {
             return Ok(work());
         }
-        let _guard = Borrowed::take(self, Self::own())?;
+        let _guard = Borrowed::take(self)?;
         Ok(work())
+    }
+
+    /// The same with the group too where the user is our own: its files are made for that group, and what the group may
+    /// do, it does.
+    ///
+    /// # Errors
+    /// Those of `work`, and `PermissionDenied` as in [`Self::on_files`].
+    pub fn as_group<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if fs_ids() == (self.uid, self.gid) {
+            return work();
+        }
+        let own = Self::own();
+        let groups = if own.uid == self.uid { own.groups } else { self.groups.clone() };
+        let _guard = Borrowed::take(&Self { groups, ..self.clone() })?;
+        work()
     }
 
     /// Becomes that user for good: this thread, and whatever it executes. For a process of one thread that is about to
@@ -57,14 +72,15 @@ impl Credentials {
     }
 }
 
-/// Gives the thread its own credentials back when dropped.
+/// Gives the thread the credentials back that it had, when dropped: its own, or those of another loan around this one.
 struct Borrowed {
-    own: Credentials,
+    before: Credentials,
 }
 
 impl Borrowed {
-    fn take(wanted: &Credentials, own: Credentials) -> io::Result<Self> {
-        let guard = Self { own };
+    fn take(wanted: &Credentials) -> io::Result<Self> {
+        let (uid, gid) = fs_ids();
+        let guard = Self { before: Credentials { uid, gid, ..Credentials::own() } };
         set_groups(&wanted.groups)?;
         set_fs_ids(wanted.uid, wanted.gid)?;
         Ok(guard)
@@ -73,9 +89,10 @@ impl Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        // Going back to what we were cannot be refused: the ids are our real, effective and saved ones.
-        let _ = set_fs_ids(self.own.uid, self.own.gid);
-        let _ = set_groups(&self.own.groups);
+        // Going back to what we were cannot be refused: the ids are our real, effective and saved ones, or we had the right
+        // to take them.
+        let _ = set_fs_ids(self.before.uid, self.before.gid);
+        let _ = set_groups(&self.before.groups);
     }
 }
 
@@ -85,20 +102,23 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// setfsuid(2) reports no error: only a second call, with an invalid id, tells what is in force.
+/// setfsuid(2) reports no error: only a second call tells what is in force.
 fn set_fs_ids(uid: u32, gid: u32) -> io::Result<()> {
-    const ASK: libc::c_ulong = libc::c_ulong::MAX;
     // SAFETY: plain integer arguments; both calls act on this thread and cannot fail in a way that matters here.
-    let (got_uid, got_gid) = unsafe {
+    unsafe {
         libc::syscall(libc::SYS_setfsgid, libc::c_ulong::from(gid));
         libc::syscall(libc::SYS_setfsuid, libc::c_ulong::from(uid));
-        (libc::syscall(libc::SYS_setfsuid, ASK), libc::syscall(libc::SYS_setfsgid, ASK))
-    };
-    if got_uid == libc::c_long::from(uid) && got_gid == libc::c_long::from(gid) {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(libc::EPERM))
     }
+    if fs_ids() == (uid, gid) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+/// The ids in force: an invalid one changes nothing.
+fn fs_ids() -> (u32, u32) {
+    const ASK: libc::c_ulong = libc::c_ulong::MAX;
+    // SAFETY: as in `set_fs_ids`.
+    let (uid, gid) =
+        unsafe { (libc::syscall(libc::SYS_setfsuid, ASK), libc::syscall(libc::SYS_setfsgid, ASK)) };
+    (uid as u32, gid as u32)
 }
 
 #[cfg(test)]
@@ -121,6 +141,13 @@ mod tests {
         let panicked = std::panic::catch_unwind(|| nobody.on_files(|| panic!("inside")));
         assert!(panicked.is_err());
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
+        // A loan within a loan ends where it began.
+        let other = Credentials { uid: 65533, gid: 65533, groups: vec![] };
+        let seen = nobody.on_files(|| {
+            other.on_files(|| ()).unwrap();
+            (fs_ids(), std::fs::read(&file).map_err(|e| e.kind()))
+        });
+        assert_eq!(seen.unwrap(), ((65534, 65534), Err(io::ErrorKind::PermissionDenied)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod beneath;
 mod berth;
+pub mod bestow;
 pub mod child;
 pub mod clone;
 pub mod credentials;

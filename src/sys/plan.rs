@@ -49,6 +49,9 @@ pub struct ChildPlan {
     /// `None`: keep ours.
     pub identity: Option<Credentials>,
     pub no_new_privs: bool,
+    /// Its owner wants set-uid programs to have their effect, also where containment would rather not. Read by whoever
+    /// chooses that; no part of the byte form.
+    pub may_gain: bool,
     /// It may signal only what it starts (Landlock, ABI 6); needs `no_new_privs`.
     pub scope_signals: bool,
     /// `None`: inherit all four sets.
@@ -134,6 +137,7 @@ impl ChildPlan {
             umask: None,
             identity: None,
             no_new_privs: false,
+            may_gain: false,
             scope_signals: false,
             capabilities: None,
             read_only: Vec::new(),
@@ -280,6 +284,7 @@ impl ChildPlan {
             umask,
             identity,
             no_new_privs,
+            may_gain: false,
             scope_signals,
             capabilities,
             read_only,

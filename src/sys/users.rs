@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// One line of the user database, with every group the user is in (the primary one included).
@@ -133,8 +133,42 @@ pub fn resolve(text: &str) -> io::Result<Option<User>> {
     if let Some(user) = by_name(text)? {
         return Ok(Some(user));
     }
-    let Ok(uid) = text.parse::<u32>() else { return Ok(None) };
+    let Some(uid) = id(text) else { return Ok(None) };
     Ok(Some(by_uid(uid)?.unwrap_or_else(|| nameless(uid, uid))))
+}
+
+/// -1, by which the calls that change an id are told to leave it as it is (setresuid(2), chown(2)): nobody's.
+pub const NO_ID: u32 = u32::MAX;
+
+/// A uid or gid in decimal digits; `None` for anything else and for [`NO_ID`].
+pub fn id(text: &str) -> Option<u32> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_plain && *id != NO_ID)
+}
+
+/// Whether a file of this owner belongs to somebody whom our user namespace does not know (user_namespaces(7),
+/// "Unmapped user and group IDs"): then nobody in it can be that user.
+pub fn is_unmapped(uid: u32) -> bool {
+    static OVERFLOW: OnceLock<Option<u32>> = OnceLock::new();
+    let overflow = || {
+        let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?;
+        let uid = text.trim().parse().ok()?;
+        let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+        (!maps(&map, uid)).then_some(uid)
+    };
+    *OVERFLOW.get_or_init(overflow) == Some(uid)
+}
+
+/// Whether an id is in a map of user_namespaces(7): lines of first inside, first outside, count.
+fn maps(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) = (words.next(), words.next(), words.next())
+        else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&u64::from(id))
+    })
 }
 
 /// A user that no database knows, as `docker run --user 12345` makes.
@@ -167,9 +201,9 @@ pub fn group(text: &str) -> io::Result<Option<u32>> {
         };
         match result {
             // SAFETY: the call succeeded and `found` points to `entry`.
-            0 if !found.is_null() => return Ok(Some(unsafe { (*found).gr_gid })),
+            0 if !found.is_null() => return Ok(Some(unsafe { (*found).gr_gid }).filter(|gid| *gid != NO_ID)),
             libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 2, 0),
-            0 | libc::ENOENT | libc::ESRCH => return Ok(text.parse().ok()),
+            0 | libc::ENOENT | libc::ESRCH => return Ok(id(text)),
             error => return Err(io::Error::from_raw_os_error(error)),
         }
     }
@@ -185,7 +219,7 @@ fn query(
         match call(entry.as_mut_ptr(), buffer.as_mut_ptr().cast(), buffer.len(), &raw mut found) {
             0 if found.is_null() => return Ok(None),
             // SAFETY: the call succeeded and `found` points to `entry`, whose strings live in `buffer`.
-            0 => return read_entry(unsafe { &*found }).map(Some),
+            0 => return read_entry(unsafe { &*found }),
             libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 2, 0),
             // Some systems answer a missing user with an error (getpwnam_r(3), "RETURN VALUE").
             libc::ENOENT | libc::ESRCH => return Ok(None),
@@ -194,7 +228,9 @@ fn query(
     }
 }
 
-fn read_entry(entry: &libc::passwd) -> io::Result<User> {
+/// `None` for an entry with an id that is none. Without a home it gets `/`, as login(1) gives it, and without a shell
+/// `/bin/sh` (passwd(5)).
+fn read_entry(entry: &libc::passwd) -> io::Result<Option<User>> {
     let text = |pointer: *const libc::c_char| -> &[u8] {
         if pointer.is_null() {
             return b"";
@@ -202,15 +238,24 @@ fn read_entry(entry: &libc::passwd) -> io::Result<User> {
         // SAFETY: the C library fills these fields with NUL-terminated strings that live as long as `entry`.
         unsafe { CStr::from_ptr(pointer) }.to_bytes()
     };
+    if entry.pw_uid == NO_ID || entry.pw_gid == NO_ID {
+        return Ok(None);
+    }
     let name = String::from_utf8_lossy(text(entry.pw_name)).into_owned();
-    Ok(User {
-        groups: groups_of(entry.pw_name, entry.pw_gid)?,
+    let path = |bytes: &[u8], otherwise: &str| match bytes {
+        b"" => PathBuf::from(otherwise),
+        bytes => PathBuf::from(OsStr::from_bytes(bytes)),
+    };
+    let mut groups = groups_of(entry.pw_name, entry.pw_gid)?;
+    groups.retain(|group| *group != NO_ID);
+    Ok(Some(User {
+        groups,
         name,
         uid: entry.pw_uid,
         gid: entry.pw_gid,
-        home: PathBuf::from(OsStr::from_bytes(text(entry.pw_dir))),
-        shell: PathBuf::from(OsStr::from_bytes(text(entry.pw_shell))),
-    })
+        home: path(text(entry.pw_dir), "/"),
+        shell: path(text(entry.pw_shell), "/bin/sh"),
+    }))
 }
 
 fn groups_of(name: *const libc::c_char, gid: u32) -> io::Result<Vec<u32>> {
@@ -252,6 +297,38 @@ mod tests {
         assert!(memory.answers.len() <= REMEMBERED);
     }
 
+    /// An entry as getpwnam_r(3) gives it. The group database has no such user.
+    fn entry(uid: u32, home: &CStr, shell: &CStr) -> io::Result<Option<User>> {
+        let name = c"no-such-user-here".as_ptr().cast_mut();
+        read_entry(&libc::passwd {
+            pw_name: name,
+            pw_passwd: name,
+            pw_uid: uid,
+            pw_gid: uid,
+            pw_gecos: name,
+            pw_dir: home.as_ptr().cast_mut(),
+            pw_shell: shell.as_ptr().cast_mut(),
+        })
+    }
+
+    #[test]
+    fn an_entry_without_a_home_has_the_root_directory_and_one_with_the_id_that_is_none_is_no_user() {
+        let user = entry(7, c"", c"").unwrap().unwrap();
+        assert_eq!((user.home, user.shell), (PathBuf::from("/"), PathBuf::from("/bin/sh")));
+        let user = entry(7, c"/home/of/it", c"/bin/false").unwrap().unwrap();
+        assert_eq!((user.home, user.shell), (PathBuf::from("/home/of/it"), PathBuf::from("/bin/false")));
+        assert_eq!(entry(NO_ID, c"/", c"/bin/sh").unwrap(), None);
+    }
+
+    #[test]
+    fn a_map_says_who_is_known() {
+        let map = "         0     100000      65536\n     70000          5          1\n";
+        for (id, known) in [(0, true), (65534, true), (65536, false), (70000, true), (70001, false)] {
+            assert_eq!(maps(map, id), known, "{id}");
+        }
+        assert!(maps("0 0 4294967295", 65534) && !maps("", 0));
+    }
+
     #[test]
     fn root_is_found_by_name_and_by_number_and_an_unknown_number_is_itself() {
         assert_eq!(by_name("root").unwrap().unwrap().uid, 0);
@@ -260,6 +337,10 @@ mod tests {
         assert_eq!(resolve("4123456789").unwrap().unwrap().gid, 4_123_456_789);
         assert_eq!(resolve("no-such-user-here").unwrap(), None);
         assert_eq!(resolve("a\0b").unwrap(), None);
+        for text in ["4294967295", "-1", "+5", "4294967296", ""] {
+            assert_eq!((resolve(text).unwrap(), group(text).unwrap()), (None, None), "{text}");
+        }
+        assert_eq!(by_uid(NO_ID).unwrap(), None);
         assert_eq!(group("root").unwrap(), Some(0));
         assert_eq!(group("4123456789").unwrap(), Some(4_123_456_789));
         assert_eq!(group("no-such-group-here").unwrap(), None);

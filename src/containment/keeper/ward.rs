@@ -106,10 +106,11 @@ impl Ward {
         if let Some(tag) = tag {
             plan.identity.get_or_insert(own).groups.push(tag);
         }
-        // Otherwise a set-uid program is all it takes to leave the rung.
-        plan.no_new_privs |= same_uid && apart.is_none();
-        // And otherwise a signal is all it takes to end its keeper.
-        plan.scope_signals = same_uid && apart.is_none() && scope;
+        // Otherwise a set-uid program is all it takes to leave the rung, and a signal to end its keeper. Root's own word
+        // to the contrary holds; `status` then says what it costs.
+        let confined = same_uid && apart.is_none() && !plan.may_gain;
+        plan.no_new_privs |= confined;
+        plan.scope_signals = confined && scope;
         let forked = if apart.is_none() { forks.keeper(plan) } else { Ok(None) };
         let (socket, pid, pidfd, report) = match forked.map_err(failed)? {
             Some((socket, pid, pidfd)) => (socket, pid, pidfd, None),

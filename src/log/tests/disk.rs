@@ -222,7 +222,7 @@ fn files_and_fifos_belong_to_the_owner_and_his_refusals_are_ours() {
     let room = Room::new();
     let owner = Credentials { uid: 65534, gid: 65534, groups: vec![] };
     // The home is root's, mode 0700: one warning, every line counted, nothing written.
-    room.open(A, LogSpec { owner: owner.clone(), ..room.spec("x") });
+    room.open(A, LogSpec { owner: owner.clone(), writer: owner.clone(), ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     assert!(matches!(room.event(), LogEvent::Warning { id: Some(A), .. }));
     write_all(&out, b"1\n2\n");

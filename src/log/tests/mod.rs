@@ -25,6 +25,9 @@ struct Room {
 impl Room {
     fn new() -> Self {
         let (runtime, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Where a supervisor's is, only it can enter.
+        std::fs::set_permissions(runtime.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
         let (out, out_end) = std::io::pipe().unwrap();
         let (err, err_end) = std::io::pipe().unwrap();
         let container = Container::on([Some(out_end.into()), Some(err_end.into())]).unwrap();
@@ -45,6 +48,7 @@ impl Room {
             overflow: Overflow::Block,
             owner: Credentials::own(),
             readers: None,
+            writer: Credentials::own(),
         }
     }
 
