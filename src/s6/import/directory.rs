@@ -1,7 +1,7 @@
 //! s6 service directories: one, a scan directory of many, or the source directory of s6-rc.
 
 use super::Gathered;
-use super::draft::{DAY, Draft};
+use super::draft::{DAY, Draft, ROOT};
 use crate::core::name::GATEWAY_PREFIX;
 use crate::s6::bundle;
 use crate::s6::slot::{self, Kind, Run};
@@ -112,7 +112,8 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
             timeouts(&slot, &mut draft);
         }
     }
-    draft.note("s6 starts everything as root; this runs as the gateway user, unless you add a line such as user = \"root\"");
+    // s6 starts everything as root.
+    draft.user = Some(ROOT.to_owned());
     if slot.logger {
         draft.note("log/run: the supervisor keeps the log itself");
     }

@@ -15,6 +15,9 @@ use toml::Value;
 /// Characters of a foreign text that a message shows.
 const SHOWN: usize = 200;
 
+/// Whoever is named by nobody.
+pub(super) const ROOT: &str = "root";
+
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Default)]
@@ -235,6 +238,14 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     log.put_if("keep", draft.log_keep.map(i64::from));
     log.put_if("to_container", draft.files_only.then_some(false));
     log.section("log", &mut text);
+
+    let mut security = Keys::default();
+    if draft.user.as_deref().is_some_and(|user| matches!(user, ROOT | "0")) {
+        // What root has there: all that the container has.
+        security.put("no_new_privs", false);
+        security.put("capabilities", list(&["ALL".to_owned()]));
+    }
+    security.section("security", &mut text);
     text
 }
 

@@ -1,7 +1,7 @@
 //! The programs of a supervisord.conf. What its keys mean and their defaults: supervisord's "Configuration File"
 //! documentation, version 4.
 
-use super::draft::{DAY, Draft};
+use super::draft::{DAY, Draft, ROOT};
 use super::ini::{self, Ini};
 use super::{Env, Gathered};
 use crate::core::signal::Signal;
@@ -422,9 +422,8 @@ impl Values<'_> {
             self.draft.mode &= OWNER_ONLY;
         }
         self.draft.user = self.take("user").filter(|user| !user.is_empty()).or_else(|| common.user.clone());
-        if self.draft.user.is_none() {
-            self.draft.note("supervisord runs it as its own user; this runs as the gateway user, unless you add a line user = \"NAME\"");
-        }
+        // supervisord runs it as its own user, who is root in a container.
+        self.draft.user.get_or_insert_with(|| ROOT.to_owned());
         self.draft.working_dir = common.directory.clone();
         if let Some(directory) = self.take("directory") {
             match directory.starts_with('/') {

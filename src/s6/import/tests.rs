@@ -54,7 +54,10 @@ impl Source {
 fn parsed(outcome: &Outcome) -> Result<Vec<Definition>, String> {
     let dir = tempfile::tempdir().unwrap();
     for service in &outcome.services {
-        let text: Vec<&str> = service.text.lines().filter(|line| !line.starts_with("user = ")).collect();
+        // Nor are rights.
+        let place = ["user = ", "capabilities = ", "no_new_privs = false"];
+        let stays = |line: &&str| !place.iter().any(|start| line.starts_with(start));
+        let text: Vec<&str> = service.text.lines().filter(stays).collect();
         write(dir.path(), &Imported { text: text.join("\n"), ..service.clone() }).unwrap();
     }
     let own_uid = rustix::process::geteuid().as_raw();
@@ -139,10 +142,10 @@ to_container = false
     };
     let expected = r#"# file: nginx.toml
 # Imported from /src/supervisord.conf
-# not carried over: supervisord runs it as its own user; this runs as the gateway user, unless you add a line user = "NAME"
 # not carried over: autorestart: what ran for startsecs is restarted without end there; here every failure counts towards [restart] limit, unless it is "none"
 # not carried over: redirect_stderr: both streams are in one log anyway, the lines of stderr marked with '!'
 command = ["/usr/sbin/nginx", "-g", "daemon off;"]
+user = "root"
 env = { TZ = "UTC" }
 
 [stop]
@@ -150,6 +153,10 @@ signal = "SIGQUIT"
 
 [restart]
 policy = "always"
+
+[security]
+no_new_privs = false
+capabilities = ["ALL"]
 "#;
     assert_eq!(texts(&outcome), format!("{expected}{}{}", worker("00", "0"), worker("01", "1")));
     assert!(
@@ -265,6 +272,10 @@ env = { B = "x,y", C = "there", PATH = "/bin", TZ = "UTC" }
 
 [restart]
 policy = "never"
+
+[security]
+no_new_privs = false
+capabilities = ["ALL"]
 # file: own.toml
 # Imported from /src/s.conf
 # not carried over: [supervisord] environment: BOOT uses %(ENV_NOT_SET)s, which is not known here: this variable is left out
@@ -399,9 +410,9 @@ fn one_service_directory() {
 # Imported from /src/My.App
 # It was called 'My.App' there.
 # not carried over: finish: no program is run after the end; codes for which it exits with 125 belong into [restart] exit_codes
-# not carried over: s6 starts everything as root; this runs as the gateway user, unless you add a line such as user = "root"
 # not carried over: log/run: the supervisor keeps the log itself
 command = ["/src/My.App/run"]
+user = "root"
 working_dir = "/src/My.App"
 autostart = false
 
@@ -412,6 +423,10 @@ timeout = "3s"
 [ready]
 kind = "fd"
 fd = 3
+
+[security]
+no_new_privs = false
+capabilities = ["ALL"]
 "#;
     assert_eq!((texts(&outcome).as_str(), &outcome.failures), (expected, &vec![]));
     let definition = &parsed(&outcome).unwrap()[0];
