@@ -11,7 +11,11 @@ fi
 # By its path: PATH holds a directory that hermes can write.
 [ "$(/usr/bin/id -u)" = 0 ] || exec "$real" "$@"
 case ${HERMES_DOCKER_EXEC_AS_ROOT:-} in
-    1 | true | TRUE | True | yes | YES | Yes) exec "$real" "$@" ;;
+    1 | true | TRUE | True | yes | YES | Yes)
+        # What it starts is root's, too.
+        export PATH=/opt/hermes/bin:/opt/hermes/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        exec "$real" "$@"
+        ;;
 esac
 if [ ! -x "$setuidgid" ]; then
     echo "hermes: $setuidgid is missing: use 'docker exec --user hermes', or HERMES_DOCKER_EXEC_AS_ROOT=1" >&2

@@ -8,8 +8,9 @@
 # without it than no gateway. The boot waits for this script, so a program is started only where there is work.
 set -u
 umask 022
-# The container's PATH holds a directory that hermes can write.
+# The container's PATH holds a directory that hermes can write. Ours, as root, has lost it already; hermes gets it all.
 path=$PATH
+[ ! -f /run/s6/container_environment/PATH ] || path=$(/bin/cat /run/s6/container_environment/PATH)
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 home=${HERMES_HOME:-/opt/data}
@@ -179,7 +180,7 @@ directories() {
 # NAME SEED: the file of the first boot.
 seed() {
     [ ! -f "$home/$1" ] && [ -f "$install/docker/seed/$2" ] || return 0
-    refused seed "$home/$1" || as_hermes cp "$install/docker/seed/$2" "$home/$1" ||
+    refused seed "$home/$1" || as_hermes cp -n "$install/docker/seed/$2" "$home/$1" ||
         warn "cannot write $home/$1 — continuing"
 }
 
@@ -272,6 +273,12 @@ mkdir -p "$home" || warn "cannot make $home — continuing"
 if [ "$uid" = 0 ]; then
     remap
     join_groups
+    if [ ! -x "$home" ]; then
+        # Root without CAP_DAC_OVERRIDE in front of a home that only hermes may enter: the rest is done as hermes.
+        browser
+        as_hermes env PLAYWRIGHT_BROWSERS_PATH= "$0"
+        exit
+    fi
     take_over
 fi
 directories

@@ -1,6 +1,7 @@
 //! The docker tier: the image with the real Hermes gateway, in a real engine, run in every way that users run it.
 //! `tests/run docker` provides the engine and the image.
 
+mod capabilities;
 mod cli;
 mod entrypoint;
 mod gateways;
@@ -8,6 +9,7 @@ mod harness;
 mod image;
 mod ownership;
 mod profiles;
+mod roots;
 mod streams;
 mod supervision;
 mod upstream;
