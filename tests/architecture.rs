@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A caller is known by its uid, and where a request is about the calling process, by a pidfd of it.
     ("control", &["core", "sys::peer", "sys::pidfd"]),
     ("health", &["core", "sys"]),
-    ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials"]),
+    // Who answers on a gateway's socket is known by its peer credentials.
+    ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials", "sys::peer"]),
     // The applets are command lines of this binary: where the socket is and how a line is shown is decided once, in cli;
     // s6-log writes files as the logger does; s6-setuidgid is the kernel's business.
     ("s6", &["core", "control", "definition", "log", "sys", "cli::render", "cli::settings"]),

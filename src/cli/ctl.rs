@@ -129,7 +129,7 @@ fn show_status(
         return Code::Done;
     };
     let services = answer.services;
-    let not_up = !names.is_empty() && services.iter().any(|service| !service.state.is_up());
+    let not_up = !names.is_empty() && services.iter().any(|service| !service.state.does_its_work());
     if json {
         document(console, &StatusDocument { version: VERSION, supervisor, services });
     } else {

@@ -158,10 +158,10 @@ pub fn bytes(count: u64) -> String {
 pub fn state(state: State, width: usize, color: bool) -> String {
     let word = format!("{state:<width$}");
     let code = match state {
-        State::Up | State::Ready => "32",
+        State::Up | State::Ready | State::Served => "32",
         State::Failed | State::Refused => "31",
         State::Starting | State::Stopping | State::Backoff => "33",
-        State::Down | State::Finished => "2",
+        State::Down | State::Finished | State::Parked => "2",
     };
     if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word }
 }

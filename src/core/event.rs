@@ -3,6 +3,7 @@
 use super::clock::Tick;
 use super::exit::Exit;
 use super::gateway::{Gate, Restored};
+use super::name::ServiceName;
 
 /// One request of one caller, so that every caller gets its own answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +74,8 @@ pub enum Event {
     Time,
     /// What the services before it in the order allow.
     Gate(Gate),
+    /// This service, which is wanted up, cannot do without it: it is kept up whatever its own want; `None`: no longer.
+    Needed(Option<ServiceName>),
     /// End by `deadline`; want stays as it is and nothing starts any more.
     Shutdown {
         deadline: Tick,

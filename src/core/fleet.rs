@@ -7,7 +7,7 @@
 use super::clock::Tick;
 use super::effect::Effect;
 use super::event::Event;
-use super::gateway::{Gate, Gateway, Phase, Restored, Want};
+use super::gateway::{Elsewhere, Gate, Gateway, Phase, Restored, Want};
 use super::name::ServiceName;
 use super::policy::{Kind, Policy};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +26,8 @@ struct Member {
     requires: Vec<ServiceName>,
     /// Why it must not run, whatever it wants.
     held: Option<String>,
+    /// Whether another service does its work.
+    place: Place,
     deadline: Option<Tick>,
 }
 
@@ -33,6 +35,16 @@ impl Member {
     fn comes_after(&self) -> impl Iterator<Item = &ServiceName> {
         self.after.iter().chain(&self.requires)
     }
+}
+
+/// Whether a service has a process of its own, where another one may do its work.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Place {
+    #[default]
+    Own,
+    /// This service has yet to say.
+    Ask(ServiceName),
+    Elsewhere(Elsewhere),
 }
 
 /// The services and the order between them.
@@ -67,7 +79,15 @@ impl Fleet {
             ServiceId(u32::try_from(self.members.len() - 1).unwrap_or(u32::MAX))
         });
         let gateway = Gateway::new(policy, seed);
-        let member = Member { name: name.clone(), gateway, after, requires, held: None, deadline: None };
+        let member = Member {
+            name: name.clone(),
+            gateway,
+            after,
+            requires,
+            held: None,
+            place: Place::Own,
+            deadline: None,
+        };
         for other in member.comes_after() {
             self.followers.entry(other.clone()).or_default().push(id);
         }
@@ -84,6 +104,17 @@ impl Fleet {
         let (mut out, mut queue) = (Vec::new(), VecDeque::new());
         self.settle_gate(id, &mut queue);
         self.run(queue, now, &mut out);
+        out
+    }
+
+    /// Says whether another service does its work.
+    pub fn place(&mut self, id: ServiceId, place: Place, now: Tick) -> FleetEffects {
+        let (mut out, mut queue) = (Vec::new(), VecDeque::new());
+        if let Some(member) = self.member_mut(id).filter(|member| member.place != place) {
+            member.place = place;
+            self.settle_gate(id, &mut queue);
+            self.run(queue, now, &mut out);
+        }
         out
     }
 
@@ -291,18 +322,26 @@ impl Fleet {
         if let Some(reason) = &member.held {
             return Gate::Refused(reason.clone());
         }
+        match &member.place {
+            Place::Own => {}
+            Place::Ask(name) => return Gate::Ask(name.clone()),
+            Place::Elsewhere(place) => return Gate::Elsewhere(place.clone()),
+        }
         let mut waits = None;
         for name in &member.requires {
             let Some(other) = self.named(name) else {
                 return Gate::Refused(format!("requires '{name}', which does not exist"));
             };
             let gateway = &other.gateway;
+            if matches!(gateway.elsewhere(), Some(Elsewhere::Served { .. })) {
+                continue;
+            }
             match gateway.phase() {
                 Phase::Up if is_unfinished(gateway) || gateway.awaits_ready() => waits = Some(name),
                 Phase::Up | Phase::Finished => {}
                 Phase::Failed => return Gate::Refused(format!("requires '{name}', which has failed")),
                 Phase::Down | Phase::Held | Phase::Starting | Phase::Ending(_) | Phase::Backoff { .. } => {
-                    if gateway.want() == Want::Down && !gateway.is_once() {
+                    if gateway.want() == Want::Down && !gateway.is_once() && gateway.needed_by().is_none() {
                         return Gate::Refused(format!("requires '{name}', which is down: start it first"));
                     }
                     waits = Some(name);
@@ -312,7 +351,8 @@ impl Fleet {
         for name in &member.after {
             let other = self.named(name);
             let pending = |other: &Member| {
-                matches!(other.gateway.phase(), Phase::Held | Phase::Starting)
+                (matches!(other.gateway.phase(), Phase::Held | Phase::Starting)
+                    && other.gateway.elsewhere().is_none())
                     || other.gateway.awaits_ready()
                     || is_unfinished(&other.gateway)
             };

@@ -5,16 +5,20 @@
 //! | phase    | want up                                        | want down                                      |
 //! |----------|------------------------------------------------|------------------------------------------------|
 //! | Down     | only while the supervisor shuts down           | at rest                                        |
-//! | Held     | waits for what it requires or comes after      | `once` waits likewise                          |
-//! | Starting | the main process is being made                 | `once`                                         |
-//! | Up       | runs                                           | `once`                                         |
-//! | Ending   | restart, crash, lost requirement, shutdown     | stop                                           |
-//! | Backoff  | waits before the next try                      | impossible                                     |
-//! | Failed   | given up until the operator says otherwise     | impossible                                     |
-//! | Finished | ended as it should, nothing left to do         | impossible                                     |
+//! | Held     | waits for what it requires or comes after, or  | `once` or *needed* waits likewise              |
+//! |          | another service does its work ([`Elsewhere`])  |                                                |
+//! | Starting | the main process is being made                 | `once` or *needed*                             |
+//! | Up       | runs                                           | `once` or *needed*                             |
+//! | Ending   | restart, crash, lost requirement, shutdown     | stop; a crash of what is *needed*              |
+//! | Backoff  | waits before the next try                      | *needed*                                       |
+//! | Failed   | given up until the operator says otherwise     | *needed*                                       |
+//! | Finished | ended as it should, nothing left to do         | *needed*                                       |
 //!
-//! Invariants, searched exhaustively in `model`: nothing is spawned while an earlier tree lives or against the want;
-//! no command is acknowledged before its commit; every phase can be left; every caller is answered exactly once.
+//! *Needed* ([`Event::Needed`]): another service that is wanted up cannot do without this one, so it is kept up although
+//! its own want is down. It ends with an operator's stop.
+//!
+//! Invariants, searched exhaustively in `model`: nothing is spawned while an earlier tree lives, against the want, or
+//! while another service does its work; no command is acknowledged before its commit; every phase can be left; every caller is answered exactly once.
 //!
 //! A want changes only by a command. It is adopted when its write is on disk, with one exception: a stop acts after
 //! [`RECORD_PATIENCE`] or a failed write all the same, because the operator must be able to stop what fills the disk.
@@ -23,7 +27,8 @@ use super::clock::Tick;
 use super::effect::{Effect, Effects, Incident, Outcome};
 use super::event::{Command, Event, Incarnation, Ticket};
 use super::exit::Exit;
-use super::policy::{Policy, RestartWhen, Role, Verdict};
+use super::name::ServiceName;
+use super::policy::{LATER, Policy, RestartWhen, Role, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +56,29 @@ pub enum Gate {
     Wait(String),
     /// Not at all, and a running one must stop; which requirement is missing.
     Refused(String),
+    /// Not before this service has said whether it does this one's work. One that runs may go on.
+    Ask(ServiceName),
+    /// Not at all, and a running one must stop, but nothing is missing.
+    Elsewhere(Elsewhere),
+}
+
+/// Why a service that may be wanted up has no process of its own, and is no failure.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Elsewhere {
+    /// This service does its work.
+    Served { by: ServiceName },
+    /// Its owner told the service that would do its work to leave it out.
+    Parked,
+}
+
+impl Elsewhere {
+    /// The state in the product's words.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Served { .. } => "served",
+            Self::Parked => "parked",
+        }
+    }
 }
 
 /// What happened to the service so far, kept in the database.
@@ -159,6 +187,13 @@ struct Life {
     unasked: bool,
 }
 
+/// Of a start, when another service leaves it out on its owner's wish.
+const PARKED: &str = "its owner parked it, so no gateway serves it";
+
+fn served_by(name: &ServiceName) -> String {
+    format!("'{name}' serves it")
+}
+
 /// Of a start, when the service runs and its time to report that it is ready is over.
 const NOT_READY: &str = "it runs, but has not reported in its time that it is ready";
 
@@ -220,6 +255,10 @@ pub struct Gateway {
     unsure: bool,
     /// Runs although want is down.
     once: bool,
+    /// It is kept up for this service, whatever its own want.
+    needed: Option<ServiceName>,
+    /// A life that ended while it was not known whether another service does its work: a failure, if none does.
+    unjudged: Option<Box<Life>>,
     /// The supervisor shuts down; the end must be over by then.
     closing: Option<Tick>,
     retiring: bool,
@@ -245,6 +284,8 @@ impl Gateway {
             unrecorded: None,
             unsure: false,
             once: false,
+            needed: None,
+            unjudged: None,
             closing: None,
             retiring: false,
             seed,
@@ -289,6 +330,7 @@ impl Gateway {
             | Event::LogsDrained { .. } => {}
             Event::Time => self.time(now, &mut out),
             Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
+            Event::Needed(by) => self.need_moved(by, now, &mut out),
             Event::Shutdown { deadline } => self.shutdown(deadline, now, &mut out),
             Event::KillNow => {
                 if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace | Stage::Finishing)) {
@@ -469,6 +511,7 @@ impl Gateway {
     }
 
     fn ask_up(&mut self, now: Tick, out: &mut Effects) {
+        self.unjudged = None;
         match &mut self.phase {
             Phase::Up => match self.readiness() {
                 Readiness::Undefined | Readiness::Reported(_) => {
@@ -489,6 +532,7 @@ impl Gateway {
     fn ask_down(&mut self, now: Tick, out: &mut Effects) {
         self.want = Want::Down;
         self.once = false;
+        self.needed = None;
         self.history.backoff_until = None;
         self.history.start_error = None;
         match &mut self.phase {
@@ -521,10 +565,14 @@ impl Gateway {
                 self.enter(Phase::Starting, now, out);
                 out.push(Effect::Spawn { incarnation: self.history.incarnation });
             }
-            Gate::Wait(_) => self.enter(Phase::Held, now, out),
+            Gate::Wait(_) | Gate::Ask(_) => self.enter(Phase::Held, now, out),
             Gate::Refused(reason) => {
                 let reason = reason.clone();
                 self.refused(&reason, now, out);
+            }
+            Gate::Elsewhere(place) => {
+                let place = place.clone();
+                self.elsewhere_instead(&place, now, out);
             }
         }
     }
@@ -532,9 +580,36 @@ impl Gateway {
     /// Something it requires is missing: whoever waits is told; a want that is up goes on waiting.
     fn refused(&mut self, reason: &str, now: Tick, out: &mut Effects) {
         self.fail_starters(reason, out);
-        match self.want {
-            Want::Up => self.enter(Phase::Held, now, out),
-            Want::Down => self.rest(false, now, out),
+        if self.is_aimed_up() {
+            self.enter(Phase::Held, now, out);
+        } else {
+            self.rest(false, now, out);
+        }
+    }
+
+    /// Another service does its work: whoever asked for a start has what was asked for, unless its owner wants it to rest.
+    fn elsewhere_instead(&mut self, place: &Elsewhere, now: Tick, out: &mut Effects) {
+        // What it failed at before is done by the other one.
+        self.forgive(out);
+        if let Some(life) = self.unjudged.take() {
+            self.report_end(&life, now, out);
+        }
+        match place {
+            Elsewhere::Served { by } => {
+                self.answer(self.acted, out, |waiter| match waiter.command {
+                    Command::Start { .. } | Command::Restart => {
+                        Some(Outcome::Done { already: true, unrecorded: None })
+                    }
+                    Command::Once => Some(Outcome::Failed(served_by(by))),
+                    Command::Stop | Command::Unregister => None,
+                });
+            }
+            Elsewhere::Parked => self.fail_starters(PARKED, out),
+        }
+        if self.is_aimed_up() {
+            self.enter(Phase::Held, now, out);
+        } else {
+            self.rest(false, now, out);
         }
     }
 
@@ -607,7 +682,7 @@ impl Gateway {
 
     /// The stop signal. Only a stop leaves a service with a want that is down and no leave to run once.
     fn signal_main(&self, out: &mut Effects) {
-        let planned = self.want == Want::Down && !self.once && self.closing.is_none();
+        let planned = !self.is_aimed_up() && self.closing.is_none();
         let (incarnation, signal) = (self.history.incarnation, self.policy.stop.signal);
         out.push(Effect::SignalMain { incarnation, signal, planned });
     }
@@ -705,13 +780,24 @@ impl Gateway {
         let life = self.ended.take().map_or(last, |life| *life);
         let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
         out.push(Effect::Release { incarnation: self.history.incarnation });
-        if self.want == Want::Down || self.closing.is_some() {
+        let aimed_up = self.want == Want::Up || self.needed.is_some();
+        if !aimed_up || self.closing.is_some() {
             self.report_end(&life, now, out);
             out.push(Effect::SaveHistory);
             self.rest(false, now, out);
         } else if asked {
             self.report_end(&life, now, out);
             self.begin_start(now, out);
+        } else if matches!(self.gate, Gate::Elsewhere(_)) {
+            // It made way for the service that does its work.
+            self.report_end(&life, now, out);
+            out.push(Effect::SaveHistory);
+            self.begin_start(now, out);
+        } else if matches!(self.gate, Gate::Ask(_)) {
+            // It may be that it could not live beside the one that does its work.
+            self.unjudged = Some(Box::new(life));
+            out.push(Effect::SaveHistory);
+            self.enter(Phase::Held, now, out);
         } else {
             self.judge(&life, gives_up, now, out);
         }
@@ -749,6 +835,19 @@ impl Gateway {
                 out.push(Effect::SaveHistory);
             }
             Verdict::Failed => self.give_up(words, now, out),
+            Verdict::Later => {
+                self.history.restarts += 1;
+                if life.ran(now) >= self.policy.restart.backoff.reset_after {
+                    self.report_end(life, now, out);
+                    self.begin_start(now, out);
+                } else {
+                    let until = now.after(LATER);
+                    self.history.backoff_until = Some(until);
+                    self.enter(Phase::Backoff { until }, now, out);
+                    self.fail_starters(&words, out);
+                }
+                out.push(Effect::SaveHistory);
+            }
             Verdict::Restart { skip_wait } => {
                 self.count_failure(life.ran(now), now);
                 if let Some(limit) = self.policy.restart.limit
@@ -829,6 +928,7 @@ impl Gateway {
     /// No process, nothing to do. `already`: it was so before.
     fn rest(&mut self, already: bool, now: Tick, out: &mut Effects) {
         self.once = false;
+        self.unjudged = None;
         self.history.failed = None;
         self.enter(Phase::Down, now, out);
         let unrecorded = self.unrecorded.clone();
@@ -891,7 +991,8 @@ impl Gateway {
         self.life = Some(Life { pid: Some(pid), up_since: Some(since), readiness, ..Life::default() });
         self.enter(Phase::Up, since, out);
         let wanted = self.want == Want::Up || self.once;
-        if !wanted || self.closing.is_some() || matches!(self.gate, Gate::Refused(_)) {
+        let must_end = matches!(self.gate, Gate::Refused(_) | Gate::Elsewhere(_));
+        if !wanted || self.closing.is_some() || must_end {
             self.begin_stop(now, out);
         }
     }
@@ -945,20 +1046,78 @@ impl Gateway {
         }
     }
 
+    /// It is wanted up, by its own want or otherwise.
+    fn is_aimed_up(&self) -> bool {
+        self.want == Want::Up || self.once || self.needed.is_some()
+    }
+
+    fn need_moved(&mut self, by: Option<ServiceName>, now: Tick, out: &mut Effects) {
+        if self.needed == by || self.closing.is_some() || self.retiring {
+            return;
+        }
+        self.needed = by;
+        if let Some(name) = &self.needed {
+            let overtaken = format!("'{name}' cannot do without it");
+            self.answer(self.acted, out, |waiter| match waiter.command {
+                Command::Stop => Some(Outcome::Failed(overtaken.clone())),
+                Command::Start { .. } | Command::Restart | Command::Once | Command::Unregister => None,
+            });
+        }
+        let aimed_up = self.is_aimed_up();
+        match self.phase {
+            Phase::Down if aimed_up => self.begin_start(now, out),
+            Phase::Up | Phase::Starting if !aimed_up => self.begin_stop(now, out),
+            Phase::Held if !aimed_up => self.rest(false, now, out),
+            // Nor does `once` wait for another try.
+            Phase::Backoff { .. } | Phase::Failed | Phase::Finished
+                if self.want == Want::Down && self.needed.is_none() =>
+            {
+                self.history.backoff_until = None;
+                self.rest(false, now, out);
+            }
+            Phase::Down
+            | Phase::Held
+            | Phase::Starting
+            | Phase::Up
+            | Phase::Ending(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed
+            | Phase::Finished => out.push(Effect::Changed),
+        }
+    }
+
     fn gate_moved(&mut self, gate: Gate, now: Tick, out: &mut Effects) {
         if self.gate == gate {
             return;
         }
+        let was_elsewhere = matches!(self.gate, Gate::Elsewhere(_));
         self.gate = gate;
         match (&self.gate, self.phase) {
-            (Gate::Open, Phase::Held) => self.begin_start(now, out),
+            (Gate::Open, Phase::Held) => {
+                // Of what only runs once no end is judged.
+                let kept_up = self.want == Want::Up || self.needed.is_some();
+                match self.unjudged.take().filter(|_| kept_up) {
+                    Some(life) => self.judge(&life, false, now, out),
+                    None => self.begin_start(now, out),
+                }
+            }
             (Gate::Refused(reason), Phase::Held) => {
                 let reason = reason.clone();
                 self.refused(&reason, now, out);
             }
-            (Gate::Refused(_), Phase::Up | Phase::Starting) => self.begin_stop(now, out),
+            (Gate::Refused(_) | Gate::Elsewhere(_), Phase::Up | Phase::Starting) => self.begin_stop(now, out),
+            (Gate::Elsewhere(place), Phase::Held | Phase::Backoff { .. } | Phase::Failed) => {
+                let place = place.clone();
+                self.elsewhere_instead(&place, now, out);
+            }
+            // The state in words is another one.
+            (Gate::Elsewhere(_), Phase::Down | Phase::Finished) => out.push(Effect::Changed),
             (
-                Gate::Open | Gate::Wait(_) | Gate::Refused(_),
+                Gate::Open | Gate::Wait(_) | Gate::Ask(_) | Gate::Refused(_),
+                Phase::Down | Phase::Held | Phase::Finished,
+            ) if was_elsewhere => out.push(Effect::Changed),
+            (
+                Gate::Open | Gate::Wait(_) | Gate::Ask(_) | Gate::Refused(_) | Gate::Elsewhere(_),
                 Phase::Down
                 | Phase::Held
                 | Phase::Starting
@@ -1100,6 +1259,34 @@ impl Gateway {
         self.once
     }
 
+    /// The service that it is kept up for although its own want is down.
+    pub fn needed_by(&self) -> Option<&ServiceName> {
+        self.needed.as_ref().filter(|_| self.want == Want::Down)
+    }
+
+    /// It may not run at all, or not without something that is missing.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.gate, Gate::Refused(_))
+    }
+
+    /// Where its work is done, while no process of its own is there.
+    pub fn elsewhere(&self) -> Option<&Elsewhere> {
+        match (&self.gate, self.phase) {
+            (Gate::Elsewhere(place), Phase::Down | Phase::Held | Phase::Finished) => Some(place),
+            (
+                Gate::Open | Gate::Wait(_) | Gate::Ask(_) | Gate::Refused(_) | Gate::Elsewhere(_),
+                Phase::Down
+                | Phase::Held
+                | Phase::Starting
+                | Phase::Up
+                | Phase::Ending(_)
+                | Phase::Backoff { .. }
+                | Phase::Failed
+                | Phase::Finished,
+            ) => None,
+        }
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -1201,6 +1388,9 @@ impl Gateway {
 
     /// The state in the product's words.
     pub fn state(&self) -> &'static str {
+        if let Some(place) = self.elsewhere() {
+            return place.word();
+        }
         match self.phase {
             Phase::Down => "down",
             Phase::Held if matches!(self.gate, Gate::Refused(_)) => "down",
@@ -1225,6 +1415,13 @@ impl Gateway {
         };
         let text = match (self.phase, &self.gate) {
             (Phase::Held, Gate::Wait(reason) | Gate::Refused(reason)) => reason.clone(),
+            (Phase::Held, Gate::Ask(name)) => format!("waits for '{name}' to say whether it serves it"),
+            (Phase::Held | Phase::Down | Phase::Finished, Gate::Elsewhere(Elsewhere::Served { by })) => {
+                served_by(by)
+            }
+            (Phase::Held | Phase::Down | Phase::Finished, Gate::Elsewhere(Elsewhere::Parked)) => {
+                PARKED.to_owned()
+            }
             (Phase::Ending(Ending { stage: Stage::Stuck, .. }), _) => {
                 "killed, but processes of it do not end".to_owned()
             }
@@ -1233,6 +1430,7 @@ impl Gateway {
             }
             (Phase::Ending(Ending { asked: false, .. }), _) => format!("{}; ending what it left", last()),
             (Phase::Backoff { .. }, _) if self.waits_after_success() => format!("{}; started again", last()),
+            (Phase::Backoff { .. }, _) if self.history.row == 0 => last(),
             (Phase::Backoff { .. }, _) => format!("{}; failure {} in a row", last(), self.history.row),
             (Phase::Starting, _) if self.history.start_error.is_some() => {
                 format!("tried again after: {}", last())
@@ -1249,6 +1447,7 @@ impl Gateway {
                 .unwrap_or_default(),
             (Phase::Up, _) if self.readiness() == Readiness::Overdue => NOT_READY.to_owned(),
             (Phase::Up, _) if self.once => "runs once".to_owned(),
+            (Phase::Up, _) if let Some(name) = self.needed_by() => format!("up for '{name}'"),
             (Phase::Held | Phase::Starting | Phase::Up | Phase::Ending(_), _) => String::new(),
         };
         match &self.unrecorded {
@@ -1261,6 +1460,10 @@ impl Gateway {
 
 #[cfg(test)]
 impl Gateway {
+    pub(super) fn is_needed(&self) -> bool {
+        self.needed.is_some()
+    }
+
     /// For the exhaustive search: everything that decides what happens next, without absolute times and numbers.
     pub(super) fn fingerprint(&self) -> String {
         let waiters: Vec<_> = self.waiters.iter().map(|w| (w.command, self.fingerprint_seq(w.seq))).collect();
@@ -1274,13 +1477,15 @@ impl Gateway {
         };
         let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(
-            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {}",
+            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {}",
             self.want,
             self.gate,
             self.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
             self.unrecorded.is_some(),
             self.unsure,
             self.once,
+            self.needed.is_some(),
+            self.unjudged.is_some(),
             self.closing.is_some(),
             self.retiring,
             self.history.row.min(2),

@@ -1,6 +1,6 @@
 //! Stories of single services: what the exhaustive search in `model` cannot see, times, counts and words.
 
-use super::super::policy::{ExitRule, Kind};
+use super::super::policy::{ExitRule, Kind, RestartPolicy};
 use super::super::signal::Signal;
 use super::*;
 use proptest::prelude::*;
@@ -677,4 +677,158 @@ fn a_service_that_is_not_ready_in_time_runs_on_and_the_start_says_so() {
     let incarnation = story.n();
     story.feed(Event::ReadyReported { incarnation });
     assert_eq!(story.gateway.state(), "ready");
+}
+
+fn other(name: &str) -> ServiceName {
+    ServiceName::new(name).unwrap()
+}
+
+fn served() -> Gate {
+    Gate::Elsewhere(Elsewhere::Served { by: other("default") })
+}
+
+/// Hermes 0.21.4 and later: a named gateway is refused (78) because the root gateway serves its profile. That was `failed` at
+/// every boot, for a bot that answered.
+#[test]
+fn a_gateway_whose_work_another_one_does_is_served_however_its_own_process_ended() {
+    for code in [78, 75, 1] {
+        let mut story = Story::new(Policy {
+            restart: RestartPolicy {
+                exit_codes: BTreeMap::from([(78, ExitRule::Failed), (75, ExitRule::Later)]),
+                ..Policy::default().restart
+            },
+            ..Policy::default()
+        });
+        story.up();
+        story.feed(Event::Gate(Gate::Ask(other("default"))));
+        assert_eq!(story.gateway.state(), "up", "one that runs may go on until the other has spoken");
+        story.ends(Exit::Code(code));
+        assert_eq!(
+            (story.gateway.state(), story.gateway.phase()),
+            ("starting", Phase::Held),
+            "exit code {code}"
+        );
+        story.feed(Event::Gate(served()));
+        assert_eq!(story.gateway.state(), "served");
+        assert_eq!(story.gateway.reason(), "'default' serves it");
+        assert_eq!((story.gateway.want(), story.gateway.history().failures.len()), (Want::Up, 0));
+        assert_eq!(story.gateway.history().restarts, 0);
+    }
+}
+
+#[test]
+fn an_end_whose_meaning_was_asked_for_is_a_failure_where_no_other_one_does_its_work() {
+    let mut story = Story::new(Policy {
+        restart: RestartPolicy {
+            exit_codes: BTreeMap::from([(78, ExitRule::Failed)]),
+            ..Policy::default().restart
+        },
+        ..Policy::default()
+    });
+    story.up();
+    story.feed(Event::Gate(Gate::Ask(other("default"))));
+    story.ends(Exit::Code(78));
+    assert_eq!(story.gateway.state(), "starting");
+    story.feed(Event::Gate(Gate::Open));
+    assert_eq!((story.gateway.state(), story.n()), ("failed", 1), "without another try");
+    // Whoever asks for a start, or for none, does not ask about the end before.
+    for (command, state) in [(START, "starting"), (Command::Stop, "down")] {
+        let mut story = Story::new(Policy::default());
+        story.up();
+        story.feed(Event::Gate(Gate::Ask(other("default"))));
+        story.ends(Exit::Code(1));
+        story.command(2, command);
+        story.feed(Event::Gate(Gate::Open));
+        assert_eq!((story.gateway.state(), story.gateway.history().failures.len()), (state, 0));
+    }
+}
+
+#[test]
+fn what_was_given_up_before_is_no_failure_once_another_one_does_its_work() {
+    let mut story = Story::new(Policy {
+        restart: RestartPolicy {
+            exit_codes: BTreeMap::from([(78, ExitRule::Failed)]),
+            ..Policy::default().restart
+        },
+        ..Policy::default()
+    });
+    story.up();
+    story.ends(Exit::Code(78));
+    assert_eq!(story.gateway.state(), "failed");
+    story.feed(Event::Gate(served()));
+    assert_eq!((story.gateway.state(), story.gateway.history().failed.is_none()), ("served", true));
+    let done = story.command(2, START);
+    assert!(done.contains(&Effect::Reply {
+        ticket: Ticket(2),
+        outcome: Outcome::Done { already: true, unrecorded: None }
+    }));
+    // It is left out on its owner's wish, and then nobody does its work.
+    story.feed(Event::Gate(Gate::Elsewhere(Elsewhere::Parked)));
+    assert_eq!(story.gateway.state(), "parked");
+    story.feed(Event::Gate(Gate::Open));
+    assert_eq!(story.gateway.state(), "starting");
+}
+
+#[test]
+fn one_that_runs_makes_way_for_the_one_that_does_its_work_now() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let stops = story.feed(Event::Gate(served()));
+    assert!(matches!(stops[..], [Effect::Changed, Effect::SignalMain { planned: false, .. }]), "{stops:?}");
+    story.ends(Exit::Signal { signal: Signal::TERM, core: false });
+    assert_eq!((story.gateway.state(), story.gateway.want()), ("served", Want::Up));
+    story.command(2, Command::Stop);
+    assert_eq!(
+        (story.gateway.state(), story.gateway.want()),
+        ("served", Want::Down),
+        "its bot still answers"
+    );
+}
+
+#[test]
+fn a_service_that_another_one_needs_is_up_against_its_own_want_until_an_operator_stops_it() {
+    let mut story = Story::new(Policy::default());
+    story.feed(Event::Needed(Some(other("work"))));
+    story.spawned();
+    assert_eq!((story.gateway.state(), story.gateway.want()), ("up", Want::Down));
+    assert_eq!(story.gateway.reason(), "up for 'work'");
+    story.ends(Exit::Signal { signal: Signal::KILL, core: false });
+    assert_eq!(story.gateway.state(), "starting", "a crash ends no need");
+    story.spawned();
+    story.command(2, Command::Stop);
+    story.ends(Exit::Code(0));
+    assert_eq!((story.gateway.state(), story.gateway.needed_by()), ("down", None));
+    story.feed(Event::Needed(Some(other("work"))));
+    story.spawned();
+    story.feed(Event::Needed(None));
+    story.ends(Exit::Code(0));
+    assert_eq!(story.gateway.state(), "down", "nobody needs it any more");
+}
+
+/// EX_TEMPFAIL of a gateway that finds another one in its place: 11 tries within a second ended in `failed`.
+#[test]
+fn later_waits_some_seconds_and_counts_for_nothing() {
+    let mut story = Story::new(Policy {
+        restart: RestartPolicy {
+            exit_codes: BTreeMap::from([(75, ExitRule::Later)]),
+            ..Policy::default().restart
+        },
+        ..Policy::default()
+    });
+    story.up();
+    for restarts in 1..40 {
+        story.ends(Exit::Code(75));
+        assert_eq!(
+            (story.gateway.state(), story.gateway.reason().as_str()),
+            ("backoff", "exited with code 75")
+        );
+        story.wait(4_999);
+        assert_eq!(story.gateway.state(), "backoff");
+        story.wait(1);
+        assert_eq!((story.gateway.state(), story.gateway.history().restarts), ("starting", restarts));
+        story.spawned();
+    }
+    story.wait(60_000);
+    story.ends(Exit::Code(75));
+    assert_eq!(story.gateway.state(), "starting", "a planned restart of one that ran is not kept waiting");
 }

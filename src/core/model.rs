@@ -8,7 +8,8 @@ use super::clock::Tick;
 use super::effect::{Effect, Outcome};
 use super::event::{Command, Event, Ticket};
 use super::exit::Exit;
-use super::gateway::{FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage, Want};
+use super::gateway::{Elsewhere, FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage, Want};
+use super::name::ServiceName;
 use super::policy::{BurstLimit, ExitRule, Policy};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -27,13 +28,19 @@ enum Fault {
     ReadyIsAssumed,
     NobodyIsAdopted,
     CleanExitTakenForFailure,
+    /// That another service does its work is not heard.
+    ElsewhereIsIgnored,
+    /// That it is not needed any more is not heard.
+    NeedIsForever,
 }
 
-/// The search is run four times, because all together would be too many states for a test.
+/// The search is run five times, because all together would be too many states for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     TwoCallers,
     OneCallerAndGates,
+    /// One caller, and other services that do this one's work or need it.
+    OneCallerAndOthers,
     /// One caller, and a service that reports readiness and has a finish program.
     ReadyAndFinish,
     /// The same, and a supervisor that is killed at any moment and has a successor.
@@ -78,6 +85,9 @@ struct World {
     /// The shutdown was told.
     closing: bool,
     gone: bool,
+    /// Another service does its work.
+    elsewhere: bool,
+    needed: bool,
 }
 
 const FORCE: Command = Command::Start { force: true };
@@ -90,6 +100,11 @@ const COMMANDS: [Command; 6] = [
     Command::Once,
     Command::Unregister,
 ];
+
+/// The service that does this one's work, or needs it.
+fn other() -> ServiceName {
+    ServiceName::new("other").expect("a valid name")
+}
 
 /// What the world may do next.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +123,7 @@ enum Move {
     Drained,
     Time,
     Gate(Gate),
+    Needed(bool),
     Shutdown,
     /// The supervisor is killed; what it was writing got to the disk or not.
     Crash {
@@ -146,6 +162,8 @@ impl World {
             next_ticket: 0,
             closing: false,
             gone: false,
+            elsewhere: false,
+            needed: false,
         };
         world.feed(Event::Boot(Restored {
             want,
@@ -175,6 +193,12 @@ impl World {
         if self.scope == Scope::OneCallerAndGates {
             let gates = [Gate::Open, Gate::Wait("a".into()), Gate::Refused("a".into())];
             moves.extend(gates.map(Move::Gate));
+        }
+        if self.scope == Scope::OneCallerAndOthers {
+            let served = Gate::Elsewhere(Elsewhere::Served { by: other() });
+            let gates = [Gate::Open, Gate::Ask(other()), served];
+            moves.extend(gates.map(Move::Gate));
+            moves.extend([false, true].map(Move::Needed));
         }
         if self.scope == Scope::Crashes {
             moves.extend([false, true].map(|written| Move::Crash { written }));
@@ -299,7 +323,18 @@ impl World {
                 self.now = self.gateway.deadline().ok_or("no deadline")?.max(self.now);
                 self.feed(Event::Time)
             }
-            Move::Gate(gate) => self.feed(Event::Gate(gate)),
+            Move::Gate(gate) => {
+                self.elsewhere = matches!(gate, Gate::Elsewhere(_));
+                let heard = !self.elsewhere || self.fault != Fault::ElsewhereIsIgnored;
+                self.feed(Event::Gate(if heard { gate } else { Gate::Open }))
+            }
+            Move::Needed(needed) => {
+                if !self.closing && !self.gateway.is_retiring() {
+                    self.needed = needed;
+                }
+                let heard = needed || self.fault == Fault::NeedIsForever;
+                self.feed(Event::Needed(heard.then(other)))
+            }
             Move::Shutdown => {
                 self.closing = true;
                 self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) })
@@ -357,6 +392,8 @@ impl World {
         if counted && self.ended == Some(Exit::Code(0)) {
             return Err("a clean exit was counted as a failure".into());
         }
+        // An operator's stop ends the need, too.
+        self.needed &= self.gateway.is_needed();
         for effect in effects {
             self.carry_out(effect)?;
         }
@@ -392,7 +429,9 @@ impl World {
             Effect::SignalMain { .. } if self.main != Main::Alive => {
                 return Err("a signal to no process".into());
             }
-            Effect::SignalMain { planned: true, .. } if self.closing || self.gateway.want() == Want::Up => {
+            Effect::SignalMain { planned: true, .. }
+                if self.closing || self.gateway.want() == Want::Up || self.gateway.needed_by().is_some() =>
+            {
                 return Err("a stop that nobody planned".into());
             }
             Effect::SignalTree { .. } if self.tree_told => return Err("a signal to an empty tree".into()),
@@ -422,8 +461,11 @@ impl World {
     }
 
     fn spawn(&mut self, incarnation: u64) -> Result<(), String> {
-        if self.gateway.want() == Want::Down && !self.gateway.is_once() {
+        if self.gateway.want() == Want::Down && !self.gateway.is_once() && !self.needed {
             return Err("spawned against the want".into());
+        }
+        if self.elsewhere {
+            return Err("spawned beside the service that does its work".into());
         }
         self.place(incarnation)
     }
@@ -464,7 +506,7 @@ impl World {
             if !down && (waits || self.finishing) {
                 return Err("start acknowledged before the service was ready".into());
             }
-            if !down && self.main != Main::Alive {
+            if !down && self.main != Main::Alive && !self.elsewhere {
                 return Err("start acknowledged without a main process".into());
             }
         }
@@ -475,7 +517,7 @@ impl World {
         let phase = self.gateway.phase();
         let wants_up = self.gateway.want() == Want::Up;
         match phase {
-            Phase::Backoff { .. } | Phase::Failed | Phase::Finished if !wants_up => {
+            Phase::Backoff { .. } | Phase::Failed | Phase::Finished if !wants_up && !self.needed => {
                 Err("waits against the want".into())
             }
             Phase::Up if self.main == Main::Making => Err("up before exec".into()),
@@ -510,7 +552,7 @@ impl World {
         let disk: Vec<_> =
             self.disk.iter().map(|(seq, want)| (self.gateway.fingerprint_seq(*seq), want)).collect();
         format!(
-            "{phase} {} {:?} {} {} {} {:?} {disk:?} {:?} {:?} {}",
+            "{phase} {} {:?} {} {} {} {:?} {disk:?} {:?} {:?} {} {:?}",
             self.gateway.fingerprint(),
             self.main,
             self.tree,
@@ -520,6 +562,7 @@ impl World {
             self.on_disk,
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
+            (self.elsewhere, self.needed),
         )
     }
 }
@@ -604,7 +647,13 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
     };
     // The longest test there is: each search on a processor of its own.
     let seen: HashSet<String> = std::thread::scope(|threads| {
-        let scopes = [Scope::TwoCallers, Scope::OneCallerAndGates, Scope::ReadyAndFinish, Scope::Crashes];
+        let scopes = [
+            Scope::TwoCallers,
+            Scope::OneCallerAndGates,
+            Scope::OneCallerAndOthers,
+            Scope::ReadyAndFinish,
+            Scope::Crashes,
+        ];
         let searches = scopes.map(|scope| threads.spawn(move || phases(scope)));
         searches.into_iter().flat_map(|search| search.join().unwrap()).collect()
     });
@@ -641,6 +690,9 @@ fn the_search_catches_every_seeded_fault() {
         Fault::CleanExitTakenForFailure,
     ] {
         assert!(verdict(fault, Scope::OneCallerAndGates).is_err(), "{fault:?} went unnoticed");
+    }
+    for fault in [Fault::ElsewhereIsIgnored, Fault::NeedIsForever] {
+        assert!(verdict(fault, Scope::OneCallerAndOthers).is_err(), "{fault:?} went unnoticed");
     }
     assert!(verdict(Fault::ReadyIsAssumed, Scope::ReadyAndFinish).is_err());
     assert!(verdict(Fault::NobodyIsAdopted, Scope::Crashes).is_err());

@@ -21,11 +21,16 @@ pub enum RestartWhen {
 pub enum ExitRule {
     /// Restart without the wait; still counted.
     Now,
+    /// Restart after [`LATER`], or without a wait if it has run for [`Backoff::reset_after`]; not counted.
+    Later,
     /// `finished`: not restarted, want unchanged.
     Stop,
     /// `failed`: not restarted until the operator says so.
     Failed,
 }
+
+/// The wait of [`ExitRule::Later`].
+pub const LATER: Duration = Duration::from_secs(5);
 
 /// Exponential wait between restarts. The first failure in a row restarts at once; the n-th (n ≥ 2) waits
 /// `initial * factor^(n-2)`, at most `max`, changed by up to ± `jitter` (a fraction).
@@ -126,6 +131,8 @@ impl Default for Policy {
 pub enum Verdict {
     Finished,
     Failed,
+    /// Restart after [`LATER`]; no failure.
+    Later,
     /// A failure: restart; `skip_wait` when an exit-code rule says `now`.
     Restart {
         skip_wait: bool,
@@ -140,6 +147,7 @@ impl Policy {
         if let Exit::Code(code) = exit {
             match self.restart.exit_codes.get(&code) {
                 Some(ExitRule::Now) => return Verdict::Restart { skip_wait: true },
+                Some(ExitRule::Later) => return Verdict::Later,
                 Some(ExitRule::Stop) => return Verdict::Finished,
                 Some(ExitRule::Failed) => return Verdict::Failed,
                 None => {}
@@ -195,6 +203,8 @@ mod tests {
         assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
         assert_eq!(policy.judge(Exit::Code(75)), Verdict::Restart { skip_wait: true });
         assert_eq!(policy.judge(Exit::Code(78)), Verdict::Failed);
+        policy.restart.exit_codes.insert(75, ExitRule::Later);
+        assert_eq!(policy.judge(Exit::Code(75)), Verdict::Later);
         assert_eq!(policy.judge(Exit::Code(1)), Verdict::Restart { skip_wait: false });
         assert_eq!(policy.judge(Exit::Unknown), Verdict::Restart { skip_wait: false });
         policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Now)]);

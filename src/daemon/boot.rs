@@ -498,6 +498,7 @@ fn start(
         server,
         requests: Requests::default(),
         readiness: Readiness::default(),
+        topology: super::topology::Topology::default(),
         planned: PlannedStops::default(),
         scopes: super::scopes::Waiting::default(),
         recorded_limits: super::limits::Recorded::from_rows(&opened.limits),

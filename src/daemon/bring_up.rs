@@ -43,7 +43,9 @@ impl Supervisor {
         let now = self.clock.now();
         let mut restored = BTreeMap::new();
         let mut first_seen = Vec::new();
-        let mut boot_lines = Vec::new();
+        let mut boot_lines: Vec<(String, PriorExit)> = Vec::new();
+        // Where the root gateway has yet to say which profiles it serves.
+        let mut later = Vec::new();
         let mut gateways = Vec::new();
         for (name, (mut definition, record)) in services {
             let row = opened.wants.get(&name);
@@ -78,16 +80,21 @@ impl Supervisor {
                 );
             }
             let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
-            let held_back = supervised.is_none() && self.stays_down(&definition, record.as_ref());
+            let held_back = supervised.is_none() && self.stays_down(&definition);
             let in_force = if held_back { Want::Down } else { wanted };
             if is_profile(&definition) || intent.is_some() {
                 let prior = found.intents.get(&name).and_then(|intent| intent.state.as_deref());
                 let action =
                     if in_force == Want::Up && !foreground { Action::Started } else { Action::Registered };
                 let exit = reconciled.exits.get(&name).copied().unwrap_or_default();
-                // The root profile comes first, as those who read the file know it.
-                let place = if name.as_str() == DEFAULT_PROFILE { 0 } else { boot_lines.len() };
-                boot_lines.insert(place, (boot_log::line(&name, prior, action), exit));
+                let is_root = name.as_str() == DEFAULT_PROFILE;
+                if action == Action::Started && !is_root {
+                    later.push((name.clone(), prior.map(str::to_owned), exit));
+                } else {
+                    // The root profile comes first, as those who read the file know it.
+                    let place = if is_root { 0 } else { boot_lines.len() };
+                    boot_lines.insert(place, (boot_log::line(&name, prior, action), exit));
+                }
                 if record.is_none() {
                     let shown = if action == Action::Started { Want::Up } else { Want::Down };
                     gateways.push((name.clone(), shown));
@@ -126,8 +133,20 @@ impl Supervisor {
             self.show_at_boot(gateways);
         }
         // An image that makes the slots of its gateways itself has told so itself, too.
-        if !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty()) {
+        let foreground = matches!(cmd, Cmd::Foreground(_, name) if name.as_str() == DEFAULT_PROFILE);
+        let tells = !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty());
+        if !self.hold_before_boot(&restored, foreground) {
+            let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
+                (boot_log::line(&name, prior.as_deref(), Action::Started), exit)
+            };
+            boot_lines.extend(later.drain(..).map(line));
+            // The root profile first, the others in the order of their names.
+            let root = format!("profile={DEFAULT_PROFILE} ");
+            boot_lines.sort_by(|(a, _), (b, _)| (!a.starts_with(&root), a).cmp(&(!b.starts_with(&root), b)));
+        }
+        if tells {
             self.tell_boot(boot_lines);
+            self.tell_boot_later(later);
         }
         restored
     }
@@ -162,7 +181,7 @@ impl Supervisor {
     }
 
     /// One line a profile on stdout and in the boot log.
-    fn tell_boot(&self, lines: Vec<(String, PriorExit)>) {
+    pub(super) fn tell_boot(&self, lines: Vec<(String, PriorExit)>) {
         if lines.is_empty() {
             return;
         }

@@ -9,7 +9,7 @@ use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::{FleetEffects, ServiceId};
-use crate::core::gateway::{self, Gateway, History, Want};
+use crate::core::gateway::{self, Gateway, History, Phase, Want};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::definition::resolved::Ready;
@@ -37,7 +37,10 @@ impl Supervisor {
                 if let Some(gateway) = self.fleet.gateway(id) {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
                     let state = gateway.state();
-                    let rows = vec![Change::Run(name, run_row(gateway.history(), state == "finished", hash))];
+                    let rows = vec![Change::Run(
+                        name,
+                        run_row(gateway.history(), gateway.phase() == Phase::Finished, hash),
+                    )];
                     let waits = state == "backoff" && !gateway.waits_after_success();
                     if waits || matches!(state, "failed" | "finished") {
                         // It was given up, has to wait or has nothing left to do, also when the power fails now; nothing waits for this write.
@@ -128,6 +131,7 @@ impl Supervisor {
         self.mirror_at_rest(id);
         self.tell_waiting(id);
         self.await_state(id);
+        self.topology_changed(id);
         self.check_essential(id);
         self.drop_if_gone(id);
     }
@@ -144,6 +148,7 @@ impl Supervisor {
     fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
         self.readiness.forget(&self.registry, id);
+        self.topology_forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);

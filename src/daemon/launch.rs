@@ -16,7 +16,8 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Phase};
 use crate::core::signal::Signal;
 use crate::definition::environment::{environment, read_env_file};
-use crate::definition::resolved::{ContainmentChoice, Definition, Overflow, Ready};
+use crate::definition::resolved::{ContainmentChoice, Definition, Origin, Overflow, Ready};
+use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Surroundings, resolved};
 use crate::hermes::presence::{self, Presence};
 use crate::log::{self, LogSpec, SourceId};
@@ -49,6 +50,7 @@ impl Supervisor {
             return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
         }
         let mirror = self.mirror_before_start(id);
+        let forget = self.forget_before_start(id);
         let Some(service) = self.services.get(&id).map(Box::as_ref) else { return };
         let definition = &service.definition;
         let (reads, mirrors) = (
@@ -67,6 +69,10 @@ impl Supervisor {
             let home = gateway.and_then(|gateway| Some((Beneath::open(&surroundings.home).ok()?, gateway)));
             let presence = home.map(|(home, gateway)| presence::look(&home, &user, &gateway));
             let mirrored = mirror.map(|mirror| mirror());
+            // After the wish is in it, and not under a gateway of somebody else. A gateway starts without it, too.
+            if !matches!(presence, Some(Presence::There { gateway: Some(_) })) {
+                let _ = forget.map(|forget| forget());
+            }
             let file =
                 if reads { look_before_start(&definition, &surroundings) } else { Ok(BTreeMap::new()) };
             (file, mirrored, presence)
@@ -293,11 +299,16 @@ fn argv(definition: &Definition, user: &User, program: Program) -> Vec<OsString>
     let script = |slot: &resolved::Slot, name| script::command(&slot.dir, name, &user.credentials());
     match (&definition.slot, program) {
         (_, Program::Hook(argv)) => argv.into_iter().map(OsString::from).collect(),
-        (Some(slot), Program::Command) => script(slot, "run"),
+        (Some(slot), Program::Command) if slots::is_run(definition) => {
+            let named = matches!(definition.origin, Origin::Profile { .. })
+                && definition.name.as_str() != DEFAULT_PROFILE;
+            let changed = named.then(|| script::without_takeover(&slot.dir, &user.credentials())).flatten();
+            changed.unwrap_or_else(|| script(slot, "run"))
+        }
         (Some(slot), Program::Finish(arguments)) => {
             script(slot, "finish").into_iter().chain(arguments.map(OsString::from)).collect()
         }
-        (None, Program::Command | Program::Finish(_)) => {
+        (_, Program::Command) | (None, Program::Finish(_)) => {
             definition.command.iter().map(OsString::from).collect()
         }
     }

@@ -46,6 +46,7 @@ mod sources;
 mod starts;
 mod status;
 mod surface;
+mod topology;
 mod trees;
 mod upgrade;
 
@@ -91,6 +92,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use topology::Topology;
 use upgrade::Upgrade;
 
 /// What the supervisor was told. Paths are absolute.
@@ -179,6 +181,15 @@ pub enum Notice {
     NotFound(String),
     /// A gateway's state file was looked at.
     Seen(readiness::Seen),
+    /// The root gateway's state file was read, for those that it may serve.
+    RootHeard(topology::Heard),
+    /// The root gateway has answered a question, or is not going to.
+    GatewayConversed(topology::Conversed),
+    /// Whether a gateway that ended with 78 had begun to work.
+    GatewayEnded {
+        id: ServiceId,
+        began: bool,
+    },
     /// The scan directory, read again.
     Slots(io::Result<Box<Slots>>),
     /// The program that we are to become, or why not.
@@ -240,6 +251,7 @@ struct Supervisor {
     server: Server,
     requests: Requests,
     readiness: Readiness,
+    topology: Topology,
     planned: PlannedStops,
     scopes: scopes::Waiting,
     recorded_limits: limits::Recorded,
@@ -351,6 +363,7 @@ impl Supervisor {
             Room::ScanDirectory => self.scan_directory_changed(),
             Room::Claims => self.claimed(),
             Room::Profiles => self.profiles_changed(),
+            Room::Topology => self.root_directory_changed(),
             Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
         }
     }
@@ -376,10 +389,14 @@ impl Supervisor {
             self.time_out_requests(now);
             self.stop_looking(now);
             self.push_shutdown(now);
+            self.settle_topology();
             if self.backlog.is_empty() {
                 return;
             }
             while let Some((id, event)) = self.backlog.pop_front() {
+                if let Event::MainExited { incarnation, exit } = event {
+                    self.gateway_exited(id, incarnation, exit);
+                }
                 self.feed(id, event);
             }
         }
@@ -399,6 +416,7 @@ impl Supervisor {
             self.fleet.postpone(lost);
             self.requests.postpone(lost);
             self.planned.postpone(lost);
+            self.topology.postpone(lost);
             if let Some(closing) = &mut self.closing {
                 closing.postpone(lost);
             }
@@ -416,6 +434,7 @@ impl Supervisor {
             self.fleet.next_deadline(),
             self.requests.next_deadline(),
             self.planned.next_deadline(),
+            self.topology.next_deadline(),
             self.closing.as_ref().and_then(Closing::next_deadline),
             self.upgrade.as_ref().map(Upgrade::deadline),
         ];
@@ -468,6 +487,9 @@ impl Supervisor {
                 Notice::Late(mut found) => self.boot_late(&mut found),
                 Notice::NotFound(reason) => self.found_nothing(&reason),
                 Notice::Seen(seen) => self.take_seen(seen),
+                Notice::RootHeard(heard) => self.root_heard(heard),
+                Notice::GatewayConversed(conversed) => self.conversed(conversed),
+                Notice::GatewayEnded { id, began } => self.gateway_ended(id, began),
                 Notice::Slots(slots) => self.take_slots(slots),
                 Notice::Claimed(claimant) => self.take_claim(claimant),
                 Notice::UpgradeChecked(checked) => self.upgrade_checked(checked),

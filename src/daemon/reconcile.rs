@@ -14,7 +14,7 @@ use crate::definition::resolved::Origin;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Definition, Surroundings, dashboard};
 use crate::hermes::boot_log::PriorExit;
-use crate::hermes::reconcile::{MULTIPLEX, is_multiplexed, prior_exit, remove_stale};
+use crate::hermes::reconcile::{prior_exit, remove_stale};
 use crate::hermes::redirect::{is_legacy_run, is_yes};
 use crate::hermes::{profiles, state_json};
 use crate::store::{self, MirroredRow, Opened, Program, RecordRow, WantRow};
@@ -180,14 +180,11 @@ impl Supervisor {
         known.filter(|known| Some(known) != old)
     }
 
-    /// What does not start by itself in this boot, whatever it wants: a gateway where the container's command is none's, that
-    /// of a named profile that the root gateway serves, and an image's dashboard that nobody has switched on.
-    pub(super) fn stays_down(&self, definition: &Definition, record: Option<&RecordRow>) -> bool {
-        let served = is_multiplexed(self.options.variable(MULTIPLEX).as_deref())
-            && definition.name.as_str() != DEFAULT_PROFILE
-            && mirror_directory(definition, record, &self.options.home).is_some();
+    /// What does not start by itself in this boot, whatever it wants: a gateway where the container's command is none's, and an
+    /// image's dashboard that nobody has switched on.
+    pub(super) fn stays_down(&self, definition: &Definition) -> bool {
         let switched_on = || self.options.variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
         let of_image = definition.name.as_str() == DASHBOARD && definition.origin == Origin::Slot;
-        served || self.is_not_for_here(definition) || (of_image && !switched_on())
+        self.is_not_for_here(definition) || (of_image && !switched_on())
     }
 }

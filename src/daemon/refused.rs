@@ -29,6 +29,7 @@ impl Refusal {
             want: self.want,
             state: State::Refused,
             frozen: false,
+            served_by: None,
             reason: Some(self.why.clone()),
             pid: None,
             since: None,

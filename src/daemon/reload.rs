@@ -248,6 +248,7 @@ impl Found {
                     if let Some((slot, down)) = self.surface.slot(name) {
                         slots::run_in(&mut definition, slot.clone());
                         definition.autostart = !down;
+                        complaints.extend(slots::template_unused(&definition));
                     }
                     services.insert(name.clone(), (definition, None));
                 }
@@ -448,7 +449,7 @@ impl Supervisor {
         let moved = if is_profile(&definition) { self.moved_want(&name) } else { None };
         let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, "profile-moved"));
         let free = moved.is_none_or(|(_, free)| free);
-        let starts = want == Want::Up && free && !self.stays_down(&definition, None);
+        let starts = want == Want::Up && free && !self.stays_down(&definition);
         let id = self.add_service(definition, None);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
@@ -488,6 +489,7 @@ impl Supervisor {
             let effects = self.fleet.hold(id, SWITCHED_OFF.to_owned(), self.clock.now());
             self.execute(effects);
         }
+        self.place_new(id);
         id
     }
 

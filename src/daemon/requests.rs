@@ -536,9 +536,12 @@ impl Supervisor {
         // All tickets first: an answer that comes at once must not end a request whose other half is not asked yet.
         let tickets: Vec<(ServiceId, Ticket)> =
             ids.into_iter().map(|id| (id, self.requests.ticket(ask, id, None))).collect();
+        let together: BTreeSet<ServiceId> = tickets.iter().map(|(id, _)| *id).collect();
         for (id, ticket) in tickets {
             self.requests.callers.insert(id, uid);
-            self.feed(id, Event::Command { ticket, command });
+            if !self.ask_root(id, ticket, command, &together) {
+                self.feed(id, Event::Command { ticket, command });
+            }
         }
     }
 
@@ -660,7 +663,9 @@ impl Supervisor {
         }
         let Some(name) = self.fleet.name(id).map(ToString::to_string) else { return };
         let state = self.state(id);
+        let prepared = self.prepared_answer(ticket);
         let outcome = match outcome {
+            effect::Outcome::Done { unrecorded: None, .. } if let Some(prepared) = prepared => prepared,
             effect::Outcome::Done { already, unrecorded: None } => {
                 let word = state.map_or("down", State::word);
                 let edited = self.edited(id).filter(|_| state.is_some_and(State::is_up));
@@ -762,15 +767,29 @@ impl Supervisor {
         };
         // Of a service without a way to report it, up is all that can be known.
         let reports_nothing = self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().ready.is_none());
+        let wanted_down = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == gateway::Want::Down);
         let life = self.life(id);
         let mut done = Vec::new();
         for ticket in waiting {
             let outcome = match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
                 Some(Awaited::State(until)) => {
                     let there = match until {
-                        Until::Up => state.is_up(),
-                        Until::Ready => state == State::Ready || (reports_nothing && state.is_up()),
-                        Until::Down => matches!(state, State::Down | State::Failed | State::Finished),
+                        Until::Up => state.does_its_work(),
+                        Until::Ready => {
+                            matches!(state, State::Ready | State::Served)
+                                || (reports_nothing && state.is_up())
+                        }
+                        Until::Down => match state {
+                            State::Down | State::Failed | State::Finished | State::Parked => true,
+                            // There is no process of it, and there is not to be one.
+                            State::Served => wanted_down,
+                            State::Starting
+                            | State::Up
+                            | State::Ready
+                            | State::Stopping
+                            | State::Backoff
+                            | State::Refused => false,
+                        },
                     };
                     there.then(|| Outcome::done(name.clone(), state, None))
                 }

@@ -20,7 +20,7 @@ use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir};
 use crate::s6::slot::{self, FinishTimeout, Run};
-use crate::s6::{SCAN_DIRECTORY, bundle};
+use crate::s6::{SCAN_DIRECTORY, bundle, script};
 use crate::sys::credentials::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -29,6 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The command of a service that runs in its slot.
+const RUN: &str = "./run";
 /// The patience of a service that reports readiness.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Variables on which the image's dashboard depends: another value is another definition.
@@ -78,8 +80,10 @@ impl Slots {
                 let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
                 let _ = materialise::make_supervise(&dir, if of_root { &own } else { &owner });
             }
-            let place = Slot { dir, name: slot_name };
-            if place.name.starts_with(GATEWAY_PREFIX) {
+            let is_gateway = slot_name.starts_with(GATEWAY_PREFIX);
+            let rendered = is_gateway && script::is_rendered(&dir, &owner);
+            let place = Slot { dir, name: slot_name, rendered };
+            if is_gateway {
                 slots.gateways.insert(name, (place, read.down));
             } else {
                 slots.warnings.extend(unlogged(&place, &read));
@@ -118,7 +122,7 @@ fn image_service(
 ) -> Result<Definition, String> {
     let name = ServiceName::of_slot(&member.name).map_err(|error| error.to_string())?;
     let opened = open_slot(&member.dir, around)?;
-    let place = Slot { dir: member.dir.clone(), name: member.name.clone() };
+    let place = Slot { dir: member.dir.clone(), name: member.name.clone(), rendered: false };
     warnings.extend(opened.warnings);
     warnings.extend(unlogged(&place, &opened.slot));
     let after = member.depends_on.iter().filter_map(|name| ServiceName::of_slot(name).ok()).collect();
@@ -176,7 +180,7 @@ fn definition(
     Definition {
         name,
         origin: Origin::Slot,
-        command: vec!["./run".to_owned()],
+        command: vec![RUN.to_owned()],
         user: if as_root { RunAs::Named("0".to_owned()) } else { RunAs::Gateway },
         working_dir: place.dir.clone(),
         env: BTreeMap::new(),
@@ -198,15 +202,35 @@ fn definition(
     }
 }
 
-/// Makes the slot's `run` the command of a gateway; not of one whose template names somebody else than the gateway user,
-/// who owns the slot.
+/// Makes the slot's `run` the command of a gateway, unless the operator's template says what runs and nobody has written
+/// anything of their own into the slot; and not of one whose template names somebody else than the gateway user, who owns
+/// the slot.
 pub fn run_in(definition: &mut Definition, slot: Slot) {
     if definition.user != RunAs::Gateway {
         return;
     }
-    definition.command = vec!["./run".to_owned()];
-    definition.working_dir.clone_from(&slot.dir);
+    if !(slot.rendered && is_of_operator(definition)) {
+        definition.command = vec![RUN.to_owned()];
+        definition.working_dir.clone_from(&slot.dir);
+    }
     definition.slot = Some(slot);
+}
+
+/// It is made by the operator's `gateway.toml`.
+fn is_of_operator(definition: &Definition) -> bool {
+    matches!(definition.origin, Origin::Profile { template: Some(_) })
+}
+
+/// What is to be said where a slot is run, although there is a `gateway.toml`.
+pub fn template_unused(definition: &Definition) -> Option<String> {
+    let slot = definition.slot.as_ref().filter(|slot| is_of_operator(definition) && !slot.rendered)?;
+    let (name, dir) = (&definition.name, slot.dir.display());
+    Some(format!("'{name}' runs {dir}/run, which somebody has written, and not the command of gateway.toml"))
+}
+
+/// Whether what runs is the slot's `run`.
+pub fn is_run(definition: &Definition) -> bool {
+    definition.slot.is_some() && definition.command == [RUN]
 }
 
 /// Shows gateways as slots, each with its want as the file `down`, then reads the directory. Blocks.

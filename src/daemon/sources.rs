@@ -24,9 +24,10 @@ pub enum Room {
     ScanDirectory,
     Claims,
     Profiles,
+    Topology,
 }
 
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 11] = [
     Room::Signals,
     Room::Timer,
     Room::Notices,
@@ -37,6 +38,7 @@ const ROOMS: [Room; 10] = [
     Room::ScanDirectory,
     Room::Claims,
     Room::Profiles,
+    Room::Topology,
 ];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up

@@ -8,7 +8,7 @@ use crate::control::protocol::{
     Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc, Want,
 };
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{self, Phase, Stage};
+use crate::core::gateway::{self, Elsewhere, Phase, Stage};
 use crate::core::policy;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
@@ -92,6 +92,9 @@ impl Supervisor {
         {
             add(hanging);
         }
+        if let Some(text) = self.unserved(id) {
+            add(text);
+        }
         let frozen = life.as_ref().is_some_and(|life| self.containment.is_frozen(life));
         if frozen {
             add("frozen".to_owned());
@@ -139,6 +142,10 @@ impl Supervisor {
             },
             state: self.state(id)?,
             frozen,
+            served_by: match gateway.elsewhere() {
+                Some(Elsewhere::Served { by }) => Some(by.to_string()),
+                Some(Elsewhere::Parked) | None => None,
+            },
             reason: (!reason.is_empty()).then_some(reason),
             pid: gateway.pid().and_then(|pid| u32::try_from(pid).ok()),
             since: Some(Utc(wall(gateway.since()))),

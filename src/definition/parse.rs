@@ -407,7 +407,12 @@ fn limit(item: &Item<'_>, default: Option<BurstLimit>, report: &mut Report<'_>) 
 }
 
 fn exit_codes(item: &Item<'_>, report: &mut Report<'_>) -> BTreeMap<u8, ExitRule> {
-    let rules = [("now", ExitRule::Now), ("stop", ExitRule::Stop), ("failed", ExitRule::Failed)];
+    let rules = [
+        ("now", ExitRule::Now),
+        ("later", ExitRule::Later),
+        ("stop", ExitRule::Stop),
+        ("failed", ExitRule::Failed),
+    ];
     let mut codes = BTreeMap::new();
     let Some(table) = settle(item.table("exit_codes"), report) else { return codes };
     for (key, value) in table.into_items() {

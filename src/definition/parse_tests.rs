@@ -287,8 +287,8 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
         ("restart = { exit_codes = { 256 = 'now' } }", "2:28: '256' is not an exit code; allowed: 0 to 255"),
         ("restart = { exit_codes = { 075 = 'now' } }", "2:28: '075' is not an exit code; allowed: 0 to 255"),
         (
-            "restart = { exit_codes = { 75 = 'later' } }",
-            "2:33: 'later' is not known here; allowed: now, stop, failed",
+            "restart = { exit_codes = { 75 = 'soon' } }",
+            "2:33: 'soon' is not known here; allowed: now, later, stop, failed",
         ),
         ("log = { max_size = '1' }", "2:20: 'max_size' is out of range; allowed: 4096 bytes to 100GB"),
         (

@@ -69,13 +69,15 @@ pub enum Ready {
     GatewayState,
 }
 
-/// An s6 service directory whose `run` is the command.
+/// An s6 service directory. Its `run` is the command, unless the operator's template takes its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// Absolute; `run` and `finish` are executed in it.
     pub dir: PathBuf,
     /// Its name in the scan directory, by which s6 tools call it.
     pub name: String,
+    /// Its `run` is what Hermes or we make of a profile, without a line of anybody's own.
+    pub rendered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

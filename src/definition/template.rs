@@ -13,7 +13,9 @@ use super::trust::Trust;
 use super::users::Surroundings;
 use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
+use crate::core::policy::ExitRule;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file name in a services directory; never itself a service.
 pub const FILE_NAME: &str = "gateway.toml";
@@ -122,12 +124,25 @@ impl Template {
         definition.stamp = self.stamp;
         if profile.name() == DEFAULT_PROFILE {
             leave_out_profile(&mut definition.command);
+        } else {
+            become_named(&mut definition);
         }
         if let Profile::Directory(directory) = profile {
             definition.env.insert("HERMES_HOME".to_owned(), directory.clone());
             definition.hash = fingerprint([&definition.hash.to_string(), directory.as_str()]);
         }
         Ok(definition)
+    }
+}
+
+/// The gateway of a named profile takes over from nobody: since Hermes 0.21.4 `--replace` ends the gateway that serves its
+/// profile together with all others. And its 75 (EX_TEMPFAIL of sysexits(3)) may mean that another gateway serves the profile
+/// just now, so it is no hurry.
+fn become_named(definition: &mut Definition) {
+    definition.command.retain(|word| word != "--replace");
+    let policy = Arc::make_mut(&mut definition.policy);
+    if let Some(rule) = policy.restart.exit_codes.get_mut(&75).filter(|rule| **rule == ExitRule::Now) {
+        *rule = ExitRule::Later;
     }
 }
 
@@ -162,7 +177,7 @@ mod tests {
     fn the_built_in_template_is_the_documented_gateway() {
         let coder = ServiceName::new("coder").unwrap();
         let made = gateway("coder", &Profile::named(&coder));
-        assert_eq!(made.command, ["hermes", "-p", "coder", "gateway", "run", "--replace"]);
+        assert_eq!(made.command, ["hermes", "-p", "coder", "gateway", "run"], "it takes over from nobody");
         assert_eq!(made.user, RunAs::Gateway);
         assert_eq!(made.working_dir, Path::new("/opt/data"));
         assert_eq!(made.env["HOME"], "/opt/data");
@@ -172,8 +187,10 @@ mod tests {
         assert!(!made.autostart);
         assert_eq!(made.security, Security::INHERITED);
         assert_eq!(made.policy.stop.timeout, Duration::from_secs(75));
-        let rules = [(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)];
-        assert_eq!(made.policy.restart.exit_codes, BTreeMap::from(rules));
+        let rules = |busy| BTreeMap::from([(0, ExitRule::Stop), (75, busy), (78, ExitRule::Failed)]);
+        assert_eq!(made.policy.restart.exit_codes, rules(ExitRule::Later));
+        let root = gateway("default", &Profile::Default);
+        assert_eq!(root.policy.restart.exit_codes, rules(ExitRule::Now));
     }
 
     /// Contract: 62.

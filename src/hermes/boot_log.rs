@@ -19,6 +19,10 @@ pub enum Action {
     Started,
     /// Known, and down.
     Registered,
+    /// Another gateway serves it.
+    Served,
+    /// Its owner wants no gateway to serve it.
+    Parked,
 }
 
 /// How the last life of a gateway ended, by its own account.
@@ -44,6 +48,8 @@ pub fn line(profile: &ServiceName, prior_state: Option<&str>, action: Action) ->
     let action = match action {
         Action::Started => "started",
         Action::Registered => "registered",
+        Action::Served => "served",
+        Action::Parked => "parked",
     };
     format!("profile={} prior_state={state} action={action}", profile.profile())
 }

@@ -6,6 +6,7 @@
 
 pub mod boot_log;
 pub mod command;
+pub mod gateway_socket;
 pub mod planned_stop;
 pub mod presence;
 pub mod profile_watch;
@@ -15,3 +16,4 @@ pub mod redirect;
 pub mod routing;
 pub mod state_json;
 pub mod state_watch;
+pub mod topology;

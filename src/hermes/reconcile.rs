@@ -7,7 +7,6 @@ use super::boot_log::PriorExit;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use serde_json::Value;
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -16,15 +15,6 @@ const STALE: [&str; 2] = ["gateway.pid", "processes.json"];
 /// Where a gateway notes that it has begun and that it has ended.
 const LEDGER: &str = "state/gateway.lifecycle.json";
 const MOST: u64 = 1 << 16;
-
-/// Set by the owner of a gateway that serves all profiles at once.
-pub const MULTIPLEX: &str = "GATEWAY_MULTIPLEX_PROFILES";
-
-/// Whether one gateway serves every profile, so that those of named profiles must not start by themselves.
-pub fn is_multiplexed(value: Option<&OsStr>) -> bool {
-    let text = value.and_then(OsStr::to_str).unwrap_or_default().trim().to_lowercase();
-    ["1", "true", "yes", "on"].contains(&text.as_str())
-}
 
 /// Removes the stale files of the profile in `directory` (relative to home); those that are not there are no error.
 ///
@@ -104,23 +94,6 @@ mod tests {
         ] {
             std::fs::write(home.path().join(LEDGER), text).unwrap();
             assert_eq!(exit(), expected, "{text}");
-        }
-    }
-
-    /// Contract: 50.
-    #[test]
-    fn multiplexing_is_switched_on_as_the_gateway_reads_it() {
-        for (value, expected) in [
-            (Some("1"), true),
-            (Some(" TRUE "), true),
-            (Some("yes"), true),
-            (Some("On"), true),
-            (Some("0"), false),
-            (Some(""), false),
-            (Some("y"), false),
-            (None, false),
-        ] {
-            assert_eq!(is_multiplexed(value.map(OsStr::new)), expected, "{value:?}");
         }
     }
 }

@@ -90,15 +90,51 @@ pub fn agreed(want: Want, mirrored: Option<&MirroredRow>, intent: &Intent) -> Op
 /// # Errors
 /// As openat(2) and read(2); a missing or broken file says nothing.
 pub fn says_running(home: &Beneath, user: &Credentials, directory: &Path, pid: u32) -> io::Result<bool> {
+    let keys = keys(home, user, directory)?.unwrap_or_default();
+    let is_pid = keys.get("pid").and_then(Value::as_u64) == Some(u64::from(pid));
+    Ok(is_pid && keys.get("gateway_state").and_then(Value::as_str) == Some("running"))
+}
+
+/// Takes out of the file what the last life of a gateway said of itself, before the next one begins: that one writes its
+/// process id into it some time before it says what it does, and until then the rest would be taken for its word. The wish
+/// in it stays. A missing or broken file is left alone.
+///
+/// # Errors
+/// As openat(2), write(2), renameat(2); the old file stays then.
+pub fn forget_last_life(home: &Beneath, user: &Credentials, directory: &Path) -> io::Result<()> {
+    let Some(mut keys) = keys(home, user, directory)? else { return Ok(()) };
+    let mut changed = false;
+    for key in ["pid", "served_profiles", "multiplex_standalone_reason"] {
+        changed |= keys.remove(key).is_some();
+    }
+    // Without a wish beside it this is the wish.
+    if keys.get("desired_state").is_some_and(Value::is_string)
+        && keys.get("gateway_state").is_some_and(|state| *state != "starting")
+    {
+        keys.insert("gateway_state".to_owned(), Value::from("starting"));
+        changed = true;
+    }
+    if !changed {
+        return Ok(());
+    }
+    let text = Value::Object(keys).to_string();
+    user.on_files(|| home.replace(&directory.join(FILE), text.as_bytes(), 0o600))?
+}
+
+/// Everything that the file of the profile in `directory` says. `None`: there is none, or it is broken.
+///
+/// # Errors
+/// As openat(2) and read(2).
+pub(super) fn keys(
+    home: &Beneath,
+    user: &Credentials,
+    directory: &Path,
+) -> io::Result<Option<Map<String, Value>>> {
     let path = directory.join(FILE);
     user.on_files(|| match contents(home, &path) {
-        Ok((bytes, _)) => {
-            let keys = parse(&bytes);
-            let is_pid = keys.get("pid").and_then(Value::as_u64) == Some(u64::from(pid));
-            Ok(is_pid && keys.get("gateway_state").and_then(Value::as_str) == Some("running"))
-        }
+        Ok((bytes, _)) => Ok(Some(parse(&bytes))),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(error),
     })?
@@ -349,6 +385,33 @@ mod tests {
             std::fs::write(home.path().join(FILE), text).unwrap();
             assert_eq!(says(7), expected, "{text}");
         }
+    }
+
+    /// Hermes 0.21 writes its process id into the old file seconds before it says what it does: what an earlier life served was
+    /// taken for its word.
+    #[test]
+    fn the_word_of_an_earlier_life_is_gone_before_the_next_begins_and_the_wish_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        let (beneath, own, root) = (Beneath::open(home.path()).unwrap(), Credentials::own(), Path::new(""));
+        let forget = |text: &str| {
+            std::fs::write(home.path().join(FILE), text).unwrap();
+            forget_last_life(&beneath, &own, root).unwrap();
+            std::fs::read_to_string(home.path().join(FILE)).unwrap()
+        };
+        for (before, after) in [
+            (
+                r#"{"desired_state":"running","gateway_state":"running","pid":7,"served_profiles":["default","work"],"x":1}"#,
+                r#"{"desired_state":"running","gateway_state":"starting","x":1}"#,
+            ),
+            (r#"{"gateway_state":"running","pid":7}"#, r#"{"gateway_state":"running"}"#),
+            (r#"{ "desired_state": "running" }"#, r#"{ "desired_state": "running" }"#),
+            ("{", "{"),
+        ] {
+            assert_eq!(forget(before), after);
+        }
+        std::fs::remove_file(home.path().join(FILE)).unwrap();
+        forget_last_life(&beneath, &own, root).unwrap();
+        assert!(!home.path().join(FILE).exists());
     }
 
     /// Contract: 51.

@@ -30,6 +30,51 @@ pub fn command(dir: &Path, name: &str, user: &Credentials) -> Vec<OsString> {
     words
 }
 
+/// The word with which a gateway takes over from the one that runs.
+const TAKEOVER: &str = " --replace";
+/// A rendered script is far smaller.
+const LONGEST_SCRIPT: u64 = 64 * 1024;
+
+/// The command that runs the script `run` of a gateway's slot, but without `gateway run --replace`: since Hermes 0.21.4 that
+/// word of a named profile ends the gateway that serves it together with all others. `None`: the script does not say so, or
+/// is none of a shell's. Blocks as [`command`] does.
+pub fn without_takeover(dir: &Path, user: &Credentials) -> Option<Vec<OsString>> {
+    let text = user.on_files(|| text(dir)).ok()?.ok()?;
+    let run = "gateway run";
+    let takeover = format!("{run}{TAKEOVER}");
+    let mut words = interpreter(text.as_bytes());
+    let is_shell = words.last().and_then(|word| word.to_str()).is_some_and(|word| {
+        let first = words.iter().rev().find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+        let name = first.and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or(word);
+        ["sh", "bash", "dash"].contains(&name)
+    });
+    if !is_shell || !text.contains(&takeover) {
+        return None;
+    }
+    words.extend(["-c".into(), text.replace(&takeover, run).into()]);
+    Some(words)
+}
+
+/// Whether the script `run` is what Hermes or we make of a profile: nothing in it is anybody's own, so that the operator's
+/// template can take its place.
+pub fn is_rendered(dir: &Path, user: &Credentials) -> bool {
+    let known = ["#", "set -e", "export ", "cd ", ". ", "[ \"$(id -u)\" = 0 ] || exec "];
+    let Ok(Ok(text)) = user.on_files(|| text(dir)) else { return false };
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let last = lines.next_back().unwrap_or_default();
+    let starts = last.strip_suffix(TAKEOVER).unwrap_or(last).ends_with(" gateway run");
+    starts
+        && last.starts_with("exec s6-setuidgid ")
+        && lines.all(|line| known.iter().any(|known| line.starts_with(known)))
+}
+
+fn text(dir: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let script = Beneath::open(dir)?.open_file(Path::new("run"), OFlags::RDONLY, 0)?;
+    script.take(LONGEST_SCRIPT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn first_bytes(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     let script = Beneath::open(dir)?.open_file(Path::new(name), OFlags::RDONLY, 0)?;
@@ -68,6 +113,56 @@ mod tests {
         ] {
             assert_eq!(interpreter(start.as_bytes()), words, "{start:?}");
         }
+    }
+
+    /// The script that Hermes 0.22 makes of the profile `work`.
+    const RENDERED: &str = "\
+#!/command/with-contenv sh
+# shellcheck shell=sh
+set -e
+export HOME=/opt/data
+cd /opt/data
+export API_SERVER_PORT=8650
+export HERMES_S6_SUPERVISED_CHILD=1
+export HERMES_SUPERVISED_CHILD=1
+[ \"$(id -u)\" = 0 ] || exec hermes -p work gateway run --replace
+exec s6-setuidgid hermes hermes -p work gateway run --replace
+";
+
+    #[test]
+    fn a_named_gateway_takes_over_from_nobody_whoever_made_its_slot() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |text: &str| {
+            std::fs::write(dir.path().join("run"), text).unwrap();
+            without_takeover(dir.path(), &Credentials::own())
+        };
+        let command = run(RENDERED).unwrap();
+        let (text, shell) = command.split_last().unwrap();
+        assert_eq!(shell, ["/command/with-contenv", "sh", "-c"]);
+        assert_eq!(text.to_str().unwrap(), RENDERED.replace(" --replace", ""));
+        assert_eq!(
+            run("#!/bin/sh -e\nexec hermes gateway run --replace -v\n").unwrap()[..3],
+            ["/bin/sh", "-e", "-c"]
+        );
+        assert_eq!(run("#!/bin/sh\nexec hermes gateway run\n"), None);
+        assert_eq!(run("#!/usr/bin/python3\n# gateway run --replace\n"), None);
+        assert_eq!(run(""), None);
+    }
+
+    #[test]
+    fn a_script_with_a_line_of_its_own_is_not_rendered() {
+        let dir = tempfile::tempdir().unwrap();
+        let rendered = |text: &str| {
+            std::fs::write(dir.path().join("run"), text).unwrap();
+            is_rendered(dir.path(), &Credentials::own())
+        };
+        assert!(rendered(RENDERED));
+        assert!(rendered(&RENDERED.replace("set -e", ". /opt/hermes/.venv/bin/activate")));
+        assert!(rendered(&RENDERED.replace(" --replace", "")));
+        assert!(!rendered(&RENDERED.replace("set -e", "ulimit -n 100")));
+        assert!(!rendered(&RENDERED.replace("gateway run", "chat")));
+        assert!(!rendered("#!/bin/sh\nexec sleep 1000\n"));
+        assert!(!rendered(""));
     }
 
     #[test]

@@ -84,9 +84,8 @@ fn items_3_and_4_the_environment_of_the_image() {
 
 #[test]
 fn items_5_and_6_the_configuration_of_the_image() {
-    let wrapper = format!(r#"["/init","{WRAPPER}"]"#);
     for (format, expected) in [
-        ("{{json .Config.Entrypoint}}", wrapper.as_str()),
+        ("{{json .Config.Entrypoint}}", r#"["/opt/hermes/docker/entrypoint-dispatch.sh"]"#),
         ("{{json .Config.Volumes}}", r#"{"/opt/data":{}}"#),
         ("{{.Config.WorkingDir}}", "/opt/hermes"),
         ("{{.Config.ExposedPorts}} {{.Config.Healthcheck}} {{.Config.StopSignal}}", "map[] <nil> "),

@@ -221,38 +221,6 @@ fn the_first_want_is_what_the_state_file_says() {
     world.wait_stdout(&lines.concat());
 }
 
-/// Contract: 50, 55.
-#[test]
-fn a_multiplexing_root_gateway_keeps_the_others_down_for_this_boot() {
-    let mut world = world(setup());
-    let supervisor = world.start();
-    world.ctl(&["start", "coder", "default"]).ok();
-    assert_eq!(supervisor.terminate(), End::Code(0));
-    world.setup.environment.push(("GATEWAY_MULTIPLEX_PROFILES".into(), "yes".into()));
-    let supervisor = world.start();
-    world.wait_state("default", &["up"]);
-    assert_eq!(world.state("coder"), "down");
-    let log = world.read("/opt/data/logs/container-boot.log");
-    assert!(log.contains("profile=coder prior_state=running action=registered"), "{log}");
-    assert_eq!(supervisor.terminate(), End::Code(0));
-    assert_eq!(state(&world, CODER)["desired_state"], json!("running"), "its want is what it was");
-
-    world.setup.environment.pop();
-    let supervisor = world.start();
-    world.wait_state("coder", &["up"]);
-    assert_eq!(supervisor.terminate(), End::Code(0));
-
-    // What an operator says meanwhile counts, now and later.
-    world.setup.environment.push(("GATEWAY_MULTIPLEX_PROFILES".into(), "1".into()));
-    let supervisor = world.start();
-    world.ctl(&["start", "coder"]).ok();
-    world.ctl(&["stop", "coder"]).ok();
-    assert_eq!(supervisor.terminate(), End::Code(0));
-    world.setup.environment.pop();
-    let _supervisor = world.start();
-    assert_eq!(world.want("coder"), "down");
-}
-
 /// Contract: 47, 49, 54, 55.
 #[test]
 fn a_boot_removes_what_is_stale_and_says_how_the_last_life_ended() {
@@ -332,7 +300,7 @@ fn the_exit_codes_of_a_gateway_decide_what_comes_next() {
     world.write_as_hermes(&format!("{CODER}/exit-with"), "75");
     world.ctl(&["start", "coder"]).ok();
     world.wait_log_times("coder", "ready gateway", 2);
-    assert_eq!(world.wait_state("coder", &["up"])["restarts"], json!(1), "restarted at once");
+    assert_eq!(world.wait_state("coder", &["up"])["restarts"], json!(1), "it was started again");
     for (code, state) in [("78", "failed"), ("0", "finished")] {
         world.write_as_hermes(&format!("{CODER}/exit-with"), code);
         world.ctl(&["restart", "coder"]);

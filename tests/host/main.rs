@@ -27,6 +27,7 @@ mod slow;
 mod state;
 mod surface;
 mod surface_trust;
+mod topologies;
 mod trees;
 mod trust;
 mod upgrade;

@@ -53,6 +53,9 @@ pub struct ServiceStatus {
     /// It is up, and every process of it stands still by order.
     #[serde(default)]
     pub frozen: bool,
+    /// In `served`: the gateway that serves the profile.
+    #[serde(default)]
+    pub served_by: Option<String>,
     /// Why it is in this state, in words.
     pub reason: Option<String>,
     /// Of the main process.
@@ -130,10 +133,14 @@ pub enum State {
     Finished,
     /// Its definition cannot be read: there is no service.
     Refused,
+    /// Another gateway serves the profile: there is no process, and no failure.
+    Served,
+    /// Its owner wants no gateway to serve the profile.
+    Parked,
 }
 
 impl State {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Down,
         Self::Starting,
         Self::Up,
@@ -143,6 +150,8 @@ impl State {
         Self::Failed,
         Self::Finished,
         Self::Refused,
+        Self::Served,
+        Self::Parked,
     ];
 
     /// The state that the core calls so.
@@ -161,11 +170,18 @@ impl State {
             Self::Failed => "failed",
             Self::Finished => "finished",
             Self::Refused => "refused",
+            Self::Served => "served",
+            Self::Parked => "parked",
         }
     }
 
     pub fn is_up(self) -> bool {
         matches!(self, Self::Up | Self::Ready)
+    }
+
+    /// What it is there for is done, by its own process or another one's.
+    pub fn does_its_work(self) -> bool {
+        self.is_up() || self == Self::Served
     }
 }
 
@@ -282,11 +298,11 @@ mod tests {
             r#""uptime_ms":7980000,"containment":"keeper","containment_reason":"/sys/fs/cgroup is read-only","#,
             r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
             r#""stopping":false,"warnings":[]},"services":["#,
-            r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"reason":null,"pid":null,"since":null,"#,
+            r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
-            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"reason":null,"pid":42,"#,
+            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"served_by":null,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,

@@ -1,0 +1,712 @@
+//! One gateway or many: named gateways wait for the root gateway's word, and those that it serves get no process.
+//!
+//! The root gateway's state file is read when it begins to run and whenever it changes, on the thread that may wait for
+//! files. What it says decides the [`Place`] of every named gateway ([`topology::place`]); the core does the rest. Until it
+//! has spoken they are held, at most for [`ROOT_PATIENCE`].
+//!
+//! * A named gateway that ends with 78 while nobody wants the root gateway may be of a version that has one gateway for all
+//!   profiles: then the root gateway is started for it ([`Event::Needed`]). Its own want stays.
+//! * What an operator asks of a served profile is asked of the root gateway, over its control socket.
+
+use super::sources::{Room, plain_token};
+use super::{Notice, Supervisor};
+use crate::control::protocol::{Code, Outcome, State};
+use crate::core::clock::Tick;
+use crate::core::event::{Command, Event, Incarnation, Ticket};
+use crate::core::exit::Exit;
+use crate::core::fleet::{Place, ServiceId};
+use crate::core::gateway::{Elsewhere, Gateway, Phase, Restored, Want};
+use crate::core::name::ServiceName;
+use crate::definition::resolved::Ready;
+use crate::definition::template::DEFAULT_PROFILE;
+use crate::hermes::boot_log::{self, Action, PriorExit};
+use crate::hermes::gateway_socket::{self, Answer, AskError, Verb};
+use crate::hermes::state_json;
+use crate::hermes::state_watch::StateWatch;
+use crate::hermes::topology::{self, ROOT_PATIENCE, Root, Word};
+use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// EX_CONFIG of sysexits(3): a gateway that another one leaves no room for ends with it, as one that is badly configured.
+const REFUSED: Exit = Exit::Code(78);
+/// How long the root gateway may take to answer. It gives its own work 5 s and then says that it goes on with it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
+
+/// The life of the root gateway that is listened to.
+#[derive(Debug)]
+struct Followed {
+    pid: u32,
+    watch: Option<StateWatch>,
+    word: Option<Word>,
+}
+
+/// What was read of the root gateway's state file.
+#[derive(Debug)]
+pub struct Heard {
+    /// The life that it was read for.
+    pid: u32,
+    /// With the first look.
+    watch: Option<StateWatch>,
+    read: io::Result<(Option<Word>, BTreeSet<ServiceName>)>,
+}
+
+/// What came of a conversation with the root gateway.
+#[derive(Debug)]
+pub struct Conversed {
+    topic: Topic,
+    answer: Result<Answer, AskError>,
+}
+
+/// What a conversation was about.
+#[derive(Debug, Clone, Copy)]
+enum Topic {
+    /// A profile that it does not serve; this gateway ended because it does not get a process of its own.
+    Rescan(Option<ServiceId>),
+    /// An operator's command for a profile that it serves, or that is parked.
+    Command { id: ServiceId, ticket: Ticket, command: Command },
+}
+
+/// The wait for the root gateway's word.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// It has spoken, or is not going to.
+    #[default]
+    Off,
+    Until(Tick),
+    /// It took too long. Nobody waits again before it has spoken or is gone.
+    Over,
+}
+
+/// What is known of the root gateway, and who depends on it.
+#[derive(Debug, Default)]
+pub struct Topology {
+    /// Something may be different now.
+    moved: bool,
+    followed: Option<Followed>,
+    /// Profiles whose owner wants no gateway for them.
+    parked: BTreeSet<ServiceName>,
+    /// Whether named gateways wait for the root gateway's word.
+    hold: Hold,
+    /// It is the container's main program.
+    foreground: bool,
+    /// Gateways for which it is being found out why they ended.
+    asking: BTreeSet<ServiceId>,
+    /// Answers to commands that the root gateway cannot carry out, for when the want is recorded.
+    answers: BTreeMap<Ticket, Outcome>,
+    /// Gateways for which the root gateway is kept up.
+    folded: BTreeSet<ServiceId>,
+    /// Lines of the boot log about gateways that are held.
+    boot_lines: Vec<(ServiceName, Option<String>, PriorExit)>,
+    /// An operator has stopped what was kept up: only an operator starts it again.
+    fold_refused: bool,
+}
+
+impl Topology {
+    pub fn next_deadline(&self) -> Option<Tick> {
+        match self.hold {
+            Hold::Until(at) => Some(at),
+            Hold::Off | Hold::Over => None,
+        }
+    }
+
+    /// Time in which we did not run is nobody's timeout.
+    pub fn postpone(&mut self, by: Duration) {
+        if let Hold::Until(at) = &mut self.hold {
+            *at = at.after(by);
+        }
+    }
+
+    fn word(&self) -> Option<&Word> {
+        self.followed.as_ref().and_then(|followed| followed.word.as_ref())
+    }
+
+    fn unfollow(&mut self, registry: &Registry) {
+        let watch = self.followed.take().and_then(|followed| followed.watch);
+        if let Some(watch) = watch {
+            let _ = registry.deregister(&mut SourceFd(&watch.as_fd().as_raw_fd()));
+        }
+    }
+}
+
+/// The root gateway, as the loop sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Absent,
+    OnItsWay,
+    /// It may serve others until it has ended.
+    Ending,
+    Runs(u32),
+}
+
+impl Supervisor {
+    /// The service of the root profile.
+    fn root_gateway(&self) -> Option<ServiceId> {
+        let id = self.fleet.id(DEFAULT_PROFILE)?;
+        let directory = self.services.get(&id)?.gateway_directory(&self.options.home)?;
+        (directory == Path::new("")).then_some(id)
+    }
+
+    /// The profile that a service is the gateway of, unless it is the root profile.
+    fn named_profile(&self, id: ServiceId) -> Option<ServiceName> {
+        let directory = self.services.get(&id)?.gateway_directory(&self.options.home)?;
+        let name = directory.strip_prefix("profiles").ok()?.to_str()?;
+        ServiceName::new(name).ok()
+    }
+
+    fn named_gateways(&self) -> Vec<(ServiceId, ServiceName)> {
+        self.services.keys().filter_map(|id| Some((*id, self.named_profile(*id)?))).collect()
+    }
+
+    fn see_root(&self) -> Seen {
+        if self.topology.foreground {
+            let pid = self.main.as_ref().and_then(|main| u32::try_from(main.pid()).ok());
+            return pid.map_or(Seen::Absent, Seen::Runs);
+        }
+        let Some(gateway) = self.root_gateway().and_then(|id| self.fleet.gateway(id)) else {
+            return Seen::Absent;
+        };
+        match gateway.phase() {
+            Phase::Up => match gateway.pid().and_then(|pid| u32::try_from(pid).ok()) {
+                Some(pid) => Seen::Runs(pid),
+                None => Seen::Ending,
+            },
+            Phase::Ending(_) => Seen::Ending,
+            Phase::Held if gateway.is_refused() => Seen::Absent,
+            Phase::Held | Phase::Starting | Phase::Backoff { .. } => Seen::OnItsWay,
+            Phase::Down | Phase::Failed | Phase::Finished => Seen::Absent,
+        }
+    }
+
+    /// Where the work of this gateway is done, by what is known now.
+    fn place_of(&self, id: ServiceId, profile: &ServiceName) -> Option<Place> {
+        let root_name = ServiceName::new(DEFAULT_PROFILE).ok()?;
+        if self.topology.asking.contains(&id) {
+            return Some(Place::Ask(root_name));
+        }
+        let root = match (self.see_root(), self.topology.word()) {
+            (Seen::Absent, _) => Root::Absent,
+            (Seen::Runs(pid), Some(word)) if word.pid == pid => Root::Runs(word),
+            (Seen::Ending, _) => Root::Coming,
+            (Seen::Runs(_) | Seen::OnItsWay, _) if self.topology.hold == Hold::Over => Root::Late,
+            (Seen::Runs(_) | Seen::OnItsWay, _) => Root::Coming,
+        };
+        let parked = self.topology.parked.contains(profile);
+        Some(topology::place(root, &root_name, profile.as_str(), parked))
+    }
+
+    /// Before anything starts: named gateways wait where the root gateway is to run. `foreground`: as the main program. Whether
+    /// they do.
+    pub(super) fn hold_before_boot(
+        &mut self,
+        restored: &BTreeMap<ServiceId, Restored>,
+        foreground: bool,
+    ) -> bool {
+        self.topology.foreground = foreground;
+        let comes = |restored: &Restored| {
+            let wanted = restored.want == Want::Up && !restored.finished && restored.history.failed.is_none();
+            wanted || restored.living.is_some()
+        };
+        let root = self.root_gateway().and_then(|id| restored.get(&id));
+        if !foreground && !root.is_some_and(comes) {
+            return false;
+        }
+        self.topology.moved = true;
+        let named = self.named_gateways();
+        let (Ok(root), false) = (ServiceName::new(DEFAULT_PROFILE), named.is_empty()) else { return false };
+        self.topology.hold = Hold::Until(self.clock.now().after(ROOT_PATIENCE));
+        for (id, _) in named {
+            let effects = self.fleet.place(id, Place::Ask(root.clone()), self.clock.now());
+            self.execute(effects);
+        }
+        true
+    }
+
+    /// The lines of the boot log about those that are held: profile, state of before, and how its last life ended.
+    pub(super) fn tell_boot_later(&mut self, lines: Vec<(ServiceName, Option<String>, PriorExit)>) {
+        self.topology.boot_lines = lines;
+    }
+
+    /// Says what became of those that were held at boot.
+    fn tell_held(&mut self) {
+        let lines = std::mem::take(&mut self.topology.boot_lines).into_iter();
+        let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
+            let gateway = self.fleet.id(name.as_str()).and_then(|id| self.fleet.gateway(id));
+            let action = match gateway.map(|gateway| (gateway.elsewhere(), gateway.want())) {
+                Some((Some(Elsewhere::Served { .. }), _)) => Action::Served,
+                Some((Some(Elsewhere::Parked), _)) => Action::Parked,
+                Some((None, Want::Up)) => Action::Started,
+                Some((None, Want::Down)) | None => Action::Registered,
+            };
+            (boot_log::line(&name, prior.as_deref(), action), exit)
+        };
+        let lines: Vec<_> = lines.map(line).collect();
+        self.tell_boot(lines);
+    }
+
+    /// A service has become known; it has not started yet.
+    pub(super) fn place_new(&mut self, id: ServiceId) {
+        let Some(profile) = self.named_profile(id) else { return };
+        self.topology.moved = true;
+        if let Some(place) = self.place_of(id, &profile) {
+            let effects = self.fleet.place(id, place, self.clock.now());
+            self.execute(effects);
+        }
+        // It says which profiles it serves only when it has looked.
+        let unlisted = self
+            .topology
+            .word()
+            .is_some_and(|word| word.multiplexes() && !word.served.contains(profile.as_str()));
+        if unlisted {
+            self.converse(Topic::Rescan(None), Verb::RescanProfiles, None);
+        }
+    }
+
+    /// The work that takes the word of an earlier life out of a gateway's state file, where its own is going to be listened to.
+    pub(super) fn forget_before_start(
+        &self,
+        id: ServiceId,
+    ) -> Option<impl FnOnce() -> io::Result<()> + use<>> {
+        let service = self.services.get(&id)?;
+        let directory = service.gateway_directory(&self.options.home)?;
+        let is_root = self.root_gateway() == Some(id) && !self.named_gateways().is_empty();
+        let listened_to = is_root || service.definition.ready == Ready::GatewayState;
+        let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
+        listened_to.then_some(move || state_json::forget_last_life(&Beneath::open(&home)?, &user, &directory))
+    }
+
+    /// A service has changed its state.
+    pub(super) fn topology_changed(&mut self, id: ServiceId) {
+        let is_root = self.fleet.name(id).is_some_and(|name| name.as_str() == DEFAULT_PROFILE);
+        self.topology.moved |= is_root || self.topology.folded.contains(&id);
+    }
+
+    /// A service is no more.
+    pub(super) fn topology_forget(&mut self, id: ServiceId) {
+        self.topology.asking.remove(&id);
+        self.topology.moved |= self.topology.folded.remove(&id);
+    }
+
+    /// Brings the places of all named gateways up to date, if something may be different.
+    pub(super) fn settle_topology(&mut self) {
+        let now = self.clock.now();
+        let due = self.topology.next_deadline().is_some_and(|at| at <= now);
+        if (!std::mem::take(&mut self.topology.moved) && !due) || self.closing.is_some() {
+            return;
+        }
+        let named = self.named_gateways();
+        if named.is_empty() {
+            self.topology.unfollow(&self.registry);
+            self.topology.hold = Hold::Off;
+            return self.settle_need();
+        }
+        let seen = self.see_root();
+        match seen {
+            Seen::Runs(pid) => {
+                if self.topology.followed.as_ref().is_none_or(|followed| followed.pid != pid) {
+                    self.topology.unfollow(&self.registry);
+                    self.topology.followed = Some(Followed { pid, watch: None, word: None });
+                    self.listen_to_root(true);
+                }
+            }
+            Seen::Absent | Seen::OnItsWay | Seen::Ending => self.topology.unfollow(&self.registry),
+        }
+        let undecided = match seen {
+            Seen::Runs(_) => self.topology.word().is_none(),
+            Seen::OnItsWay | Seen::Ending => true,
+            Seen::Absent => false,
+        };
+        self.topology.hold = match self.topology.hold {
+            _ if !undecided => Hold::Off,
+            Hold::Off => Hold::Until(now.after(ROOT_PATIENCE)),
+            Hold::Until(at) if at <= now => {
+                let waits = |id: &ServiceId| {
+                    self.fleet.gateway(*id).is_some_and(|gateway| gateway.phase() == Phase::Held)
+                };
+                if named.iter().any(|(id, _)| waits(id)) {
+                    slog::warn!(self.log, "'{DEFAULT_PROFILE}' has not said which profiles it serves: the others start without its word";
+                        "seconds" => ROOT_PATIENCE.as_secs());
+                }
+                Hold::Over
+            }
+            hold @ (Hold::Until(_) | Hold::Over) => hold,
+        };
+        for (id, profile) in named {
+            if let Some(place) = self.place_of(id, &profile) {
+                let effects = self.fleet.place(id, place, now);
+                self.execute(effects);
+            }
+        }
+        if !matches!(self.topology.hold, Hold::Until(_)) {
+            self.tell_held();
+        }
+        self.settle_need();
+    }
+
+    /// The root gateway is kept up as long as a gateway that cannot do without it is wanted up.
+    fn settle_need(&mut self) {
+        let wanted =
+            |id: &ServiceId| self.fleet.gateway(*id).is_some_and(|gateway| gateway.want() == Want::Up);
+        let mut folded = std::mem::take(&mut self.topology.folded);
+        folded.retain(wanted);
+        let needed_by = folded.first().and_then(|id| self.fleet.name(*id)).cloned();
+        self.topology.folded = folded;
+        if let Some(root) = self.root_gateway() {
+            let is = self.fleet.gateway(root).and_then(|gateway| gateway.needed_by()).cloned();
+            let up = self.fleet.gateway(root).is_some_and(|gateway| gateway.want() == Want::Up);
+            if !up && is != needed_by {
+                self.feed(root, Event::Needed(needed_by));
+            }
+        }
+    }
+
+    // ---- The root gateway's word ----------------------------------------------------------------------------------
+
+    /// Reads its state file, where that may hang; with `first`, watches it from then on.
+    fn listen_to_root(&mut self, first: bool) {
+        let Some(pid) = self.topology.followed.as_ref().map(|followed| followed.pid) else { return };
+        let names: Vec<ServiceName> = self.named_gateways().into_iter().map(|(_, name)| name).collect();
+        let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
+        let work = move || {
+            let home = Beneath::open(&home)?;
+            // What was written before the watch is seen by the look, what comes later by the watch.
+            let watch = first.then(|| StateWatch::new(&home, &user, Path::new(""))).transpose()?;
+            Ok((watch, topology::read(&home, &user, &names)?))
+        };
+        let notifier = self.notifier.clone();
+        type Read = (Option<StateWatch>, (Option<Word>, BTreeSet<ServiceName>));
+        let done = move |read: io::Result<io::Result<Read>>| {
+            let (watch, read) = match read.and_then(|read| read) {
+                Ok((watch, read)) => (watch, Ok(read)),
+                Err(error) => (None, Err(error)),
+            };
+            notifier.send(Notice::RootHeard(Heard { pid, watch, read }));
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
+            self.root_heard(Heard { pid, watch: None, read: Err(io::Error::other(refused)) });
+        }
+    }
+
+    /// The directory of its state file has news.
+    pub(super) fn root_directory_changed(&mut self) {
+        let watch = self.topology.followed.as_ref().and_then(|followed| followed.watch.as_ref());
+        if watch.is_some_and(StateWatch::changed) {
+            self.listen_to_root(false);
+        }
+    }
+
+    /// Its state file was read.
+    pub(super) fn root_heard(&mut self, heard: Heard) {
+        let Heard { pid, watch, read } = heard;
+        let Some(followed) = self.topology.followed.as_mut().filter(|followed| followed.pid == pid) else {
+            return;
+        };
+        if let Some(watch) = watch {
+            let fd = watch.as_fd().as_raw_fd();
+            let token = plain_token(Room::Topology);
+            match self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
+                Ok(()) => followed.watch = Some(watch),
+                Err(error) => slog::warn!(self.log, "failed to watch a state file"; "error" => %error),
+            }
+        }
+        match read {
+            Ok((word, parked)) => {
+                // That of an earlier life, or of another container, is nobody's word.
+                let word = word.filter(|word| word.pid == pid);
+                if word.is_some() && followed.word != word {
+                    if let Some(word) = &word {
+                        say_word(&self.log, followed.word.as_ref(), word);
+                    }
+                    followed.word = word;
+                    self.topology.moved = true;
+                }
+                self.topology.moved |= self.topology.parked != parked;
+                self.topology.parked = parked;
+            }
+            Err(error) => {
+                slog::warn!(
+                    self.log,
+                    "{DEFAULT_PROFILE}: its gateway_state.json does not say which profiles it serves: {error}"
+                );
+            }
+        }
+    }
+
+    // ---- Ends that mean that another gateway serves the profile ---------------------------------------------------
+
+    /// A gateway is about to be judged by its exit code; what that means depends on the root gateway.
+    pub(super) fn gateway_exited(&mut self, id: ServiceId, incarnation: Incarnation, exit: Exit) {
+        let current =
+            |gateway: &&Gateway| gateway.phase() == Phase::Up && gateway.history().incarnation == incarnation;
+        let Some(gateway) = self.fleet.gateway(id).filter(current) else { return };
+        let Some(profile) = self.named_profile(id).filter(|_| exit == REFUSED && self.closing.is_none())
+        else {
+            return;
+        };
+        let pid = gateway.pid().and_then(|pid| u32::try_from(pid).ok());
+        match self.see_root() {
+            Seen::Runs(_)
+                if self.topology.word().is_some_and(|word| !word.served.contains(profile.as_str())) =>
+            {
+                self.topology.asking.insert(id);
+                self.converse(Topic::Rescan(Some(id)), Verb::RescanProfiles, None);
+            }
+            Seen::Absent if self.root_may_be_needed() => {
+                let (Some(pid), Some(directory)) = (
+                    pid,
+                    self.services.get(&id).and_then(|service| service.gateway_directory(&self.options.home)),
+                ) else {
+                    return;
+                };
+                self.topology.asking.insert(id);
+                self.look_why_it_ended(id, pid, directory);
+            }
+            Seen::Runs(_) | Seen::Absent | Seen::OnItsWay | Seen::Ending => return,
+        }
+        if let Some(place) = self.place_of(id, &profile) {
+            let effects = self.fleet.place(id, place, self.clock.now());
+            self.execute(effects);
+        }
+    }
+
+    /// Nobody wants it, and nothing speaks against it.
+    fn root_may_be_needed(&self) -> bool {
+        let root = self.root_gateway().and_then(|id| self.fleet.gateway(id));
+        root.is_some_and(|gateway| gateway.want() == Want::Down && gateway.phase() == Phase::Down)
+            && !self.topology.fold_refused
+    }
+
+    fn look_why_it_ended(&mut self, id: ServiceId, pid: u32, directory: PathBuf) {
+        let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
+        let work = move || topology::wrote_state(&Beneath::open(&home)?, &user, &directory, pid);
+        let notifier = self.notifier.clone();
+        let done = move |wrote: io::Result<io::Result<bool>>| {
+            let began = wrote.and_then(|wrote| wrote).unwrap_or(true);
+            notifier.send(Notice::GatewayEnded { id, began });
+        };
+        if self.logs.files().run(Credentials::own(), work, done).is_err() {
+            self.gateway_ended(id, true);
+        }
+    }
+
+    /// Whether a gateway that ended with 78 had begun to work.
+    pub(super) fn gateway_ended(&mut self, id: ServiceId, began: bool) {
+        if !self.topology.asking.remove(&id) {
+            return;
+        }
+        self.topology.moved = true;
+        if !began
+            && self.root_may_be_needed()
+            && let Some(name) = self.fleet.name(id).cloned()
+        {
+            slog::info!(
+                self.log,
+                "{name}: this version of Hermes has one gateway for all profiles: '{DEFAULT_PROFILE}' is started for it"
+            );
+            self.topology.folded.insert(id);
+            self.settle_need();
+        }
+    }
+
+    // ---- What is asked of the root gateway ------------------------------------------------------------------------
+
+    /// Asks it, on a thread of its own: its answer may take seconds. `park`: the mark to be there before, and away again
+    /// where it does not know the verb; `false`: to be away before.
+    fn converse(&mut self, topic: Topic, verb: Verb, park: Option<(ServiceName, bool)>) {
+        let Some(pid) = self.topology.word().map(|word| word.pid) else {
+            return self.conversed(Conversed { topic, answer: Err(AskError::NoSocket) });
+        };
+        let (home, user) = (self.options.home.clone(), self.surroundings_now().gateway.credentials());
+        let restarts = matches!(&topic, Topic::Command { command: Command::Restart, .. });
+        let talk = move || -> Result<Answer, AskError> {
+            let home = Beneath::open(&home)?;
+            if let Some((name, parked)) = &park {
+                topology::mark_parked(&home, &user, name, *parked)?;
+            }
+            let ask = |verb: &Verb| gateway_socket::ask(&home, &user, pid, verb, ANSWER_PATIENCE);
+            let mut answer = ask(&verb);
+            if let (Some((name, true)), Err(AskError::NoSocket | AskError::Unsupported { .. })) =
+                (&park, &answer)
+            {
+                topology::mark_parked(&home, &user, name, false)?;
+            }
+            if let (true, Ok(_), Verb::Unserve(name)) = (restarts, &answer, &verb) {
+                answer = ask(&Verb::Serve(name.clone()));
+            }
+            answer
+        };
+        let (notifier, kept) = (self.notifier.clone(), topic);
+        let work = move || notifier.send(Notice::GatewayConversed(Conversed { topic, answer: talk() }));
+        if let Err(error) = std::thread::Builder::new().name("gateway".to_owned()).spawn(work) {
+            self.conversed(Conversed { topic: kept, answer: Err(error.into()) });
+        }
+    }
+
+    /// It has answered, or is not going to.
+    pub(super) fn conversed(&mut self, conversed: Conversed) {
+        let Conversed { topic, answer } = conversed;
+        if let (Ok(Answer { served: Some(served), .. }), Some(followed)) =
+            (&answer, &mut self.topology.followed)
+            && let Some(word) = followed.word.as_mut().filter(|word| word.multiplexes())
+        {
+            // Its state file says so in a moment, too.
+            word.served.clone_from(served);
+            self.topology.moved = true;
+        }
+        match topic {
+            Topic::Rescan(None) => {}
+            Topic::Rescan(Some(id)) => {
+                self.topology.moved |= self.topology.asking.remove(&id);
+            }
+            Topic::Command { id, ticket, command } => self.answer_for_root(id, ticket, command, answer),
+        }
+    }
+
+    /// An operator's command for a profile that is served or parked is asked of the root gateway, unless that one is told the
+    /// same (`together`) or it comes to the same. False: the core takes it as any other.
+    pub(super) fn ask_root(
+        &mut self,
+        id: ServiceId,
+        ticket: Ticket,
+        command: Command,
+        together: &BTreeSet<ServiceId>,
+    ) -> bool {
+        self.operator_asked(id, command);
+        let place = self.fleet.gateway(id).and_then(|gateway| gateway.elsewhere()).cloned();
+        let (Some(place), Some(profile)) = (place, self.named_profile(id)) else { return false };
+        if self.root_gateway().is_some_and(|root| together.contains(&root)) {
+            return false;
+        }
+        let (verb, park) = match (place, command) {
+            (Elsewhere::Served { .. }, Command::Stop) => {
+                (Verb::Unserve(profile.clone()), Some((profile, true)))
+            }
+            (Elsewhere::Served { .. }, Command::Restart) => (Verb::Unserve(profile), None),
+            (Elsewhere::Parked, Command::Start { .. } | Command::Restart) => {
+                (Verb::Serve(profile.clone()), Some((profile, false)))
+            }
+            (Elsewhere::Served { .. }, Command::Start { .. } | Command::Once | Command::Unregister)
+            | (Elsewhere::Parked, Command::Stop | Command::Once | Command::Unregister) => return false,
+        };
+        self.converse(Topic::Command { id, ticket, command }, verb, park);
+        true
+    }
+
+    /// What an operator's command says about what was found out before.
+    fn operator_asked(&mut self, id: ServiceId, command: Command) {
+        match command {
+            Command::Start { .. } | Command::Restart => {
+                self.topology.fold_refused = false;
+            }
+            Command::Stop => {
+                let needed = self.fleet.gateway(id).is_some_and(|gateway| gateway.needed_by().is_some());
+                if needed {
+                    self.topology.fold_refused = true;
+                    self.topology.folded.clear();
+                }
+            }
+            Command::Once | Command::Unregister => {}
+        }
+    }
+
+    fn answer_for_root(
+        &mut self,
+        id: ServiceId,
+        ticket: Ticket,
+        command: Command,
+        answer: Result<Answer, AskError>,
+    ) {
+        let Some((name, profile)) = self.fleet.name(id).cloned().zip(self.named_profile(id)) else { return };
+        if answer.is_ok() {
+            match command {
+                Command::Stop => drop(self.topology.parked.insert(profile)),
+                Command::Start { .. } | Command::Restart => drop(self.topology.parked.remove(&profile)),
+                Command::Once | Command::Unregister => {}
+            }
+        }
+        self.topology.moved = true;
+        self.settle_topology();
+        // The want is recorded in any case: it counts as soon as the root gateway does not serve the profile any more.
+        let state = self.state(id).unwrap_or(State::Down);
+        let root = DEFAULT_PROFILE;
+        let outcome = match (answer, command) {
+            (Ok(Answer { pending: false, .. }), Command::Restart) => {
+                Some(Outcome::done(name.as_str(), state, Some(format!("restarted by '{root}'"))))
+            }
+            (Ok(Answer { pending: false, .. }), _) => None,
+            (Ok(Answer { pending: true, .. }), _) => {
+                let message =
+                    format!("'{name}': '{root}' has not finished it yet: see 'hermes-sup ctl status {name}'");
+                Some(Outcome::failed(name.as_str(), Code::TimedOut, Some(state), message))
+            }
+            (Err(why), command) => {
+                let message = match command {
+                    Command::Stop => format!(
+                        "'{name}' is wanted down from now on, but '{root}' serves it until '{root}' is stopped: {why}"
+                    ),
+                    Command::Start { .. } | Command::Restart | Command::Once | Command::Unregister => {
+                        format!(
+                            "'{name}' has no process of its own, '{root}' serves it: 'hermes-sup ctl restart {root}' \
+                         restarts it ({why})"
+                        )
+                    }
+                };
+                Some(Outcome::failed(name.as_str(), Code::Failed, Some(state), message))
+            }
+        };
+        self.topology.answers.extend(outcome.map(|outcome| (ticket, outcome)));
+        let command = match command {
+            Command::Restart => Command::Start { force: false },
+            command @ (Command::Start { .. } | Command::Stop | Command::Once | Command::Unregister) => {
+                command
+            }
+        };
+        self.feed(id, Event::Command { ticket, command });
+    }
+
+    /// The answer to a command that was asked of the root gateway, once its want is recorded.
+    pub(super) fn prepared_answer(&mut self, ticket: Ticket) -> Option<Outcome> {
+        self.topology.answers.remove(&ticket)
+    }
+
+    /// What the status of a gateway says beside its state: why no other one serves it.
+    pub(super) fn unserved(&self, id: ServiceId) -> Option<String> {
+        let gateway = self.fleet.gateway(id)?;
+        let refused = gateway.history().last_exit.is_some_and(|(exit, _)| exit == REFUSED);
+        let profile = self.named_profile(id).filter(|_| refused && gateway.phase() == Phase::Failed)?;
+        match (self.see_root(), self.topology.word()) {
+            (Seen::Runs(_), Some(word)) if !word.served.contains(profile.as_str()) => {
+                let why = word.alone_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                Some(format!(
+                    "'{DEFAULT_PROFILE}' does not serve it{why}: try 'hermes-sup ctl restart {DEFAULT_PROFILE}'"
+                ))
+            }
+            (Seen::Absent, _) => {
+                Some(format!("no gateway serves it: try 'hermes-sup ctl start {DEFAULT_PROFILE}'"))
+            }
+            (Seen::Runs(_) | Seen::OnItsWay | Seen::Ending, _) => None,
+        }
+    }
+}
+
+/// One line about what the root gateway says, where it is news.
+fn say_word(log: &slog::Logger, old: Option<&Word>, new: &Word) {
+    if old.is_some_and(|old| old.served == new.served) {
+        return;
+    }
+    let served: Vec<&str> = new.served.iter().map(String::as_str).collect();
+    match (new.multiplexes(), &new.alone_because) {
+        (true, _) => slog::info!(log, "{DEFAULT_PROFILE}: it serves {}", served.join(", ")),
+        (false, Some(why)) => slog::info!(log, "{DEFAULT_PROFILE}: it serves only its own profile: {why}"),
+        (false, None) if old.is_some() => {
+            slog::info!(log, "{DEFAULT_PROFILE}: it serves only its own profile")
+        }
+        (false, None) => {}
+    }
+}
