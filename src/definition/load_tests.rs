@@ -280,28 +280,28 @@ fn where_the_gateway_user_is_root_nothing_runs_that_somebody_else_can_change() {
         // In OpenShift everybody is in root's group.
         mode(&put(dir, &format!("group{number}.toml"), text, 0), 0o664);
     }
-    let loaded = load(&dirs, &around);
+    let loaded = load(&dirs, &around, &Reading::default());
     assert_eq!(names(&loaded), ["roots0", "roots1"]);
     assert_eq!(said(&loaded).len(), 6, "{:?}", said(&loaded));
     let broken: Vec<&str> = loaded.broken.iter().map(ServiceName::as_str).collect();
     assert_eq!(broken, ["group0", "group1", "open0", "open1", "theirs0", "theirs1"]);
     put(&ground.etc, "gateway.toml", text, STRANGER);
-    assert!(load(&dirs, &around).template.is_none());
+    assert!(load(&dirs, &around, &Reading::default()).template.is_none());
     std::fs::remove_file(ground.etc.join("gateway.toml")).unwrap();
 
     // A directory on the way is as good as the file: its owner can put another in its place.
     for dir in [&ground.etc, &ground.services, &ground.home] {
         give(dir, STRANGER, 0o755);
-        let left = names(&load(&dirs, &around)).len();
+        let left = names(&load(&dirs, &around, &Reading::default())).len();
         assert_eq!(left, 1, "{}", dir.display());
         give(dir, 0, 0o755);
     }
     // But not a sticky one of root's, as /tmp is: there nobody can replace what is root's.
     let root = ground.etc.parent().unwrap();
     mode(root, 0o1777);
-    assert_eq!(names(&load(&dirs, &around)), ["roots0", "roots1"]);
+    assert_eq!(names(&load(&dirs, &around, &Reading::default())), ["roots0", "roots1"]);
     mode(root, 0o777);
-    assert_eq!(names(&load(&dirs, &around)), [""; 0]);
+    assert_eq!(names(&load(&dirs, &around, &Reading::default())), [""; 0]);
     mode(root, 0o755);
 
     let web = loaded.services[&name("roots0")].clone();
