@@ -10,6 +10,7 @@ use rustix::fs::{OFlags, StatVfsMountFlags};
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What the kernel looks at (BINPRM_BUF_SIZE since Linux 5.1).
@@ -36,10 +37,10 @@ const TAKEOVER: &str = " --replace";
 const LONGEST_SCRIPT: u64 = 64 * 1024;
 
 /// The command that runs the script `run` of a gateway's slot, but without `gateway run --replace`: since Hermes 0.21.4 that
-/// word of a named profile ends the gateway that serves it together with all others. `None`: the script does not say so, or
-/// is none of a shell's. Blocks as [`command`] does.
+/// word of a named profile ends the gateway that serves it together with all others. `None`: the script does not say so, is
+/// none of a shell's, or may not be executed, and then the kernel's refusal is told. Blocks as [`command`] does.
 pub fn without_takeover(dir: &Path, user: &Credentials) -> Option<Vec<OsString>> {
-    let text = user.on_files(|| text(dir)).ok()?.ok()?;
+    let (text, mode) = user.on_files(|| text(dir)).ok()?.ok()?;
     let run = "gateway run";
     let takeover = format!("{run}{TAKEOVER}");
     let mut words = interpreter(text.as_bytes());
@@ -48,7 +49,7 @@ pub fn without_takeover(dir: &Path, user: &Credentials) -> Option<Vec<OsString>>
         let name = first.and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or(word);
         ["sh", "bash", "dash"].contains(&name)
     });
-    if !is_shell || !text.contains(&takeover) {
+    if !is_shell || mode & 0o111 == 0 || !text.contains(&takeover) {
         return None;
     }
     words.extend(["-c".into(), text.replace(&takeover, run).into()]);
@@ -59,7 +60,7 @@ pub fn without_takeover(dir: &Path, user: &Credentials) -> Option<Vec<OsString>>
 /// template can take its place.
 pub fn is_rendered(dir: &Path, user: &Credentials) -> bool {
     let known = ["#", "set -e", "export ", "cd ", ". ", "[ \"$(id -u)\" = 0 ] || exec "];
-    let Ok(Ok(text)) = user.on_files(|| text(dir)) else { return false };
+    let Ok(Ok((text, _))) = user.on_files(|| text(dir)) else { return false };
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let last = lines.next_back().unwrap_or_default();
     let starts = last.strip_suffix(TAKEOVER).unwrap_or(last).ends_with(" gateway run");
@@ -68,11 +69,13 @@ pub fn is_rendered(dir: &Path, user: &Credentials) -> bool {
         && lines.all(|line| known.iter().any(|known| line.starts_with(known)))
 }
 
-fn text(dir: &Path) -> io::Result<String> {
+/// The script `run`, with its mode.
+fn text(dir: &Path) -> io::Result<(String, u32)> {
     let mut text = String::new();
     let script = Beneath::open(dir)?.open_file(Path::new("run"), OFlags::RDONLY, 0)?;
+    let mode = script.metadata()?.mode();
     script.take(LONGEST_SCRIPT).read_to_string(&mut text)?;
-    Ok(text)
+    Ok((text, mode))
 }
 
 fn first_bytes(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
@@ -100,6 +103,8 @@ fn interpreter(start: &[u8]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_first_line_names_a_program_and_one_argument() {
@@ -133,7 +138,9 @@ exec s6-setuidgid hermes hermes -p work gateway run --replace
     fn a_named_gateway_takes_over_from_nobody_whoever_made_its_slot() {
         let dir = tempfile::tempdir().unwrap();
         let run = |text: &str| {
-            std::fs::write(dir.path().join("run"), text).unwrap();
+            let path = dir.path().join("run");
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
             without_takeover(dir.path(), &Credentials::own())
         };
         let command = run(RENDERED).unwrap();
@@ -147,6 +154,10 @@ exec s6-setuidgid hermes hermes -p work gateway run --replace
         assert_eq!(run("#!/bin/sh\nexec hermes gateway run\n"), None);
         assert_eq!(run("#!/usr/bin/python3\n# gateway run --replace\n"), None);
         assert_eq!(run(""), None);
+        // What may not be executed is not read to a shell instead: its owner is told.
+        run(RENDERED).unwrap();
+        std::fs::set_permissions(dir.path().join("run"), Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(without_takeover(dir.path(), &Credentials::own()), None);
     }
 
     #[test]

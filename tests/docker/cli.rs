@@ -222,7 +222,8 @@ fn item_85_the_redirect_of_a_profile() {
 /// An image without it.
 #[test]
 fn item_86_without_sleep_the_place_is_kept_all_the_same() {
-    let prepare = "rm \"$(command -v sleep)\"; exec /init /opt/hermes/docker/main-wrapper.sh gateway run";
+    let prepare =
+        "rm /opt/hermes/bin/sleep /usr/bin/sleep; exec /init /opt/hermes/docker/main-wrapper.sh gateway run";
     let container = Run::new().flags(&["--entrypoint=/bin/sh"]).cmd(&["-euc", prepare]).supervised();
     container.await_log("`sleep` is unavailable");
     container.await_up(&["default"]);
