@@ -533,7 +533,7 @@ fn take_back(parent: &Beneath, name: &OsStr, path: &Path, gid: u32, warnings: &m
     const LOOKED_AT: usize = 100_000;
     let custody = Custody { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
     let Ok(entries) = rustix::fs::Dir::read_from(parent) else { return false };
-    let mut best: Option<(u64, OsString)> = None;
+    let mut best: Option<((i64, i64), OsString)> = None;
     for (count, entry) in entries.flatten().enumerate() {
         if count == LOOKED_AT {
             warnings.push(format!(
@@ -572,9 +572,9 @@ fn take_back(parent: &Beneath, name: &OsStr, path: &Path, gid: u32, warnings: &m
     done.is_ok()
 }
 
-/// When the database in this directory was last changed, in nanoseconds since 1970, if the directory is the one that was at
-/// `path`, by the note in its lock, and nobody has it.
-fn last_change(dir: &Beneath, path: &Path, custody: Custody) -> Option<u64> {
+/// When the database in this directory was last changed, in seconds and nanoseconds since 1970, if the directory is the one
+/// that was at `path`, by the note in its lock, and nobody has it.
+fn last_change(dir: &Beneath, path: &Path, custody: Custody) -> Option<(i64, i64)> {
     let private = OsStr::new(super::lock::PLACE);
     let stat = look(dir, private).ok()??;
     if matches!(judge(&stat, FileType::Directory, PRIVATE_MODE, custody), Judgement::Foreign(_)) {
@@ -585,7 +585,8 @@ fn last_change(dir: &Beneath, path: &Path, custody: Custody) -> Option<u64> {
         return None;
     }
     let stat = look(dir, OsStr::new(super::session::DATABASE)).ok()??;
-    u64::try_from(stat.st_mtime).ok()?.checked_mul(1_000_000_000)?.checked_add(stat.st_mtime_nsec)
+    // Their types are those of the C library or of the kernel.
+    Some((stat.st_mtime as i64, stat.st_mtime_nsec as i64))
 }
 
 /// Device and inode.
