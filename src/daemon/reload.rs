@@ -377,9 +377,9 @@ impl Supervisor {
             return self.found_nothing("the supervisor is shutting down");
         }
         if self.late.is_some() {
+            // That takes the definitions out of what was found: a reload reads once more.
             self.boot_late(&mut found);
-        }
-        if self.requests.reload_on.is_some_and(|scan| scan <= self.scan) {
+        } else if self.requests.reload_on.is_some_and(|scan| scan <= self.scan) {
             self.requests.reload_on = None;
             let reloading = std::mem::take(&mut self.requests.reloading);
             self.reload(found, reloading);
