@@ -3,7 +3,7 @@
 
 use super::Supervisor;
 use crate::control::naming;
-use crate::control::protocol::{Code, Kind, Outcome, ServiceStatus, State, Want};
+use crate::control::protocol::{Code, Outcome, ServiceStatus, State, Want};
 use crate::core::fleet::ServiceId;
 use std::collections::BTreeMap;
 
@@ -24,34 +24,11 @@ pub type Refusals = BTreeMap<String, Refusal>;
 impl Refusal {
     fn status(&self, name: &str) -> ServiceStatus {
         ServiceStatus {
-            name: name.to_owned(),
-            kind: Kind::Daemon,
             want: self.want,
             state: State::Refused,
-            frozen: false,
-            served_by: None,
             reason: Some(self.why.clone()),
-            pid: None,
-            since: None,
-            ready_since: None,
-            uptime_ms: None,
-            restarts: 0,
-            next_retry_ms: None,
-            last_exit: None,
-            containment: None,
-            containment_weakness: None,
-            procs: None,
-            memory_bytes: None,
-            memory_peak_bytes: None,
-            cpu_ms: None,
-            oom_kills: None,
-            memory_high_at: None,
-            io: None,
-            pressure: None,
-            log: None,
-            limits: None,
-            limits_not_in_force: Vec::new(),
             definition: Some(self.definition.clone()),
+            ..ServiceStatus::down(name)
         }
     }
 

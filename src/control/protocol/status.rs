@@ -96,6 +96,42 @@ pub struct ServiceStatus {
     pub definition: Option<String>,
 }
 
+impl ServiceStatus {
+    /// A service that is down and never ran: everything that can be absent is.
+    pub fn down(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: Kind::Daemon,
+            want: Want::Down,
+            state: State::Down,
+            frozen: false,
+            served_by: None,
+            reason: None,
+            pid: None,
+            since: None,
+            ready_since: None,
+            uptime_ms: None,
+            restarts: 0,
+            next_retry_ms: None,
+            last_exit: None,
+            containment: None,
+            containment_weakness: None,
+            procs: None,
+            memory_bytes: None,
+            memory_peak_bytes: None,
+            cpu_ms: None,
+            oom_kills: None,
+            memory_high_at: None,
+            io: None,
+            pressure: None,
+            log: None,
+            limits: None,
+            limits_not_in_force: Vec::new(),
+            definition: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
