@@ -841,10 +841,7 @@ impl Gateway {
                     self.report_end(life, now, out);
                     self.begin_start(now, out);
                 } else {
-                    let until = now.after(LATER);
-                    self.history.backoff_until = Some(until);
-                    self.enter(Phase::Backoff { until }, now, out);
-                    self.fail_starters(&words, out);
+                    self.back_off(now.after(LATER), &words, now, out);
                 }
                 out.push(Effect::SaveHistory);
             }
@@ -876,10 +873,7 @@ impl Gateway {
                     self.report_end(life, now, out);
                     self.begin_start(now, out);
                 } else {
-                    let until = now.after(wait);
-                    self.history.backoff_until = Some(until);
-                    self.enter(Phase::Backoff { until }, now, out);
-                    self.fail_starters(&words, out);
+                    self.back_off(now.after(wait), &words, now, out);
                 }
                 out.push(Effect::SaveHistory);
             }
@@ -901,6 +895,13 @@ impl Gateway {
                 out.push(Effect::SaveHistory);
             }
         }
+    }
+
+    /// Waits for the next try, across restarts of the supervisor.
+    fn back_off(&mut self, until: Tick, words: &str, now: Tick, out: &mut Effects) {
+        self.history.backoff_until = Some(until);
+        self.enter(Phase::Backoff { until }, now, out);
+        self.fail_starters(words, out);
     }
 
     fn count_failure(&mut self, ran: Duration, now: Tick) {
