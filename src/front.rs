@@ -3,15 +3,16 @@
 use hermes_sup::cli::args::{self, Command};
 use hermes_sup::cli::ctl;
 use hermes_sup::cli::doctor::{self, Row};
-use hermes_sup::cli::logs::{self, Absent, LogFiles, LogLine, LogQuery, Stream};
+use hermes_sup::cli::logs::{self, Absent, LogFiles, LogLine, LogQuery};
 use hermes_sup::cli::render::Console;
-use hermes_sup::cli::settings::{Containment, LogFormat, LogLevel, Settings};
+use hermes_sup::cli::settings::{LogLevel, Settings};
 use hermes_sup::cli::{check, generate};
 use hermes_sup::containment::{self, Rung, Wish};
 use hermes_sup::control::protocol::LogPlace;
+use hermes_sup::core::words::Stream;
 use hermes_sup::daemon::{self, Gateways, Mode, Options};
 use hermes_sup::definition::Surroundings;
-use hermes_sup::log::{self, Format, Kind, Line, Query, Reader};
+use hermes_sup::log::{self, Line, Query, Reader};
 use hermes_sup::s6::{self, import};
 use hermes_sup::sys::localtime::Zone;
 use std::ffi::OsString;
@@ -127,7 +128,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         services: settings.services.clone(),
         state: settings.state.clone(),
         socket: settings.socket.clone(),
-        rung: rung(settings.containment),
+        rung: settings.containment,
         controllers: settings.controllers,
         gateways: if settings.gateways { Gateways::Wanted } else { Gateways::Off },
         gateway_user: settings.gateway_user.clone(),
@@ -143,23 +144,9 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
             LogLevel::Info => slog::Level::Info,
             LogLevel::Debug => slog::Level::Debug,
         },
-        log_format: match settings.log_format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
-        },
+        log_format: settings.log_format,
     };
     daemon::run(options, mode)
-}
-
-fn rung(choice: Containment) -> Option<Rung> {
-    match choice {
-        Containment::Auto => None,
-        Containment::Cgroup => Some(Rung::Cgroup),
-        Containment::CgroupPrivate => Some(Rung::CgroupPrivate),
-        Containment::Pidns => Some(Rung::Pidns),
-        Containment::Keeper => Some(Rung::Keeper),
-        Containment::KeeperSameUid => Some(Rung::KeeperSameUid),
-    }
 }
 
 /// `doctor`: the ladder, tried here and now in a place of its own.
@@ -179,7 +166,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
         return 1;
     }
     let wish = Wish {
-        wanted: rung(settings.containment),
+        wanted: settings.containment,
         also: &Rung::ALL,
         instance: "doctor",
         runtime_dir: place,
@@ -258,10 +245,7 @@ fn hand_over(
         within: None,
         since: query.since,
         until: query.until,
-        stream: query.stream.map(|stream| match stream {
-            Stream::Out => Kind::Out,
-            Stream::Err => Kind::Err,
-        }),
+        stream: query.stream,
     };
     let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
     let (home, below) = below_home(&dirs);
@@ -280,10 +264,7 @@ fn hand_over(
         each(LogLine {
             source: line.source,
             time: line.time,
-            stream: match line.stream {
-                log::Kind::Out => Stream::Out,
-                log::Kind::Err => Stream::Err,
-            },
+            stream: line.stream,
             text: line.text,
             begins: line.begins,
             ends: line.ends,
@@ -315,7 +296,7 @@ struct Tail {
 impl Tail {
     fn take(&mut self, line: Line<'_>) {
         if line.begins {
-            let mark = if line.stream == Kind::Err { " !" } else { "  " };
+            let mark = if line.stream == Stream::Err { " !" } else { "  " };
             let head = if line.time.is_empty() { String::new() } else { format!("{}{mark}", line.time) };
             let text = String::from_utf8_lossy(line.text.get(..TAIL_LINE).unwrap_or(line.text));
             self.lines.push(format!("{head}{text}"));

@@ -6,10 +6,11 @@ use hermes_sup::core::effect::Effect;
 use hermes_sup::core::event::{Command, Event, Ticket};
 use hermes_sup::core::exit::Exit;
 use hermes_sup::core::fleet::{Fleet, FleetEffects, ServiceId};
-use hermes_sup::core::gateway::{History, Restored, Want};
+use hermes_sup::core::gateway::{History, Restored};
 use hermes_sup::core::name::ServiceName;
 use hermes_sup::core::policy::Policy;
-use hermes_sup::log::{Container, LogEvent, LogSpec, Logs, Overflow, SourceId};
+use hermes_sup::core::words::{Cause, Overflow, Want};
+use hermes_sup::log::{Container, LogEvent, LogSpec, Logs, SourceId};
 use hermes_sup::store::{self, Change, Store, StoreEvent, WantRow};
 use hermes_sup::sys::credentials::Credentials;
 use hermes_sup::sys::plan::{CapabilityMasks, ChildPlan};
@@ -232,10 +233,10 @@ impl Database {
             want,
             asked_by_uid: Some(0),
             asked_at_ms: self.ticket,
-            cause: "operator".into(),
+            cause: Cause::Operator,
             definition_hash: None,
         };
-        let want = if self.ticket.is_multiple_of(2) { store::Want::Up } else { store::Want::Down };
+        let want = if self.ticket.is_multiple_of(2) { Want::Up } else { Want::Down };
         let changes = (0..count).map(|id| Change::Want(name(id), row(want))).collect();
         self.store.commit(self.ticket, changes);
         let ticket = self.ticket;

@@ -2,13 +2,14 @@
 //! [`Command`] is what it means, with [`Settings`] resolved.
 
 use super::candidates;
-use super::logs::{LogQuery, Stream, When};
+use super::logs::{LogQuery, When};
 use super::plain;
 use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::limits::Key;
 use crate::core::signal::Signal;
+use crate::core::words::Stream;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::ArgValueCompleter;
 use std::ffi::{OsStr, OsString};
@@ -632,7 +633,7 @@ mod tests {
         ];
         let Ok(Command::Run(settings)) = parsed(&words) else { panic!() };
         assert_eq!(settings.services, [Path::new("/a"), Path::new("/b")]);
-        assert_eq!(settings.containment, super::settings::Containment::KeeperSameUid);
+        assert_eq!(settings.containment, Some(crate::core::words::Rung::KeeperSameUid));
         assert_eq!(settings.stop_budget, Duration::from_millis(1500));
         assert!(!settings.controllers && settings.public_status && !settings.demo);
         let Ok(Command::Init { settings, .. }) = parse(&line(&["/init"]), &env) else { panic!() };

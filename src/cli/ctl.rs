@@ -187,7 +187,7 @@ fn document(console: &mut Console<'_>, document: &impl Serialize) {
 
 fn show_outcome(console: &mut Console<'_>, outcome: &Outcome) {
     let name = &outcome.name;
-    let state = outcome.state.map_or("done", |state| state.word());
+    let state = outcome.state.map_or("done", |state| state.as_str());
     let words = outcome.message.as_deref().unwrap_or(state);
     if outcome.ok {
         console.line(&format!("{name}: {words}"));
@@ -221,9 +221,10 @@ fn patience(request: &Request) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::cli::args::{Command, parse};
-    use crate::cli::logs::{Absent, LogLine, LogQuery, Stream};
+    use crate::cli::logs::{Absent, LogLine, LogQuery};
     use crate::control::codec::{FrameBuffer, decode_request, encode_reply};
     use crate::control::protocol::{Reply, State, Targets, samples};
+    use crate::core::words::Stream;
     use std::ffi::OsString;
     use std::io::{self, Read, Write};
     use std::os::unix::net::UnixListener;

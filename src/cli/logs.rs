@@ -3,7 +3,10 @@
 
 use super::render::{Console, printable};
 use crate::control::protocol::LogPlace;
+use crate::core::words::Stream;
 use crate::sys::localtime::{Civil, Zone, parse_rfc3339, rfc3339};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -11,11 +14,14 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stream {
-    Out,
-    Err,
+impl ValueEnum for Stream {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Out, Self::Err]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
 }
 
 /// Which lines are wanted.

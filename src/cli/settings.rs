@@ -4,6 +4,8 @@
 
 use super::args::Early;
 use crate::control::client::Search;
+use crate::core::words::{LogFormat, Rung};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// Absent: the first of `/run/hermes-sup` and the state directory that can be written.
     pub socket: Option<PathBuf>,
-    pub containment: Containment,
+    /// Absent: the highest rung that works.
+    pub containment: Option<Rung>,
     /// Controllers are to be enabled where they can be.
     pub controllers: bool,
     /// Gateways may run here.
@@ -51,7 +54,7 @@ impl Settings {
         let services =
             if options.services.is_empty() { paths("HERMES_SUP_SERVICES", env) } else { options.services };
         let containment =
-            choice(options.containment, "HERMES_SUP_CONTAINMENT", env)?.unwrap_or(Containment::Auto);
+            choice(options.containment, "HERMES_SUP_CONTAINMENT", env)?.and_then(|RungChoice(rung)| rung);
         let stop_budget = match (options.stop_budget, text("HERMES_SUP_STOP_BUDGET", env)?) {
             (Some(budget), _) => budget,
             (None, Some(text)) => {
@@ -85,26 +88,38 @@ impl Settings {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Containment {
-    Auto,
-    Cgroup,
-    CgroupPrivate,
-    Pidns,
-    Keeper,
-    KeeperSameUid,
+/// A rung, or `auto` for the highest one that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RungChoice(Option<Rung>);
+
+impl ValueEnum for RungChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [RungChoice; 6] = [
+            RungChoice(None),
+            RungChoice(Some(Rung::Cgroup)),
+            RungChoice(Some(Rung::CgroupPrivate)),
+            RungChoice(Some(Rung::Pidns)),
+            RungChoice(Some(Rung::Keeper)),
+            RungChoice(Some(Rung::KeeperSameUid)),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.map_or("auto", Rung::as_str)))
+    }
 }
 
-impl Containment {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Cgroup => "cgroup",
-            Self::CgroupPrivate => "cgroup-private",
-            Self::Pidns => "pidns",
-            Self::Keeper => "keeper",
-            Self::KeeperSameUid => "keeper-same-uid",
-        }
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }))
     }
 }
 
@@ -128,12 +143,6 @@ pub enum LogLevel {
     Debug,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 /// Each is also an environment variable, `HERMES_SUP_` and its name.
 #[derive(Debug, Default, Args)]
 pub(super) struct Options {
@@ -151,7 +160,7 @@ pub(super) struct Options {
     socket: Option<PathBuf>,
     /// How trees are held [default: auto]
     #[arg(long, value_name = "RUNG")]
-    containment: Option<Containment>,
+    containment: Option<RungChoice>,
     /// Whether to enable the memory, pids, cpu and io controllers [default: auto]
     #[arg(long)]
     controllers: Option<Controllers>,
@@ -167,7 +176,7 @@ pub(super) struct Options {
     /// How long a shutdown may take altogether [default: 9s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     stop_budget: Option<Duration>,
-    /// Serve the tools of s6 (not supported yet)
+    /// Serve the tools of s6, and images that were made for s6-overlay
     #[arg(long)]
     s6_surface: bool,
     /// Let every user read the status
@@ -287,7 +296,7 @@ mod tests {
             services: vec!["/etc/hermes-sup/services".into(), "/opt/data/services".into()],
             state: "/opt/data/supervisor".into(),
             socket: None,
-            containment: Containment::Auto,
+            containment: None,
             controllers: true,
             gateways: true,
             gateway_user: None,
@@ -369,7 +378,7 @@ mod tests {
             services: vec!["/a".into(), "/b".into()],
             state: "/s".into(),
             socket: Some("/x.sock".into()),
-            containment: Containment::Keeper,
+            containment: Some(Rung::Keeper),
             controllers: false,
             gateways: false,
             gateway_user: Some("g".to_owned()),
@@ -390,7 +399,7 @@ mod tests {
             home: Some("/o".into()),
             services: vec!["/mine".into()],
             stop_budget: Some(Duration::from_secs(1)),
-            containment: Some(Containment::Keeper),
+            containment: Some(RungChoice(Some(Rung::Keeper))),
             ..Options::default()
         };
         let pairs = [
@@ -404,7 +413,7 @@ mod tests {
         assert_eq!(got.services, [Path::new("/mine")]);
         assert_eq!(got.state, Path::new("/o/supervisor"));
         assert_eq!(got.stop_budget, Duration::from_secs(1));
-        assert_eq!(got.containment, Containment::Keeper);
+        assert_eq!(got.containment, Some(Rung::Keeper));
         assert!(got.demo);
     }
 

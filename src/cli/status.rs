@@ -79,8 +79,8 @@ fn row(service: &ServiceStatus) -> [String; 8] {
     let absent = || "-".to_owned();
     [
         printable(&service.name).into_owned(),
-        service.want.word().to_owned(),
-        service.state.word().to_owned(),
+        service.want.as_str().to_owned(),
+        service.state.as_str().to_owned(),
         service.pid.map_or_else(absent, |pid| pid.to_string()),
         service.uptime_ms.map_or_else(absent, duration),
         service.restarts.to_string(),
@@ -111,7 +111,7 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool, zone: &Zone) 
     if let Some(uptime) = service.uptime_ms {
         let _ = write!(text, " for {}", duration(uptime));
     }
-    let _ = writeln!(text, ", want {}", service.want.word());
+    let _ = writeln!(text, ", want {}", service.want.as_str());
     let mut show = |label: &str, value: Option<String>| {
         if let Some(value) = value {
             field(&mut text, label, &value);

@@ -28,6 +28,7 @@ mod tracers;
 mod usage;
 mod walk;
 
+pub use crate::core::words::Rung;
 pub use adopt::Gone;
 pub use cgroup::scope::ScopeLimits;
 pub use hold::{Containment, Home};
@@ -65,41 +66,6 @@ impl fmt::Display for IncarnationId {
         }
         let head = (0..LONGEST_NAME - 16).rev().find_map(|end| name.get(..end)).unwrap_or_default();
         write!(f, "{head}-{:016x}.{}", fingerprint([name]), self.n)
-    }
-}
-
-/// The rungs of the ladder, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Rung {
-    Cgroup,
-    CgroupPrivate,
-    Pidns,
-    Keeper,
-    KeeperSameUid,
-}
-
-impl Rung {
-    pub const ALL: [Self; 5] =
-        [Self::Cgroup, Self::CgroupPrivate, Self::Pidns, Self::Keeper, Self::KeeperSameUid];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cgroup => "cgroup",
-            Self::CgroupPrivate => "cgroup-private",
-            Self::Pidns => "pidns",
-            Self::Keeper => "keeper",
-            Self::KeeperSameUid => "keeper-same-uid",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|rung| rung.as_str() == text)
-    }
-}
-
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

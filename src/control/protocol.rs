@@ -12,14 +12,14 @@ pub(crate) mod samples;
 mod status;
 mod verbs;
 
+pub use crate::core::words::{State, Want};
 pub use replies::{
     Audit, AuditDocument, Code, LogPlace, Outcome, Part, Privileges, Process, Refusal, RefusalKind, Reply,
     ScopeStatus, Tree, TreesDocument,
 };
 pub use requests::{OomPolicy, Program, Registration, Request, SignalName, Targets, Until};
 pub use status::{
-    Io, Kind, LastExit, Pressure, ResultsDocument, ServiceStatus, State, StatusDocument, SupervisorStatus,
-    Utc, Want,
+    Io, Kind, LastExit, Pressure, ResultsDocument, ServiceStatus, StatusDocument, SupervisorStatus, Utc,
 };
 pub use verbs::{Answer, Deadline, FREEZE_TIMEOUT, Right, START_TIMEOUT, VERBS, Verb, methods};
 

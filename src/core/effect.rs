@@ -2,8 +2,8 @@
 
 use super::event::{Command, Incarnation, Ticket};
 use super::exit::Exit;
-use super::gateway::Want;
 use super::signal::Signal;
+use super::words::Want;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq)]

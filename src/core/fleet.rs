@@ -7,9 +7,10 @@
 use super::clock::Tick;
 use super::effect::Effect;
 use super::event::Event;
-use super::gateway::{Elsewhere, Gate, Gateway, Phase, Restored, Want};
+use super::gateway::{Elsewhere, Gate, Gateway, Phase, Restored};
 use super::name::ServiceName;
 use super::policy::{Kind, Policy};
+use super::words::Want;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,6 +29,7 @@ use super::event::{Command, Event, Incarnation, Ticket};
 use super::exit::Exit;
 use super::name::ServiceName;
 use super::policy::{LATER, Policy, RestartWhen, Role, Verdict};
+use super::words::{State, Want};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,13 +41,6 @@ pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
 pub const FINISH_GIVES_UP: u8 = 125;
 /// How long the log of an empty tree may take to be read to its end before the service goes on without it.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The operator's durable intent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Want {
-    Up,
-    Down,
-}
 
 /// Whether the services around it let it start.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,11 +66,10 @@ pub enum Elsewhere {
 }
 
 impl Elsewhere {
-    /// The state in the product's words.
-    fn word(&self) -> &'static str {
+    fn state(&self) -> State {
         match self {
-            Self::Served { .. } => "served",
-            Self::Parked => "parked",
+            Self::Served { .. } => State::Served,
+            Self::Parked => State::Parked,
         }
     }
 }
@@ -1387,22 +1380,21 @@ impl Gateway {
         [patience, phase].into_iter().flatten().min()
     }
 
-    /// The state in the product's words.
-    pub fn state(&self) -> &'static str {
+    pub fn state(&self) -> State {
         if let Some(place) = self.elsewhere() {
-            return place.word();
+            return place.state();
         }
         match self.phase {
-            Phase::Down => "down",
-            Phase::Held if matches!(self.gate, Gate::Refused(_)) => "down",
-            Phase::Held | Phase::Starting => "starting",
-            Phase::Up if self.ready_since().is_some() => "ready",
-            Phase::Up => "up",
-            Phase::Ending(Ending { stage: Stage::Stuck, .. }) => "failed",
-            Phase::Ending(_) => "stopping",
-            Phase::Backoff { .. } => "backoff",
-            Phase::Failed => "failed",
-            Phase::Finished => "finished",
+            Phase::Down => State::Down,
+            Phase::Held if matches!(self.gate, Gate::Refused(_)) => State::Down,
+            Phase::Held | Phase::Starting => State::Starting,
+            Phase::Up if self.ready_since().is_some() => State::Ready,
+            Phase::Up => State::Up,
+            Phase::Ending(Ending { stage: Stage::Stuck, .. }) => State::Failed,
+            Phase::Ending(_) => State::Stopping,
+            Phase::Backoff { .. } => State::Backoff,
+            Phase::Failed => State::Failed,
+            Phase::Finished => State::Finished,
         }
     }
 

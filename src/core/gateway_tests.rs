@@ -3,6 +3,7 @@
 use super::super::policy::{ExitRule, Kind, RestartPolicy};
 use super::super::signal::Signal;
 use super::*;
+use crate::core::words::State;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -69,7 +70,7 @@ impl Story {
     fn up(&mut self) {
         self.command(1, START);
         self.spawned();
-        assert_eq!(self.gateway.state(), "up");
+        assert_eq!(self.gateway.state(), State::Up);
     }
 
     fn replies(&self) -> Vec<(u64, Outcome)> {
@@ -90,15 +91,15 @@ fn a_crash_is_restarted_at_once_and_the_second_one_after_a_wait() {
     let mut story = Story::new(Policy::default());
     story.up();
     story.ends(CRASH);
-    assert_eq!((story.gateway.state(), story.n()), ("starting", 2));
+    assert_eq!((story.gateway.state(), story.n()), (State::Starting, 2));
     story.spawned();
     story.ends(CRASH);
-    assert_eq!(story.gateway.state(), "backoff");
+    assert_eq!(story.gateway.state(), State::Backoff);
     assert_eq!(story.gateway.reason(), "exited with code 1; failure 2 in a row");
     let wait = story.gateway.deadline().unwrap().since(story.now).as_millis();
     assert!((90..=110).contains(&wait), "{wait} ms is not 100 ms with a tenth of jitter");
     story.wait(111);
-    assert_eq!((story.gateway.state(), story.n()), ("starting", 3));
+    assert_eq!((story.gateway.state(), story.n()), (State::Starting, 3));
 }
 
 /// What the log was told beside the states.
@@ -120,7 +121,7 @@ fn a_clean_exit_counts_for_nothing_however_often_it_comes() {
         story.ends(Exit::Code(0));
         assert_eq!(
             (story.gateway.state(), story.n()),
-            ("starting", n + 2),
+            (State::Starting, n + 2),
             "it ran for longer than the wait"
         );
         story.spawned();
@@ -129,7 +130,7 @@ fn a_clean_exit_counts_for_nothing_however_often_it_comes() {
     assert_eq!((history.row, history.failures.len(), history.restarts), (0, 0, 50));
     // A crash after it is the first of its row.
     story.ends(CRASH);
-    assert_eq!((story.gateway.state(), story.gateway.history().row), ("starting", 1));
+    assert_eq!((story.gateway.state(), story.gateway.history().row), (State::Starting, 1));
 }
 
 /// A program that ends at once, well, again and again must not have a processor for itself.
@@ -140,14 +141,14 @@ fn what_ends_well_at_once_is_started_no_more_often_than_the_first_wait() {
     story.wait(30);
     story.log.clear();
     story.ends(Exit::Code(0));
-    assert_eq!(story.gateway.state(), "backoff");
+    assert_eq!(story.gateway.state(), State::Backoff);
     assert_eq!(story.gateway.reason(), "exited with code 0; started again");
     assert_eq!(story.gateway.deadline().map(|at| at.since(story.now).as_millis()), Some(70));
     assert_eq!(story.gateway.history().backoff_until, None, "no write to the disk for each of them");
     let ran = Duration::from_millis(30);
     assert_eq!(incidents(&story.log), [Incident::Ended { exit: Exit::Code(0), ran }]);
     story.wait(70);
-    assert_eq!((story.gateway.state(), story.n()), ("starting", 2));
+    assert_eq!((story.gateway.state(), story.n()), (State::Starting, 2));
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn without_a_limit_it_is_tried_for_ever() {
     for _ in 0..100 {
         story.ends(CRASH);
         story.wait(33_000);
-        assert_eq!(story.gateway.state(), "starting");
+        assert_eq!(story.gateway.state(), State::Starting);
         story.spawned();
     }
     assert!(story.gateway.history().failures.is_empty(), "nothing is kept that nobody counts");
@@ -178,7 +179,7 @@ fn the_first_crash_is_told_and_so_is_one_that_a_command_overtakes() {
     story.spawned();
     story.log.clear();
     story.ends(CRASH);
-    assert_eq!((story.gateway.state(), incidents(&story.log).len()), ("backoff", 0));
+    assert_eq!((story.gateway.state(), incidents(&story.log).len()), (State::Backoff, 0));
     // The operator restarts it between its crash and the end of its tree.
     story.wait(40_000);
     story.spawned();
@@ -212,10 +213,10 @@ fn why_a_start_failed_is_the_reason_until_one_succeeds() {
     fails(&mut story);
     assert_eq!(story.gateway.reason(), "there is no program 'x'; failure 2 in a row");
     story.wait(111);
-    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.state(), State::Starting);
     assert_eq!(story.gateway.reason(), "tried again after: there is no program 'x'");
     story.spawned();
-    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("up", ""));
+    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), (State::Up, ""));
     story.command(2, Command::Stop);
     story.ends(Exit::Code(0));
     // `once` has no second try: the failure is told, and stays to be seen.
@@ -223,7 +224,7 @@ fn why_a_start_failed_is_the_reason_until_one_succeeds() {
     story.log.clear();
     fails(&mut story);
     assert_eq!(incidents(&story.log), [Incident::NotStarted("there is no program 'x'".into())]);
-    assert_eq!(story.gateway.state(), "down");
+    assert_eq!(story.gateway.state(), State::Down);
     assert_eq!(story.gateway.reason(), "could not be started: there is no program 'x'");
     story.command(4, Command::Stop);
     assert_eq!(story.gateway.reason(), "");
@@ -236,7 +237,7 @@ fn a_long_run_ends_the_row_of_failures() {
     for _ in 0..3 {
         story.wait(60_000);
         story.ends(CRASH);
-        assert_eq!(story.gateway.state(), "starting");
+        assert_eq!(story.gateway.state(), State::Starting);
         story.spawned();
     }
 }
@@ -245,10 +246,10 @@ fn a_long_run_ends_the_row_of_failures() {
 fn more_failures_than_the_burst_end_in_failed_with_the_reason_and_start_forgives() {
     let mut story = Story::new(Policy::default());
     story.up();
-    while story.gateway.state() != "failed" {
+    while story.gateway.state() != State::Failed {
         story.ends(CRASH);
         story.wait(30_000);
-        if story.gateway.state() == "starting" {
+        if story.gateway.state() == State::Starting {
             story.spawned();
         }
     }
@@ -256,7 +257,7 @@ fn more_failures_than_the_burst_end_in_failed_with_the_reason_and_start_forgives
     assert_eq!(story.gateway.history().restarts, 10);
     assert_eq!(story.gateway.want(), Want::Up);
     story.command(2, START);
-    assert_eq!((story.gateway.state(), story.gateway.history().row), ("starting", 0));
+    assert_eq!((story.gateway.state(), story.gateway.history().row), (State::Starting, 0));
 }
 
 #[test]
@@ -268,15 +269,18 @@ fn the_exit_code_table_decides_before_the_policy() {
     story.up();
     for _ in 0..5 {
         story.ends(Exit::Code(75));
-        assert_eq!(story.gateway.state(), "starting", "75 skips the wait");
+        assert_eq!(story.gateway.state(), State::Starting, "75 skips the wait");
         story.spawned();
     }
     story.ends(Exit::Code(0));
-    assert_eq!((story.gateway.state(), story.gateway.want()), ("finished", Want::Up));
+    assert_eq!((story.gateway.state(), story.gateway.want()), (State::Finished, Want::Up));
     story.command(2, START);
     story.spawned();
     story.ends(Exit::Code(78));
-    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("failed", "exited with code 78"));
+    assert_eq!(
+        (story.gateway.state(), story.gateway.reason().as_str()),
+        (State::Failed, "exited with code 78")
+    );
 }
 
 #[test]
@@ -400,7 +404,7 @@ fn a_stop_acts_without_the_disk_after_two_seconds_and_says_so() {
     story.log.clear();
     story.feed(Event::Command { ticket: Ticket(2), command: Command::Stop });
     story.wait(1_999);
-    assert_eq!(story.gateway.state(), "up");
+    assert_eq!(story.gateway.state(), State::Up);
     story.wait(1);
     story.ends(Exit::Code(0));
     let why = Some("the disk does not answer".to_owned());
@@ -417,7 +421,7 @@ fn a_start_that_cannot_be_recorded_fails_and_changes_nothing() {
     story.feed(Event::Command { ticket: Ticket(1), command: START });
     story.feed(Event::NotRecorded { seq: 1, reason: "no space left".into() });
     assert_eq!(story.replies(), [(1, Outcome::Failed("not recorded: no space left".into()))]);
-    assert_eq!((story.gateway.want(), story.gateway.state()), (Want::Down, "down"));
+    assert_eq!((story.gateway.want(), story.gateway.state()), (Want::Down, State::Down));
 }
 
 #[test]
@@ -461,9 +465,9 @@ fn once_runs_without_changing_the_want_and_is_not_restarted() {
     let mut story = Story::new(Policy::default());
     story.command(1, Command::Once);
     story.spawned();
-    assert_eq!((story.gateway.state(), story.gateway.want()), ("up", Want::Down));
+    assert_eq!((story.gateway.state(), story.gateway.want()), (State::Up, Want::Down));
     story.ends(CRASH);
-    assert_eq!((story.gateway.state(), story.n()), ("down", 1));
+    assert_eq!((story.gateway.state(), story.n()), (State::Down, 1));
     assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(CRASH));
 }
 
@@ -476,7 +480,7 @@ fn exec_that_fails_is_told_to_the_caller_and_tried_again_after_a_wait() {
     assert_eq!(story.replies(), [(1, Outcome::Failed("cannot execute '/x': no such file".into()))]);
     story.feed(Event::TreeEmpty { incarnation: 1 });
     story.feed(Event::LogsDrained { incarnation: 1 });
-    assert_eq!((story.gateway.state(), story.gateway.want()), ("backoff", Want::Up));
+    assert_eq!((story.gateway.state(), story.gateway.want()), (State::Backoff, Want::Up));
 }
 
 #[test]
@@ -490,11 +494,11 @@ fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_pol
         gateway
     };
     let failed = History { failed: Some(("gave up".into(), Tick(5))), ..History::default() };
-    assert_eq!(boot(Want::Up, failed.clone()).state(), "failed");
-    assert_eq!(boot(Want::Down, failed).state(), "down");
+    assert_eq!(boot(Want::Up, failed.clone()).state(), State::Failed);
+    assert_eq!(boot(Want::Down, failed).state(), State::Down);
     let waiting = |until| History { backoff_until: Some(Tick(until)), ..History::default() };
     assert_eq!(boot(Want::Up, waiting(1_005_000)).deadline(), Some(Tick(1_005_000)));
-    assert_eq!(boot(Want::Up, waiting(999_999)).state(), "starting");
+    assert_eq!(boot(Want::Up, waiting(999_999)).state(), State::Starting);
     assert_eq!(boot(Want::Up, waiting(u64::MAX)).deadline(), Some(Tick(1_030_000)));
 }
 
@@ -508,7 +512,7 @@ fn a_shutdown_cuts_every_timeout_to_its_own_and_changes_no_want() {
     story.feed(Event::Shutdown { deadline: story.now.after(Duration::from_secs(9)) });
     assert_eq!(story.gateway.deadline(), Some(story.now.after(Duration::from_secs(9))));
     story.ends(Exit::Code(1));
-    assert_eq!((story.gateway.state(), story.gateway.want()), ("down", Want::Up));
+    assert_eq!((story.gateway.state(), story.gateway.want()), (State::Down, Want::Up));
     assert!(!story.log.iter().any(|effect| matches!(effect, Effect::Record { want: Want::Down, .. })));
 }
 
@@ -519,7 +523,7 @@ fn remains_that_do_not_die_are_said_and_force_starts_beside_them() {
     story.command(2, Command::Stop);
     story.wait(10_000);
     story.wait(10_000);
-    assert_eq!(story.gateway.state(), "failed");
+    assert_eq!(story.gateway.state(), State::Failed);
     let why = Outcome::Failed("killed, but processes of it do not end".into());
     assert_eq!(story.replies().last(), Some(&(2, why)));
     story.command(3, START);
@@ -535,7 +539,7 @@ fn a_oneshot_is_finished_when_it_succeeds_and_unregister_ends_it_for_good() {
     let mut story = Story::new(Policy { kind: Kind::Oneshot, ..Policy::default() });
     story.up();
     story.ends(Exit::Code(0));
-    assert_eq!(story.gateway.state(), "finished");
+    assert_eq!(story.gateway.state(), State::Finished);
     let effects = story.command(2, Command::Unregister);
     assert_eq!(effects.last(), Some(&Effect::Retired));
 }
@@ -593,18 +597,18 @@ fn a_finish_program_runs_after_every_end_in_a_place_of_its_own_and_its_exit_is_n
     let after = story.feed(Event::TreeEmpty { incarnation });
     let finish = Effect::Finish { incarnation: incarnation + 1, exit: Exit::Code(3), pid: 100 };
     assert_eq!(after, [Effect::Release { incarnation }, finish]);
-    assert_eq!((story.gateway.state(), story.gateway.pid()), ("stopping", None));
+    assert_eq!((story.gateway.state(), story.gateway.pid()), (State::Stopping, None));
     story.spawned();
     assert_eq!(story.gateway.pid(), None, "the finish program is not the service");
     story.ends(Exit::Code(0));
-    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.state(), State::Starting);
     assert_eq!(story.gateway.history().last_exit.map(|(exit, _)| exit), Some(Exit::Code(3)));
 }
 
 /// Contract: 90.
 #[test]
 fn exit_125_of_the_finish_program_ends_the_restarts_and_the_service_says_how_it_ended() {
-    for (exit, state) in [(Exit::Code(0), "finished"), (Exit::Code(78), "failed")] {
+    for (exit, state) in [(Exit::Code(0), State::Finished), (Exit::Code(78), State::Failed)] {
         let mut story = Story::new(with_finish());
         story.command(1, START);
         story.spawned();
@@ -631,7 +635,7 @@ fn a_finish_program_that_hangs_is_killed_and_a_stop_waits_for_that() {
     let done =
         Effect::Reply { ticket: Ticket(2), outcome: Outcome::Done { already: false, unrecorded: None } };
     assert!(story.log.contains(&done));
-    assert_eq!(story.gateway.state(), "down");
+    assert_eq!(story.gateway.state(), State::Down);
 }
 
 #[test]
@@ -652,11 +656,11 @@ fn a_start_is_answered_when_the_service_reports_that_it_is_ready() {
     story.spawned();
     let answered = |story: &Story| story.log.iter().any(|effect| matches!(effect, Effect::Reply { .. }));
     assert!(!answered(&story));
-    assert_eq!(story.gateway.state(), "up");
+    assert_eq!(story.gateway.state(), State::Up);
     let incarnation = story.n();
     story.feed(Event::ReadyReported { incarnation });
     assert!(answered(&story));
-    assert_eq!((story.gateway.state(), story.gateway.ready_since()), ("ready", Some(story.now)));
+    assert_eq!((story.gateway.state(), story.gateway.ready_since()), (State::Ready, Some(story.now)));
     assert_eq!(story.gateway.deadline(), None, "nothing wakes a service that is ready");
 }
 
@@ -669,14 +673,14 @@ fn a_service_that_is_not_ready_in_time_runs_on_and_the_start_says_so() {
     story.wait(60_000);
     let failed = Outcome::Failed(NOT_READY.to_owned());
     assert!(story.log.contains(&Effect::Reply { ticket: Ticket(1), outcome: failed.clone() }));
-    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), ("up", NOT_READY));
+    assert_eq!((story.gateway.state(), story.gateway.reason().as_str()), (State::Up, NOT_READY));
     assert!(
         story.command(2, START).contains(&Effect::Reply { ticket: Ticket(2), outcome: failed }),
         "and so does the next one"
     );
     let incarnation = story.n();
     story.feed(Event::ReadyReported { incarnation });
-    assert_eq!(story.gateway.state(), "ready");
+    assert_eq!(story.gateway.state(), State::Ready);
 }
 
 fn other(name: &str) -> ServiceName {
@@ -701,15 +705,15 @@ fn a_gateway_whose_work_another_one_does_is_served_however_its_own_process_ended
         });
         story.up();
         story.feed(Event::Gate(Gate::Ask(other("default"))));
-        assert_eq!(story.gateway.state(), "up", "one that runs may go on until the other has spoken");
+        assert_eq!(story.gateway.state(), State::Up, "one that runs may go on until the other has spoken");
         story.ends(Exit::Code(code));
         assert_eq!(
             (story.gateway.state(), story.gateway.phase()),
-            ("starting", Phase::Held),
+            (State::Starting, Phase::Held),
             "exit code {code}"
         );
         story.feed(Event::Gate(served()));
-        assert_eq!(story.gateway.state(), "served");
+        assert_eq!(story.gateway.state(), State::Served);
         assert_eq!(story.gateway.reason(), "'default' serves it");
         assert_eq!((story.gateway.want(), story.gateway.history().failures.len()), (Want::Up, 0));
         assert_eq!(story.gateway.history().restarts, 0);
@@ -728,11 +732,11 @@ fn an_end_whose_meaning_was_asked_for_is_a_failure_where_no_other_one_does_its_w
     story.up();
     story.feed(Event::Gate(Gate::Ask(other("default"))));
     story.ends(Exit::Code(78));
-    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.state(), State::Starting);
     story.feed(Event::Gate(Gate::Open));
-    assert_eq!((story.gateway.state(), story.n()), ("failed", 1), "without another try");
+    assert_eq!((story.gateway.state(), story.n()), (State::Failed, 1), "without another try");
     // Whoever asks for a start, or for none, does not ask about the end before.
-    for (command, state) in [(START, "starting"), (Command::Stop, "down")] {
+    for (command, state) in [(START, State::Starting), (Command::Stop, State::Down)] {
         let mut story = Story::new(Policy::default());
         story.up();
         story.feed(Event::Gate(Gate::Ask(other("default"))));
@@ -754,9 +758,9 @@ fn what_was_given_up_before_is_no_failure_once_another_one_does_its_work() {
     });
     story.up();
     story.ends(Exit::Code(78));
-    assert_eq!(story.gateway.state(), "failed");
+    assert_eq!(story.gateway.state(), State::Failed);
     story.feed(Event::Gate(served()));
-    assert_eq!((story.gateway.state(), story.gateway.history().failed.is_none()), ("served", true));
+    assert_eq!((story.gateway.state(), story.gateway.history().failed.is_none()), (State::Served, true));
     let done = story.command(2, START);
     assert!(done.contains(&Effect::Reply {
         ticket: Ticket(2),
@@ -764,9 +768,9 @@ fn what_was_given_up_before_is_no_failure_once_another_one_does_its_work() {
     }));
     // It is left out on its owner's wish, and then nobody does its work.
     story.feed(Event::Gate(Gate::Elsewhere(Elsewhere::Parked)));
-    assert_eq!(story.gateway.state(), "parked");
+    assert_eq!(story.gateway.state(), State::Parked);
     story.feed(Event::Gate(Gate::Open));
-    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.state(), State::Starting);
 }
 
 #[test]
@@ -776,11 +780,11 @@ fn one_that_runs_makes_way_for_the_one_that_does_its_work_now() {
     let stops = story.feed(Event::Gate(served()));
     assert!(matches!(stops[..], [Effect::Changed, Effect::SignalMain { planned: false, .. }]), "{stops:?}");
     story.ends(Exit::Signal { signal: Signal::TERM, core: false });
-    assert_eq!((story.gateway.state(), story.gateway.want()), ("served", Want::Up));
+    assert_eq!((story.gateway.state(), story.gateway.want()), (State::Served, Want::Up));
     story.command(2, Command::Stop);
     assert_eq!(
         (story.gateway.state(), story.gateway.want()),
-        ("served", Want::Down),
+        (State::Served, Want::Down),
         "its bot still answers"
     );
 }
@@ -790,19 +794,19 @@ fn a_service_that_another_one_needs_is_up_against_its_own_want_until_an_operator
     let mut story = Story::new(Policy::default());
     story.feed(Event::Needed(Some(other("work"))));
     story.spawned();
-    assert_eq!((story.gateway.state(), story.gateway.want()), ("up", Want::Down));
+    assert_eq!((story.gateway.state(), story.gateway.want()), (State::Up, Want::Down));
     assert_eq!(story.gateway.reason(), "up for 'work'");
     story.ends(Exit::Signal { signal: Signal::KILL, core: false });
-    assert_eq!(story.gateway.state(), "starting", "a crash ends no need");
+    assert_eq!(story.gateway.state(), State::Starting, "a crash ends no need");
     story.spawned();
     story.command(2, Command::Stop);
     story.ends(Exit::Code(0));
-    assert_eq!((story.gateway.state(), story.gateway.needed_by()), ("down", None));
+    assert_eq!((story.gateway.state(), story.gateway.needed_by()), (State::Down, None));
     story.feed(Event::Needed(Some(other("work"))));
     story.spawned();
     story.feed(Event::Needed(None));
     story.ends(Exit::Code(0));
-    assert_eq!(story.gateway.state(), "down", "nobody needs it any more");
+    assert_eq!(story.gateway.state(), State::Down, "nobody needs it any more");
 }
 
 /// EX_TEMPFAIL of a gateway that finds another one in its place: 11 tries within a second ended in `failed`.
@@ -820,15 +824,19 @@ fn later_waits_some_seconds_and_counts_for_nothing() {
         story.ends(Exit::Code(75));
         assert_eq!(
             (story.gateway.state(), story.gateway.reason().as_str()),
-            ("backoff", "exited with code 75")
+            (State::Backoff, "exited with code 75")
         );
         story.wait(4_999);
-        assert_eq!(story.gateway.state(), "backoff");
+        assert_eq!(story.gateway.state(), State::Backoff);
         story.wait(1);
-        assert_eq!((story.gateway.state(), story.gateway.history().restarts), ("starting", restarts));
+        assert_eq!((story.gateway.state(), story.gateway.history().restarts), (State::Starting, restarts));
         story.spawned();
     }
     story.wait(60_000);
     story.ends(Exit::Code(75));
-    assert_eq!(story.gateway.state(), "starting", "a planned restart of one that ran is not kept waiting");
+    assert_eq!(
+        story.gateway.state(),
+        State::Starting,
+        "a planned restart of one that ran is not kept waiting"
+    );
 }

@@ -15,3 +15,4 @@ pub mod name;
 pub mod policy;
 pub mod signal;
 pub mod unit;
+pub mod words;

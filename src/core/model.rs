@@ -8,9 +8,10 @@ use super::clock::Tick;
 use super::effect::{Effect, Outcome};
 use super::event::{Command, Event, Ticket};
 use super::exit::Exit;
-use super::gateway::{Elsewhere, FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage, Want};
+use super::gateway::{Elsewhere, FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage};
 use super::name::ServiceName;
 use super::policy::{BurstLimit, ExitRule, Policy};
+use super::words::Want;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 

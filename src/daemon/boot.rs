@@ -6,11 +6,10 @@ use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{Claims, command_of, judge_cmd};
-use super::execute::want;
 use super::handover::{Handover, OURSELVES};
 use super::identity::{Identity, Kinship};
 use super::late::{Late, Unfinished};
-use super::launch::{dev_null, rung_of};
+use super::launch::dev_null;
 use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::ownership::{Gateways, GivingWay, open_state};
@@ -30,19 +29,18 @@ use super::starts::Starts;
 use super::status::why_not_higher;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
-use crate::control::protocol::Want;
 use crate::core::clock::LostTime;
 use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
-use crate::core::gateway;
 use crate::core::name::ServiceName;
+use crate::core::words::{Stream, Want};
 use crate::definition::programs::Programs;
 use crate::definition::{Reading, Surroundings};
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
 use crate::hermes::profile_watch::ProfileWatch;
 use crate::hermes::routing::{Route, route};
-use crate::log::{Container, Kind, Logs, OwnLog};
+use crate::log::{Container, Logs, OwnLog};
 use crate::store::claim::Bell;
 use crate::store::{self, Change, StoreEvent};
 use crate::sys::posture;
@@ -101,7 +99,7 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
     if former.is_some() && options.s6_surface {
         surface::resume(&mut options);
     } else if options.s6_surface {
-        let say = |line: &str| container.line(Kind::Err, format!("{line}\n").as_bytes());
+        let say = |line: &str| container.line(Stream::Err, format!("{line}\n").as_bytes());
         let aside =
             matches!(&mode, Mode::Init { command } if command_of(command, &options) == Command::Hermes);
         let told = Told { say: &say, quiet: has_terminal(), aside };
@@ -130,7 +128,7 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
     let code = match started {
         Ok(Start::Supervise(mut supervisor, mut poll)) => {
             if let Some(demo) = &demo {
-                container.line(Kind::Out, demo.welcome().as_bytes());
+                container.line(Stream::Out, demo.welcome().as_bytes());
             }
             match catch_unwind(AssertUnwindSafe(|| supervisor.run(&mut poll))) {
                 Ok(Over::Ended(code)) => {
@@ -228,7 +226,7 @@ fn refuse(container: Option<&Container>, line: &str) -> u8 {
     let text = format!("hermes-sup: {line}\n");
     match container {
         Some(container) => {
-            container.line(Kind::Err, text.as_bytes());
+            container.line(Stream::Err, text.as_bytes());
             container.finish(LAST_WORDS);
         }
         None => drop(rustix::io::write(std::io::stderr(), text.as_bytes())),
@@ -389,7 +387,7 @@ fn start(
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
     let (mut found, unfinished) = finding.end(options, &around, opened.home_unlocked, log);
-    let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| rung_of(d.containment)).collect();
+    let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| d.containment).collect();
     let wish = Wish {
         wanted: options.rung,
         also: &also,
@@ -558,8 +556,8 @@ fn start(
 /// What the plan could not read, with what the database wants of it.
 pub(super) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
     let wanted = |name: &str| {
-        let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name).map(want));
-        if row == Some(gateway::Want::Up) { Want::Up } else { Want::Down }
+        let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name));
+        row.map_or(Want::Down, |row| row.want)
     };
     let refusal = |(name, Unreadable { definition, why }): (&String, &Unreadable)| {
         (

@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::adoption::Inheritance;
 use super::boot::{Refusal, has_terminal, with_patience};
 use super::cmd::Cmd;
-use super::execute::{history, want};
+use super::execute::history;
 use super::main_program::MainProgram;
 use super::ownership::Gateways;
 use super::reconcile::Reconciled;
@@ -12,12 +12,13 @@ use super::reload::{Found, Plan, first_want, is_profile};
 use super::slots;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Restored, Want};
+use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
+use crate::core::words::{Cause, Stream, Want};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::breadcrumb;
-use crate::log::{Container, Kind};
+use crate::log::Container;
 use crate::store::{Change, Opened};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -56,7 +57,7 @@ impl Supervisor {
                 Cmd::Supervised(..) | Cmd::Main(_) | Cmd::Foreground(..) | Cmd::None => None,
             };
             let (mut wanted, mut cause) = match row {
-                Some(row) => (want(row), None),
+                Some(row) => (row.want, None),
                 None => {
                     let (first, cause) = first_want(&definition, intent);
                     (first, Some(cause))
@@ -68,11 +69,11 @@ impl Supervisor {
             }
             if supervised.is_some() && !continued {
                 if row.is_none_or(|_| wanted == Want::Down) {
-                    cause = Some("gateway run");
+                    cause = Some(Cause::GatewayRun);
                 }
                 wanted = Want::Up;
             } else if let Some(wish) = wish {
-                (wanted, cause) = (wish, Some("gateway-state"));
+                (wanted, cause) = (wish, Some(Cause::GatewayState));
                 let word = if wish == Want::Up { "up" } else { "down" };
                 slog::info!(
                     self.log,
@@ -214,7 +215,7 @@ impl Supervisor {
             Cmd::Main(argv) | Cmd::Foreground(argv, _) => argv,
             Cmd::Supervised(profile, _) => {
                 let line = format!("{}\n", breadcrumb(&profile));
-                self.container.line(Kind::Err, line.as_bytes());
+                self.container.line(Stream::Err, line.as_bytes());
                 self.want_up_after_boot(&profile);
                 return Ok(());
             }
@@ -260,6 +261,6 @@ pub(super) fn say_first(container: &Container, text: &str) {
     let now = if free { text.len().min(4096) } else { 0 };
     let written = rustix::io::write(&stdout, text.as_bytes().get(..now).unwrap_or_default()).unwrap_or(0);
     if let Some(rest) = text.as_bytes().get(written..).filter(|rest| !rest.is_empty()) {
-        container.line(Kind::Out, rest);
+        container.line(Stream::Out, rest);
     }
 }

@@ -2,16 +2,16 @@
 
 use super::fault;
 use super::limits::Recorded;
-use super::mirror::stored;
 use super::services::{Service, Told};
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::{FleetEffects, ServiceId};
-use crate::core::gateway::{self, Gateway, History, Phase, Want};
+use crate::core::gateway::{self, Gateway, History, Phase};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
+use crate::core::words::{Cause, State, Want};
 use crate::definition::resolved::Ready;
 use crate::log::{LogEvent, SourceId};
 use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};
@@ -29,20 +29,30 @@ impl Supervisor {
         let life = |n: Incarnation| IncarnationId { name: name.clone(), n };
         match effect {
             Effect::Record { seq, want } => {
-                let row = self.want_row(id, want, "operator");
+                let row = self.want_row(id, want, Cause::Operator);
                 self.commit(Commit::Want(id, seq), vec![Change::Want(name, row)]);
             }
             Effect::Erase { seq } => self.commit(Commit::Want(id, seq), vec![Change::Forget(name)]),
             Effect::SaveHistory => {
                 if let Some(gateway) = self.fleet.gateway(id) {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
-                    let state = gateway.state();
                     let rows = vec![Change::Run(
                         name,
                         run_row(gateway.history(), gateway.phase() == Phase::Finished, hash),
                     )];
-                    let waits = state == "backoff" && !gateway.waits_after_success();
-                    if waits || matches!(state, "failed" | "finished") {
+                    let must_last = match gateway.state() {
+                        State::Backoff => !gateway.waits_after_success(),
+                        State::Failed | State::Finished => true,
+                        State::Down
+                        | State::Starting
+                        | State::Up
+                        | State::Ready
+                        | State::Stopping
+                        | State::Refused
+                        | State::Served
+                        | State::Parked => false,
+                    };
+                    if must_last {
                         // It was given up, has to wait or has nothing left to do, also when the power fails now; nothing waits for this write.
                         self.next_commit += 1;
                         self.store.commit(self.next_commit, rows);
@@ -120,9 +130,9 @@ impl Supervisor {
         if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
             match (now.state, now.pid) {
                 // Its end was told.
-                ("backoff", _) if after_success => slog::debug!(self.log, "{name}: {now}"),
-                ("failed" | "backoff", _) => slog::warn!(self.log, "{name}: {now}"),
-                ("starting" | "stopping", _) => slog::debug!(self.log, "{name}: {now}"),
+                (State::Backoff, _) if after_success => slog::debug!(self.log, "{name}: {now}"),
+                (State::Failed | State::Backoff, _) => slog::warn!(self.log, "{name}: {now}"),
+                (State::Starting | State::Stopping, _) => slog::debug!(self.log, "{name}: {now}"),
                 (_, Some(pid)) => slog::info!(self.log, "{name}: {now}"; "pid" => pid),
                 (_, None) => slog::info!(self.log, "{name}: {now}"),
             }
@@ -182,12 +192,12 @@ impl Supervisor {
         self.store.commit(self.next_commit, changes);
     }
 
-    pub(super) fn want_row(&self, id: ServiceId, want: Want, cause: &str) -> WantRow {
+    pub(super) fn want_row(&self, id: ServiceId, want: Want, cause: Cause) -> WantRow {
         WantRow {
-            want: stored(want),
+            want,
             asked_by_uid: self.requests.last_caller(id),
             asked_at_ms: self.clock.now().0,
-            cause: cause.to_owned(),
+            cause,
             definition_hash: self.services.get(&id).map(|service| service.definition.hash),
         }
     }
@@ -234,7 +244,7 @@ impl Supervisor {
                 && let Ok(definition) = self.define_record(name, row)
             {
                 let id = self.add_service(definition, Some(row.clone()));
-                let recorded = opened.wants.get(name).is_some_and(|row| want(row) == Want::Down);
+                let recorded = opened.wants.get(name).is_some_and(|row| row.want == Want::Down);
                 let restored = gateway::Restored {
                     want: Want::Down,
                     recorded,
@@ -248,10 +258,10 @@ impl Supervisor {
         }
         for (name, row) in &opened.wants {
             let Some(id) = self.fleet.id(name.as_str()) else { continue };
-            let differs = |gateway: &Gateway| gateway.want() != want(row) && !gateway.is_unrecorded();
+            let differs = |gateway: &Gateway| gateway.want() != row.want && !gateway.is_unrecorded();
             if self.fleet.gateway(id).is_some_and(differs) {
                 let ticket = self.requests.own_ticket();
-                let command = match want(row) {
+                let command = match row.want {
                     Want::Up => Command::Start { force: false },
                     Want::Down => Command::Stop,
                 };
@@ -265,7 +275,7 @@ impl Supervisor {
         let row = |id: ServiceId| {
             let (name, want) = (self.fleet.name(id)?, self.fleet.gateway(id)?.want());
             let is_new = !opened.wants.is_empty() && !opened.wants.contains_key(name);
-            is_new.then(|| Change::Want(name.clone(), self.want_row(id, want, "first-boot")))
+            is_new.then(|| Change::Want(name.clone(), self.want_row(id, want, Cause::FirstBoot)))
         };
         let rows: Vec<Change> = self.fleet.ids().filter_map(row).collect();
         // A stop that acted without the disk is recorded now, and says so no more.
@@ -375,14 +385,6 @@ pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
         last_exit: row.last_exit.map(|last| (last.exit, Tick(last.at_ms))),
         start_error: row.start_error.clone(),
         incarnation: row.incarnation,
-    }
-}
-
-/// The want of a row.
-pub(super) fn want(row: &WantRow) -> Want {
-    match row.want {
-        store::Want::Up => Want::Up,
-        store::Want::Down => Want::Down,
     }
 }
 

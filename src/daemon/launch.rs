@@ -16,11 +16,11 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Phase};
 use crate::core::signal::Signal;
 use crate::definition::environment::{environment, read_env_file};
-use crate::definition::resolved::{ContainmentChoice, Definition, Origin, Overflow, Ready};
+use crate::definition::resolved::{Definition, Origin, Ready};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Surroundings, resolved};
 use crate::hermes::presence::{self, Presence};
-use crate::log::{self, LogSpec, SourceId};
+use crate::log::{LogSpec, SourceId};
 use crate::s6::script;
 use crate::store::Change;
 use crate::sys::beneath::Beneath;
@@ -198,7 +198,7 @@ impl Supervisor {
     /// Into its containment, within its limits.
     fn spawn(&mut self, id: ServiceId, life: IncarnationId, mut plan: ChildPlan) -> Result<(), String> {
         let service = self.services.get(&id).ok_or("the service is gone")?;
-        let rung = rung_of(service.definition.containment);
+        let rung = service.definition.containment;
         let (limits, mut not_in_force) = self.limits_of(service);
         limits::give(&mut plan, &limits);
         let spawned = self.containment.spawn(&life, plan, rung, &limits);
@@ -324,18 +324,6 @@ fn look_before_start(
     read_env_file(definition, &user, around).map_err(|error| error.to_string())
 }
 
-pub(super) fn rung_of(choice: ContainmentChoice) -> Option<crate::containment::Rung> {
-    use crate::containment::Rung;
-    match choice {
-        ContainmentChoice::Auto => None,
-        ContainmentChoice::Cgroup => Some(Rung::Cgroup),
-        ContainmentChoice::CgroupPrivate => Some(Rung::CgroupPrivate),
-        ContainmentChoice::Pidns => Some(Rung::Pidns),
-        ContainmentChoice::Keeper => Some(Rung::Keeper),
-        ContainmentChoice::KeeperSameUid => Some(Rung::KeeperSameUid),
-    }
-}
-
 fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, around: &Surroundings) -> LogSpec {
     let policy = &definition.log;
     // The directory under home belongs to the gateway user, whoever the service runs as.
@@ -349,10 +337,7 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
         max_size: policy.max_size,
         keep: policy.keep,
         to_container: policy.to_container,
-        overflow: match policy.overflow {
-            Overflow::Block => log::Overflow::Block,
-            Overflow::Drop => log::Overflow::Drop,
-        },
+        overflow: policy.overflow,
         owner,
         readers,
         writer: user.credentials(),

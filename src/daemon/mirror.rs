@@ -6,10 +6,11 @@
 
 use super::{Notice, Supervisor};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Phase, Want};
+use crate::core::gateway::Phase;
 use crate::core::name::ServiceName;
+use crate::core::words::Want;
 use crate::hermes::state_json;
-use crate::store::{self, Change, MirroredRow};
+use crate::store::{Change, MirroredRow};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use std::io;
@@ -20,7 +21,7 @@ pub type Mirrored = Result<MirroredRow, String>;
 impl Supervisor {
     /// The work that brings the file up to date before a start, for the thread that may wait. `None`: nothing to do.
     pub(super) fn mirror_before_start(&mut self, id: ServiceId) -> Option<impl FnOnce() -> Mirrored + use<>> {
-        let want = stored(self.fleet.gateway(id)?.want());
+        let want = self.fleet.gateway(id)?.want();
         // What only agreed by chance is written: what the gateway says of itself must not be taken for a wish.
         let told = self
             .services
@@ -36,14 +37,14 @@ impl Supervisor {
         let resting = self.fleet.gateway(id).is_some_and(|gateway| {
             gateway.phase() == Phase::Down && gateway.want() == Want::Down && !gateway.is_retiring()
         });
-        let told = |row: &MirroredRow| row.want == store::Want::Down;
+        let told = |row: &MirroredRow| row.want == Want::Down;
         let due = |service: &super::services::Service| {
             !service.gone && !service.mirrored.as_ref().is_some_and(told)
         };
         if !resting || !self.services.get(&id).is_some_and(|service| due(service)) {
             return;
         }
-        let Some(work) = self.mirror_work(id, store::Want::Down) else { return };
+        let Some(work) = self.mirror_work(id, Want::Down) else { return };
         let Some(name) = self.fleet.name(id).cloned() else { return };
         let notifier = self.notifier.clone();
         let named = name.clone();
@@ -56,7 +57,7 @@ impl Supervisor {
         }
     }
 
-    fn mirror_work(&mut self, id: ServiceId, want: store::Want) -> Option<impl FnOnce() -> Mirrored + use<>> {
+    fn mirror_work(&mut self, id: ServiceId, want: Want) -> Option<impl FnOnce() -> Mirrored + use<>> {
         // The database may say something else, which must not be lost.
         if !self.fleet.gateway(id)?.is_recorded() {
             return None;
@@ -94,13 +95,5 @@ impl Supervisor {
                 }
             }
         }
-    }
-}
-
-/// A want as the database has it.
-pub(super) fn stored(want: Want) -> store::Want {
-    match want {
-        Want::Up => store::Want::Up,
-        Want::Down => store::Want::Down,
     }
 }

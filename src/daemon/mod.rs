@@ -60,6 +60,7 @@ use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::policy::Role;
+use crate::core::words::{LogFormat, State};
 use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
@@ -119,7 +120,7 @@ pub struct Options {
     /// What services and main program get; the image's preparation may add to it.
     pub environment: BTreeMap<OsString, OsString>,
     pub log_level: slog::Level,
-    pub log_format: crate::log::Format,
+    pub log_format: LogFormat,
 }
 
 impl Options {
@@ -502,7 +503,10 @@ impl Supervisor {
     /// An essential service that failed ends the container with its exit code.
     fn check_essential(&mut self, id: ServiceId) {
         let Some(gateway) = self.fleet.gateway(id) else { return };
-        if gateway.policy().role != Role::Essential || gateway.state() != "failed" || self.closing.is_some() {
+        if gateway.policy().role != Role::Essential
+            || gateway.state() != State::Failed
+            || self.closing.is_some()
+        {
             return;
         }
         let code = gateway.history().last_exit.map_or(1, |(exit, _)| exit.shell_code()).max(1);

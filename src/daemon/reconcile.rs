@@ -3,13 +3,13 @@
 //!
 //! The reading and removing is done on a thread that may hang with the disk; what follows from it is decided here.
 
-use super::mirror::stored;
 use super::reload::Found;
 use super::services::{mirror_directory, registered_directory};
 use super::{Options, Supervisor};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Living, Want};
+use crate::core::gateway::Living;
 use crate::core::name::{DASHBOARD, ServiceName};
+use crate::core::words::Want;
 use crate::definition::resolved::Origin;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Definition, Surroundings, dashboard};
@@ -17,7 +17,7 @@ use crate::hermes::boot_log::PriorExit;
 use crate::hermes::reconcile::{prior_exit, remove_stale};
 use crate::hermes::redirect::{is_legacy_run, is_yes};
 use crate::hermes::{profiles, state_json};
-use crate::store::{self, MirroredRow, Opened, Program, RecordRow, WantRow};
+use crate::store::{MirroredRow, Opened, Program, RecordRow, WantRow};
 use crate::sys::beneath::Beneath;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -153,10 +153,7 @@ impl Found {
         mirrored: Option<&MirroredRow>,
         intent: Option<&state_json::Intent>,
     ) -> Option<Want> {
-        state_json::outside_wish(row.want, mirrored, intent?).map(|want| match want {
-            store::Want::Up => Want::Up,
-            store::Want::Down => Want::Down,
-        })
+        state_json::outside_wish(row.want, mirrored, intent?)
     }
 }
 
@@ -170,7 +167,6 @@ impl Supervisor {
         old: Option<&MirroredRow>,
         intent: Option<&state_json::Intent>,
     ) -> Option<MirroredRow> {
-        let want = stored(want);
         let known = match intent {
             Some(intent) => state_json::agreed(want, old, intent),
             None => old.filter(|row| row.want == want).cloned(),

@@ -11,8 +11,9 @@ use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Restored, Want};
+use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
+use crate::core::words::{Cause, Want};
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{Loaded, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
@@ -274,14 +275,16 @@ impl From<&Diagnostic> for Unreadable {
 }
 
 /// The want of a service that is seen for the first time, and why; `intent` is what its gateway's state file says.
-pub fn first_want(definition: &Definition, intent: Option<&state_json::Intent>) -> (Want, &'static str) {
+pub fn first_want(definition: &Definition, intent: Option<&state_json::Intent>) -> (Want, Cause) {
     match intent {
         // Whoever made the slot has looked at the intent already.
-        _ if definition.slot.is_some() => (if definition.autostart { Want::Up } else { Want::Down }, "slot"),
-        Some(intent) if intent.state.is_some() => {
-            (if intent.wants_up() { Want::Up } else { Want::Down }, "gateway-state")
+        _ if definition.slot.is_some() => {
+            (if definition.autostart { Want::Up } else { Want::Down }, Cause::Slot)
         }
-        _ => (if definition.autostart { Want::Up } else { Want::Down }, "first-boot"),
+        Some(intent) if intent.state.is_some() => {
+            (if intent.wants_up() { Want::Up } else { Want::Down }, Cause::GatewayState)
+        }
+        _ => (if definition.autostart { Want::Up } else { Want::Down }, Cause::FirstBoot),
     }
 }
 
@@ -442,12 +445,12 @@ impl Supervisor {
         &mut self,
         definition: Definition,
         want: Want,
-        cause: &str,
+        cause: Cause,
         intent: Option<&state_json::Intent>,
     ) -> ServiceId {
         let name = definition.name.clone();
         let moved = if is_profile(&definition) { self.moved_want(&name) } else { None };
-        let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, "profile-moved"));
+        let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, Cause::ProfileMoved));
         let free = moved.is_none_or(|(_, free)| free);
         let starts = want == Want::Up && free && !self.stays_down(&definition);
         let id = self.add_service(definition, None);
@@ -576,7 +579,7 @@ impl Supervisor {
                 continue;
             }
             let running = self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree());
-            let failed = self.fleet.gateway(id).is_some_and(|gateway| gateway.state() == "failed");
+            let failed = self.fleet.gateway(id).is_some_and(|gateway| gateway.state() == State::Failed);
             let state = self.state(id);
             let up = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
             match (running && pending, restart && up) {

@@ -24,6 +24,7 @@ use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway;
 use crate::core::name::ServiceName;
+use crate::core::words::Want;
 use crate::definition::resolved::RunAs;
 use crate::sys::peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -607,7 +608,7 @@ impl Supervisor {
                 tickets.push((id, self.requests.ticket(ask, id, Some(Awaited::Frozen(frozen)))));
             } else if let (Some(name), false) = (self.fleet.name(id), all) {
                 let (name, state) = (name.to_string(), self.state(id));
-                let word = state.map_or("gone", State::word);
+                let word = state.map_or("gone", State::as_str);
                 let verb = if frozen { "freeze" } else { "thaw" };
                 let message = format!("'{name}' is {word}: only what is up can be told to {verb}");
                 self.part(conn, Outcome::failed(name, Code::Failed, state, message));
@@ -667,7 +668,7 @@ impl Supervisor {
         let outcome = match outcome {
             effect::Outcome::Done { unrecorded: None, .. } if let Some(prepared) = prepared => prepared,
             effect::Outcome::Done { already, unrecorded: None } => {
-                let word = state.map_or("down", State::word);
+                let word = state.map_or("down", State::as_str);
                 let edited = self.edited(id).filter(|_| state.is_some_and(State::is_up));
                 let message = match (already, edited) {
                     (true, None) => Some(format!("already {word}")),
@@ -767,7 +768,7 @@ impl Supervisor {
         };
         // Of a service without a way to report it, up is all that can be known.
         let reports_nothing = self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().ready.is_none());
-        let wanted_down = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == gateway::Want::Down);
+        let wanted_down = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Down);
         let life = self.life(id);
         let mut done = Vec::new();
         for ticket in waiting {
@@ -836,7 +837,7 @@ impl Supervisor {
                         (name.to_string(), format!("'{name}' {why}"))
                     }
                     (Some(name), _) => {
-                        let word = state.map_or("gone", State::word);
+                        let word = state.map_or("gone", State::as_str);
                         (name.to_string(), format!("'{name}': timed out, it is {word}"))
                     }
                     (None, Some(name)) => {

@@ -10,8 +10,8 @@ use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Want;
 use crate::core::name::ServiceName;
+use crate::core::words::{Cause, Want};
 use crate::definition::Definition;
 use crate::definition::resolved::Slot;
 use crate::s6::SCAN_DIRECTORY;
@@ -189,7 +189,7 @@ impl Supervisor {
     fn adopt_slot(&mut self, definition: Definition, down: bool) {
         let Some(id) = self.fleet.id(definition.name.as_str()) else {
             let want = if down { Want::Down } else { Want::Up };
-            self.introduce(definition, want, "slot", None);
+            self.introduce(definition, want, Cause::Slot, None);
             return;
         };
         let Some(service) = self.services.get_mut(&id) else { return };

@@ -3,6 +3,7 @@
 use super::limits::Bounds;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
+use crate::core::words::State;
 use crate::definition::Definition;
 use crate::definition::resolved::{LogPolicy, Origin};
 use crate::definition::template::Profile;
@@ -43,7 +44,7 @@ pub struct Service {
 /// A line about a service's state.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
-    pub state: &'static str,
+    pub state: State,
     pub reason: String,
     pub pid: Option<i32>,
 }
@@ -51,7 +52,7 @@ pub struct Told {
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason.as_str() {
-            "" => f.write_str(self.state),
+            "" => write!(f, "{}", self.state),
             reason => write!(f, "{}: {reason}", self.state),
         }
     }

@@ -9,13 +9,11 @@
 
 use super::surface::static_slots;
 use crate::core::fingerprint::fingerprint;
-use crate::core::gateway::Want;
 use crate::core::limits::Limits;
 use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
-use crate::definition::resolved::{
-    ContainmentChoice, Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot,
-};
+use crate::core::words::Want;
+use crate::definition::resolved::{Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir};
@@ -191,7 +189,7 @@ fn definition(
         policy: Arc::new(policy),
         after,
         requires: Vec::new(),
-        containment: ContainmentChoice::Auto,
+        containment: None,
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
         slot: Some(place),
         stamp: None,

@@ -4,11 +4,9 @@ use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
 use crate::containment::{IncarnationId, Report, Rung};
-use crate::control::protocol::{
-    Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc, Want,
-};
+use crate::control::protocol::{Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{self, Elsewhere, Phase, Stage};
+use crate::core::gateway::{Elsewhere, Phase, Stage};
 use crate::core::policy;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
@@ -39,7 +37,7 @@ impl Supervisor {
     }
 
     pub(super) fn state(&self, id: ServiceId) -> Option<State> {
-        State::from_word(self.fleet.gateway(id)?.state())
+        Some(self.fleet.gateway(id)?.state())
     }
 
     pub(super) fn supervisor_status(&self) -> SupervisorStatus {
@@ -136,10 +134,7 @@ impl Supervisor {
                 (_, policy::Kind::Daemon) => Kind::Daemon,
                 (_, policy::Kind::Oneshot) => Kind::Oneshot,
             },
-            want: match gateway.want() {
-                gateway::Want::Up => Want::Up,
-                gateway::Want::Down => Want::Down,
-            },
+            want: gateway.want(),
             state: self.state(id)?,
             frozen,
             served_by: match gateway.elsewhere() {

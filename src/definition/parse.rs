@@ -6,9 +6,7 @@
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::limits;
 use super::raw::{Item, Placeholders, Read, Table};
-use super::resolved::{
-    ContainmentChoice, Definition, Hooks, LogPolicy, Origin, Overflow, Ready, RunAs, Security,
-};
+use super::resolved::{Definition, Hooks, LogPolicy, Origin, Ready, RunAs, Security};
 use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
@@ -20,6 +18,7 @@ use crate::core::policy::{
     Backoff, BurstLimit, ExitRule, Kind, Policy, RestartPolicy, RestartWhen, Role, StopPolicy,
 };
 use crate::core::signal::Signal;
+use crate::core::words::{Overflow, Rung};
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
@@ -155,7 +154,7 @@ impl Reader<'_> {
         let requires = self.services(&mut top, "requires", mentions, report);
         let mut after = self.services(&mut top, "after", mentions, report);
         after.extend(requires.iter().cloned());
-        let containment = top.read("containment", report, containment).unwrap_or(ContainmentChoice::Auto);
+        let containment = top.read("containment", report, containment).unwrap_or(None);
         let stop = stop(top.section("stop", "[stop]", report), report);
         let restart = restart(top.section("restart", "[restart]", report), report);
         let log = log(top.section("log", "[log]", report), report);
@@ -308,15 +307,10 @@ pub(super) fn is_variable_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0'])
 }
 
-fn containment(item: &Item<'_>) -> Read<ContainmentChoice> {
-    let choices = [
-        ("auto", ContainmentChoice::Auto),
-        ("cgroup", ContainmentChoice::Cgroup),
-        ("cgroup-private", ContainmentChoice::CgroupPrivate),
-        ("pidns", ContainmentChoice::Pidns),
-        ("keeper", ContainmentChoice::Keeper),
-        ("keeper-same-uid", ContainmentChoice::KeeperSameUid),
-    ];
+/// `None`: the highest rung that works.
+fn containment(item: &Item<'_>) -> Read<Option<Rung>> {
+    let rungs = Rung::ALL.map(|rung| (rung.as_str(), Some(rung)));
+    let choices: Vec<_> = std::iter::once(("auto", None)).chain(rungs).collect();
     item.choice(&choices)
 }
 

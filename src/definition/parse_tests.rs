@@ -10,6 +10,7 @@ use crate::core::limits::Limits;
 use crate::core::name::ServiceName;
 use crate::core::policy::{ExitRule, Kind, Policy, RestartWhen, Role};
 use crate::core::signal::Signal;
+use crate::core::words::{Overflow, Rung};
 use crate::sys::users::nameless;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ fn a_command_alone_has_the_documented_defaults() {
         policy: Arc::new(Policy::default()),
         after: vec![],
         requires: vec![],
-        containment: ContainmentChoice::Auto,
+        containment: None,
         ready: Ready::None,
         slot: None,
         stamp: None,
@@ -148,7 +149,7 @@ fn every_key_is_understood() {
     assert_eq!((made.policy.kind, made.policy.role), (Kind::Oneshot, Role::Essential));
     assert_eq!(made.after, names(&["cache", "database", "migrate"]), "order includes what is required");
     assert_eq!(made.requires, names(&["database"]));
-    assert_eq!(made.containment, ContainmentChoice::Keeper);
+    assert_eq!(made.containment, Some(Rung::Keeper));
     assert_eq!((made.ready, made.policy.ready), (Ready::Fd(5), Some(secs(30))));
     let stop = made.policy.stop;
     assert_eq!((stop.signal, stop.timeout, stop.leftovers), (Signal::INT, secs(90), secs(2)));

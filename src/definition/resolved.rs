@@ -8,6 +8,7 @@ use crate::core::fingerprint::fingerprint;
 use crate::core::limits::Limits;
 use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
+use crate::core::words::{Overflow, Rung};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,28 +35,6 @@ pub enum RunAs {
     Gateway,
     /// A user name or a number, from a source that may name one.
     Named(String),
-}
-
-/// The rung of containment that the owner chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContainmentChoice {
-    /// The highest rung that works.
-    Auto,
-    Cgroup,
-    CgroupPrivate,
-    /// A PID namespace, only on request: the service sees other process numbers than everybody else.
-    Pidns,
-    Keeper,
-    KeeperSameUid,
-}
-
-/// What happens to lines of a service whose log file cannot keep up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// The writer waits.
-    Block,
-    /// Lines are dropped and counted.
-    Drop,
 }
 
 /// How a service tells that it is ready; the patience for that is part of the policy.
@@ -157,7 +136,8 @@ pub struct Definition {
     pub after: Vec<ServiceName>,
     /// Fails and stops with these.
     pub requires: Vec<ServiceName>,
-    pub containment: ContainmentChoice,
+    /// `None`: the highest rung that works.
+    pub containment: Option<Rung>,
     pub ready: Ready,
     pub slot: Option<Slot>,
     /// What the file that it comes from looked like then.
@@ -250,7 +230,7 @@ impl Definition {
             policy: Arc::default(),
             after: Vec::new(),
             requires: Vec::new(),
-            containment: ContainmentChoice::Auto,
+            containment: None,
             ready: Ready::None,
             slot: None,
             stamp: None,

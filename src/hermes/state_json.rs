@@ -4,7 +4,8 @@
 //! The gateway and the CLI change this file without a lock, so it is a hint and a mirror, never the record. We write it
 //! only while the gateway does not run: what it writes on its way down cannot overwrite us then.
 
-use crate::store::{MirroredRow, Want};
+use crate::core::words::Want;
+use crate::store::MirroredRow;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::OFlags;

@@ -3,50 +3,29 @@
 //! Invariants: a record is one line, whatever is in it; handing it over never waits; what a stuck reader cannot take is
 //! dropped and counted by the stream, and [`Container::finish`] writes the rest.
 
+use super::lock;
 use super::stream::Container;
-use super::{Kind, lock};
+use crate::core::words::LogFormat;
+use crate::core::words::Stream;
 use slog::{Drain, KV, Level, OwnedKVList, Record, Serializer};
 use std::fmt::{self, Arguments, Write};
 use std::io;
-use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::SystemTime;
-
-/// How a record looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
-    /// `hermes-sup: warning: message key=value`
-    #[default]
-    Text,
-    /// One object a line: time (RFC 3339 UTC), level, message, then the keys.
-    Json,
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("'{text}' is not a log format: use text or json")),
-        }
-    }
-}
 
 /// The drain for `slog::Logger::root`, usually inside its `fuse` or alone: it cannot fail.
 #[derive(Debug)]
 pub struct OwnLog {
     container: Container,
     level: Level,
-    format: Format,
+    format: LogFormat,
     /// Of the last record, to be used again.
     line: Mutex<String>,
 }
 
 impl OwnLog {
     /// Records less severe than `level` are not written.
-    pub fn new(container: Container, level: Level, format: Format) -> Self {
+    pub fn new(container: Container, level: Level, format: LogFormat) -> Self {
         Self { container, level, format, line: Mutex::default() }
     }
 }
@@ -63,11 +42,11 @@ impl Drain for OwnLog {
         line.clear();
         // Writing into memory cannot fail; a value whose own Display does leaves a shorter line.
         let _ = match self.format {
-            Format::Text => text(&mut line, record, values),
-            Format::Json => json(&mut line, record, values),
+            LogFormat::Text => text(&mut line, record, values),
+            LogFormat::Json => json(&mut line, record, values),
         };
         line.push('\n');
-        self.container.line(Kind::Err, line.as_bytes());
+        self.container.line(Stream::Err, line.as_bytes());
         Ok(())
     }
 }
@@ -206,7 +185,7 @@ mod tests {
     use std::io::Read;
     use std::time::Duration;
 
-    fn written(format: Format, level: Level, log: impl FnOnce(&slog::Logger)) -> String {
+    fn written(format: LogFormat, level: Level, log: impl FnOnce(&slog::Logger)) -> String {
         let (mut read, write) = std::io::pipe().unwrap();
         let container = Container::on([None, Some(write.into())]).unwrap();
         let drain = OwnLog::new(container.clone(), level, format);
@@ -219,7 +198,7 @@ mod tests {
 
     #[test]
     fn text_has_the_keys_in_order_and_one_line_a_record_whatever_is_in_it() {
-        let text = written(Format::Text, Level::Info, |log| {
+        let text = written(LogFormat::Text, Level::Info, |log| {
             slog::info!(log, "up"; "name" => "coder", "pid" => 12);
             slog::warn!(log, "odd\nhermes-sup: forged"; "path" => "a\"b\nc", "none" => None::<u8>);
             slog::debug!(log, "unseen");
@@ -233,7 +212,7 @@ mod tests {
 
     #[test]
     fn json_is_an_object_a_line_with_numbers_as_numbers() {
-        let text = written(Format::Json, Level::Debug, |log| {
+        let text = written(LogFormat::Json, Level::Debug, |log| {
             slog::debug!(log, "quoted \"text\""; "pid" => 12, "ok" => true, "share" => 0.5, "none" => None::<u8>);
         });
         assert_eq!(text.lines().count(), 1);

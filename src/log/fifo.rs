@@ -8,8 +8,8 @@
 //! To give a file away takes CAP_CHOWN, and to open another's CAP_DAC_OVERRIDE. So the user makes it, in a directory that is
 //! open to all and lies in one that only we can enter, and the user's credentials open it.
 
-use super::Kind;
 use crate::core::name::ServiceName;
+use crate::core::words::Stream;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -45,14 +45,14 @@ impl FifoDir {
 
     /// Our ends of a service's FIFOs, made if they are not there. What is in them from an earlier life stays in them.
     pub(super) fn make(&self, name: &ServiceName, owner: &Credentials) -> io::Result<[OwnedFd; 2]> {
-        for kind in [Kind::Out, Kind::Err] {
+        for kind in [Stream::Out, Stream::Err] {
             self.keep_or_remove(name, kind, owner)?;
         }
-        owner.on_files(|| Ok([self.make_one(name, Kind::Out)?, self.make_one(name, Kind::Err)?]))?
+        owner.on_files(|| Ok([self.make_one(name, Stream::Out)?, self.make_one(name, Stream::Err)?]))?
     }
 
     /// One that an earlier life left for another user becomes this one's, or goes with what is in it.
-    fn keep_or_remove(&self, name: &ServiceName, kind: Kind, owner: &Credentials) -> io::Result<()> {
+    fn keep_or_remove(&self, name: &ServiceName, kind: Stream, owner: &Credentials) -> io::Result<()> {
         let file = file_name(name, kind);
         let status = match rustix::fs::statat(&self.0, file.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(status) if (status.st_uid, status.st_gid) != (owner.uid, owner.gid) => status,
@@ -74,13 +74,13 @@ impl FifoDir {
     /// Gives FIFOs that are in use to another user; false where that is not allowed, and then they stay as they are.
     pub(super) fn give(&self, name: &ServiceName, owner: &Credentials) -> bool {
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        [Kind::Out, Kind::Err].into_iter().all(|kind| {
+        [Stream::Out, Stream::Err].into_iter().all(|kind| {
             let (file, flags) = (file_name(name, kind), AtFlags::SYMLINK_NOFOLLOW);
             rustix::fs::chownat(&self.0, file.as_bytes(), Some(uid), Some(gid), flags).is_ok()
         })
     }
 
-    fn make_one(&self, name: &ServiceName, kind: Kind) -> io::Result<OwnedFd> {
+    fn make_one(&self, name: &ServiceName, kind: Stream) -> io::Result<OwnedFd> {
         let file = file_name(name, kind);
         let mode = Mode::RUSR | Mode::WUSR;
         match rustix::fs::mknodat(&self.0, &file, FileType::Fifo, mode, 0) {
@@ -106,11 +106,11 @@ impl FifoDir {
         owner: &Credentials,
     ) -> io::Result<(OwnedFd, OwnedFd)> {
         let open = |kind| self.open_end(&file_name(name, kind), OFlags::empty());
-        owner.on_files(|| Ok((open(Kind::Out)?, open(Kind::Err)?)))?
+        owner.on_files(|| Ok((open(Stream::Out)?, open(Stream::Err)?)))?
     }
 
     pub(super) fn remove(&self, name: &ServiceName) {
-        for kind in [Kind::Out, Kind::Err] {
+        for kind in [Stream::Out, Stream::Err] {
             let _ = rustix::fs::unlinkat(&self.0, file_name(name, kind), AtFlags::empty());
         }
     }
@@ -121,14 +121,14 @@ impl FifoDir {
     }
 }
 
-fn file_name(name: &ServiceName, kind: Kind) -> String {
+fn file_name(name: &ServiceName, kind: Stream) -> String {
     format!("{name}.{}", ending(kind))
 }
 
-fn ending(kind: Kind) -> &'static str {
+fn ending(kind: Stream) -> &'static str {
     match kind {
-        Kind::Out => "out",
-        Kind::Err => "err",
+        Stream::Out => "out",
+        Stream::Err => "err",
     }
 }
 

@@ -7,8 +7,9 @@
 use super::logfile::LogFile;
 use super::stamp::Stamp;
 use super::tai64n::Label;
-use super::{Kind, LogSpec, Overflow, Shared};
+use super::{LogSpec, Shared};
 use crate::core::name::ServiceName;
+use crate::core::words::{Overflow, Stream};
 use crate::sys::credentials::Credentials;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ impl Clock {
             out.extend_from_slice(format!("{} ", Label::of(now)).as_bytes());
         }
         if times.local {
-            out.extend_from_slice(&self.stamp.at(now, Kind::Out));
+            out.extend_from_slice(&self.stamp.at(now, Stream::Out));
         }
     }
 }

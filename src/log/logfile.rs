@@ -7,7 +7,8 @@
 use super::rotate::{CURRENT, rotate, set_aside};
 use super::split::{Gate, is_open};
 use super::stamp::Stamp;
-use super::{Kind, LogSpec, Shared, lock};
+use super::{LogSpec, Shared, lock};
+use crate::core::words::Stream;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use memchr::{memchr, memrchr};
@@ -155,7 +156,7 @@ impl LogFile {
             self.torn = false;
         }
         if self.lost > 0 && !self.within_line {
-            let mut notice = stamp.now(Kind::Err).to_vec();
+            let mut notice = stamp.now(Stream::Err).to_vec();
             notice.extend_from_slice(format!("hermes-sup: lines dropped here: {}\n", self.lost).as_bytes());
             size += self.append(&notice, &mut 0)?;
             self.lost = 0;

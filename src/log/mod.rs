@@ -27,13 +27,14 @@ mod stream;
 pub mod tai64n;
 
 pub use backlog::{FilesHandle, Refused};
-pub use drain::{Format, OwnLog};
+pub use drain::OwnLog;
 pub use logdir::{Clock, LogDir, Times};
 pub use read::{Absent, Line, Query, Reader, with_access};
 pub use stream::{Container, StreamHealth};
 
 use crate::core::farewell::Farewell;
 use crate::core::name::ServiceName;
+use crate::core::words::{Overflow, Stream};
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use backlog::{Backlog, Item};
@@ -55,23 +56,6 @@ const THREAD_STACK: usize = 256 * 1024;
 /// A service in this room: a small number that the caller chooses, free again after [`LogEvent::Closed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceId(pub u32);
-
-/// One of the two output streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Out,
-    Err,
-}
-
-/// What happens to a service whose file is behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overflow {
-    /// Its writers wait.
-    #[default]
-    Block,
-    /// Whole lines are left out and counted.
-    Drop,
-}
 
 /// What the room reports, from its own threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,11 +144,11 @@ impl Shared {
 struct Ends([OwnedFd; 2]);
 
 impl Ends {
-    fn of(&self, kind: Kind) -> &OwnedFd {
+    fn of(&self, kind: Stream) -> &OwnedFd {
         let [out, err] = &self.0;
         match kind {
-            Kind::Out => out,
-            Kind::Err => err,
+            Stream::Out => out,
+            Stream::Err => err,
         }
     }
 
@@ -346,8 +330,8 @@ impl Logs {
     pub fn overall(&self) -> Health {
         Health {
             files_busy: self.backlog.busy(),
-            stdout: self.container.health(Kind::Out),
-            stderr: self.container.health(Kind::Err),
+            stdout: self.container.health(Stream::Out),
+            stderr: self.container.health(Stream::Err),
         }
     }
 

@@ -10,9 +10,10 @@ use super::fifo::FifoDir;
 use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
 use super::stamp::Stamp;
 use super::stream::Container;
-use super::{Ends, Kind, LogEvent, Notify, Overflow, Shared, SourceId, THREAD_STACK, lock};
+use super::{Ends, LogEvent, Notify, Shared, SourceId, THREAD_STACK, lock};
 use crate::core::farewell::Farewell;
 use crate::core::name::ServiceName;
+use crate::core::words::{Overflow, Stream};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -179,10 +180,10 @@ struct Source {
 }
 
 impl Source {
-    fn side(&mut self, kind: Kind) -> &mut Side {
+    fn side(&mut self, kind: Stream) -> &mut Side {
         match kind {
-            Kind::Out => &mut self.out,
-            Kind::Err => &mut self.err,
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
         }
     }
 
@@ -204,7 +205,7 @@ struct Outlets {
 }
 
 impl Outlets {
-    fn deliver(&mut self, id: SourceId, source: &mut Source, kind: Kind, data: &[u8]) {
+    fn deliver(&mut self, id: SourceId, source: &mut Source, kind: Stream, data: &[u8]) {
         if data.is_empty() {
             return;
         }
@@ -236,7 +237,7 @@ impl Outlets {
 
     /// Hands on what is kept back, as a whole line.
     fn flush(&mut self, id: SourceId, source: &mut Source) {
-        for kind in [Kind::Out, Kind::Err] {
+        for kind in [Stream::Out, Stream::Err] {
             let side = source.side(kind);
             if side.is_within_a_line() {
                 let mut line = std::mem::take(&mut side.carry);
@@ -251,7 +252,7 @@ impl Outlets {
         &mut self,
         id: SourceId,
         source: &mut Source,
-        kind: Kind,
+        kind: Stream,
         buffer: &mut [u8],
         max: usize,
     ) -> usize {
@@ -266,7 +267,7 @@ impl Outlets {
         &mut self,
         id: SourceId,
         source: &mut Source,
-        kind: Kind,
+        kind: Stream,
         buffer: &mut [u8],
         max: usize,
     ) -> usize {
@@ -417,7 +418,7 @@ impl Pump {
     }
 
     fn add(&mut self, id: SourceId, source: Source) {
-        for kind in [Kind::Out, Kind::Err] {
+        for kind in [Stream::Out, Stream::Err] {
             let data = EventData::new_u64(token(id, kind));
             if let Err(error) = epoll::add(&self.epoll, source.ends.of(kind), data, EventFlags::IN) {
                 let text = format!("cannot watch the output of '{}': {error}", source.name);
@@ -477,7 +478,7 @@ impl Pump {
             }
             return;
         };
-        for kind in [Kind::Out, Kind::Err] {
+        for kind in [Stream::Out, Stream::Err] {
             // What the dead have written is in the pipe by now; what a stranger adds is not waited for.
             let there = rustix::io::ioctl_fionread(source.ends.of(kind)).unwrap_or(0);
             source.side(kind).left = usize::try_from(there).unwrap_or(usize::MAX);
@@ -534,7 +535,7 @@ impl Pump {
     /// Reads what is to be drained; false when it has to wait for the files thread.
     fn empty(&mut self, id: SourceId) -> bool {
         let Some(source) = self.sources.get_mut(&id) else { return true };
-        for kind in [Kind::Out, Kind::Err] {
+        for kind in [Stream::Out, Stream::Err] {
             while source.side(kind).left > 0 {
                 if source.must_wait(&self.outlets.backlog) {
                     self.pause(id);
@@ -589,17 +590,17 @@ impl Pump {
 }
 
 fn watch(epoll: &OwnedFd, id: SourceId, source: &Source, flags: EventFlags) {
-    for kind in [Kind::Out, Kind::Err] {
+    for kind in [Stream::Out, Stream::Err] {
         // Both are registered; what could fail here failed, and was reported, when they were added.
         let _ = epoll::modify(epoll, source.ends.of(kind), EventData::new_u64(token(id, kind)), flags);
     }
 }
 
-fn token(id: SourceId, kind: Kind) -> u64 {
-    u64::from(id.0) << 1 | u64::from(kind == Kind::Err)
+fn token(id: SourceId, kind: Stream) -> u64 {
+    u64::from(id.0) << 1 | u64::from(kind == Stream::Err)
 }
 
-fn source_of(token: u64) -> (SourceId, Kind) {
-    let kind = if token & 1 == 1 { Kind::Err } else { Kind::Out };
+fn source_of(token: u64) -> (SourceId, Stream) {
+    let kind = if token & 1 == 1 { Stream::Err } else { Stream::Out };
     (SourceId(u32::try_from(token >> 1).unwrap_or(u32::MAX)), kind)
 }

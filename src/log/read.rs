@@ -7,10 +7,10 @@
 //! Invariants: memory does not depend on how long a line, a file or a directory is (lines come in pieces, holes are
 //! skipped, one file of a service is open at a time beside `current`); what is no regular file is not there.
 
-use super::Kind;
 use super::rotate::{CURRENT, archives};
 use super::stamp::{HEAD_LEN, Stamp, TIME_LEN};
 use super::tai64n::Label;
+use crate::core::words::Stream;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
@@ -44,7 +44,7 @@ pub struct Query {
     pub since: Option<SystemTime>,
     /// Lines written at or before this moment.
     pub until: Option<SystemTime>,
-    pub stream: Option<Kind>,
+    pub stream: Option<Stream>,
 }
 
 /// A piece of a line of a log; most lines are one piece.
@@ -54,7 +54,7 @@ pub struct Line<'a> {
     pub source: usize,
     /// Local time, `YYYY-MM-DD HH:MM:SS.nnnnnnnnn`; empty when the file does not say.
     pub time: &'a str,
-    pub stream: Kind,
+    pub stream: Stream,
     /// Without the newline. A long line is cut between characters.
     pub text: &'a [u8],
     /// It is the beginning of the line.
@@ -202,18 +202,18 @@ impl Reader {
 
 /// A moment as it stands in the heads of lines.
 fn head_time(time: SystemTime, zone: &Zone) -> Vec<u8> {
-    Stamp::of(zone.clone()).at(time, Kind::Out).get(..TIME_LEN).unwrap_or_default().to_vec()
+    Stamp::of(zone.clone()).at(time, Stream::Out).get(..TIME_LEN).unwrap_or_default().to_vec()
 }
 
 #[derive(Debug)]
 struct Filter {
     since: Option<Vec<u8>>,
     until: Option<Vec<u8>>,
-    stream: Option<Kind>,
+    stream: Option<Stream>,
 }
 
 impl Filter {
-    fn admits(&self, time: &[u8], stream: Kind) -> bool {
+    fn admits(&self, time: &[u8], stream: Stream) -> bool {
         self.since.as_ref().is_none_or(|since| time >= since.as_slice())
             && self.until.as_ref().is_none_or(|until| time <= until.as_slice())
             && self.stream.is_none_or(|wanted| wanted == stream)
@@ -252,7 +252,7 @@ struct Log {
     ends: bool,
     /// Of the line that the piece is of, or of the last line that had one.
     time: Vec<u8>,
-    stream: Kind,
+    stream: Stream,
     /// Where in `piece` the text begins.
     text: usize,
     /// The line is not one of those that are wanted.
@@ -272,7 +272,7 @@ impl Log {
             begins: true,
             ends: true,
             time: Vec::new(),
-            stream: Kind::Out,
+            stream: Stream::Out,
             text: 0,
             refused: false,
         };
@@ -338,7 +338,7 @@ impl Log {
                 self.time.extend_from_slice(time);
                 (self.stream, self.text) = (stream, HEAD_LEN);
             }
-            None => (self.stream, self.text) = (Kind::Out, 0),
+            None => (self.stream, self.text) = (Stream::Out, 0),
         }
     }
 
@@ -634,7 +634,7 @@ impl Contents {
         let count = self.file.read_at(&mut head, position)?;
         Ok(match split_head(head.get(..count).unwrap_or_default()) {
             Some((time, stream)) => filter.admits(time, stream),
-            None => filter.stream.is_none_or(|stream| stream == Kind::Out),
+            None => filter.stream.is_none_or(|stream| stream == Stream::Out),
         })
     }
 }
@@ -658,15 +658,15 @@ fn character_boundary(bytes: &[u8]) -> usize {
 }
 
 /// Time and stream of a line, if it begins as ours and s6-log's do.
-fn split_head(line: &[u8]) -> Option<(&[u8], Kind)> {
+fn split_head(line: &[u8]) -> Option<(&[u8], Stream)> {
     let (head, _) = line.split_at_checked(HEAD_LEN)?;
     let (time, mark) = head.split_at_checked(TIME_LEN)?;
     let form = b"0000-00-00 00:00:00.000000000";
     let fits =
         time.iter().zip(form).all(|(b, form)| if *form == b'0' { b.is_ascii_digit() } else { b == form });
     match mark {
-        b"  " if fits => Some((time, Kind::Out)),
-        b" !" if fits => Some((time, Kind::Err)),
+        b"  " if fits => Some((time, Stream::Out)),
+        b" !" if fits => Some((time, Stream::Err)),
         _ => None,
     }
 }

@@ -4,8 +4,8 @@
 //! Invariants: whatever pieces the bytes arrive in, the same lines come out; a line that is left out is left out
 //! whole from there on and counted once; what is kept back is bounded by [`CARRY_MAX`]. No I/O here.
 
-use super::Kind;
 use super::stamp::Head;
+use crate::core::words::Stream;
 use memchr::{memchr, memchr_iter, memrchr};
 
 /// The beginning of a line waits this long for its end, in bytes. A longer one goes on in pieces.
@@ -59,7 +59,7 @@ enum Tail {
     #[default]
     Ended,
     /// The line of this stream goes on.
-    Open(Kind),
+    Open(Stream),
     /// It was begun and its rest was left out.
     Torn,
 }
@@ -72,7 +72,7 @@ pub(super) struct Weave {
 
 impl Weave {
     /// Appends `data` of stream `kind` to `out`. A line that the other stream left open is ended first.
-    pub(super) fn add(&mut self, out: &mut Vec<u8>, data: &[u8], kind: Kind, head: &Head) {
+    pub(super) fn add(&mut self, out: &mut Vec<u8>, data: &[u8], kind: Stream, head: &Head) {
         if data.is_empty() {
             return;
         }
@@ -103,7 +103,7 @@ impl Weave {
     }
 
     /// Output of `kind` was left out: a line of it that was begun will not be continued.
-    pub(super) fn left_out(&mut self, kind: Kind) {
+    pub(super) fn left_out(&mut self, kind: Stream) {
         if self.tail == Tail::Open(kind) {
             self.tail = Tail::Torn;
         }
@@ -147,9 +147,9 @@ mod tests {
             data.extend_from_slice(b"\n");
             data.extend_from_slice(torn.as_bytes());
             let mut expected = Vec::new();
-            Weave::default().add(&mut expected, &data, Kind::Out, &HEAD);
+            Weave::default().add(&mut expected, &data, Stream::Out, &HEAD);
             let (mut weave, mut got) = (Weave::default(), Vec::new());
-            pieces(&data, &sizes, |piece| weave.add(&mut got, piece, Kind::Out, &HEAD));
+            pieces(&data, &sizes, |piece| weave.add(&mut got, piece, Stream::Out, &HEAD));
             prop_assert!(got == expected);
         }
 
@@ -177,9 +177,9 @@ mod tests {
                 }
                 if *full.next().unwrap() {
                     lost += gate.refuse(piece);
-                    weave.left_out(Kind::Out);
+                    weave.left_out(Stream::Out);
                 } else {
-                    weave.add(&mut out, piece, Kind::Out, &HEAD);
+                    weave.add(&mut out, piece, Stream::Out, &HEAD);
                 }
             }
             let text = String::from_utf8(out).unwrap();
@@ -193,10 +193,10 @@ mod tests {
     fn the_other_stream_ends_an_open_line_and_the_first_goes_on_with_a_head() {
         let (mut weave, mut out) = (Weave::default(), Vec::new());
         let (o, e) = ([b'o'; HEAD_LEN], [b'e'; HEAD_LEN]);
-        weave.add(&mut out, b"begin", Kind::Out, &o);
-        weave.add(&mut out, b" more", Kind::Out, &o);
-        weave.add(&mut out, b"oops\n", Kind::Err, &e);
-        weave.add(&mut out, b" end\nnext\n", Kind::Out, &o);
+        weave.add(&mut out, b"begin", Stream::Out, &o);
+        weave.add(&mut out, b" more", Stream::Out, &o);
+        weave.add(&mut out, b"oops\n", Stream::Err, &e);
+        weave.add(&mut out, b" end\nnext\n", Stream::Out, &o);
         let text = String::from_utf8(out).unwrap();
         let (o, e) = ("o".repeat(HEAD_LEN), "e".repeat(HEAD_LEN));
         assert_eq!(text, format!("{o}begin more\n{e}oops\n{o} end\n{o}next\n"));
@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn a_torn_line_is_ended_before_the_next_one_of_its_own_stream() {
         let (mut weave, mut out) = (Weave::default(), Vec::new());
-        weave.add(&mut out, b"begin", Kind::Out, &HEAD);
-        weave.left_out(Kind::Out);
-        weave.add(&mut out, b"next\n", Kind::Out, &HEAD);
+        weave.add(&mut out, b"begin", Stream::Out, &HEAD);
+        weave.left_out(Stream::Out);
+        weave.add(&mut out, b"next\n", Stream::Out, &HEAD);
         let head = "h".repeat(HEAD_LEN);
         assert_eq!(String::from_utf8(out).unwrap(), format!("{head}begin\n{head}next\n"));
     }

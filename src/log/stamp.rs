@@ -2,7 +2,7 @@
 //!
 //! The calendar part is asked for once a second at most, so a change of daylight saving shows at its second.
 
-use super::Kind;
+use crate::core::words::Stream;
 use crate::sys::localtime::Zone;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,11 +27,11 @@ impl Stamp {
         Self { zone: Some(zone), ..Self::default() }
     }
 
-    pub(super) fn now(&mut self, kind: Kind) -> Head {
+    pub(super) fn now(&mut self, kind: Stream) -> Head {
         self.at(SystemTime::now(), kind)
     }
 
-    pub(super) fn at(&mut self, time: SystemTime, kind: Kind) -> Head {
+    pub(super) fn at(&mut self, time: SystemTime, kind: Stream) -> Head {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let second = since.as_secs();
         let calendar = match &mut self.known {
@@ -42,8 +42,8 @@ impl Stamp {
             }
         };
         let mark = match kind {
-            Kind::Out => "  ",
-            Kind::Err => " !",
+            Stream::Out => "  ",
+            Stream::Err => " !",
         };
         let mut head = [b' '; HEAD_LEN];
         // A year past 9999 would not fit: the head is then cut, never longer.
@@ -68,11 +68,11 @@ mod tests {
     #[test]
     fn a_head_has_the_form_that_s6_log_writes_and_moves_with_the_second() {
         let mut stamp = Stamp::default();
-        let first = stamp.at(UNIX_EPOCH + Duration::new(86_400, 5), Kind::Out);
+        let first = stamp.at(UNIX_EPOCH + Duration::new(86_400, 5), Stream::Out);
         let text = std::str::from_utf8(&first).unwrap();
         assert_eq!(&text[..19], Local::at(86_400).unwrap().to_string());
         assert_eq!(&text[19..], ".000000005  ");
-        let second = stamp.at(UNIX_EPOCH + Duration::new(86_401, 999_999_999), Kind::Err);
+        let second = stamp.at(UNIX_EPOCH + Duration::new(86_401, 999_999_999), Stream::Err);
         let text = std::str::from_utf8(&second).unwrap();
         assert_eq!(&text[..19], Local::at(86_401).unwrap().to_string());
         assert_eq!(&text[19..], ".999999999 !");

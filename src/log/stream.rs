@@ -8,7 +8,8 @@
 
 use super::busy::Busy;
 use super::split::{Gate, count_lines, is_open};
-use super::{Kind, SourceId, THREAD_STACK, lock};
+use super::{SourceId, THREAD_STACK, lock};
+use crate::core::words::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io;
@@ -57,7 +58,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Stream {
+struct Output {
     state: Mutex<State>,
     changed: Condvar,
     /// For the pump, when half of the buffer is written.
@@ -68,7 +69,7 @@ struct Stream {
 /// Both streams of the container. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Container {
-    streams: Arc<[Stream; 2]>,
+    streams: Arc<[Output; 2]>,
     ended: Arc<Mutex<Receiver<()>>>,
 }
 
@@ -97,7 +98,7 @@ impl Container {
     /// As pthread_create(3).
     pub fn on(sinks: [Option<OwnedFd>; 2]) -> io::Result<Self> {
         let (alive, ended) = channel();
-        let streams = Arc::new([Stream::default(), Stream::default()]);
+        let streams = Arc::new([Output::default(), Output::default()]);
         for (index, sink) in sinks.into_iter().enumerate() {
             let (streams, alive) = (Arc::clone(&streams), alive.clone());
             std::thread::Builder::new()
@@ -113,7 +114,7 @@ impl Container {
     }
 
     /// Puts whole lines of the supervisor's own on a stream. Never waits.
-    pub fn line(&self, kind: Kind, bytes: &[u8]) {
+    pub fn line(&self, kind: Stream, bytes: &[u8]) {
         let stream = self.stream(kind);
         stream.put(lock(&stream.state), Writer::Supervisor, &mut Gate::default(), bytes);
     }
@@ -130,7 +131,7 @@ impl Container {
         }
     }
 
-    pub fn health(&self, kind: Kind) -> StreamHealth {
+    pub fn health(&self, kind: Stream) -> StreamHealth {
         let stream = self.stream(kind);
         StreamHealth { dropped: lock(&stream.state).lost_ever, busy: stream.busy.so_far() }
     }
@@ -149,7 +150,7 @@ impl Container {
 
     /// Hands over lines of a service, whose `gate` for this stream it is, and waits for a reader that is a little
     /// behind. Returns how many lines were left out. For the pump's thread only.
-    pub(super) fn push_patiently(&self, kind: Kind, id: SourceId, gate: &mut Gate, bytes: &[u8]) -> u64 {
+    pub(super) fn push_patiently(&self, kind: Stream, id: SourceId, gate: &mut Gate, bytes: &[u8]) -> u64 {
         let stream = self.stream(kind);
         let mut state = lock(&stream.state);
         if state.is_full(bytes) && !state.impatient {
@@ -162,11 +163,11 @@ impl Container {
         stream.put(state, Writer::Source(id), gate, bytes)
     }
 
-    fn stream(&self, kind: Kind) -> &Stream {
+    fn stream(&self, kind: Stream) -> &Output {
         let [out, err] = &*self.streams;
         match kind {
-            Kind::Out => out,
-            Kind::Err => err,
+            Stream::Out => out,
+            Stream::Err => err,
         }
     }
 }
@@ -204,7 +205,7 @@ impl State {
     }
 }
 
-impl Stream {
+impl Output {
     fn put(&self, mut state: MutexGuard<'_, State>, writer: Writer, gate: &mut Gate, bytes: &[u8]) -> u64 {
         let (bytes, mut lost) = gate.admit(bytes);
         let full = state.stop || state.is_full(bytes);
@@ -327,16 +328,16 @@ mod tests {
         let line = [&[b'x'; 999][..], b"\n"].concat();
         let mut gate = Gate::default();
         let mut given = 0u64;
-        while container.health(Kind::Out).dropped < 10 {
-            container.push_patiently(Kind::Out, ONE, &mut gate, &line);
+        while container.health(Stream::Out).dropped < 10 {
+            container.push_patiently(Stream::Out, ONE, &mut gate, &line);
             given += 1;
         }
-        container.line(Kind::Err, b"still here\n");
+        container.line(Stream::Err, b"still here\n");
         let mut text = String::new();
         let mut err = BufReader::new(err);
         err.read_line(&mut text).unwrap();
         assert_eq!(text, "still here\n");
-        assert!(container.health(Kind::Out).busy.is_some());
+        assert!(container.health(Stream::Out).busy.is_some());
 
         // The reader comes back: all that was accepted, then the count, without another line being needed.
         let mut lines = BufReader::new(out).lines();
@@ -351,7 +352,7 @@ mod tests {
         };
         assert_eq!(notice, "hermes-sup: lines dropped here: 10 (the reader was behind)");
         assert_eq!(whole + 10, given);
-        container.push_patiently(Kind::Out, ONE, &mut gate, b"after\n");
+        container.push_patiently(Stream::Out, ONE, &mut gate, b"after\n");
         assert_eq!(lines.next().unwrap().unwrap(), "after");
         assert!(container.finish(Duration::from_secs(10)));
     }
@@ -360,13 +361,13 @@ mod tests {
     fn lines_of_two_writers_are_not_mixed_and_a_cut_line_is_ended() {
         let (container, [mut out, _err]) = pipes();
         let (mut a, mut b) = (Gate::default(), Gate::default());
-        container.push_patiently(Kind::Out, ONE, &mut a, b"one ");
-        container.push_patiently(Kind::Out, ONE, &mut a, b"line\nopen");
-        container.push_patiently(Kind::Out, TWO, &mut b, b"other\n");
-        container.push_patiently(Kind::Out, ONE, &mut a, b"rest");
+        container.push_patiently(Stream::Out, ONE, &mut a, b"one ");
+        container.push_patiently(Stream::Out, ONE, &mut a, b"line\nopen");
+        container.push_patiently(Stream::Out, TWO, &mut b, b"other\n");
+        container.push_patiently(Stream::Out, ONE, &mut a, b"rest");
         // Full for this piece: the rest of the line stays away, up to its end.
-        container.push_patiently(Kind::Out, ONE, &mut a, &vec![b'y'; LIMIT + 1]);
-        container.push_patiently(Kind::Out, ONE, &mut a, b"yy\nnext\n");
+        container.push_patiently(Stream::Out, ONE, &mut a, &vec![b'y'; LIMIT + 1]);
+        container.push_patiently(Stream::Out, ONE, &mut a, b"yy\nnext\n");
         assert!(container.finish(Duration::from_secs(10)));
         drop(container);
         let mut text = String::new();
@@ -383,14 +384,14 @@ mod tests {
             rustix::event::poll(&mut ready, Some(&rustix::event::Timespec::default())) == Ok(0)
         };
         let waits = |kind| lock(&container.stream(kind).state).waiting;
-        while !waits(Kind::Err) || !waits(Kind::Out) {
+        while !waits(Stream::Err) || !waits(Stream::Out) {
             std::thread::yield_now();
         }
         container.gather(true);
-        container.line(Kind::Err, b"one\n");
-        container.line(Kind::Err, b"two\n");
-        assert!(waits(Kind::Err) && is_silent(&err));
-        container.push_patiently(Kind::Out, ONE, &mut Gate::default(), b"service\n");
+        container.line(Stream::Err, b"one\n");
+        container.line(Stream::Err, b"two\n");
+        assert!(waits(Stream::Err) && is_silent(&err));
+        container.push_patiently(Stream::Out, ONE, &mut Gate::default(), b"service\n");
         let (mut out, mut err) = (BufReader::new(out), BufReader::new(err));
         let mut text = String::new();
         out.read_line(&mut text).unwrap();
@@ -401,7 +402,7 @@ mod tests {
         assert_eq!(text, "service\none\ntwo\n");
         // At the end nothing is kept back.
         container.gather(true);
-        container.line(Kind::Err, b"three\n");
+        container.line(Stream::Err, b"three\n");
         assert!(container.finish(Duration::from_secs(10)));
         err.read_line(&mut text).unwrap();
         assert!(text.ends_with("three\n"));
@@ -411,9 +412,9 @@ mod tests {
     fn a_reader_that_is_gone_holds_nobody_and_the_end_comes() {
         let (container, [out, _err]) = pipes();
         drop(out);
-        container.line(Kind::Out, b"into the void\n");
+        container.line(Stream::Out, b"into the void\n");
         assert!(container.finish(Duration::from_secs(10)));
-        assert_eq!(container.health(Kind::Out).dropped, 1);
+        assert_eq!(container.health(Stream::Out).dropped, 1);
     }
 
     #[test]
@@ -423,7 +424,7 @@ mod tests {
         let shared = out_end.try_clone().unwrap();
         let container = Container::on([Some(out_end.into()), None]).unwrap();
         let data = [&[b'z'; 4095][..], b"\n"].concat().repeat(256);
-        container.line(Kind::Out, &data);
+        container.line(Stream::Out, &data);
         let mut seen = vec![0; data.len()];
         out.read_exact(&mut seen).unwrap();
         assert!(seen == data);

@@ -5,8 +5,9 @@
 //! the counter that both carry).
 
 use super::place::{FILE_MODE, StateDir};
-use super::schema::{Rows, Want, WantRow};
+use super::schema::{Rows, WantRow};
 use crate::core::name::ServiceName;
+use crate::core::words::Want;
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -181,7 +182,7 @@ mod tests {
         );
         (name, row).prop_map(|(name, (up, asked_by_uid, asked_at_ms, cause, definition_hash))| {
             let want = if up { Want::Up } else { Want::Down };
-            (name, WantRow { want, asked_by_uid, asked_at_ms, cause, definition_hash })
+            (name, WantRow { want, asked_by_uid, asked_at_ms, cause: cause.into(), definition_hash })
         })
     }
 
@@ -209,7 +210,7 @@ mod tests {
             want: Want::Down,
             asked_by_uid: Some(0),
             asked_at_ms: 1_767_225_600_000,
-            cause: cause.into(),
+            cause: cause.to_owned().into(),
             definition_hash: None,
         };
         let name = |text| ServiceName::new(text).unwrap();

@@ -6,6 +6,7 @@
 use super::place::Lies;
 use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
+use crate::core::words::{Cause, Want};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,14 +39,6 @@ pub(super) const META_ADDITIONS: &str = "additions";
 /// Of schema 4: the last histories of all services in one row.
 pub(super) const META_ENDS: &str = "ends";
 
-/// The operator's durable intent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Want {
-    Up,
-    Down,
-}
-
 /// What is wanted of a service, and on whose word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WantRow {
@@ -53,8 +46,7 @@ pub struct WantRow {
     pub asked_by_uid: Option<u32>,
     /// Unix time in milliseconds.
     pub asked_at_ms: u64,
-    /// `operator`, `first-boot`, `gateway-state`, …
-    pub cause: String,
+    pub cause: Cause,
     pub definition_hash: Option<u64>,
 }
 
@@ -376,7 +368,7 @@ mod tests {
             want: Want::Down,
             asked_by_uid: Some(10000),
             asked_at_ms: 1_767_225_600_000,
-            cause: "operator".into(),
+            cause: Cause::Operator,
             definition_hash: Some(u64::MAX),
         };
         let bytes = row(

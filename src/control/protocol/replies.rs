@@ -1,6 +1,7 @@
 //! The parts of an answer, its end, and what went wrong.
 
-use super::status::{ServiceStatus, State, SupervisorStatus};
+use super::status::{ServiceStatus, SupervisorStatus};
+use crate::core::words::State;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use super::replies::Outcome;
 use super::requests::SignalName;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
+use crate::core::words::{State, Want};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -138,93 +139,6 @@ pub enum Kind {
     Gateway,
     Daemon,
     Oneshot,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Want {
-    Up,
-    Down,
-}
-
-impl Want {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    Down,
-    Starting,
-    Up,
-    Ready,
-    Stopping,
-    Backoff,
-    Failed,
-    Finished,
-    /// Its definition cannot be read: there is no service.
-    Refused,
-    /// Another gateway serves the profile: there is no process, and no failure.
-    Served,
-    /// Its owner wants no gateway to serve the profile.
-    Parked,
-}
-
-impl State {
-    const ALL: [Self; 11] = [
-        Self::Down,
-        Self::Starting,
-        Self::Up,
-        Self::Ready,
-        Self::Stopping,
-        Self::Backoff,
-        Self::Failed,
-        Self::Finished,
-        Self::Refused,
-        Self::Served,
-        Self::Parked,
-    ];
-
-    /// The state that the core calls so.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.word() == word)
-    }
-
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Starting => "starting",
-            Self::Up => "up",
-            Self::Ready => "ready",
-            Self::Stopping => "stopping",
-            Self::Backoff => "backoff",
-            Self::Failed => "failed",
-            Self::Finished => "finished",
-            Self::Refused => "refused",
-            Self::Served => "served",
-            Self::Parked => "parked",
-        }
-    }
-
-    pub fn is_up(self) -> bool {
-        matches!(self, Self::Up | Self::Ready)
-    }
-
-    /// What it is there for is done, by its own process or another one's.
-    pub fn does_its_work(self) -> bool {
-        self.is_up() || self == Self::Served
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
-    }
 }
 
 /// How the last incarnation's main process ended: one of `code`, `signal` and `unknown`.

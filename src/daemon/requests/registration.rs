@@ -6,8 +6,9 @@ use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Requ
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Restored, Want};
+use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
+use crate::core::words::{Cause, Want};
 use crate::daemon::{Commit, Supervisor};
 use crate::definition::Definition;
 use crate::store::{self, Change, RecordRow};
@@ -55,10 +56,10 @@ impl Supervisor {
         let ticket = self.requests.ticket(ask, ServiceId(u32::MAX), None);
         let name = definition.name.clone();
         let row = store::WantRow {
-            want: if registration.down { store::Want::Down } else { store::Want::Up },
+            want,
             asked_by_uid: Some(uid),
             asked_at_ms: self.clock.now().0,
-            cause: "register".to_owned(),
+            cause: Cause::Register,
             definition_hash: Some(definition.hash),
         };
         let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];

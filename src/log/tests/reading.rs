@@ -11,7 +11,7 @@ fn lines(from: u64, to: u64) -> String {
     let mut stamp = stamp::Stamp::default();
     let mut text = String::new();
     for n in from..to {
-        let kind = if n % 3 == 0 { Kind::Err } else { Kind::Out };
+        let kind = if n % 3 == 0 { Stream::Err } else { Stream::Out };
         let head = stamp.at(at(n), kind);
         writeln!(text, "{}line {n}", std::str::from_utf8(&head).unwrap()).unwrap();
     }
@@ -66,10 +66,10 @@ fn all_lines_the_last_ones_those_since_and_those_of_a_stream() {
     for since in [0, 9, 10, 11, 20, 24, 25] {
         assert_eq!(get(Query { since: Some(at(since)), ..all }), expect(since..25), "since {since}");
     }
-    let errors = Query { stream: Some(Kind::Err), ..all };
+    let errors = Query { stream: Some(Stream::Err), ..all };
     assert_eq!(get(errors), expect((0..25).filter(|n| n % 3 == 0)));
     assert_eq!(get(Query { last: Some(3), ..errors }), expect([18, 21, 24].into_iter()));
-    let all_of_it = Query { last: Some(9), since: Some(at(15)), stream: Some(Kind::Out), ..all };
+    let all_of_it = Query { last: Some(9), since: Some(at(15)), stream: Some(Stream::Out), ..all };
     assert_eq!(get(all_of_it), expect([16, 17, 19, 20, 22, 23].into_iter()));
 }
 
@@ -102,7 +102,7 @@ fn a_foreign_line_is_shown_as_it_is_and_a_planted_link_is_not_followed() {
     let dirs = [PathBuf::from("logs/x")];
     open(home.path(), &dirs, Query::default()).read(false, &mut take).unwrap();
     assert_eq!(got.len(), 21);
-    assert_eq!(got[20], (Kind::Out, b"no head at all".to_vec()));
+    assert_eq!(got[20], (Stream::Out, b"no head at all".to_vec()));
     std::fs::remove_file(dir.join("current")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", dir.join("current")).unwrap();
     // What is no file is not there: it ends no reading and hides nothing.

@@ -197,7 +197,7 @@ fn while_a_main_program_has_the_terminal_lines_go_to_the_file_only() {
     room.logs.container_stream(true);
     write_all(&out, b"seen\n");
     room.drained(A);
-    room.container.line(Kind::Out, b"loud\n");
+    room.container.line(Stream::Out, b"loud\n");
     assert_eq!(room.lines("coder"), ["  unseen", "  seen"]);
     assert!(room.logs.finish(SECONDS) && room.container.finish(SECONDS));
     drop(room.container);

@@ -63,7 +63,7 @@ impl From<ClientError> for Problem {
 
 impl From<Outcome> for Problem {
     fn from(outcome: Outcome) -> Self {
-        let state = outcome.state.map_or("gone", |state| state.word());
+        let state = outcome.state.map_or("gone", |state| state.as_str());
         let text = outcome.message.unwrap_or_else(|| format!("it is {state}"));
         match outcome.code {
             Code::NoSuchService => Self::NoSlot(text),

@@ -236,7 +236,7 @@ fn judge_by_want(search: &Search, slot: &Slot, want: Want) -> Result<(), Problem
     if status.want == want {
         return Ok(());
     }
-    Err(Problem::System(format!("after {} s it still wants {}", UNASKED.as_secs(), status.want.word())))
+    Err(Problem::System(format!("after {} s it still wants {}", UNASKED.as_secs(), status.want.as_str())))
 }
 
 fn runs(search: &Search, slot: &Slot) -> Result<bool, Problem> {

@@ -1,6 +1,7 @@
 //! Whose files they are, and who may use them: strangers' files gain nothing, a second supervisor is refused.
 
 use super::*;
+use crate::core::words::Want;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 const STRANGER: u32 = 10000;

@@ -5,6 +5,7 @@ use super::super::engine::{Engine, Found, Trouble};
 use super::super::schema::Write;
 use super::disk::{Dice, PowerDisk};
 use super::*;
+use crate::core::words::Want;
 use std::os::unix::fs::PermissionsExt;
 
 /// A process killed, or the power cut, at every single write and sync of sixty commits and of the last one.

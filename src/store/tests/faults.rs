@@ -1,6 +1,7 @@
 //! Disks that are full, broken, read-only or silent: callers are never blocked, answers are true, recovery is by itself.
 
 use super::*;
+use crate::core::words::Want;
 
 const ALWAYS: usize = usize::MAX;
 const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();

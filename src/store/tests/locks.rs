@@ -1,6 +1,7 @@
 //! Nobody supervises what another supervisor does, however late that is learnt.
 
 use super::*;
+use crate::core::words::Want;
 
 fn held(home: &Home, options: Options) -> String {
     match home.open_on(options, disk::plain()) {

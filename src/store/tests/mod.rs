@@ -9,6 +9,7 @@ mod versions;
 
 use super::*;
 use crate::core::exit::Exit;
+use crate::core::words::{Cause, Want};
 use disk::TestDisk;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -132,7 +133,7 @@ fn name(text: &str) -> ServiceName {
 }
 
 fn want_row(want: Want, at: u64) -> WantRow {
-    WantRow { want, asked_by_uid: Some(0), asked_at_ms: at, cause: "operator".into(), definition_hash: None }
+    WantRow { want, asked_by_uid: Some(0), asked_at_ms: at, cause: Cause::Operator, definition_hash: None }
 }
 
 fn want(service: &str, want: Want) -> Change {

@@ -4,6 +4,7 @@
 //! offset (each a u64, little endian) and 512 bytes, again and again.
 
 use super::*;
+use crate::core::words::Want;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
