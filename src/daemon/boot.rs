@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::cmd::{Claims, command_of, judge_cmd};
 use super::handover::{Handover, OURSELVES};
 use super::identity::{Identity, Kinship};
+use super::inbox::Inbox;
 use super::late::{Late, Unfinished};
 use super::launch::dev_null;
 use super::losses::Losses;
@@ -481,7 +482,8 @@ fn start(
         timer,
         fleet: Fleet::default(),
         services: BTreeMap::new(),
-        backlog: VecDeque::new(),
+        inbox: Inbox::default(),
+        outbox: VecDeque::new(),
         starts: Starts::default(),
         unreaped: Unreaped::default(),
         surroundings: around,
@@ -540,6 +542,7 @@ fn start(
         None => drop(opened),
     }
     supervisor.boot_fleet(restored);
+    supervisor.deal();
     // The first of them before the main program; of a small fleet, all.
     supervisor.start_some();
     match former {

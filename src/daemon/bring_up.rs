@@ -235,8 +235,7 @@ impl Supervisor {
         match self.fleet.id(profile.as_str()) {
             Some(id) => {
                 let ticket = self.requests.own_ticket();
-                self.backlog
-                    .push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
+                self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
             }
             // It may be among those that are still being read.
             None if self.late.is_some() => {}

@@ -1,13 +1,13 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
-use super::fault;
+use super::inbox::Input;
 use super::limits::Recorded;
 use super::services::{Service, Told};
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event, Incarnation};
-use crate::core::fleet::{FleetEffects, ServiceId};
+use crate::core::fleet::ServiceId;
 use crate::core::gateway::{self, Gateway, History, Phase};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
@@ -17,14 +17,8 @@ use crate::log::{LogEvent, SourceId};
 use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};
 
 impl Supervisor {
-    pub(super) fn execute(&mut self, effects: FleetEffects) {
-        for (id, effect) in effects {
-            self.carry_out(id, effect);
-            fault::point();
-        }
-    }
-
-    fn carry_out(&mut self, id: ServiceId, effect: Effect) {
+    /// Carries out one thing that the core has decided.
+    pub(super) fn act(&mut self, id: ServiceId, effect: Effect) {
         let Some(name) = self.fleet.name(id).cloned() else { return };
         let life = |n: Incarnation| IncarnationId { name: name.clone(), n };
         match effect {
@@ -83,7 +77,7 @@ impl Supervisor {
             Effect::DrainLogs { incarnation } => {
                 let logs = self.services.get(&id).is_some_and(|service| service.logged.is_some());
                 if !logs || self.logs.drain(SourceId(id.0)) {
-                    self.backlog.push_back((id, Event::LogsDrained { incarnation }));
+                    self.inbox.core(id, Event::LogsDrained { incarnation });
                 }
             }
             Effect::Release { incarnation } => {
@@ -150,12 +144,12 @@ impl Supervisor {
     fn retire(&mut self, id: ServiceId) {
         match self.services.get_mut(&id) {
             Some(service) if service.logged.is_some() => self.logs.close(SourceId(id.0)),
-            _ => self.forget(id),
+            _ => self.inbox.push(Input::Retired(id)),
         }
     }
 
     /// The last trace of a service goes.
-    fn forget(&mut self, id: ServiceId) {
+    pub(super) fn forget(&mut self, id: ServiceId) {
         self.answer_retired(id);
         self.readiness.forget(&self.registry, id);
         self.topology_forget(id);
@@ -205,13 +199,13 @@ impl Supervisor {
     pub(super) fn take_store_event(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Committed { ticket } => match self.commits.remove(&ticket) {
-                Some(Commit::Want(id, seq)) => self.feed(id, Event::Recorded { seq }),
+                Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
                 Some(Commit::Limits(setting)) => self.limits_recorded(*setting, None),
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
-                Some(Commit::Want(id, seq)) => self.feed(id, Event::NotRecorded { seq, reason }),
+                Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::NotRecorded { seq, reason }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
                 Some(Commit::Limits(setting)) => self.limits_recorded(*setting, Some(reason)),
                 None => {}
@@ -265,7 +259,7 @@ impl Supervisor {
                     Want::Up => Command::Start { force: false },
                     Want::Down => Command::Stop,
                 };
-                self.backlog.push_back((id, Event::Command { ticket, command }));
+                self.inbox.core(id, Event::Command { ticket, command });
             }
         }
     }
@@ -282,7 +276,7 @@ impl Supervisor {
         let unrecorded = |id: &ServiceId| self.fleet.gateway(*id).is_some_and(Gateway::is_unrecorded);
         for id in self.fleet.ids().filter(unrecorded).collect::<Vec<_>>() {
             let ticket = self.requests.own_ticket();
-            self.backlog.push_back((id, Event::Command { ticket, command: Command::Stop }));
+            self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }
         self.store.commit_lazily(rows);
     }
@@ -295,7 +289,7 @@ impl Supervisor {
                 let id = ServiceId(source.0);
                 if let Some(gateway) = self.fleet.gateway(id) {
                     let incarnation = gateway.history().incarnation;
-                    self.feed(id, Event::LogsDrained { incarnation });
+                    self.inbox.core(id, Event::LogsDrained { incarnation });
                 }
             }
             LogEvent::Closed(source) => self.forget(ServiceId(source.0)),
@@ -312,43 +306,43 @@ impl Supervisor {
     // ---- The containment ------------------------------------------------------------------------------------------
 
     pub(super) fn take_news(&mut self, news: Vec<containment::Event>) {
-        for item in news {
-            match item {
-                containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
-                    self.look_at_process_limits(&name, pid);
-                    self.tell(&name, Event::Spawned { incarnation, pid });
-                }
-                containment::Event::SpawnFailed { id: IncarnationId { name, n: incarnation }, error } => {
-                    self.tell(&name, Event::SpawnFailed { incarnation, reason: error.to_string() });
-                    self.tell(&name, Event::TreeEmpty { incarnation });
-                }
-                containment::Event::Losses { kills } => {
-                    slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
-                    self.losses.add(kills, self.clock.now());
-                }
-                containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
-                    let told = self.containment.sees_losses();
-                    let exit = self.losses.judge(exit, told, self.clock.now());
-                    self.tell(&name, Event::MainExited { incarnation, exit });
-                }
-                containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
-                    self.tell(&name, Event::TreeEmpty { incarnation });
-                }
-                containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
-                containment::Event::MemoryHigh { id } => self.memory_high(&id),
-                containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
-                containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
-                containment::Event::ScopeEnded { id, name, oom_kills } => {
-                    self.scope_ended(id, name, oom_kills)
-                }
-                containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
+        news.into_iter().for_each(|event| self.inbox.push(Input::Containment(event)));
+    }
+
+    pub(super) fn take_containment_event(&mut self, event: containment::Event) {
+        match event {
+            containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
+                self.look_at_process_limits(&name, pid);
+                self.tell(&name, Event::Spawned { incarnation, pid });
             }
+            containment::Event::SpawnFailed { id: IncarnationId { name, n: incarnation }, error } => {
+                self.tell(&name, Event::SpawnFailed { incarnation, reason: error.to_string() });
+                self.tell(&name, Event::TreeEmpty { incarnation });
+            }
+            containment::Event::Losses { kills } => {
+                slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
+                self.losses.add(kills, self.clock.now());
+            }
+            containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
+                let told = self.containment.sees_losses();
+                let exit = self.losses.judge(exit, told, self.clock.now());
+                self.tell(&name, Event::MainExited { incarnation, exit });
+            }
+            containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
+                self.tell(&name, Event::TreeEmpty { incarnation });
+            }
+            containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
+            containment::Event::MemoryHigh { id } => self.memory_high(&id),
+            containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
+            containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
+            containment::Event::ScopeEnded { id, name, oom_kills } => self.scope_ended(id, name, oom_kills),
+            containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
         }
     }
 
     fn tell(&mut self, name: &ServiceName, event: Event) {
         if let Some(id) = self.fleet.id(name.as_str()) {
-            self.backlog.push_back((id, event));
+            self.inbox.core(id, event);
         }
     }
 }

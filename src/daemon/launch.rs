@@ -218,8 +218,8 @@ impl Supervisor {
 
     /// There is no process of this life, and there will be none.
     pub(super) fn never_ran(&mut self, id: ServiceId, incarnation: Incarnation, reason: String) {
-        self.backlog.push_back((id, Event::SpawnFailed { incarnation, reason }));
-        self.backlog.push_back((id, Event::TreeEmpty { incarnation }));
+        self.inbox.core(id, Event::SpawnFailed { incarnation, reason });
+        self.inbox.core(id, Event::TreeEmpty { incarnation });
     }
 
     fn plan(

@@ -17,6 +17,7 @@ mod execute;
 mod fault;
 mod handover;
 mod identity;
+mod inbox;
 mod late;
 mod launch;
 mod limits;
@@ -56,6 +57,7 @@ pub use ownership::Gateways;
 use crate::containment::{self, Containment};
 use crate::control::server::Server;
 use crate::core::clock::{LostTime, Tick};
+use crate::core::effect::Effect;
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
@@ -69,6 +71,7 @@ use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use crate::sys::signal::SignalFd;
 use clock::Clock;
+use inbox::{Inbox, Input};
 use losses::Losses;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
@@ -236,8 +239,9 @@ struct Supervisor {
     timer: Timer,
     fleet: Fleet,
     services: Services,
-    /// Events that effects caused at once, for the core's next turn.
-    backlog: VecDeque<(ServiceId, Event)>,
+    inbox: Inbox,
+    /// What the core has decided and is not carried out yet.
+    outbox: VecDeque<(ServiceId, Effect)>,
     starts: Starts,
     unreaped: Unreaped,
     surroundings: Surroundings,
@@ -339,42 +343,44 @@ impl Supervisor {
         }
     }
 
+    /// A source has news: they go into the inbox.
     fn wake(&mut self, event: &mio::event::Event) {
         let Some((room, slot, generation)) = read_token(event.token()) else { return };
         match room {
-            Room::Signals => self.take_signals(),
+            Room::Signals => self.read_signals(),
             Room::Timer => self.timer.fired(),
-            Room::Notices => self.take_notices(),
+            Room::Notices => {
+                self.notifier.taking();
+                self.notices.try_iter().for_each(|notice| self.inbox.push(Input::Notice(notice)));
+            }
             Room::Control => {
                 let mut incoming = Vec::new();
                 self.server.ready(&self.registry, slot, generation, event.into(), &mut incoming);
-                for request in incoming {
-                    self.take_request(request);
-                }
-                for gone in self.server.take_gone() {
-                    self.caller_is_gone(gone);
-                }
+                incoming.into_iter().for_each(|request| self.inbox.push(Input::Request(request)));
+                self.server.take_gone().into_iter().for_each(|gone| self.inbox.push(Input::CallerGone(gone)));
             }
             Room::Containment => {
                 let mut news = Vec::new();
                 self.containment.ready(slot, generation, &mut news);
                 self.take_news(news);
             }
-            Room::MainProgram => self.main_reported(),
-            Room::ScanDirectory => self.scan_directory_changed(),
-            Room::Claims => self.claimed(),
-            Room::Profiles => self.profiles_changed(),
-            Room::Topology => self.root_directory_changed(),
-            Room::Readiness => self.hear_readiness(ServiceId(slot), generation),
+            Room::MainProgram => self.inbox.push(Input::MainReported),
+            Room::ScanDirectory => self.inbox.push(Input::ScanDirectory),
+            Room::Claims => self.inbox.push(Input::Claim),
+            Room::Profiles => self.inbox.push(Input::Profiles),
+            Room::Topology => self.inbox.push(Input::RootDirectory),
+            Room::Readiness => self.inbox.push(Input::Readiness(ServiceId(slot), generation)),
         }
     }
 
-    /// Lets everything that is due happen, until nothing is.
+    /// Lets everything that has happened or is due have its consequences, until there are none.
     fn settle(&mut self) {
         loop {
+            self.deal();
             let now = self.give_back_lost_time();
             if self.fleet.next_deadline().is_some_and(|at| at <= now) {
                 self.reap_before_the_late();
+                self.deal();
             }
             // Nobody is killed for being late who has ended, and waits among thousands to be reaped.
             if !self.unreaped.is_due(now) {
@@ -391,16 +397,51 @@ impl Supervisor {
             self.stop_looking(now);
             self.push_shutdown(now);
             self.settle_topology();
-            if self.backlog.is_empty() {
+            if self.inbox.is_empty() && self.outbox.is_empty() {
                 return;
             }
-            while let Some((id, event)) = self.backlog.pop_front() {
+        }
+    }
+
+    /// Deals with what is in the inbox, each with all that follows from it before the next.
+    fn deal(&mut self) {
+        loop {
+            while let Some((id, effect)) = self.outbox.pop_front() {
+                self.act(id, effect);
+                fault::point();
+            }
+            let Some(input) = self.inbox.next() else { return };
+            self.handle(input);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Core(id, event) => {
                 if let Event::MainExited { incarnation, exit } = event {
                     self.gateway_exited(id, incarnation, exit);
                 }
-                self.feed(id, event);
+                let effects = self.fleet.step(id, event, self.clock.now());
+                self.execute(effects);
             }
+            Input::Containment(event) => self.take_containment_event(event),
+            Input::Signal(received) => self.take_signal(received),
+            Input::Notice(notice) => self.take_notice(notice),
+            Input::Request(incoming) => self.take_request(incoming),
+            Input::CallerGone(conn) => self.caller_is_gone(conn),
+            Input::MainReported => self.main_reported(),
+            Input::Readiness(id, generation) => self.hear_readiness(id, generation),
+            Input::ScanDirectory => self.scan_directory_changed(),
+            Input::Claim => self.claimed(),
+            Input::Profiles => self.profiles_changed(),
+            Input::RootDirectory => self.root_directory_changed(),
+            Input::Retired(id) => self.forget(id),
         }
+    }
+
+    /// Puts what the core has decided at the end of what is to be carried out.
+    fn execute(&mut self, effects: FleetEffects) {
+        self.outbox.extend(effects);
     }
 
     /// Time in which we did not run is nobody's timeout: every deadline moves by it. Returns what time it is.
@@ -448,16 +489,10 @@ impl Supervisor {
         }
     }
 
-    /// Hands one event to the core and carries out what it answers.
-    fn feed(&mut self, id: ServiceId, event: Event) {
-        let effects: FleetEffects = self.fleet.step(id, event, self.clock.now());
-        self.execute(effects);
-    }
-
-    fn take_signals(&mut self) {
+    fn read_signals(&mut self) {
         loop {
             match self.signals.read() {
-                Ok(Some(received)) => self.take_signal(received),
+                Ok(Some(received)) => self.inbox.push(Input::Signal(received)),
                 Ok(None) => return,
                 Err(error) => {
                     slog::error!(self.log, "failed to read signals"; "error" => %error);
@@ -467,36 +502,33 @@ impl Supervisor {
         }
     }
 
-    fn take_notices(&mut self) {
-        self.notifier.taking();
-        while let Ok(notice) = self.notices.try_recv() {
-            match notice {
-                Notice::Store(event) => self.take_store_event(event),
-                Notice::Log(event) => self.take_log_event(event),
-                Notice::Prepared { id, incarnation, file, mirrored, presence } => {
-                    if let Some((name, written)) = mirrored {
-                        self.mirrored(id, &name, written);
-                    }
-                    let around = self.surroundings_now();
-                    let file = presence.map_or(Ok(()), |found| self.may_start(id, found)).and(file);
-                    self.launch(id, incarnation, file, &around);
+    fn take_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Store(event) => self.take_store_event(event),
+            Notice::Log(event) => self.take_log_event(event),
+            Notice::Prepared { id, incarnation, file, mirrored, presence } => {
+                if let Some((name, written)) = mirrored {
+                    self.mirrored(id, &name, written);
                 }
-                Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
-                Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
-                Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
-                Notice::Found(found) => self.take_found(*found),
-                Notice::Late(mut found) => self.boot_late(&mut found),
-                Notice::NotFound(reason) => self.found_nothing(&reason),
-                Notice::Seen(seen) => self.take_seen(seen),
-                Notice::RootHeard(heard) => self.root_heard(heard),
-                Notice::GatewayConversed(conversed) => self.conversed(conversed),
-                Notice::GatewayEnded { id, began } => self.gateway_ended(id, began),
-                Notice::Slots(slots) => self.take_slots(slots),
-                Notice::Claimed(claimant) => self.take_claim(claimant),
-                Notice::UpgradeChecked(checked) => self.upgrade_checked(checked),
-                // Its bug has been told; what it did is done no more, so this is no way to go on.
-                Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),
+                let around = self.surroundings_now();
+                let file = presence.map_or(Ok(()), |found| self.may_start(id, found)).and(file);
+                self.launch(id, incarnation, file, &around);
             }
+            Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
+            Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
+            Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
+            Notice::Found(found) => self.take_found(*found),
+            Notice::Late(mut found) => self.boot_late(&mut found),
+            Notice::NotFound(reason) => self.found_nothing(&reason),
+            Notice::Seen(seen) => self.take_seen(seen),
+            Notice::RootHeard(heard) => self.root_heard(heard),
+            Notice::GatewayConversed(conversed) => self.conversed(conversed),
+            Notice::GatewayEnded { id, began } => self.gateway_ended(id, began),
+            Notice::Slots(slots) => self.take_slots(slots),
+            Notice::Claimed(claimant) => self.take_claim(claimant),
+            Notice::UpgradeChecked(checked) => self.upgrade_checked(checked),
+            // Its bug has been told; what it did is done no more, so this is no way to go on.
+            Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),
         }
     }
 

@@ -95,7 +95,7 @@ impl Supervisor {
         }
         if has_tree {
             let ticket = self.requests.own_ticket();
-            self.backlog.push_back((id, Event::Command { ticket, command: Command::Stop }));
+            self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }
         if let Some(slot) = slot.filter(|slot| slot.dir.starts_with(SCAN_DIRECTORY)) {
             let user = self.surroundings_now().gateway.credentials();
@@ -131,7 +131,7 @@ impl Supervisor {
         let Move { to, want, .. } = self.profile_life.moves.swap_remove(at);
         if let (Some(id), Want::Up) = (self.fleet.id(to.as_str()), want) {
             let ticket = self.requests.own_ticket();
-            self.backlog.push_back((id, Event::Command { ticket, command: Command::Start { force: false } }));
+            self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
         }
     }
 

@@ -126,7 +126,7 @@ impl Supervisor {
 
     fn is_ready(&mut self, id: ServiceId, incarnation: Incarnation) {
         self.readiness.forget(&self.registry, id);
-        self.backlog.push_back((id, Event::ReadyReported { incarnation }));
+        self.inbox.core(id, Event::ReadyReported { incarnation });
     }
 
     /// A gateway runs, and its state file will tell when it is ready.

@@ -590,7 +590,7 @@ impl Supervisor {
             let wanted = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
             if wanted && ((running && pending && restart) || failed) {
                 let ticket = self.requests.own_ticket();
-                self.backlog.push_back((id, Event::Command { ticket, command: Command::Restart }));
+                self.inbox.core(id, Event::Command { ticket, command: Command::Restart });
             }
         }
         for (definition, record) in planned.into_values() {

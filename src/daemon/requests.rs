@@ -541,7 +541,7 @@ impl Supervisor {
         for (id, ticket) in tickets {
             self.requests.callers.insert(id, uid);
             if !self.ask_root(id, ticket, command, &together) {
-                self.feed(id, Event::Command { ticket, command });
+                self.inbox.core(id, Event::Command { ticket, command });
             }
         }
     }
@@ -724,7 +724,7 @@ impl Supervisor {
         let next = self.requests.asks.get_mut(&stub.ask).and_then(|ask| ask.queue.pop_front());
         if let Some(next) = next {
             let ticket = self.requests.ticket(stub.ask, next, None);
-            self.backlog.push_back((next, Event::Command { ticket, command: Command::Restart }));
+            self.inbox.core(next, Event::Command { ticket, command: Command::Restart });
         }
         self.end_if_over(stub.ask);
     }
@@ -828,7 +828,7 @@ impl Supervisor {
                 if let Some(waiting) = self.requests.waiting.get_mut(&stub.id) {
                     waiting.remove(&ticket);
                 }
-                self.backlog.push_back((stub.id, Event::Forget(ticket)));
+                self.inbox.core(stub.id, Event::Forget(ticket));
                 let state = self.state(stub.id);
                 let not_frozen =
                     (stub.until == Some(Awaited::Frozen(true))).then(|| self.freeze_took_too_long(stub.id));

@@ -210,7 +210,7 @@ impl Supervisor {
         service.gone = true;
         if nuke && self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree()) {
             let ticket = self.requests.own_ticket();
-            self.backlog.push_back((id, Event::Command { ticket, command: Command::Stop }));
+            self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }
         self.drop_if_gone(id);
     }

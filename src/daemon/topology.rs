@@ -362,7 +362,7 @@ impl Supervisor {
             let is = self.fleet.gateway(root).and_then(|gateway| gateway.needed_by()).cloned();
             let up = self.fleet.gateway(root).is_some_and(|gateway| gateway.want() == Want::Up);
             if !up && is != needed_by {
-                self.feed(root, Event::Needed(needed_by));
+                self.inbox.core(root, Event::Needed(needed_by));
             }
         }
     }
@@ -668,7 +668,7 @@ impl Supervisor {
                 command
             }
         };
-        self.feed(id, Event::Command { ticket, command });
+        self.inbox.core(id, Event::Command { ticket, command });
     }
 
     /// The answer to a command that was asked of the root gateway, once its want is recorded.

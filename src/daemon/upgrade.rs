@@ -144,7 +144,7 @@ impl Supervisor {
                 return Some((format!("'{name}' is {}", gateway.state()), false));
             }
         }
-        let writing = !self.commits.is_empty() || !self.backlog.is_empty();
+        let writing = !self.commits.is_empty() || !self.inbox.is_empty();
         let asked = self.requests.is_busy() || self.looking || !self.scopes.is_empty();
         (writing || asked).then(|| ("other commands are under way".to_owned(), false))
     }

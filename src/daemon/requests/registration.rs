@@ -174,6 +174,6 @@ impl Supervisor {
         if let Some(uid) = registrant {
             self.requests.callers.insert(id, uid);
         }
-        self.feed(id, Event::Command { ticket, command: Command::Start { force: false } });
+        self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
     }
 }

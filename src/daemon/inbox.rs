@@ -1,0 +1,61 @@
+//! What has happened and is not dealt with yet: the one queue into the loop.
+//!
+//! Sources put their news at its end, and so does whatever is done about it. The loop takes one at a time, lets the core and the
+//! topics decide, and acts on everything that they decided before it takes the next: nothing is dealt with in the middle of
+//! something else.
+
+use super::Notice;
+use crate::containment;
+use crate::control::server::{ConnId, Incoming};
+use crate::core::event::Event;
+use crate::core::fleet::ServiceId;
+use crate::sys::signal::Received;
+use std::collections::VecDeque;
+
+/// One piece of news.
+#[derive(Debug)]
+pub enum Input {
+    /// For the core.
+    Core(ServiceId, Event),
+    Containment(containment::Event),
+    Signal(Received),
+    Notice(Notice),
+    Request(Incoming),
+    CallerGone(ConnId),
+    /// The exec of the main program is decided.
+    MainReported,
+    /// Of the life with this number, in its lower half.
+    Readiness(ServiceId, u32),
+    ScanDirectory,
+    /// Another container claims the state, or did before we listened.
+    Claim,
+    /// Something happened in `profiles/`.
+    Profiles,
+    /// Something happened in the directory of the root gateway's state file.
+    RootDirectory,
+    /// Nothing is left of a service that is to be forgotten.
+    Retired(ServiceId),
+}
+
+/// First in, first out.
+#[derive(Debug, Default)]
+pub struct Inbox(VecDeque<Input>);
+
+impl Inbox {
+    pub fn push(&mut self, input: Input) {
+        self.0.push_back(input);
+    }
+
+    /// News for the core.
+    pub fn core(&mut self, id: ServiceId, event: Event) {
+        self.push(Input::Core(id, event));
+    }
+
+    pub fn next(&mut self) -> Option<Input> {
+        self.0.pop_front()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
