@@ -15,7 +15,6 @@ use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::ownership::{Gateways, GivingWay, open_state};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home};
-use super::planned::PlannedStops;
 use super::preparation::Told;
 use super::profile_life::ProfileLife;
 use super::readiness::Readiness;
@@ -23,11 +22,14 @@ use super::reaping::Unreaped;
 use super::reconcile::{Reconciled, Task};
 use super::refused::{Refusal as RefusedDefinition, Refusals};
 use super::reload::{Found, Plan, Unreadable, discover, trust_of, watch_profiles};
-use super::requests::Requests;
+use super::requests::Postponed;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
 use super::starts::Starts;
 use super::status::why_not_higher;
+use super::topics::planned::PlannedStops;
+use super::topics::requests::Requests;
+use super::topics::scopes::Scopes;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::core::clock::LostTime;
@@ -497,10 +499,11 @@ fn start(
         next_commit: 0,
         server,
         requests: Requests::default(),
+        postponed: Postponed::default(),
         readiness: Readiness::default(),
         topology: super::topology::Topology::default(),
         planned: PlannedStops::default(),
-        scopes: super::scopes::Waiting::default(),
+        scopes: Scopes::default(),
         recorded_limits: super::limits::Recorded::from_rows(&opened.limits),
         main,
         closing: None,

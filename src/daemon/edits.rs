@@ -31,7 +31,7 @@ pub struct Looking {
 pub type Edit = (ServiceId, Option<&'static str>);
 
 /// The file that defines a service, as it was when it was read.
-fn file(service: &Service) -> Option<(&Path, Stamp)> {
+pub(super) fn file(service: &Service) -> Option<(&Path, Stamp)> {
     let path = match &service.definition.origin {
         Origin::File(path) | Origin::Profile { template: Some(path) } => path,
         Origin::Profile { template: None } | Origin::Record | Origin::BuiltIn | Origin::Slot => return None,
@@ -40,15 +40,6 @@ fn file(service: &Service) -> Option<(&Path, Stamp)> {
 }
 
 impl Supervisor {
-    /// That the file of a service is not what was read, in words.
-    pub(super) fn edited(&self, id: ServiceId) -> Option<String> {
-        let service = self.services.get(&id)?;
-        let (path, stamp) = file(service)?;
-        let in_home = path.starts_with(&self.options.home);
-        let edit = if in_home { service.edited } else { stamp.edited(path) };
-        edit.map(|edit| format!("{} {edit}: 'hermes-sup ctl reload' reads it", path.display()))
-    }
-
     /// Whether the request has to wait until files below home were looked at; if so, it is kept.
     pub(super) fn looks_first(&mut self, incoming: &Incoming) -> bool {
         let targets = match &incoming.request {
@@ -82,7 +73,7 @@ impl Supervisor {
             return false;
         }
         let until = self.clock.now().after(PATIENCE);
-        self.requests.looking.push(Looking { incoming: incoming.clone(), ticket, until });
+        self.postponed.looking.push(Looking { incoming: incoming.clone(), ticket, until });
         true
     }
 
@@ -94,16 +85,16 @@ impl Supervisor {
             }
         }
         let (ready, others) =
-            std::mem::take(&mut self.requests.looking).into_iter().partition(|one| one.ticket == ticket);
-        self.requests.looking = others;
+            std::mem::take(&mut self.postponed.looking).into_iter().partition(|one| one.ticket == ticket);
+        self.postponed.looking = others;
         self.serve_looking(ready);
     }
 
     /// Those whose disk takes too long are answered with what is known.
     pub(super) fn stop_looking(&mut self, now: Tick) {
         let (due, others) =
-            std::mem::take(&mut self.requests.looking).into_iter().partition(|one| one.until <= now);
-        self.requests.looking = others;
+            std::mem::take(&mut self.postponed.looking).into_iter().partition(|one| one.until <= now);
+        self.postponed.looking = others;
         self.serve_looking(due);
     }
 

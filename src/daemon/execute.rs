@@ -3,9 +3,10 @@
 use super::inbox::Input;
 use super::limits::Recorded;
 use super::services::{Service, Told};
+use super::view::decide;
 use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
-use crate::core::effect::Effect;
+use crate::core::effect::{Effect, Outcome};
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{self, Gateway, History, Phase};
@@ -58,7 +59,8 @@ impl Supervisor {
             Effect::Spawn { incarnation } => self.starts.push(id, incarnation),
             Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned } => {
-                self.stop_main(id, incarnation, signal, planned);
+                self.surroundings = self.surroundings_now();
+                decide!(self.planned.stop(id, incarnation, signal, planned));
             }
             Effect::SignalTree { incarnation, signal } => {
                 self.containment.signal_tree(&life(incarnation), signal);
@@ -83,16 +85,21 @@ impl Supervisor {
             Effect::Release { incarnation } => {
                 self.planned.forget(id);
                 self.containment.release(&life(incarnation), self.clock.now());
-                self.scopes_released(&life(incarnation), true);
+                decide!(self.scopes.released(&life(incarnation), true));
                 self.retire_log(id);
             }
             Effect::Abandon { incarnation } => {
                 self.planned.forget(id);
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
                 self.containment.release(&life(incarnation), self.clock.now());
-                self.scopes_released(&life(incarnation), false);
+                decide!(self.scopes.released(&life(incarnation), false));
             }
-            Effect::Reply { ticket, outcome } => self.answer(id, ticket, outcome),
+            Effect::Reply { ticket, outcome } => match (outcome, self.prepared_answer(ticket)) {
+                (Outcome::Done { unrecorded: None, .. }, Some(prepared)) => {
+                    decide!(self.requests.finish(ticket, prepared));
+                }
+                (outcome, _) => decide!(self.requests.answer(id, ticket, outcome)),
+            },
             Effect::Changed => self.changed(id),
             Effect::Report(incident) => self.report(&name, &incident),
             Effect::Retired => self.retire(id),
@@ -133,7 +140,7 @@ impl Supervisor {
             service.told = Some(now);
         }
         self.mirror_at_rest(id);
-        self.tell_waiting(id);
+        decide!(self.requests.changed(id));
         self.await_state(id);
         self.topology_changed(id);
         self.check_essential(id);
@@ -150,7 +157,7 @@ impl Supervisor {
 
     /// The last trace of a service goes.
     pub(super) fn forget(&mut self, id: ServiceId) {
-        self.answer_retired(id);
+        decide!(self.requests.retired(id));
         self.readiness.forget(&self.registry, id);
         self.topology_forget(id);
         let removed = self.services.remove(&id);
@@ -335,7 +342,9 @@ impl Supervisor {
             containment::Event::MemoryHigh { id } => self.memory_high(&id),
             containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
             containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
-            containment::Event::ScopeEnded { id, name, oom_kills } => self.scope_ended(id, name, oom_kills),
+            containment::Event::ScopeEnded { id, name, oom_kills } => {
+                decide!(self.scopes.ended(id, name, oom_kills))
+            }
             containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
         }
     }

@@ -5,10 +5,14 @@
 //! something else.
 
 use super::Notice;
-use crate::containment;
+use super::topics::requests::Kill;
+use super::topics::scopes::ScopeAnswer;
+use crate::containment::{self, IncarnationId};
+use crate::control::protocol::Outcome;
 use crate::control::server::{ConnId, Incoming};
-use crate::core::event::Event;
+use crate::core::event::{Event, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::unit::ScopeName;
 use crate::sys::signal::Received;
 use std::collections::VecDeque;
 
@@ -33,6 +37,19 @@ pub enum Input {
     Profiles,
     /// Something happened in the directory of the root gateway's state file.
     RootDirectory,
+    /// The answer to something that a topic other than the requests does.
+    Answer(Ticket, Outcome),
+    /// The signal of `ctl kill` was sent; why not, if it was not.
+    Killed(Kill, Option<String>),
+    /// A freeze or thaw was ordered; why not, if it was not.
+    FreezeOrdered {
+        life: IncarnationId,
+        frozen: bool,
+        ticket: Ticket,
+        error: Option<String>,
+    },
+    /// What became of an order about a scope of this life.
+    Scope(ConnId, IncarnationId, ScopeName, ScopeAnswer),
     /// Nothing is left of a service that is to be forgotten.
     Retired(ServiceId),
 }

@@ -6,6 +6,7 @@
 //!
 //! A limit that does not hold is said and shown with the reason, and hinders nothing.
 
+use super::inbox::Input;
 use super::services::Service;
 use super::{Commit, Supervisor};
 use crate::containment::IncarnationId;
@@ -248,13 +249,15 @@ impl Supervisor {
     /// `ctl set` for one service. `None`: the answer comes when it is on disk.
     pub(super) fn set_limits(
         &mut self,
-        ask: u64,
+        ticket: Ticket,
         uid: u32,
         id: ServiceId,
         asked: &BTreeMap<String, String>,
         persist: bool,
     ) -> Option<Outcome> {
-        let name = self.fleet.name(id).cloned()?;
+        let Some(name) = self.fleet.name(id).cloned() else {
+            return Some(Outcome::failed("", Code::NoSuchService, None, "the service is gone"));
+        };
         let (over, reset) = match self.check_limits(uid, id, asked, persist) {
             Ok(checked) => checked,
             Err((code, message)) => {
@@ -271,7 +274,6 @@ impl Supervisor {
         let row =
             LimitsRow { limits: recorded.shown(), asked_by_uid: Some(uid), asked_at_ms: self.clock.now().0 };
         let change = Change::Limits(name.clone(), (!recorded.is_empty()).then_some(row));
-        let ticket = self.requests.ticket(ask, id, None);
         self.commit(Commit::Limits(Box::new(Setting { id, name, over, recorded, ticket })), vec![change]);
         None
     }
@@ -348,11 +350,12 @@ impl Supervisor {
             }
             let message = format!("'{name}': limits are not set, because they are not recorded: {why}");
             let state = self.state(id);
-            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, state, message));
+            let outcome = Outcome::failed(name.as_str(), Code::Failed, state, message);
+            return self.inbox.push(Input::Answer(ticket, outcome));
         }
         self.recorded_limits.keep(&name, recorded);
         let outcome = self.put_in_force(id, &over, true);
-        self.finish(ticket, outcome);
+        self.inbox.push(Input::Answer(ticket, outcome));
     }
 
     /// Puts into force now what can be, and says what became of each. `recorded`: it holds for the next starts anyway.

@@ -4,6 +4,7 @@
 //! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
 //! threads of the rooms, who answer with a [`Notice`].
 
+mod act;
 mod adoption;
 mod alone;
 mod audit;
@@ -26,7 +27,6 @@ mod main_program;
 mod mirror;
 mod ownership;
 mod places;
-mod planned;
 mod preparation;
 mod privileges;
 mod profile_life;
@@ -38,7 +38,6 @@ mod reload;
 mod report;
 mod requests;
 mod scanning;
-mod scopes;
 mod sender;
 mod services;
 mod shutdown;
@@ -47,9 +46,11 @@ mod sources;
 mod starts;
 mod status;
 mod surface;
+mod topics;
 mod topology;
 mod trees;
 mod upgrade;
+mod view;
 
 pub use boot::run;
 pub use ownership::Gateways;
@@ -61,8 +62,7 @@ use crate::core::effect::Effect;
 use crate::core::event::Event;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
-use crate::core::policy::Role;
-use crate::core::words::{LogFormat, State};
+use crate::core::words::LogFormat;
 use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
@@ -77,12 +77,11 @@ use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
 use ownership::GivingWay;
-use planned::PlannedStops;
 use profile_life::ProfileLife;
 use readiness::Readiness;
 use reaping::Unreaped;
 use reload::Found;
-use requests::Requests;
+use requests::Postponed;
 use scanning::Scanning;
 use services::Services;
 use shutdown::Closing;
@@ -96,8 +95,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use topics::Deadlines;
+use topics::essential;
+use topics::planned::PlannedStops;
+use topics::requests::Requests;
+use topics::scopes::Scopes;
 use topology::Topology;
 use upgrade::Upgrade;
+use view::{View, decide, view};
 
 /// What the supervisor was told. Paths are absolute.
 #[derive(Debug, Clone)]
@@ -255,10 +260,11 @@ struct Supervisor {
     next_commit: u64,
     server: Server,
     requests: Requests,
+    postponed: Postponed,
     readiness: Readiness,
     topology: Topology,
     planned: PlannedStops,
-    scopes: scopes::Waiting,
+    scopes: Scopes,
     recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
     closing: Option<Closing>,
@@ -392,8 +398,9 @@ impl Supervisor {
                 self.containment.tick(now, &mut news);
                 self.take_news(news);
             }
-            self.stop_unmarked(now);
-            self.time_out_requests(now);
+            decide!(self.planned.pass_time());
+            decide!(self.requests.pass_time());
+            self.serve_parked(now);
             self.stop_looking(now);
             self.push_shutdown(now);
             self.settle_topology();
@@ -435,6 +442,12 @@ impl Supervisor {
             Input::Claim => self.claimed(),
             Input::Profiles => self.profiles_changed(),
             Input::RootDirectory => self.root_directory_changed(),
+            Input::Answer(ticket, outcome) => decide!(self.requests.finish(ticket, outcome)),
+            Input::Killed(kill, error) => decide!(self.requests.killed(kill, error)),
+            Input::FreezeOrdered { life, frozen, ticket, error } => {
+                decide!(self.requests.freeze_ordered(&life, frozen, ticket, error));
+            }
+            Input::Scope(conn, id, name, answer) => decide!(self.scopes.answered(conn, id, name, answer)),
             Input::Retired(id) => self.forget(id),
         }
     }
@@ -455,32 +468,29 @@ impl Supervisor {
                                    timeout is so much longer",
                 lost.as_millis()
             );
-            self.fleet.postpone(lost);
-            self.requests.postpone(lost);
-            self.planned.postpone(lost);
-            self.topology.postpone(lost);
-            if let Some(closing) = &mut self.closing {
-                closing.postpone(lost);
-            }
-            if let Some(upgrade) = &mut self.upgrade {
-                upgrade.postpone(lost);
-            }
+            self.timeouts().into_iter().for_each(|topic| topic.postpone(lost));
         }
         now
     }
 
+    /// All who give somebody time.
+    fn timeouts(&mut self) -> [&mut dyn Deadlines; 7] {
+        [
+            &mut self.fleet,
+            &mut self.requests,
+            &mut self.postponed,
+            &mut self.planned,
+            &mut self.topology,
+            &mut self.closing,
+            &mut self.upgrade,
+        ]
+    }
+
     fn arm_timer(&mut self) {
         let now = self.give_back_lost_time();
-        // What somebody is given time for. The others are only looked at: it does no harm when that is late.
-        let timeouts = [
-            self.fleet.next_deadline(),
-            self.requests.next_deadline(),
-            self.planned.next_deadline(),
-            self.topology.next_deadline(),
-            self.closing.as_ref().and_then(Closing::next_deadline),
-            self.upgrade.as_ref().map(Upgrade::deadline),
-        ];
-        let timeouts = self.lost_time.wait_until(now, timeouts.into_iter().flatten().min());
+        // The others are only looked at: it does no harm when that is late.
+        let timeouts = self.timeouts().into_iter().filter_map(|topic| topic.next_deadline()).min();
+        let timeouts = self.lost_time.wait_until(now, timeouts);
         let looks = [self.containment.next_deadline(), self.unreaped.next_deadline()];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
@@ -515,7 +525,7 @@ impl Supervisor {
                 self.launch(id, incarnation, file, &around);
             }
             Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
-            Notice::StopMarked { id, ticket, error } => self.stop_marked(id, ticket, error),
+            Notice::StopMarked { id, ticket, error } => decide!(self.planned.marked(id, ticket, error)),
             Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
             Notice::Found(found) => self.take_found(*found),
             Notice::Late(mut found) => self.boot_late(&mut found),
@@ -532,19 +542,17 @@ impl Supervisor {
         }
     }
 
-    /// An essential service that failed ends the container with its exit code.
     fn check_essential(&mut self, id: ServiceId) {
-        let Some(gateway) = self.fleet.gateway(id) else { return };
-        if gateway.policy().role != Role::Essential
-            || gateway.state() != State::Failed
-            || self.closing.is_some()
-        {
-            return;
+        let ends = self.fleet.gateway(id).and_then(essential::ends_with).filter(|_| self.closing.is_none());
+        if let Some(code) = ends {
+            let name = self.fleet.name(id).map(ToString::to_string).unwrap_or_default();
+            slog::error!(self.log, "essential service failed, shutting down"; "service" => name, "code" => code);
+            self.begin_shutdown(Some(code));
         }
-        let code = gateway.history().last_exit.map_or(1, |(exit, _)| exit.shell_code()).max(1);
-        let name = self.fleet.name(id).map(ToString::to_string).unwrap_or_default();
-        slog::error!(self.log, "essential service failed, shutting down"; "service" => name, "code" => code);
-        self.begin_shutdown(Some(code));
+    }
+
+    fn view(&self) -> View<'_> {
+        view!(self)
     }
 
     fn warn(&mut self, topic: &'static str, text: String) {

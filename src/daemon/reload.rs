@@ -382,34 +382,34 @@ impl Supervisor {
         if self.late.is_some() {
             // That takes the definitions out of what was found: a reload reads once more.
             self.boot_late(&mut found);
-        } else if self.requests.reload_on.is_some_and(|scan| scan <= self.scan) {
-            self.requests.reload_on = None;
-            let reloading = std::mem::take(&mut self.requests.reloading);
+        } else if self.postponed.reload_on.is_some_and(|scan| scan <= self.scan) {
+            self.postponed.reload_on = None;
+            let reloading = std::mem::take(&mut self.postponed.reloading);
             self.reload(found, reloading);
         } else {
             self.add_new_profiles(&mut found);
         }
         let scan = self.scan;
         let (served, later) =
-            std::mem::take(&mut self.requests.parked).into_iter().partition(|p| p.scan <= scan);
-        self.requests.parked = later;
+            std::mem::take(&mut self.postponed.parked).into_iter().partition(|p| p.scan <= scan);
+        self.postponed.parked = later;
         let served: Vec<Parked> = served;
         for parked in served {
             self.serve(parked.incoming);
         }
         // Asked for while this was being read: what was read may be older than the request.
-        if (self.requests.reload_on.is_some() || !self.requests.parked.is_empty()) && !self.look_again() {
+        if (self.postponed.reload_on.is_some() || !self.postponed.parked.is_empty()) && !self.look_again() {
             self.found_nothing("the disk under the home directory does not answer");
         }
     }
 
     pub(super) fn found_nothing(&mut self, reason: &str) {
         self.looking = false;
-        self.requests.reload_on = None;
-        for (incoming, _) in std::mem::take(&mut self.requests.reloading) {
+        self.postponed.reload_on = None;
+        for (incoming, _) in std::mem::take(&mut self.postponed.reloading) {
             self.refuse(incoming.id, RefusalKind::Failed, format!("nothing was reloaded: {reason}"));
         }
-        for parked in std::mem::take(&mut self.requests.parked) {
+        for parked in std::mem::take(&mut self.postponed.parked) {
             self.serve(parked.incoming);
         }
     }

@@ -11,68 +11,26 @@ pub use registration::Registering;
 use super::Supervisor;
 use super::edits::Looking;
 use super::services::Service;
+use super::topics::Deadlines;
+use super::view::decide;
+use crate::containment::Member;
 use crate::control::naming;
 use crate::control::permission::{Facts, Rules};
 use crate::control::protocol::{
-    Code, FREEZE_TIMEOUT, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, Right, State,
-    Targets, Until,
+    Answer, Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, Right, Targets,
 };
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
-use crate::core::effect;
-use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway;
 use crate::core::name::ServiceName;
-use crate::core::words::Want;
 use crate::definition::resolved::RunAs;
-use crate::sys::peer::Peer;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How long a request with an unknown name waits for the profiles to be read.
 const PARKED: Duration = Duration::from_secs(2);
 /// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
 const SUGGESTIONS: usize = 3;
-
-/// One request under way.
-#[derive(Debug)]
-struct Ask {
-    /// `None`: the caller has gone.
-    conn: Option<ConnId>,
-    outstanding: BTreeSet<Ticket>,
-    /// For `restart --rolling`: who comes next, when one of the first is up.
-    queue: VecDeque<ServiceId>,
-    /// It is a registration, of this name.
-    registers: Option<ServiceName>,
-    deadline: Option<Tick>,
-}
-
-/// What a ticket stands for.
-#[derive(Debug, Clone, Copy)]
-struct Stub {
-    ask: u64,
-    id: ServiceId,
-    /// Waits for something to be so instead of a command.
-    until: Option<Awaited>,
-}
-
-/// What a ticket without a command waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Awaited {
-    State(Until),
-    /// That the tree stands still, or does not.
-    Frozen(bool),
-}
-
-/// A request that does nothing but wait.
-#[derive(Debug)]
-pub struct Targeted {
-    pub conn: ConnId,
-    pub ids: Vec<ServiceId>,
-    pub until: Until,
-    pub deadline: Option<Tick>,
-}
 
 /// A request that waits for a reading of the profiles, but not for ever: the disk may hang.
 #[derive(Debug)]
@@ -83,154 +41,52 @@ pub struct Parked {
     pub until: Tick,
 }
 
-/// All requests under way.
+/// Requests that wait until files were looked at.
 #[derive(Debug, Default)]
-pub struct Requests {
-    asks: BTreeMap<u64, Ask>,
-    tickets: HashMap<Ticket, Stub>,
-    waiting: BTreeMap<ServiceId, BTreeSet<Ticket>>,
-    deadlines: BTreeSet<(Tick, u64)>,
-    next: u64,
-    /// Who asked last, for the record.
-    callers: BTreeMap<ServiceId, u32>,
-    /// Answers to `unregister` that wait for the log to be closed.
-    retiring: BTreeMap<ServiceId, Vec<Ticket>>,
-    /// Names that are being registered.
-    registering: BTreeSet<ServiceName>,
-    /// Requests that name something unknown, until the profiles were looked at again.
-    pub(super) parked: Vec<Parked>,
-    /// Requests that wait until definition files were looked at.
-    pub(super) looking: Vec<Looking>,
-    /// Requests to reload, until everything was read again.
-    pub(super) reloading: Vec<(Incoming, bool)>,
+pub struct Postponed {
+    /// Those that name something unknown, until the profiles were looked at again.
+    pub parked: Vec<Parked>,
+    /// Those about definition files below home.
+    pub looking: Vec<Looking>,
+    /// Those to reload, until everything was read again.
+    pub reloading: Vec<(Incoming, bool)>,
     /// The reading that is for a reload, not only for new profiles.
-    pub(super) reload_on: Option<u64>,
+    pub reload_on: Option<u64>,
 }
 
-impl Requests {
-    pub fn last_caller(&self, id: ServiceId) -> Option<u32> {
-        self.callers.get(&id).copied()
+impl Postponed {
+    pub fn is_empty(&self) -> bool {
+        self.parked.is_empty() && self.looking.is_empty() && self.reloading.is_empty()
     }
 
-    pub fn next_deadline(&self) -> Option<Tick> {
-        let parked = self.parked.iter().map(|parked| parked.until).min();
-        let looking = self.looking.iter().map(|looking| looking.until).min();
-        self.deadlines.first().map(|(at, _)| *at).into_iter().chain(parked).chain(looking).min()
+    fn caller_is_gone(&mut self, conn: ConnId) {
+        self.parked.retain(|parked| parked.incoming.id != conn);
+        self.looking.retain(|looking| looking.incoming.id != conn);
+    }
+}
+
+impl Deadlines for Postponed {
+    fn next_deadline(&self) -> Option<Tick> {
+        let parked = self.parked.iter().map(|parked| parked.until);
+        parked.chain(self.looking.iter().map(|looking| looking.until)).min()
     }
 
-    /// Moves every deadline: for so long nobody could do anything.
-    pub fn postpone(&mut self, by: Duration) {
+    fn postpone(&mut self, by: Duration) {
         self.parked.iter_mut().for_each(|parked| parked.until = parked.until.after(by));
-        self.deadlines = std::mem::take(&mut self.deadlines)
-            .into_iter()
-            .map(|(until, ask)| (until.after(by), ask))
-            .collect();
-        for deadline in self.asks.values_mut().filter_map(|ask| ask.deadline.as_mut()) {
-            *deadline = deadline.after(by);
-        }
-    }
-
-    /// Something is asked for that has yet to be done: anything but waiting.
-    pub fn is_busy(&self) -> bool {
-        let waits = |stub: &Stub| matches!(stub.until, Some(Awaited::State(_)));
-        !self.parked.is_empty()
-            || !self.looking.is_empty()
-            || !self.reloading.is_empty()
-            || !self.retiring.is_empty()
-            || !self.registering.is_empty()
-            || !self.tickets.values().all(waits)
-            || self.asks.values().any(|ask| !ask.queue.is_empty())
-    }
-
-    /// Those that wait, with what they still wait for.
-    pub fn targeted(&self) -> Vec<Targeted> {
-        let waits = |ask: &Ask| {
-            let stubs = || ask.outstanding.iter().filter_map(|ticket| self.tickets.get(ticket));
-            let until = stubs().find_map(|stub| match stub.until {
-                Some(Awaited::State(until)) => Some(until),
-                Some(Awaited::Frozen(_)) | None => None,
-            })?;
-            let ids = stubs().map(|stub| stub.id).collect();
-            Some(Targeted { conn: ask.conn?, ids, until, deadline: ask.deadline })
-        };
-        self.asks.values().filter_map(waits).collect()
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// A ticket that nobody waits for.
-    pub fn own_ticket(&mut self) -> Ticket {
-        Ticket(self.number())
-    }
-
-    fn open(&mut self, conn: ConnId, deadline: Option<Tick>) -> u64 {
-        let ask = self.number();
-        let entry = Ask {
-            conn: Some(conn),
-            outstanding: BTreeSet::new(),
-            queue: VecDeque::new(),
-            registers: None,
-            deadline,
-        };
-        self.asks.insert(ask, entry);
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, ask));
-        }
-        ask
-    }
-
-    pub(super) fn ticket(&mut self, ask: u64, id: ServiceId, until: Option<Awaited>) -> Ticket {
-        let ticket = Ticket(self.number());
-        self.tickets.insert(ticket, Stub { ask, id, until });
-        if let Some(ask) = self.asks.get_mut(&ask) {
-            ask.outstanding.insert(ticket);
-        }
-        if until.is_some() {
-            self.waiting.entry(id).or_default().insert(ticket);
-        }
-        ticket
-    }
-
-    /// The ticket is done with; returns its stub and who is to be told.
-    fn close(&mut self, ticket: Ticket) -> Option<(Stub, Option<ConnId>)> {
-        let stub = self.tickets.remove(&ticket)?;
-        if let Some(waiting) = self.waiting.get_mut(&stub.id) {
-            waiting.remove(&ticket);
-            if waiting.is_empty() {
-                self.waiting.remove(&stub.id);
-            }
-        }
-        let ask = self.asks.get_mut(&stub.ask)?;
-        ask.outstanding.remove(&ticket);
-        Some((stub, ask.conn))
-    }
-
-    fn is_over(&self, ask: u64) -> bool {
-        self.asks.get(&ask).is_some_and(|ask| ask.outstanding.is_empty() && ask.queue.is_empty())
-    }
-
-    fn remove(&mut self, ask: u64) -> Option<Ask> {
-        let entry = self.asks.remove(&ask)?;
-        if let Some(deadline) = entry.deadline {
-            self.deadlines.remove(&(deadline, ask));
-        }
-        Some(entry)
+        self.looking.iter_mut().for_each(|looking| looking.until = looking.until.after(by));
     }
 }
 
 impl Supervisor {
     pub(super) fn rules(&self) -> Rules {
-        Rules { supervisor_uid: self.surroundings.own_uid, public_status: self.options.public_status }
+        self.view().rules()
     }
 
     pub(super) fn reply(&mut self, conn: ConnId, reply: &Reply) {
         self.server.reply(&self.registry, conn, reply);
     }
 
-    fn part(&mut self, conn: ConnId, outcome: Outcome) {
+    pub(super) fn part(&mut self, conn: ConnId, outcome: Outcome) {
         self.reply(conn, &Reply::Part(Part::Outcome(outcome)));
     }
 
@@ -255,7 +111,7 @@ impl Supervisor {
         match scan {
             Some(scan) => {
                 let until = self.clock.now().after(PARKED);
-                self.requests.parked.push(Parked { incoming, scan, until });
+                self.postponed.parked.push(Parked { incoming, scan, until });
             }
             None if trusted && self.looks_first(&incoming) => {}
             None => self.serve(incoming),
@@ -300,9 +156,9 @@ impl Supervisor {
                 }
                 let words = if restart { "reload with restart" } else { "reload" };
                 slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
-                self.requests.reloading.push((incoming, restart));
-                self.requests.reload_on = self.next_scan();
-                if self.requests.reload_on.is_none() {
+                self.postponed.reloading.push((incoming, restart));
+                self.postponed.reload_on = self.next_scan();
+                if self.postponed.reload_on.is_none() {
                     self.found_nothing("the disk under the home directory does not answer");
                 }
             }
@@ -327,7 +183,8 @@ impl Supervisor {
                 }
             }
             Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. } => {
-                self.serve_scope(&incoming);
+                let member = self.caller(&incoming);
+                decide!(self.scopes.serve(&incoming, member));
             }
             Request::Start { targets, .. }
             | Request::Stop { targets }
@@ -342,8 +199,15 @@ impl Supervisor {
             | Request::Audit { targets }
             | Request::Wait { targets, .. }
             | Request::Set { targets, .. }
-            | Request::LogPlaces { targets } => self.serve_named(conn, &peer, request, targets),
+            | Request::LogPlaces { targets } => self.serve_named(&incoming, targets),
         }
+    }
+
+    /// The life that the caller is part of, by its process.
+    fn caller(&mut self, incoming: &Incoming) -> Option<Member> {
+        let pid = i32::try_from(incoming.peer.pid?).ok()?;
+        let process = self.server.peer_process(incoming.id)?;
+        self.containment.member(pid, process)
     }
 
     fn may_read(&self, uid: u32, request: &Request) -> Result<(), String> {
@@ -356,7 +220,8 @@ impl Supervisor {
         self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
     }
 
-    fn serve_named(&mut self, conn: ConnId, peer: &Peer, request: &Request, targets: &Targets) {
+    fn serve_named(&mut self, incoming: &Incoming, targets: &Targets) {
+        let Incoming { id: conn, ref peer, ref request } = *incoming;
         let uid = peer.uid;
         if !self.rules().is_privileged(uid) {
             // Users may have been remapped since we started; without root nobody else counts anyway.
@@ -372,109 +237,58 @@ impl Supervisor {
             let message = first.message.clone().unwrap_or_default();
             return self.refuse(conn, RefusalKind::NotPermitted, message);
         }
-        if matches!(targets, Targets::All) {
+        let all = matches!(targets, Targets::All);
+        if all {
             complaints.clear();
-        }
-        let now = self.clock.now();
-        let timeout = request.deadline().after(request.timeout());
-        // One after the other may take as long as each alone.
-        let turns = match request {
-            Request::Restart { rolling: Some(at_once), .. } => ids.len().div_ceil((*at_once).max(1) as usize),
-            _ => 1,
-        };
-        let turns = u32::try_from(turns.max(1)).unwrap_or(u32::MAX);
-        let ask = self.requests.open(conn, timeout.map(|timeout| now.after(timeout.saturating_mul(turns))));
-        if let Request::Status { .. } = request {
-            let status = Box::new(self.supervisor_status());
-            self.reply(conn, &Reply::Part(Part::Supervisor(status)));
-        }
-        for complaint in complaints {
-            self.part(conn, complaint);
         }
         if !reads {
             self.asked(request.method(), &ids, peer);
         }
+        if request.verb().answer == Answer::Outcomes {
+            return decide!(self.requests.serve(incoming, ids, complaints, all));
+        }
+        let named = match targets {
+            Targets::All => None,
+            Targets::Names(names) => Some(names.as_slice()),
+        };
+        let listed = self.list(request, ids, named);
+        let complaints = complaints.into_iter().map(Part::Outcome);
+        // The supervisor comes first, as those who read the answer know it.
+        let (head, rest) = listed.into_iter().partition(|part| matches!(part, Part::Supervisor(_)));
+        let (head, rest): (Vec<Part>, Vec<Part>) = (head, rest);
+        for part in head.into_iter().chain(complaints).chain(rest) {
+            self.reply(conn, &Reply::Part(part));
+        }
+        self.reply(conn, &Reply::End);
+    }
+
+    /// What there is to read about these services; `named`: what the caller has typed.
+    fn list(&mut self, request: &Request, ids: Vec<ServiceId>, named: Option<&[String]>) -> Vec<Part> {
         match request {
-            Request::Start { force, .. } => self.command_all(ask, uid, ids, Command::Start { force: *force }),
-            Request::Stop { .. } => self.command_all(ask, uid, ids, Command::Stop),
-            Request::Once { .. } => self.command_all(ask, uid, ids, Command::Once),
-            Request::Restart { rolling, .. } => self.restart_all(ask, uid, ids, *rolling),
-            Request::Unregister { .. } => self.unregister_all(ask, uid, conn, ids),
             Request::Status { .. } => {
-                for id in ids {
-                    if let Some(status) = self.service_status(id) {
-                        self.reply(conn, &Reply::Part(Part::Service(Box::new(status))));
-                    }
-                }
-                let named = match targets {
-                    Targets::All => None,
-                    Targets::Names(names) => Some(names.as_slice()),
-                };
-                for row in self.refused_rows(named) {
-                    self.reply(conn, &Reply::Part(Part::Service(Box::new(row))));
-                }
+                let supervisor = Part::Supervisor(Box::new(self.supervisor_status()));
+                let services = ids.into_iter().filter_map(|id| self.service_status(id));
+                let rows = services.chain(self.refused_rows(named));
+                std::iter::once(supervisor).chain(rows.map(|row| Part::Service(Box::new(row)))).collect()
             }
-            Request::Tree { .. } => {
-                for id in ids {
-                    for part in self.tree(id) {
-                        self.reply(conn, &Reply::Part(Part::Tree(part)));
-                    }
-                }
-            }
+            Request::Tree { .. } => ids.into_iter().flat_map(|id| self.tree(id)).map(Part::Tree).collect(),
             Request::Audit { .. } => {
                 // Users may have been remapped since we started.
                 self.surroundings = self.surroundings_now();
-                for audit in ids.into_iter().filter_map(|id| self.audit(id)).collect::<Vec<_>>() {
-                    self.reply(conn, &Reply::Part(Part::Audit(Box::new(audit))));
-                }
+                let audits = ids.into_iter().filter_map(|id| self.audit(id));
+                audits.map(|audit| Part::Audit(Box::new(audit))).collect()
             }
             Request::LogPlaces { .. } => {
-                for id in ids {
-                    if let Some(service) = self.services.get(&id) {
-                        let dir = self.options.home.join(super::execute::log_dir(service));
-                        let tz = std::env::var_os("TZ").map(|tz| tz.to_string_lossy().into_owned());
-                        let place = LogPlace { name: service.name.to_string(), dir, tz };
-                        self.reply(conn, &Reply::Part(Part::LogPlace(place)));
-                    }
-                }
+                let tz = std::env::var_os("TZ").map(|tz| tz.to_string_lossy().into_owned());
+                let place = |id| {
+                    let service = self.services.get(&id)?;
+                    let dir = self.options.home.join(super::execute::log_dir(service));
+                    Some(Part::LogPlace(LogPlace { name: service.name.to_string(), dir, tz: tz.clone() }))
+                };
+                ids.into_iter().filter_map(place).collect()
             }
-            Request::Kill { signal, tree, .. } => {
-                for id in ids {
-                    let outcome = self.kill_service(id, signal.0, *tree);
-                    self.part(conn, outcome);
-                }
-            }
-            Request::Set { limits, persist, .. } => {
-                for id in ids {
-                    if let Some(outcome) = self.set_limits(ask, uid, id, limits, *persist) {
-                        self.part(conn, outcome);
-                    }
-                }
-            }
-            Request::Freeze { .. } | Request::Thaw { .. } => {
-                let frozen = matches!(request, Request::Freeze { .. });
-                let all = matches!(targets, Targets::All);
-                self.freeze_all(ask, conn, ids, frozen, all);
-            }
-            Request::Wait { until, .. } => {
-                for id in &ids {
-                    self.requests.ticket(ask, *id, Some(Awaited::State(*until)));
-                }
-                for id in ids {
-                    self.tell_waiting(id);
-                }
-            }
-            Request::List {}
-            | Request::Register(_)
-            | Request::Reload { .. }
-            | Request::Shutdown { .. }
-            | Request::Upgrade { .. }
-            | Request::Rescan { .. }
-            | Request::Scope { .. }
-            | Request::ScopeStop { .. }
-            | Request::ScopeShow { .. } => {}
+            _ => Vec::new(),
         }
-        self.end_if_over(ask);
     }
 
     /// The services that are meant and permitted, and an answer for each name that is not.
@@ -533,380 +347,35 @@ impl Supervisor {
         (ids, complaints)
     }
 
-    fn command_all(&mut self, ask: u64, uid: u32, ids: Vec<ServiceId>, command: Command) {
-        // All tickets first: an answer that comes at once must not end a request whose other half is not asked yet.
-        let tickets: Vec<(ServiceId, Ticket)> =
-            ids.into_iter().map(|id| (id, self.requests.ticket(ask, id, None))).collect();
-        let together: BTreeSet<ServiceId> = tickets.iter().map(|(id, _)| *id).collect();
-        for (id, ticket) in tickets {
-            self.requests.callers.insert(id, uid);
-            if !self.ask_root(id, ticket, command, &together) {
-                self.inbox.core(id, Event::Command { ticket, command });
-            }
-        }
-    }
-
-    fn restart_all(&mut self, ask: u64, uid: u32, mut ids: Vec<ServiceId>, rolling: Option<u32>) {
-        let at_once = rolling.map_or(ids.len(), |n| n.max(1) as usize).min(ids.len());
-        let rest = ids.split_off(at_once);
-        for id in &rest {
-            self.requests.callers.insert(*id, uid);
-        }
-        if let Some(ask) = self.requests.asks.get_mut(&ask) {
-            ask.queue = rest.into();
-        }
-        self.command_all(ask, uid, ids, Command::Restart);
-    }
-
-    fn unregister_all(&mut self, ask: u64, uid: u32, conn: ConnId, ids: Vec<ServiceId>) {
-        let is_registered =
-            |id: &ServiceId| self.services.get(id).is_some_and(|service| service.record.is_some());
-        let (registered, others): (Vec<ServiceId>, Vec<ServiceId>) = ids.into_iter().partition(is_registered);
-        for id in others {
-            let Some(service) = self.services.get(&id) else { continue };
-            let (name, state) = (service.name.to_string(), self.state(id));
-            let message = format!(
-                "'{name}' was not registered but comes from {}: remove that, then 'hermes-sup ctl reload'",
-                self.origin(id)
-            );
-            self.part(conn, Outcome::failed(name, Code::Failed, state, message));
-        }
-        self.command_all(ask, uid, registered, Command::Unregister);
-    }
-
-    fn kill_service(&mut self, id: ServiceId, signal: crate::core::signal::Signal, tree: bool) -> Outcome {
-        let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else {
-            return Outcome::failed("", Code::NoSuchService, None, "the service is gone");
-        };
-        let (name, state) = (name.clone(), self.state(id));
-        let running = if tree { gateway.has_tree() } else { gateway.pid().is_some() };
-        if !running {
-            return Outcome::failed(name.as_str(), Code::Failed, state, format!("'{name}' is not running"));
-        }
-        let life = crate::containment::IncarnationId { name: name.clone(), n: gateway.history().incarnation };
-        let was_frozen = self.containment.is_frozen(&life);
-        if tree {
-            self.containment.signal_tree(&life, signal);
-        } else if let Err(error) = self.containment.signal_main(&life, signal) {
-            return Outcome::failed(
-                name.as_str(),
-                Code::Failed,
-                state,
-                format!("'{name}' got no {signal}: {error}"),
-            );
-        }
-        self.containment.thaw(&life);
-        let thawed = if was_frozen { " and thawed" } else { "" };
-        Outcome::done(name.as_str(), state.unwrap_or(State::Up), Some(format!("{signal} sent{thawed}")))
-    }
-
-    /// Stops trees where they are, or lets them go on; of `all`, those that are up.
-    fn freeze_all(&mut self, ask: u64, conn: ConnId, ids: Vec<ServiceId>, frozen: bool, all: bool) {
-        let mut tickets = Vec::new();
-        for id in ids {
-            if self.state(id).is_some_and(State::is_up) {
-                tickets.push((id, self.requests.ticket(ask, id, Some(Awaited::Frozen(frozen)))));
-            } else if let (Some(name), false) = (self.fleet.name(id), all) {
-                let (name, state) = (name.to_string(), self.state(id));
-                let word = state.map_or("gone", State::as_str);
-                let verb = if frozen { "freeze" } else { "thaw" };
-                let message = format!("'{name}' is {word}: only what is up can be told to {verb}");
-                self.part(conn, Outcome::failed(name, Code::Failed, state, message));
-            }
-        }
-        for (id, ticket) in tickets {
-            let Some(life) = self.life(id) else { continue };
-            if self.containment.is_frozen(&life) == frozen {
-                let word = if frozen { "already frozen" } else { "not frozen" };
-                if !frozen {
-                    // A freeze that is still under way is over.
-                    self.containment.thaw(&life);
-                }
-                let state = self.state(id).unwrap_or(State::Up);
-                self.finish(ticket, Outcome::done(life.name.as_str(), state, Some(word.to_owned())));
-            } else if let Err(error) = self.containment.freeze(&life, frozen) {
-                let verb = if frozen { "frozen" } else { "thawed" };
-                let message = format!("'{}' cannot be {verb}: {error}", life.name);
-                let outcome = Outcome::failed(life.name.as_str(), Code::Failed, self.state(id), message);
-                self.finish(ticket, outcome);
-            } else {
-                self.tell_waiting(id);
-            }
-        }
-    }
-
     /// The life that a service is in, if it has a tree.
     pub(super) fn life(&self, id: ServiceId) -> Option<crate::containment::IncarnationId> {
-        let (name, gateway) = self.fleet.name(id).zip(self.fleet.gateway(id))?;
-        let n = gateway.history().incarnation;
-        gateway.has_tree().then(|| crate::containment::IncarnationId { name: name.clone(), n })
+        self.view().life(id)
     }
 
     /// A tree stands still, or goes on.
     pub(super) fn frozen(&mut self, name: &ServiceName, frozen: bool) {
         slog::info!(self.log, "{name}: {}", if frozen { "frozen" } else { "thawed" });
         if let Some(id) = self.fleet.id(name.as_str()) {
-            self.tell_waiting(id);
+            decide!(self.requests.changed(id));
         }
     }
 
-    // ---- Answers --------------------------------------------------------------------------------------------------
-
-    /// The core answers a command.
-    pub(super) fn answer(&mut self, id: ServiceId, ticket: Ticket, outcome: effect::Outcome) {
-        let retiring = self.requests.tickets.contains_key(&ticket)
-            && matches!(outcome, effect::Outcome::Done { .. })
-            && self.services.get(&id).is_some_and(|service| service.record.is_some())
-            && self.fleet.gateway(id).is_some_and(crate::core::gateway::Gateway::is_retiring);
-        if retiring {
-            self.requests.retiring.entry(id).or_default().push(ticket);
-            return;
-        }
-        let Some(name) = self.fleet.name(id).map(ToString::to_string) else { return };
-        let state = self.state(id);
-        let prepared = self.prepared_answer(ticket);
-        let outcome = match outcome {
-            effect::Outcome::Done { unrecorded: None, .. } if let Some(prepared) = prepared => prepared,
-            effect::Outcome::Done { already, unrecorded: None } => {
-                let word = state.map_or("down", State::as_str);
-                let edited = self.edited(id).filter(|_| state.is_some_and(State::is_up));
-                let message = match (already, edited) {
-                    (true, None) => Some(format!("already {word}")),
-                    (true, Some(edited)) => Some(format!("already {word}; {edited}")),
-                    (false, Some(edited)) => Some(format!("{word}; {edited}")),
-                    (false, None) => None,
-                };
-                Outcome::done(name, state.unwrap_or(State::Down), message)
-            }
-            effect::Outcome::Done { unrecorded: Some(why), .. } => {
-                let message = format!("'{name}' is stopped, but not recorded: {why}");
-                Outcome::failed(name, Code::Failed, state, message)
-            }
-            effect::Outcome::Failed(why) => {
-                let is_stuck =
-                    self.fleet.gateway(id).is_some_and(|g| g.stage() == Some(gateway::Stage::Stuck));
-                let hanging = self.life(id).filter(|_| is_stuck).and_then(|life| self.hanging(&life));
-                let hanging = hanging.map(|hanging| format!(": {hanging}")).unwrap_or_default();
-                let message = format!("'{name}': {why}{hanging}");
-                Outcome::failed(name, Code::Failed, state, message)
-            }
-            effect::Outcome::Overtaken(by) => {
-                let by = match by {
-                    Command::Start { .. } => "start",
-                    Command::Stop => "stop",
-                    Command::Restart => "restart",
-                    Command::Once => "once",
-                    Command::Unregister => "unregister",
-                };
-                let message = format!("'{name}': overtaken by a newer '{by}'");
-                Outcome::failed(name, Code::Failed, state, message)
-            }
-        };
-        self.finish(ticket, outcome);
-    }
-
-    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
-        let Some((stub, conn)) = self.requests.close(ticket) else { return };
-        let outcome_ok = outcome.ok;
-        if let Some(conn) = conn {
-            self.part(conn, outcome);
-        }
-        let failed = !outcome_ok;
-        let rest = self
-            .requests
-            .asks
-            .get_mut(&stub.ask)
-            .filter(|_| failed)
-            .map(|ask| std::mem::take(&mut ask.queue));
-        for left in rest.into_iter().flatten() {
-            self.not_restarted(conn, left, Code::Failed, "an earlier one failed");
-        }
-        let next = self.requests.asks.get_mut(&stub.ask).and_then(|ask| ask.queue.pop_front());
-        if let Some(next) = next {
-            let ticket = self.requests.ticket(stub.ask, next, None);
-            self.inbox.core(next, Event::Command { ticket, command: Command::Restart });
-        }
-        self.end_if_over(stub.ask);
-    }
-
-    /// The answer for one that `restart --rolling` did not come to.
-    fn not_restarted(&mut self, conn: Option<ConnId>, id: ServiceId, code: Code, why: &str) {
-        let Some((conn, name)) = conn.zip(self.fleet.name(id).map(ToString::to_string)) else { return };
-        let (state, message) = (self.state(id), format!("'{name}' is not restarted: {why}"));
-        self.part(conn, Outcome::failed(name, code, state, message));
-    }
-
-    fn end_if_over(&mut self, ask: u64) {
-        if self.requests.is_over(ask)
-            && let Some(Ask { conn: Some(conn), .. }) = self.requests.remove(ask)
-        {
-            self.reply(conn, &Reply::End);
-        }
-    }
-
-    /// A service that was unregistered is gone, log and all.
-    pub(super) fn answer_retired(&mut self, id: ServiceId) {
-        let Some(name) = self.fleet.name(id).map(ToString::to_string) else { return };
-        for ticket in self.requests.retiring.remove(&id).unwrap_or_default() {
-            self.finish(ticket, Outcome::done(name.clone(), State::Down, Some("unregistered".to_owned())));
-        }
-        // Whoever else is still owed an answer about it: waiting, or overtaken by its end.
-        let owed = |(ticket, stub): (&Ticket, &Stub)| (stub.id == id).then_some(*ticket);
-        let waiting: Vec<Ticket> = self.requests.tickets.iter().filter_map(owed).collect();
-        for ticket in waiting {
-            let message = format!("'{name}' was unregistered");
-            self.finish(ticket, Outcome::failed(name.clone(), Code::NoSuchService, None, message));
-        }
-        self.requests.callers.remove(&id);
-    }
-
-    /// Callers of `wait` hear when the service is where they want it.
-    pub(super) fn tell_waiting(&mut self, id: ServiceId) {
-        let Some(waiting) = self.requests.waiting.get(&id) else { return };
-        let Some((state, name)) = self.state(id).zip(self.fleet.name(id).map(ToString::to_string)) else {
-            return;
-        };
-        // Of a service without a way to report it, up is all that can be known.
-        let reports_nothing = self.fleet.gateway(id).is_some_and(|gateway| gateway.policy().ready.is_none());
-        let wanted_down = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Down);
-        let life = self.life(id);
-        let mut done = Vec::new();
-        for ticket in waiting {
-            let outcome = match self.requests.tickets.get(ticket).and_then(|stub| stub.until) {
-                Some(Awaited::State(until)) => {
-                    let there = match until {
-                        Until::Up => state.does_its_work(),
-                        Until::Ready => {
-                            matches!(state, State::Ready | State::Served)
-                                || (reports_nothing && state.is_up())
-                        }
-                        Until::Down => match state {
-                            State::Down | State::Failed | State::Finished | State::Parked => true,
-                            // There is no process of it, and there is not to be one.
-                            State::Served => wanted_down,
-                            State::Starting
-                            | State::Up
-                            | State::Ready
-                            | State::Stopping
-                            | State::Backoff
-                            | State::Refused => false,
-                        },
-                    };
-                    there.then(|| Outcome::done(name.clone(), state, None))
-                }
-                Some(Awaited::Frozen(wanted)) if state.is_up() => {
-                    let is_so = life.as_ref().is_some_and(|life| self.containment.is_frozen(life)) == wanted;
-                    let word = if wanted { "frozen" } else { "thawed" };
-                    is_so.then(|| Outcome::done(name.clone(), state, Some(word.to_owned())))
-                }
-                Some(Awaited::Frozen(wanted)) => {
-                    let word = if wanted { "frozen" } else { "thawed" };
-                    let message = format!("'{name}' is {state} and was not {word}");
-                    Some(Outcome::failed(name.clone(), Code::Failed, Some(state), message))
-                }
-                None => None,
-            };
-            done.extend(outcome.map(|outcome| (*ticket, outcome)));
-        }
-        for (ticket, outcome) in done {
-            self.finish(ticket, outcome);
-        }
-    }
-
-    pub(super) fn time_out_requests(&mut self, now: Tick) {
+    /// The profiles take too long to be read: these are answered with what is known.
+    pub(super) fn serve_parked(&mut self, now: Tick) {
         let (due, waiting) =
-            std::mem::take(&mut self.requests.parked).into_iter().partition(|p| p.until <= now);
-        self.requests.parked = waiting;
+            std::mem::take(&mut self.postponed.parked).into_iter().partition(|parked| parked.until <= now);
+        self.postponed.parked = waiting;
         let due: Vec<Parked> = due;
-        for parked in due {
-            self.serve(parked.incoming);
-        }
-        while let Some((_, number)) = self.requests.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            let Some(ask) = self.requests.remove(number) else { return };
-            for ticket in ask.outstanding {
-                let Some(stub) = self.requests.tickets.remove(&ticket) else { continue };
-                if let Some(waiting) = self.requests.waiting.get_mut(&stub.id) {
-                    waiting.remove(&ticket);
-                }
-                self.inbox.core(stub.id, Event::Forget(ticket));
-                let state = self.state(stub.id);
-                let not_frozen =
-                    (stub.until == Some(Awaited::Frozen(true))).then(|| self.freeze_took_too_long(stub.id));
-                let (name, message) = match (self.fleet.name(stub.id), &ask.registers) {
-                    (Some(name), _) if let Some(why) = not_frozen => {
-                        (name.to_string(), format!("'{name}' {why}"))
-                    }
-                    (Some(name), _) => {
-                        let word = state.map_or("gone", State::as_str);
-                        (name.to_string(), format!("'{name}': timed out, it is {word}"))
-                    }
-                    (None, Some(name)) => {
-                        let text =
-                            "the disk has not answered yet, 'status' will tell whether it is registered";
-                        (name.to_string(), format!("'{name}': timed out, {text}"))
-                    }
-                    (None, None) => (String::new(), "timed out, the service is gone".to_owned()),
-                };
-                if let Some(conn) = ask.conn {
-                    self.part(conn, Outcome::failed(name, Code::TimedOut, state, message));
-                }
-            }
-            for left in ask.queue {
-                self.not_restarted(ask.conn, left, Code::TimedOut, "timed out before its turn");
-            }
-            if let Some(conn) = ask.conn {
-                self.reply(conn, &Reply::End);
-            }
-        }
+        due.into_iter().for_each(|parked| self.serve(parked.incoming));
     }
 
-    /// A tree that does not come to a stand goes on: one that stands in part would be worse. Returns why.
-    fn freeze_took_too_long(&mut self, id: ServiceId) -> String {
-        let Some(life) = self.life(id) else { return "is gone".to_owned() };
-        let hangs = self.hanging(&life).map(|hanging| format!(": {hanging}"));
-        self.containment.thaw(&life);
-        let seconds = FREEZE_TIMEOUT.as_secs();
-        format!("did not stand still within {seconds} s and goes on{}", hangs.unwrap_or_default())
-    }
-
-    /// A connection ended before its answer: what it asked for goes on, what it waited for does not matter any more.
+    /// A connection ended before its answer.
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
-        self.requests.parked.retain(|parked| parked.incoming.id != conn);
-        self.requests.looking.retain(|looking| looking.incoming.id != conn);
+        self.postponed.caller_is_gone(conn);
         self.scopes.caller_is_gone(conn);
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.forget(conn);
         }
-        let found = self.requests.asks.iter_mut().find(|(_, ask)| ask.conn == Some(conn));
-        let Some((number, ask)) = found.map(|(number, ask)| (*number, ask)) else { return };
-        ask.conn = None;
-        let waits: Vec<Ticket> = ask
-            .outstanding
-            .iter()
-            .copied()
-            .filter(|ticket| self.requests.tickets.get(ticket).is_some_and(|stub| stub.until.is_some()))
-            .collect();
-        for ticket in waits {
-            self.requests.close(ticket);
-        }
-        if self.requests.is_over(number) {
-            self.requests.remove(number);
-        }
-    }
-
-    /// Where the definition of a service comes from, in words.
-    pub(super) fn origin(&self, id: ServiceId) -> String {
-        use crate::definition::{dashboard, resolved::Origin};
-        self.services.get(&id).map_or_else(String::new, |service| match &service.definition.origin {
-            Origin::File(path) => path.display().to_string(),
-            Origin::Profile { .. } => format!("the profile '{}'", service.name),
-            Origin::Record => "its registration".to_owned(),
-            Origin::BuiltIn => format!("{}, which is set", dashboard::SWITCH),
-            Origin::Slot => service
-                .definition
-                .slot
-                .as_ref()
-                .map_or_else(String::new, |slot| slot.dir.display().to_string()),
-        })
+        self.requests.caller_is_gone(conn);
     }
 }

@@ -197,7 +197,7 @@ impl Supervisor {
         let old = &service.definition;
         if old.origin != definition.origin {
             let name = service.name.clone();
-            let origin = self.origin(id);
+            let origin = self.view().origin(id);
             return self.tell_once(format!("the slot of '{name}' is ignored: {origin} comes first"));
         }
         if old.slot != definition.slot || old.hash != definition.hash {

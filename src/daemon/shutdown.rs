@@ -1,5 +1,6 @@
 //! The end of everything, within one budget: services in reverse order, then whatever children are left.
 
+use super::topics::Deadlines;
 use super::{Over, Supervisor};
 use crate::core::clock::Tick;
 use crate::core::farewell::Farewell;
@@ -45,16 +46,17 @@ impl Closing {
     pub fn codes(&self) -> Option<(Option<u8>, Option<u8>)> {
         (!self.gives_up).then_some((self.code, self.main_code))
     }
+}
 
-    /// For so long nobody could do anything.
-    pub fn postpone(&mut self, by: Duration) {
+impl Deadlines for Closing {
+    fn postpone(&mut self, by: Duration) {
         self.deadline = self.deadline.after(by);
         if let Orphans::Asked { until } = &mut self.orphans {
             *until = until.after(by);
         }
     }
 
-    pub fn next_deadline(&self) -> Option<Tick> {
+    fn next_deadline(&self) -> Option<Tick> {
         match self.orphans {
             Orphans::Asked { until } => Some(until),
             Orphans::Spared if !self.hurried => Some(self.deadline),
@@ -75,7 +77,7 @@ impl Supervisor {
             }
             Signal::HUP if self.main.is_none() => {
                 slog::info!(self.log, "SIGHUP received, reading definitions again");
-                self.requests.reload_on = self.next_scan();
+                self.postponed.reload_on = self.next_scan();
             }
             // For a terminal's stop signals there is nobody to come back to.
             Signal::TSTP | Signal::TTIN | Signal::TTOU => {}

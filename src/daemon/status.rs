@@ -3,7 +3,8 @@
 use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
-use crate::containment::{IncarnationId, Report, Rung};
+use super::view::Trees;
+use crate::containment::{Report, Rung};
 use crate::control::protocol::{Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Elsewhere, Phase, Stage};
@@ -25,19 +26,8 @@ pub(super) fn why_not_higher(report: &Report) -> Option<String> {
 }
 
 impl Supervisor {
-    /// Which of its processes keep a tree from ending or from standing still, and where they hang.
-    pub(super) fn hanging(&self, life: &IncarnationId) -> Option<String> {
-        const SHOWN: usize = 5;
-        let stuck = self.containment.stuck(life);
-        let mut words: Vec<String> = stuck.iter().take(SHOWN).map(ToString::to_string).collect();
-        if stuck.len() > SHOWN {
-            words.push(format!("and {} more", stuck.len() - SHOWN));
-        }
-        (!words.is_empty()).then(|| words.join(", "))
-    }
-
     pub(super) fn state(&self, id: ServiceId) -> Option<State> {
-        Some(self.fleet.gateway(id)?.state())
+        self.view().state(id)
     }
 
     pub(super) fn supervisor_status(&self) -> SupervisorStatus {
@@ -86,7 +76,7 @@ impl Supervisor {
             reason = format!("{reason}{separator}{text}");
         };
         if let (Some(Stage::Stuck), Some(life)) = (gateway.stage(), &life)
-            && let Some(hanging) = self.hanging(life)
+            && let Some(hanging) = self.containment.hanging(life)
         {
             add(hanging);
         }
@@ -103,7 +93,7 @@ impl Supervisor {
         if let Some(why) = self.refused_since(id) {
             add(why);
         }
-        if let Some(edited) = self.edited(id) {
+        if let Some(edited) = self.view().edited(id) {
             add(edited);
         }
         if self.is_not_in_force(id) {
@@ -178,7 +168,7 @@ impl Supervisor {
             log: Some(self.options.home.join(log_dir(service))),
             limits: (!limits.is_empty()).then_some(limits),
             limits_not_in_force,
-            definition: Some(self.origin(id)),
+            definition: Some(self.view().origin(id)),
         })
     }
 }

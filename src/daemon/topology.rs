@@ -9,6 +9,7 @@
 //! * What an operator asks of a served profile is asked of the root gateway, over its control socket.
 
 use super::sources::{Room, plain_token};
+use super::topics::Deadlines;
 use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, State};
 use crate::core::clock::Tick;
@@ -109,8 +110,8 @@ pub struct Topology {
     fold_refused: bool,
 }
 
-impl Topology {
-    pub fn next_deadline(&self) -> Option<Tick> {
+impl Deadlines for Topology {
+    fn next_deadline(&self) -> Option<Tick> {
         match self.hold {
             Hold::Until(at) => Some(at),
             Hold::Off | Hold::Over => None,
@@ -118,12 +119,14 @@ impl Topology {
     }
 
     /// Time in which we did not run is nobody's timeout.
-    pub fn postpone(&mut self, by: Duration) {
+    fn postpone(&mut self, by: Duration) {
         if let Hold::Until(at) = &mut self.hold {
             *at = at.after(by);
         }
     }
+}
 
+impl Topology {
     fn word(&self) -> Option<&Word> {
         self.followed.as_ref().and_then(|followed| followed.word.as_ref())
     }

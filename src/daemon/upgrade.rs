@@ -4,8 +4,9 @@
 //! arrive meanwhile wait. So all that has to be handed over is what stands still: lives that are up, and callers.
 
 use super::handover::{Caller, Handover, own_path};
-use super::requests::Targeted;
 use super::shutdown::Closing;
+use super::topics::Deadlines;
+use super::topics::requests::Targeted;
 use super::{Notice, Supervisor};
 use crate::control::codec;
 use crate::control::protocol::{RefusalKind, Reply, Request};
@@ -37,16 +38,17 @@ pub struct Upgrade {
     held: Vec<Incoming>,
 }
 
-impl Upgrade {
-    pub fn deadline(&self) -> Tick {
-        self.deadline
+impl Deadlines for Upgrade {
+    fn next_deadline(&self) -> Option<Tick> {
+        Some(self.deadline)
     }
 
-    /// For so long nobody could do anything.
-    pub fn postpone(&mut self, by: Duration) {
+    fn postpone(&mut self, by: Duration) {
         self.deadline = self.deadline.after(by);
     }
+}
 
+impl Upgrade {
     /// The caller has gone.
     pub fn forget(&mut self, conn: ConnId) {
         self.held.retain(|incoming| incoming.id != conn);
@@ -145,7 +147,8 @@ impl Supervisor {
             }
         }
         let writing = !self.commits.is_empty() || !self.inbox.is_empty();
-        let asked = self.requests.is_busy() || self.looking || !self.scopes.is_empty();
+        let asked =
+            self.requests.is_busy() || !self.postponed.is_empty() || self.looking || self.scopes.is_busy();
         (writing || asked).then(|| ("other commands are under way".to_owned(), false))
     }
 

@@ -1,14 +1,13 @@
 //! `register`: from a caller's request to a record on disk to a service.
 
-use super::Stub;
 use crate::control::permission::Facts;
 use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Request, State};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
-use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Want};
+use crate::daemon::inbox::Input;
 use crate::daemon::{Commit, Supervisor};
 use crate::definition::Definition;
 use crate::store::{self, Change, RecordRow};
@@ -20,7 +19,6 @@ pub struct Registering {
     definition: Definition,
     record: RecordRow,
     want: Want,
-    ask: u64,
     ticket: Ticket,
 }
 
@@ -52,9 +50,8 @@ impl Supervisor {
         let want = if registration.down { Want::Down } else { Want::Up };
         let timeout = request.deadline().after(request.timeout());
         let ask = self.requests.open(conn, timeout.map(|timeout| self.clock.now().after(timeout)));
-        // The number is not a service's yet: it is given one when the record is on disk.
-        let ticket = self.requests.ticket(ask, ServiceId(u32::MAX), None);
         let name = definition.name.clone();
+        let ticket = self.requests.registration(ask, name.clone());
         let row = store::WantRow {
             want,
             asked_by_uid: Some(uid),
@@ -63,11 +60,7 @@ impl Supervisor {
             definition_hash: Some(definition.hash),
         };
         let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];
-        if let Some(ask) = self.requests.asks.get_mut(&ask) {
-            ask.registers = Some(name.clone());
-        }
-        self.requests.registering.insert(name);
-        let registering = Registering { definition, record, want, ask, ticket };
+        let registering = Registering { definition, record, want, ticket };
         self.commit(Commit::Registration(Box::new(registering)), changes);
     }
 
@@ -83,7 +76,7 @@ impl Supervisor {
             return Err(failed("the supervisor is shutting down".to_owned()));
         }
         let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;
-        if self.requests.registering.contains(&name) {
+        if self.requests.registers(&name) {
             return Err(failed(format!("'{name}' is being registered by somebody else: try again")));
         }
         self.surroundings = self.surroundings_now();
@@ -112,7 +105,7 @@ impl Supervisor {
             let same = existing
                 .and_then(|service| service.record.as_ref())
                 .is_some_and(|old| old.user == row.user && old.program == row.program && old.env == row.env);
-            let origin = self.origin(id);
+            let origin = self.view().origin(id);
             let recorded = existing.is_some_and(|service| service.record.is_some());
             return match (same, recorded) {
                 (true, _) => Ok(None),
@@ -136,16 +129,19 @@ impl Supervisor {
 
     /// The record is on disk, or could not be put there.
     pub(in crate::daemon) fn registered(&mut self, registering: Registering, error: Option<String>) {
-        let Registering { definition, record, want, ask, ticket } = registering;
+        let Registering { definition, record, want, ticket } = registering;
         let name = definition.name.clone();
-        self.requests.registering.remove(&name);
         if let Some(why) = error {
             let message = format!("'{name}' is not registered: {why}");
-            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+            return self
+                .inbox
+                .push(Input::Answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message)));
         }
         if self.fleet.id(name.as_str()).is_some() {
             let message = format!("'{name}' came into being meanwhile: try again");
-            return self.finish(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+            return self
+                .inbox
+                .push(Input::Answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message)));
         }
         let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
@@ -164,15 +160,15 @@ impl Supervisor {
         );
         self.execute(effects);
         if want == Want::Down {
-            return self
-                .finish(ticket, Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())));
+            return self.inbox.push(Input::Answer(
+                ticket,
+                Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())),
+            ));
         }
         // The want is on disk already; the start goes the way of every other, and answers the caller.
-        if let Some(stub) = self.requests.tickets.get_mut(&ticket) {
-            *stub = Stub { ask, id, until: None };
-        }
+        self.requests.registered(ticket, id);
         if let Some(uid) = registrant {
-            self.requests.callers.insert(id, uid);
+            self.requests.asked_by(id, uid);
         }
         self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
     }

@@ -4,18 +4,21 @@
 //! disk may hang; it is never sent to another life than the one it was meant for. The stop timeout of the core runs
 //! meanwhile, and its kill waits for nothing.
 
-use super::clock::wall_now;
-use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::clock::Tick;
 use crate::core::event::Incarnation;
 use crate::core::fleet::ServiceId;
 use crate::core::signal::Signal;
+use crate::daemon::Notice;
+use crate::daemon::act::{Action, Actions, FileWork};
+use crate::daemon::clock::wall_now;
+use crate::daemon::topics::Deadlines;
+use crate::daemon::view::View;
 use crate::hermes::planned_stop::{PlannedStop, start_time};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use std::collections::BTreeMap;
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a stop signal waits for the marker.
@@ -40,16 +43,17 @@ pub struct PlannedStops {
     tickets: u64,
 }
 
-impl PlannedStops {
-    pub fn next_deadline(&self) -> Option<Tick> {
+impl Deadlines for PlannedStops {
+    fn next_deadline(&self) -> Option<Tick> {
         self.waiting.first_key_value().map(|(_, waiting)| waiting.until)
     }
 
-    /// Moves every deadline: for so long nobody could do anything.
-    pub fn postpone(&mut self, by: Duration) {
+    fn postpone(&mut self, by: Duration) {
         self.waiting.values_mut().for_each(|waiting| waiting.until = waiting.until.after(by));
     }
+}
 
+impl PlannedStops {
     /// That life is over: there is nobody to signal.
     pub fn forget(&mut self, id: ServiceId) {
         if let Some(ticket) = self.of.remove(&id) {
@@ -84,80 +88,71 @@ impl PlannedStops {
         }
         due
     }
-}
 
-impl Supervisor {
     /// The stop signal, after the marker where an operator stops a gateway.
-    pub(super) fn stop_main(
+    pub fn stop(
         &mut self,
         id: ServiceId,
         incarnation: Incarnation,
         signal: Signal,
         planned: bool,
-    ) {
-        let target = self.fleet.gateway(id).and_then(|gateway| u32::try_from(gateway.pid()?).ok());
-        let directory =
-            self.services.get(&id).and_then(|service| service.gateway_directory(&self.options.home));
-        let (Some(pid), Some(directory), true) = (target, directory, planned) else {
-            return self.signal_main(id, incarnation, signal);
+        view: &View<'_>,
+    ) -> Actions {
+        let pid = view.fleet.gateway(id).and_then(|gateway| u32::try_from(gateway.pid()?).ok());
+        let directory = view.service(id).and_then(|service| service.gateway_directory(&view.options.home));
+        let (Some(pid), Some(directory), true) = (pid, directory, planned) else {
+            return send(id, incarnation, signal, view).into_iter().collect();
         };
-        let (home, user) = (self.options.home.clone(), self.surroundings_now().gateway.credentials());
-        let stopper_pid = std::process::id();
+        let (home, user) = (view.options.home.clone(), view.around.gateway.credentials());
         let mark = move || match start_time(pid) {
             Some(start_time) => {
+                let stopper_pid = std::process::id();
                 let marker = PlannedStop { pid, start_time, stopper_pid, written_at: wall_now() };
                 Beneath::open(&home).and_then(|home| marker.write(&home, &user, &directory))
             }
             // It has ended meanwhile.
             None => Ok(()),
         };
-        let ticket = self.planned.add(id, incarnation, signal, self.clock.now());
-        let notifier = self.notifier.clone();
-        let done = move |marked: io::Result<io::Result<()>>| {
-            let error = marked.and_then(|marked| marked).err().map(|error| error.to_string());
-            notifier.send(Notice::StopMarked { id, ticket, error });
-        };
-        if let Err(refused) = self.logs.files().run(Credentials::own(), mark, done) {
-            self.stop_marked(id, ticket, Some(refused.to_string()));
-        }
+        let ticket = self.add(id, incarnation, signal, view.now);
+        let told = move |error: Option<String>| Notice::StopMarked { id, ticket, error };
+        vec![Action::Files(FileWork {
+            credentials: Credentials::own(),
+            work: Box::new(move || told(mark().err().map(|error| error.to_string()))),
+            refused: Arc::new(move |why| told(Some(why))),
+        })]
     }
 
-    /// The marker is there, or is not going to be.
-    pub(super) fn stop_marked(&mut self, id: ServiceId, ticket: u64, error: Option<String>) {
-        let Some((incarnation, signal)) = self.planned.take(id, ticket) else { return };
-        if let Some((name, error)) = self.fleet.name(id).zip(error) {
-            slog::warn!(self.log, "{name}: it will take this stop for an accident: no marker: {error}");
-        }
-        self.signal_main(id, incarnation, signal);
+    /// The marker is there, or is not going to be, and why.
+    pub fn marked(&mut self, id: ServiceId, ticket: u64, error: Option<String>, view: &View<'_>) -> Actions {
+        let Some((incarnation, signal)) = self.take(id, ticket) else { return Actions::new() };
+        let complain = |(name, error)| {
+            let text = format!("{name}: it will take this stop for an accident: no marker: {error}");
+            Action::Log(slog::Level::Warning, text)
+        };
+        let complaint = view.name(id).zip(error).map(complain);
+        complaint.into_iter().chain(send(id, incarnation, signal, view)).collect()
     }
 
     /// Stops go on without the markers that take too long.
-    pub(super) fn stop_unmarked(&mut self, now: Tick) {
-        for (id, incarnation, signal) in self.planned.take_due(now) {
-            if let Some(name) = self.fleet.name(id) {
-                slog::warn!(
-                    self.log,
-                    "{name}: it may take this stop for an accident: the disk under home does not answer"
-                );
-            }
-            self.signal_main(id, incarnation, signal);
-        }
+    pub fn pass_time(&mut self, view: &View<'_>) -> Actions {
+        let go_on = |(id, incarnation, signal)| {
+            let text = "it may take this stop for an accident: the disk under home does not answer";
+            let complain = |name| Action::Log(slog::Level::Warning, format!("{name}: {text}"));
+            view.name(id).map(complain).into_iter().chain(send(id, incarnation, signal, view))
+        };
+        self.take_due(view.now).into_iter().flat_map(go_on).collect()
     }
+}
 
-    fn signal_main(&mut self, id: ServiceId, incarnation: Incarnation, signal: Signal) {
-        let Some(name) = self.fleet.name(id).cloned() else { return };
-        let life = IncarnationId { name, n: incarnation };
-        // It may have ended meanwhile: then the news of that is on its way.
-        let _ = self.containment.signal_main(&life, signal);
-        // What is frozen finds the signal before it when it goes on, and not a moment of a life without one.
-        self.containment.thaw(&life);
-        let _ = self.containment.signal_main(&life, Signal::CONT);
-    }
+fn send(id: ServiceId, incarnation: Incarnation, signal: Signal, view: &View<'_>) -> Option<Action> {
+    let life = IncarnationId { name: view.name(id)?.clone(), n: incarnation };
+    Some(Action::SignalMain(life, signal))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::topics::testing::World;
 
     const ID: ServiceId = ServiceId(3);
 
@@ -196,5 +191,57 @@ mod tests {
         let ended = planned.add(ID, 3, Signal::TERM, Tick(8000));
         planned.forget(ID);
         assert_eq!((planned.take(ID, ended), planned.take_due(Tick(9000)).len()), (None, 0));
+    }
+
+    fn signals(actions: &Actions) -> Vec<(u64, Signal)> {
+        let signal = |action: &Action| match action {
+            Action::SignalMain(life, signal) => Some((life.n, *signal)),
+            _ => None,
+        };
+        actions.iter().filter_map(signal).collect()
+    }
+
+    fn works(actions: &Actions) -> usize {
+        actions.iter().filter(|action| matches!(action, Action::Files(_))).count()
+    }
+
+    /// The marker tells a gateway that its stop was planned. Nothing else is stopped with one, and no stop waits longer than a
+    /// second for it.
+    #[test]
+    fn only_the_stop_of_a_gateway_by_an_operator_waits_for_its_marker_and_not_for_long() {
+        let mut world = World::default();
+        let mut planned = PlannedStops::default();
+        let id = world.gateway("coder");
+        let life = world.up(id, 77);
+        let unplanned = planned.stop(id, life.n, Signal::TERM, false, &world.view());
+        assert_eq!((signals(&unplanned), works(&unplanned)), (vec![(life.n, Signal::TERM)], 0));
+
+        let waits = planned.stop(id, life.n, Signal::TERM, true, &world.view());
+        assert_eq!((signals(&waits), works(&waits)), (vec![], 1), "the marker first");
+        let marked = planned.marked(id, 1, None, &world.view());
+        assert_eq!(signals(&marked), [(life.n, Signal::TERM)]);
+        assert!(planned.marked(id, 1, None, &world.view()).is_empty(), "it is sent once");
+
+        planned.stop(id, life.n, Signal::TERM, true, &world.view());
+        assert!(planned.pass_time(&world.view()).is_empty());
+        world.after(MARK_PATIENCE);
+        let late = planned.pass_time(&world.view());
+        assert_eq!(signals(&late), [(life.n, Signal::TERM)]);
+        assert!(matches!(&late[0], Action::Log(slog::Level::Warning, text) if text.contains("accident")));
+        assert_eq!(planned.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_stop_whose_marker_cannot_be_written_acts_and_says_why() {
+        let mut world = World::default();
+        let mut planned = PlannedStops::default();
+        let id = world.gateway("coder");
+        let life = world.up(id, 77);
+        planned.stop(id, life.n, Signal::INT, true, &world.view());
+        let marked = planned.marked(id, 1, Some("read-only file system".to_owned()), &world.view());
+        assert_eq!(signals(&marked), [(life.n, Signal::INT)]);
+        assert!(
+            matches!(&marked[0], Action::Log(_, text) if text.ends_with("no marker: read-only file system"))
+        );
     }
 }

@@ -1,0 +1,174 @@
+//! The one way out of the loop for what topics decide.
+
+use super::inbox::Input;
+use super::topics::requests::Kill;
+use super::topics::scopes::{ScopeAnswer, ScopeOrder};
+use super::{Notice, Supervisor};
+use crate::containment::IncarnationId;
+use crate::control::protocol::{Refusal, RefusalKind, Reply};
+use crate::control::server::ConnId;
+use crate::core::event::{Command, Event, Ticket};
+use crate::core::fleet::ServiceId;
+use crate::core::signal::Signal;
+use crate::core::unit::ScopeName;
+use crate::sys::credentials::Credentials;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a topic wants done. What comes of it is news in the inbox.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell the core.
+    Core(ServiceId, Event),
+    /// Answer a caller.
+    Reply(ConnId, Reply),
+    Log(slog::Level, String),
+    /// Something wrong with the whole, by its topic, for `status` and the log.
+    Warn(&'static str, String),
+    /// The signal to the main process, then let a frozen tree go on.
+    SignalMain(IncarnationId, Signal),
+    Scope(ConnId, ScopeName, ScopeOrder),
+    /// One command to several services.
+    Command(Vec<(ServiceId, Ticket)>, Command),
+    Kill(Kill),
+    /// Stop every process of a tree where it is, or let it go on.
+    Freeze {
+        life: IncarnationId,
+        frozen: bool,
+        ticket: Ticket,
+    },
+    /// Let a tree go on, whether it stands or not.
+    Thaw(IncarnationId),
+    SetLimits {
+        ticket: Ticket,
+        id: ServiceId,
+        uid: u32,
+        limits: BTreeMap<String, String>,
+        persist: bool,
+    },
+    /// Work that may hang with the disk.
+    Files(FileWork),
+}
+
+/// In order.
+pub type Actions = Vec<Action>;
+
+impl Action {
+    pub fn refuse(conn: ConnId, kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self::Reply(conn, Reply::Refused(Refusal::new(kind, message)))
+    }
+}
+
+/// Work for the thread that may wait for a disk.
+pub struct FileWork {
+    /// Whose file access it has.
+    pub credentials: Credentials,
+    /// Returns what is to be told of it.
+    pub work: Box<dyn FnOnce() -> Notice + Send>,
+    /// What is to be told if it cannot be done, and why not.
+    pub refused: Arc<dyn Fn(String) -> Notice + Send + Sync>,
+}
+
+impl fmt::Debug for FileWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileWork").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// Carries out what a topic has decided.
+    pub(super) fn carry_out(&mut self, actions: Actions) {
+        for action in actions {
+            match action {
+                Action::Core(id, event) => self.inbox.core(id, event),
+                Action::Reply(conn, reply) => self.reply(conn, &reply),
+                Action::Log(level, text) => self.say(level, &text),
+                Action::Warn(topic, text) => self.warn(topic, text),
+                Action::SignalMain(life, signal) => self.signal_main(&life, signal),
+                Action::Scope(conn, name, order) => self.order_scope(conn, name, order),
+                Action::Command(tickets, command) => self.command(tickets, command),
+                Action::Kill(kill) => {
+                    let error = self.kill(&kill).err();
+                    self.inbox.push(Input::Killed(kill, error.map(|error| error.to_string())));
+                }
+                Action::Freeze { life, frozen, ticket } => {
+                    let error = self.containment.freeze(&life, frozen).err().map(|error| error.to_string());
+                    self.inbox.push(Input::FreezeOrdered { life, frozen, ticket, error });
+                }
+                Action::Thaw(life) => self.containment.thaw(&life),
+                Action::SetLimits { ticket, id, uid, limits, persist } => {
+                    let outcome = self.set_limits(ticket, uid, id, &limits, persist);
+                    outcome.into_iter().for_each(|outcome| self.inbox.push(Input::Answer(ticket, outcome)));
+                }
+                Action::Files(FileWork { credentials, work, refused }) => {
+                    let (notifier, not_done) = (self.notifier.clone(), Arc::clone(&refused));
+                    let done = move |answer: std::io::Result<Notice>| {
+                        notifier.send(answer.unwrap_or_else(|error| not_done(error.to_string())));
+                    };
+                    if let Err(full) = self.logs.files().run(credentials, work, done) {
+                        self.inbox.push(Input::Notice(refused(full.to_string())));
+                    }
+                }
+            }
+        }
+    }
+
+    fn say(&self, level: slog::Level, text: &str) {
+        match level {
+            slog::Level::Critical | slog::Level::Error => slog::error!(self.log, "{text}"),
+            slog::Level::Warning => slog::warn!(self.log, "{text}"),
+            slog::Level::Info => slog::info!(self.log, "{text}"),
+            slog::Level::Debug | slog::Level::Trace => slog::debug!(self.log, "{text}"),
+        }
+    }
+
+    fn signal_main(&mut self, life: &IncarnationId, signal: Signal) {
+        // It may have ended meanwhile: then the news of that is on its way.
+        let _ = self.containment.signal_main(life, signal);
+        // What is frozen finds the signal before it when it goes on, and not a moment of a life without one.
+        self.containment.thaw(life);
+        let _ = self.containment.signal_main(life, Signal::CONT);
+    }
+
+    /// The core carries out a command, unless the root gateway does it for a profile that it serves.
+    fn command(&mut self, tickets: Vec<(ServiceId, Ticket)>, command: Command) {
+        let together = tickets.iter().map(|(id, _)| *id).collect();
+        for (id, ticket) in tickets {
+            if !self.ask_root(id, ticket, command, &together) {
+                self.inbox.core(id, Event::Command { ticket, command });
+            }
+        }
+    }
+
+    fn kill(&mut self, kill: &Kill) -> std::io::Result<()> {
+        if kill.tree {
+            self.containment.signal_tree(&kill.life, kill.signal);
+        } else {
+            self.containment.signal_main(&kill.life, kill.signal)?;
+        }
+        self.containment.thaw(&kill.life);
+        Ok(())
+    }
+
+    fn order_scope(&mut self, conn: ConnId, name: ScopeName, order: ScopeOrder) {
+        let mut news = Vec::new();
+        let (id, answer) = match order {
+            ScopeOrder::Open(member, limits) => {
+                let opened = self.containment.open_scope(&member, &name, limits, &mut news);
+                (member.id, ScopeAnswer::Opened(opened))
+            }
+            ScopeOrder::End(id) => {
+                let there = self.containment.end_scope(&id, &name, self.clock.now(), &mut news);
+                (id, ScopeAnswer::Ending(there))
+            }
+            ScopeOrder::Show(id) => {
+                let shown = self.containment.scope(&id, &name, &mut news);
+                (id, ScopeAnswer::Shown(shown))
+            }
+        };
+        // Its end, if that is among them, comes after who waits for it.
+        self.inbox.push(Input::Scope(conn, id, name, answer));
+        self.take_news(news);
+    }
+}
