@@ -4,14 +4,17 @@ use super::inbox::Input;
 use super::topics::requests::Kill;
 use super::topics::scopes::{ScopeAnswer, ScopeOrder};
 use super::{Notice, Supervisor};
-use crate::containment::IncarnationId;
+use crate::containment::{self, IncarnationId};
 use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::ConnId;
+use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Ticket};
+use crate::core::farewell::Farewell;
 use crate::core::fleet::ServiceId;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::sys::credentials::Credentials;
+use crate::sys::pidfd::Pidfd;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +35,16 @@ pub enum Action {
     /// One command to several services.
     Command(Vec<(ServiceId, Ticket)>, Command),
     Kill(Kill),
+    /// To the main program, if it runs.
+    MainProgram(Signal),
+    /// End all services in order, by then.
+    EndServices {
+        deadline: Tick,
+        farewell: Farewell,
+    },
+    KillServices,
+    /// To every child of ours that is left when the ended ones are reaped.
+    Orphans(Signal),
     /// Stop every process of a tree where it is, or let it go on.
     Freeze {
         life: IncarnationId,
@@ -95,6 +108,23 @@ impl Supervisor {
                 Action::Freeze { life, frozen, ticket } => {
                     let error = self.containment.freeze(&life, frozen).err().map(|error| error.to_string());
                     self.inbox.push(Input::FreezeOrdered { life, frozen, ticket, error });
+                }
+                Action::MainProgram(signal) => self.main.iter().for_each(|main| main.signal(signal)),
+                Action::EndServices { deadline, farewell } => {
+                    self.containment.begin_to_close(farewell);
+                    let effects = self.fleet.shutdown(deadline, self.clock.now());
+                    self.execute(effects);
+                }
+                Action::KillServices => {
+                    let effects = self.fleet.kill_all(self.clock.now());
+                    self.execute(effects);
+                }
+                Action::Orphans(signal) => {
+                    self.reap();
+                    // Most have none.
+                    if self.shutdown.has_children() {
+                        signal_orphans(signal);
+                    }
                 }
                 Action::Thaw(life) => self.containment.thaw(&life),
                 Action::SetLimits { ticket, id, uid, limits, persist } => {
@@ -170,5 +200,13 @@ impl Supervisor {
         // Its end, if that is among them, comes after who waits for it.
         self.inbox.push(Input::Scope(conn, id, name, answer));
         self.take_news(news);
+    }
+}
+
+fn signal_orphans(signal: Signal) {
+    for pid in containment::children_of_ours() {
+        if let Ok(orphan) = Pidfd::open(pid) {
+            let _ = orphan.send(signal);
+        }
     }
 }

@@ -30,6 +30,8 @@ use super::status::why_not_higher;
 use super::topics::planned::PlannedStops;
 use super::topics::requests::Requests;
 use super::topics::scopes::Scopes;
+use super::topics::shutdown::Shutdown;
+use super::view::decide;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
 use crate::core::clock::LostTime;
@@ -506,7 +508,7 @@ fn start(
         scopes: Scopes::default(),
         recorded_limits: super::limits::Recorded::from_rows(&opened.limits),
         main,
-        closing: None,
+        shutdown: Shutdown::default(),
         upgrade: None,
         panics: former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
         warnings,
@@ -533,7 +535,8 @@ fn start(
     let inheritance = Inheritance { lives: adopted, goes_on, continued };
     let restored = supervisor.boot_services(plan, &opened, &found, &reconciled, inheritance, &cmd);
     if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
-        supervisor.resume_shutdown(closing);
+        let farewell = supervisor.farewell_of_all();
+        decide!(supervisor.shutdown.resume(closing, farewell));
     }
     // What was read is not needed any more: its memory is for what the services need.
     drop((found, reconciled));
@@ -715,7 +718,7 @@ impl Supervisor {
         self.take_last_mirrors();
         // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
-        let farewell = self.farewell();
+        let farewell = self.shutdown.farewell();
         let Self { mut containment, store, server, log, runtime_dir, .. } = *self;
         containment.close();
         drop(server);

@@ -109,10 +109,10 @@ impl Supervisor {
     /// In a shutdown, as soon as the service has ended: what is to be done for each is done while others still end.
     fn retire_log(&mut self, id: ServiceId) {
         let is_over = self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree());
-        if let (true, true, Some(service)) = (self.closing.is_some(), is_over, self.services.get_mut(&id))
+        if let (true, true, Some(service)) = (self.shutdown.is_on(), is_over, self.services.get_mut(&id))
             && service.logged.take().is_some()
         {
-            self.logs.retire(SourceId(id.0), self.farewell());
+            self.logs.retire(SourceId(id.0), self.shutdown.farewell());
         }
     }
 

@@ -58,7 +58,7 @@ impl Supervisor {
 
     /// Boots those of `found` that the start did without.
     pub(super) fn boot_late(&mut self, found: &mut Found) {
-        let Some(late) = self.late.take_if(|_| self.closing.is_none()) else { return };
+        let Some(late) = self.late.take_if(|_| !self.shutdown.is_on()) else { return };
         let Late { opened, cmd, goes_on, continued } = *late;
         self.warnings.retain(|(topic, _)| *topic != TOPIC);
         slog::info!(self.log, "the definitions and profiles below {} were read", self.options.home.display());

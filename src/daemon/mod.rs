@@ -40,7 +40,7 @@ mod requests;
 mod scanning;
 mod sender;
 mod services;
-mod shutdown;
+mod signals;
 mod slots;
 mod sources;
 mod starts;
@@ -84,7 +84,6 @@ use reload::Found;
 use requests::Postponed;
 use scanning::Scanning;
 use services::Services;
-use shutdown::Closing;
 use slots::Slots;
 use sources::{Notifier, Room, Timer, read_token};
 use starts::Starts;
@@ -100,6 +99,7 @@ use topics::essential;
 use topics::planned::PlannedStops;
 use topics::requests::Requests;
 use topics::scopes::Scopes;
+use topics::shutdown::{End, Shutdown};
 use topology::Topology;
 use upgrade::Upgrade;
 use view::{View, decide, view};
@@ -267,7 +267,7 @@ struct Supervisor {
     scopes: Scopes,
     recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
-    closing: Option<Closing>,
+    shutdown: Shutdown,
     upgrade: Option<Upgrade>,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,
@@ -349,6 +349,19 @@ impl Supervisor {
         }
     }
 
+    /// How the loop ends, once everything has ended or is not waited for any longer.
+    fn ended(&self) -> Option<Over> {
+        let end = self.shutdown.end(self.main.is_some(), &self.view())?;
+        let (End::Exit { left, .. } | End::GivenWay { left }) = end;
+        if left {
+            slog::error!(self.log, "ending although processes are left that do not die");
+        }
+        Some(match end {
+            End::Exit { code, .. } => Over::Ended(code),
+            End::GivenWay { .. } => Over::GivenUp,
+        })
+    }
+
     /// A source has news: they go into the inbox.
     fn wake(&mut self, event: &mio::event::Event) {
         let Some((room, slot, generation)) = read_token(event.token()) else { return };
@@ -402,7 +415,8 @@ impl Supervisor {
             decide!(self.requests.pass_time());
             self.serve_parked(now);
             self.stop_looking(now);
-            self.push_shutdown(now);
+            let main = self.main.is_some();
+            decide!(self.shutdown.pass_time(main));
             self.settle_topology();
             if self.inbox.is_empty() && self.outbox.is_empty() {
                 return;
@@ -481,7 +495,7 @@ impl Supervisor {
             &mut self.postponed,
             &mut self.planned,
             &mut self.topology,
-            &mut self.closing,
+            &mut self.shutdown,
             &mut self.upgrade,
         ]
     }
@@ -543,7 +557,7 @@ impl Supervisor {
     }
 
     fn check_essential(&mut self, id: ServiceId) {
-        let ends = self.fleet.gateway(id).and_then(essential::ends_with).filter(|_| self.closing.is_none());
+        let ends = self.fleet.gateway(id).and_then(essential::ends_with).filter(|_| !self.shutdown.is_on());
         if let Some(code) = ends {
             let name = self.fleet.name(id).map(ToString::to_string).unwrap_or_default();
             slog::error!(self.log, "essential service failed, shutting down"; "service" => name, "code" => code);

@@ -6,6 +6,7 @@
 use super::boot::Refusal;
 use super::cmd::Claims;
 use super::sources::{Room, plain_token};
+use super::view::decide;
 use super::{Notice, Supervisor};
 use crate::core::signal::Signal;
 use crate::definition::Definition;
@@ -230,13 +231,13 @@ impl Supervisor {
         if std::mem::take(&mut self.giving_way.again) {
             return self.claimed();
         }
-        if let (Some(claimant), None) = (claimant, &self.closing) {
+        if let (Some(claimant), false) = (claimant, self.shutdown.is_on()) {
             slog::warn!(
                 self.log,
                 "a container with 'gateway run' ({claimant}) takes over: ending the services here; the command goes on \
                  without a supervisor"
             );
-            self.begin_to_give_way();
+            decide!(self.shutdown.give_way());
         }
     }
 

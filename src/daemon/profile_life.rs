@@ -69,7 +69,7 @@ impl Supervisor {
                 }
             }
         }
-        if self.closing.is_none() {
+        if !self.shutdown.is_on() {
             self.next_scan();
         }
     }

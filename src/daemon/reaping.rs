@@ -85,9 +85,7 @@ impl Supervisor {
         }
         self.containment.settle_reaped(&mut news);
         self.take_news(news);
-        if let Some(closing) = &mut self.closing {
-            closing.children_left = left == Left::Living;
-        }
+        self.shutdown.children(left == Left::Living);
     }
 
     /// Returns whether it was of a service.

@@ -376,7 +376,7 @@ impl Supervisor {
     /// The files were read: new profiles come in, a `reload` is carried out, parked requests are answered.
     pub(super) fn take_found(&mut self, mut found: Found) {
         self.looking = false;
-        if self.closing.is_some() {
+        if self.shutdown.is_on() {
             return self.found_nothing("the supervisor is shutting down");
         }
         if self.late.is_some() {

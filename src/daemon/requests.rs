@@ -107,7 +107,7 @@ impl Supervisor {
         };
         // Whoever may do nothing here shall not make us read the disk either.
         let trusted = self.rules().is_privileged(incoming.peer.uid) || self.owns_one(incoming.peer.uid);
-        let scan = if unknown && trusted && self.closing.is_none() { self.next_scan() } else { None };
+        let scan = if unknown && trusted && !self.shutdown.is_on() { self.next_scan() } else { None };
         match scan {
             Some(scan) => {
                 let until = self.clock.now().after(PARKED);
@@ -151,7 +151,7 @@ impl Supervisor {
             }
             Request::Reload { restart } => {
                 let restart = *restart;
-                if self.closing.is_some() {
+                if self.shutdown.is_on() {
                     return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
                 }
                 let words = if restart { "reload with restart" } else { "reload" };

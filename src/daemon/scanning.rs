@@ -123,7 +123,7 @@ impl Supervisor {
         let callers = std::mem::take(&mut scanning.now);
         let again = scanning.again;
         let answer = match slots {
-            Ok(slots) if self.closing.is_none() => {
+            Ok(slots) if !self.shutdown.is_on() => {
                 self.adopt_slots(*slots, callers.iter().any(|caller| caller.nuke));
                 Reply::End
             }

@@ -58,7 +58,7 @@ impl Supervisor {
             containment_reason: why_not_higher(&self.report),
             containment_flag: self.report.raise().map(ToOwned::to_owned),
             state_dir: self.options.state.clone(),
-            stopping: self.closing.is_some(),
+            stopping: self.shutdown.is_on(),
             warnings,
         }
     }

@@ -301,7 +301,7 @@ impl Supervisor {
     pub(super) fn settle_topology(&mut self) {
         let now = self.clock.now();
         let due = self.topology.next_deadline().is_some_and(|at| at <= now);
-        if (!std::mem::take(&mut self.topology.moved) && !due) || self.closing.is_some() {
+        if (!std::mem::take(&mut self.topology.moved) && !due) || self.shutdown.is_on() {
             return;
         }
         let named = self.named_gateways();
@@ -449,7 +449,7 @@ impl Supervisor {
         let current =
             |gateway: &&Gateway| gateway.phase() == Phase::Up && gateway.history().incarnation == incarnation;
         let Some(gateway) = self.fleet.gateway(id).filter(current) else { return };
-        let Some(profile) = self.named_profile(id).filter(|_| exit == REFUSED && self.closing.is_none())
+        let Some(profile) = self.named_profile(id).filter(|_| exit == REFUSED && !self.shutdown.is_on())
         else {
             return;
         };

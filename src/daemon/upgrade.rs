@@ -4,7 +4,6 @@
 //! arrive meanwhile wait. So all that has to be handed over is what stands still: lives that are up, and callers.
 
 use super::handover::{Caller, Handover, own_path};
-use super::shutdown::Closing;
 use super::topics::Deadlines;
 use super::topics::requests::Targeted;
 use super::{Notice, Supervisor};
@@ -60,7 +59,7 @@ impl Supervisor {
     pub(super) fn begin_upgrade(&mut self, incoming: Incoming) {
         let Request::Upgrade { program } = &incoming.request else { return };
         let conn = incoming.id;
-        if self.closing.is_some() {
+        if self.shutdown.is_on() {
             return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
         }
         if self.options.demo {
@@ -117,7 +116,7 @@ impl Supervisor {
     pub(super) fn upgrade_is_due(&mut self, now: Tick) -> Option<PathBuf> {
         let upgrade = self.upgrade.as_ref()?;
         let (program, deadline) = (upgrade.program.clone(), upgrade.deadline);
-        if self.closing.is_some() {
+        if self.shutdown.is_on() {
             self.give_up_upgrade("the supervisor is shutting down");
             return None;
         }
@@ -203,7 +202,7 @@ impl Supervisor {
             panics: self.panics.clone(),
             nofile: self.nofile,
             main: self.main.as_ref().map(super::main_program::MainProgram::pid),
-            closing: self.closing.as_ref().and_then(Closing::codes),
+            closing: self.shutdown.codes(),
             ..Handover::default()
         }
     }

@@ -108,7 +108,7 @@ macro_rules! view {
             options: &$supervisor.options,
             around: &$supervisor.surroundings,
             trees: &$supervisor.containment,
-            closing: $supervisor.closing.is_some(),
+            closing: $supervisor.shutdown.is_on(),
         }
     };
 }

@@ -72,7 +72,7 @@ impl Supervisor {
         registration: &Registration,
     ) -> Result<Option<(Definition, RecordRow)>, (Code, String)> {
         let failed = |message: String| (Code::Failed, message);
-        if self.closing.is_some() {
+        if self.shutdown.is_on() {
             return Err(failed("the supervisor is shutting down".to_owned()));
         }
         let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;

@@ -8,6 +8,7 @@ pub mod essential;
 pub mod planned;
 pub mod requests;
 pub mod scopes;
+pub mod shutdown;
 #[cfg(test)]
 pub mod testing;
 

@@ -1,0 +1,66 @@
+//! Signals to the supervisor, and what each asks for.
+
+use super::Supervisor;
+use super::view::decide;
+use crate::core::farewell::Farewell;
+use crate::core::signal::Signal;
+use crate::sys::mount;
+use crate::sys::signal::Received;
+
+impl Supervisor {
+    pub(super) fn take_signal(&mut self, received: Received) {
+        match received.signal {
+            Signal::CHLD => self.reap_told(received.pid),
+            Signal::TERM | Signal::RTMIN_PLUS_3 | Signal::PWR => {
+                self.stop_signal(received);
+            }
+            Signal::INT if self.main.is_none() => {
+                self.stop_signal(received);
+            }
+            Signal::HUP if self.main.is_none() => {
+                slog::info!(self.log, "SIGHUP received, reading definitions again");
+                self.postponed.reload_on = self.next_scan();
+            }
+            // For a terminal's stop signals there is nobody to come back to.
+            Signal::TSTP | Signal::TTIN | Signal::TTOU => {}
+            signal => {
+                if let Some(main) = &self.main {
+                    main.signal(signal);
+                }
+            }
+        }
+    }
+
+    /// The first asks everybody to end, the second kills.
+    fn stop_signal(&mut self, received: Received) {
+        let (signal, sender) = (received.signal, self.sender(received));
+        let code = sender.exit_code(signal, std::process::id() == 1);
+        let code = code.filter(|_| self.shutdown.is_first_signal());
+        match code {
+            Some(code) => {
+                slog::warn!(self.log, "{signal} from {sender}: shutting down with exit code {code}");
+            }
+            None => slog::info!(self.log, "{signal} received, shutting down"; "from" => %sender),
+        }
+        let farewell = self.farewell_of_all();
+        decide!(self.shutdown.signalled(code, farewell));
+    }
+
+    /// The main program ended by itself, or after our signal.
+    pub(super) fn main_ended(&mut self, code: u8) {
+        slog::debug!(self.log, "the main program ended"; "code" => code);
+        let farewell = self.farewell_of_all();
+        decide!(self.shutdown.main_ended(code, farewell));
+    }
+
+    pub(super) fn begin_shutdown(&mut self, code: Option<u8>) {
+        let farewell = self.farewell_of_all();
+        decide!(self.shutdown.begin(code, farewell));
+    }
+
+    /// What is left to the kernel where everything ends: it ends our PID namespace, and with it what lies in memory.
+    pub(super) fn farewell_of_all(&self) -> Farewell {
+        let goes = self.containment.ends_with_us() && mount::is_in_memory(&self.runtime_dir);
+        if goes { Farewell::Container } else { Farewell::Host }
+    }
+}
