@@ -6,7 +6,7 @@ use super::topics::scopes::{ScopeAnswer, ScopeOrder};
 use super::{Notice, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::control::protocol::{Refusal, RefusalKind, Reply};
-use crate::control::server::ConnId;
+use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::farewell::Farewell;
@@ -17,6 +17,7 @@ use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a topic wants done. What comes of it is news in the inbox.
@@ -35,6 +36,10 @@ pub enum Action {
     /// One command to several services.
     Command(Vec<(ServiceId, Ticket)>, Command),
     Kill(Kill),
+    /// Look whether this program can take our place; ours, as it lies on disk, if none is named.
+    CheckProgram(Option<PathBuf>),
+    /// Deal with a request that was held back.
+    Request(Incoming),
     /// To the main program, if it runs.
     MainProgram(Signal),
     /// End all services in order, by then.
@@ -126,6 +131,8 @@ impl Supervisor {
                         signal_orphans(signal);
                     }
                 }
+                Action::CheckProgram(program) => self.check_program(program),
+                Action::Request(incoming) => self.inbox.push(Input::Request(incoming)),
                 Action::Thaw(life) => self.containment.thaw(&life),
                 Action::SetLimits { ticket, id, uid, limits, persist } => {
                     let outcome = self.set_limits(ticket, uid, id, &limits, persist);

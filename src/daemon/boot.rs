@@ -31,6 +31,7 @@ use super::topics::planned::PlannedStops;
 use super::topics::requests::Requests;
 use super::topics::scopes::Scopes;
 use super::topics::shutdown::Shutdown;
+use super::topics::upgrade::Upgrade;
 use super::view::decide;
 use super::{Mode, Notice, Options, Over, STORE, Supervisor, demo, fault, surface};
 use crate::containment::{self, Containment, Home, Predecessor, Rung, Wish};
@@ -509,7 +510,7 @@ fn start(
         recorded_limits: super::limits::Recorded::from_rows(&opened.limits),
         main,
         shutdown: Shutdown::default(),
-        upgrade: None,
+        upgrade: Upgrade::default(),
         panics: former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
         warnings,
         programs: Programs::default(),

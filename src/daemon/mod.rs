@@ -100,8 +100,8 @@ use topics::planned::PlannedStops;
 use topics::requests::Requests;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
+use topics::upgrade::Upgrade;
 use topology::Topology;
-use upgrade::Upgrade;
 use view::{View, decide, view};
 
 /// What the supervisor was told. Paths are absolute.
@@ -268,7 +268,7 @@ struct Supervisor {
     recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
     shutdown: Shutdown,
-    upgrade: Option<Upgrade>,
+    upgrade: Upgrade,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,
     /// What is wrong with the whole, with its topic, for `status`.
@@ -330,7 +330,9 @@ impl Supervisor {
             if let Some(over) = self.ended() {
                 return over;
             }
-            if let Some(program) = self.upgrade_is_due(self.clock.now()) {
+            if self.upgrade.is_asked()
+                && let Some(program) = self.upgrade.due(self.is_busy(), &self.view())
+            {
                 return Over::Replaced(program);
             }
             self.arm_timer();
@@ -417,6 +419,10 @@ impl Supervisor {
             self.stop_looking(now);
             let main = self.main.is_some();
             decide!(self.shutdown.pass_time(main));
+            if self.upgrade.is_asked() {
+                let busy = self.is_busy();
+                decide!(self.upgrade.pass_time(busy));
+            }
             self.settle_topology();
             if self.inbox.is_empty() && self.outbox.is_empty() {
                 return;
@@ -550,7 +556,7 @@ impl Supervisor {
             Notice::GatewayEnded { id, began } => self.gateway_ended(id, began),
             Notice::Slots(slots) => self.take_slots(slots),
             Notice::Claimed(claimant) => self.take_claim(claimant),
-            Notice::UpgradeChecked(checked) => self.upgrade_checked(checked),
+            Notice::UpgradeChecked(checked) => decide!(self.upgrade.checked(checked)),
             // Its bug has been told; what it did is done no more, so this is no way to go on.
             Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),
         }

@@ -96,8 +96,8 @@ impl Supervisor {
 
     /// A request arrived. Names that nobody knows may be new profiles, so those are looked up before the answer.
     pub(super) fn take_request(&mut self, incoming: Incoming) {
-        if self.waits_for_upgrade(&incoming) {
-            return;
+        if let Some(held) = self.upgrade.hold(&incoming) {
+            return self.carry_out(held);
         }
         let unknown = match incoming.request.targets() {
             Some(Targets::Names(names)) => {
@@ -168,7 +168,7 @@ impl Supervisor {
                 self.reply(conn, &Reply::End);
                 self.begin_shutdown(code);
             }
-            Request::Upgrade { .. } => self.begin_upgrade(incoming),
+            Request::Upgrade { .. } => decide!(self.upgrade.begin(incoming)),
             Request::Rescan { nuke } => {
                 let nuke = *nuke;
                 self.surroundings = self.surroundings_now();
@@ -373,9 +373,7 @@ impl Supervisor {
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
         self.postponed.caller_is_gone(conn);
         self.scopes.caller_is_gone(conn);
-        if let Some(upgrade) = &mut self.upgrade {
-            upgrade.forget(conn);
-        }
+        self.upgrade.caller_is_gone(conn);
         self.requests.caller_is_gone(conn);
     }
 }

@@ -4,14 +4,13 @@
 //! arrive meanwhile wait. So all that has to be handed over is what stands still: lives that are up, and callers.
 
 use super::handover::{Caller, Handover, own_path};
-use super::topics::Deadlines;
+use super::inbox::Input;
 use super::topics::requests::Targeted;
 use super::{Notice, Supervisor};
 use crate::control::codec;
 use crate::control::protocol::{RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
-use crate::core::gateway::Stage;
 use crate::core::signal::Signal;
 use crate::sys::pidfd::Pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -23,53 +22,9 @@ use std::time::Duration;
 
 /// How long a program may take to say its version, in seconds.
 const VERSION_PATIENCE: i64 = 10;
-/// How long what is under way may take to come to its end.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// An upgrade that was asked for.
-#[derive(Debug)]
-pub struct Upgrade {
-    asked_by: Incoming,
-    /// `None`: it is being looked at.
-    program: Option<PathBuf>,
-    deadline: Tick,
-    /// What was asked since.
-    held: Vec<Incoming>,
-}
-
-impl Deadlines for Upgrade {
-    fn next_deadline(&self) -> Option<Tick> {
-        Some(self.deadline)
-    }
-
-    fn postpone(&mut self, by: Duration) {
-        self.deadline = self.deadline.after(by);
-    }
-}
-
-impl Upgrade {
-    /// The caller has gone.
-    pub fn forget(&mut self, conn: ConnId) {
-        self.held.retain(|incoming| incoming.id != conn);
-    }
-}
-
 impl Supervisor {
-    /// Begins one, or says why not.
-    pub(super) fn begin_upgrade(&mut self, incoming: Incoming) {
-        let Request::Upgrade { program } = &incoming.request else { return };
-        let conn = incoming.id;
-        if self.shutdown.is_on() {
-            return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
-        }
-        if self.options.demo {
-            return self.refuse(
-                conn,
-                RefusalKind::Failed,
-                "a demo is not upgraded: end it and start it again",
-            );
-        }
-        let program = program.clone();
+    /// Looks at the program that we are to become, where that may take its time.
+    pub(super) fn check_program(&mut self, program: Option<PathBuf>) {
         let work = move || -> Result<PathBuf, String> {
             let program = match program {
                 Some(program) => program,
@@ -81,83 +36,18 @@ impl Supervisor {
         let notifier = self.notifier.clone();
         let work = move || notifier.send(Notice::UpgradeChecked(work()));
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(work) {
-            return self.refuse(conn, RefusalKind::Failed, format!("not upgraded: no thread: {error}"));
-        }
-        slog::info!(self.log, "upgrade asked for"; "uid" => incoming.peer.uid);
-        let deadline = self.clock.now().after(PATIENCE);
-        self.upgrade = Some(Upgrade { asked_by: incoming, program: None, deadline, held: Vec::new() });
-    }
-
-    /// The program was looked at.
-    pub(super) fn upgrade_checked(&mut self, checked: Result<PathBuf, String>) {
-        match (checked, &mut self.upgrade) {
-            (Ok(program), Some(upgrade)) => upgrade.program = Some(program),
-            (Err(why), Some(_)) => self.give_up_upgrade(&why),
-            (_, None) => {}
+            self.inbox.push(Input::Notice(Notice::UpgradeChecked(Err(format!("no thread: {error}")))));
         }
     }
 
-    /// Whether a request has to wait for an upgrade; it is kept then.
-    pub(super) fn waits_for_upgrade(&mut self, incoming: &Incoming) -> bool {
-        let Some(upgrade) = &mut self.upgrade else { return false };
-        if let Request::Upgrade { .. } = incoming.request {
-            self.refuse(
-                incoming.id,
-                RefusalKind::Failed,
-                "another upgrade is under way: try again when it is over",
-            );
-        } else {
-            upgrade.held.push(incoming.clone());
-        }
-        true
-    }
-
-    /// The program to become, once everything stands still.
-    pub(super) fn upgrade_is_due(&mut self, now: Tick) -> Option<PathBuf> {
-        let upgrade = self.upgrade.as_ref()?;
-        let (program, deadline) = (upgrade.program.clone(), upgrade.deadline);
-        if self.shutdown.is_on() {
-            self.give_up_upgrade("the supervisor is shutting down");
-            return None;
-        }
-        match self.what_moves() {
-            None if program.is_none() && deadline <= now => {
-                self.give_up_upgrade("the program does not say what it is, asked for its --version");
-                None
-            }
-            None => program,
-            Some((what, for_ever)) if for_ever || deadline <= now => {
-                self.give_up_upgrade(&format!("{what}: nothing was changed, try again when that is over"));
-                None
-            }
-            Some(_) => None,
-        }
-    }
-
-    /// What is under way, if anything is; and whether it will never end.
-    fn what_moves(&self) -> Option<(String, bool)> {
-        for id in self.fleet.ids() {
-            let (Some(name), Some(gateway)) = (self.fleet.name(id), self.fleet.gateway(id)) else { continue };
-            if gateway.stage() == Some(Stage::Stuck) {
-                return Some((format!("remains of '{name}' cannot be killed"), true));
-            }
-            if !gateway.is_settled() {
-                return Some((format!("'{name}' is {}", gateway.state()), false));
-            }
-        }
-        let writing = !self.commits.is_empty() || !self.inbox.is_empty();
-        let asked =
-            self.requests.is_busy() || !self.postponed.is_empty() || self.looking || self.scopes.is_busy();
-        (writing || asked).then(|| ("other commands are under way".to_owned(), false))
-    }
-
-    fn give_up_upgrade(&mut self, why: &str) {
-        let Some(upgrade) = self.upgrade.take() else { return };
-        slog::warn!(self.log, "not upgraded: {why}");
-        self.refuse(upgrade.asked_by.id, RefusalKind::Failed, format!("not upgraded: {why}"));
-        for incoming in upgrade.held {
-            self.take_request(incoming);
-        }
+    /// Something else than a service is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.commits.is_empty()
+            || !self.inbox.is_empty()
+            || self.requests.is_busy()
+            || !self.postponed.is_empty()
+            || self.looking
+            || self.scopes.is_busy()
     }
 
     /// Ends the threads, closes the state, and returns what the next one has to know, with the descriptors that it gets.
@@ -165,10 +55,8 @@ impl Supervisor {
         let now = self.clock.now();
         let mut requests: Vec<(ConnId, Request)> =
             self.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
-        if let Some(upgrade) = self.upgrade.take() {
-            let all = upgrade.held.into_iter().chain([upgrade.asked_by]);
-            requests.extend(all.map(|incoming| (incoming.id, incoming.request)));
-        }
+        let held = self.upgrade.take_callers().into_iter();
+        requests.extend(held.map(|incoming| (incoming.id, incoming.request)));
         let mut handover = self.bare_handover();
         handover.begun = self.logs.hand_over(patience);
         self.take_last_mirrors();

@@ -11,6 +11,7 @@ pub mod scopes;
 pub mod shutdown;
 #[cfg(test)]
 pub mod testing;
+pub mod upgrade;
 
 use crate::core::clock::Tick;
 use crate::core::fleet::Fleet;
