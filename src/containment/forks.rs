@@ -1,10 +1,10 @@
 //! Who makes the processes of lives: a fork server as long as there is one, else we ourselves.
 
-use crate::sys::clone::{self, Child, Join};
-use crate::sys::fork_server::{ForkServer, Refused};
 use crate::sys::packet;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::clone::{self, Child, Join};
+use crate::sys::spawn::fork_server::{ForkServer, Refused};
+use crate::sys::spawn::plan::ChildPlan;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -26,7 +26,7 @@ use crate::core::gateway::Living;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
 use crate::core::signal::Signal;
 use crate::sys::mount::Mounts;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::plan::ChildPlan;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fs::{Mode, OFlags};
@@ -489,7 +489,7 @@ impl Containment {
         let Some(held) = &mut place.held else { return };
         let (fd, interest) = match &held.on {
             On::Cgroup(cage) if cage.is_foreign() => (cage.watched(), Interest::READABLE),
-            // Only the hang-up counts: see `sys::clone::Report`.
+            // Only the hang-up counts: see `sys::spawn::clone::Report`.
             On::Cgroup(cage) => (cage.watched(), Interest::PRIORITY),
             On::Keeper(ward) => (Some(ward.socket()), Interest::READABLE),
         };

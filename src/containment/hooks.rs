@@ -8,7 +8,7 @@
 use super::hold::{Containment, Held, On, Who};
 use super::keeper::tags::MARKER;
 use super::{Event, IncarnationId};
-use crate::sys::plan::{ChildPlan, PlanError};
+use crate::sys::spawn::plan::{ChildPlan, PlanError};
 use std::io;
 
 /// Why a hook does not run; the end of a sentence about it.

@@ -43,7 +43,7 @@ use crate::core::exit::Exit;
 use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
 use crate::core::unit::ScopeName;
-use crate::sys::plan::PlanError;
+use crate::sys::spawn::plan::PlanError;
 use std::fmt;
 
 /// Bytes of a name that fit into a file name together with the number of a life (NAME_MAX is 255).

@@ -20,7 +20,7 @@ use crate::core::name::ServiceName;
 use crate::definition::limits::inherited;
 use crate::store::{Change, LimitsRow};
 use crate::sys::kernel_text;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::plan::ChildPlan;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

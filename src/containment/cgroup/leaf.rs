@@ -4,9 +4,9 @@
 //! the path can be hit.
 
 use crate::core::signal::Signal;
-use crate::sys::clone::Join;
 use crate::sys::kernel_text;
 use crate::sys::pidfd::Pidfd;
+use crate::sys::spawn::clone::Join;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;

@@ -6,7 +6,7 @@
 use crate::core::signal::Signal;
 pub use crate::sys::packet::pair;
 use crate::sys::packet::{self, Packet};
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::plan::ChildPlan;
 use rustix::fs::MemfdFlags;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, Write};
