@@ -20,7 +20,6 @@ mod identity;
 mod late;
 mod launch;
 mod limits;
-mod losses;
 mod main_program;
 mod mirror;
 mod ownership;
@@ -68,7 +67,6 @@ use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use crate::sys::signal::SignalFd;
 use clock::Clock;
-use losses::Losses;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
@@ -242,7 +240,6 @@ struct Supervisor {
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
-    losses: Losses,
     container: Container,
     logs: Logs,
     store: Store,
@@ -355,9 +352,8 @@ impl Supervisor {
                 }
             }
             Room::Containment => {
-                let mut news = Vec::new();
-                self.containment.ready(slot, generation, &mut news);
-                self.take_news(news);
+                self.containment.ready(slot, generation, self.clock.now());
+                self.take_news();
             }
             Room::MainProgram => self.main_reported(),
             Room::ScanDirectory => self.scan_directory_changed(),
@@ -381,9 +377,8 @@ impl Supervisor {
                 self.execute(due);
             }
             if self.containment.next_deadline().is_some_and(|at| at <= now) {
-                let mut news = Vec::new();
-                self.containment.tick(now, &mut news);
-                self.take_news(news);
+                self.containment.tick(now);
+                self.take_news();
             }
             self.stop_unmarked(now);
             self.time_out_requests(now);

@@ -59,9 +59,8 @@ impl Supervisor {
                 self.open_scope(conn, &member, &name, limits);
             }
             Request::ScopeStop { .. } => {
-                let mut news = Vec::new();
-                let there = self.containment.end_scope(&member.id, &name, self.clock.now(), &mut news);
-                self.take_news(news);
+                let there = self.containment.end_scope(&member.id, &name, self.clock.now());
+                self.take_news();
                 if !there {
                     return self.no_such_scope(conn, &member, &name);
                 }
@@ -69,9 +68,8 @@ impl Supervisor {
                 self.scopes.0.entry((member.id, name)).or_default().push(conn);
             }
             _ => {
-                let mut news = Vec::new();
-                let found = self.containment.scope(&member.id, &name, &mut news);
-                self.take_news(news);
+                let found = self.containment.scope(&member.id, &name);
+                self.take_news();
                 match found {
                     Some(info) => self.show_scope(conn, &member.id, info),
                     None => self.no_such_scope(conn, &member, &name),
@@ -91,9 +89,8 @@ impl Supervisor {
         if self.closing.is_some() {
             return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
         }
-        let mut news = Vec::new();
-        let opened = self.containment.open_scope(member, name, limits, &mut news);
-        self.take_news(news);
+        let opened = self.containment.open_scope(member, name, limits);
+        self.take_news();
         match opened {
             Ok(info) => {
                 slog::debug!(self.log, "{}: {name} begins", member.id.name);

@@ -3,7 +3,7 @@
 use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
-use crate::containment::{IncarnationId, Report, Rung};
+use crate::containment::{IncarnationId, Report};
 use crate::control::protocol::{
     Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc, Want,
 };
@@ -19,10 +19,7 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// What was tried above the rung in force, and why it does not work.
 pub(super) fn why_not_higher(report: &Report) -> Option<String> {
-    // Nobody gets a PID namespace without asking for one.
-    let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung && *rung != Rung::Pidns);
-    let reasons: Vec<&str> =
-        refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
+    let reasons: Vec<String> = report.refused_above().map(ToString::to_string).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 

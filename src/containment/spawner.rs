@@ -1,4 +1,6 @@
-//! Who makes the processes of lives: a fork server as long as there is one, else we ourselves.
+//! Makes the processes of lives: through a fork server as long as there is one, else by our own clone.
+//!
+//! May wait: a fork server that was stopped is given one second to answer, then it is killed, and we make the child ourselves.
 
 use crate::sys::packet;
 use crate::sys::pidfd::Pidfd;
@@ -12,18 +14,18 @@ use std::os::fd::{AsFd, OwnedFd};
 const MOST: u32 = 5;
 
 #[derive(Debug)]
-pub struct Forks {
+pub struct Spawner {
     instance: String,
     server: Option<ForkServer>,
     broken: u32,
 }
 
-impl Forks {
+impl Spawner {
     pub fn new(instance: &str) -> Self {
         Self { instance: instance.to_owned(), server: ForkServer::start(instance).ok(), broken: 0 }
     }
 
-    /// Of the server, a child of ours.
+    /// The pid of the server, which is a child of ours.
     pub fn pid(&self) -> Option<i32> {
         self.server.as_ref().map(ForkServer::pid)
     }
