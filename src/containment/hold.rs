@@ -5,22 +5,17 @@
 //! ([`Containment::reaped`]), time ([`Containment::tick`]) and orders. Each costs the same whether one life or a thousand are held.
 //! What happened is taken with [`Containment::next_event`].
 
-use super::event::{Event, EventQueue, HookError, SpawnError};
-use super::held::{Birth, Family, Held, Look, Mechanism, Watcher};
+use super::event::{Event, EventQueue};
+use super::held::{Family, Held, Look, Mechanism, Watcher};
 use super::ladder::{Ground, Report};
-use super::processes::{MARKER, marker};
 use super::scopes::Scopes;
 use super::spawner::Spawner;
-use super::succession::adopt::birth;
-use super::succession::predecessor::{Predecessor, Spared};
-use super::succession::record::{AdoptionRecord, AdoptionRecords};
+use super::succession::predecessor::Predecessor;
+use super::succession::record::AdoptionRecords;
 use super::{IncarnationId, Rung};
 use crate::core::clock::Tick;
 use crate::core::farewell::Farewell;
 use crate::core::gateway::Living;
-use crate::core::limits::{Limits, NotInForce};
-use crate::core::signal::Signal;
-use crate::sys::spawn::plan::ChildPlan;
 use mio::{Registry, Token};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -46,20 +41,20 @@ pub struct Home<'a> {
 /// The room. See the module head.
 #[derive(Debug)]
 pub struct Containment {
-    report: Report,
-    instance: String,
-    runtime_dir: PathBuf,
+    pub(super) report: Report,
+    pub(super) instance: String,
+    pub(super) runtime_dir: PathBuf,
     pub(super) watcher: Watcher,
     /// Of each rung that works here, and last the one that adopts what no other holds.
-    mechanisms: Vec<(Rung, Rc<dyn Mechanism>)>,
+    pub(super) mechanisms: Vec<(Rung, Rc<dyn Mechanism>)>,
     pub(super) scopes: Scopes,
     pub(super) spawner: Spawner,
-    records: AdoptionRecords,
+    pub(super) records: AdoptionRecords,
     pub(super) events: EventQueue,
     /// Slot 0 is that of the mechanisms' own descriptors; its entry stays empty.
     pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
-    by_id: HashMap<IncarnationId, u32>,
+    pub(super) by_id: HashMap<IncarnationId, u32>,
     by_pid: HashMap<i32, Child>,
     /// Children of the daemon that belong to no life.
     others: HashSet<i32>,
@@ -78,9 +73,9 @@ pub(super) struct Slot {
     /// The descriptor registered with the loop, if any.
     registered: Option<i32>,
     /// It was told to stand still at least once.
-    was_frozen: bool,
+    pub(super) was_frozen: bool,
     /// What its adoption record says, with the [`birth`] of the main process.
-    recorded: Option<(Living, u64)>,
+    pub(super) recorded: Option<(Living, u64)>,
     /// Tracers of which it was said that they keep it from ending.
     tracers: HashSet<i32>,
 }
@@ -147,67 +142,6 @@ impl Containment {
         self.mechanisms.iter().map(|(_, mechanism)| &**mechanism)
     }
 
-    // ---- from one supervisor to the next ----
-
-    /// What must not be ended with a predecessor's remains.
-    pub(super) fn spared(&self) -> Spared {
-        let mut spared = Spared::default();
-        // The fork server looks like one that was forked from it.
-        spared.keepers.extend(self.spawner.pid());
-        self.mechanisms().for_each(|mechanism| mechanism.spare(&mut spared));
-        self.slots.iter().filter_map(|slot| slot.held.as_ref()).for_each(|held| held.spare(&mut spared));
-        spared
-    }
-
-    /// Everything that is to be taken over has been: a successor finds it here.
-    ///
-    /// # Errors
-    /// As rename(2).
-    pub fn taken_over(&mut self) -> io::Result<()> {
-        self.records.show()
-    }
-
-    /// Whether what [`Self::predecessor`] says has changed since the last call.
-    pub fn was_made_again(&mut self) -> bool {
-        self.mechanisms().any(Mechanism::was_made_again)
-    }
-
-    /// What the next supervisor on this state has to know to end all trees of this one.
-    pub fn predecessor(&self) -> Predecessor {
-        let mut note = Predecessor::of_this_boot(&self.instance, &self.runtime_dir);
-        self.mechanisms().for_each(|mechanism| mechanism.describe(&mut note));
-        note
-    }
-
-    /// Writes down that this life may be taken over, as it is now; `None`: no more. A successor ends a life without a record, so
-    /// where writing fails nothing is lost but a life that could have gone on.
-    pub fn record(&mut self, id: &IncarnationId, living: Option<Living>) {
-        let Some(number) = self.slot(id) else { return };
-        let Some(slot) = self.slots.get_mut(number as usize) else { return };
-        let Some(held) = &slot.held else { return };
-        if slot.recorded.map(|(living, _)| living) == living {
-            return;
-        }
-        // The number is its own while it is unreaped, by us or by its keeper.
-        let born = |pid| slot.recorded.map_or_else(|| birth(pid, held.main()?), |(_, born)| Some(born));
-        let known = living.and_then(|living| Some((living, born(living.pid)?)));
-        let tag = held.tag();
-        let record = known.map(|(living, born)| AdoptionRecord { name: id.name.clone(), living, born, tag });
-        slot.recorded = self.records.write(number, record.as_ref()).ok().and(known);
-    }
-
-    /// A life that was taken over is held from now on.
-    pub(super) fn hold_adopted(&mut self, number: u32, record: &AdoptionRecord, held: Box<dyn Held>) {
-        if let Some(slot) = self.slots.get_mut(number as usize) {
-            // It may have been, and a thaw too many does no harm.
-            slot.was_frozen = true;
-            if self.records.write(number, Some(record)).is_ok() {
-                slot.recorded = Some((record.living, record.born));
-            }
-        }
-        self.hold(number, held);
-    }
-
     // ---- slots ----
 
     pub(super) fn free_slot(&mut self) -> u32 {
@@ -221,7 +155,7 @@ impl Containment {
         self.free.push(slot);
     }
 
-    fn hold(&mut self, number: u32, held: Box<dyn Held>) {
+    pub(super) fn hold(&mut self, number: u32, held: Box<dyn Held>) {
         let id = held.id().clone();
         self.by_id.insert(id.clone(), number);
         let Some(slot) = self.slots.get_mut(number as usize) else { return };
@@ -275,13 +209,13 @@ impl Containment {
         self.by_pid.len()
     }
 
-    fn know_children(&mut self, slot: u32) {
+    pub(super) fn know_children(&mut self, slot: u32) {
         let children = self.held_in(slot).map(Held::children).unwrap_or_default();
         self.by_pid.extend(children.into_iter().flatten().map(|pid| (pid, Child::Of(slot))));
     }
 
     /// It may be another than before: its end is no orphan's.
-    fn know_fork_server(&mut self) {
+    pub(super) fn know_fork_server(&mut self) {
         self.by_pid.extend(self.spawner.pid().map(|pid| (pid, Child::ForkServer)));
     }
 
@@ -351,7 +285,7 @@ impl Containment {
     }
 
     /// Keeps the books after anything may have happened to a slot.
-    fn after(&mut self, number: u32) {
+    pub(super) fn after(&mut self, number: u32) {
         let Some(slot) = self.slots.get(number as usize) else { return };
         let Some(held) = &slot.held else { return };
         if let Some(next) = held.next_look() {
@@ -416,132 +350,6 @@ impl Containment {
         self.mechanisms().for_each(|mechanism| mechanism.tidy(now));
     }
 
-    // ---- orders ----
-
-    /// Begins an incarnation on `wanted`, or on the report's rung, within `limits`. What became of it is an event. Returns the
-    /// limits of a cgroup that are not in force. May wait for a fork server that was stopped, see `spawner.rs`.
-    ///
-    /// # Errors
-    /// [`SpawnError`]; nothing is held or left behind then, and no event follows.
-    pub fn spawn(
-        &mut self,
-        id: &IncarnationId,
-        mut plan: ChildPlan,
-        wanted: Option<Rung>,
-        limits: &Limits,
-    ) -> Result<Vec<NotInForce>, SpawnError> {
-        if self.by_id.contains_key(id) {
-            return Err(SpawnError::Busy(id.clone()));
-        }
-        let rung = self.report.choose(wanted)?;
-        plan.set_env(MARKER, &marker(&self.instance, id))?;
-        let slot = self.free_slot();
-        let spawner = &mut self.spawner;
-        let birth = Birth { slot, id, plan: &mut plan, limits, spawner, watcher: &self.watcher };
-        let mechanism = self.mechanisms.iter().find(|(of, _)| *of == rung).map(|(_, mechanism)| mechanism);
-        let made = mechanism.map(|mechanism| mechanism.spawn(birth));
-        self.know_fork_server();
-        match made.unwrap_or_else(|| Err(SpawnError::Rung(rung, super::ladder::Refusal::NotTried))) {
-            Ok((held, not_in_force)) => {
-                self.hold(slot, held);
-                Ok(not_in_force)
-            }
-            Err(error) => {
-                self.give_back(slot);
-                Err(error)
-            }
-        }
-    }
-
-    /// Runs a hook in the incarnation: a program of the service beside its main process, because something happened to it. It is
-    /// within the limits of the tree and ends with it, and the incarnation is not empty while it lives. One at a time for each
-    /// incarnation, so that one that hangs does not become many. Only on the cgroup rungs, where a child of ours can be born into
-    /// a tree. How it went is [`Event::HookEnded`]. May wait as [`Self::spawn`].
-    ///
-    /// # Errors
-    /// [`HookError`]; no event follows then.
-    pub fn run_hook(&mut self, id: &IncarnationId, mut plan: ChildPlan) -> Result<(), HookError> {
-        plan.set_env(MARKER, &marker(&self.instance, id))?;
-        let number = self.slot(id).ok_or(HookError::Ending)?;
-        let held = self.slots.get_mut(number as usize).and_then(|slot| slot.held.as_mut());
-        held.ok_or(HookError::Ending)?.run_hook(&mut self.spawner, &mut plan)?;
-        self.know_fork_server();
-        self.know_children(number);
-        Ok(())
-    }
-
-    /// # Errors
-    /// `ESRCH` when it has ended or was never there.
-    pub fn signal_main(&self, id: &IncarnationId, signal: Signal) -> io::Result<()> {
-        self.held(id).ok_or_else(gone)?.signal_main(signal)
-    }
-
-    /// Every process of the tree, once each; one that is born meanwhile may be missed.
-    pub fn signal_tree(&self, id: &IncarnationId, signal: Signal) {
-        if let Some(held) = self.held(id) {
-            held.signal_tree(signal);
-        }
-    }
-
-    /// Begins to stop every process of the tree where it is, or to let all go on; [`Event::Frozen`] tells when it is so,
-    /// if it was not before. A kill ends a frozen tree like any other.
-    ///
-    /// # Errors
-    /// What the kernel or the keeper says; `ESRCH` when it has ended.
-    pub fn freeze(&mut self, id: &IncarnationId, frozen: bool) -> io::Result<()> {
-        let slot = self.slot(id).and_then(|slot| self.slots.get_mut(slot as usize)).ok_or_else(gone)?;
-        let held = slot.held.as_mut().ok_or_else(gone)?;
-        slot.was_frozen |= frozen;
-        held.freeze(frozen)
-    }
-
-    /// Lets it go on if it was ever told to stand still: before a signal that it is to act upon.
-    pub fn thaw(&mut self, id: &IncarnationId) {
-        let slot = self.slot(id).and_then(|slot| self.slots.get(slot as usize));
-        if slot.is_some_and(|slot| slot.was_frozen) {
-            // One that cannot be thawed can be killed, and that is what follows.
-            let _ = self.freeze(id, false);
-        }
-    }
-
-    /// Whether all of it stands still now.
-    pub fn is_frozen(&self, id: &IncarnationId) -> bool {
-        self.held(id).is_some_and(Held::is_frozen)
-    }
-
-    /// Begins the end of the whole tree; it converges through `ready`, `reaped` and `tick` until `TreeEmpty`.
-    pub fn kill(&mut self, id: &IncarnationId, now: Tick) {
-        self.order(id, |held, events| held.kill(now, events));
-    }
-
-    /// As [`Self::kill`], because the OOM killer has killed one of its processes.
-    pub fn end_for_oom(&mut self, id: &IncarnationId, now: Tick) {
-        self.order(id, |held, events| held.end_for_oom(now, events));
-    }
-
-    fn order(&mut self, id: &IncarnationId, what: impl FnOnce(&mut dyn Held, &mut EventQueue)) {
-        let Some(number) = self.slot(id) else { return };
-        if let Some(held) = self.slots.get_mut(number as usize).and_then(|slot| slot.held.as_deref_mut()) {
-            what(held, &mut self.events);
-            self.after(number);
-        }
-    }
-
-    /// Puts other limits of its cgroup into force; returns those that are not.
-    pub fn set_limits(&self, id: &IncarnationId, limits: &Limits) -> Vec<NotInForce> {
-        self.held(id).map(|held| held.set_limits(limits)).unwrap_or_default()
-    }
-
-    /// The rung that holds this incarnation.
-    pub fn rung(&self, id: &IncarnationId) -> Option<Rung> {
-        self.held(id).map(Held::rung)
-    }
-
-    /// What is weaker than the rung promises for this service; `None`: nothing.
-    pub fn weakness(&self, id: &IncarnationId) -> Option<&'static str> {
-        self.held(id)?.weakness()
-    }
-
     // ---- the end ----
 
     /// Lets go of an incarnation whose `TreeEmpty` was said, or whose remains are given up. What is left of it on disk goes later,
@@ -584,8 +392,4 @@ impl Containment {
         self.records.remove();
         self.mechanisms().for_each(|mechanism| mechanism.close(self.farewell));
     }
-}
-
-fn gone() -> io::Error {
-    io::Error::from_raw_os_error(libc::ESRCH)
 }

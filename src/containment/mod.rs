@@ -21,13 +21,12 @@ mod hold;
 pub mod keeper;
 pub mod ladder;
 mod oom;
+mod orders;
 mod processes;
 mod retry;
 mod rung;
 #[cfg(test)]
 mod scenarios;
-#[cfg(test)]
-mod scope_scenarios;
 mod scopes;
 mod spawner;
 mod succession;

@@ -1,8 +1,8 @@
 //! Real scopes on every rung: what a worker can do to escape its end, that it does not, and that nobody else is hit.
 
-use super::processes::walk;
-use super::scenarios::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
-use super::*;
+use super::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
+use crate::containment::processes::walk;
+use crate::containment::*;
 use crate::core::limits::Limits;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
@@ -16,7 +16,7 @@ fn on_cgroup(rung: Rung) -> bool {
 }
 
 fn isolated(name: &str, body: fn()) {
-    isolated_in("scope_scenarios", name, body);
+    isolated_in("scenarios::scopes", name, body);
 }
 
 const LIMITS: ScopeLimits = ScopeLimits { memory_max: Some(1 << 30), swap_max: None, oom_group: true };
@@ -103,6 +103,22 @@ fn a_scope_ends_whole_and_alone() {
                 assert!(no_directory(world, n));
                 world.end(n);
             }
+        });
+    });
+}
+
+/// The directory of a life has a shortened name where the service's is longer than a file name takes. Its processes were taken
+/// for strangers', and got no scope.
+#[test]
+fn a_service_with_the_longest_name_has_scopes_like_any_other() {
+    isolated("a_service_with_the_longest_name_has_scopes_like_any_other", || {
+        on_every_rung(|world, rung| {
+            world.name = ServiceName::of_slot(&"long-".repeat(50)).unwrap();
+            let shop = open_shop(world, 1, "foreman-tree:0", rung);
+            assert_eq!(world.held.owner(shop.worker), Some(world.id(1)));
+            shop.enter(world, "w");
+            assert_eq!(world.held.scope(&world.id(1), &name("w")).unwrap().procs, 1);
+            world.end(1);
         });
     });
 }

@@ -3,6 +3,9 @@
 //! Each test runs in a process of its own (the harness started again for that one test), because a subreaper that
 //! reaps everything must not share its process with other tests.
 
+mod played;
+mod scopes;
+
 use super::ladder::{Wish, probe};
 use super::processes::{self, walk};
 use super::succession::predecessor::{Spared, end, is_keeper};
@@ -52,6 +55,8 @@ pub(super) struct World {
     begun: Instant,
     pub(super) events: Vec<Event>,
     instance: String,
+    /// Of all services here.
+    pub(super) name: ServiceName,
     _cleanup: Cleanup,
     runtime: tempfile::TempDir,
 }
@@ -110,7 +115,17 @@ impl World {
         let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
         let held = Containment::open(report, home, None, registry, token).unwrap();
         let cleanup = Cleanup(held.predecessor());
-        Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
+        let name = ServiceName::new("svc").unwrap();
+        Self {
+            held,
+            poll,
+            begun: Instant::now(),
+            events: Vec::new(),
+            instance,
+            name,
+            _cleanup: cleanup,
+            runtime,
+        }
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -118,7 +133,7 @@ impl World {
     }
 
     pub(super) fn id(&self, n: u64) -> IncarnationId {
-        IncarnationId { name: ServiceName::new("svc").unwrap(), n }
+        IncarnationId { name: self.name.clone(), n }
     }
 
     /// The service's plan, and the reading end of its stdout.
