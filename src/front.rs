@@ -176,18 +176,18 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
     let _ = std::fs::remove_dir_all(place);
     match found {
         Ok(report) => {
-            let row = |(rung, result): &(Rung, Result<(), String>)| Row {
+            let row = |(rung, result): (Rung, Result<&'static str, &containment::Refusal>)| Row {
                 rung: rung.to_string(),
                 available: result.is_ok(),
-                why: result.as_ref().err().cloned().unwrap_or_else(|| report.remark(*rung).to_owned()),
                 // What is below the best that works need not be had.
-                flags: if result.is_err() && (*rung < report.rung || *rung == Rung::Pidns) {
-                    containment::flags(*rung)
+                flags: if result.is_err() && (rung < report.rung || rung.on_request()) {
+                    containment::flags(rung)
                 } else {
                     &[]
                 },
+                why: result.map_or_else(ToString::to_string, ToOwned::to_owned),
             };
-            let rows: Vec<Row> = report.attempts.iter().map(row).collect();
+            let rows: Vec<Row> = report.attempts().map(row).collect();
             console.show(&doctor::report(Some(report.rung.as_str()), &rows));
             0
         }

@@ -16,8 +16,8 @@ fn main() -> ExitCode {
         Some(word) if word == hermes_sup::containment::keeper::ARGUMENT => {
             return hermes_sup::containment::keeper::main(std::env::args().nth(2).as_deref());
         }
-        Some(word) if word == hermes_sup::sys::fork_server::ARGUMENT => {
-            return hermes_sup::sys::fork_server::main(hermes_sup::containment::keeper::serve);
+        Some(word) if word == hermes_sup::sys::spawn::fork_server::ARGUMENT => {
+            return hermes_sup::sys::spawn::fork_server::main(hermes_sup::containment::keeper::serve);
         }
         Some(_) | None => {}
     }

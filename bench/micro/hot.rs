@@ -13,7 +13,7 @@ use hermes_sup::core::words::{Cause, Overflow, Want};
 use hermes_sup::log::{Container, LogEvent, LogSpec, Logs, SourceId};
 use hermes_sup::store::{self, Change, Store, StoreEvent, WantRow};
 use hermes_sup::sys::credentials::Credentials;
-use hermes_sup::sys::plan::{CapabilityMasks, ChildPlan};
+use hermes_sup::sys::spawn::plan::{CapabilityMasks, ChildPlan};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;

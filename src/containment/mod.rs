@@ -1,50 +1,50 @@
 //! Containment: how a service's whole tree is held from before its first instruction until it is proved empty.
 //!
-//! One file a rung below, one front for all: [`Containment`] in `hold.rs`. What went in ([`IncarnationId`]) comes out
+//! One front for all rungs: [`Containment`] in `hold.rs`. What went in ([`IncarnationId`]) comes out
 //! as [`Event`]s in a fixed order: either `SpawnFailed`, and then nothing of it is left; or `Spawned`, later
 //! `MainExited`, and last `TreeEmpty`. `Degraded` may come at any time and changes nothing but what we may promise.
 //!
-//! Invariants: no process is signalled by number; no rung is dropped silently; nothing here blocks or sleeps, except
-//! `ladder::probe` and `predecessor::end`, which run before the loop does.
+//! A rung is three things: a probe, a mechanism that begins lives, and a handle of one life (`held.rs` has the two traits).
+//! `ladder.rs` has the table of the rungs.
+//!
+//! Invariants: no process is signalled by number; no rung is dropped silently; an exit is final when it leaves the room.
+//!
+//! What may block, each time with a bound: `ladder::probe`, [`Containment::open`], `adopt` and `end_predecessor`, which run
+//! before the loop does; and of what the loop calls, `spawn` and `run_hook`, for one second where somebody has stopped the fork
+//! server (`spawner.rs`). Nothing here sleeps.
 
-mod adopt;
 mod cgroup;
-mod forks;
+mod event;
+mod flags;
+mod held;
 mod hold;
-mod hooks;
 pub mod keeper;
 pub mod ladder;
-mod losses;
-mod predecessor;
-mod raise;
+mod oom;
+mod orders;
+mod processes;
 mod retry;
-mod roster;
+mod rung;
 #[cfg(test)]
 mod scenarios;
-#[cfg(test)]
-mod scope_scenarios;
 mod scopes;
-mod tracers;
-mod usage;
-mod walk;
+mod spawner;
+mod succession;
 
-pub use crate::core::words::Rung;
-pub use adopt::Gone;
-pub use cgroup::scope::ScopeLimits;
+pub use event::{Event, HookError, SpawnError};
+pub use flags::flags;
 pub use hold::{Containment, Home};
-pub use hooks::HookError;
-pub use ladder::{Report, Wish, probe};
-pub use predecessor::{Clock as Patience, Ended, Predecessor};
-pub use raise::flags;
-pub use roster::{Roster, Vouched};
-pub use scopes::{Member, ScopeError, ScopeInfo};
-pub use usage::{ProcessInfo, Stuck, Usage};
+pub use ladder::{Refusal, Report, Wish, probe};
+pub use processes::children_of_ours;
+pub use processes::usage::{ProcessInfo, Stuck, Usage};
+pub use rung::Rung;
+pub use scopes::{Member, ScopeError, ScopeInfo, ScopeLimits};
+pub use succession::adopt::Gone;
+pub use succession::predecessor::{Ended, Patience, Predecessor};
+pub use succession::record::{AdoptionRecord, AdoptionRecords};
 
-use crate::core::exit::Exit;
 use crate::core::fingerprint::fingerprint;
 use crate::core::name::ServiceName;
-use crate::core::unit::ScopeName;
-use crate::sys::plan::PlanError;
 use std::fmt;
 
 /// Bytes of a name that fit into a file name together with the number of a life (NAME_MAX is 255).
@@ -67,67 +67,6 @@ impl fmt::Display for IncarnationId {
         let head = (0..LONGEST_NAME - 16).rev().find_map(|end| name.get(..end)).unwrap_or_default();
         write!(f, "{head}-{:016x}.{}", fingerprint([name]), self.n)
     }
-}
-
-/// What has happened to an incarnation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Exec succeeded.
-    Spawned { id: IncarnationId, pid: i32 },
-    /// It never ran, and nothing of it is left.
-    SpawnFailed { id: IncarnationId, error: SpawnError },
-    /// `exit` is [`Exit::MaybeOom`] for a SIGKILL that was not ours, of what has no cgroup of its own.
-    MainExited { id: IncarnationId, exit: Exit },
-    /// Proved empty, main process reaped. Call `release` next.
-    TreeEmpty { id: IncarnationId },
-    /// The kernel has killed one of it for want of memory; `kills` so far in this life. `main`: the main process among them.
-    OomKilled { id: IncarnationId, kills: u64, main: bool },
-    /// The kernel has killed so many processes more of the container for want of memory, whosever they are. Only told of where
-    /// services are held without a cgroup of their own, and ahead of a `MainExited` that may be one of them.
-    Losses { kills: u64 },
-    /// The kernel holds its memory at `memory.high`: it reclaims, and slows down who asks for more. Said each time that the
-    /// kernel says so, which can be often.
-    MemoryHigh { id: IncarnationId },
-    /// A hook of it has ended; `Err`: it was never executed, and why.
-    HookEnded { id: IncarnationId, ended: Result<Exit, String> },
-    /// Every process of it stands still now, as was ordered; or none is kept from running any more.
-    Frozen { id: IncarnationId, frozen: bool },
-    /// A scope of it is empty, by itself or on order. One that is there when the incarnation is released ends unsaid.
-    ScopeEnded {
-        id: IncarnationId,
-        name: ScopeName,
-        /// How many of it the kernel killed for want of memory.
-        oom_kills: u64,
-    },
-    /// Something weaker than promised is in force now; for the log and `status`.
-    Degraded { id: IncarnationId, text: String },
-}
-
-/// Why an incarnation never ran; a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpawnError {
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The child told us which step failed.
-    #[error("{words}")]
-    Child { words: String, errno: i32 },
-    #[error("killed before it could be executed")]
-    Killed,
-    #[error("cannot create {path}: {reason}")]
-    Cgroup { path: String, reason: String },
-    #[error("cannot make a process: {0}")]
-    Clone(String),
-    #[error("cannot start its keeper: {0}")]
-    Keeper(String),
-    #[error("containment '{0}' does not work here: {1}")]
-    Rung(Rung, String),
-    #[error("'{0}' is still held: its last tree has not been released")]
-    Busy(IncarnationId),
-}
-
-/// The children of this process, once every incarnation was released: they belong to nobody.
-pub fn children_of_ours() -> Vec<i32> {
-    walk::children(rustix::process::getpid().as_raw_nonzero().get())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! When something is tried again, for what neither the kernel nor a keeper tells us in time.
+//! When something is looked at or tried again, where neither the kernel nor a keeper tells us in time.
 
 use crate::core::clock::Tick;
 use std::time::Duration;
@@ -25,6 +25,12 @@ impl Retry {
 
     pub fn is_first(&self) -> bool {
         self.tries == 0
+    }
+
+    /// It was tried so often, over half a second to a second, that something keeps it from being done.
+    pub fn is_long(&self) -> bool {
+        const MANY: u32 = 8;
+        self.tries >= MANY
     }
 
     pub fn tries(&self) -> u32 {

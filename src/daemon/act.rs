@@ -189,24 +189,22 @@ impl Supervisor {
     }
 
     fn order_scope(&mut self, conn: ConnId, name: ScopeName, order: ScopeOrder) {
-        let mut news = Vec::new();
         let (id, answer) = match order {
             ScopeOrder::Open(member, limits) => {
-                let opened = self.containment.open_scope(&member, &name, limits, &mut news);
+                let opened = self.containment.open_scope(&member, &name, limits);
                 (member.id, ScopeAnswer::Opened(opened))
             }
             ScopeOrder::End(id) => {
-                let there = self.containment.end_scope(&id, &name, self.clock.now(), &mut news);
+                let there = self.containment.end_scope(&id, &name, self.clock.now());
                 (id, ScopeAnswer::Ending(there))
             }
             ScopeOrder::Show(id) => {
-                let shown = self.containment.scope(&id, &name, &mut news);
+                let shown = self.containment.scope(&id, &name);
                 (id, ScopeAnswer::Shown(shown))
             }
         };
-        // Its end, if that is among them, comes after who waits for it.
+        // An end of it that this has brought to light comes after who waits for that.
         self.inbox.push(Input::Scope(conn, id, name, answer));
-        self.take_news(news);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an earlier supervisor left on this state: the lives that it vouched for go on, the rest of it is ended before
+//! What an earlier supervisor left on this state: the lives that it recorded go on, the rest of it is ended before
 //! anything is started.
 //!
 //! Whether a life is still wanted is decided by the core once it is ours, so one that is not gets its stop signal and
@@ -7,7 +7,9 @@
 use super::Supervisor;
 use super::fault;
 use super::identity::Kinship;
-use crate::containment::{Containment, IncarnationId, Patience, Predecessor, Roster, Vouched};
+use crate::containment::{
+    AdoptionRecord, AdoptionRecords, Containment, IncarnationId, Patience, Predecessor,
+};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Living;
 use crate::core::name::ServiceName;
@@ -21,11 +23,11 @@ const ADOPTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a start may take to end what a killed supervisor left.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(20);
 
-/// The last supervisor on this state, and whom it vouched for.
+/// The last supervisor on this state, and the lives that it recorded.
 #[derive(Debug, Default)]
 pub struct Heritage {
     from: Option<Predecessor>,
-    vouched: Vec<Vouched>,
+    records: Vec<AdoptionRecord>,
     /// It did not come to its end: what it did goes on here.
     pub goes_on: bool,
 }
@@ -59,15 +61,15 @@ impl Heritage {
         };
         // The output of a life goes where its FIFOs are, and those are not moved.
         let reachable = from.is_here() && from.runtime_dir == runtime_dir;
-        let mut vouched = if reachable { Roster::left_in(runtime_dir) } else { Vec::new() };
+        let mut records = if reachable { AdoptionRecords::left_in(runtime_dir) } else { Vec::new() };
         // The newest first: of two lives of one service only that can be meant.
-        vouched.sort_by_key(|one| std::cmp::Reverse(one.living.incarnation));
-        Self { from: Some(from), vouched, goes_on: reachable && Roster::exists(runtime_dir) }
+        records.sort_by_key(|one| std::cmp::Reverse(one.living.incarnation));
+        Self { from: Some(from), records, goes_on: reachable && AdoptionRecords::exists(runtime_dir) }
     }
 
     /// Whose directories are to be used again: those in which there may be lives that go on.
     pub fn place(&self) -> Option<&Predecessor> {
-        self.from.as_ref().filter(|_| !self.vouched.is_empty())
+        self.from.as_ref().filter(|_| !self.records.is_empty())
     }
 
     /// Takes over what is `known` and there; ends the rest.
@@ -82,14 +84,14 @@ impl Heritage {
     ) -> Result<BTreeMap<ServiceName, Living>, String> {
         let mut adopted = BTreeMap::new();
         let patience = Patience::start(ADOPTION_PATIENCE);
-        for vouched in &self.vouched {
-            let name = &vouched.name;
+        for record in &self.records {
+            let name = &record.name;
             if adopted.contains_key(name) || !known(name) {
                 continue;
             }
             fault::point();
-            match containment.adopt(vouched, &patience) {
-                Ok(()) => drop(adopted.insert(name.clone(), vouched.living)),
+            match containment.adopt(record, &patience) {
+                Ok(()) => drop(adopted.insert(name.clone(), record.living)),
                 Err(gone) => slog::info!(log, "{name}: not taken over: {gone}"),
             }
         }

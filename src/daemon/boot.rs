@@ -11,7 +11,6 @@ use super::identity::{Identity, Kinship};
 use super::inbox::Inbox;
 use super::late::{Late, Unfinished};
 use super::launch::dev_null;
-use super::losses::Losses;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::ownership::{Gateways, GivingWay, open_state};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home};
@@ -494,7 +493,6 @@ fn start(
         surroundings: around,
         containment,
         report,
-        losses: Losses::default(),
         container: container.clone(),
         logs,
         store,

@@ -72,9 +72,7 @@ impl Supervisor {
                 self.never_ran(id, incarnation, "stopped before it was started".to_owned());
             }
             Effect::KillTree { incarnation } => {
-                let mut news = Vec::new();
-                self.containment.kill(&life(incarnation), self.clock.now(), &mut news);
-                self.take_news(news);
+                self.containment.kill(&life(incarnation), self.clock.now());
             }
             Effect::DrainLogs { incarnation } => {
                 let logs = self.services.get(&id).is_some_and(|service| service.logged.is_some());
@@ -123,7 +121,7 @@ impl Supervisor {
         let by_pipe = |service: &Service| matches!(service.definition.ready, Ready::Fd(_));
         let would_end =
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
-        self.containment.vouch(&life, gateway.living().filter(|_| !would_end));
+        self.containment.record(&life, gateway.living().filter(|_| !would_end));
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let after_success = gateway.waits_after_success();
         let service = self.services.get_mut(&id);
@@ -312,10 +310,7 @@ impl Supervisor {
 
     // ---- The containment ------------------------------------------------------------------------------------------
 
-    pub(super) fn take_news(&mut self, news: Vec<containment::Event>) {
-        news.into_iter().for_each(|event| self.inbox.push(Input::Containment(event)));
-    }
-
+    /// Something has happened to an incarnation.
     pub(super) fn take_containment_event(&mut self, event: containment::Event) {
         match event {
             containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
@@ -326,13 +321,10 @@ impl Supervisor {
                 self.tell(&name, Event::SpawnFailed { incarnation, reason: error.to_string() });
                 self.tell(&name, Event::TreeEmpty { incarnation });
             }
-            containment::Event::Losses { kills } => {
+            containment::Event::ContainerOom { kills } => {
                 slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
-                self.losses.add(kills, self.clock.now());
             }
             containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
-                let told = self.containment.sees_losses();
-                let exit = self.losses.judge(exit, told, self.clock.now());
                 self.tell(&name, Event::MainExited { incarnation, exit });
             }
             containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
@@ -343,7 +335,7 @@ impl Supervisor {
             containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
             containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
             containment::Event::ScopeEnded { id, name, oom_kills } => {
-                decide!(self.scopes.ended(id, name, oom_kills))
+                decide!(self.scopes.ended(id, name, oom_kills));
             }
             containment::Event::Degraded { id, text } => slog::warn!(self.log, "{}: {text}", id.name),
         }

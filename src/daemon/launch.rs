@@ -25,7 +25,7 @@ use crate::s6::script;
 use crate::store::Change;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::plan::ChildPlan;
 use crate::sys::users::User;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The limits of services: what each start gets, what `set` changes, what holds in truth, and a kill for want of memory.
+//! The limits of services: what each start gets, what `set` changes, what holds in truth, and an OOM kill.
 //!
 //! Of a running service the limits are those that it was started with and what was set since; the next start has those
 //! of its definition with what is on record in their place. Nothing on record gives more than the definition does while
@@ -9,7 +9,7 @@
 use super::inbox::Input;
 use super::services::Service;
 use super::{Commit, Supervisor};
-use crate::containment::IncarnationId;
+use crate::containment::{IncarnationId, SpawnError};
 use crate::control::protocol::{Code, Outcome};
 use crate::core::clock::Tick;
 use crate::core::event::Ticket;
@@ -21,7 +21,7 @@ use crate::core::name::ServiceName;
 use crate::definition::limits::inherited;
 use crate::store::{Change, LimitsRow};
 use crate::sys::kernel_text;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::plan::ChildPlan;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -188,7 +188,7 @@ impl Supervisor {
         }
     }
 
-    /// The kernel killed one of a service for want of memory.
+    /// The OOM killer has killed a process of a service.
     pub(super) fn oom_killed(&mut self, life: &IncarnationId, kills: u64, main: bool) {
         let name = &life.name;
         let service = self.fleet.id(name.as_str()).and_then(|id| self.services.get(&id));
@@ -204,9 +204,7 @@ impl Supervisor {
             (false, Oom::Service) => {
                 slog::warn!(self.log, "{name}: out of memory: the kernel killed a process of it, and it ends with that";
                     "kills" => kills);
-                let mut news = Vec::new();
-                self.containment.end_for_memory(life, self.clock.now(), &mut news);
-                self.take_news(news);
+                self.containment.end_for_oom(life, self.clock.now());
             }
         }
     }
@@ -236,7 +234,7 @@ impl Supervisor {
     }
 
     /// How a hook ended, whatever it was for.
-    pub(super) fn hook_ended(&self, name: &ServiceName, ended: Result<Exit, String>) {
+    pub(super) fn hook_ended(&self, name: &ServiceName, ended: Result<Exit, SpawnError>) {
         match ended {
             Ok(exit) if exit.is_success() => slog::info!(self.log, "{name}: its hook {MEMORY_HIGH} has run"),
             Ok(exit) => slog::warn!(self.log, "{name}: its hook {MEMORY_HIGH} {exit}"),

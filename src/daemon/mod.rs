@@ -22,7 +22,6 @@ mod inbox;
 mod late;
 mod launch;
 mod limits;
-mod losses;
 mod main_program;
 mod mirror;
 mod ownership;
@@ -72,7 +71,6 @@ use crate::store::{self, Store, StoreEvent};
 use crate::sys::signal::SignalFd;
 use clock::Clock;
 use inbox::{Inbox, Input};
-use losses::Losses;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
@@ -252,7 +250,6 @@ struct Supervisor {
     surroundings: Surroundings,
     containment: Containment,
     report: containment::Report,
-    losses: Losses,
     container: Container,
     logs: Logs,
     store: Store,
@@ -381,9 +378,7 @@ impl Supervisor {
                 self.server.take_gone().into_iter().for_each(|gone| self.inbox.push(Input::CallerGone(gone)));
             }
             Room::Containment => {
-                let mut news = Vec::new();
-                self.containment.ready(slot, generation, &mut news);
-                self.take_news(news);
+                self.containment.ready(slot, generation, self.clock.now());
             }
             Room::MainProgram => self.inbox.push(Input::MainReported),
             Room::ScanDirectory => self.inbox.push(Input::ScanDirectory),
@@ -409,9 +404,7 @@ impl Supervisor {
                 self.execute(due);
             }
             if self.containment.next_deadline().is_some_and(|at| at <= now) {
-                let mut news = Vec::new();
-                self.containment.tick(now, &mut news);
-                self.take_news(news);
+                self.containment.tick(now);
             }
             decide!(self.planned.pass_time());
             decide!(self.requests.pass_time());
@@ -424,6 +417,7 @@ impl Supervisor {
                 decide!(self.upgrade.pass_time(busy));
             }
             self.settle_topology();
+            self.hear_containment();
             if self.inbox.is_empty() && self.outbox.is_empty() {
                 return;
             }
@@ -437,8 +431,16 @@ impl Supervisor {
                 self.act(id, effect);
                 fault::point();
             }
+            self.hear_containment();
             let Some(input) = self.inbox.next() else { return };
             self.handle(input);
+        }
+    }
+
+    /// What has happened in containment goes into the inbox.
+    fn hear_containment(&mut self) {
+        while let Some(event) = self.containment.next_event() {
+            self.inbox.push(Input::Containment(event));
         }
     }
 

@@ -1,7 +1,7 @@
 //! From the `[security]` of a definition to the masks of its child, as far as we have what it asks for.
 
 use crate::definition::resolved::{Capabilities, Security};
-use crate::sys::plan::CapabilityMasks;
+use crate::sys::spawn::plan::CapabilityMasks;
 use caps::{CapSet, Capability, CapsHashSet};
 use std::sync::OnceLock;
 

@@ -13,7 +13,7 @@ use crate::hermes::state_json;
 use crate::hermes::state_watch::StateWatch;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use crate::sys::plan::Pass;
+use crate::sys::spawn::plan::Pass;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::pipe::PipeFlags;

@@ -5,7 +5,6 @@
 //! longer than everything else.
 
 use super::Supervisor;
-use crate::containment;
 use crate::core::clock::Tick;
 use crate::sys::reap::{self, Left, Reaped};
 use std::time::Duration;
@@ -48,12 +47,10 @@ impl Supervisor {
     /// Reaps the child that a SIGCHLD names. It can stand for any number of ends, so the others are looked for as well, but
     /// only when this one has been seen to: to find that there are none takes the kernel a look at each child.
     pub(super) fn reap_told(&mut self, pid: u32) {
-        let mut news = Vec::new();
         if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
-            self.take_reaped(reaped, &mut news);
-            self.containment.settle_reaped(&mut news);
+            self.take_reaped(reaped);
+            self.containment.settle_reaped(self.clock.now());
         }
-        self.take_news(news);
         self.unreaped.any = true;
     }
 
@@ -67,13 +64,13 @@ impl Supervisor {
     /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
     /// then follow in the next turn of the loop, which does not sleep before it.
     pub(super) fn reap(&mut self) {
-        let (mut news, mut row) = (Vec::new(), 0);
+        let mut row = 0;
         let left = loop {
             if row == MOST {
                 break Left::Living;
             }
             match reap::next() {
-                Ok(reaped) => row += usize::from(self.take_reaped(reaped, &mut news)),
+                Ok(reaped) => row += usize::from(self.take_reaped(reaped)),
                 Err(left) => break left,
             }
         };
@@ -83,17 +80,16 @@ impl Supervisor {
         } else {
             self.unreaped.none(now, self.containment.children());
         }
-        self.containment.settle_reaped(&mut news);
-        self.take_news(news);
+        self.containment.settle_reaped(now);
         self.shutdown.children(left == Left::Living);
     }
 
     /// Returns whether it was of a service.
-    fn take_reaped(&mut self, reaped: Reaped, news: &mut Vec<containment::Event>) -> bool {
+    fn take_reaped(&mut self, reaped: Reaped) -> bool {
         if self.main_changed(reaped) || reaped.is_stop() {
             return false;
         }
-        let is_known = self.containment.reaped(reaped.pid, reaped.status, news);
+        let is_known = self.containment.reaped(reaped.pid, reaped.status, self.clock.now());
         if !is_known {
             slog::debug!(self.log, "reaped an orphan"; "pid" => reaped.pid);
         }

@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::clock::wall;
 use super::execute::log_dir;
 use super::view::Trees;
-use crate::containment::{Report, Rung};
+use crate::containment::Report;
 use crate::control::protocol::{Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Elsewhere, Phase, Stage};
@@ -18,10 +18,7 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// What was tried above the rung in force, and why it does not work.
 pub(super) fn why_not_higher(report: &Report) -> Option<String> {
-    // Nobody gets a PID namespace without asking for one.
-    let refused = report.attempts.iter().filter(|(rung, _)| *rung < report.rung && *rung != Rung::Pidns);
-    let reasons: Vec<&str> =
-        refused.filter_map(|(_, result)| result.as_ref().err().map(String::as_str)).collect();
+    let reasons: Vec<String> = report.refused_above().map(ToString::to_string).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 

@@ -23,8 +23,8 @@ extern "C" fn hook() {
     let first = words.next();
     let code = if first.as_deref() == Some(crate::containment::keeper::ARGUMENT) {
         i32::from(crate::containment::keeper::main(words.next().as_deref()) != ExitCode::SUCCESS)
-    } else if first.as_deref() == Some(super::fork_server::ARGUMENT) {
-        i32::from(super::fork_server::main(crate::containment::keeper::serve) != ExitCode::SUCCESS)
+    } else if first.as_deref() == Some(super::spawn::fork_server::ARGUMENT) {
+        i32::from(super::spawn::fork_server::main(crate::containment::keeper::serve) != ExitCode::SUCCESS)
     } else if let Ok(role) = std::env::var(ROLE) {
         let (name, number) = role.split_once(':').unwrap_or((&role, "0"));
         play(name, number.parse().unwrap_or(0))

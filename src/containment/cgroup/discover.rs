@@ -4,6 +4,7 @@
 //! may show us any part of the tree under any name. So a candidate counts only when its `cgroup.procs` lists us.
 
 use super::private::PrivateMount;
+use super::probe::Refusal;
 use crate::sys::mount::{self, CgroupMount};
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +25,18 @@ pub struct Place {
     pub born: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
+impl Place {
+    /// A directory in it for people. The path of a mount of our own says nothing to anybody.
+    pub fn shown(&self, name: &str) -> String {
+        match self.private {
+            Some(_) => format!("its own mount of cgroup2/{name}"),
+            None => self.dir.join(name).display().to_string(),
+        }
+    }
+}
+
+/// Why there is no place; a fragment for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
     #[error("no cgroup v2 file system is mounted")]
     NoMount,
@@ -33,7 +45,9 @@ pub enum NoPlace {
     #[error("{0} is mounted read-only")]
     ReadOnly(String),
     #[error("/proc cannot be read: {0}")]
-    Proc(#[from] io::Error),
+    Proc(String),
+    #[error("the mount does not show our own cgroup")]
+    NotOurs,
 }
 
 /// The leaf into which the supervisor moves itself before it enables controllers.
@@ -48,6 +62,12 @@ pub fn own_memory_events() -> Option<PathBuf> {
         here.map(|dir| dir.join("memory.events")).find(|file| file.exists())
     };
     mount::cgroup2_mounts().ok()?.iter().find_map(of)
+}
+
+impl From<io::Error> for NoPlace {
+    fn from(error: io::Error) -> Self {
+        Self::Proc(error.to_string())
+    }
 }
 
 /// Finds our cgroup on a writable mount, making a read-only one writable where that is ours to do.
@@ -86,15 +106,14 @@ pub fn own_place() -> Result<Place, NoPlace> {
 /// Our own cgroup on a mount of our own.
 ///
 /// # Errors
-/// In words for `doctor`.
-pub fn private_place() -> Result<Place, String> {
-    let text =
-        std::fs::read_to_string("/proc/self/cgroup").map_err(|error| NoPlace::Proc(error).to_string())?;
-    let cgroup = own_cgroup(&text).ok_or_else(|| NoPlace::NoMount.to_string())?;
+/// [`Refusal::Place`] or [`Refusal::Mount`].
+pub fn private_place() -> Result<Place, Refusal> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").map_err(NoPlace::from)?;
+    let cgroup = own_cgroup(&text).ok_or(NoPlace::NoMount)?;
     let mount = PrivateMount::make()?;
     let dir = mount.path();
     if !lists_us(&dir) {
-        return Err("the mount does not show our own cgroup".to_owned());
+        return Err(NoPlace::NotOurs.into());
     }
     Ok(Place { is_real_root: is_real_root(&dir), dir, cgroup, private: Some(mount), born: false })
 }

@@ -4,9 +4,9 @@
 //! the path can be hit.
 
 use crate::core::signal::Signal;
-use crate::sys::clone::Join;
 use crate::sys::kernel_text;
 use crate::sys::pidfd::Pidfd;
+use crate::sys::spawn::clone::{self, Join};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
@@ -36,6 +36,17 @@ pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
         return Err(error.into());
     }
     Ok(())
+}
+
+/// Why a directory could not be made, for people.
+pub fn create_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "the limit on cgroups is reached (cgroup.max.descendants or cgroup.max.depth above us)".to_owned()
+        }
+        Some(errno) => clone::reason(errno),
+        None => error.to_string(),
+    }
 }
 
 /// Whether there is such a directory.

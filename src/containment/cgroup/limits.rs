@@ -7,6 +7,7 @@
 //! refusal of this one file.
 
 use super::leaf::{read, write};
+use super::tree::NoController;
 use crate::core::limits::{Enforcer, Key, Limits, NotInForce, Oom, Value};
 use rustix::io::Errno;
 use std::io;
@@ -19,7 +20,7 @@ pub fn apply(
     leaf: &str,
     limits: &Limits,
     controllers: &[&str],
-    refused: Option<&str>,
+    refused: Option<&NoController>,
 ) -> Vec<NotInForce> {
     let one = |(key, value): (Key, Value)| {
         let Enforcer::Controller(controller) = key.enforcer() else { return None };
@@ -164,7 +165,9 @@ mod tests {
             let left = apply(tree.as_fd(), "svc.1", &limits(), controllers, refused);
             left.iter().map(ToString::to_string).collect()
         };
-        let without = said(&["pids"], Some("memory: Device or resource busy"));
+        let refused =
+            NoController::Refused { controller: "memory", reason: "Device or resource busy".into() };
+        let without = said(&["pids"], Some(&refused));
         assert_eq!(without.len(), 7, "{without:?}");
         assert_eq!(
             without[0],

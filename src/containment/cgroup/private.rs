@@ -8,12 +8,13 @@
 //! The mount has no path. It is reached through /proc/self/fd, whose links lead where the descriptor is open.
 
 use crate::containment::keeper::wire::{self, Heard};
-use crate::containment::keeper::{MOUNT, SOCKET};
-use crate::containment::ladder::{plan_of_self, wait_exit, wait_readable};
+use crate::containment::keeper::{MOUNT, SOCKET, plan_of_self};
+use crate::containment::ladder::{wait_exit, wait_readable};
 use crate::core::signal::Signal;
 use crate::sys::mount::{self, MountStep};
-use crate::sys::plan::Pass;
-use crate::sys::{clone, posture};
+use crate::sys::posture;
+use crate::sys::spawn::clone;
+use crate::sys::spawn::plan::Pass;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -23,31 +24,44 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct PrivateMount(Arc<OwnedFd>);
 
+/// Why there is no such mount; a fragment for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoMount {
+    #[error("the helper that mounts it ended without a word")]
+    Silent,
+    #[error("{what}: {reason}{hint}", what = .step.map_or("mount", MountStep::words), reason = clone::reason(*.errno), hint = hint(*.errno))]
+    Step { step: Option<MountStep>, errno: i32 },
+    #[error("{what}: {why}")]
+    Helper { what: &'static str, why: String },
+}
+
 impl PrivateMount {
     /// Has it made. Waits for the helper, at most as long as a probe waits.
     ///
     /// # Errors
-    /// In words: which step is not allowed.
-    pub fn make() -> Result<Self, String> {
-        let (socket, theirs) = wire::pair().map_err(|error| format!("socketpair: {error}"))?;
-        let mut plan = plan_of_self(&[MOUNT]).map_err(|error| format!("plan: {error}"))?;
+    /// [`NoMount`]: the step that is not allowed.
+    pub fn make() -> Result<Self, NoMount> {
+        let failed = |what| move |error: io::Error| NoMount::Helper { what, why: error.to_string() };
+        let (socket, theirs) = wire::pair().map_err(failed("socketpair"))?;
+        let mut plan = plan_of_self(&[MOUNT]).map_err(failed("plan"))?;
         plan.pass = Some(Pass { fd: theirs, number: SOCKET });
-        let helper = clone::spawn(&mut plan, None).map_err(|error| format!("clone: {error}"))?;
+        let helper = clone::spawn(&mut plan, None).map_err(failed("clone"))?;
         // Only the helper has the other end now: its death is an end-of-file.
         drop(plan);
         let heard = loop {
             match wire::hear(socket.as_fd(), decode) {
-                Heard::Message((0, _), fds) => break fds.into_iter().next().ok_or_else(silent),
+                Heard::Message((0, _), fds) => break fds.into_iter().next().ok_or(NoMount::Silent),
                 Heard::Message((step, errno), _) => break Err(refusal(step, errno)),
-                Heard::End => break Err(silent()),
-                Heard::Nothing if !wait_readable(socket.as_fd()) => break Err(silent()),
+                Heard::End => break Err(NoMount::Silent),
+                Heard::Nothing if !wait_readable(socket.as_fd()) => break Err(NoMount::Silent),
                 Heard::Nothing => {}
             }
         };
         if heard.is_err() {
             let _ = helper.pidfd.send(Signal::KILL);
         }
-        wait_exit(helper.pidfd.as_fd())?;
+        let ended = wait_exit(helper.pidfd.as_fd());
+        ended.map_err(|why| NoMount::Helper { what: "the helper that mounts it", why: why.to_string() })?;
         Ok(Self(Arc::new(heard?)))
     }
 
@@ -57,18 +71,16 @@ impl PrivateMount {
     }
 }
 
-fn silent() -> String {
-    "the helper that mounts it ended without a word".to_owned()
+fn refusal(step: u8, errno: i32) -> NoMount {
+    NoMount::Step { step: MountStep::from_byte(step), errno }
 }
 
-fn refusal(step: u8, errno: i32) -> String {
-    let what = MountStep::from_byte(step).map_or("mount", MountStep::words);
-    let hint = match errno {
+fn hint(errno: i32) -> &'static str {
+    match errno {
         libc::EPERM | libc::ENOSYS => ": a seccomp or AppArmor profile, or the host, forbids it",
         libc::ENOSPC => ": user.max_user_namespaces is 0 or used up",
         _ => "",
-    };
-    format!("{what}: {}{hint}", clone::reason(errno))
+    }
 }
 
 fn decode(bytes: &[u8]) -> Option<(u8, i32)> {
@@ -99,10 +111,10 @@ mod tests {
     #[test]
     fn a_refusal_names_the_step_and_what_may_be_behind_it() {
         assert_eq!(
-            refusal(MountStep::Namespaces as u8, libc::EPERM),
+            refusal(MountStep::Namespaces as u8, libc::EPERM).to_string(),
             "a user namespace: Operation not permitted: a seccomp or AppArmor profile, or the host, forbids it"
         );
-        assert_eq!(refusal(99, libc::EINVAL), "mount: Invalid argument");
+        assert_eq!(refusal(99, libc::EINVAL).to_string(), "mount: Invalid argument");
         assert_eq!(decode(&[2, 1, 0, 0, 0]), Some((2, 1)));
         assert_eq!(decode(b"xy"), None);
     }

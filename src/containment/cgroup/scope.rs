@@ -4,22 +4,21 @@
 //! Bounds are written before anything joins. Killing, emptiness and removal are those of any leaf (`leaf.rs`).
 
 use super::leaf::{self, read, write};
+use super::mechanism::Site;
+use super::stats;
+use super::watch::Watched;
+use crate::containment::processes::usage;
+use crate::containment::retry::Retry;
+use crate::containment::scopes::{FIRST_LOOK, Figures, HeldScope, ScopeError, ScopeLimits, ScopeRequest};
+use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 const PREFIX: &str = "scope-";
-
-/// The bounds that a scope is to have. In bytes; `None`: no bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ScopeLimits {
-    pub memory_max: Option<u64>,
-    pub swap_max: Option<u64>,
-    /// The out-of-memory killer takes all of it or, without this, one process.
-    pub oom_group: bool,
-}
 
 impl ScopeLimits {
     /// What is asked for, as systemd calls it, with the file that holds it and its content.
@@ -33,11 +32,110 @@ impl ScopeLimits {
         .into_iter()
         .flatten()
     }
+}
 
-    /// The bounds by their names.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        // Where nothing is bounded, nothing runs out of it.
-        Self { oom_group: false, ..self }.files().map(|(name, ..)| name)
+/// A scope that is a directory.
+#[derive(Debug)]
+pub struct ScopeDirectory {
+    site: Rc<Site>,
+    path: String,
+    _watched: Watched,
+}
+
+impl ScopeDirectory {
+    /// Makes the directory with its watch and bounds below the life in `leaf`, and moves the caller into it.
+    ///
+    /// # Errors
+    /// [`ScopeError`]; nothing is left behind then.
+    pub fn open(
+        site: &Rc<Site>,
+        leaf: &str,
+        request: &ScopeRequest<'_>,
+    ) -> Result<(Self, Vec<String>), ScopeError> {
+        let tree = site.tree.as_fd();
+        let path = path(leaf, request.name);
+        let failed = |reason: io::Error| ScopeError::Cgroup { path: site.tree.shown(&path), reason };
+        create(tree, &path).map_err(failed)?;
+        site.books.keep(&path);
+        let watched = site.watch(&path, request.number).map_err(failed);
+        let made = watched.and_then(|watched| {
+            let has_memory = site.tree.controllers.contains(&"memory");
+            let not_in_force = bound(tree, leaf, &path, request.limits, has_memory);
+            let joined = match join(tree, &path, request.pid) {
+                // If it has ended by now, its number may have been another's when it was used.
+                Ok(()) if request.process.has_ended() => Err(ScopeError::Gone),
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(ScopeError::Gone),
+                joined => joined.map_err(failed),
+            };
+            let scope = Self { site: Rc::clone(site), path: path.clone(), _watched: watched };
+            joined.map(|()| (scope, not_in_force))
+        });
+        if made.is_err() {
+            remove(site, path);
+        }
+        made
+    }
+
+    /// Those of a life that was adopted: directories tell of them. Bounds that are not in force were named when they were made.
+    pub fn find(
+        site: &Rc<Site>,
+        leaf: &str,
+        number: &mut dyn FnMut() -> u32,
+    ) -> Vec<(ScopeName, u32, Box<dyn HeldScope>)> {
+        let below = std::fs::read_dir(site.tree.path().join(leaf)).into_iter().flatten().flatten();
+        let names = below.filter_map(|entry| entry.file_name().to_str().and_then(of_directory));
+        let scopes = names.filter_map(|name| {
+            let (path, number) = (path(leaf, &name), number());
+            let watched = site.watch(&path, number).ok()?;
+            let scope: Box<dyn HeldScope> = Box::new(Self { site: Rc::clone(site), path, _watched: watched });
+            Some((name, number, scope))
+        });
+        scopes.collect()
+    }
+}
+
+impl HeldScope for ScopeDirectory {
+    fn lives(&self) -> bool {
+        leaf::populated(self.site.tree.as_fd(), &self.path).unwrap_or(true)
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        leaf::processes(self.site.tree.as_fd(), &self.path)
+    }
+
+    fn figures(&self) -> Figures {
+        let pids = self.processes();
+        let (memory_max, swap_max) = bounds(self.site.tree.as_fd(), &self.path);
+        let (current, _) = stats::memory(self.site.tree.as_fd(), &self.path);
+        Figures {
+            cgroup: Some(self.site.tree.identity().0.join(&self.path)),
+            procs: pids.len(),
+            memory_bytes: current.or_else(|| Some(usage::resident(&pids))),
+            memory_max,
+            swap_max,
+            adopt_orphans: false,
+        }
+    }
+
+    fn end(&mut self) -> bool {
+        let tree = self.site.tree.as_fd();
+        let _ = leaf::kill(tree, &self.path);
+        // What `cgroup.kill` leaves alive, or all of them where it does not work.
+        leaf::signal_each(tree, &self.path, Signal::KILL);
+        !self.lives()
+    }
+
+    fn release(self: Box<Self>) -> u64 {
+        let oom_kills = oom_kills(self.site.tree.as_fd(), &self.path);
+        remove(&self.site, self.path);
+        oom_kills
+    }
+}
+
+/// The kernel may call the directory of an empty scope busy for a while yet.
+fn remove(site: &Site, path: String) {
+    if leaf::remove(site.tree.as_fd(), &path).is_err() {
+        site.books.remove_later(path, Retry::now(None, FIRST_LOOK));
     }
 }
 
@@ -78,7 +176,7 @@ pub fn bound(
     if !has_memory {
         let without =
             |name| format!("{name} of scopes is not in force: their cgroup has no memory controller");
-        return limits.names().map(without).collect();
+        return limits.bounds().map(without).collect();
     }
     let handed_down = write(tree, &format!("{leaf}/cgroup.subtree_control"), "+memory");
     let refused = |(name, file, text): (_, &str, String)| {
@@ -104,7 +202,7 @@ pub fn bounds(tree: BorrowedFd<'_>, path: &str) -> (Option<u64>, Option<u64>) {
     (one("memory.max"), one("memory.swap.max"))
 }
 
-/// How many of its processes the out-of-memory killer has taken.
+/// How many of its processes the OOM killer has killed.
 pub fn oom_kills(tree: BorrowedFd<'_>, path: &str) -> u64 {
     let text = read(tree, &format!("{path}/memory.events")).unwrap_or_default();
     let count = |line: &str| line.strip_prefix("oom_kill ")?.parse().ok();

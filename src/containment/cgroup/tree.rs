@@ -29,7 +29,33 @@ pub struct Tree {
     pub memory: Cell<bool>,
     pub controllers: Vec<&'static str>,
     /// Why one that is there was not enabled.
-    pub refused: Option<String>,
+    pub refused: Option<NoController>,
+}
+
+/// Why the directory of an instance cannot be had; a fragment for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {reason}")]
+pub struct NoTree {
+    place: String,
+    reason: String,
+}
+
+impl NoTree {
+    pub fn new(place: &Place, name: &str, reason: &io::Error) -> Self {
+        Self { place: place.shown(name), reason: reason.to_string() }
+    }
+}
+
+/// Why a controller that is there was not enabled; a fragment for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoController {
+    #[error("{path}: {errno}")]
+    NoLeaf { path: String, errno: Errno },
+    /// A cgroup with processes in it hands no controllers down.
+    #[error("{path} has other processes in it: {reason}")]
+    Occupied { path: String, reason: String },
+    #[error("{controller}: {reason}")]
+    Refused { controller: &'static str, reason: String },
 }
 
 /// The name of an instance's directory.
@@ -41,18 +67,19 @@ impl Tree {
     /// Makes (or takes over) the instance's directory below `place`, enabling controllers if asked to.
     ///
     /// # Errors
-    /// Those of mkdir(2) and open(2), with the path.
-    pub fn create(place: &Place, instance: &str, with_controllers: bool) -> io::Result<Self> {
+    /// [`NoTree`], with the path.
+    pub fn create(place: &Place, instance: &str, with_controllers: bool) -> Result<Self, NoTree> {
         let path = place.dir.join(directory_name(instance));
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let named = |errno: Errno| NoTree::new(place, &directory_name(instance), &errno.into());
         match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(named(error.into())),
+            Err(errno) => return Err(named(errno)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| named(error.into()))?;
+        let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(named)?;
+        let inode = rustix::fs::fstat(&dir).map_err(named)?.st_ino;
         let mut tree = Self {
-            inode: rustix::fs::fstat(&dir)?.st_ino,
+            inode,
             dir,
             cgroup: place.cgroup.join(directory_name(instance)),
             path,
@@ -128,25 +155,35 @@ impl Tree {
         std::process::id() == 1 && at_root && !discover::is_real_root(&self.base)
     }
 
-    /// Makes the directory again if somebody has removed it; false: it is there.
+    /// The directory, made again because somebody has removed it; `None`: it is there.
     ///
     /// # Errors
     /// Those of mkdir(2) and open(2).
-    pub fn make_again(&mut self) -> io::Result<bool> {
+    pub fn made_again(&self) -> io::Result<Option<Self>> {
         if rustix::fs::stat(&self.path).is_ok_and(|stat| stat.st_ino == self.inode) {
-            return Ok(false);
+            return Ok(None);
         }
         match rustix::fs::mkdir(&self.path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
-        self.inode = rustix::fs::fstat(&self.dir)?.st_ino;
+        let dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
         for name in &self.controllers {
             let _ = write(&self.path, "cgroup.subtree_control", &format!("+{name}"));
         }
-        Ok(true)
+        Ok(Some(Self {
+            inode: rustix::fs::fstat(&dir)?.st_ino,
+            dir,
+            path: self.path.clone(),
+            cgroup: self.cgroup.clone(),
+            base: self.base.clone(),
+            moved: self.moved,
+            born: self.born.clone(),
+            memory: self.memory.clone(),
+            controllers: self.controllers.clone(),
+            refused: self.refused.clone(),
+        }))
     }
 
     /// Removes the directory if it is empty, and goes back to where we came from.
@@ -180,19 +217,24 @@ impl Tree {
                 .and_then(|()| write(&self.path, "cgroup.subtree_control", &format!("+{name}")));
             match done {
                 Ok(()) => self.controllers.push(name),
-                Err(error) => self.refused = Some(format!("{name}: {error}")),
+                Err(error) => {
+                    self.refused =
+                        Some(NoController::Refused { controller: name, reason: error.to_string() });
+                }
             }
         }
     }
 
     /// Moves us, and in a container everything else that is there, into a leaf. `docker exec` and health checks join
     /// the same cgroup at any moment, so both steps are tried together, a bounded number of times.
-    fn leave_base(&mut self, place: &Place, wanted: &[&str]) -> Result<(), String> {
+    fn leave_base(&mut self, place: &Place, wanted: &[&str]) -> Result<(), NoController> {
         const TRIES: usize = 50;
         let own_leaf = self.base.join(OWN_LEAF);
         match rustix::fs::mkdir(&own_leaf, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(format!("{}: {error}", own_leaf.display())),
+            Err(errno) => {
+                return Err(NoController::NoLeaf { path: own_leaf.display().to_string(), errno });
+            }
         }
         // Only in a cgroup namespace of our own is everybody here part of our container; on a host it may be a shell.
         let everybody = place.cgroup == Path::new("/");
@@ -218,7 +260,7 @@ impl Tree {
         let _ = move_one(&self.base, std::process::id());
         let _ = rustix::fs::rmdir(&own_leaf);
         self.moved = false;
-        Err(format!("{} has other processes in it: {last}", self.base.display()))
+        Err(NoController::Occupied { path: self.base.display().to_string(), reason: last })
     }
 }
 

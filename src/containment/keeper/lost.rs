@@ -1,13 +1,12 @@
-//! What the supervisor does when a keeper dies before its tree: the tree's orphans are its own children now.
+//! What the supervisor does when a keeper dies before its tree: the orphans of the tree are the supervisor's children now.
 //!
-//! Ours to end are children that nobody knows: with a tag, those that carry it; without, those that are younger than
-//! the keeper and do not name another incarnation. There is no `ECHILD` to prove the end, so it is two looks in a row
-//! that find nothing, with no unknown child reaped since the first of them began: a process that hops by fork and exit
-//! leaves a dead parent behind at each hop, and that is ours to reap.
+//! They are found among the children that belong to no life: with a tag, those that carry it; without, those that are younger
+//! than the keeper and do not name another incarnation. There is no `ECHILD` to prove the end, so it is proved by two looks in a
+//! row that find nothing, with no unknown child reaped since the first look began: a process that hops by fork and exit leaves a
+//! dead parent behind at each hop, and we reap that one.
 
-use super::tags;
+use crate::containment::processes::{self, walk};
 use crate::containment::retry::Retry;
-use crate::containment::walk;
 use crate::core::clock::Tick;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ pub struct Lost {
     orphans: u64,
 }
 
-/// Who is looked for.
+/// What is looked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Sought<'a> {
     pub tag: Option<u32>,
@@ -33,13 +32,14 @@ pub struct Sought<'a> {
 const FIRST_LOOK: Duration = Duration::from_millis(3);
 
 impl Lost {
-    pub fn begin(now: Option<Tick>) -> Self {
-        Self { retry: Retry::now(now, FIRST_LOOK), clean: 0, orphans: 0 }
+    pub fn begin(now: Tick) -> Self {
+        Self { retry: Retry::now(Some(now), FIRST_LOOK), clean: 0, orphans: 0 }
     }
 
     /// Looks, kills what it finds, and answers whether the tree is over. `orphans` counts the unknown children that the
     /// daemon has reaped so far.
-    pub fn look(&mut self, own: i32, sought: Sought<'_>, known: &dyn Fn(i32) -> bool, orphans: u64) -> bool {
+    pub fn look(&mut self, sought: Sought<'_>, known: &dyn Fn(i32) -> bool, orphans: u64) -> bool {
+        let own = std::process::id().cast_signed();
         let mut roots = || -> Vec<i32> {
             let candidates = if sought.foreign { walk::all_processes() } else { walk::children(own) };
             candidates.into_iter().filter(|pid| !known(*pid) && is_of_tree(*pid, sought)).collect()
@@ -61,7 +61,7 @@ impl Lost {
 }
 
 fn is_of_tree(pid: i32, sought: Sought<'_>) -> bool {
-    if sought.tag.is_some_and(|tag| tags::groups_of(pid).contains(&tag)) {
+    if sought.tag.is_some_and(|tag| processes::groups_of(pid).contains(&tag)) {
         // A zombie of somebody else's is not ours to reap.
         return !sought.foreign || walk::stat(pid).is_some_and(|stat| !stat.is_dead());
     }
@@ -70,9 +70,9 @@ fn is_of_tree(pid: i32, sought: Sought<'_>) -> bool {
     }
     if sought.foreign {
         let dead = || walk::stat(pid).is_none_or(|stat| stat.is_dead());
-        return tags::marker_of(pid).is_some_and(|marker| marker == sought.marker) && !dead();
+        return processes::marker_of(pid).is_some_and(|marker| marker == sought.marker) && !dead();
     }
     let younger = walk::stat(pid).is_some_and(|stat| stat.started >= sought.keeper_started);
-    let named_otherwise = tags::marker_of(pid).is_some_and(|marker| marker != sought.marker);
+    let named_otherwise = processes::marker_of(pid).is_some_and(|marker| marker != sought.marker);
     younger && !named_otherwise
 }

@@ -9,13 +9,13 @@
 //!
 //! It stays small: plain descriptors and one poll, no crates beyond rustix in its path, nothing kept but numbers.
 
-use super::wire::{self, Heard, Order, Word};
+use super::plan_of_self;
+use super::wire::{self, Heard, KeeperMsg, SupervisorMsg};
 use crate::containment::cgroup::private;
-use crate::containment::ladder::plan_of_self;
-use crate::containment::walk;
-use crate::sys::clone::{self, Progress, Report};
+use crate::containment::processes::walk;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::clone::{self, Progress, Report};
+use crate::sys::spawn::plan::ChildPlan;
 use crate::sys::{mount, peer, posture};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -78,14 +78,14 @@ struct Keeper {
     main: Option<Main>,
     /// Set by the order to end the tree: how long to wait before the next sweep.
     killing: Option<u32>,
-    frost: Option<Frost>,
+    freeze: Option<Freeze>,
     done: bool,
 }
 
 /// The tree stands still, or is about to.
 #[derive(Default)]
-struct Frost {
-    /// Those that were stopped by somebody else before, and stay so.
+struct Freeze {
+    /// Processes that were stopped before by somebody else, and stay so.
     of_itself: HashSet<i32>,
     ours: HashSet<i32>,
     /// All of it stands still, and that was said.
@@ -105,7 +105,7 @@ struct Main {
     /// While the exec is still open.
     report: Option<Report>,
     /// What to say once nothing is left, instead of the usual.
-    failure: Option<Word>,
+    failure: Option<KeeperMsg>,
     /// Its wait status, once it was reaped.
     status: Option<i32>,
 }
@@ -121,10 +121,10 @@ impl Keeper {
             && let Link::Connected(socket) = &link
         {
             let errno = error.raw_os_error().unwrap_or(libc::EPERM);
-            wire::send_word(socket.as_fd(), Word::NoProc { errno }, None)?;
+            wire::send_report(socket.as_fd(), KeeperMsg::NoProc { errno }, None)?;
             return Err(error);
         }
-        Ok(Self { own, signals, link, address: None, main: None, killing: None, frost: None, done: false })
+        Ok(Self { own, signals, link, address: None, main: None, killing: None, freeze: None, done: false })
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -156,7 +156,7 @@ impl Keeper {
         fds.extend(link.map(|fd| PollFd::new(fd, PollFlags::IN)));
         // No interest: a hang-up is always reported, and that is the exec.
         fds.extend(report.map(|report| PollFd::new(report, PollFlags::empty())));
-        let freezing = self.frost.as_ref().is_some_and(|frost| !frost.complete);
+        let freezing = self.freeze.as_ref().is_some_and(|freeze| !freeze.complete);
         let timeout = self.killing.or(freezing.then_some(FIRST_WAIT)).map(|millis| Timespec {
             tv_sec: i64::from(millis / 1000),
             tv_nsec: i64::from(millis % 1000) * 1_000_000,
@@ -177,7 +177,7 @@ impl Keeper {
     fn hear(&mut self) {
         loop {
             match &self.link {
-                Link::Connected(socket) => match wire::hear_order(socket.as_fd()) {
+                Link::Connected(socket) => match wire::hear_supervisor(socket.as_fd()) {
                     Heard::Message(order, fds) => self.obey(order, fds),
                     Heard::Nothing => return,
                     Heard::End => self.listen(),
@@ -194,24 +194,24 @@ impl Keeper {
         }
     }
 
-    fn obey(&mut self, order: Order, fds: Vec<OwnedFd>) {
+    fn obey(&mut self, order: SupervisorMsg, fds: Vec<OwnedFd>) {
         match order {
-            Order::Start if self.main.is_none() => self.start(fds),
+            SupervisorMsg::Start if self.main.is_none() => self.start(fds),
             // A second main process would be somebody's mistake.
-            Order::Start => {}
-            Order::Kill => {
-                self.frost = None;
+            SupervisorMsg::Start => {}
+            SupervisorMsg::Kill => {
+                self.freeze = None;
                 self.killing = Some(FIRST_WAIT);
                 self.end_tree();
             }
-            Order::Signal(signal) => walk::signal(self.own, walk::children(self.own), signal),
-            Order::Freeze if self.killing.is_some() => {}
-            Order::Freeze => {
-                self.frost.get_or_insert_default().complete = false;
+            SupervisorMsg::Signal(signal) => walk::signal(self.own, walk::children(self.own), signal),
+            SupervisorMsg::Freeze if self.killing.is_some() => {}
+            SupervisorMsg::Freeze => {
+                self.freeze.get_or_insert_default().complete = false;
                 self.freeze();
             }
-            Order::Thaw => self.thaw(),
-            Order::Report => self.report(),
+            SupervisorMsg::Thaw => self.thaw(),
+            SupervisorMsg::Report => self.report(),
         }
     }
 
@@ -224,7 +224,7 @@ impl Keeper {
             Ok(main) => self.main = Some(main),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EPROTO);
-                self.say(Word::NotMade { errno });
+                self.say(KeeperMsg::NotMade { errno });
                 self.done = true;
             }
         }
@@ -238,35 +238,35 @@ impl Keeper {
             return;
         };
         match main.status {
-            Some(status) => self.say(Word::MainExited { status }),
+            Some(status) => self.say(KeeperMsg::MainExited { status }),
             // Ours and not reaped, so the number is its own.
-            None => self.send(Word::Spawned { pid: main.pid }, Pidfd::open(main.pid).ok().as_ref()),
+            None => self.send(KeeperMsg::Spawned { pid: main.pid }, Pidfd::open(main.pid).ok().as_ref()),
         }
-        if self.frost.as_ref().is_some_and(|frost| frost.complete) {
-            self.say(Word::Frozen);
+        if self.freeze.as_ref().is_some_and(|freeze| freeze.complete) {
+            self.say(KeeperMsg::Frozen);
         }
     }
 
     fn look_at_report(&mut self) {
         let Some(main) = &mut self.main else { return };
         let Some(report) = &mut main.report else { return };
-        let word = match report.read() {
+        let message = match report.read() {
             Progress::Pending => return,
-            Progress::Executed => Word::Spawned { pid: main.pid },
+            Progress::Executed => KeeperMsg::Spawned { pid: main.pid },
             Progress::Failed(failure) => {
-                main.failure = Some(Word::Failed { step: failure.step as u8, errno: failure.errno });
+                main.failure = Some(KeeperMsg::Failed { step: failure.step as u8, errno: failure.errno });
                 main.report = None;
                 return;
             }
             Progress::Killed => {
-                main.failure = Some(Word::NotMade { errno: 0 });
+                main.failure = Some(KeeperMsg::NotMade { errno: 0 });
                 main.report = None;
                 return;
             }
         };
         main.report = None;
         let pidfd = main.pidfd.take();
-        self.send(word, pidfd.as_ref());
+        self.send(message, pidfd.as_ref());
     }
 
     /// Reaps all there is. `ECHILD` ends the keeper, once it has had a child at all.
@@ -287,7 +287,7 @@ impl Keeper {
             self.done |= !matches!(self.link, Link::Connected(_));
             return;
         };
-        let last = main.failure.unwrap_or(Word::Empty);
+        let last = main.failure.unwrap_or(KeeperMsg::Empty);
         self.say(last);
         self.done = true;
     }
@@ -300,7 +300,7 @@ impl Keeper {
         self.look_at_report();
         if let Some(main) = self.main.as_mut().filter(|main| main.failure.is_none()) {
             main.status = Some(status);
-            self.say(Word::MainExited { status });
+            self.say(KeeperMsg::MainExited { status });
         }
     }
 
@@ -315,24 +315,24 @@ impl Keeper {
 
     /// One look at a tree that is to stand still.
     fn freeze(&mut self) {
-        let Some(mut frost) = self.frost.take() else { return };
+        let Some(mut freeze) = self.freeze.take() else { return };
         let own = self.own;
         let mut roots = || {
             self.reap();
             walk::children(own)
         };
-        frost.complete = walk::stop(own, &mut roots, &mut frost.ours, &mut frost.of_itself);
-        if frost.complete {
-            self.say(Word::Frozen);
+        freeze.complete = walk::stop(own, &mut roots, &mut freeze.ours, &mut freeze.of_itself);
+        if freeze.complete {
+            self.say(KeeperMsg::Frozen);
         }
-        self.frost = Some(frost);
+        self.freeze = Some(freeze);
     }
 
     fn thaw(&mut self) {
-        if let Some(frost) = self.frost.take() {
-            walk::go_on(self.own, walk::children(self.own), &frost.of_itself);
+        if let Some(freeze) = self.freeze.take() {
+            walk::go_on(self.own, walk::children(self.own), &freeze.of_itself);
         }
-        self.say(Word::Thawed);
+        self.say(KeeperMsg::Thawed);
     }
 
     /// Reaps between the looks: what hops by fork and exit leaves dead parents faster than they could be passed over.
@@ -344,14 +344,14 @@ impl Keeper {
         });
     }
 
-    fn say(&mut self, word: Word) {
-        self.send(word, None);
+    fn say(&mut self, message: KeeperMsg) {
+        self.send(message, None);
     }
 
     /// A supervisor that is gone is noticed where orders are read.
-    fn send(&mut self, word: Word, pidfd: Option<&Pidfd>) {
+    fn send(&mut self, message: KeeperMsg, pidfd: Option<&Pidfd>) {
         if let Link::Connected(socket) = &self.link {
-            let _ = wire::send_word(socket.as_fd(), word, pidfd.map(AsFd::as_fd));
+            let _ = wire::send_report(socket.as_fd(), message, pidfd.map(AsFd::as_fd));
         }
     }
 

@@ -54,38 +54,6 @@ impl Tags {
     }
 }
 
-/// The groups of a process, readable for everyone (proc_pid_status(5)); empty when it is gone.
-pub fn groups_of(pid: i32) -> Vec<u32> {
-    status_line(pid, "Groups:")
-}
-
-/// Its real uid.
-pub fn uid_of(pid: i32) -> Option<u32> {
-    status_line(pid, "Uid:").first().copied()
-}
-
-/// Whether it is the first process of a PID namespace below ours.
-pub fn is_init(pid: i32) -> bool {
-    matches!(status_line(pid, "NSpid:").as_slice(), [_, .., 1])
-}
-
-fn status_line(pid: i32, name: &str) -> Vec<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
-}
-
-/// The environment variable that names an incarnation to those who may read it; the tag of the rung without tags.
-pub const MARKER: &str = "HERMES_SUP_INCARNATION";
-
-/// The marker of a process; `None` when it has none or we may not look.
-pub fn marker_of(pid: i32) -> Option<String> {
-    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{MARKER}=");
-    let entry = environ.split(|byte| *byte == 0).find(|entry| entry.starts_with(prefix.as_bytes()))?;
-    String::from_utf8(entry.get(prefix.len()..)?.to_owned()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

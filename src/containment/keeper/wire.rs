@@ -6,7 +6,7 @@
 use crate::core::signal::Signal;
 pub use crate::sys::packet::pair;
 use crate::sys::packet::{self, Packet};
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::plan::ChildPlan;
 use rustix::fs::MemfdFlags;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, Write};
@@ -19,25 +19,25 @@ const MOST_PLAN: u64 = 16 << 20;
 
 /// Supervisor to keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum SupervisorMsg {
     /// Make the main process. Comes with five or six descriptors: see [`send_start`].
     Start,
-    /// End the tree; answered by [`Word::Empty`].
+    /// End the tree; answered by [`KeeperMsg::Empty`].
     Kill,
     /// Signal every process of the tree, once.
     Signal(Signal),
-    /// Stop every process of the tree where it is; answered by [`Word::Frozen`] when all stand still.
+    /// Stop every process of the tree where it is; answered by [`KeeperMsg::Frozen`] when all stand still.
     Freeze,
-    /// Let all of them go on; answered by [`Word::Thawed`].
+    /// Let all of them go on; answered by [`KeeperMsg::Thawed`].
     Thaw,
-    /// Tell how the main process is, as if it had just happened: [`Word::Spawned`], or [`Word::MainExited`]; then
-    /// [`Word::Frozen`] if that is so.
+    /// Report how the main process is, as if it had just happened: [`KeeperMsg::Spawned`], or [`KeeperMsg::MainExited`]; then
+    /// [`KeeperMsg::Frozen`] if that is so.
     Report,
 }
 
 /// Keeper to supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
+pub enum KeeperMsg {
     /// Exec succeeded. Comes with the pidfd.
     Spawned { pid: i32 },
     /// It could not be made at all, or was killed on its way (errno 0). Nothing of it is left.
@@ -56,7 +56,7 @@ pub enum Word {
     NoProc { errno: i32 },
 }
 
-impl Order {
+impl SupervisorMsg {
     fn encode(self) -> [u8; 3] {
         match self {
             Self::Start => [VERSION, 1, 0],
@@ -81,7 +81,7 @@ impl Order {
     }
 }
 
-impl Word {
+impl KeeperMsg {
     fn encode(self) -> [u8; 7] {
         let (kind, step, number) = match self {
             Self::Spawned { pid } => (1, 0, pid),
@@ -133,7 +133,7 @@ pub fn send_start(
     memory.write_all(&plan.encode())?;
     let mut fds = vec![memory.as_fd(), dir];
     fds.extend(descriptors);
-    send(socket, &Order::Start.encode(), &fds)
+    send(socket, &SupervisorMsg::Start.encode(), &fds)
 }
 
 /// What [`send_start`] sent, read back.
@@ -155,13 +155,17 @@ pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)>
     Ok((name, ChildPlan::decode(plan, fds.collect())?, dir))
 }
 
-pub fn send_order(socket: BorrowedFd<'_>, order: Order) -> io::Result<()> {
+pub fn send_order(socket: BorrowedFd<'_>, order: SupervisorMsg) -> io::Result<()> {
     send(socket, &order.encode(), &[])
 }
 
-pub fn send_word(socket: BorrowedFd<'_>, word: Word, pidfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub fn send_report(
+    socket: BorrowedFd<'_>,
+    message: KeeperMsg,
+    pidfd: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let fds: Vec<BorrowedFd<'_>> = pidfd.into_iter().collect();
-    send(socket, &word.encode(), &fds)
+    send(socket, &message.encode(), &fds)
 }
 
 /// One packet.
@@ -174,12 +178,12 @@ pub enum Heard<T> {
     End,
 }
 
-pub fn hear_order(socket: BorrowedFd<'_>) -> Heard<Order> {
-    hear(socket, Order::decode)
+pub fn hear_supervisor(socket: BorrowedFd<'_>) -> Heard<SupervisorMsg> {
+    hear(socket, SupervisorMsg::decode)
 }
 
-pub fn hear_word(socket: BorrowedFd<'_>) -> Heard<Word> {
-    hear(socket, Word::decode)
+pub fn hear_keeper(socket: BorrowedFd<'_>) -> Heard<KeeperMsg> {
+    hear(socket, KeeperMsg::decode)
 }
 
 /// One packet with descriptors.
@@ -210,29 +214,35 @@ mod tests {
     #[test]
     fn what_is_said_is_what_is_heard_and_then_the_end() {
         let (ours, theirs) = pair().unwrap();
-        for order in [Order::Kill, Order::Signal(Signal::TERM), Order::Freeze, Order::Thaw, Order::Report] {
+        for order in [
+            SupervisorMsg::Kill,
+            SupervisorMsg::Signal(Signal::TERM),
+            SupervisorMsg::Freeze,
+            SupervisorMsg::Thaw,
+            SupervisorMsg::Report,
+        ] {
             send_order(ours.as_fd(), order).unwrap();
-            let Heard::Message(heard, fds) = hear_order(theirs.as_fd()) else { panic!("nothing came") };
+            let Heard::Message(heard, fds) = hear_supervisor(theirs.as_fd()) else { panic!("nothing came") };
             assert_eq!((heard, fds.len()), (order, 0));
         }
-        let words = [
-            Word::Spawned { pid: 77 },
-            Word::NotMade { errno: 11 },
-            Word::Failed { step: 13, errno: 2 },
-            Word::MainExited { status: -1 },
-            Word::Empty,
-            Word::Frozen,
-            Word::Thawed,
-            Word::NoProc { errno: 1 },
+        let messages = [
+            KeeperMsg::Spawned { pid: 77 },
+            KeeperMsg::NotMade { errno: 11 },
+            KeeperMsg::Failed { step: 13, errno: 2 },
+            KeeperMsg::MainExited { status: -1 },
+            KeeperMsg::Empty,
+            KeeperMsg::Frozen,
+            KeeperMsg::Thawed,
+            KeeperMsg::NoProc { errno: 1 },
         ];
-        for word in words {
-            send_word(theirs.as_fd(), word, Some(ours.as_fd())).unwrap();
-            let Heard::Message(heard, fds) = hear_word(ours.as_fd()) else { panic!("nothing came") };
-            assert_eq!((heard, fds.len()), (word, 1));
+        for message in messages {
+            send_report(theirs.as_fd(), message, Some(ours.as_fd())).unwrap();
+            let Heard::Message(heard, fds) = hear_keeper(ours.as_fd()) else { panic!("nothing came") };
+            assert_eq!((heard, fds.len()), (message, 1));
         }
-        assert!(matches!(hear_word(ours.as_fd()), Heard::Nothing));
+        assert!(matches!(hear_keeper(ours.as_fd()), Heard::Nothing));
         drop(theirs);
-        assert!(matches!(hear_word(ours.as_fd()), Heard::End));
+        assert!(matches!(hear_keeper(ours.as_fd()), Heard::End));
     }
 
     #[test]
@@ -243,7 +253,9 @@ mod tests {
         let env = [("LONG", long.as_str())];
         let plan = ChildPlan::new(&["/bin/true"], env, None, [null(), null(), null()]).unwrap();
         send_start(ours.as_fd(), "coder.7", &plan, null().as_fd()).unwrap();
-        let Heard::Message(Order::Start, fds) = hear_order(theirs.as_fd()) else { panic!("nothing came") };
+        let Heard::Message(SupervisorMsg::Start, fds) = hear_supervisor(theirs.as_fd()) else {
+            panic!("nothing came")
+        };
         let (name, back, _dir) = read_start(fds).unwrap();
         assert_eq!((name.as_str(), back.encode()), ("coder.7", plan.encode()));
     }
@@ -252,6 +264,6 @@ mod tests {
     fn another_version_is_the_end_of_the_talk() {
         let (ours, theirs) = pair().unwrap();
         send(ours.as_fd(), &[VERSION + 1, 2, 0], &[]).unwrap();
-        assert!(matches!(hear_order(theirs.as_fd()), Heard::End));
+        assert!(matches!(hear_supervisor(theirs.as_fd()), Heard::End));
     }
 }

@@ -1,12 +1,12 @@
-//! The roster: which lives a successor may take over, should this supervisor be killed or replaced.
+//! The adoption records: which lives a successor may take over, should this supervisor be killed or replaced.
 //!
-//! One file in the runtime directory, one record of a fixed size for each slot, written in place with a single
+//! One file in the runtime directory (`roster`), one record of a fixed size for each slot, written in place with a single
 //! pwrite(2): a record is there or not, whenever we are killed, because a SIGKILL does not cut a write within a page.
-//! It is not synced: it is about processes, and those do not survive what a sync would be for.
+//! It is not synced: processes do not survive what a sync would protect against.
 //!
-//! A life is on it only while it is up. What was being made or ended when its supervisor died is no life to go on with.
+//! A life has a record only while it is up. What was being started or ended when its supervisor died is ended, not adopted.
 
-use super::IncarnationId;
+use crate::containment::IncarnationId;
 use crate::core::clock::Tick;
 use crate::core::gateway::{Living, Readiness};
 use crate::core::name::ServiceName;
@@ -20,7 +20,7 @@ const RECORD: usize = 512;
 
 /// One life that may be taken over, with what tells its processes from others of the same numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vouched {
+pub struct AdoptionRecord {
     pub name: ServiceName,
     pub living: Living,
     /// The main process: [`super::adopt::birth`].
@@ -29,7 +29,7 @@ pub struct Vouched {
     pub tag: Option<u32>,
 }
 
-impl Vouched {
+impl AdoptionRecord {
     pub fn id(&self) -> IncarnationId {
         IncarnationId { name: self.name.clone(), n: self.living.incarnation }
     }
@@ -76,18 +76,18 @@ impl Vouched {
 
 /// The file while it is ours.
 #[derive(Debug)]
-pub struct Roster {
+pub struct AdoptionRecords {
     file: OwnedFd,
     path: PathBuf,
     /// It has taken the place of our predecessor's.
     shown: bool,
 }
 
-impl Roster {
+impl AdoptionRecords {
     /// What an earlier supervisor left in this directory; nothing when there is none, or it cannot be read.
-    pub fn left_in(runtime_dir: &Path) -> Vec<Vouched> {
+    pub fn left_in(runtime_dir: &Path) -> Vec<AdoptionRecord> {
         let bytes = std::fs::read(path_in(runtime_dir)).unwrap_or_default();
-        bytes.chunks_exact(RECORD).filter_map(Vouched::decode).collect()
+        bytes.chunks_exact(RECORD).filter_map(AdoptionRecord::decode).collect()
     }
 
     /// Whether somebody left one here: it goes with the directory at a supervisor's own end.
@@ -127,8 +127,8 @@ impl Roster {
     ///
     /// # Errors
     /// As pwrite(2).
-    pub fn write(&self, slot: u32, vouched: Option<&Vouched>) -> io::Result<()> {
-        let record = vouched.map_or([0; RECORD], Vouched::encode);
+    pub fn write(&self, slot: u32, record: Option<&AdoptionRecord>) -> io::Result<()> {
+        let record = record.map_or([0; RECORD], AdoptionRecord::encode);
         let at = u64::from(slot) * RECORD as u64;
         match rustix::io::pwrite(&self.file, &record, at)? {
             RECORD => Ok(()),
@@ -149,10 +149,15 @@ fn next_to(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn vouched(name: &str, readiness: Readiness) -> Vouched {
+    fn record_of(name: &str, readiness: Readiness) -> AdoptionRecord {
         let living =
             Living { incarnation: u64::MAX, pid: i32::MAX, since: Tick(u64::MAX), readiness, once: true };
-        Vouched { name: ServiceName::of_slot(name).unwrap(), living, born: u64::MAX, tag: Some(u32::MAX) }
+        AdoptionRecord {
+            name: ServiceName::of_slot(name).unwrap(),
+            living,
+            born: u64::MAX,
+            tag: Some(u32::MAX),
+        }
     }
 
     #[test]
@@ -165,28 +170,28 @@ mod tests {
             Readiness::Reported(Tick(7)),
         ];
         for (name, readiness) in ["coder", "0", "a.b-1", &longest].into_iter().zip(states) {
-            let one = vouched(name, readiness);
-            assert_eq!(Vouched::decode(&one.encode()), Some(one));
+            let one = record_of(name, readiness);
+            assert_eq!(AdoptionRecord::decode(&one.encode()), Some(one));
         }
-        assert_eq!(Vouched::decode(&[0; RECORD]), None, "a slot without a life");
+        assert_eq!(AdoptionRecord::decode(&[0; RECORD]), None, "a slot without a life");
     }
 
     #[test]
     fn a_successor_finds_the_old_one_until_the_new_one_is_complete() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Roster::left_in(dir.path()), []);
-        let (one, two) = (vouched("one", Readiness::Undefined), vouched("two", Readiness::Undefined));
-        let mut roster = Roster::create(dir.path()).unwrap();
-        roster.show().unwrap();
-        roster.write(3, Some(&one)).unwrap();
-        roster.write(1, Some(&two)).unwrap();
-        assert_eq!(Roster::left_in(dir.path()), [two.clone(), one.clone()]);
-        let mut next = Roster::create(dir.path()).unwrap();
+        assert_eq!(AdoptionRecords::left_in(dir.path()), []);
+        let (one, two) = (record_of("one", Readiness::Undefined), record_of("two", Readiness::Undefined));
+        let mut records = AdoptionRecords::create(dir.path()).unwrap();
+        records.show().unwrap();
+        records.write(3, Some(&one)).unwrap();
+        records.write(1, Some(&two)).unwrap();
+        assert_eq!(AdoptionRecords::left_in(dir.path()), [two.clone(), one.clone()]);
+        let mut next = AdoptionRecords::create(dir.path()).unwrap();
         next.write(1, Some(&one)).unwrap();
-        assert_eq!(Roster::left_in(dir.path()), [two, one.clone()]);
+        assert_eq!(AdoptionRecords::left_in(dir.path()), [two, one.clone()]);
         next.show().unwrap();
-        assert_eq!(Roster::left_in(dir.path()), [one]);
+        assert_eq!(AdoptionRecords::left_in(dir.path()), [one]);
         next.write(1, None).unwrap();
-        assert_eq!(Roster::left_in(dir.path()), []);
+        assert_eq!(AdoptionRecords::left_in(dir.path()), []);
     }
 }

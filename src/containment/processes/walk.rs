@@ -1,5 +1,8 @@
 //! Walking a tree of processes through /proc, and stopping or killing it from outside.
 //!
+//! By hand and not through procfs: a keeper does nothing else, in a process that is to stay small, and a kill of a tree that forks
+//! as fast as it can is a race that each system call can lose.
+//!
 //! A walk is a hint: a process that forks and exits in a loop can slip through any of them. What is proved empty is
 //! proved by `ECHILD` (the keeper) or by `populated 0`, never here.
 
@@ -308,7 +311,7 @@ mod tests {
             parent.wait().unwrap();
             assert_eq!(state, Some(b'T'), "the orphan runs in a tree that was said to stand");
         }
-        isolated_in("walk::tests", "a_tree_in_which_one_dies_unseen_is_looked_at_again", body);
+        isolated_in("processes::walk::tests", "a_tree_in_which_one_dies_unseen_is_looked_at_again", body);
     }
 
     #[test]

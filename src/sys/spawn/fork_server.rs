@@ -5,7 +5,7 @@
 //! there are. The fork server has one thread, half a megabyte and a handful of descriptors whatever it serves, and what it
 //! makes becomes the child of the supervisor (`CLONE_PARENT`), which reaps it and holds its pidfd as if it had made it.
 //!
-//! Most children share its memory until their exec (`berth.rs`), which is what makes a start cheap: of all processes of ours it
+//! Most children share its memory until their exec (`vfork_stack.rs`), which is what makes a start cheap: of all processes of ours it
 //! alone may be killed with one of them.
 //!
 //! It can also fork itself for a process that goes on in our own program, a keeper: without an exec that shares nearly all of
@@ -15,15 +15,15 @@
 //! clone(2). A server that has been killed or stopped is given up after [`PATIENCE`]; a child of which nobody was
 //! told is not told to go either, and exits before its exec. It ends with the supervisor that has its other end.
 
-use super::berth::Berths;
 use super::child;
 use super::clone::{self, Child, Ends, Join, Parent};
-use super::packet::{self, Packet};
-use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, Pass};
-use super::posture;
 use super::shield::Shields;
+use super::vfork_stack::VforkStacks;
 use crate::core::signal::Signal;
+use crate::sys::packet::{self, Packet};
+use crate::sys::pidfd::Pidfd;
+use crate::sys::posture;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -180,14 +180,14 @@ fn serve() -> io::Result<Option<OwnedFd>> {
     let socket = posture::take_over(SOCKET)?;
     let mut bytes = vec![0; MOST];
     let mut shields = Shields::default();
-    let berths = Berths::open();
+    let stacks = VforkStacks::open();
     loop {
         let (length, fds) = match packet::receive(socket.as_fd(), &mut bytes) {
             Packet::Whole(length, fds) => (length, fds),
             // The socket blocks, so there is always something.
             Packet::Nothing | Packet::End => return Ok(None),
         };
-        let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields, berths) {
+        let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields, stacks) {
             Ok(Made::Child(pid)) => pid,
             Ok(Made::Itself(socket)) => return Ok(Some(socket)),
             Err(Failed::Order(error)) => -error.raw_os_error().unwrap_or(libc::EPROTO),
@@ -215,7 +215,12 @@ impl From<io::Error> for Failed {
     }
 }
 
-fn make(order: &[u8], fds: Vec<OwnedFd>, shields: &mut Shields, berths: &mut Berths) -> Result<Made, Failed> {
+fn make(
+    order: &[u8],
+    fds: Vec<OwnedFd>,
+    shields: &mut Shields,
+    stacks: &mut VforkStacks,
+) -> Result<Made, Failed> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let (kind, plan) = order.split_first().ok_or_else(malformed)?;
     let mut fds = fds.into_iter();
@@ -242,9 +247,9 @@ fn make(order: &[u8], fds: Vec<OwnedFd>, shields: &mut Shields, berths: &mut Ber
         // The child is born there.
         plan.read_only.clear();
     }
-    let berth = if *kind == BORN { berths.free(&plan) } else { None };
-    let pid = match (join, berth) {
-        (Some(Join::Born(directory)), Some(berth)) => berth.clone(plan, directory, &ends)?,
+    let stack = if *kind == BORN { stacks.free(&plan) } else { None };
+    let pid = match (join, stack) {
+        (Some(Join::Born(directory)), Some(stack)) => stack.clone(plan, directory, &ends)?,
         _ => clone::clone(&mut plan, join, &ends, Parent::Ours, 0)?,
     };
     Ok(Made::Child(pid))

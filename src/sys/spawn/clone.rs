@@ -9,14 +9,14 @@
 //! starts does not feel it, the restart of one service does. Birth there takes none, but needs `clone3`, and kernels
 //! 6.14 to 7.2 kill at birth whoever comes from a cgroup that was killed once: whoever asks for it has tried it.
 //!
-//! A child begins with a copy of our memory here; of the fork server's children most do without one (`berth.rs`).
+//! A child begins with a copy of our memory here; of the fork server's children most do without one (`vfork_stack.rs`).
 //!
 //! What became of the child comes back through [`Report`]: an end-of-file is the exec.
 #![allow(unsafe_code)]
 
 use super::child::{self, Order, READY, RECORD, Step};
-use super::pidfd::Pidfd;
 use super::plan::{ChildPlan, lift};
+use crate::sys::pidfd::Pidfd;
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, CLONE_PARENT, CLONE_PIDFD, clone_args};
 use rustix::pipe::PipeFlags;
 use rustix::thread::{CapabilitySet, Gid};

@@ -1,9 +1,9 @@
 //! Everything a child does between clone and exec.
 //!
 //! The child is a copy of one thread of a process whose other threads may have held any lock, or it still shares the memory
-//! of the process that made it (`berth.rs`): it calls the kernel on prepared memory and nothing else. No allocation, no panic
+//! of the process that made it (`vfork_stack.rs`): it calls the kernel on prepared memory and nothing else. No allocation, no panic
 //! (the entry is `extern "C"`, where a panic aborts), no C library function that takes a lock, sets `errno` or keeps other
-//! threads in step: rustix and [`raw::call`] ask the kernel directly.
+//! threads in step: rustix and [`syscall::call`] ask the kernel directly.
 //!
 //! Order, and why: into the cgroup first, so that no later step happens outside; its own view of the mounts, session and stdio while still
 //! privileged; capabilities and ids; then the wait for "go"; the working directory after the ids, so that it is
@@ -15,8 +15,8 @@
 
 use super::landlock;
 use super::plan::{ChildPlan, Session};
-use super::raw;
 use super::shield;
+use super::syscall;
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
@@ -121,7 +121,7 @@ fn at(step: Step) -> impl FnOnce(Errno) -> Failure {
 pub(super) unsafe extern "C" fn run(order: &Order<'_>) -> ! {
     for end in &order.closes {
         // SAFETY: this process's own copy; nothing here uses it again, and no destructor runs.
-        let _ = unsafe { raw::call(libc::SYS_close, [end.cast_unsigned() as usize, 0, 0, 0]) };
+        let _ = unsafe { syscall::call(libc::SYS_close, [end.cast_unsigned() as usize, 0, 0, 0]) };
     }
     if let Err(failure) = steps(order) {
         let candidate = (failure.candidate as u32).to_le_bytes();
@@ -192,7 +192,7 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         let range = [first as usize, last as usize, libc::CLOSE_RANGE_CLOEXEC as usize, 0];
         // SAFETY: integers only. Marks these for closing at exec; the report pipe must live until then. Before kernel
         // 5.11 this fails with EINVAL, and everything of ours is close-on-exec anyway.
-        let _ = unsafe { raw::call(libc::SYS_close_range, range) };
+        let _ = unsafe { syscall::call(libc::SYS_close_range, range) };
     }
     let _ = rustix::io::write(order.report(), &[READY, 0, 0, 0, 0, 0, 0, 0]);
     set_mask(0);
@@ -206,7 +206,7 @@ fn execute(order: &Order<'_>) -> Failure {
         let tables = [order.argv.as_ptr().expose_provenance(), order.envp.as_ptr().expose_provenance()];
         // SAFETY: path and tables are NUL-terminated and null-terminated, as `run` demands.
         let done = unsafe {
-            raw::call(libc::SYS_execve, [path.as_ptr().expose_provenance(), tables[0], tables[1], 0])
+            syscall::call(libc::SYS_execve, [path.as_ptr().expose_provenance(), tables[0], tables[1], 0])
         };
         let errno = done.err().map_or(libc::EIO, Errno::raw_os_error);
         let step = match errno {
@@ -299,8 +299,10 @@ fn session(plan: &ChildPlan) -> Result<(), Failure> {
 /// dup2(2) never leaves close-on-exec set on the copy; source and target differ because the plan was lifted.
 fn place(from: RawFd, to: RawFd) -> Result<(), Errno> {
     // SAFETY: dup3 on a live descriptor; the child has no use yet for what the target number was.
-    unsafe { raw::call(libc::SYS_dup3, [from.cast_unsigned() as usize, to.cast_unsigned() as usize, 0, 0]) }
-        .map(drop)
+    unsafe {
+        syscall::call(libc::SYS_dup3, [from.cast_unsigned() as usize, to.cast_unsigned() as usize, 0, 0])
+    }
+    .map(drop)
 }
 
 fn identity(order: &Order<'_>) -> Result<(), Failure> {
@@ -359,7 +361,10 @@ fn set_mask(mask: u64) {
     let how = libc::SIG_SETMASK.cast_unsigned() as usize;
     // SAFETY: the mask is 8 bytes, as announced; nothing is written back.
     let _ = unsafe {
-        raw::call(libc::SYS_rt_sigprocmask, [how, (&raw const mask).expose_provenance(), 0, size_of::<u64>()])
+        syscall::call(
+            libc::SYS_rt_sigprocmask,
+            [how, (&raw const mask).expose_provenance(), 0, size_of::<u64>()],
+        )
     };
 }
 
@@ -370,6 +375,6 @@ pub(super) fn reset_dispositions() {
     for number in 1..=64 {
         let action = default.as_ptr().expose_provenance();
         // SAFETY: the kernel reads a `struct sigaction` of at most 32 bytes; KILL and STOP answer EINVAL.
-        let _ = unsafe { raw::call(libc::SYS_rt_sigaction, [number, action, 0, size_of::<u64>()]) };
+        let _ = unsafe { syscall::call(libc::SYS_rt_sigaction, [number, action, 0, size_of::<u64>()]) };
     }
 }

@@ -1,10 +1,12 @@
-//! Who makes the processes of lives: a fork server as long as there is one, else we ourselves.
+//! Makes the processes of lives: through a fork server as long as there is one, else by our own clone.
+//!
+//! May wait: a fork server that was stopped is given one second to answer, then it is killed, and we make the child ourselves.
 
-use crate::sys::clone::{self, Child, Join};
-use crate::sys::fork_server::{ForkServer, Refused};
 use crate::sys::packet;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::plan::ChildPlan;
+use crate::sys::spawn::clone::{self, Child, Join};
+use crate::sys::spawn::fork_server::{ForkServer, Refused};
+use crate::sys::spawn::plan::ChildPlan;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,18 +14,18 @@ use std::os::fd::{AsFd, OwnedFd};
 const MOST: u32 = 5;
 
 #[derive(Debug)]
-pub struct Forks {
+pub struct Spawner {
     instance: String,
     server: Option<ForkServer>,
     broken: u32,
 }
 
-impl Forks {
+impl Spawner {
     pub fn new(instance: &str) -> Self {
         Self { instance: instance.to_owned(), server: ForkServer::start(instance).ok(), broken: 0 }
     }
 
-    /// Of the server, a child of ours.
+    /// The pid of the server, which is a child of ours.
     pub fn pid(&self) -> Option<i32> {
         self.server.as_ref().map(ForkServer::pid)
     }

@@ -1,8 +1,8 @@
-//! System calls as the kernel has them, without the C library.
+//! System calls without the C library, which would write to `errno`.
 //!
-//! Its `errno` is one place for a process, or for a thread of it, and whoever shares the memory of another process while that
-//! goes on shares this place, too. Two calls are all there is: any one, for code in a child that does so, and the clone that
-//! makes it. rustix, where it has a call, asks the kernel in the same way and is to be preferred.
+//! `errno` is one place per thread of a process. A child that shares the memory of the process that made it (`CLONE_VM`) shares
+//! this place, too, and must not write there. Two functions: any system call, and the clone that makes such a child. Where rustix
+//! has a call, it asks the kernel in the same way and is to be preferred.
 #![allow(unsafe_code)]
 
 use linux_raw_sys::general::clone_args;

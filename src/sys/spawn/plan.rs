@@ -4,8 +4,8 @@
 //! reads it. A plan also has a byte form, because on the keeper rung the process that clones is not the one that
 //! plans; the descriptors travel beside the bytes, in a fixed order.
 
-use super::credentials::Credentials;
 use crate::core::policy::DEFAULT_PATH;
+use crate::sys::credentials::Credentials;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -3,7 +3,7 @@
 //! Called in the child between clone and exec (`child.rs`): no allocation, no panic, raw system calls.
 #![allow(unsafe_code)]
 
-use super::raw;
+use super::syscall;
 use rustix::io::Errno;
 
 /// `struct landlock_ruleset_attr` of ABI 6: nothing is handled, signals are scoped.
@@ -25,7 +25,8 @@ pub(super) fn scope_signals() -> Result<(), Errno> {
     let ruleset = Ruleset { handled_access_fs: 0, handled_access_net: 0, scoped: SIGNAL };
     let place = (&raw const ruleset).expose_provenance();
     // SAFETY: a live struct with its size; no flags. The answer is a new descriptor or an error.
-    let made = unsafe { raw::call(libc::SYS_landlock_create_ruleset, [place, size_of::<Ruleset>(), 0, 0]) }?;
+    let made =
+        unsafe { syscall::call(libc::SYS_landlock_create_ruleset, [place, size_of::<Ruleset>(), 0, 0]) }?;
     // SAFETY: plain numbers. The descriptor is close-on-exec, and exec or exit is what follows.
-    unsafe { raw::call(libc::SYS_landlock_restrict_self, [made, 0, 0, 0]) }.map(drop)
+    unsafe { syscall::call(libc::SYS_landlock_restrict_self, [made, 0, 0, 0]) }.map(drop)
 }

@@ -1,7 +1,8 @@
 //! Real scopes on every rung: what a worker can do to escape its end, that it does not, and that nobody else is hit.
 
-use super::scenarios::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
-use super::*;
+use super::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
+use crate::containment::processes::walk;
+use crate::containment::*;
 use crate::core::limits::Limits;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
@@ -15,7 +16,7 @@ fn on_cgroup(rung: Rung) -> bool {
 }
 
 fn isolated(name: &str, body: fn()) {
-    isolated_in("scope_scenarios", name, body);
+    isolated_in("scenarios::scopes", name, body);
 }
 
 const LIMITS: ScopeLimits = ScopeLimits { memory_max: Some(1 << 30), swap_max: None, oom_group: true };
@@ -37,7 +38,7 @@ fn open_shop(world: &mut World, n: u64, role: &str, rung: Rung) -> Shop {
     world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
     let main = world.spawned();
     assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1, "{role} never came up");
-    world.events.clear();
+    world.forget();
     let [worker] = walk::children(main)[..] else { panic!("{:?}", walk::children(main)) };
     Shop { main, worker, stdout }
 }
@@ -49,7 +50,7 @@ fn member(world: &World, pid: i32) -> Option<Member> {
 impl Shop {
     fn enter(&self, world: &mut World, unit: &str) -> ScopeInfo {
         let member = member(world, self.worker).expect("a process of the service");
-        world.held.open_scope(&member, &name(unit), LIMITS, &mut world.events).unwrap()
+        world.held.open_scope(&member, &name(unit), LIMITS).unwrap()
     }
 
     /// Lets the worker become what it is to be.
@@ -70,7 +71,7 @@ fn dead(world: &mut World, pid: i32) {
 
 fn scope_ended(world: &mut World) {
     world.until("over", |event| matches!(event, Event::ScopeEnded { .. }).then_some(()));
-    world.events.clear();
+    world.forget();
 }
 
 /// No directory of a scope is left.
@@ -91,20 +92,33 @@ fn a_scope_ends_whole_and_alone() {
                 assert_eq!(info.memory_max.is_none(), !info.not_in_force.is_empty(), "{info:?}");
                 shop.work();
                 let (id, w, now) = (world.id(n), name("w"), world.now());
-                let procs = world.held.scope(&id, &w, &mut world.events).unwrap().procs;
+                let procs = world.held.scope(&id, &w).unwrap().procs;
                 assert!(role != "foreman-tree:20" || procs == 41, "{procs} of 41");
-                assert!(world.held.end_scope(&id, &w, now, &mut world.events));
-                assert!(world.held.scope(&id, &w, &mut world.events).unwrap().ending);
+                assert!(world.held.end_scope(&id, &w, now));
+                assert!(world.held.scope(&id, &w).unwrap().ending);
                 scope_ended(world);
                 assert_eq!(world.survivors(), [shop.main], "{role} on {rung}");
-                assert_eq!(world.held.scope(&id, &w, &mut world.events), None);
-                assert!(
-                    !world.held.end_scope(&id, &w, now, &mut world.events),
-                    "a second time there is nothing"
-                );
+                assert_eq!(world.held.scope(&id, &w), None);
+                assert!(!world.held.end_scope(&id, &w, now), "a second time there is nothing");
                 assert!(no_directory(world, n));
                 world.end(n);
             }
+        });
+    });
+}
+
+/// The directory of a life has a shortened name where the service's is longer than a file name takes. Its processes were taken
+/// for strangers', and got no scope.
+#[test]
+fn a_service_with_the_longest_name_has_scopes_like_any_other() {
+    isolated("a_service_with_the_longest_name_has_scopes_like_any_other", || {
+        on_every_rung(|world, rung| {
+            world.name = ServiceName::of_slot(&"long-".repeat(50)).unwrap();
+            let shop = open_shop(world, 1, "foreman-tree:0", rung);
+            assert_eq!(world.held.owner(shop.worker), Some(world.id(1)));
+            shop.enter(world, "w");
+            assert_eq!(world.held.scope(&world.id(1), &name("w")).unwrap().procs, 1);
+            world.end(1);
         });
     });
 }
@@ -122,7 +136,8 @@ fn a_scope_goes_when_its_worker_is_done() {
             }
             // Asked before any news of it can have been heard.
             let id = world.id(1);
-            assert_eq!(world.held.scope(&id, &name("w"), &mut world.events), None);
+            assert_eq!(world.held.scope(&id, &name("w")), None);
+            world.hear();
             let said = |event: &&Event| matches!(event, Event::ScopeEnded { .. });
             assert_eq!(world.events.iter().filter(said).count(), 1, "{:?}", world.events);
             world.turn();
@@ -130,7 +145,7 @@ fn a_scope_goes_when_its_worker_is_done() {
             assert!(no_directory(world, 1));
             // And once where nobody asks, where the kernel tells.
             if on_cgroup(rung) {
-                world.events.clear();
+                world.forget();
                 world.end(1);
                 let shop = open_shop(world, 2, "foreman-tree:0", rung);
                 shop.enter(world, "w");
@@ -139,7 +154,7 @@ fn a_scope_goes_when_its_worker_is_done() {
                 assert!(no_directory(world, 2));
                 world.end(2);
             } else {
-                world.events.clear();
+                world.forget();
                 world.end(1);
             }
         });
@@ -159,7 +174,7 @@ fn the_end_of_the_incarnation_is_the_end_of_its_scopes() {
             assert!(!world.events.iter().any(|event| matches!(event, Event::TreeEmpty { .. })));
             assert_eq!(world.held.processes(&id).len(), 11, "the worker's tree is still the service's");
             world.end(1);
-            assert_eq!(world.held.scope(&id, &name("w"), &mut world.events), None);
+            assert_eq!(world.held.scope(&id, &name("w")), None);
         });
     });
 }
@@ -200,7 +215,7 @@ fn what_cannot_be_made_says_why_and_leaves_nothing() {
             assert_eq!((&main.id, &worker.id), (&world.id(1), &world.id(1)));
             shop.enter(world, "w");
             let refused = |world: &mut World, member: &Member, unit: &str| {
-                world.held.open_scope(member, &name(unit), LIMITS, &mut world.events).unwrap_err().to_string()
+                world.held.open_scope(member, &name(unit), LIMITS).unwrap_err().to_string()
             };
             assert!(refused(world, &main, "w").contains("w.scope exists already"));
             let inside = member(world, shop.worker).unwrap();
@@ -211,7 +226,7 @@ fn what_cannot_be_made_says_why_and_leaves_nothing() {
             world.turn();
             assert!(refused(world, &worker, "w").contains("has ended"));
             assert!(no_directory(world, 1));
-            world.events.clear();
+            world.forget();
             world.end(1);
         });
     });
@@ -225,13 +240,9 @@ fn the_number_of_scopes_is_bounded() {
             // The same process again and again, which only a caller of this room can do.
             let worker = member(world, shop.worker).unwrap();
             for n in 0..1000 {
-                world
-                    .held
-                    .open_scope(&worker, &name(&format!("w{n}")), ScopeLimits::default(), &mut world.events)
-                    .unwrap();
+                world.held.open_scope(&worker, &name(&format!("w{n}")), ScopeLimits::default()).unwrap();
             }
-            let more =
-                world.held.open_scope(&worker, &name("more"), ScopeLimits::default(), &mut world.events);
+            let more = world.held.open_scope(&worker, &name("more"), ScopeLimits::default());
             if on_cgroup(rung) {
                 // It left each empty for the next one, and empty ones do not count.
                 assert!(more.is_ok(), "{more:?}");
@@ -243,8 +254,8 @@ fn the_number_of_scopes_is_bounded() {
             dead(world, shop.worker);
             world.turn();
             let main = member(world, shop.main).unwrap();
-            world.held.open_scope(&main, &name("more"), ScopeLimits::default(), &mut world.events).unwrap();
-            world.events.clear();
+            world.held.open_scope(&main, &name("more"), ScopeLimits::default()).unwrap();
+            world.forget();
             world.end(1);
         });
     });

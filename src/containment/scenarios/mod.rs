@@ -3,16 +3,20 @@
 //! Each test runs in a process of its own (the harness started again for that one test), because a subreaper that
 //! reaps everything must not share its process with other tests.
 
-use super::keeper::tags;
+mod played;
+mod scopes;
+
 use super::ladder::{Wish, probe};
-use super::predecessor::{Spared, end, is_keeper};
+use super::processes::{self, walk};
+use super::succession::predecessor::{Spared, end, is_keeper};
 use super::*;
 use crate::core::clock::Tick;
+use crate::core::exit::Exit;
 use crate::core::limits::Limits;
 use crate::core::signal::Signal;
 use crate::sys::credentials::Credentials;
-use crate::sys::plan::{CapabilityMasks, ChildPlan, Stdio};
 use crate::sys::reexec::ROLE;
+use crate::sys::spawn::plan::{CapabilityMasks, ChildPlan, Stdio};
 use rustix::process::WaitOptions;
 use std::fs::File;
 use std::io::Read;
@@ -51,6 +55,8 @@ pub(super) struct World {
     begun: Instant,
     pub(super) events: Vec<Event>,
     instance: String,
+    /// Of all services here.
+    pub(super) name: ServiceName,
     _cleanup: Cleanup,
     runtime: tempfile::TempDir,
 }
@@ -96,14 +102,30 @@ impl World {
             service_uid: 65534,
         };
         let mut report = probe(&wish).unwrap();
-        report.scoped &= scope;
+        if !scope {
+            for (_, result) in &mut report.attempts {
+                if let Some(unscoped) = result.as_ref().ok().and_then(|proof| proof.unscoped()) {
+                    *result = Ok(unscoped);
+                }
+            }
+        }
         assert_eq!(report.rung, rung);
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
         let home = Home { instance: &instance, runtime_dir: runtime.path(), controllers: true };
         let held = Containment::open(report, home, None, registry, token).unwrap();
         let cleanup = Cleanup(held.predecessor());
-        Self { held, poll, begun: Instant::now(), events: Vec::new(), instance, _cleanup: cleanup, runtime }
+        let name = ServiceName::new("svc").unwrap();
+        Self {
+            held,
+            poll,
+            begun: Instant::now(),
+            events: Vec::new(),
+            instance,
+            name,
+            _cleanup: cleanup,
+            runtime,
+        }
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -111,7 +133,7 @@ impl World {
     }
 
     pub(super) fn id(&self, n: u64) -> IncarnationId {
-        IncarnationId { name: ServiceName::new("svc").unwrap(), n }
+        IncarnationId { name: self.name.clone(), n }
     }
 
     /// The service's plan, and the reading end of its stdout.
@@ -148,15 +170,27 @@ impl World {
         self.poll.poll(&mut ready, Some(wait.min(Duration::from_millis(10)))).unwrap();
         for event in &ready {
             let token = event.token().0;
-            self.held.ready(token as u32, (token >> 32) as u32, &mut self.events);
+            self.held.ready(token as u32, (token >> 32) as u32, now);
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            self.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), &mut self.events);
-            self.held.settle_reaped(&mut self.events);
+            self.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), now);
+            self.held.settle_reaped(now);
         }
         let now = self.now();
-        self.held.tick(now, &mut self.events);
+        self.held.tick(now);
         self.held.tidy(now);
+        self.hear();
+    }
+
+    /// Takes what has happened, and forgets it with what was taken before.
+    pub(super) fn forget(&mut self) {
+        self.hear();
+        self.events.clear();
+    }
+
+    /// Takes what has happened.
+    pub(super) fn hear(&mut self) {
+        self.events.extend(std::iter::from_fn(|| self.held.next_event()));
     }
 
     /// Turns until an event that `pick` wants has come; it and those before it stay in `events`.
@@ -182,7 +216,7 @@ impl World {
     /// Kills, waits for the end, and checks it against what /proc says.
     pub(super) fn end(&mut self, n: u64) {
         let (id, now) = (self.id(n), self.now());
-        self.held.kill(&id, now, &mut self.events);
+        self.held.kill(&id, now);
         self.empty(n);
     }
 
@@ -193,7 +227,7 @@ impl World {
         let exits = self.events.iter().filter(|event| matches!(event, Event::MainExited { .. })).count();
         assert_eq!(exits, 1, "{:?}", self.events);
         self.held.release(&id, self.now());
-        self.events.clear();
+        self.forget();
     }
 
     /// Live processes that carry our marker (as root we may read it of everybody).
@@ -201,20 +235,19 @@ impl World {
         let prefix = format!("{}:", self.instance);
         walk::all_processes()
             .into_iter()
-            .filter(|pid| tags::marker_of(*pid).is_some_and(|marker| marker.starts_with(&prefix)))
+            .filter(|pid| processes::marker_of(*pid).is_some_and(|marker| marker.starts_with(&prefix)))
             .filter(|pid| walk::stat(*pid).is_some_and(|stat| stat.state != b'Z'))
             .collect()
     }
 
     pub(super) fn cgroup_dir(&self) -> Option<PathBuf> {
-        let place = self.held.report().place()?.dir.clone();
-        Some(place.join(format!("hermes-sup.{}", self.instance)))
+        self.held.mechanisms().find_map(|mechanism| mechanism.directory())
     }
 
     /// Any child but the fork server, which goes with the world.
     fn has_children(&self) -> bool {
         let children = walk::children(std::process::id().cast_signed());
-        children.into_iter().any(|pid| Some(pid) != self.held.forks.pid())
+        children.into_iter().any(|pid| Some(pid) != self.held.spawner.pid())
     }
 
     /// Nothing is left: no child, no directory, no descriptor that the loop would still watch.
@@ -333,9 +366,10 @@ fn of_many_ends_at_once_only_those_are_over_that_left_nothing() {
             mains.iter().filter(|pid| **pid > 0).for_each(|pid| kill_nine(*pid));
             for _ in 0..MANY {
                 let (pid, status) = rustix::process::wait(WaitOptions::empty()).unwrap().unwrap();
-                world.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), &mut world.events);
+                world.held.reaped(pid.as_raw_nonzero().get(), status.as_raw(), world.now());
             }
-            world.held.settle_reaped(&mut world.events);
+            world.held.settle_reaped(world.now());
+            world.hear();
             let mut over: Vec<u64> = world
                 .events
                 .iter()
@@ -351,13 +385,13 @@ fn of_many_ends_at_once_only_those_are_over_that_left_nothing() {
             for n in over {
                 world.held.release(&world.id(n), world.now());
             }
-            world.events.clear();
+            world.forget();
             if left > 0 {
                 let (id, now) = (world.id(from + MANY - 1), world.now());
-                world.held.kill(&id, now, &mut world.events);
+                world.held.kill(&id, now);
                 world.until("empty", |event| matches!(event, Event::TreeEmpty { .. }).then_some(()));
                 world.held.release(&id, world.now());
-                world.events.clear();
+                world.forget();
             }
         }
         world.finish();
@@ -404,11 +438,14 @@ fn a_hook_is_of_the_tree_and_its_end_is_told() {
             };
             run(&mut world, &["/bin/sh", "-c", "exit 3"]).unwrap();
             assert_eq!(world.until("ended", ended), Ok(Exit::Code(3)));
-            world.events.clear();
+            world.forget();
             run(&mut world, &["/no/such/program"]).unwrap();
             let words = "cannot execute '/no/such/program': No such file or directory";
-            assert_eq!(world.until("ended", ended), Err(words.to_owned()));
-            world.events.clear();
+            assert_eq!(
+                world.until("ended", ended),
+                Err(SpawnError::Child { words: words.to_owned(), errno: libc::ENOENT })
+            );
+            world.forget();
             // One that hangs is seen, stays alone, and ends with the rest.
             run(&mut world, &["/bin/sleep", "1000"]).unwrap();
             while world.held.usage(&id).procs == procs {
@@ -416,7 +453,7 @@ fn a_hook_is_of_the_tree_and_its_end_is_told() {
             }
             assert!(matches!(run(&mut world, &["/bin/true"]), Err(HookError::Busy)));
             let now = world.now();
-            world.held.kill(&id, now, &mut world.events);
+            world.held.kill(&id, now);
             assert!(matches!(run(&mut world, &["/bin/true"]), Err(HookError::Busy | HookError::Ending)));
             world.empty(1);
             world.finish();
@@ -459,7 +496,7 @@ fn what_cannot_be_executed_says_why_and_leaves_nothing() {
                 assert!(error.contains(words), "{error}");
                 assert_eq!(world.events.len(), 1, "{:?}", world.events);
                 assert_eq!(world.held.rung(&id), None, "nothing is held any more");
-                world.events.clear();
+                world.forget();
             }
         });
     });
@@ -473,7 +510,7 @@ fn a_killed_keeper_does_not_let_its_tree_go() {
                 let mut world = World::new(rung);
                 // Another service, and a child that is none of ours, are to survive it.
                 world.start(7, "obey", rung);
-                world.events.clear();
+                world.forget();
                 let main = world.start(1, role, rung);
                 let keeper = walk::stat(main).unwrap().parent;
                 kill_nine(keeper);
@@ -489,7 +526,7 @@ fn a_killed_keeper_does_not_let_its_tree_go() {
                 assert_eq!((other.len(), world.survivors()), (1, other), "only the other service is left");
                 let id = world.id(1);
                 world.held.release(&id, world.now());
-                world.events.clear();
+                world.forget();
                 world.end(7);
                 world.finish();
             }
@@ -544,7 +581,7 @@ fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
             assert_eq!(world.survivors(), Vec::<i32>::new());
             // The same numbers again, in a life that knows nothing of the first.
             world.start(1, "obey", rung);
-            world.events.clear();
+            world.forget();
             world.end(1);
             world.finish();
         }
@@ -559,7 +596,7 @@ fn a_successor_does_not_take_its_own_fork_server_for_a_keeper() {
         // The server has been executed when it has made a life.
         world.start(1, "obey", Rung::KeeperSameUid);
         world.end(1);
-        let server = world.held.forks.pid().unwrap();
+        let server = world.held.spawner.pid().unwrap();
         assert!(is_keeper(server, &world.instance), "it looks like one");
         let ended = world.held.end_predecessor(&world.held.predecessor(), PATIENCE).unwrap();
         assert_eq!(ended, Ended::default());
@@ -598,7 +635,7 @@ fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
             for (n, signal) in
                 (1..).zip([Signal::STOP, Signal::KILL, Signal::KILL, Signal::STOP, Signal::KILL])
             {
-                if let Some(server) = world.held.forks.pid().filter(|_| rung != Rung::Pidns) {
+                if let Some(server) = world.held.spawner.pid().filter(|_| rung != Rung::Pidns) {
                     crate::sys::pidfd::Pidfd::open(server).unwrap().send(signal).unwrap();
                 }
                 world.start(n, "tree:3", rung);
@@ -606,7 +643,7 @@ fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
             }
             if rung != Rung::Pidns {
                 let end = Instant::now() + PATIENCE;
-                while world.held.forks.pid().is_some() {
+                while world.held.spawner.pid().is_some() {
                     assert!(Instant::now() < end, "it is made anew for ever");
                     world.turn();
                 }
@@ -641,7 +678,7 @@ fn starts_in_a_row_do_not_get_each_others_words() {
                 });
                 world.held.release(&wanted, world.now());
             }
-            world.events.clear();
+            world.forget();
         });
     });
 }
@@ -652,7 +689,7 @@ fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
     isolated("what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so", || {
         on_every_rung(|world, rung| {
             let adjustment = |pid| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
-            let server = world.held.forks.pid().unwrap();
+            let server = world.held.spawner.pid().unwrap();
             let before = adjustment(server);
             let (mut plan, mut stdout) = world.plan(&["/proc/self/exe"], "obey", rung);
             plan.oom_score_adj = Some(700);
@@ -661,7 +698,7 @@ fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
             let pid = world.spawned();
             assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1);
             assert_eq!(adjustment(pid).trim(), "700");
-            assert_eq!((world.held.forks.pid(), adjustment(server)), (Some(server), before));
+            assert_eq!((world.held.spawner.pid(), adjustment(server)), (Some(server), before));
             world.end(1);
         });
     });
@@ -676,13 +713,13 @@ fn a_kill_right_after_the_spawn_is_not_outrun() {
                 let (plan, _stdout) = world.plan(&["/proc/self/exe"], "tree:3", rung);
                 let (id, now) = (world.id(n), world.now());
                 world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
-                world.held.kill(&id, now, &mut world.events);
+                world.held.kill(&id, now);
                 world.until("over", |event| {
                     matches!(event, Event::TreeEmpty { .. } | Event::SpawnFailed { .. }).then_some(())
                 });
                 assert_eq!(world.survivors(), Vec::<i32>::new());
                 world.held.release(&id, world.now());
-                world.events.clear();
+                world.forget();
             }
         });
     });
@@ -722,7 +759,7 @@ fn a_service_starts_clean() {
             if rung != Rung::KeeperSameUid {
                 assert_eq!(field("Uid"), "65534\t65534\t65534\t65534");
                 assert_eq!(field("CapEff"), "0".repeat(16));
-                let groups = tags::groups_of(pid);
+                let groups = processes::groups_of(pid);
                 assert!(groups.contains(&65534) && !groups.contains(&0), "{groups:?}");
             }
             world.end(1);

@@ -2,16 +2,17 @@
 //!
 //! Runs before the loop and may wait: each wait is a poll, bounded by the caller's deadline.
 
-use super::adopt::{Process, birth};
-use super::cgroup::{discover, leaf};
-use super::hold::{Containment, keepers_path};
-use super::keeper::ARGUMENT;
-use super::keeper::tags::{self, Tags};
-use super::keeper::wire::{self, Heard, Order, Word};
-use super::walk;
+use super::adopt::{self, birth};
+use crate::containment::cgroup::{discover, leaf};
+use crate::containment::hold::Containment;
+use crate::containment::keeper::tags::Tags;
+use crate::containment::keeper::wire::{self, Heard, KeeperMsg, SupervisorMsg};
+use crate::containment::keeper::{ARGUMENT, keepers_path};
+use crate::containment::processes::{self, walk};
 use crate::core::signal::Signal;
-use crate::sys::fork_server;
 use crate::sys::pidfd::Pidfd;
+use crate::sys::spawn::fork_server;
+use procfs::process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -74,22 +75,17 @@ impl Predecessor {
         let Some((pid, born)) = self.pid.filter(|(pid, _)| self.is_here() && *pid != own_pid()) else {
             return false;
         };
-        Process::find(pid, born).is_ok_and(|process| !process.pidfd.has_ended())
+        adopt::Process::find(pid, born).is_ok_and(|process| !process.pidfd.has_ended())
     }
 
-    pub(super) fn of_this_boot(
-        instance: &str,
-        runtime_dir: &Path,
-        cgroup: Option<(&Path, u64)>,
-        tags: Option<Tags>,
-    ) -> Self {
+    pub(in crate::containment) fn of_this_boot(instance: &str, runtime_dir: &Path) -> Self {
         Self {
             boot_id: boot_id(),
             pid_namespace: pid_namespace(),
             instance: instance.to_owned(),
             runtime_dir: runtime_dir.to_owned(),
-            cgroup: cgroup.map(|(path, inode)| (path.to_owned(), inode)),
-            tags,
+            cgroup: None,
+            tags: None,
             pid: Pidfd::open(own_pid()).ok().and_then(|own| Some((own_pid(), birth(own_pid(), &own)?))),
             state: None,
         }
@@ -123,7 +119,7 @@ impl Containment {
 
 /// What is held here now, and no remains of anybody.
 #[derive(Debug, Default)]
-pub(super) struct Spared {
+pub(in crate::containment) struct Spared {
     pub lives: HashSet<String>,
     pub tags: HashSet<u32>,
     pub keepers: HashSet<i32>,
@@ -131,37 +127,41 @@ pub(super) struct Spared {
     pub tree: Option<u64>,
 }
 
-pub(super) fn end(who: &Predecessor, spared: &Spared, patience: Duration) -> Result<Ended, EndError> {
+pub(in crate::containment) fn end(
+    who: &Predecessor,
+    spared: &Spared,
+    patience: Duration,
+) -> Result<Ended, EndError> {
     let mut ended = Ended::default();
     if who.boot_id != boot_id() {
         ended.other_boot = true;
         return Ok(ended);
     }
-    let clock = Clock::start(patience);
-    end_cgroups(who, spared, &clock, &mut ended)?;
+    let patience = Patience::start(patience);
+    end_cgroups(who, spared, &patience, &mut ended)?;
     // Processes of a PID namespace that is gone ended with it, and numbers of another one mean nothing here.
     if who.pid_namespace == pid_namespace() {
-        end_keepers(who, spared, &clock, &mut ended)?;
-        end_strays(who, spared, &clock, &mut ended)?;
+        end_keepers(who, spared, &patience, &mut ended)?;
+        end_strays(who, spared, &patience, &mut ended)?;
     }
     Ok(ended)
 }
 
 /// The deadline. Boot is the one place of this room where time is asked for rather than handed in.
 #[derive(Debug)]
-pub struct Clock(Instant);
+pub struct Patience(Instant);
 
-impl Clock {
+impl Patience {
     pub fn start(patience: Duration) -> Self {
         Self(Instant::now() + patience)
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::containment) fn is_over(&self) -> bool {
         self.0 <= Instant::now()
     }
 
     /// Waits for `fd` (or nothing) at most `most`, and not past the deadline.
-    pub(super) fn wait(&self, fd: Option<(&OwnedFd, PollFlags)>, most: Duration) {
+    pub(in crate::containment) fn wait(&self, fd: Option<(&OwnedFd, PollFlags)>, most: Duration) {
         let left = self.0.saturating_duration_since(Instant::now()).min(most);
         let timeout =
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
@@ -172,7 +172,12 @@ impl Clock {
 
 const GLANCE: Duration = Duration::from_millis(20);
 
-fn end_cgroups(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+fn end_cgroups(
+    who: &Predecessor,
+    spared: &Spared,
+    patience: &Patience,
+    ended: &mut Ended,
+) -> Result<(), EndError> {
     let Some((cgroup, inode)) = &who.cgroup else { return Ok(()) };
     for (path, _mount) in discover::visible(cgroup) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -185,7 +190,7 @@ fn end_cgroups(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut En
             if leaf::populated(dir.as_fd(), &name)? {
                 ended.cgroups += 1;
             }
-            end_leaf(&dir, &name, clock)?;
+            end_leaf(&dir, &name, patience)?;
         }
         if spared.tree != Some(*inode) {
             let _ = rustix::fs::rmdir(&path);
@@ -204,7 +209,7 @@ fn leaves(dir: &OwnedFd) -> io::Result<Vec<String>> {
         .collect())
 }
 
-fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
+fn end_leaf(dir: &OwnedFd, name: &str, patience: &Patience) -> Result<(), EndError> {
     let path = format!("{name}/cgroup.events");
     let events = rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     loop {
@@ -215,13 +220,13 @@ fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
                 Err(_) => {}
             }
         }
-        if clock.is_over() {
+        if patience.is_over() {
             return Err(EndError::Alive(format!("{name} holds {:?}", leaf::processes(dir.as_fd(), name))));
         }
         if leaf::kill(dir.as_fd(), name).is_err() {
             leaf::signal_each(dir.as_fd(), name, Signal::KILL);
         }
-        clock.wait(events.as_ref().ok().map(|fd| (fd, PollFlags::PRI)), GLANCE);
+        patience.wait(events.as_ref().ok().map(|fd| (fd, PollFlags::PRI)), GLANCE);
         // Whoever is still listed is one that cgroup.kill does not reach, or not yet.
         leaf::signal_each(dir.as_fd(), name, Signal::KILL);
     }
@@ -229,17 +234,22 @@ fn end_leaf(dir: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
 
 /// Keepers listen within moments of their supervisor's death. One that does not answer for a while is killed, which
 /// makes its tree strays.
-fn end_keepers(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+fn end_keepers(
+    who: &Predecessor,
+    spared: &Spared,
+    patience: &Patience,
+    ended: &mut Ended,
+) -> Result<(), EndError> {
     const GRACE: u32 = 50;
     let mut looks = 0;
     loop {
-        call_keepers(who, spared, clock, ended)?;
+        call_keepers(who, spared, patience, ended)?;
         let left = |pid: &i32| !spared.keepers.contains(pid) && is_keeper(*pid, &who.instance);
         let alive: Vec<i32> = walk::all_processes().into_iter().filter(left).collect();
         if alive.is_empty() {
             return Ok(());
         }
-        if clock.is_over() {
+        if patience.is_over() {
             return Err(EndError::Alive(format!("keepers {alive:?}")));
         }
         looks += 1;
@@ -251,24 +261,24 @@ fn end_keepers(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut En
                 }
             }
         }
-        clock.wait(None, GLANCE);
+        patience.wait(None, GLANCE);
     }
 }
 
 /// By its arguments and our own uid; what only looks like one is no worse off than the tree it belongs to. Most have those
 /// of the fork server that they were forked from, which itself is gone when they are looked for.
-pub(super) fn is_keeper(pid: i32, instance: &str) -> bool {
-    let wanted = [ARGUMENT, fork_server::ARGUMENT]
-        .map(|word| format!("hermes-sup\0{word}\0{instance}\0").into_bytes());
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| wanted.contains(&line))
-        && tags::uid_of(pid) == Some(rustix::process::geteuid().as_raw())
+pub(in crate::containment) fn is_keeper(pid: i32, instance: &str) -> bool {
+    let line = Process::new(pid).and_then(|process| process.cmdline()).unwrap_or_default();
+    let wanted = |word: &str| line == ["hermes-sup", word, instance];
+    (wanted(ARGUMENT) || wanted(fork_server::ARGUMENT))
+        && processes::uid_of(pid) == Some(rustix::process::geteuid().as_raw())
         && !is_zombie(pid)
 }
 
 fn call_keepers(
     who: &Predecessor,
     spared: &Spared,
-    clock: &Clock,
+    patience: &Patience,
     ended: &mut Ended,
 ) -> Result<(), EndError> {
     let path = keepers_path(&who.runtime_dir);
@@ -285,7 +295,7 @@ fn call_keepers(
         let socket = path.join(&name);
         match call(&socket) {
             Ok(keeper) => {
-                end_keeper(&keeper, &name, clock)?;
+                end_keeper(&keeper, &name, patience)?;
                 ended.keepers += 1;
             }
             // Bound but not listening yet, or nobody's any more.
@@ -296,7 +306,7 @@ fn call_keepers(
     Ok(())
 }
 
-pub(super) fn call(path: &Path) -> io::Result<OwnedFd> {
+pub(in crate::containment) fn call(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     // The full path may be longer than an address takes (unix(7)).
@@ -308,34 +318,45 @@ pub(super) fn call(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn end_keeper(keeper: &OwnedFd, name: &str, clock: &Clock) -> Result<(), EndError> {
-    if wire::send_order(keeper.as_fd(), Order::Kill).is_err() {
+fn end_keeper(keeper: &OwnedFd, name: &str, patience: &Patience) -> Result<(), EndError> {
+    if wire::send_order(keeper.as_fd(), SupervisorMsg::Kill).is_err() {
         // It has ended meanwhile, or will not talk to us: whatever is alive then is found otherwise.
         return Ok(());
     }
     loop {
-        match wire::hear_word(keeper.as_fd()) {
+        match wire::hear_keeper(keeper.as_fd()) {
             Heard::Message(
-                Word::Empty | Word::NotMade { .. } | Word::Failed { .. } | Word::NoProc { .. },
+                KeeperMsg::Empty
+                | KeeperMsg::NotMade { .. }
+                | KeeperMsg::Failed { .. }
+                | KeeperMsg::NoProc { .. },
                 _,
             ) => return Ok(()),
             Heard::Message(
-                Word::Spawned { .. } | Word::MainExited { .. } | Word::Frozen | Word::Thawed,
+                KeeperMsg::Spawned { .. }
+                | KeeperMsg::MainExited { .. }
+                | KeeperMsg::Frozen
+                | KeeperMsg::Thawed,
                 _,
             ) => continue,
             // It died in the middle: the rest of its tree are strays.
             Heard::End => return Ok(()),
             Heard::Nothing => {}
         }
-        if clock.is_over() {
+        if patience.is_over() {
             return Err(EndError::Alive(format!("the keeper of {name} is still at work")));
         }
-        clock.wait(Some((keeper, PollFlags::IN)), Duration::from_secs(1));
+        patience.wait(Some((keeper, PollFlags::IN)), Duration::from_secs(1));
     }
 }
 
 /// Two clean looks in a row: the strays are nobody's children that we could wait for.
-fn end_strays(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut Ended) -> Result<(), EndError> {
+fn end_strays(
+    who: &Predecessor,
+    spared: &Spared,
+    patience: &Patience,
+    ended: &mut Ended,
+) -> Result<(), EndError> {
     let own = own_pid();
     let mut clean = 0;
     let mut known = HashSet::new();
@@ -345,12 +366,12 @@ fn end_strays(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut End
             .filter(|pid| *pid != own && is_stray(*pid, who, spared))
             .collect();
         clean = if strays.is_empty() { clean + 1 } else { 0 };
-        if clock.is_over() && !strays.is_empty() {
+        if patience.is_over() && !strays.is_empty() {
             return Err(EndError::Alive(format!("processes {strays:?}")));
         }
         known.extend(walk::strike(&strays, &|pid| is_stray(pid, who, spared)));
         if !strays.is_empty() {
-            clock.wait(None, Duration::from_millis(2));
+            patience.wait(None, Duration::from_millis(2));
         }
     }
     ended.strays = known.len();
@@ -361,9 +382,10 @@ fn end_strays(who: &Predecessor, spared: &Spared, clock: &Clock, ended: &mut End
 fn is_stray(pid: i32, who: &Predecessor, spared: &Spared) -> bool {
     let tag = || {
         let ours = |gid: &u32| who.tags.is_some_and(|tags| tags.contains(*gid));
-        tags::groups_of(pid).into_iter().find(ours)
+        processes::groups_of(pid).into_iter().find(ours)
     };
-    let life = || tags::marker_of(pid)?.strip_prefix(&who.instance)?.strip_prefix(':').map(str::to_owned);
+    let life =
+        || processes::marker_of(pid)?.strip_prefix(&who.instance)?.strip_prefix(':').map(str::to_owned);
     let stray = match (tag(), life()) {
         // The marker can be forged, the tag cannot.
         (Some(tag), _) => !spared.tags.contains(&tag),
