@@ -8,11 +8,12 @@ use crate::containment::{self, IncarnationId};
 use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
-use crate::core::event::{Command, Event, Ticket};
+use crate::core::event::{Command, Event, Incarnation, Ticket};
 use crate::core::farewell::Farewell;
 use crate::core::fleet::ServiceId;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
+use crate::hermes::state_watch::StateWatch;
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use std::collections::BTreeMap;
@@ -36,6 +37,14 @@ pub enum Action {
     /// One command to several services.
     Command(Vec<(ServiceId, Ticket)>, Command),
     Kill(Kill),
+    /// Hear when the state file of this life changes.
+    ListenToStateFile {
+        id: ServiceId,
+        incarnation: Incarnation,
+        watch: StateWatch,
+    },
+    /// Nothing more is expected of this service.
+    StopListening(ServiceId),
     /// Look whether this program can take our place; ours, as it lies on disk, if none is named.
     CheckProgram(Option<PathBuf>),
     /// Deal with a request that was held back.
@@ -133,6 +142,12 @@ impl Supervisor {
                 }
                 Action::CheckProgram(program) => self.check_program(program),
                 Action::Request(incoming) => self.inbox.push(Input::Request(incoming)),
+                Action::ListenToStateFile { id, incarnation, watch } => {
+                    if let Err(error) = self.listeners.state_file(&self.registry, id, incarnation, watch) {
+                        slog::warn!(self.log, "failed to watch a state file"; "error" => %error);
+                    }
+                }
+                Action::StopListening(id) => self.listeners.forget(&self.registry, id),
                 Action::Thaw(life) => self.containment.thaw(&life),
                 Action::SetLimits { ticket, id, uid, limits, persist } => {
                     let outcome = self.set_limits(ticket, uid, id, &limits, persist);

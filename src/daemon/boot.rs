@@ -11,12 +11,12 @@ use super::identity::{Identity, Kinship};
 use super::inbox::Inbox;
 use super::late::{Late, Unfinished};
 use super::launch::dev_null;
+use super::listeners::Listeners;
 use super::main_program::{MainProgram, NOT_FOUND};
 use super::ownership::{Gateways, GivingWay, open_state};
 use super::places::{host_name, listen, may_run_others, parent, prepare_home};
 use super::preparation::Told;
 use super::profile_life::ProfileLife;
-use super::readiness::Readiness;
 use super::reaping::Unreaped;
 use super::reconcile::{Reconciled, Task};
 use super::refused::{Refusal as RefusedDefinition, Refusals};
@@ -27,6 +27,7 @@ use super::sources::{Notifier, Room, Timer, containment_token, control_token, pl
 use super::starts::Starts;
 use super::status::why_not_higher;
 use super::topics::planned::PlannedStops;
+use super::topics::readiness::Readiness;
 use super::topics::requests::Requests;
 use super::topics::scopes::Scopes;
 use super::topics::shutdown::Shutdown;
@@ -502,6 +503,7 @@ fn start(
         requests: Requests::default(),
         postponed: Postponed::default(),
         readiness: Readiness::default(),
+        listeners: Listeners::default(),
         topology: super::topology::Topology::default(),
         planned: PlannedStops::default(),
         scopes: Scopes::default(),

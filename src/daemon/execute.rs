@@ -139,7 +139,7 @@ impl Supervisor {
         }
         self.mirror_at_rest(id);
         decide!(self.requests.changed(id));
-        self.await_state(id);
+        decide!(self.readiness.changed(id));
         self.topology_changed(id);
         self.check_essential(id);
         self.drop_if_gone(id);
@@ -156,7 +156,7 @@ impl Supervisor {
     /// The last trace of a service goes.
     pub(super) fn forget(&mut self, id: ServiceId) {
         decide!(self.requests.retired(id));
-        self.readiness.forget(&self.registry, id);
+        decide!(self.readiness.forget(id));
         self.topology_forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());

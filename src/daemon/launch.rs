@@ -8,6 +8,7 @@ use super::places::RUNTIME_DIR;
 use super::privileges;
 use super::services::Service;
 use super::slots;
+use super::view::decide;
 use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
@@ -127,7 +128,7 @@ impl Supervisor {
     ) -> Result<(), String> {
         match self.services.get(&id).map(|service| service.definition.ready) {
             Some(Ready::Fd(number)) => {
-                let pass = self.readiness.expect(&self.registry, id, incarnation, number);
+                let pass = self.listeners.pipe(&self.registry, id, incarnation, number);
                 plan.pass =
                     Some(pass.map_err(|error| format!("failed to make its readiness pipe: {error}"))?);
             }
@@ -143,7 +144,7 @@ impl Supervisor {
         incarnation: Incarnation,
         (exit, pid): (Exit, i32),
     ) {
-        self.readiness.forget(&self.registry, id);
+        decide!(self.readiness.forget(id));
         let allowed = self.services.get(&id).map_or(Ok(()), |service| {
             // The image's own directories and /run: not where a disk hangs.
             slots::check_root(&service.definition, &self.surroundings)

@@ -22,6 +22,7 @@ mod inbox;
 mod late;
 mod launch;
 mod limits;
+mod listeners;
 mod main_program;
 mod mirror;
 mod ownership;
@@ -29,7 +30,6 @@ mod places;
 mod preparation;
 mod privileges;
 mod profile_life;
-mod readiness;
 mod reaping;
 mod reconcile;
 mod refused;
@@ -71,12 +71,12 @@ use crate::store::{self, Store, StoreEvent};
 use crate::sys::signal::SignalFd;
 use clock::Clock;
 use inbox::{Inbox, Input};
+use listeners::Listeners;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
 use ownership::GivingWay;
 use profile_life::ProfileLife;
-use readiness::Readiness;
 use reaping::Unreaped;
 use reload::Found;
 use requests::Postponed;
@@ -95,6 +95,7 @@ use std::time::Duration;
 use topics::Deadlines;
 use topics::essential;
 use topics::planned::PlannedStops;
+use topics::readiness::{self, Readiness};
 use topics::requests::Requests;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
@@ -259,6 +260,7 @@ struct Supervisor {
     requests: Requests,
     postponed: Postponed,
     readiness: Readiness,
+    listeners: Listeners,
     topology: Topology,
     planned: PlannedStops,
     scopes: Scopes,
@@ -552,7 +554,7 @@ impl Supervisor {
             Notice::Found(found) => self.take_found(*found),
             Notice::Late(mut found) => self.boot_late(&mut found),
             Notice::NotFound(reason) => self.found_nothing(&reason),
-            Notice::Seen(seen) => self.take_seen(seen),
+            Notice::Seen(seen) => decide!(self.readiness.seen(seen)),
             Notice::RootHeard(heard) => self.root_heard(heard),
             Notice::GatewayConversed(conversed) => self.conversed(conversed),
             Notice::GatewayEnded { id, began } => self.gateway_ended(id, began),

@@ -6,6 +6,7 @@
 
 pub mod essential;
 pub mod planned;
+pub mod readiness;
 pub mod requests;
 pub mod scopes;
 pub mod shutdown;
