@@ -6,10 +6,11 @@ use super::alone::alone;
 use super::bring_up::say_first;
 use super::clock::Clock;
 use super::cmd::{Claims, command_of, judge_cmd};
+use super::finding::{self, Busy, Sources};
 use super::handover::{Handover, OURSELVES};
 use super::identity::{Identity, Kinship};
 use super::inbox::Inbox;
-use super::late::{Late, Unfinished};
+use super::late::Late;
 use super::launch::dev_null;
 use super::listeners::Listeners;
 use super::main_program::{MainProgram, NOT_FOUND};
@@ -20,7 +21,7 @@ use super::profile_life::ProfileLife;
 use super::reaping::Unreaped;
 use super::reconcile::{Reconciled, Task};
 use super::refused::{Refusal as RefusedDefinition, Refusals};
-use super::reload::{Found, Plan, Unreadable, discover, trust_of, watch_profiles};
+use super::reload::{Found, Plan, Unreadable};
 use super::requests::Postponed;
 use super::scanning::Scanning;
 use super::sources::{Notifier, Room, Timer, containment_token, control_token, plain_token};
@@ -40,11 +41,10 @@ use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
 use crate::core::words::{Stream, Want};
+use crate::definition::Surroundings;
 use crate::definition::programs::Programs;
-use crate::definition::{Reading, Surroundings};
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
-use crate::hermes::profile_watch::ProfileWatch;
 use crate::hermes::routing::{Route, route};
 use crate::log::{Container, Logs, OwnLog};
 use crate::store::claim::Bell;
@@ -60,9 +60,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long a start waits for a disk before it goes on without what is on it.
@@ -341,7 +341,10 @@ fn start(
         slog::warn!(log, "profiles are not watched: what is moved or removed is seen at a reload"; "error" => %error);
         ProfileLife::default()
     });
-    let finding = Finding::begin(options, &around, has_hermes, profile_life.watch.clone());
+    let busy = Busy::default();
+    let sources = Sources::new(options, around.clone(), has_hermes, profile_life.watch.clone(), busy.clone());
+    let finding = Finding::begin(sources, &notifier)
+        .map_err(|error| format!("failed to start the reading of definitions: {error}"))?;
     let store_notifier = notifier.clone();
     let claims = Claims::of(command);
     let store_options = store::Options {
@@ -392,7 +395,7 @@ fn start(
         Logs::start(&runtime_dir, container.clone(), move |event| log_notifier.send(Notice::Log(event)))
             .map_err(|error| format!("failed to start logging below {}: {error}", runtime_dir.display()))?;
 
-    let (mut found, unfinished) = finding.end(options, &around, opened.home_unlocked, log);
+    let mut found = finding.end(options, &around, opened.home_unlocked, log);
     let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| d.containment).collect();
     let wish = Wish {
         wanted: options.rung,
@@ -528,6 +531,7 @@ fn start(
         late: None,
         looking: false,
         scan: 0,
+        busy,
         giving_way,
         looks: 0,
         profile_life,
@@ -539,15 +543,12 @@ fn start(
         let farewell = supervisor.farewell_of_all();
         decide!(supervisor.shutdown.resume(closing, farewell));
     }
+    supervisor.say_late(&found.late);
+    if !found.late.is_empty() {
+        supervisor.late = Some(Box::new(Late { opened, cmd: cmd.clone(), goes_on, continued }));
+    }
     // What was read is not needed any more: its memory is for what the services need.
     drop((found, reconciled));
-    match unfinished {
-        Some(unfinished) => {
-            let late = Late { opened, cmd: cmd.clone(), goes_on, continued };
-            supervisor.expect_late(late, unfinished);
-        }
-        None => drop(opened),
-    }
     supervisor.boot_fleet(restored);
     supervisor.deal();
     // The first of them before the main program; of a small fleet, all.
@@ -569,11 +570,9 @@ pub(super) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
         let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name));
         row.map_or(Want::Down, |row| row.want)
     };
-    let refusal = |(name, Unreadable { definition, why }): (&String, &Unreadable)| {
-        (
-            name.clone(),
-            RefusedDefinition { definition: definition.clone(), why: why.clone(), want: wanted(name) },
-        )
+    let refusal = |(name, Unreadable { definition, why, late }): (&String, &Unreadable)| {
+        let (definition, why, want) = (definition.clone(), why.clone(), wanted(name));
+        (name.clone(), RefusedDefinition { definition, why, want, late: *late })
     };
     plan.refused.iter().map(refusal).collect()
 }
@@ -644,60 +643,34 @@ fn begin<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
 /// The reading of definitions and profiles, which goes on while the database is opened.
 struct Finding {
     found: Receiver<Found>,
-    reading: Reading,
-    /// Dropped when the database is open: only then there surely is a directory of it to be judged.
+    /// Dropped when the database is open.
     opening: Sender<()>,
 }
 
 impl Finding {
-    fn begin(
-        options: &Options,
-        around: &Surroundings,
-        has_hermes: bool,
-        watch: Option<Arc<ProfileWatch>>,
-    ) -> Self {
-        let (dirs, state, around) = (options.services.clone(), options.state.clone(), around.clone());
-        let (s6_surface, env) = (options.s6_surface, options.environment.clone());
-        let (opening, opened) = channel::<()>();
-        let reading = Reading::default();
-        let place = reading.clone();
-        let work = move || {
-            let trust = || {
-                let _ = opened.recv();
-                trust_of(&state, &around)
-            };
-            watch_profiles(watch.as_deref(), &around);
-            discover(&dirs, trust, &around, has_hermes, s6_surface, &env, &place)
-        };
-        Self { found: begin("definitions", work), reading, opening }
+    fn begin(sources: Sources, notifier: &Notifier) -> std::io::Result<Self> {
+        let (opening, opened) = channel();
+        let (sender, found) = channel();
+        let first = move |found| drop(sender.send(found));
+        let notifier = notifier.clone();
+        let later = move |found| notifier.send(Notice::Late { scan: 0, found: Box::new(found) });
+        finding::read(sources, opened, DISK_PATIENCE, first, later)?;
+        Ok(Self { found, opening })
     }
 
-    /// What was found. When that takes too long, or the gateways of home may be another supervisor's, only what lies
-    /// elsewhere; the rest may be waited for.
-    fn end(
-        self,
-        options: &Options,
-        around: &Surroundings,
-        unlocked: bool,
-        log: &slog::Logger,
-    ) -> (Found, Option<Unfinished>) {
+    /// What was found. Where the gateways of home may be another supervisor's, only what lies elsewhere.
+    fn end(self, options: &Options, around: &Surroundings, unlocked: bool, log: &slog::Logger) -> Found {
         drop(self.opening);
-        let elsewhere = || {
-            let dirs = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
-            Found::without_home(&dirs.collect::<Vec<_>>(), around)
-        };
-        if unlocked {
+        let found = if unlocked { None } else { self.found.recv().ok() };
+        found.unwrap_or_else(|| {
             slog::error!(
                 log,
                 "{} does not answer: its definitions and profiles are not there",
                 options.home.display()
             );
-            return (elsewhere(), None);
-        }
-        match wait_for(&self.found) {
-            Some(found) => (found, None),
-            None => (elsewhere(), Some(Unfinished { found: self.found, reading: self.reading })),
-        }
+            let dirs = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();
+            Found::without_home(&dirs.collect::<Vec<_>>(), around)
+        })
     }
 }
 

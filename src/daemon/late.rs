@@ -1,21 +1,22 @@
-//! Definitions and profiles that are still being read when the start has waited long enough: a slow volume, a huge directory.
+//! Definitions and profiles that are still being read when a start or a reload has waited long enough: a slow volume, a
+//! directory that hangs.
 //!
-//! What is elsewhere starts without them. When they come, they are booted as they would have been, with what the database
-//! wants of them; a reload that comes first brings them just as well. Until then `status` says what is being read.
+//! What is there is taken without them. When they come, they are taken as they would have been: after a start, with what the
+//! database wants of them. Until then `status` says what is being read.
 
+use super::Supervisor;
 use super::adoption::Inheritance;
-use super::boot::refusals;
 use super::cmd::Cmd;
 use super::reconcile::Reconciled;
-use super::reload::Found;
-use super::{Notice, Supervisor};
-use crate::definition::Reading;
+use super::reload::{Found, Plan};
 use crate::store::Opened;
 use std::collections::BTreeMap;
-use std::sync::mpsc::Receiver;
+use std::path::PathBuf;
 
 /// The topic of the warning that ends when they come.
 const TOPIC: &str = "definitions";
+/// As many are named.
+const MOST_NAMED: usize = 3;
 
 /// What the start knew, for those that come later.
 #[derive(Debug)]
@@ -27,54 +28,58 @@ pub(super) struct Late {
     pub continued: bool,
 }
 
-/// A reading that the start no longer waits for.
-#[derive(Debug)]
-pub(super) struct Unfinished {
-    pub found: Receiver<Found>,
-    pub reading: Reading,
-}
-
 impl Supervisor {
-    /// The start goes on without what `found` will bring.
-    pub(super) fn expect_late(&mut self, late: Late, Unfinished { found, reading }: Unfinished) {
-        let (home, place) = (self.options.home.display(), reading.place());
-        let text = format!(
-            "definitions and profiles below {home} are not there yet: {} is still being read; their services start when \
-             that is done",
-            place.display()
-        );
-        self.warn(TOPIC, text);
-        self.late = Some(Box::new(late));
-        let notifier = self.notifier.clone();
-        let wait = move || {
-            if let Ok(found) = found.recv() {
-                notifier.send(Notice::Late(Box::new(found)));
+    /// What is still being read.
+    pub(super) fn say_late(&mut self, late: &[PathBuf]) {
+        let before = self.warnings.iter().any(|(topic, _)| *topic == TOPIC);
+        if late.is_empty() {
+            if before {
+                self.warnings.retain(|(topic, _)| *topic != TOPIC);
+                slog::info!(self.log, "what was still being read has been read");
             }
-        };
-        if let Err(error) = std::thread::Builder::new().name("late".to_owned()).spawn(wait) {
-            slog::error!(self.log, "what is read late is not waited for: 'hermes-sup ctl reload' reads it"; "error" => %error);
+            return;
+        }
+        let mut names: Vec<String> =
+            late.iter().take(MOST_NAMED).map(|path| path.display().to_string()).collect();
+        if late.len() > MOST_NAMED {
+            names.push(format!("{} more", late.len() - MOST_NAMED));
+        }
+        let verb = if late.len() == 1 { "is" } else { "are" };
+        let text = format!("{} {verb} still being read, and taken when that is done", names.join(", "));
+        if !self.warnings.iter().any(|(_, known)| *known == text) {
+            self.warnings.retain(|(topic, _)| *topic != TOPIC);
+            self.warn(TOPIC, text);
         }
     }
 
-    /// Boots those of `found` that the start did without.
-    pub(super) fn boot_late(&mut self, found: &mut Found) {
-        let Some(late) = self.late.take_if(|_| !self.shutdown.is_on()) else { return };
-        let Late { opened, cmd, goes_on, continued } = *late;
-        self.warnings.retain(|(topic, _)| *topic != TOPIC);
-        slog::info!(self.log, "the definitions and profiles below {} were read", self.options.home.display());
-        let mut plan = found.plan(&opened.records, &self.surroundings);
-        plan.services.retain(|name, _| self.fleet.id(name.as_str()).is_none());
-        self.refused.extend(refusals(&plan, &opened));
-        if let Some(template) = &found.loaded.template {
-            self.template = Some(template.clone());
+    /// Some of what the reading of this number did without has come.
+    pub(super) fn late_came(&mut self, scan: u64, found: Found) {
+        if self.shutdown.is_on() {
+            return;
         }
-        self.state_trust = found.state_trust.clone();
-        // Whatever ran without a definition was ended at the start.
+        if scan == self.scan && !self.looking {
+            self.say_late(&found.late);
+            self.reload(found, Vec::new());
+        } else {
+            // What else was read then is older than what is known.
+            self.postponed.reload_on = self.next_scan().max(self.postponed.reload_on);
+        }
+    }
+
+    /// Boots what the start did without. Whatever ran without a definition was ended then.
+    pub(super) fn boot_late(&mut self, plan: Plan, found: &Found) {
+        let Some(late) = self.late.take() else { return };
+        let Late { opened, cmd, goes_on, continued } = &*late;
+        let (goes_on, continued) = (*goes_on, *continued);
+        let named = matches!(cmd, Cmd::Supervised(profile, _) if plan.services.contains_key(profile));
         let inheritance = Inheritance { lives: BTreeMap::new(), goes_on, continued };
-        let restored = self.boot_services(plan, &opened, found, &Reconciled::default(), inheritance, &cmd);
+        let restored = self.boot_services(plan, opened, found, &Reconciled::default(), inheritance, cmd);
         self.boot_fleet(restored);
-        if let Cmd::Supervised(profile, _) = &cmd {
+        if let (true, Cmd::Supervised(profile, _)) = (named, cmd) {
             self.want_up_after_boot(profile);
+        }
+        if !found.late.is_empty() {
+            self.late = Some(late);
         }
     }
 }

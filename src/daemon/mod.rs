@@ -16,6 +16,7 @@ mod demo;
 mod edits;
 mod execute;
 mod fault;
+mod finding;
 mod handover;
 mod identity;
 mod inbox;
@@ -183,8 +184,11 @@ pub enum Notice {
     },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
-    /// Those that the start did without.
-    Late(Box<Found>),
+    /// All of them, with some that a reading (by its number) did without.
+    Late {
+        scan: u64,
+        found: Box<Found>,
+    },
     /// They could not be read.
     NotFound(String),
     /// A gateway's state file was looked at.
@@ -301,6 +305,8 @@ struct Supervisor {
     looking: bool,
     /// Counts the readings.
     scan: u64,
+    /// Where readings are.
+    busy: finding::Busy,
     /// Deaf in a container that keeps the state.
     giving_way: GivingWay,
     /// Counts the looks at definition files.
@@ -552,7 +558,7 @@ impl Supervisor {
             Notice::StopMarked { id, ticket, error } => decide!(self.planned.marked(id, ticket, error)),
             Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
             Notice::Found(found) => self.take_found(*found),
-            Notice::Late(mut found) => self.boot_late(&mut found),
+            Notice::Late { scan, found } => self.late_came(scan, *found),
             Notice::NotFound(reason) => self.found_nothing(&reason),
             Notice::Seen(seen) => decide!(self.readiness.seen(seen)),
             Notice::RootHeard(heard) => self.root_heard(heard),

@@ -16,6 +16,8 @@ pub struct Refusal {
     pub why: String,
     /// What was last wanted of it.
     pub want: Want,
+    /// It is still being read.
+    pub late: bool,
 }
 
 /// By name, which need not be one that a service may have.
@@ -33,7 +35,10 @@ impl Refusal {
     }
 
     fn outcome(&self, name: &str) -> Outcome {
-        let message = format!("'{name}' is refused: {}; correct it, then 'hermes-sup ctl reload'", self.why);
+        let message = match self.late {
+            true => format!("'{name}' is not there yet: {}", self.why),
+            false => format!("'{name}' is refused: {}; correct it, then 'hermes-sup ctl reload'", self.why),
+        };
         Outcome::failed(name, Code::Failed, Some(State::Refused), message)
     }
 }

@@ -1,5 +1,6 @@
 //! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
 
+use super::finding::{self, Sources, unknown_trust};
 use super::ownership::{Gateways, SWITCHED_OFF};
 use super::refused::Refusal;
 use super::requests::Parked;
@@ -14,29 +15,31 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Want};
-use crate::definition::diagnose::Diagnostic;
-use crate::definition::load::{Loaded, load};
+use crate::definition::diagnose::{About, Diagnostic};
+use crate::definition::load::{LATE, Loaded, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
-use crate::definition::template::{DEFAULT_PROFILE, Profile, Template};
-use crate::definition::trust::{Place, Trust};
-use crate::definition::{Definition, Reading, Surroundings, dashboard};
-use crate::hermes::profile_watch::ProfileWatch;
-use crate::hermes::redirect::is_yes;
+use crate::definition::template::{Profile, Template};
+use crate::definition::trust::Trust;
+use crate::definition::{Definition, Surroundings};
 use crate::hermes::{profiles, state_json};
 use crate::store::{self, Change, RecordRow};
-use crate::sys::beneath::Beneath;
-use crate::sys::credentials::Credentials;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::io;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// How long a reload waits for what is slow.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that lies in files, read on a thread that may wait for them.
 #[derive(Debug)]
 pub struct Found {
     pub loaded: Loaded,
     pub profiles: Vec<ServiceName>,
+    /// Those that are still being read.
+    pub late_profiles: Vec<ServiceName>,
     /// They could not be read: those that are known stay.
     pub profiles_unread: bool,
     /// What each profile's `gateway_state.json` says.
@@ -48,6 +51,8 @@ pub struct Found {
     pub dashboard: Option<Definition>,
     /// What the s6 surface adds.
     pub surface: Surface,
+    /// What is still being read, by path.
+    pub late: Vec<PathBuf>,
 }
 
 /// Services that lie where s6 would look for them.
@@ -60,7 +65,7 @@ pub struct Surface {
 }
 
 impl Surface {
-    fn read(around: &Surroundings, env: &Environment, warnings: &mut Vec<String>) -> Self {
+    pub(super) fn read(around: &Surroundings, env: &Environment, warnings: &mut Vec<String>) -> Self {
         let (image, wrong) = slots::image_services(around, env);
         warnings.extend(wrong);
         let slots = Slots::read(around).map_err(|error| warnings.push(format!("no slots: {error}"))).ok();
@@ -81,97 +86,6 @@ impl Surface {
 /// The variables of the container.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// Reads it. Blocks. `state_trust`, which is asked last, says how far the place of the database may be believed.
-pub fn discover(
-    dirs: &[PathBuf],
-    state_trust: impl FnOnce() -> Trust,
-    around: &Surroundings,
-    has_hermes: bool,
-    s6_surface: bool,
-    env: &Environment,
-    reading: &Reading,
-) -> Found {
-    let mut warnings = Vec::new();
-    let mut named = Vec::new();
-    let mut intents = BTreeMap::new();
-    let mut profiles_unread = false;
-    let user = around.gateway.credentials();
-    reading.at(&around.home);
-    match Beneath::open(&around.home) {
-        Ok(home) => {
-            match profiles::discover(&home, &user) {
-                Ok(found) => {
-                    named = found.named;
-                    warnings.extend(found.warnings);
-                }
-                Err(error) => {
-                    profiles_unread = true;
-                    warnings.push(format!("the profiles cannot be read: {error}"));
-                }
-            }
-            // On a machine without Hermes the root profile would be a service that nobody knows.
-            if has_hermes && let Ok(default) = ServiceName::new(DEFAULT_PROFILE) {
-                named.insert(0, default);
-            }
-            for name in &named {
-                reading.at(&around.home.join(profiles::directory_of(name)));
-                match state_json::read(&home, &user, &profiles::directory_of(name)) {
-                    Ok(intent) => drop(intents.insert(name.clone(), intent)),
-                    Err(error) => {
-                        warnings.push(format!("gateway_state.json of '{name}' is not read: {error}"))
-                    }
-                }
-            }
-        }
-        Err(error) => {
-            profiles_unread = true;
-            warnings.push(format!("{} cannot be read: {error}", around.home.display()));
-        }
-    }
-    let loaded = load(dirs, around, reading);
-    let variable = |name: &str| env.get(OsStr::new(name)).cloned();
-    let wanted = has_hermes && variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
-    let dashboard = match wanted.then(|| dashboard::dashboard(variable, around)) {
-        Some(Ok(definition)) => Some(definition),
-        Some(Err(wrong)) => {
-            warnings.extend(wrong.iter().map(Diagnostic::headline));
-            None
-        }
-        None => None,
-    };
-    let surface = if s6_surface { Surface::read(around, env, &mut warnings) } else { Surface::default() };
-    Found {
-        loaded,
-        profiles: named,
-        profiles_unread,
-        intents,
-        warnings,
-        state_trust: state_trust(),
-        dashboard,
-        surface,
-    }
-}
-
-/// Watches the profiles, so that nothing is missed after they were read. Where that cannot be they are read when somebody
-/// names one. Blocks.
-pub fn watch_profiles(watch: Option<&ProfileWatch>, around: &Surroundings) {
-    if let Some(watch) = watch {
-        let home = Beneath::open(&around.home);
-        let _ = home.and_then(|home| watch.arm(&home, &around.gateway.credentials()));
-    }
-}
-
-/// How far what lies in `state` may be believed. Blocks.
-pub fn trust_of(state: &Path, around: &Surroundings) -> Trust {
-    match Place::open(state, around) {
-        Ok(place) => place.trust().clone(),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Trust::Stranger(error.to_string())
-        }
-        Err(error) => Trust::Untrusted(error.to_string()),
-    }
-}
-
 /// What services there are to be, by name: files before records before the image's, slots and profiles.
 #[derive(Debug)]
 pub struct Plan {
@@ -188,20 +102,24 @@ pub struct Unreadable {
     pub definition: String,
     /// In one line, with the place.
     pub why: String,
+    /// It is still being read.
+    pub late: bool,
 }
 
 impl Found {
     /// What there is when the disk under home hangs.
     pub fn without_home(dirs: &[PathBuf], around: &Surroundings) -> Self {
         Self {
-            loaded: load(dirs, around, &Reading::default()),
+            loaded: load(dirs, around),
             profiles: Vec::new(),
+            late_profiles: Vec::new(),
             profiles_unread: true,
             intents: BTreeMap::new(),
             warnings: Vec::new(),
-            state_trust: Trust::Untrusted("its disk does not answer".to_owned()),
+            state_trust: unknown_trust(),
             dashboard: None,
             surface: Surface::default(),
+            late: Vec::new(),
         }
     }
 
@@ -225,7 +143,7 @@ impl Found {
                 Err(why) => {
                     complaints.push(why.clone());
                     let definition = "its registration".to_owned();
-                    refused.insert(name.to_string(), Unreadable { definition, why });
+                    refused.insert(name.to_string(), Unreadable { definition, why, late: false });
                 }
             }
         }
@@ -235,7 +153,17 @@ impl Found {
             services.entry(definition.name.clone()).or_insert_with(|| (definition.clone(), None));
         }
         let of_slots = slots.into_iter().flat_map(|slots| slots.gateways.keys());
+        for name in &self.late_profiles {
+            let definition = around.home.join(profiles::directory_of(name)).display().to_string();
+            let why = format!("{definition}: {LATE}");
+            if !services.contains_key(name) {
+                refused.entry(name.to_string()).or_insert(Unreadable { definition, why, late: true });
+            }
+        }
         for name in self.profiles.iter().chain(of_slots) {
+            if self.late_profiles.contains(name) {
+                continue;
+            }
             if services.contains_key(name) || self.loaded.broken.contains(name) {
                 continue;
             }
@@ -270,7 +198,8 @@ impl Found {
 
 impl From<&Diagnostic> for Unreadable {
     fn from(wrong: &Diagnostic) -> Self {
-        Self { definition: wrong.path.display().to_string(), why: wrong.headline() }
+        let late = wrong.about == About::Late;
+        Self { definition: wrong.path.display().to_string(), why: wrong.headline(), late }
     }
 }
 
@@ -345,24 +274,19 @@ impl Supervisor {
             return true;
         }
         self.surroundings = self.surroundings_now();
-        let (dirs, state) = (self.options.services.clone(), self.options.state.clone());
-        let (around, has_hermes) = (self.surroundings.clone(), self.has_hermes);
-        let (notifier, env) = (self.notifier.clone(), self.options.environment.clone());
-        let s6_surface = self.options.s6_surface;
-        let trust = around.clone();
-        let trust = move || trust_of(&state, &trust);
         let watch = self.profile_life.watch.clone();
-        let work = move || {
-            watch_profiles(watch.as_deref(), &around);
-            discover(&dirs, trust, &around, has_hermes, s6_surface, &env, &Reading::default())
-        };
-        let done = move |found: io::Result<Found>| {
-            notifier.send(match found {
-                Ok(found) => Notice::Found(Box::new(found)),
-                Err(error) => Notice::NotFound(error.to_string()),
-            });
-        };
-        self.looking = self.logs.files().run(Credentials::own(), work, done).is_ok();
+        let around = self.surroundings.clone();
+        let sources = Sources::new(&self.options, around, self.has_hermes, watch, self.busy.clone());
+        let (first, later) = (self.notifier.clone(), self.notifier.clone());
+        let first = move |found| first.send(Notice::Found(Box::new(found)));
+        let scan = self.scan + 1;
+        let later = move |found| later.send(Notice::Late { scan, found: Box::new(found) });
+        // There is a state directory, or was.
+        let (_, opened) = channel();
+        match finding::read(sources, opened, PATIENCE, first, later) {
+            Ok(()) => self.looking = true,
+            Err(error) => slog::error!(self.log, "definitions are not read"; "error" => %error),
+        }
         self.scan += u64::from(self.looking);
         self.looking
     }
@@ -379,13 +303,13 @@ impl Supervisor {
         if self.shutdown.is_on() {
             return self.found_nothing("the supervisor is shutting down");
         }
-        if self.late.is_some() {
-            // That takes the definitions out of what was found: a reload reads once more.
-            self.boot_late(&mut found);
-        } else if self.postponed.reload_on.is_some_and(|scan| scan <= self.scan) {
+        self.say_late(&found.late);
+        if self.postponed.reload_on.is_some_and(|scan| scan <= self.scan) {
             self.postponed.reload_on = None;
             let reloading = std::mem::take(&mut self.postponed.reloading);
             self.reload(found, reloading);
+        } else if self.late.is_some() {
+            self.reload(found, Vec::new());
         } else {
             self.add_new_profiles(&mut found);
         }
@@ -524,14 +448,15 @@ impl Supervisor {
     /// What is wrong with definitions from now on. What was wanted of them stays what it was.
     fn take_refusals(&mut self, refused: BTreeMap<String, Unreadable>) {
         let old = std::mem::take(&mut self.refused);
-        let refusal = |(name, Unreadable { definition, why }): (String, Unreadable)| {
+        let refusal = |(name, Unreadable { definition, why, late: is_late }): (String, Unreadable)| {
             let want = old.get(&name).map_or(protocol::Want::Down, |old| old.want);
-            (name, Refusal { definition, why, want })
+            (name, Refusal { definition, why, want, late: is_late })
         };
         self.refused = refused.into_iter().map(refusal).collect();
     }
 
-    fn reload(&mut self, mut found: Found, callers: Vec<(Incoming, bool)>) {
+    /// Takes what was found, for `callers` (and whether each wants what changed to be restarted), or because it came late.
+    pub(super) fn reload(&mut self, mut found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let registered = self.services.values();
         let records = registered
@@ -549,6 +474,7 @@ impl Supervisor {
             let Some((mut definition, _)) = planned.remove(&name) else {
                 let kept = service.record.is_some()
                     || found.loaded.broken.contains(&name)
+                    || found.late_profiles.contains(&name)
                     || (is_profile(&service.definition)
                         && (found.profiles_unread || found.loaded.template.is_none()))
                     || service.definition.slot.as_ref().is_some_and(|slot| found.surface.may_hold(slot))
@@ -593,9 +519,14 @@ impl Supervisor {
                 self.inbox.core(id, Event::Command { ticket, command: Command::Restart });
             }
         }
-        for (definition, record) in planned.into_values() {
-            let name = definition.name.clone();
-            if record.is_none() {
+        planned.retain(|_, (_, record)| record.is_none());
+        if self.late.is_some() {
+            planned.keys().for_each(|name| say(name, None, "added"));
+            let plan = Plan { services: planned, complaints: Vec::new(), refused: BTreeMap::new() };
+            self.boot_late(plan, &found);
+        } else {
+            for (definition, _) in planned.into_values() {
+                let name = definition.name.clone();
                 let id = self.introduce_found(&found, definition);
                 say(&name, self.state(id), "added");
             }
@@ -604,10 +535,15 @@ impl Supervisor {
             self.template = Some(template);
         }
         self.state_trust = found.state_trust;
-        self.take_refusals(plan.refused);
-        for complaint in &plan.complaints {
+        // Of what came late by itself, only what is new is said.
+        let said: Vec<String> = match callers.is_empty() {
+            true => self.refused.values().map(|refusal| refusal.why.clone()).collect(),
+            false => Vec::new(),
+        };
+        for complaint in plan.complaints.iter().filter(|complaint| !said.contains(complaint)) {
             slog::warn!(self.log, "{complaint}");
         }
+        self.take_refusals(plan.refused);
         let malformed = plan.complaints.iter().map(|complaint| {
             let line = complaint.lines().next().unwrap_or_default();
             Outcome::failed("reload", Code::Failed, None, line.to_owned())

@@ -31,6 +31,8 @@ pub enum About {
     /// The text is right, but this process, not being root, cannot do it: an error at boot and on reload; a warning in
     /// `check`, which anybody may run.
     Caller,
+    /// It could not be read yet: it may be right.
+    Late,
     /// It names something that is not there (yet): a warning.
     Reference,
     /// It is right and has no effect: a warning.

@@ -8,7 +8,6 @@
 use super::diagnose::{About, Diagnostic, MOST, Source, quoted};
 use super::parse::{Mention, Mentioned, Parsed, Subject, parse};
 use super::presence;
-use super::reading::Reading;
 use super::resolved::{Definition, Origin, Security};
 use super::stamp::Stamp;
 use super::template::{self, DEFAULT_PROFILE, Profile, Template};
@@ -25,6 +24,9 @@ use std::path::{Path, PathBuf};
 pub const MOST_BYTES: u64 = 64 << 10;
 /// Most definitions of one directory.
 const MOST_FILES: usize = 10_000;
+
+/// What is said of a file that is not there yet.
+pub const LATE: &str = "is still being read: it is taken when its volume has answered";
 
 /// What the services directories hold.
 #[derive(Debug, Default)]
@@ -60,35 +62,72 @@ struct Outside {
 }
 
 /// A file that has been read, or could not be, and has not yet been understood.
-struct Candidate {
+#[derive(Debug, Clone)]
+pub struct Candidate {
     path: PathBuf,
     trust: Trust,
-    text: Result<String, String>,
+    text: Result<String, Unread>,
     /// `None`: it could not be read.
     stamp: Option<Stamp>,
 }
 
-/// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system; `reading`
-/// then says where.
-pub fn load(dirs: &[PathBuf], surroundings: &Surroundings, reading: &Reading) -> Loaded {
-    read(dirs, surroundings, reading, Loaded::new(false))
+/// Why there is no text.
+#[derive(Debug, Clone, thiserror::Error)]
+enum Unread {
+    #[error("{0}")]
+    Wrong(String),
+    #[error("{LATE}")]
+    Late,
+}
+
+impl Unread {
+    fn about(&self) -> About {
+        match self {
+            Self::Wrong(_) => About::Text,
+            Self::Late => About::Late,
+        }
+    }
+}
+
+/// A directory of definitions and the names in it, none of them read yet.
+#[derive(Debug)]
+pub struct Listed {
+    pub place: Place,
+    /// Paths, sorted.
+    pub files: Vec<PathBuf>,
+    /// There are more than are read.
+    pub cut: bool,
+}
+
+/// What was found in one directory.
+#[derive(Debug)]
+pub struct Directory {
+    pub path: PathBuf,
+    /// Or why it cannot be read.
+    pub read: Result<Vec<Candidate>, String>,
+    /// There are more than are read.
+    pub cut: bool,
+}
+
+/// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
+pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
+    read(dirs, surroundings, Loaded::new(false))
 }
 
 /// The same for [`Loaded::missing`].
 pub fn load_thoroughly(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
-    read(dirs, surroundings, &Reading::default(), Loaded::new(true))
+    read(dirs, surroundings, Loaded::new(true))
 }
 
-fn read(dirs: &[PathBuf], surroundings: &Surroundings, reading: &Reading, mut loaded: Loaded) -> Loaded {
-    let mut candidates = Vec::new();
-    for dir in dirs {
-        if let Err(error) = gather(dir, surroundings, reading, &mut candidates, &mut loaded.diagnostics) {
-            loaded.unread.push(dir.clone());
-            loaded.complain(dir, format!("the directory cannot be read: {error}"));
+fn read(dirs: &[PathBuf], surroundings: &Surroundings, loaded: Loaded) -> Loaded {
+    let directories = dirs.iter().map(|dir| match list(dir, surroundings) {
+        Ok(Listed { place, files, cut }) => {
+            let read = files.into_iter().map(|path| Candidate::read(&place, path, surroundings)).collect();
+            Directory { path: dir.clone(), read: Ok(read), cut }
         }
-    }
-    loaded.understand(candidates, surroundings);
-    loaded
+        Err(error) => Directory::unread(dir.clone(), &error),
+    });
+    loaded.with(directories.collect(), surroundings)
 }
 
 /// Reads one file, as if it were alone in its directory, thoroughly. Blocks on the file system.
@@ -104,55 +143,87 @@ pub fn load_file(path: &Path, surroundings: &Surroundings) -> io::Result<Loaded>
     Ok(loaded)
 }
 
-fn gather(
-    dir: &Path,
-    surroundings: &Surroundings,
-    reading: &Reading,
-    candidates: &mut Vec<Candidate>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> io::Result<()> {
-    reading.at(dir);
-    let place = match Place::open(dir, surroundings) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
+/// The definitions in `dir` (absolute), without reading them. Blocks on the file system.
+///
+/// # Errors
+/// As openat(2) and getdents64(2), and [`Place::open`]; `NotFound`: it does not exist.
+pub fn list(dir: &Path, surroundings: &Surroundings) -> io::Result<Listed> {
+    let place = Place::open(dir, surroundings)?;
     let mut names = place.list(surroundings)?;
     // Editors keep their copies and locks under names that begin with a dot.
     names.retain(|name| {
         let bytes = name.as_encoded_bytes();
         bytes.ends_with(b".toml") && !bytes.starts_with(b".")
     });
-    if names.len() > MOST_FILES {
-        let message = format!("holds more than {MOST_FILES} definitions; the rest is not read");
-        diagnostics.push(Diagnostic::whole(dir, About::Text, message));
-        names.truncate(MOST_FILES);
+    let cut = names.len() > MOST_FILES;
+    names.truncate(MOST_FILES);
+    let files = names.iter().map(|name| dir.join(name)).collect();
+    Ok(Listed { place, files, cut })
+}
+
+impl Directory {
+    /// One that could not be listed.
+    pub fn unread(path: PathBuf, error: &io::Error) -> Self {
+        let read = match error.kind() {
+            io::ErrorKind::NotFound => Ok(Vec::new()),
+            _ => Err(format!("the directory cannot be read: {error}")),
+        };
+        Self { path, read, cut: false }
     }
-    candidates.extend(names.iter().map(|name| {
-        let path = dir.join(name);
-        reading.at(&path);
-        Candidate::read(&place, path, surroundings)
-    }));
-    Ok(())
 }
 
 impl Candidate {
-    fn read(place: &Place, path: PathBuf, surroundings: &Surroundings) -> Self {
+    /// Reads one file of a directory. Blocks on the file system.
+    pub fn read(place: &Place, path: PathBuf, surroundings: &Surroundings) -> Self {
         let name = Path::new(path.file_name().unwrap_or_default());
         match place.read(name, MOST_BYTES, surroundings) {
             Ok((bytes, trust, stamp)) => {
-                let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned());
+                let text =
+                    String::from_utf8(bytes).map_err(|_| Unread::Wrong("is not UTF-8 text".to_owned()));
                 Self { path, trust, text, stamp: Some(stamp) }
             }
             Err(error) => {
-                Self { path, trust: place.trust().clone(), text: Err(error.to_string()), stamp: None }
+                let text = Err(Unread::Wrong(error.to_string()));
+                Self { path, trust: place.trust().clone(), text, stamp: None }
             }
         }
+    }
+
+    /// One that is still being read. Its name is taken: what it hides must not come up in its place.
+    pub fn late(place: &Place, path: PathBuf) -> Self {
+        Self { path, trust: place.trust().clone(), text: Err(Unread::Late), stamp: None }
     }
 }
 
 impl Loaded {
     fn new(thorough: bool) -> Self {
         Self { template: Some(Template::built_in()), thorough, ..Self::default() }
+    }
+
+    /// What the files of these directories say.
+    pub fn of(directories: Vec<Directory>, surroundings: &Surroundings) -> Self {
+        Self::new(false).with(directories, surroundings)
+    }
+
+    fn with(mut self, directories: Vec<Directory>, surroundings: &Surroundings) -> Self {
+        let mut candidates = Vec::new();
+        for Directory { path, read, cut } in directories {
+            if cut {
+                self.complain(
+                    &path,
+                    format!("holds more than {MOST_FILES} definitions; the rest is not read"),
+                );
+            }
+            match read {
+                Ok(read) => candidates.extend(read),
+                Err(why) => {
+                    self.complain(&path, why);
+                    self.unread.push(path);
+                }
+            }
+        }
+        self.understand(candidates, surroundings);
+        self
     }
 
     /// The warnings about services that are named in `after` or `requires` and that are neither here, right or wrong,
@@ -242,9 +313,10 @@ impl Loaded {
         let Candidate { path, trust, text, stamp } = candidate;
         let text = match text {
             Ok(text) => text,
-            Err(wrong) => {
-                self.template_refused = Some(Diagnostic::whole(&path, About::Text, wrong.clone()));
-                return self.complain(&path, wrong);
+            Err(unread) => {
+                let wrong = Diagnostic::whole(&path, unread.about(), unread.to_string());
+                self.template_refused = Some(wrong.clone());
+                return self.diagnostics.push(wrong);
             }
         };
         let template = Template::from_file(Source { path: path.clone(), text }, trust.clone(), stamp);
@@ -265,9 +337,10 @@ impl Loaded {
         let Candidate { path, trust, text, stamp } = candidate;
         let text = match text {
             Ok(text) => text,
-            Err(wrong) => {
+            Err(unread) => {
                 self.broken.insert(name.clone());
-                return self.refuse(name.as_str(), vec![Diagnostic::whole(&path, About::Text, wrong)]);
+                let wrong = Diagnostic::whole(&path, unread.about(), unread.to_string());
+                return self.refuse(name.as_str(), vec![wrong]);
             }
         };
         let source = Source { path: path.clone(), text };

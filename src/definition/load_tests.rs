@@ -5,7 +5,6 @@
 
 use super::environment::read_env_file;
 use super::load::{Loaded, find_cycle, load, load_file};
-use super::reading::Reading;
 use super::resolved::{Definition, RunAs};
 use super::template::Profile;
 use super::trust::{Place, Trust};
@@ -48,7 +47,7 @@ impl Ground {
     }
 
     fn load(&self) -> Loaded {
-        load(&[self.etc.clone(), self.services.clone()], &self.surroundings(), &Reading::default())
+        load(&[self.etc.clone(), self.services.clone()], &self.surroundings())
     }
 }
 
@@ -99,7 +98,7 @@ fn a_bad_file_is_reported_and_does_not_stop_the_others() {
     put(&ground.etc, ".b.toml", "an editor's", 0);
     put(&ground.services, "c.toml", "command = ['c']", GATEWAY);
     let dirs = [ground.etc.clone(), ground.home.join("nowhere"), ground.services.clone()];
-    let loaded = load(&dirs, &ground.surroundings(), &Reading::default());
+    let loaded = load(&dirs, &ground.surroundings());
     assert_eq!(names(&loaded), ["a", "c"]);
     assert_eq!(loaded.broken.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["b", "latin"]);
     let files: Vec<String> = said(&loaded).into_iter().map(|(file, _)| file).collect();
@@ -115,7 +114,7 @@ fn of_two_files_with_one_name_the_trusted_one_counts_even_when_it_is_bad_or_come
     put(&ground.services, "web.toml", "command = ['theirs']", GATEWAY);
     put(&ground.services, "bad.toml", "command = ['theirs']", GATEWAY);
     for dirs in [[&ground.etc, &ground.services], [&ground.services, &ground.etc]] {
-        let loaded = load(&dirs.map(Clone::clone), &ground.surroundings(), &Reading::default());
+        let loaded = load(&dirs.map(Clone::clone), &ground.surroundings());
         assert_eq!(names(&loaded), ["web"]);
         assert_eq!(command(&loaded, "web"), "ours");
         let refused =
@@ -155,7 +154,7 @@ fn a_directory_that_others_can_change_taints_every_file_below_it() {
     let deep = ground.etc.join("deep");
     std::fs::create_dir(&deep).unwrap();
     put(&deep, "web.toml", "command = ['x']\nuser = 'root'", 0);
-    let open = || load(std::slice::from_ref(&deep), &ground.surroundings(), &Reading::default());
+    let open = || load(std::slice::from_ref(&deep), &ground.surroundings());
     assert_eq!(names(&open()), ["web"]);
     for (dir, owner, bits, why) in [
         (&ground.etc, STRANGER, 0o755, "is owned by uid 10001"),
@@ -181,19 +180,19 @@ fn a_link_counts_only_where_nobody_else_could_have_planted_it() {
     put(&ground.etc, "web.toml", "command = ['x']\nuser = 'root'", 0);
     let ours = ground.etc.with_file_name("ours");
     symlink("etc/../etc", &ours).unwrap();
-    assert_eq!(names(&load(&[ours], &ground.surroundings(), &Reading::default())), ["web"]);
+    assert_eq!(names(&load(&[ours], &ground.surroundings())), ["web"]);
     // A link of ours into the home is still the home.
     let into_home = ground.etc.with_file_name("into-home");
     symlink(&ground.services, &into_home).unwrap();
     put(&ground.services, "web.toml", "command = ['x']\nuser = 'root'", 0);
-    let loaded = load(&[into_home], &ground.surroundings(), &Reading::default());
+    let loaded = load(&[into_home], &ground.surroundings());
     assert!(said(&loaded)[0].1.contains("this one is below --home"), "{:?}", said(&loaded));
     // One that a stranger made, in a directory of the stranger's, is refused.
     let strange = ground.etc.with_file_name("strange");
     std::fs::create_dir(&strange).unwrap();
     symlink(&ground.etc, strange.join("link")).unwrap();
     give(&strange, STRANGER, 0o755);
-    let loaded = load(&[strange.join("link")], &ground.surroundings(), &Reading::default());
+    let loaded = load(&[strange.join("link")], &ground.surroundings());
     assert_eq!((names(&loaded), loaded.unread.len()), (vec![], 1));
     assert!(
         said(&loaded)[0].1.contains("is a symbolic link that others may have planted"),
@@ -228,7 +227,7 @@ fn no_link_fifo_or_file_of_root_below_home_makes_us_read_what_the_gateway_user_c
     // The services directory itself as a link out of the home.
     std::fs::rename(&ground.services, ground.home.join("old")).unwrap();
     symlink(&ground.etc, &ground.services).unwrap();
-    let loaded = load(std::slice::from_ref(&ground.services), &ground.surroundings(), &Reading::default());
+    let loaded = load(std::slice::from_ref(&ground.services), &ground.surroundings());
     assert_eq!((names(&loaded), loaded.unread.len()), (vec![], 1));
 }
 
@@ -280,28 +279,28 @@ fn where_the_gateway_user_is_root_nothing_runs_that_somebody_else_can_change() {
         // In OpenShift everybody is in root's group.
         mode(&put(dir, &format!("group{number}.toml"), text, 0), 0o664);
     }
-    let loaded = load(&dirs, &around, &Reading::default());
+    let loaded = load(&dirs, &around);
     assert_eq!(names(&loaded), ["roots0", "roots1"]);
     assert_eq!(said(&loaded).len(), 6, "{:?}", said(&loaded));
     let broken: Vec<&str> = loaded.broken.iter().map(ServiceName::as_str).collect();
     assert_eq!(broken, ["group0", "group1", "open0", "open1", "theirs0", "theirs1"]);
     put(&ground.etc, "gateway.toml", text, STRANGER);
-    assert!(load(&dirs, &around, &Reading::default()).template.is_none());
+    assert!(load(&dirs, &around).template.is_none());
     std::fs::remove_file(ground.etc.join("gateway.toml")).unwrap();
 
     // A directory on the way is as good as the file: its owner can put another in its place.
     for dir in [&ground.etc, &ground.services, &ground.home] {
         give(dir, STRANGER, 0o755);
-        let left = names(&load(&dirs, &around, &Reading::default())).len();
+        let left = names(&load(&dirs, &around)).len();
         assert_eq!(left, 1, "{}", dir.display());
         give(dir, 0, 0o755);
     }
     // But not a sticky one of root's, as /tmp is: there nobody can replace what is root's.
     let root = ground.etc.parent().unwrap();
     mode(root, 0o1777);
-    assert_eq!(names(&load(&dirs, &around, &Reading::default())), ["roots0", "roots1"]);
+    assert_eq!(names(&load(&dirs, &around)), ["roots0", "roots1"]);
     mode(root, 0o777);
-    assert_eq!(names(&load(&dirs, &around, &Reading::default())), [""; 0]);
+    assert_eq!(names(&load(&dirs, &around)), [""; 0]);
     mode(root, 0o755);
 
     let web = loaded.services[&name("roots0")].clone();

@@ -17,7 +17,6 @@ mod parse;
 mod presence;
 pub mod programs;
 mod raw;
-pub mod reading;
 pub mod resolved;
 mod security;
 pub mod stamp;
@@ -33,7 +32,6 @@ mod parse_tests;
 
 pub use diagnose::Diagnostic;
 pub use load::{Loaded, load};
-pub use reading::Reading;
 pub use resolved::Definition;
 pub use template::Template;
 pub use users::Surroundings;

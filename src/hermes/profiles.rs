@@ -7,11 +7,11 @@ use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) const DIRECTORY: &str = "profiles";
+pub const DIRECTORY: &str = "profiles";
 /// What makes a directory a profile.
 pub(super) const MARK: &str = "SOUL.md";
 /// More warnings are counted, not listed: the directory's owner may be hostile.
@@ -23,34 +23,48 @@ pub struct Discovered {
     /// Their services, sorted by profile, without the root profile, which is always there.
     pub named: Vec<ServiceName>,
     /// One line each, about what looks like a profile and is none.
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
+    /// More of them.
+    left_out: usize,
 }
 
-/// Looks through `<home>/profiles`. No such directory: no named profiles.
+impl Discovered {
+    /// One entry more: a profile, nothing, or what is wrong with it.
+    pub fn add(&mut self, judged: Result<Option<ServiceName>, String>) {
+        match judged {
+            Ok(profile) => self.named.extend(profile),
+            Err(warning) if self.warnings.len() < MOST_WARNINGS => self.warnings.push(warning),
+            Err(_) => self.left_out += 1,
+        }
+    }
+
+    /// One line each.
+    pub fn into_warnings(mut self) -> Vec<String> {
+        if self.left_out > 0 {
+            self.warnings.push(format!("{} more entries of {DIRECTORY}/ are no profiles", self.left_out));
+        }
+        self.warnings
+    }
+}
+
+/// `<home>/profiles` and the names in it, sorted. `None`: there is no such directory.
 ///
 /// # Errors
-/// As openat(2) and getdents64(2) for the directory itself; `PermissionDenied` when we cannot act as `user`.
-pub fn discover(home: &Beneath, user: &Credentials) -> io::Result<Discovered> {
-    user.on_files(|| {
-        let directory = match home.dir(Path::new(DIRECTORY)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Discovered::default()),
-            opened => opened?,
-        };
-        let mut found = Discovered::default();
-        let mut left_out = 0usize;
-        for name in directory.list()? {
-            match look(&directory, &name) {
-                Ok(Some(profile)) => found.named.push(profile),
-                Ok(None) => {}
-                Err(warning) if found.warnings.len() < MOST_WARNINGS => found.warnings.push(warning),
-                Err(_) => left_out += 1,
-            }
-        }
-        if left_out > 0 {
-            found.warnings.push(format!("{left_out} more entries of {DIRECTORY}/ are no profiles"));
-        }
-        Ok(found)
+/// As openat(2) and getdents64(2); `PermissionDenied` when we cannot act as `user`.
+pub fn entries(home: &Beneath, user: &Credentials) -> io::Result<Option<(Beneath, Vec<OsString>)>> {
+    user.on_files(|| match home.dir(Path::new(DIRECTORY)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.and_then(|directory| {
+            let names = directory.list()?;
+            Ok(Some((directory, names)))
+        }),
     })?
+}
+
+/// The profile that one of the [`entries`] is, nothing, or in one line what is wrong with it.
+pub fn judge(directory: &Beneath, user: &Credentials, name: &OsStr) -> Result<Option<ServiceName>, String> {
+    let judged = user.on_files(|| look(directory, name));
+    judged.unwrap_or_else(|error| Err(format!("{DIRECTORY}/ cannot be read: {error}")))
 }
 
 /// Is there a profile `name` now?
@@ -116,7 +130,12 @@ mod tests {
     }
 
     fn found(home: &Path) -> Discovered {
-        discover(&Beneath::open(home).unwrap(), &Credentials::own()).unwrap()
+        let (home, own) = (Beneath::open(home).unwrap(), Credentials::own());
+        let mut found = Discovered::default();
+        if let Some((directory, names)) = entries(&home, &own).unwrap() {
+            names.iter().for_each(|name| found.add(judge(&directory, &own, name)));
+        }
+        found
     }
 
     /// Upstream's reconciliation ends at a directory whose name is none; here that one is left out, with a warning.
@@ -153,7 +172,7 @@ mod tests {
         assert_eq!(found.warnings, ["profiles/linked is a symbolic link, which is not followed: skipped"]);
         std::fs::remove_dir_all(home.path().join(DIRECTORY)).unwrap();
         std::os::unix::fs::symlink(outside.path().join(DIRECTORY), home.path().join(DIRECTORY)).unwrap();
-        assert!(discover(&Beneath::open(home.path()).unwrap(), &Credentials::own()).is_err());
+        assert!(entries(&Beneath::open(home.path()).unwrap(), &Credentials::own()).is_err());
     }
 
     #[test]
@@ -172,8 +191,8 @@ mod tests {
         for n in 0..30 {
             profile(home.path(), &format!("X{n}"));
         }
-        let found = found(home.path());
-        assert_eq!(found.warnings.len(), MOST_WARNINGS + 1);
-        assert_eq!(found.warnings.last().unwrap(), "10 more entries of profiles/ are no profiles");
+        let warnings = found(home.path()).into_warnings();
+        assert_eq!(warnings.len(), MOST_WARNINGS + 1);
+        assert_eq!(warnings.last().unwrap(), "10 more entries of profiles/ are no profiles");
     }
 }

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(super) const FILE: &str = "gateway_state.json";
+pub const FILE: &str = "gateway_state.json";
 const MOST: u64 = 1 << 20;
 
 /// What the file says about how the gateway should be.

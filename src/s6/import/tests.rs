@@ -63,7 +63,7 @@ fn parsed(outcome: &Outcome) -> Result<Vec<Definition>, String> {
     let own_uid = rustix::process::geteuid().as_raw();
     let home = PathBuf::from("/nonexistent-home");
     let around = Surroundings { home, gateway: nameless(own_uid, own_uid), own_uid };
-    let loaded = load(&[dir.path().to_owned()], &around, &crate::definition::Reading::default());
+    let loaded = load(&[dir.path().to_owned()], &around);
     let wrong: Vec<String> = loaded
         .diagnostics
         .iter()
