@@ -142,9 +142,9 @@ fn await_state(
     // Its end is closed when the thread has said what came of it.
     let (ended, ends) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
     let (sender, receiver) = channel();
-    let options = options.clone();
+    let (options, dir) = (options.clone(), path.to_owned());
     let work = move || {
-        let claim = Claim::make(&options).and_then(|claim| match claim {
+        let claim = Claim::make(&options, &dir).and_then(|claim| match claim {
             Some(claim) => claim.wait().map(|()| Some(claim)),
             None => Ok(None),
         });
@@ -214,9 +214,9 @@ impl Supervisor {
             self.giving_way.again = true;
             return;
         }
-        let file = bell.file();
+        let files = bell.files();
         let notifier = self.notifier.clone();
-        let work = move || file.ok().and_then(claimant);
+        let work = move || files.ok().and_then(claimant);
         let done = move |found: io::Result<Option<Holder>>| {
             notifier.send(Notice::Claimed(found.unwrap_or_default()))
         };

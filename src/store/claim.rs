@@ -1,7 +1,8 @@
 //! A claim on a state that another supervisor has and gives up when it is asked: how two containers that share nothing
 //! but a volume agree.
 //!
-//! The file `private/claim` beside the lock is the bell. Who claims locks it (flock(2)), then writes its own note into
+//! The file `private/claim` beside the lock is the bell; who gives way has one beside each of its locks, that of the state and
+//! that of the home. Who claims locks it (flock(2)), then writes its own note into
 //! it. Who gives way watches the file (inotify(7)); a write to it is a claim as long as the writer holds its lock, so
 //! that the note of a claimant that is gone, or a copied file, is none. The claimant then waits for the lock of the
 //! state itself. The kernel gives both locks back when a process ends, however it ends.
@@ -11,6 +12,7 @@
 use super::Options;
 use super::lock::{self, Holder, MODE, PLACE};
 use super::place::StateDir;
+use super::session::locked_dirs;
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -19,6 +21,7 @@ use std::io::{self, Read, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 const NAME: &str = "claim";
@@ -31,12 +34,13 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims the state. `None`: somebody else claims it already.
+    /// Claims what is locked in `dir`: a state, or a home whose supervisor has its state elsewhere. `None`: somebody else
+    /// claims it already.
     ///
     /// # Errors
     /// As openat(2), flock(2) and write(2).
-    pub fn make(options: &Options) -> io::Result<Option<Self>> {
-        let place = private(options)?;
+    pub fn make(options: &Options, dir: &Path) -> io::Result<Option<Self>> {
+        let place = private(options, dir)?;
         let file = open(&place)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -75,21 +79,26 @@ impl Claim {
 /// The bell of who gives way. Its descriptor is readable when somebody may have rung it.
 #[derive(Debug)]
 pub struct Bell {
-    file: File,
+    /// Of the state, and of the home.
+    files: Vec<File>,
     watch: OwnedFd,
 }
 
 impl Bell {
-    /// Watches for claims. One that was made before is not reported by the descriptor: ask [`Bell::claimant`] once.
+    /// Watches for claims. One that was made before is not reported by the descriptor: ask [`claimant`] once.
     ///
     /// # Errors
     /// As openat(2), inotify_init(2) and inotify_add_watch(2).
     pub fn hang(options: &Options) -> io::Result<Self> {
-        let file = open(&private(options)?)?;
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        // There is no watch on a descriptor; its link in /proc names exactly what was opened.
-        inotify::add_watch(&watch, format!("/proc/self/fd/{}", file.as_raw_fd()), WatchFlags::MODIFY)?;
-        Ok(Self { file, watch })
+        let hang = |dir: &PathBuf| {
+            let file = open(&private(options, dir)?)?;
+            // There is no watch on a descriptor; its link in /proc names exactly what was opened.
+            inotify::add_watch(&watch, format!("/proc/self/fd/{}", file.as_raw_fd()), WatchFlags::MODIFY)?;
+            Ok(file)
+        };
+        let files = locked_dirs(options).iter().map(hang).collect::<io::Result<_>>()?;
+        Ok(Self { files, watch })
     }
 
     /// Takes every event that waits.
@@ -99,12 +108,12 @@ impl Bell {
         while events.next().is_ok() {}
     }
 
-    /// Another handle on the file, for the thread that may wait for it.
+    /// Other handles on the files, for the thread that may wait for them.
     ///
     /// # Errors
     /// As fcntl(2), F_DUPFD_CLOEXEC.
-    pub fn file(&self) -> io::Result<File> {
-        self.file.try_clone()
+    pub fn files(&self) -> io::Result<Vec<File>> {
+        self.files.iter().map(File::try_clone).collect()
     }
 }
 
@@ -114,8 +123,12 @@ impl AsFd for Bell {
     }
 }
 
-/// Who claims the state now; `file` is a [`Bell`]'s.
-pub fn claimant(mut file: File) -> Option<Holder> {
+/// Who claims the state, or the home, now; `files` are a [`Bell`]'s.
+pub fn claimant(files: Vec<File>) -> Option<Holder> {
+    files.into_iter().find_map(claimant_in)
+}
+
+fn claimant_in(mut file: File) -> Option<Holder> {
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
         let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingUnlock);
         return None;
@@ -126,9 +139,9 @@ pub fn claimant(mut file: File) -> Option<Holder> {
     serde_json::from_slice(text.split(|byte| *byte == b'\n').next()?).ok()
 }
 
-fn private(options: &Options) -> io::Result<StateDir> {
+fn private(options: &Options, dir: &Path) -> io::Result<StateDir> {
     let mut warnings = Vec::new();
-    let dir = StateDir::open(&options.home, &options.dir, options.gid, &mut warnings)?;
+    let dir = StateDir::open(&options.home, dir, options.gid, &mut warnings)?;
     Ok(dir.private(PLACE, &mut warnings)?)
 }
 
@@ -174,20 +187,45 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let options = options(&home);
         let bell = Bell::hang(&options).unwrap();
-        let claimed = || claimant(bell.file().unwrap());
+        let claimed = || claimant(bell.files().unwrap());
         assert!(!rings(&bell));
         assert_eq!(claimed(), None);
-        let claim = Claim::make(&options).unwrap().unwrap();
+        let claim = Claim::make(&options, &options.dir).unwrap().unwrap();
         assert!(rings(&bell));
         bell.heard();
         assert!(!rings(&bell));
         assert_eq!(claimed().map(|note| (note.pid, note.host)), Some((std::process::id(), "box".to_owned())));
-        assert!(Claim::make(&options).unwrap().is_none(), "a second one at the same time");
+        assert!(Claim::make(&options, &options.dir).unwrap().is_none(), "a second one at the same time");
         drop(claim);
         assert_eq!(claimed(), None, "its note is still there and says nothing");
-        let later = Claim::make(&options).unwrap().unwrap();
-        assert!(Bell::hang(&options).is_ok_and(|bell| claimant(bell.file().unwrap()).is_some()));
+        let later = Claim::make(&options, &options.dir).unwrap().unwrap();
+        assert!(Bell::hang(&options).is_ok_and(|bell| claimant(bell.files().unwrap()).is_some()));
         drop(later);
+    }
+
+    /// The state of one was elsewhere: it went on with the home's gateways, and the container that is there for them was refused.
+    #[test]
+    fn who_has_its_state_elsewhere_hears_a_claim_on_the_home() {
+        let home = tempfile::tempdir().unwrap();
+        let usual = options(&home);
+        let elsewhere = Options { dir: home.path().join("elsewhere"), ..options(&home) };
+        for (holder, newcomer) in [(&elsewhere, &usual), (&usual, &elsewhere)] {
+            let (store, _) = super::super::open(holder.clone(), || true, |_| {}).unwrap();
+            let bell = Bell::hang(holder).unwrap();
+            let Err(super::super::OpenError::Held { path, holder }) =
+                super::super::open(newcomer.clone(), || true, |_| {})
+            else {
+                panic!("it is held");
+            };
+            assert_eq!(holder.and_then(|holder| holder.gives_way_ms), Some(9000));
+            let claim = Claim::make(newcomer, &path).unwrap().unwrap();
+            assert!(rings(&bell) && claimant(bell.files().unwrap()).is_some());
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| claim.wait());
+                store.close(Duration::from_secs(60)).unwrap();
+                waiting.join().unwrap().unwrap();
+            });
+        }
     }
 
     /// What the holder says of itself is read by who finds the state held; the wait ends with its lock.
@@ -202,7 +240,7 @@ mod tests {
             panic!("it is held");
         };
         assert_eq!(holder.and_then(|holder| holder.gives_way_ms), Some(9000));
-        let claim = Claim::make(&options).unwrap().unwrap();
+        let claim = Claim::make(&options, &options.dir).unwrap().unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| claim.wait());
             store.close(Duration::from_secs(60)).unwrap();

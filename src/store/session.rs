@@ -18,7 +18,7 @@ use redb::backends::InMemoryBackend;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const DATABASE: &str = "state.redb";
@@ -78,19 +78,26 @@ impl Session {
         self.engine.is_none() || self.dir.is_in_place(DATABASE, self.file).unwrap_or(true)
     }
 
-    /// Directory and lock in the place of those that were moved or removed. What is found there is not continued.
+    /// Directory and lock in the place of those that were moved or removed. What is found there is not continued: of this
+    /// `instance`, it is older than what is known, and gives way; another one is set aside.
     ///
     /// # Errors
     /// One line that says what to do.
-    pub(super) fn made_again(options: &Options, warnings: &mut Vec<String>) -> Result<Self, String> {
+    pub(super) fn made_again(
+        options: &Options,
+        instance: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, String> {
         let opened = Self::open(options, warnings).map_err(|error| error.to_string())?;
         let mut session = opened.map_err(|error| explain(&options.dir, &error))?;
-        session.begin_anew(warnings).map_err(|error| explain(&options.dir, &error))?;
+        session.begin_anew(instance, warnings).map_err(|error| explain(&options.dir, &error))?;
         Ok(session)
     }
 
-    fn begin_anew(&mut self, warnings: &mut Vec<String>) -> io::Result<()> {
-        if self.dir.existing(DATABASE, OFlags::RDONLY, FILE_MODE, warnings)?.is_some() {
+    fn begin_anew(&mut self, instance: &str, warnings: &mut Vec<String>) -> io::Result<()> {
+        let there = self.dir.existing(DATABASE, OFlags::RDONLY, FILE_MODE, warnings)?.is_some();
+        let is_ours = || matches!(self.snapshot(), Ok(Some(rows)) if rows.instance == instance);
+        if there && !is_ours() {
             let kept = self.dir.set_aside_corrupt(DATABASE)?;
             warnings.push(format!("another {DATABASE} was in its place: set aside as {kept}"));
         }
@@ -377,8 +384,7 @@ fn lock(
 /// [`OpenError::Held`], [`OpenError::Unknown`]. `None` with a warning: there is no lock, and none can be made.
 pub(super) fn lock_home(options: &Options, warnings: &mut Vec<String>) -> Result<Option<Lock>, OpenError> {
     let path = options.home.join(USUAL);
-    // The bell of who gives way hangs where its state is.
-    match lock(&options.home, &path, (options.gid, None), warnings) {
+    match lock(&options.home, &path, (options.gid, options.gives_way), warnings) {
         Ok((_, Taken::Ours(mut lock))) => {
             lock.note(&options.host);
             Ok(Some(lock))
@@ -398,6 +404,13 @@ pub(super) fn lock_home(options: &Options, warnings: &mut Vec<String>) -> Result
 
 /// Where the state is below home, if nothing else is said.
 pub(super) const USUAL: &str = "supervisor";
+
+/// The directories that a supervisor locks: that of its state, and where that would be otherwise.
+pub(super) fn locked_dirs(options: &Options) -> Vec<PathBuf> {
+    let usual = options.home.join(USUAL);
+    let elsewhere = options.dir != usual;
+    std::iter::once(options.dir.clone()).chain(elsewhere.then_some(usual)).collect()
+}
 
 fn problems(path: &Path, mirror: &Mirror) -> Vec<String> {
     mirror.problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect()

@@ -5,7 +5,7 @@
 use super::disk::Wrap;
 use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
-use super::session::{Loaded, Session, USUAL, explain, lock_home};
+use super::session::{Loaded, Session, explain, lock_home, locked_dirs};
 use super::{Boot, CLOSED, Locked, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -163,7 +163,7 @@ impl Worker {
         self.session = None;
         let session = Session::open(&self.options, &mut warnings)?;
         self.shared.locked(Locked::State);
-        if self.home.is_none() && self.options.dir != self.options.home.join(USUAL) {
+        if self.home.is_none() && locked_dirs(&self.options).len() > 1 {
             self.home = lock_home(&self.options, &mut warnings)?;
         }
         self.shared.locked(Locked::All);
@@ -292,7 +292,7 @@ impl Worker {
                 self.options.dir.display()
             ));
             self.session = None;
-            done = Session::made_again(&self.options, &mut warnings).and_then(|session| {
+            done = Session::made_again(&self.options, &rows.instance, &mut warnings).and_then(|session| {
                 let session = self.session.insert(session);
                 session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings)?;
                 let lost = || format!("{} was moved again", self.options.dir.display());

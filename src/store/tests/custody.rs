@@ -242,6 +242,30 @@ fn what_is_acknowledged_is_where_the_next_boot_looks_for_it() {
     }
 }
 
+/// The directory was moved away while it was in use, and taken back: its own database was set aside as damaged.
+#[test]
+fn what_comes_back_to_its_place_is_our_own() {
+    let home = with_wants();
+    let aside = home.dir.path().join("aside");
+    let running = home.open();
+    std::fs::rename(home.state(), &aside).unwrap();
+    running.commit(2, vec![want("b", Want::Up)]).unwrap();
+    assert!(!aside.exists(), "it is where it was");
+    assert_eq!(home.like(&home.state(), "state.redb.corrupt-"), [""; 0]);
+    let instance = running.opened.instance.clone();
+    running.close();
+    let opened = home.reopened();
+    assert_eq!((opened.wants[&name("a")].want, opened.records.len()), (Want::Down, 1));
+    assert_eq!((opened.wants[&name("b")].want, opened.instance), (Want::Up, instance));
+
+    // That of another instance is kept for people to look at.
+    let running = home.open();
+    std::fs::rename(home.state(), &aside).unwrap();
+    std::fs::rename(with_wants().state(), home.state()).unwrap();
+    running.commit(3, vec![want("b", Want::Down)]).unwrap();
+    assert_eq!(home.like(&home.state(), "state.redb.corrupt-").len(), 1);
+}
+
 #[test]
 fn what_cannot_be_put_where_the_next_boot_looks_is_not_acknowledged() {
     let home = with_wants();
