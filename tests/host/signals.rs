@@ -54,20 +54,41 @@ fn each_stop_signal_shuts_down() {
 
 /// A service whose user may signal the supervisor ended the container with `kill 1`: with exit code 0, on which no restart policy
 /// acts, and nobody was named.
+/// On `pidns` no service sees the supervisor, and what shares its uid on the others may signal nobody outside (Landlock), but
+/// where root's definition says otherwise or the kernel cannot do that (`--user`).
 #[test]
 fn a_service_that_stops_the_container_is_named_and_gives_it_a_code() {
-    for rung in [Rung::Cgroup, Rung::CgroupPrivate] {
-        let mut world = World::new(Setup::new(rung, Place::Pid1));
+    let mut without_landlock = Setup::new(Rung::KeeperSameUid, Place::Pid1);
+    without_landlock.launcher.push("--no-landlock".to_owned());
+    let root = "user = \"root\"\n";
+    let inherits = "user = \"root\"\n[security]\nno_new_privs = false\ncapabilities = [\"ALL\"]\n";
+    for (setup, who) in [
+        (Setup::new(Rung::Cgroup, Place::Pid1), root),
+        (Setup::new(Rung::CgroupPrivate, Place::Pid1), root),
+        (Setup::new(Rung::Keeper, Place::Pid1), inherits),
+        (without_landlock, ""),
+    ] {
+        let shown = format!("{setup:?}");
+        let mut world = World::new(setup);
         // The shell's own kill, so that the sender lives while it is looked for; its name is another one by then.
         let command = r#"command = ["/bin/sh", "-c", "kill -TERM 1; exec /adversary pause"]"#;
-        world.define("villain", &format!("{command}\nuser = \"root\"\nautostart = false\n"));
+        world.define("villain", &format!("{command}\nautostart = false\n{who}"));
         let mut supervisor = world.start();
         let answer = world.ctl(&["start", "villain"]);
-        assert_eq!(supervisor.ends(), End::Code(128 + 15), "{answer:?}\n{}", world.stderr());
+        assert_eq!(supervisor.ends(), End::Code(128 + 15), "{shown}: {answer:?}\n{}", world.stderr());
         let said = world.stderr();
-        assert!(said.contains("of service 'villain': shutting down with exit code 143"), "{said}");
+        assert!(said.contains("of service 'villain': shutting down with exit code 143"), "{shown}: {said}");
         world.assert_no_survivors("after the shutdown");
     }
+    // Elsewhere under that uid it has no effect.
+    let mut world = World::new(Setup::new(Rung::KeeperSameUid, Place::Pid1));
+    world.define(
+        "villain",
+        r#"command = ["/bin/sh", "-c", "kill -TERM 1 || echo refused; exec /adversary pause"]"#,
+    );
+    let _supervisor = world.start();
+    world.wait_log("villain", "refused");
+    assert_eq!(world.state("villain"), "up");
 }
 
 #[test]
