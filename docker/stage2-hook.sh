@@ -23,11 +23,14 @@ say() { printf '[stage2] %s\n' "$*"; }
 
 warn() { say "Warning: $*"; }
 
+# Whatever it meets on the volume, it ends: what it waits for, hermes could keep from coming.
+patience=300
+
 as_hermes() {
     if [ "$uid" = 0 ]; then
-        HOME=/opt/data PATH=$path /command/s6-setuidgid hermes "$@"
+        HOME=/opt/data PATH=$path /usr/bin/timeout --signal KILL "$patience" /command/s6-setuidgid hermes "$@"
     else
-        PATH=$path "$@"
+        PATH=$path /usr/bin/timeout --signal KILL "$patience" "$@"
     fi
 }
 
@@ -66,6 +69,11 @@ private() {
 
 # MODE FILE TEXT: makes the file, if nothing has that name.
 create() {
+    # A shell would open a FIFO, and wait for its reader.
+    if [ -e "$2" ] || [ -L "$2" ]; then
+        warn "$2 is no file: it stays — continuing"
+        return
+    fi
     # shellcheck disable=SC2016 # its own arguments, not ours
     as_hermes /bin/sh -c 'umask 077 && set -C && printf %s "$3" >"$2" && chmod "$1" "$2"' sh "$@" ||
         warn "cannot write $2 — continuing"
@@ -207,7 +215,7 @@ migrate() {
     [ -f "$home/config.yaml" ] && ! [ -L "$home/config.yaml" ] || return 0
     for name in config.yaml .env; do
         size=$(stat --format %s "$home/$name" 2>/dev/null) || continue
-        [ "$size" -le 16777216 ] && continue
+        [ "$size" -le 1048576 ] && continue
         warn "$name has $size bytes: the configuration is not migrated — continuing"
         return 0
     done
@@ -280,6 +288,7 @@ if [ "$uid" = 0 ]; then
         exit
     fi
     take_over
+    /bin/sh "$install/docker/first-in-path.sh" 2>/dev/null || warn "/opt/hermes/bin cannot be written — continuing"
 fi
 directories
 unstamp

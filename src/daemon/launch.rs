@@ -256,7 +256,9 @@ impl Supervisor {
         plan.nofile = self.nofile;
         plan.identity = (around.own_uid == 0).then(|| user.credentials());
         plan.no_new_privs = definition.security.no_new_privs == Some(true);
-        plan.may_gain = definition.security.no_new_privs == Some(false);
+        // Nobody but root can have made a slot that runs as root: it inherits, as under the s6 that it was made for.
+        plan.may_gain =
+            definition.security.no_new_privs == Some(false) || slots::is_roots(definition, around);
         plan.capabilities = privileges::masks(definition.security, user.uid)?;
         Ok(plan)
     }

@@ -258,6 +258,11 @@ pub fn runs_as_root(definition: &Definition, around: &Surroundings) -> bool {
     definition.slot.is_some() && (definition.user != RunAs::Gateway || gateway_is_root)
 }
 
+/// Whether it is a slot of root's own, not one of a gateway user that is root.
+pub fn is_roots(definition: &Definition, around: &Surroundings) -> bool {
+    around.own_uid == 0 && definition.slot.is_some() && definition.user != RunAs::Gateway
+}
+
 /// Looks again whether a slot may run as root, if it is to. Blocks.
 ///
 /// # Errors

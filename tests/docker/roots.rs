@@ -6,8 +6,21 @@
 use crate::harness::*;
 
 /// Names that somebody at a root prompt, a script or a definition would use without a path, and their like.
-const PLANTED: [&str; 12] =
-    ["hermes-sup", "ps", "sh", "bash", "sleep", "id", "cat", "ls", "env", "true", "python3", "hermes"];
+const PLANTED: [&str; 13] = [
+    "hermes-sup",
+    "ps",
+    "sh",
+    "bash",
+    "sleep",
+    "id",
+    "cat",
+    "ls",
+    "env",
+    "true",
+    "python3",
+    "hermes",
+    "packaged",
+];
 
 /// Puts a program under each name where hermes can: it leaves a set-uid shell behind that belongs to whoever runs it.
 fn plant(container: &Container) {
@@ -67,6 +80,7 @@ fn hermes_becomes_root_in_no_way() {
     // What root has running: a definition with a bare name, one that loads what lies around it, an s6 service of the
     // image, a script before the services.
     let script = r##"set -eu
+        cp /usr/bin/id /usr/bin/packaged
         mkdir -p /etc/hermes-sup/services /etc/s6-overlay/s6-rc.d/rooted
         printf 'command = ["sleep", "infinity"]\nuser = "root"\n' >/etc/hermes-sup/services/bare.toml
         printf 'command = ["sh", "-c", "id; exec sleep infinity"]\nuser = "root"\n[security]\ncapabilities = ["ALL"]\nno_new_privs = false\n' \
@@ -74,11 +88,11 @@ fn hermes_becomes_root_in_no_way() {
         printf 'command = ["python3", "-c", "import planted"]\nuser = "root"\ntype = "oneshot"\n' >/etc/hermes-sup/services/loads.toml
         cd /etc/s6-overlay/s6-rc.d
         echo longrun >rooted/type
-        printf '#!/command/with-contenv sh\nid\nexec sleep infinity\n' >rooted/run
+        printf '#!/command/with-contenv sh\nid\ns6-setuidgid hermes sh -c "echo \\$PATH" >/run/path-of-slot\nexec sleep infinity\n' >rooted/run
         chmod 755 rooted/run
         touch user/contents.d/rooted
         printf '#!/command/with-contenv sh\nid; ls; env\n' >/etc/cont-init.d/02-with
-        printf '#!/bin/sh\nid; ls; env\n' >/etc/cont-init.d/03-plain
+        printf '#!/bin/sh\nid; ls; env\n/command/s6-setuidgid hermes sh -c "echo \\$PATH" >/run/path-of-script\n' >/etc/cont-init.d/03-plain
         chmod 755 /etc/cont-init.d/0*"##;
     container.exec(&["sh", "-c", script]).ok();
     container.restart();
@@ -94,11 +108,60 @@ fn hermes_becomes_root_in_no_way() {
         assert!(ids.starts_with("Uid:\t0\t0\t0\t0") && ids.ends_with("/sleep\n"), "{name}: {ids}");
     }
     container.await_state("loads", "failed");
+    // A program that came with a package, after the image was made.
+    let packaged = container.exec(&["packaged", "-u"]).ok();
+    assert_eq!(packaged.trim(), "0");
     assert_eq!(shells_of_root(&container), [""; 0], "{}", container.logs());
-    // And for hermes itself its own programs come where they always came.
-    let path = container.exec_as("hermes", &["/bin/sh", "-c", "echo $PATH"]).ok();
-    assert!(
-        path.starts_with("/opt/hermes/bin:/opt/hermes/.venv/bin:/opt/data/.local/bin:/usr/local/sbin:"),
-        "{path}"
+    // And for hermes itself its own programs come where they always came, also behind a script of root's.
+    let paths = [
+        container.exec_as("hermes", &["/bin/sh", "-c", "echo $PATH"]).ok(),
+        container.exec(&["/bin/cat", "/run/path-of-slot"]).ok(),
+        container.exec(&["/bin/cat", "/run/path-of-script"]).ok(),
+    ];
+    for path in paths {
+        let path = path.strip_prefix("/command:").unwrap_or(&path);
+        assert!(
+            path.starts_with("/opt/hermes/bin:/opt/hermes/.venv/bin:/opt/data/.local/bin:/usr/local/sbin:"),
+            "{path}"
+        );
+    }
+}
+
+/// cron, sshd and their like were told that they may gain nothing: what they start for others with a set-uid program failed.
+#[test]
+fn an_s6_service_of_root_inherits_what_the_container_has() {
+    let container = Run::new().cmd(&["sleep", "infinity"]).supervised();
+    let script = r##"set -eu
+        cp /usr/bin/id /usr/local/bin/gains
+        chmod 4755 /usr/local/bin/gains
+        mkdir -p /etc/hermes-sup/services /etc/services.d/legacy /etc/s6-overlay/s6-rc.d/rooted
+        cd /etc/s6-overlay/s6-rc.d
+        echo longrun >rooted/type
+        touch user/contents.d/rooted
+        for run in rooted/run /etc/services.d/legacy/run; do
+            name=$(basename $(dirname $run))
+            printf '#!/command/with-contenv sh\ns6-setuidgid hermes gains -u >/run/gained-%s\nexec sleep infinity\n' "$name" >"$run"
+            chmod 755 "$run"
+        done
+        printf 'command = ["sleep", "infinity"]\nuser = "root"\n' >/etc/hermes-sup/services/defined.toml"##;
+    container.exec(&["sh", "-c", script]).ok();
+    container.restart();
+    let flag = |name: &str, line: &str| {
+        let pid = container.pid(name).expect("it is up");
+        let found = container.exec(&["grep", line, &format!("/proc/{pid}/status")]).ok();
+        found.split_whitespace().last().unwrap_or_default().to_owned()
+    };
+    container.await_up(&["rooted", "legacy", "defined"]);
+    for name in ["rooted", "legacy"] {
+        assert_eq!(flag(name, "NoNewPrivs"), "0", "{name}");
+        let all = container.exec(&["grep", "CapBnd", "/proc/1/status"]).ok();
+        assert!(all.contains(&flag(name, "CapEff")), "{name}: {all}");
+        let gained = container.exec(&["cat", &format!("/run/gained-{name}")]).ok();
+        assert_eq!(gained.trim(), "0", "{name}");
+    }
+    // A definition says so itself.
+    assert_eq!(
+        (flag("defined", "NoNewPrivs"), flag("defined", "CapEff")),
+        ("1".into(), format!("{:016x}", 0))
     );
 }

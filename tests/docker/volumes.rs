@@ -1,6 +1,7 @@
 //! The data volume: what survives a container, who may use it, and what happens when two want it.
 
 use crate::harness::*;
+use std::time::{Duration, Instant};
 
 fn supervised(volume: &Volume) -> Container {
     Run::new().volume(volume).cmd(&["sleep", "infinity"]).supervised()
@@ -18,6 +19,41 @@ fn wants_survive_the_container() {
     let container = supervised(&volume);
     container.await_up(&["writer"]);
     assert_eq!(container.state("coder"), "down");
+}
+
+/// The boot read files of hermes's as root, to their end: one of 3 GB without a byte in it, or a FIFO, kept the container from
+/// ever starting.
+#[test]
+fn a_boot_is_not_kept_waiting_by_what_lies_on_the_volume() {
+    let read = "config.yaml .env .install_method SOUL.md auth.json active_profile gateway.lock gateway_state.json \
+                services/planted.toml services/gateway.toml profiles/coder/gateway_state.json profiles/coder/gateway.lock \
+                profiles/odd/SOUL.md logs/gateways/coder/current logs/container-boot.log";
+    let makes = ["truncate -s 3G", "mkfifo", "ln -s /dev/zero", "ln -s /proc/kmsg", "mkdir"];
+    for make in makes {
+        let volume = Volume::new();
+        volume.sh(
+            "hermes",
+            &format!(
+                "mkdir -p services profiles/coder profiles/odd logs/gateways/coder; : >profiles/coder/SOUL.md
+                 for file in {read}; do {make} $file; done"
+            ),
+        );
+        let begun = Instant::now();
+        let flags = [
+            "--env=HERMES_GATEWAY_BOOTSTRAP_STATE=running",
+            "--env=HERMES_AUTH_JSON_BOOTSTRAP={}",
+            "--env=HERMES_SUP_GATEWAYS=off",
+        ];
+        let container = Run::new().volume(&volume).flags(&flags).cmd(&["sleep", "infinity"]).supervised();
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(60), "{make}: {took:?}\n{}", container.logs());
+        let peak = container.exec(&["grep", "VmHWM", "/proc/1/status"]).ok();
+        let kilobytes: u64 = peak.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a size");
+        assert!(kilobytes < 64 << 10, "{make}: {peak}");
+        // Nothing of root's is held up, and the container ends as ever.
+        let took = container.stop();
+        assert!(took < Duration::from_secs(10), "{make}: {took:?}");
+    }
 }
 
 /// Contract: 106.

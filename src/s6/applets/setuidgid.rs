@@ -1,10 +1,17 @@
 //! `s6-setuidgid`: becomes another user for good, groups and all, and executes a command.
+//!
+//! What root runs has a PATH without the directories that others can fill. That user gets back those that are its own, in the
+//! places where the container's PATH has them; a PATH that somebody has chosen stays.
 
 use super::applet::{Call, SYSTEM, USAGE as WRONG};
 use super::exec::exec;
+use crate::definition::programs::path_of;
+use crate::s6::container_environment::{PLACE, load};
 use crate::sys::credentials::Credentials;
 use crate::sys::users;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 
 const USAGE: &str = "s6-setuidgid USER[:GROUP] COMMAND...";
 
@@ -17,10 +24,18 @@ pub fn main(call: &mut Call<'_>) -> u8 {
     let Some(account) = account.to_str().filter(|account| !account.starts_with('-')) else {
         return call.usage(&format!("'{}' is no user", account.to_string_lossy().escape_debug()), USAGE);
     };
+    let mut path = None;
     // As in s6: nobody named, nothing changed.
     if !account.is_empty() {
         match wanted(account) {
             Ok(Ok(wanted)) => {
+                if rustix::process::geteuid().is_root() {
+                    let containers =
+                        load(Path::new(PLACE)).ok().and_then(|mut env| env.remove(OsStr::new("PATH")));
+                    path = (call.env)("PATH")
+                        .zip(containers)
+                        .and_then(|(now, all)| own_path(&now, &all, wanted.uid));
+                }
                 if let Err(error) = become_them(&wanted) {
                     let why = format!(
                         "unable to become '{}' (uid {}, gid {}): {error}: only root may, with CAP_SETUID and CAP_SETGID",
@@ -35,7 +50,12 @@ pub fn main(call: &mut Call<'_>) -> u8 {
             Err(error) => return call.fatal(SYSTEM, &format!("unable to read the user database: {error}")),
         }
     }
-    exec(call, command, Vec::new())
+    exec(call, command, path.map(|path| ("PATH".into(), path)).into_iter().collect())
+}
+
+/// The user's own form of the container's PATH, where what there is `now` is root's form of it.
+fn own_path(now: &OsStr, containers: &OsStr, uid: u32) -> Option<OsString> {
+    (now == path_of(containers, 0)).then(|| path_of(containers, uid))
 }
 
 /// Who is meant, or the line that nobody is. `USER`: with the groups of the database. `USER:GROUP`, each a name or a
@@ -67,6 +87,24 @@ fn become_them(wanted: &Credentials) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::s6::applets::applet::tests::told;
+
+    #[test]
+    fn a_user_gets_its_own_directories_of_the_path_back() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Such directories are root's to make; the host tier runs this as root.
+        }
+        let root = tempfile::tempdir_in("/run").unwrap();
+        std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let his = root.path().join("bin");
+        std::fs::create_dir(&his).unwrap();
+        std::os::unix::fs::chown(&his, Some(10000), Some(10000)).unwrap();
+        let all = OsString::from(format!("/usr/bin:{}:/bin", his.display()));
+        let roots = path_of(&all, 0);
+        assert_eq!(roots, "/usr/bin:/bin");
+        assert_eq!(own_path(&roots, &all, 10000), Some(all.clone()));
+        assert_eq!(own_path(&roots, &all, 10001), Some(roots));
+        assert_eq!(own_path(OsStr::new("/chosen"), &all, 10000), None);
+    }
 
     #[test]
     fn accounts_are_names_or_numbers_with_or_without_a_group() {
