@@ -80,7 +80,7 @@ impl Supervisor {
                     "{name}: its gateway_state.json was changed: it is wanted {word} from now on"
                 );
             }
-            let foreground = matches!(cmd, Cmd::Foreground(_, held) if *held == name);
+            let foreground = matches!(cmd, Cmd::Foreground(_, held) if held.contains(&name));
             let held_back = supervised.is_none() && self.stays_down(&definition);
             let in_force = if held_back { Want::Down } else { wanted };
             if is_profile(&definition) || intent.is_some() {
@@ -134,7 +134,8 @@ impl Supervisor {
             self.show_at_boot(gateways);
         }
         // An image that makes the slots of its gateways itself has told so itself, too.
-        let foreground = matches!(cmd, Cmd::Foreground(_, name) if name.as_str() == DEFAULT_PROFILE);
+        let is_root = |name: &ServiceName| name.as_str() == DEFAULT_PROFILE;
+        let foreground = matches!(cmd, Cmd::Foreground(_, held) if held.iter().any(is_root));
         let tells = !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty());
         if !self.hold_before_boot(&restored, foreground) {
             let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {

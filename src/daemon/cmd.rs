@@ -3,15 +3,15 @@
 use super::{Options, surface};
 use crate::core::name::ServiceName;
 use crate::hermes::command::{self, Command};
-use crate::hermes::redirect::{Redirect, name_default, redirect};
+use crate::hermes::redirect::{Redirect, name_default, redirect, wrapped_gateways};
 use std::ffi::OsString;
 
 /// What becomes of the CMD.
 #[derive(Debug, Clone)]
 pub(super) enum Cmd {
     Main(Vec<OsString>),
-    /// A gateway in the foreground; its service stays down.
-    Foreground(Vec<OsString>, ServiceName),
+    /// Gateways in the foreground; their services stay down.
+    Foreground(Vec<OsString>, Vec<ServiceName>),
     /// A gateway, supervised instead, with further arguments.
     Supervised(ServiceName, Vec<String>),
     None,
@@ -46,13 +46,15 @@ pub(super) fn command_of(argv: &[OsString], options: &Options) -> Command {
 
 pub(super) fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options) -> Cmd {
     let Some(argv) = argv else { return Cmd::None };
+    // The unmodified `hermes` sees an s6 and hands a gateway over itself.
+    let handed_over = options.s6_surface && surface::is_visible();
     match redirect(&argv, |name| options.variable(name)) {
-        Redirect::NotAGateway => Cmd::Main(argv),
-        Redirect::Foreground { hold_down } => Cmd::Foreground(name_default(argv), hold_down),
-        // The unmodified `hermes` sees an s6 and hands the gateway over itself.
-        Redirect::Supervise { .. } if options.s6_surface && surface::is_visible() => {
-            Cmd::Main(name_default(argv))
+        Redirect::NotAGateway => {
+            let wrapped = wrapped_gateways(&argv, handed_over, |name| options.variable(name));
+            if wrapped.is_empty() { Cmd::Main(argv) } else { Cmd::Foreground(argv, wrapped) }
         }
+        Redirect::Foreground { hold_down } => Cmd::Foreground(name_default(argv), vec![hold_down]),
+        Redirect::Supervise { .. } if handed_over => Cmd::Main(name_default(argv)),
         Redirect::Supervise { profile, extra_args } => Cmd::Supervised(profile, extra_args),
     }
 }

@@ -4,7 +4,7 @@
 //! is there for them. An executable (`sleep infinity`, `bash`) may run them as well, as long as no such container comes.
 //! Any other `hermes` command (`chat`, `serve`, `--version`) is about something else. Pure.
 
-use super::redirect::{Redirect, after_entry_scripts, is_dashboard, is_hermes, redirect};
+use super::redirect::{Redirect, after_entry_scripts, gateway_process, is_dashboard, is_hermes, redirect};
 use std::ffi::{OsStr, OsString};
 
 /// What a CMD is.
@@ -40,8 +40,14 @@ pub fn command(
     match redirect(cmd, env) {
         Redirect::Supervise { .. } | Redirect::Foreground { .. } => Command::Gateway,
         Redirect::NotAGateway if is_dashboard(cmd) => Command::Dashboard,
+        // `hermes --yolo gateway run`: options of its own stand before what it is to do.
+        Redirect::NotAGateway if gateway_process(cmd).is_some() && !asks_for_help(cmd) => Command::Gateway,
         Redirect::NotAGateway => Command::Hermes,
     }
+}
+
+fn asks_for_help(cmd: &[OsString]) -> bool {
+    cmd.iter().any(|word| word == "-h" || word == "--help")
 }
 
 #[cfg(test)]
@@ -56,6 +62,8 @@ mod tests {
             ("gateway", Command::Gateway),
             ("gateway run --no-supervise", Command::Gateway),
             ("hermes -p coder gateway run --replace", Command::Gateway),
+            ("hermes --yolo gateway run --no-supervise", Command::Gateway),
+            ("hermes --yolo gateway run --help", Command::Hermes),
             ("/opt/hermes/docker/main-wrapper.sh gateway run", Command::Gateway),
             ("/opt/hermes/docker/main-wrapper.sh dashboard", Command::Dashboard),
             ("hermes dashboard --port 1", Command::Dashboard),

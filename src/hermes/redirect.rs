@@ -97,6 +97,33 @@ pub fn keeps_foreground(argv: &[OsString], env: impl Fn(&str) -> Option<OsString
     argv.iter().any(|arg| arg == NO_SUPERVISE_FLAG) || stays_in_foreground(env)
 }
 
+/// The gateways that a CMD which is none itself shows that it runs in the foreground: `env … hermes gateway run`, or in the text
+/// of a `sh -c`. `handed_over` as in [`super::presence::gateway_below`]. What a script does in its file is not seen.
+pub fn wrapped_gateways(
+    cmd: &[OsString],
+    handed_over: bool,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Vec<ServiceName> {
+    const ENDS_COMMAND: [char; 8] = [';', '&', '|', '(', ')', '{', '}', '\n'];
+    let texts: Vec<&str> = cmd.iter().filter_map(|word| word.to_str()).collect();
+    let is_text = |word: &&str| word.contains(char::is_whitespace);
+    let mut commands = vec![texts.iter().copied().filter(|word| !is_text(word)).collect::<Vec<_>>()];
+    for text in texts.into_iter().filter(is_text) {
+        commands.extend(text.split(ENDS_COMMAND).map(|command| command.split_whitespace().collect()));
+    }
+    let unquoted = |word: &str| OsString::from(word.replace(['"', '\''], ""));
+    let commands: Vec<Vec<OsString>> =
+        commands.into_iter().map(|words| words.into_iter().map(unquoted).collect()).collect();
+    // A variable may be set by one command of a shell for the next ones.
+    let sets = |word: &OsString| {
+        let (name, value) = word.to_str().and_then(|word| word.split_once('=')).unwrap_or_default();
+        name == NO_SUPERVISE && is_yes(value.as_ref())
+    };
+    let all = !handed_over || stays_in_foreground(env) || commands.iter().flatten().any(sets);
+    let stays = |command: &&Vec<OsString>| all || command.iter().any(|word| word == NO_SUPERVISE_FLAG);
+    commands.iter().filter(stays).filter_map(|command| gateway_process(command)).collect()
+}
+
 /// The gates of the environment that keep `gateway run` a foreground program.
 fn stays_in_foreground(env: impl Fn(&str) -> Option<OsString>) -> bool {
     let supervised = env(SUPERVISED_CHILD).is_some_and(|value| !value.is_empty());
@@ -125,7 +152,14 @@ pub fn gateway_process(argv: &[OsString]) -> Option<ServiceName> {
     let mut args: Vec<&str> = argv.get(at + 1..)?.iter().map(|arg| arg.to_str()).collect::<Option<_>>()?;
     let profile =
         take_profile(&mut args).map_or(DEFAULT_PROFILE.to_owned(), |profile| profile.to_lowercase());
-    let mut words = args.into_iter().skip_while(|arg| arg.starts_with('-'));
+    // Options, and what may be the value of one.
+    let mut after_option = false;
+    let mut words = args.into_iter().skip_while(|arg| {
+        let is_option = arg.starts_with('-');
+        let skipped = is_option || (after_option && *arg != "gateway");
+        after_option = is_option;
+        skipped
+    });
     let runs = words.next() == Some("gateway")
         && words.next().is_none_or(|word| word == "run" || word.starts_with('-'));
     ServiceName::gateway_of(&profile).ok().filter(|_| runs)
@@ -182,6 +216,47 @@ mod tests {
                 std::iter::once(format!("run {profile}")).chain(extra_args).collect::<Vec<_>>().join(" ")
             }
         }
+    }
+
+    #[test]
+    fn what_a_wrapper_shows_is_seen() {
+        let found = |cmd: &[&str], handed_over| {
+            let cmd: Vec<OsString> = cmd.iter().map(OsString::from).collect();
+            let found = wrapped_gateways(&cmd, handed_over, |_| None);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        for (cmd, expected) in [
+            (&["sh", "-c", "hermes gateway run --no-supervise"][..], "default"),
+            (
+                &["sh", "-c", "cd /x && exec hermes -p coder gateway run --no-supervise --replace; exit"],
+                "coder",
+            ),
+            (
+                &[
+                    "bash",
+                    "-c",
+                    "hermes -p a gateway run --no-supervise & hermes -p b gateway run --no-supervise& wait",
+                ],
+                "a b",
+            ),
+            (&["sh", "-c", "export HERMES_GATEWAY_NO_SUPERVISE='yes'\nhermes gateway run"], "default"),
+            (&["env", "HERMES_GATEWAY_NO_SUPERVISE=1", "hermes", "gateway", "run"], "default"),
+            (&["python", "-m", "hermes_cli.main", "gateway", "run", "--no-supervise"], "default"),
+            (&["hermes", "-m", "some/model", "--yolo", "gateway", "run", "--no-supervise"], "default"),
+            (
+                &["/opt/hermes/docker/main-wrapper.sh", "sh", "-c", "hermes gateway run --no-supervise"],
+                "default",
+            ),
+            // The CLI gives these to us.
+            (&["sh", "-c", "hermes gateway run"], ""),
+            (&["env", "HERMES_GATEWAY_NO_SUPERVISE=0", "hermes", "gateway", "run"], ""),
+            (&["sh", "-c", "hermes gateway status --no-supervise"], ""),
+            (&["sh", "-c", "echo gateway run --no-supervise"], ""),
+            (&["sleep", "infinity"], ""),
+        ] {
+            assert_eq!(found(cmd, true), expected, "{cmd:?}");
+        }
+        assert_eq!(found(&["sh", "-c", "hermes gateway run"], false), "default");
     }
 
     /// Contract: 84, 85.

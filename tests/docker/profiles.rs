@@ -66,3 +66,35 @@ fn a_wrapper_keeps_its_gateway_to_itself_at_every_boot() {
         }
     }
 }
+
+/// Where an operator wanted the profile up as well, the supervised gateway was there first, `hermes` refused to run a second
+/// one, and the container ended with that. The direct form has always held it down.
+#[test]
+fn a_wrapper_has_its_gateway_also_where_the_service_is_wanted_up() {
+    let wrappers: [(&[&str], &[&str]); 5] = [
+        (&[], &["sh", "-c", "hermes gateway run --no-supervise; exit"]),
+        (&[], &["bash", "-c", "hermes gateway run --no-supervise & wait"]),
+        (&[], &["env", "HERMES_GATEWAY_NO_SUPERVISE=1", "hermes", "gateway", "run"]),
+        (&[], &["hermes", "--yolo", "gateway", "run", "--no-supervise"]),
+        (&["--init"], &["sh", "-c", "hermes gateway run; exit"]),
+    ];
+    for (flags, wrapper) in wrappers {
+        let volume = Volume::new();
+        let operator = Run::new().volume(&volume).cmd(&["sleep", "infinity"]).supervised();
+        operator.ctl(&["start", "default"]).ok();
+        drop(operator);
+        for _ in 0..2 {
+            let container = Run::new().volume(&volume).flags(flags).cmd(wrapper).supervised();
+            let runs = "python3 -c \"import json; record = json.load(open('/opt/data/gateway.lock')); \
+                        words = open('/proc/%d/cmdline' % record['pid']).read(); exit('gateway' not in words)\"";
+            eventually("it has the lock", || (container.sh(runs).code == 0).then_some(()));
+            let row = container.service("default");
+            assert_eq!((&row["want"], &row["state"]), (&"up".into(), &"down".into()), "{wrapper:?}: {row}");
+            let reason = row["reason"].as_str().unwrap_or_default();
+            assert!(reason.contains("as the container's main program"), "{wrapper:?}: {row}");
+            assert_eq!(row["restarts"], 0, "{wrapper:?}: {row}");
+            assert_eq!(container.inspect("{{.State.Running}}"), "true", "{wrapper:?}: {}", container.logs());
+            container.stop();
+        }
+    }
+}

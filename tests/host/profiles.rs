@@ -106,16 +106,14 @@ fn a_gateway_behind_a_wrapper_is_nobodys_wish() {
     }
 }
 
-/// Where the operator wants the same gateway up as well, the command's own one has it: ours is held down.
+/// Where the operator wants the same gateway up as well, the command's own one has it: ours is held down. That the command, a
+/// script, runs one cannot be seen before it does.
 #[test]
 fn what_the_main_program_runs_itself_is_held_down() {
-    let mut setup = Setup::plain().main_program(&[
-        "sh",
-        "-c",
-        "while [ ! -e /tmp/go ]; do :; done; hermes gateway run --replace & wait",
-    ]);
+    let mut setup = Setup::plain().main_program(&["sh", "/start.sh"]);
     setup.place = Place::Pid1;
     let mut world = world(setup);
+    world.write("/start.sh", "while [ ! -e /tmp/go ]; do :; done; hermes gateway run --replace & wait\n");
     let _supervisor = world.start();
     world.ctl(&["start", "default"]).ok();
     world.wait_log("default", "ready gateway");
