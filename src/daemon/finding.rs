@@ -32,6 +32,8 @@ const HELP_AFTER: Duration = Duration::from_millis(100);
 const MOST_THREADS: usize = 64;
 /// Threads of all readings that are in one directory: what hangs, hangs for all of them.
 const MOST_IN_DIRECTORY: usize = 16;
+/// Entries of `profiles/` that are looked at: its owner may have made millions.
+const MOST_ENTRIES: usize = 10_000;
 /// What comes late and close together is taken together.
 const TOGETHER: Duration = Duration::from_secs(1);
 
@@ -338,7 +340,14 @@ impl Gathering {
         match done {
             Done::Profiles(Ok(entries)) => {
                 self.profiles_unread = false;
-                if let Some((directory, names)) = entries {
+                if let Some((directory, mut names)) = entries {
+                    if names.len() > MOST_ENTRIES {
+                        let dir = profiles::DIRECTORY;
+                        self.warnings.push(format!(
+                            "{dir}/ has more than {MOST_ENTRIES} entries; the rest is not read"
+                        ));
+                        names.truncate(MOST_ENTRIES);
+                    }
                     let directory = Arc::new(directory);
                     self.entries.clone_from(&names);
                     names.into_iter().for_each(|name| self.add(Task::Profile(Arc::clone(&directory), name)));

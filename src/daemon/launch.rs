@@ -16,7 +16,7 @@ use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Phase};
 use crate::core::signal::Signal;
-use crate::definition::environment::{environment, read_env_file};
+use crate::definition::environment::{Environment, environment, read_env_file};
 use crate::definition::resolved::{Definition, Origin, Ready};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Surroundings, resolved};
@@ -244,24 +244,35 @@ impl Supervisor {
             .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
         let env = environment(&self.options.environment, definition, &user, &file, around, &self.programs);
-        let directory = Some(definition.working_dir.as_os_str());
-        let argv = argv(definition, &user, program);
-        let mut plan = ChildPlan::new(&argv, env, directory, [null, stdout, stderr])
-            .map_err(|error| error.to_string())?;
+        let mut plan = child_plan(definition, &user, program, env, around, [null, stdout, stderr])?;
         if !self.socket.starts_with(RUNTIME_DIR) {
             // A service may have another home than we, in which its tools would look for us in vain.
             plan.set_env("HERMES_SUP_SOCKET", &self.socket.to_string_lossy()).map_err(|e| e.to_string())?;
         }
-        plan.umask = definition.umask;
         plan.nofile = self.nofile;
-        plan.identity = (around.own_uid == 0).then(|| user.credentials());
-        plan.no_new_privs = definition.security.no_new_privs == Some(true);
-        // Nobody but root can have made a slot that runs as root: it inherits, as under the s6 that it was made for.
-        plan.may_gain =
-            definition.security.no_new_privs == Some(false) || slots::is_roots(definition, around);
-        plan.capabilities = privileges::masks(definition.security, user.uid)?;
         Ok(plan)
     }
+}
+
+/// What a program of a service is, whichever of them: a hook has no more than the main process.
+fn child_plan(
+    definition: &Definition,
+    user: &User,
+    program: Program,
+    env: Environment<'_>,
+    around: &Surroundings,
+    streams: [OwnedFd; 3],
+) -> Result<ChildPlan, String> {
+    let directory = Some(definition.working_dir.as_os_str());
+    let argv = argv(definition, user, program);
+    let mut plan = ChildPlan::new(&argv, env, directory, streams).map_err(|error| error.to_string())?;
+    plan.umask = definition.umask;
+    plan.identity = (around.own_uid == 0).then(|| user.credentials());
+    plan.no_new_privs = definition.security.no_new_privs == Some(true);
+    // Nobody but root can have made a slot that runs as root: it inherits, as under the s6 that it was made for.
+    plan.may_gain = definition.security.no_new_privs == Some(false) || slots::is_roots(definition, around);
+    plan.capabilities = privileges::masks(definition.security, user.uid)?;
+    Ok(plan)
 }
 
 impl Supervisor {
@@ -349,4 +360,57 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
 
 pub(super) fn dev_null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::load;
+    use crate::definition::programs::Programs;
+    use crate::sys::plan::CapabilityMasks;
+    use crate::sys::users::nameless;
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::path::PathBuf;
+
+    /// A hook of root's definition must not find what the gateway user has put into a directory of the PATH, nor have what the
+    /// definition does not give.
+    #[test]
+    fn a_hook_of_root_has_the_path_and_the_rights_of_its_service() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Definitions that may name root are root's to make; the host tier runs this as root.
+        }
+        let root = tempfile::tempdir_in("/run").unwrap();
+        let dir = |name: &str, owner: u32| {
+            let dir = root.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            chown(&dir, Some(owner), Some(owner)).unwrap();
+            dir
+        };
+        std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let (services, his, home) = (dir("services", 0), dir("his", 10000), dir("home", 10000));
+        let planted = his.join("tool");
+        std::fs::write(&planted, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&planted, PermissionsExt::from_mode(0o755)).unwrap();
+        let text = "command = [\"tool\"]\nuser = \"root\"\n[hooks]\nmemory_high = [\"tool\"]\n";
+        std::fs::write(services.join("rooted.toml"), text).unwrap();
+        let around = Surroundings { home, gateway: nameless(10000, 10000), own_uid: 0 };
+        let loaded = load(&[services], &around);
+        let definition = loaded.services.values().next().expect("it is right");
+        let user = around.lookup(&definition.user).unwrap();
+        let path = format!("{}:/usr/bin", his.display());
+        let inherited = BTreeMap::from([(OsString::from("PATH"), OsString::from(path))]);
+        let (file, programs) = (BTreeMap::new(), Programs::default());
+        for program in [Program::Command, Program::Hook(vec!["tool".to_owned()])] {
+            let env = environment(&inherited, definition, &user, &file, &around, &programs);
+            let streams = std::array::from_fn(|_| dev_null().unwrap());
+            let plan = child_plan(definition, &user, program, env, &around, streams).unwrap();
+            let found: Vec<PathBuf> =
+                plan.candidates().iter().map(|path| PathBuf::from(path.to_str().unwrap())).collect();
+            assert_eq!(found, [PathBuf::from("/usr/bin/tool")]);
+            assert!(plan.envp().iter().any(|variable| variable.as_bytes() == b"PATH=/usr/bin"));
+            assert_eq!(plan.identity.as_ref().map(|who| who.uid), Some(0));
+            assert!(plan.no_new_privs && !plan.may_gain);
+            assert_eq!(plan.capabilities, Some(CapabilityMasks { bounding: 0, ambient: 0 }));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::requests::Parked;
 use super::services::Service;
 use super::slots::{self, Slots};
 use super::{Notice, Supervisor};
-use crate::control::protocol::{self, Code, Outcome, Part, RefusalKind, Reply, State};
+use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
@@ -448,9 +448,13 @@ impl Supervisor {
     /// What is wrong with definitions from now on. What was wanted of them stays what it was.
     fn take_refusals(&mut self, refused: BTreeMap<String, Unreadable>) {
         let old = std::mem::take(&mut self.refused);
-        let refusal = |(name, Unreadable { definition, why, late: is_late }): (String, Unreadable)| {
-            let want = old.get(&name).map_or(protocol::Want::Down, |old| old.want);
-            (name, Refusal { definition, why, want, late: is_late })
+        let recorded = |name: &str| {
+            let wants = &self.late.as_ref()?.opened.wants;
+            wants.get(&ServiceName::new(name).ok()?).map(|row| row.want)
+        };
+        let refusal = |(name, Unreadable { definition, why, late }): (String, Unreadable)| {
+            let want = old.get(&name).map(|old| old.want).or_else(|| recorded(&name)).unwrap_or(Want::Down);
+            (name, Refusal { definition, why, want, late })
         };
         self.refused = refused.into_iter().map(refusal).collect();
     }
@@ -519,6 +523,19 @@ impl Supervisor {
                 self.inbox.core(id, Event::Command { ticket, command: Command::Restart });
             }
         }
+        if let Some(template) = found.loaded.template.take() {
+            self.template = Some(template);
+        }
+        self.state_trust = found.state_trust.clone();
+        // Of what came late by itself, only what is new is said.
+        let said: Vec<String> = match callers.is_empty() {
+            true => self.refused.values().map(|refusal| refusal.why.clone()).collect(),
+            false => Vec::new(),
+        };
+        for complaint in plan.complaints.iter().filter(|complaint| !said.contains(complaint)) {
+            slog::warn!(self.log, "{complaint}");
+        }
+        self.take_refusals(plan.refused);
         planned.retain(|_, (_, record)| record.is_none());
         if self.late.is_some() {
             planned.keys().for_each(|name| say(name, None, "added"));
@@ -531,19 +548,6 @@ impl Supervisor {
                 say(&name, self.state(id), "added");
             }
         }
-        if let Some(template) = found.loaded.template {
-            self.template = Some(template);
-        }
-        self.state_trust = found.state_trust;
-        // Of what came late by itself, only what is new is said.
-        let said: Vec<String> = match callers.is_empty() {
-            true => self.refused.values().map(|refusal| refusal.why.clone()).collect(),
-            false => Vec::new(),
-        };
-        for complaint in plan.complaints.iter().filter(|complaint| !said.contains(complaint)) {
-            slog::warn!(self.log, "{complaint}");
-        }
-        self.take_refusals(plan.refused);
         let malformed = plan.complaints.iter().map(|complaint| {
             let line = complaint.lines().next().unwrap_or_default();
             Outcome::failed("reload", Code::Failed, None, line.to_owned())

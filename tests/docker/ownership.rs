@@ -38,6 +38,23 @@ fn a_gateway_container_takes_over_from_one_with_another_program() {
     other.await_up(&["coder", "default"]);
 }
 
+/// With its state in another place it did not hear that somebody came for the gateways of its home.
+#[test]
+fn a_gateway_container_takes_over_wherever_either_has_its_state() {
+    let elsewhere = ["--env=HERMES_SUP_STATE=/opt/data/elsewhere"];
+    for (first, second) in [(&elsewhere[..], &[][..]), (&[], &elsewhere)] {
+        let volume = Volume::with_gateways(&["coder"]);
+        let other = Run::new().volume(&volume).flags(first).cmd(&["sleep", "infinity"]).supervised();
+        other.await_up(&["coder"]);
+        let owner = Run::new().volume(&volume).flags(second).cmd(&["gateway", "run"]).supervised();
+        owner.await_up(&["coder", "default"]);
+        other.await_log("takes over");
+        assert_eq!(other.inspect("{{.State.Running}}"), "true", "its own program goes on");
+        let left = other.sh("ps -eo args=").ok();
+        assert!(!left.contains("gateway run"), "{left}");
+    }
+}
+
 /// `docker run --rm … --version` beside nothing started every gateway that was wanted, for a moment, and mixed the lines of
 /// boot and scripts into what it printed.
 #[test]
