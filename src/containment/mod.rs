@@ -10,8 +10,8 @@
 //! Invariants: no process is signalled by number; no rung is dropped silently; an exit is final when it leaves the room.
 //!
 //! What may block, each time with a bound: `ladder::probe`, [`Containment::open`], `adopt` and `end_predecessor`, which run
-//! before the loop does; and of what the loop calls, `spawn` and `run_hook`, for one second where somebody has stopped the fork
-//! server (`spawner.rs`). Nothing here sleeps.
+//! before the loop does; and of what the loop calls, `spawn` and `run_hook`, for one second where the fork server
+//! was stopped (`spawner.rs`). Nothing here sleeps.
 
 mod cgroup;
 mod event;

@@ -3,8 +3,8 @@
 //! * A life with a memory controller of its own has its own counter ([`LifeOom`]): the kernel says how many of its processes it
 //!   killed, and the main process is one of them if a SIGKILL that was not ours has hit it.
 //! * Elsewhere only the container has a counter ([`ContainerOom`]). It says how many were killed, not which. So a SIGKILL that
-//!   was not ours is probably one of those kills if there is one that explains no other exit yet; if there is none, somebody
-//!   sent it; and where no counter can be seen, nobody knows.
+//!   was not ours is probably one of those kills if there is one that explains no other exit yet; if there is none,
+//!   another process sent it; and where no counter can be seen, that is not known.
 //!
 //! The kernel counts a kill before it sends the signal (mm/oom_kill.c, `__oom_kill_process`): a process that is seen dead is
 //! counted, and when the counter rises the victim is dead or about to be.
@@ -157,7 +157,7 @@ impl Unclaimed {
         self.at = Some(now);
     }
 
-    /// A SIGKILL that was not ours: by one of these kills, or by somebody.
+    /// A SIGKILL that was not ours: by one of these kills, or sent by another process.
     fn explain(&mut self, now: Tick) -> Exit {
         self.forget_old(now);
         if self.kills == 0 {

@@ -10,10 +10,10 @@ pub enum Exit {
     Code(u8),
     /// A signal ended it.
     Signal { signal: Signal, core: bool },
-    /// The kernel killed it for want of memory.
+    /// The OOM killer killed it.
     Oom,
-    /// SIGKILL that nobody here sent, to a service whose memory nobody counts. `likely`: the kernel killed in the container for
-    /// want of memory just then; otherwise whether it was for that cannot be told.
+    /// A SIGKILL that was not ours, to a service without a memory controller of its own. `likely`: the OOM killer killed a
+    /// process of the container just then; otherwise nobody can tell whether it was the OOM killer.
     MaybeOom { likely: bool },
     /// Nobody could tell us (its reaper died first). Policy treats it as a failure without an exit-code rule.
     Unknown,
@@ -67,7 +67,7 @@ impl fmt::Display for Exit {
                 write!(f, "killed by {}, probably out of memory (the container's)", Signal::KILL)
             }
             Self::MaybeOom { likely: false } => {
-                write!(f, "killed by {}, whether for want of memory is not known", Signal::KILL)
+                write!(f, "killed by {}, whether by the OOM killer is not known", Signal::KILL)
             }
             Self::Unknown => write!(f, "ended, nobody saw how"),
         }

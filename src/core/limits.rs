@@ -23,7 +23,7 @@ pub enum Key {
     OomScoreAdj,
 }
 
-/// What the death of one of its processes for want of memory means to a service.
+/// What it means to a service that the OOM killer kills one of its processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Oom {
     /// The whole tree ends with it.
@@ -77,6 +77,17 @@ pub struct NotInForce {
     pub key: Key,
     pub value: Value,
     pub why: String,
+}
+
+/// Why a text is no value of a key, and what is allowed; the end of a sentence about the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    #[error("is out of range; allowed: {0}")]
+    OutOfRange(&'static str),
+    #[error("is not known here; allowed: {0}")]
+    Unknown(&'static str),
+    #[error("is not an adjustment; allowed: -1000 to 1000")]
+    NotAnAdjustment,
 }
 
 /// The weight of a cgroup that was given none (cgroup-v2.rst, `cpu.weight` and `io.weight`).
@@ -136,13 +147,13 @@ impl Key {
     /// Reads a value of this key.
     ///
     /// # Errors
-    /// What is wrong with the text and what is allowed, as the end of a sentence about it.
-    pub fn parse(self, text: &str) -> Result<Value, String> {
+    /// [`ValueError`].
+    pub fn parse(self, text: &str) -> Result<Value, ValueError> {
         let text = text.trim();
-        let amount = |value: Option<u64>, least: u64, most: u64, allowed: &str| match value {
+        let amount = |value: Option<u64>, least: u64, most: u64, allowed| match value {
             Some(value) if (least..=most).contains(&value) => Ok(Value::Amount(value)),
-            Some(_) => Err(format!("is out of range; allowed: {allowed}")),
-            None => Err(format!("is not known here; allowed: {allowed}")),
+            Some(_) => Err(ValueError::OutOfRange(allowed)),
+            None => Err(ValueError::Unknown(allowed)),
         };
         let number = text.parse::<u64>().ok();
         match self {
@@ -170,11 +181,11 @@ impl Key {
             Self::Oom => match text {
                 "service" => Ok(Value::Oom(Oom::Service)),
                 "process" => Ok(Value::Oom(Oom::Process)),
-                _ => Err("is not known here; allowed: service, process".to_owned()),
+                _ => Err(ValueError::Unknown("service, process")),
             },
             Self::OomScoreAdj => match text.parse::<i16>() {
                 Ok(value) if (-1000..=1000).contains(&value) => Ok(Value::Adjustment(value)),
-                _ => Err("is not an adjustment; allowed: -1000 to 1000".to_owned()),
+                _ => Err(ValueError::NotAnAdjustment),
             },
         }
     }
@@ -326,11 +337,8 @@ impl fmt::Display for NotInForce {
 }
 
 /// `"150%"` of one CPU, `"QUOTA PERIOD"` in microseconds, or `"max"`.
-fn cpu_max(text: &str) -> Result<Value, String> {
-    let wrong = || {
-        "is not known here; allowed: \"150%\" of one CPU, \"QUOTA PERIOD\" in microseconds, or \"max\""
-            .to_owned()
-    };
+fn cpu_max(text: &str) -> Result<Value, ValueError> {
+    let wrong = || ValueError::Unknown("\"150%\" of one CPU, \"QUOTA PERIOD\" in microseconds, or \"max\"");
     if text == "max" {
         return Ok(Value::Max);
     }
@@ -349,8 +357,7 @@ fn cpu_max(text: &str) -> Result<Value, String> {
     if (1_000..=1_000_000).contains(&period) && (1_000..=1_000_000_000_000).contains(&quota) {
         Ok(Value::Cpu { quota, period })
     } else {
-        Err("is out of range; allowed: a quota of at least 1000 (or 1%), a period of 1000 to 1000000"
-            .to_owned())
+        Err(ValueError::OutOfRange("a quota of at least 1000 (or 1%), a period of 1000 to 1000000"))
     }
 }
 
@@ -436,6 +443,7 @@ mod tests {
             (Key::OomScoreAdj, "max"),
         ] {
             let error = key.parse(bad).expect_err(bad);
+            let error = error.to_string();
             assert!(error.starts_with("is ") && error.contains("allowed: "), "{key} {bad}: {error}");
         }
     }

@@ -62,6 +62,23 @@ enum Main {
     Dead,
 }
 
+/// A rule that does not hold, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Broken(String);
+
+impl From<String> for Broken {
+    fn from(rule: String) -> Self {
+        Self(rule)
+    }
+}
+
+impl From<&str> for Broken {
+    fn from(rule: &str) -> Self {
+        Self(rule.to_owned())
+    }
+}
+
 #[derive(Clone)]
 struct World {
     gateway: Gateway,
@@ -133,7 +150,7 @@ enum Move {
 }
 
 impl World {
-    fn new(fault: Fault, scope: Scope, want: Want) -> Result<Self, String> {
+    fn new(fault: Fault, scope: Scope, want: Want) -> Result<Self, Broken> {
         let mut policy = Policy::default();
         policy.restart.limit = Some(BurstLimit { burst: 2, interval: Duration::from_secs(600) });
         // Elsewhere a clean exit is no failure either, and it runs again.
@@ -253,7 +270,7 @@ impl World {
         moves
     }
 
-    fn apply(&mut self, step: &Move) -> Result<(), String> {
+    fn apply(&mut self, step: &Move) -> Result<(), Broken> {
         let incarnation = self.incarnation();
         match step.clone() {
             Move::Command(command) => {
@@ -346,7 +363,7 @@ impl World {
 
     /// The callers lose their connections. The successor adopts what it can, and has ended the rest before it decides
     /// anything.
-    fn crash(&mut self, written: bool) -> Result<(), String> {
+    fn crash(&mut self, written: bool) -> Result<(), Broken> {
         if let Some((_, want)) = self.disk.pop_front().filter(|_| written) {
             self.on_disk = want.unwrap_or(Want::Down);
         }
@@ -370,7 +387,7 @@ impl World {
         }
     }
 
-    fn tell_empty(&mut self) -> Result<(), String> {
+    fn tell_empty(&mut self) -> Result<(), Broken> {
         if self.tree_told {
             return Ok(());
         }
@@ -378,7 +395,7 @@ impl World {
         self.feed(Event::TreeEmpty { incarnation: self.incarnation() })
     }
 
-    fn feed(&mut self, event: Event) -> Result<(), String> {
+    fn feed(&mut self, event: Event) -> Result<(), Broken> {
         let before = self.gateway.want();
         let failures = self.gateway.history().failures.len();
         let effects = self.gateway.step(event.clone(), self.now);
@@ -386,7 +403,7 @@ impl World {
             let from_disk =
                 matches!(event, Event::Recorded { .. } | Event::NotRecorded { .. } | Event::Boot(_));
             if !from_disk && event != Event::Time {
-                return Err(format!("{event:?} changed the want"));
+                return Err(format!("{event:?} changed the want").into());
             }
         }
         let counted = self.gateway.history().failures.len() > failures && !matches!(event, Event::Boot(_));
@@ -401,7 +418,7 @@ impl World {
         self.check()
     }
 
-    fn carry_out(&mut self, effect: Effect) -> Result<(), String> {
+    fn carry_out(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Record { seq, want } => {
                 if self.fault == Fault::AcknowledgedBeforeTheCommit {
@@ -461,7 +478,7 @@ impl World {
         Ok(())
     }
 
-    fn spawn(&mut self, incarnation: u64) -> Result<(), String> {
+    fn spawn(&mut self, incarnation: u64) -> Result<(), Broken> {
         if self.gateway.want() == Want::Down && !self.gateway.is_once() && !self.needed {
             return Err("spawned against the want".into());
         }
@@ -471,7 +488,7 @@ impl World {
         self.place(incarnation)
     }
 
-    fn place(&mut self, incarnation: u64) -> Result<(), String> {
+    fn place(&mut self, incarnation: u64) -> Result<(), Broken> {
         if self.tree || !matches!(self.main, Main::None) {
             return Err("spawned beside a living tree".into());
         }
@@ -483,12 +500,12 @@ impl World {
         Ok(())
     }
 
-    fn reply(&mut self, ticket: Ticket, outcome: &Outcome) -> Result<(), String> {
+    fn reply(&mut self, ticket: Ticket, outcome: &Outcome) -> Result<(), Broken> {
         let command = self.tickets.remove(&ticket).ok_or("answered twice")?;
         match (outcome, command) {
             (Outcome::Done { unrecorded: Some(_), .. }, Command::Stop) => {}
             (Outcome::Done { unrecorded: Some(_), .. }, _) => {
-                return Err(format!("{command:?} acted unrecorded"));
+                return Err(format!("{command:?} acted unrecorded").into());
             }
             (Outcome::Done { .. }, Command::Start { .. } | Command::Restart) if self.on_disk != Want::Up => {
                 return Err("start acknowledged before its commit".into());
@@ -514,7 +531,7 @@ impl World {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Broken> {
         let phase = self.gateway.phase();
         let wants_up = self.gateway.want() == Want::Up;
         match phase {
@@ -575,7 +592,7 @@ struct Search {
     edges: usize,
 }
 
-fn search(fault: Fault, scope: Scope) -> Result<Search, String> {
+fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     let mut index: HashMap<u64, usize> = HashMap::new();
     let mut found = Search { worlds: Vec::new(), onward: Vec::new(), edges: 0 };
     for want in [Want::Down, Want::Up] {
@@ -631,10 +648,10 @@ fn unanswerable(found: &Search) -> Option<String> {
     bad.map(|at| format!("nobody answers in {}", found.worlds[at].fingerprint()))
 }
 
-fn verdict(fault: Fault, scope: Scope) -> Result<Search, String> {
+fn verdict(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     let found = search(fault, scope)?;
     match unanswerable(&found) {
-        Some(bad) => Err(bad),
+        Some(bad) => Err(bad.into()),
         None => Ok(found),
     }
 }

@@ -7,6 +7,7 @@
 use super::diagnose::{About, Report, quoted};
 use super::values;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 use toml::Spanned;
@@ -75,13 +76,13 @@ impl<'t> Item<'t> {
     }
 
     /// A text in a small language of its own; `parse` says what is wrong with it.
-    pub(super) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Read<T> {
+    pub(super) fn parsed<T, E: Display>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Read<T> {
         let text = self.borrowed_text()?;
         parse(&text).map_err(|wrong| self.fault(format!("{} {wrong}", quoted(&text))))
     }
 
     /// The same for what may also be written as a whole number without quotes.
-    pub(super) fn word<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Read<T> {
+    pub(super) fn word<T, E: Display>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Read<T> {
         match self.value.get_ref() {
             DeValue::Integer(number) if number.radix() == 10 => {
                 let text = number.as_str();

@@ -255,6 +255,19 @@ mod tests {
         }
     }
 
+    /// Why mounts are read by hand.
+    #[test]
+    fn the_crate_does_not_read_odd_names() {
+        use procfs::FromBufRead;
+        let line = |point: &[u8]| [b"50 31 0:38 / ", point, b" ro,nosuid - cgroup2 none rw\n"].concat();
+        let of_the_crate = |line: &[u8]| procfs::process::MountInfos::from_buf_read(line);
+        let escaped = of_the_crate(&line(b"/mnt/x\\134y")).unwrap();
+        let point = escaped.into_iter().next().unwrap().mount_point;
+        assert_eq!(point, Path::new("/mnt/x\\134y"), "the crate undoes escapes now");
+        assert!(of_the_crate(&line(b"/mnt/\xff")).is_err(), "the crate reads any name now");
+        assert_eq!(parse(&line(b"/mnt/\xff"))[0].point.as_os_str().as_bytes(), b"/mnt/\xff");
+    }
+
     #[test]
     fn mounts_are_found_beside_v1_with_odd_names_and_a_hidden_one_is_not() {
         let text = b"31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\

@@ -69,7 +69,7 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     assert_eq!(up["reason"], json!("out of memory: the kernel killed 1 of its processes"));
     let peak = up["memory_peak_bytes"].as_u64().unwrap_or_default();
     assert!((40 << 20..=48 << 20).contains(&peak), "{up}");
-    figure(&format!("a child killed for want of memory: peak {peak} bytes of 50331648; {line}"));
+    figure(&format!("a child killed by the OOM killer: peak {peak} bytes of 50331648; {line}"));
     // A kill of ours is none of the kernel's, whatever happened before it.
     machine.ctl(&["kill", "parent", "KILL"]).ok();
     let killed = machine.await_state("parent", "failed");

@@ -414,7 +414,7 @@ impl Held for CgroupHandle {
         if self.watched.is_none() {
             self.watched = Some(self.site.watch(&self.leaf, self.slot)?);
         }
-        leaf::freeze(self.tree(), &self.leaf, frozen)?;
+        leaf::freeze(&self.site.tree.path().join(&*self.leaf), frozen)?;
         self.frozen.get_or_insert(false);
         Ok(())
     }

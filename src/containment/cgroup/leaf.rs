@@ -7,10 +7,13 @@ use crate::core::signal::Signal;
 use crate::sys::kernel_text;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::clone::{self, Join};
+use cgroups_rs::fs::freezer::FreezerController;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// The child of an incarnation's directory that holds the main process; limits and kill act one level up.
 const MAIN: &str = "main";
@@ -126,13 +129,22 @@ pub fn kill(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
 /// Stops everything below where it is, or lets it go on; `cgroup.events` tells when it is so (`cgroup.freeze`, kernel
 /// 5.2). What is killed meanwhile dies.
 ///
+/// Through cgroups-rs, but not its `state`, which tells what was ordered, not what is so.
+///
 /// # Errors
-/// `ENOENT` before kernel 5.2.
-pub fn freeze(tree: BorrowedFd<'_>, leaf: &str, frozen: bool) -> io::Result<()> {
-    let path = format!("{leaf}/cgroup.freeze");
-    let file = rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&file, if frozen { b"1" } else { b"0" })?;
-    Ok(())
+/// `EACCES` or `ENOENT` before kernel 5.2.
+pub fn freeze(dir: &Path, frozen: bool) -> io::Result<()> {
+    let freezer = FreezerController::new(dir.to_owned(), PathBuf::new(), true);
+    if frozen { freezer.freeze() } else { freezer.thaw() }.map_err(|error| kernel_error(&error))
+}
+
+/// What the kernel has said, of what cgroups-rs says of it.
+pub fn kernel_error(error: &cgroups_rs::fs::error::Error) -> io::Error {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.and_then(io::Error::raw_os_error) {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error.to_string()),
+    }
 }
 
 /// Signals every process listed below, each through a pidfd that was checked to still be one of ours.
@@ -145,7 +157,7 @@ pub fn signal_each(tree: BorrowedFd<'_>, leaf: &str, signal: Signal) -> usize {
 
 fn signal_one(pid: i32, leaf: &str, signal: Signal) -> io::Result<()> {
     let process = Pidfd::open(pid)?;
-    // The number may have been given to somebody else between the list and the open; from here on it cannot.
+    // The number may have been given to another process between the list and the open; from here on it cannot.
     let path = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let inside = path
         .lines()
@@ -231,4 +243,25 @@ pub fn write(tree: BorrowedFd<'_>, path: &str, text: &str) -> io::Result<()> {
 /// Reads a file below the instance's directory.
 pub fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
     kernel_text::read_at(tree, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cgroups_rs::FreezerState;
+
+    /// Why only `cgroup.events` is believed about a freeze.
+    #[test]
+    fn the_freezer_of_the_crate_tells_what_was_ordered_and_its_errors_are_the_kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("svc.1")).unwrap();
+        let tree = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        std::fs::write(dir.path().join("svc.1/cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        freeze(&dir.path().join("svc.1"), true).unwrap();
+        let freezer = FreezerController::new(dir.path().join("svc.1"), PathBuf::new(), true);
+        assert!(matches!(freezer.state(), Ok(FreezerState::Frozen)), "the crate tells what is so now");
+        assert_eq!(state(tree.as_fd(), "svc.1").unwrap(), State { populated: true, frozen: false });
+        let error = freeze(&dir.path().join("none"), true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+    }
 }

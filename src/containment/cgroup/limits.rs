@@ -1,39 +1,57 @@
 //! Limits of one incarnation, in the files of its directory `<name>.<n>`, and what the kernel did because of them.
 //!
-//! Written before anything can be in it, again whenever somebody sets one, and only ever below the instance's own
+//! Written before anything can be in it, again whenever one is set, and only ever below the instance's own
 //! directory. A limit that cannot be put into force is told with its reason and hinders nothing: the service starts.
 //!
-//! By descriptor and as text, not through cgroups-rs: it opens by path, and what is to be told is the kernel's own
-//! refusal of this one file.
+//! `pids.max` and `cpu.max` through cgroups-rs. By hand: `memory.max` and `memory.high`, which must not block (`leaf::write`);
+//! `io.weight`, for which the crate writes `io.bfq.weight`; `memory.swap.max`, `memory.oom.group` and `cpu.weight`, where a missing
+//! file has to be told from a refusal, while the crate opens every file as if to create it.
 
-use super::leaf::{read, write};
-use super::tree::NoController;
+use super::leaf::{kernel_error, read, write};
+use super::tree::Tree;
 use crate::core::limits::{Enforcer, Key, Limits, NotInForce, Oom, Value};
+use cgroups_rs::fs::MaxValue;
+use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::pid::PidController;
 use rustix::io::Errno;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
-/// Puts limits into force in the directory `leaf`, as far as the `controllers` handed down to it allow; returns those
+/// Puts limits into force in the directory `leaf`, as far as the controllers that are handed down to it allow; returns those
 /// that are not.
-pub fn apply(
-    tree: BorrowedFd<'_>,
-    leaf: &str,
-    limits: &Limits,
-    controllers: &[&str],
-    refused: Option<&NoController>,
-) -> Vec<NotInForce> {
+pub fn apply(tree: &Tree, leaf: &str, limits: &Limits) -> Vec<NotInForce> {
     let one = |(key, value): (Key, Value)| {
         let Enforcer::Controller(controller) = key.enforcer() else { return None };
-        let why = if !controllers.contains(&controller) {
-            let because = refused.map(|why| format!(" ({why})")).unwrap_or_default();
+        let why = if !tree.controllers.contains(&controller) {
+            let because = tree.refused.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
             format!("its cgroup has no {controller} controller{because}")
         } else {
-            let error = write(tree, &format!("{leaf}/{}", file(key)), &content(value)).err()?;
+            let error = put(tree, leaf, key, value).err()?;
             format!("{}: {}", file(key), words(&error))
         };
         Some(NotInForce { key, value, why })
     };
     limits.iter().filter_map(one).collect()
+}
+
+fn put(tree: &Tree, leaf: &str, key: Key, value: Value) -> io::Result<()> {
+    let dir = || tree.path().join(leaf);
+    let done = match (key, value) {
+        (Key::PidsMax, Value::Max) => pids(dir(), MaxValue::Max),
+        (Key::PidsMax, Value::Amount(most)) => pids(dir(), MaxValue::Value(most.cast_signed())),
+        (Key::CpuMax, Value::Cpu { quota, period }) => {
+            let cpu = CpuController::new(dir(), PathBuf::new(), true);
+            cpu.set_cfs_quota_and_period(Some(quota.cast_signed()), Some(period))
+        }
+        _ => return write(tree.as_fd(), &format!("{leaf}/{}", file(key)), &content(value)),
+    };
+    done.map_err(|error| kernel_error(&error))
+}
+
+fn pids(dir: PathBuf, most: MaxValue) -> cgroups_rs::fs::error::Result<()> {
+    PidController::new(dir, PathBuf::new(), true).set_pid_max(most)
 }
 
 fn words(error: &io::Error) -> String {
@@ -73,7 +91,7 @@ fn content(value: Value) -> String {
 /// their end tells of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryEvents {
-    /// Processes that the kernel has killed for want of memory.
+    /// Processes that the OOM killer has killed.
     pub kills: u64,
     /// How often it held the memory at `memory.high`.
     pub high: u64,
@@ -99,18 +117,19 @@ pub fn memory_events(tree: BorrowedFd<'_>, leaf: &str) -> MemoryEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{Mode, OFlags};
-    use std::os::fd::{AsFd, OwnedFd};
+    use crate::containment::cgroup::tree::NoController;
 
     /// A plain directory in the place of cgroup2: what is written where.
-    fn pretend(files: &[&str]) -> (tempfile::TempDir, OwnedFd) {
+    fn pretend(files: &[&str]) -> (tempfile::TempDir, Tree) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("svc.1/main")).unwrap();
         for file in files {
-            std::fs::write(dir.path().join("svc.1").join(file), "").unwrap();
+            // As the kernel has it where nothing was set.
+            let text = if *file == "cpu.max" { "max 100000\n" } else { "" };
+            std::fs::write(dir.path().join("svc.1").join(file), text).unwrap();
         }
-        let fd = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        (dir, fd)
+        let tree = Tree::pretend(dir.path());
+        (dir, tree)
     }
 
     fn limits() -> Limits {
@@ -145,8 +164,9 @@ mod tests {
             ("io.weight", "200"),
             ("memory.oom.group", "1"),
         ];
-        let (dir, tree) = pretend(&files.map(|(file, _)| file));
-        assert_eq!(apply(tree.as_fd(), "svc.1", &limits(), &ALL, None), []);
+        let (dir, mut tree) = pretend(&files.map(|(file, _)| file));
+        tree.controllers = ALL.to_vec();
+        assert_eq!(apply(&tree, "svc.1", &limits()), []);
         for (file, expected) in files {
             assert_eq!(
                 std::fs::read_to_string(dir.path().join("svc.1").join(file)).unwrap(),
@@ -160,25 +180,37 @@ mod tests {
 
     #[test]
     fn what_is_not_in_force_is_named_with_its_reason() {
-        let (_dir, tree) = pretend(&["pids.max"]);
-        let said = |controllers: &[&str], refused| -> Vec<String> {
-            let left = apply(tree.as_fd(), "svc.1", &limits(), controllers, refused);
-            left.iter().map(ToString::to_string).collect()
+        let (_dir, mut tree) = pretend(&["pids.max", "cpu.max"]);
+        let said = |tree: &Tree| -> Vec<String> {
+            apply(tree, "svc.1", &limits()).iter().map(ToString::to_string).collect()
         };
-        let refused =
-            NoController::Refused { controller: "memory", reason: "Device or resource busy".into() };
-        let without = said(&["pids"], Some(&refused));
+        tree.controllers = vec!["pids"];
+        let reason = "Device or resource busy".to_owned();
+        tree.refused = Some(NoController::Refused { controller: "memory", reason });
+        let without = said(&tree);
         assert_eq!(without.len(), 7, "{without:?}");
         assert_eq!(
             without[0],
             "memory_max=512M is not in force: its cgroup has no memory controller (memory: Device or resource busy)"
         );
-        let without = said(&ALL, None);
+        tree.controllers = ALL.to_vec();
+        let without = said(&tree);
         assert!(
             without.contains(
                 &"io_weight=200 is not in force: io.weight: this kernel has no such file".to_owned()
             )
         );
+    }
+
+    /// Why a weight of I/O is written by hand: the crate writes another file, and makes it where it is missing.
+    #[test]
+    fn the_crate_has_another_file_for_the_weight_of_io() {
+        use cgroups_rs::fs::blkio::BlkIoController;
+        let (dir, _tree) = pretend(&["io.weight"]);
+        let dir = dir.path().join("svc.1");
+        BlkIoController::new(dir.clone(), PathBuf::new(), true).set_weight(200).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.join("io.weight")).unwrap(), "", "the crate writes it now");
+        assert_eq!(std::fs::read_to_string(dir.join("io.bfq.weight")).unwrap(), "200");
     }
 
     #[test]

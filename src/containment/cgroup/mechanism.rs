@@ -42,7 +42,7 @@ const REMOVED_AT_ONCE: usize = 64;
 /// Lives in cgroups of this instance.
 #[derive(Debug)]
 pub struct CgroupMechanism {
-    /// Another one when somebody has removed the instance's directory. Lives keep the one in which they began.
+    /// Replaced when another program has removed the instance's directory. Lives keep the one in which they began.
     site: RefCell<Rc<Site>>,
     made_again: Cell<bool>,
 }
@@ -101,7 +101,7 @@ impl CgroupMechanism {
         Rc::clone(&self.site.borrow())
     }
 
-    /// Makes the instance's directory again if somebody has removed it, which is possible while nothing lives in it.
+    /// Makes the instance's directory again if another program has removed it, which is possible while nothing lives in it.
     fn make_again(&self) -> bool {
         let site = self.site();
         let Ok(Some(tree)) = site.tree.made_again() else { return false };
@@ -245,7 +245,7 @@ impl Site {
     }
 
     pub fn apply(&self, leaf: &str, limits: &Limits) -> Vec<NotInForce> {
-        limits::apply(self.tree.as_fd(), leaf, limits, &self.tree.controllers, self.tree.refused.as_ref())
+        limits::apply(&self.tree, leaf, limits)
     }
 
     /// Watches `cgroup.events` of a directory below for `number`.

@@ -1,8 +1,8 @@
 //! A mount of cgroup2 that only the supervisor sees, where the visible one is read-only.
 //!
-//! Whoever may make a user namespace may mount cgroup2 in it (cgroup_namespaces(7)), at the root of its own cgroup
-//! namespace, and a descriptor of that mount works for whoever holds it: what may be written is still decided by the
-//! owner of the directories. A process with threads cannot enter a user namespace (unshare(2)), so a helper does it,
+//! A process that may make a user namespace may mount cgroup2 in it (cgroup_namespaces(7)), at the root of its own cgroup
+//! namespace. A descriptor of that mount works in any process: what may be written is still decided by the owner of the
+//! directories. A process with threads cannot enter a user namespace (unshare(2)), so a helper does it,
 //! which is ourselves again: it mounts, hands the descriptor over and ends. Services get neither.
 //!
 //! The mount has no path. It is reached through /proc/self/fd, whose links lead where the descriptor is open.

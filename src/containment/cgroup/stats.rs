@@ -1,8 +1,11 @@
-//! What is read of a cgroup for people. Memory, I/O and pressure directly, CPU time through cgroups-rs, which answers 0 or
-//! nothing for what it could not read.
+//! What is read of a cgroup for people: CPU time through cgroups-rs, pressure through procfs.
+//!
+//! By hand: memory, because cgroups-rs reads eight files for it and answers 0 without the controller; I/O, because it panics at a
+//! device with a minor number above 32767 and leaves out every device that has more figures than it knows.
 
 use super::leaf::read;
 use cgroups_rs::fs::cpu::CpuController;
+use procfs::{CpuPressure, FromBufRead, PressureRecord};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
@@ -40,9 +43,11 @@ fn io_of(text: &str) -> (u64, u64) {
     (sum("rbytes="), sum("wbytes="))
 }
 
+/// `avg10` of the line `some`. All three files have that line in the form of CPU pressure.
 fn pressure_of(text: &str) -> Option<f64> {
-    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    some.split(' ').find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
+    let PressureRecord { avg10, .. } = CpuPressure::from_buf_read(text.as_bytes()).ok()?.some;
+    // The kernel writes two decimals.
+    Some((f64::from(avg10) * 100.0).round() / 100.0)
 }
 
 #[cfg(test)]
@@ -57,5 +62,35 @@ mod tests {
         let text = "some avg10=12.50 avg60=1.00 avg300=0.10 total=5\nfull avg10=3.00 avg60=0.00 avg300=0.00 total=1\n";
         assert_eq!(pressure_of(text), Some(12.5));
         assert_eq!(pressure_of(""), None);
+    }
+
+    /// Why I/O is read by hand.
+    #[test]
+    fn the_crate_does_not_read_every_device() {
+        use cgroups_rs::fs::blkio::BlkIoController;
+        let dir = tempfile::tempdir().unwrap();
+        let sum = |text: &str| {
+            std::fs::write(dir.path().join("io.stat"), text).unwrap();
+            let dir = dir.path().to_owned();
+            std::panic::catch_unwind(|| BlkIoController::new(dir, PathBuf::new(), true).blkio().io_stat.len())
+                .ok()
+        };
+        let rest = "rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0";
+        assert_eq!(sum(&format!("8:0 {rest}\n")), Some(1));
+        assert_eq!(sum(&format!("8:0 {rest} cost.usage=9\n")), Some(0), "the crate reads it now");
+        assert_eq!(sum(&format!("253:40000 {rest}\n")), None, "the crate reads it now");
+    }
+
+    /// Why memory is read by hand.
+    #[test]
+    fn the_crate_answers_zero_where_there_is_no_controller() {
+        use cgroups_rs::fs::memory::MemController;
+        let dir = tempfile::tempdir().unwrap();
+        let memory = MemController::new(dir.path().to_owned(), PathBuf::new(), true).memory_stat();
+        assert_eq!(
+            (memory.usage_in_bytes, memory.max_usage_in_bytes),
+            (0, 0),
+            "the crate tells them apart now"
+        );
     }
 }

@@ -64,6 +64,24 @@ pub fn directory_name(instance: &str) -> String {
 }
 
 impl Tree {
+    /// A plain directory in the place of cgroup2.
+    #[cfg(test)]
+    pub fn pretend(dir: &Path) -> Self {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self {
+            dir: rustix::fs::open(dir, flags, Mode::empty()).unwrap(),
+            path: dir.to_owned(),
+            cgroup: PathBuf::from("/pretend"),
+            inode: 0,
+            base: dir.to_owned(),
+            moved: false,
+            born: Cell::new(false),
+            memory: Cell::new(true),
+            controllers: Vec::new(),
+            refused: None,
+        }
+    }
+
     /// Makes (or takes over) the instance's directory below `place`, enabling controllers if asked to.
     ///
     /// # Errors
@@ -107,7 +125,7 @@ impl Tree {
             |(path, _)| {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let dir = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
-                // The same name may be somebody else's by now; an inode of cgroup2 is not used twice in a boot.
+                // Another program may have made the same name since; an inode of cgroup2 is not used twice in a boot.
                 let same = rustix::fs::fstat(&dir).ok()?.st_ino == *inode;
                 let writable = rustix::fs::access(&path, Access::WRITE_OK).is_ok();
                 let handed = std::fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
@@ -146,7 +164,7 @@ impl Tree {
         (&self.cgroup, self.inode)
     }
 
-    /// Whether it is removed when we have ended, with all below it, by whoever made our container: we are the first process
+    /// Whether it is removed when we have ended, with all below it, by the engine that made our container: we are the first process
     /// there, and our own cgroup is the root of a cgroup namespace, but not the kernel's root. runc, crun and systemd remove
     /// the cgroups below that of a container, which may be anybody's (systemd in a container leaves them, too). The removal
     /// of two directories takes as long as the end of the process that was in them.
@@ -155,7 +173,7 @@ impl Tree {
         std::process::id() == 1 && at_root && !discover::is_real_root(&self.base)
     }
 
-    /// The directory, made again because somebody has removed it; `None`: it is there.
+    /// The directory, made again because another program has removed it; `None`: it is there.
     ///
     /// # Errors
     /// Those of mkdir(2) and open(2).

@@ -4,7 +4,7 @@
 //! What the kernel has to say of such a file is a POLLPRI on an open one (cgroup-v2.rst; fs/kernfs/file.c,
 //! `kernfs_generic_poll`; kernel 4.5). inotify(7) tells it as well and needs no descriptor for each. But a mark of it is freed
 //! behind an SRCU grace period, and the close of an inotify waits for the last of its marks (fs/notify/mark.c,
-//! `fsnotify_wait_marks_destroyed`): 6 to 20 ms on 6.18, at the end of whoever held it, too.
+//! `fsnotify_wait_marks_destroyed`): 6 to 20 ms on 6.18, also at the end of the process that held it.
 //!
 //! A wake names slots to look at again, never what has happened to them.
 
@@ -40,7 +40,7 @@ impl Watch {
         self.add_file(&dir.join("cgroup.events"), slot)
     }
 
-    /// Watches `memory.events` likewise, which tells of kills for want of memory.
+    /// Watches `memory.events` likewise, which tells of OOM kills.
     ///
     /// # Errors
     /// As [`Self::add`]; `ENOENT` without the controller.

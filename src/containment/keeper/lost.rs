@@ -62,7 +62,7 @@ impl Lost {
 
 fn is_of_tree(pid: i32, sought: Sought<'_>) -> bool {
     if sought.tag.is_some_and(|tag| processes::groups_of(pid).contains(&tag)) {
-        // A zombie of somebody else's is not ours to reap.
+        // A zombie that is not our child is not ours to reap.
         return !sought.foreign || walk::stat(pid).is_some_and(|stat| !stat.is_dead());
     }
     if sought.tag.is_some() && !sought.same_uid {

@@ -85,7 +85,7 @@ struct Keeper {
 /// The tree stands still, or is about to.
 #[derive(Default)]
 struct Freeze {
-    /// Processes that were stopped before by somebody else, and stay so.
+    /// Processes that were stopped before by another process, and stay so.
     of_itself: HashSet<i32>,
     ours: HashSet<i32>,
     /// All of it stands still, and that was said.
@@ -197,7 +197,7 @@ impl Keeper {
     fn obey(&mut self, order: SupervisorMsg, fds: Vec<OwnedFd>) {
         match order {
             SupervisorMsg::Start if self.main.is_none() => self.start(fds),
-            // A second main process would be somebody's mistake.
+            // There is only one main process.
             SupervisorMsg::Start => {}
             SupervisorMsg::Kill => {
                 self.freeze = None;
@@ -283,7 +283,7 @@ impl Keeper {
             }
         }
         let Some(main) = &self.main else {
-            // Never started, and whoever could start us is gone.
+            // Never started, and the supervisor that could order a start is gone.
             self.done |= !matches!(self.link, Link::Connected(_));
             return;
         };

@@ -93,7 +93,7 @@ fn command(pid: i32) -> Option<String> {
 }
 
 /// Resident memory of all, in bytes: shared pages count once for each process. By hand: `status` reads it of every process of
-/// every service, and the crate takes twice as many system calls for each.
+/// every service, and the crate opens two files for each.
 pub fn resident(pids: &[i32]) -> u64 {
     let page = rustix::param::page_size() as u64;
     let one = |pid: &i32| -> Option<u64> {

@@ -182,7 +182,7 @@ fn end_cgroups(
     for (path, _mount) in discover::visible(cgroup) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { continue };
-        // The same name may be somebody else's by now; an inode of cgroup2 is not used twice in a boot.
+        // Another program may have made the same name since; an inode of cgroup2 is not used twice in a boot.
         if rustix::fs::fstat(&dir).map_err(io::Error::from)?.st_ino != *inode {
             continue;
         }
@@ -227,7 +227,7 @@ fn end_leaf(dir: &OwnedFd, name: &str, patience: &Patience) -> Result<(), EndErr
             leaf::signal_each(dir.as_fd(), name, Signal::KILL);
         }
         patience.wait(events.as_ref().ok().map(|fd| (fd, PollFlags::PRI)), GLANCE);
-        // Whoever is still listed is one that cgroup.kill does not reach, or not yet.
+        // A process that is still listed is one that cgroup.kill does not reach, or not yet.
         leaf::signal_each(dir.as_fd(), name, Signal::KILL);
     }
 }
@@ -298,7 +298,7 @@ fn call_keepers(
                 end_keeper(&keeper, &name, patience)?;
                 ended.keepers += 1;
             }
-            // Bound but not listening yet, or nobody's any more.
+            // Bound but not listening yet, or its keeper is gone.
             Err(_) => continue,
         }
         let _ = std::fs::remove_file(socket);
@@ -350,7 +350,7 @@ fn end_keeper(keeper: &OwnedFd, name: &str, patience: &Patience) -> Result<(), E
     }
 }
 
-/// Two clean looks in a row: the strays are nobody's children that we could wait for.
+/// Two clean looks in a row: the strays are not our children, so we cannot wait for their end.
 fn end_strays(
     who: &Predecessor,
     spared: &Spared,

@@ -90,7 +90,7 @@ impl AdoptionRecords {
         bytes.chunks_exact(RECORD).filter_map(AdoptionRecord::decode).collect()
     }
 
-    /// Whether somebody left one here: it goes with the directory at a supervisor's own end.
+    /// Whether an earlier supervisor left its records here: one that ends in order removes them.
     pub fn exists(runtime_dir: &Path) -> bool {
         path_in(runtime_dir).exists()
     }

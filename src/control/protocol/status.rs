@@ -79,7 +79,7 @@ pub struct ServiceStatus {
     pub memory_bytes: Option<u64>,
     pub memory_peak_bytes: Option<u64>,
     pub cpu_ms: Option<u64>,
-    /// How many of its processes the kernel has killed for want of memory since it was started.
+    /// How many of its processes the OOM killer has killed since it was started.
     pub oom_kills: Option<u64>,
     /// When the kernel last held its memory at `memory_high`, in this life.
     #[serde(default)]
@@ -147,7 +147,7 @@ pub struct LastExit {
     pub code: Option<u8>,
     pub signal: Option<SignalName>,
     pub core: bool,
-    /// The kernel killed it for want of memory. Absent: that cannot be told, though it may be `oom_likely`.
+    /// The OOM killer killed it. Absent: that cannot be told, though it may be `oom_likely`.
     pub oom: Option<bool>,
     #[serde(default)]
     pub oom_likely: bool,

@@ -5,11 +5,11 @@
 //! `clone3` is answered ENOSYS by Docker's.
 //!
 //! Into a cgroup a child is born or moves ([`Join`]). A move takes a lock that waits for an RCU grace period of 10 ms
-//! and more, unless somebody else has just waited for it (kernel/cgroup/cgroup.c, `cgroup_attach_lock`): a fleet that
+//! and more, unless another process has just waited for it (kernel/cgroup/cgroup.c, `cgroup_attach_lock`): a fleet that
 //! starts does not feel it, the restart of one service does. Birth there takes none, but needs `clone3`, and kernels
-//! 6.14 to 7.2 kill at birth whoever comes from a cgroup that was killed once: whoever asks for it has tried it.
+//! 6.14 to 7.2 kill a child at birth if its parent is in a cgroup that was ever killed: callers try it first.
 //!
-//! A child begins with a copy of our memory here; of the fork server's children most do without one (`vfork_stack.rs`).
+//! A child begins with a copy of our memory here; most children of the fork server do without one (`vfork_stack.rs`).
 //!
 //! What became of the child comes back through [`Report`]: an end-of-file is the exec.
 #![allow(unsafe_code)]
@@ -49,7 +49,7 @@ pub struct Report {
 pub enum Progress {
     /// Still on its way.
     Pending,
-    /// The program runs (or has already ended: that is for whoever reaps).
+    /// The program runs (or has already ended, which the reaping shows).
     Executed,
     Failed(Failure),
     /// It ended before it could exec, without a word: something killed it.

@@ -49,8 +49,8 @@ pub struct ChildPlan {
     /// `None`: keep ours.
     pub identity: Option<Credentials>,
     pub no_new_privs: bool,
-    /// Its owner wants set-uid programs to have their effect, also where containment would rather not. Read by whoever
-    /// chooses that; no part of the byte form.
+    /// Its owner wants set-uid programs to have their effect, also where containment would rather not. Read where that is
+    /// chosen; no part of the byte form.
     pub may_gain: bool,
     /// It may signal only what it starts (Landlock, ABI 6); needs `no_new_privs`.
     pub scope_signals: bool,
@@ -65,7 +65,7 @@ pub struct ChildPlan {
     pub core: Option<(u64, u64)>,
     /// `None`: keep ours.
     pub oom_score_adj: Option<i16>,
-    /// Its memory may run out before its exec, so that the kernel may kill whoever shares it.
+    /// Its memory may run out before its exec, and then the OOM killer takes every process that shares it.
     pub scarce_memory: bool,
     pub session: Session,
     pub stdin: Stdio,
@@ -360,7 +360,7 @@ fn candidates(program: &OsStr, search: &OsStr) -> Result<Vec<CString>, PlanError
     search
         .as_bytes()
         .split(|byte| *byte == b':')
-        // An empty entry would be the current directory: whoever can write there could plant a program.
+        // An empty entry would be the current directory: a user who can write there could plant a program.
         .filter(|dir| !dir.is_empty())
         .chain(search.is_empty().then_some(&b"/bin"[..]))
         .map(|dir| c_string(OsStr::from_bytes(&[dir, b"/", name].concat()), "the command"))

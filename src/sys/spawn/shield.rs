@@ -1,8 +1,8 @@
 //! Mount namespaces in which some mounts are read-only, for services that could write there otherwise.
 //!
-//! Mounts that are made outside still come in. Who is in one shares nothing of it that he could change: that takes capabilities,
-//! and whoever has them is not shielded. So one is enough for all who are kept from the same mounts, and who makes many
-//! children makes one for them. A namespace of its own costs a child a copy of every mount when it starts, and when it ends
+//! Mounts that are made outside still come in. A service in such a namespace cannot change it: that takes capabilities, and a
+//! service that has them gets none. So all services that are kept from the same mounts share one namespace, and a process that
+//! makes many children makes it once. A namespace of its own costs a child a copy of every mount when it starts, and when it ends
 //! that copy again and a grace period of RCU (fs/namespace.c, `namespace_unlock`).
 #![allow(unsafe_code)]
 

@@ -69,7 +69,7 @@ pub(super) unsafe fn clone_onto<T>(
             "syscall",
             "test rax, rax",
             "jnz 2f",
-            // The outermost frame, for whoever looks.
+            // The outermost frame, for a debugger.
             "xor ebp, ebp",
             "mov rdi, r9",
             "call r8",
