@@ -34,13 +34,13 @@ mod succession;
 pub use event::{Event, HookError, SpawnError};
 pub use flags::flags;
 pub use hold::{Containment, Home};
-pub use ladder::{Refusal, Report, Wish, probe};
+pub use ladder::{ProbeError, Refusal, Report, Wish, probe};
 pub use processes::children_of_ours;
 pub use processes::usage::{ProcessInfo, Stuck, Usage};
 pub use rung::Rung;
 pub use scopes::{Member, ScopeError, ScopeInfo, ScopeLimits};
 pub use succession::adopt::Gone;
-pub use succession::predecessor::{Ended, Patience, Predecessor};
+pub use succession::predecessor::{EndError, Ended, Patience, Predecessor};
 pub use succession::record::{AdoptionRecord, AdoptionRecords};
 
 use crate::core::fingerprint::fingerprint;

@@ -1,10 +1,10 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
-use super::boot::note_to_successor;
+use super::boot::places::RUNTIME_DIR;
+use super::boot::planned::note_to_successor;
 use super::execute::log_dir;
 use super::limits;
 use super::mirror::Mirrored;
-use super::places::RUNTIME_DIR;
 use super::privileges;
 use super::services::Service;
 use super::slots;
@@ -367,7 +367,7 @@ mod tests {
     use super::*;
     use crate::definition::load;
     use crate::definition::programs::Programs;
-    use crate::sys::plan::CapabilityMasks;
+    use crate::sys::spawn::plan::CapabilityMasks;
     use crate::sys::users::nameless;
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::path::PathBuf;

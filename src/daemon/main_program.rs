@@ -5,11 +5,11 @@ use super::sources::{Room, plain_token};
 use super::{Options, Supervisor};
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
-use crate::definition::users::gateway_user;
+use crate::definition::users::{UserError, gateway_user};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::reap::Reaped;
 use crate::sys::spawn::clone::{self, Child, Progress, Report, Subject};
-use crate::sys::spawn::plan::{ChildPlan, Session, Stdio};
+use crate::sys::spawn::plan::{ChildPlan, PlanError, Session, Stdio};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::ffi::{OsStr, OsString};
@@ -33,18 +33,35 @@ pub struct MainProgram {
     failed: Option<(String, u8)>,
 }
 
+/// Why the CMD is not started, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum MainProgramError {
+    #[error("the main program cannot run: {0}")]
+    User(#[from] UserError),
+    #[error("the main program cannot run: {0}")]
+    Plan(#[from] PlanError),
+    #[error("failed to open /dev/null: {0}")]
+    Null(io::Error),
+    #[error("the main program cannot be started: {0}")]
+    Clone(io::Error),
+}
+
 impl MainProgram {
     /// Starts `argv` as `user` (`None`: as we are) in the present directory with our environment, streams and
     /// terminal.
     ///
     /// # Errors
-    /// One line: an unknown user, an impossible command, or clone(2) failed.
-    pub fn start(argv: &[OsString], options: &Options, nofile: Option<(u64, u64)>) -> Result<Self, String> {
+    /// An unknown user, an impossible command, or clone(2) failed.
+    pub fn start(
+        argv: &[OsString],
+        options: &Options,
+        nofile: Option<(u64, u64)>,
+    ) -> Result<Self, MainProgramError> {
         let own_uid = rustix::process::geteuid().as_raw();
         // An image's default is no order to a container that was started as another user.
         let wanted = options.main_user.as_deref().filter(|_| own_uid == 0);
         let user = wanted.map(|name| gateway_user(Some(name))).transpose();
-        let user = user.map_err(|error| format!("the main program cannot run: {error}"))?;
+        let user = user?;
         let changed = user.filter(|user| user.uid != own_uid);
         let mut env = options.environment.clone();
         if let Some(user) = &changed {
@@ -52,9 +69,8 @@ impl MainProgram {
             env.insert("USER".into(), user.name.clone().into());
             env.insert("LOGNAME".into(), user.name.clone().into());
         }
-        let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
-        let mut plan = ChildPlan::new(argv, env, None, [null()?, null()?, null()?])
-            .map_err(|error| format!("the main program cannot run: {error}"))?;
+        let null = || dev_null().map_err(MainProgramError::Null);
+        let mut plan = ChildPlan::new(argv, env, None, [null()?, null()?, null()?])?;
         plan.stdin = Stdio::Inherit;
         plan.stdout = Stdio::Inherit;
         plan.stderr = Stdio::Inherit;
@@ -62,8 +78,7 @@ impl MainProgram {
         plan.nofile = nofile;
         plan.identity = changed.map(|user| user.credentials());
         let subject = Subject::of(&plan);
-        let child = clone::spawn(&mut plan, None)
-            .map_err(|error| format!("the main program cannot be started: {error}"))?;
+        let child = clone::spawn(&mut plan, None).map_err(MainProgramError::Clone)?;
         let Child { pid, pidfd, report } = child;
         Ok(Self { pid, pidfd, report: Some((report, subject)), failed: None })
     }

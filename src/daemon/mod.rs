@@ -5,34 +5,22 @@
 //! threads of the rooms, who answer with a [`Notice`].
 
 mod act;
-mod adoption;
-mod alone;
 mod audit;
 mod boot;
-mod bring_up;
 mod clock;
-mod cmd;
-mod demo;
 mod edits;
 mod execute;
 mod fault;
-mod finding;
 mod handover;
-mod identity;
 mod inbox;
-mod late;
 mod launch;
 mod limits;
 mod listeners;
 mod main_program;
 mod mirror;
-mod ownership;
-mod places;
-mod preparation;
 mod privileges;
 mod profile_life;
 mod reaping;
-mod reconcile;
 mod refused;
 mod reload;
 mod report;
@@ -52,8 +40,8 @@ mod trees;
 mod upgrade;
 mod view;
 
+pub use boot::ownership::Gateways;
 pub use boot::run;
-pub use ownership::Gateways;
 
 use crate::containment::{self, Containment};
 use crate::control::server::Server;
@@ -70,13 +58,13 @@ use crate::hermes::presence::Presence;
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use crate::sys::signal::SignalFd;
+use boot::ownership::GivingWay;
 use clock::Clock;
 use inbox::{Inbox, Input};
 use listeners::Listeners;
 use main_program::MainProgram;
 use mio::{Events, Poll, Registry};
 use mirror::Mirrored;
-use ownership::GivingWay;
 use profile_life::ProfileLife;
 use reaping::Unreaped;
 use reload::Found;
@@ -300,13 +288,13 @@ struct Supervisor {
     /// `None` without the s6 surface.
     scanning: Option<Scanning>,
     /// The start did without what is still being read.
-    late: Option<Box<late::Late>>,
+    late: Option<Box<boot::late::Late>>,
     /// Files are being read again.
     looking: bool,
     /// Counts the readings.
     scan: u64,
     /// Where readings are.
-    busy: finding::Busy,
+    busy: boot::finding::Busy,
     /// Deaf in a container that keeps the state.
     giving_way: GivingWay,
     /// Counts the looks at definition files.

@@ -1,7 +1,7 @@
 //! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
 
-use super::finding::{self, Sources, unknown_trust};
-use super::ownership::{Gateways, SWITCHED_OFF};
+use super::boot::finding::{self, Sources, unknown_trust};
+use super::boot::ownership::{Gateways, SWITCHED_OFF};
 use super::refused::Refusal;
 use super::requests::Parked;
 use super::services::Service;

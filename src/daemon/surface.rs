@@ -6,7 +6,7 @@
 //! Invariant: what is believed later, with root's rights, lies where nobody but root can write.
 
 use super::Options;
-use super::preparation::{self, Told};
+use super::boot::preparation::{self, Told};
 use crate::definition::Surroundings;
 use crate::definition::trust::is_roots_alone;
 use crate::s6::applets::applet;

@@ -126,7 +126,7 @@ pub struct Opened {
     pub boot: Option<serde_json::Value>,
     /// When the mirror of the wants was last written, Unix time in milliseconds.
     pub mirrored_at_ms: Option<u64>,
-    /// Lines for log and `status`: what was set aside, rebuilt, not locked; the reason in `volatile` too.
+    /// Lines for log and `status`: what was set aside, rebuilt, not locked. [`Self::unrecorded`] is not among them.
     pub warnings: Vec<String>,
     /// The lock of home was not had in time, which is that of its gateways. [`StoreEvent::Held`] may follow.
     pub home_unlocked: bool,
@@ -277,7 +277,6 @@ fn open_on(
                         format!("{} has not answered for {patience:?}: check its volume", path.display());
                     let opened = Opened {
                         instance: session::new_instance(),
-                        warnings: vec![volatile_line(&reason)],
                         home_unlocked: state.locked == Locked::State,
                         volatile: Some(reason),
                         ..Opened::default()
@@ -295,8 +294,12 @@ fn open_on(
     }
 }
 
-fn volatile_line(reason: &str) -> String {
-    format!("nothing is recorded, wants are kept in memory only: {reason}")
+impl Opened {
+    /// That nothing is recorded for now, for log and `status`.
+    pub fn unrecorded(&self) -> Option<String> {
+        let reason = self.volatile.as_ref()?;
+        Some(format!("nothing is recorded, wants are kept in memory only: {reason}"))
+    }
 }
 
 impl Store {

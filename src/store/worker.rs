@@ -6,7 +6,7 @@ use super::disk::Wrap;
 use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
 use super::session::{Loaded, Session, explain, lock_home, locked_dirs};
-use super::{Boot, CLOSED, Locked, OpenError, Opened, Options, Shared, StoreEvent, Waited, volatile_line};
+use super::{Boot, CLOSED, Locked, OpenError, Opened, Options, Shared, StoreEvent, Waited};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -187,9 +187,6 @@ impl Worker {
         let mut found = Opened::from_rows(&loaded.rows);
         found.lies = lies;
         found.mirrored_at_ms = loaded.mirrored_at_ms;
-        if let Some(reason) = &loaded.volatile {
-            warnings.push(volatile_line(reason));
-        }
         found.warnings = warnings;
         found.volatile.clone_from(&loaded.volatile);
         self.rows = loaded.known.then_some(loaded.rows);

@@ -3,12 +3,12 @@
 //! A container with `gateway run` claims a state whose holder gives it up, and waits for that; the holder ends its
 //! services, closes the state, and goes on as a plain init.
 
-use super::boot::Refusal;
 use super::cmd::Claims;
-use super::sources::{Room, plain_token};
-use super::view::decide;
-use super::{Notice, Supervisor};
+use super::start_error::StartError;
 use crate::core::signal::Signal;
+use crate::daemon::sources::{Room, plain_token};
+use crate::daemon::view::decide;
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::Definition;
 use crate::hermes::command::Command;
 use crate::store::claim::{Bell, Claim, claimant};
@@ -48,7 +48,8 @@ impl Gateways {
 }
 
 /// What a service is told that may not run here.
-pub(super) const SWITCHED_OFF: &str = "gateways are switched off in this container: HERMES_SUP_GATEWAYS=off";
+pub(in crate::daemon) const SWITCHED_OFF: &str =
+    "gateways are switched off in this container: HERMES_SUP_GATEWAYS=off";
 
 /// How long a claimant waits beyond the time that the holder gives itself: it may be at its own start.
 const GRACE: Duration = Duration::from_secs(10);
@@ -60,13 +61,13 @@ const MOST_CLAIMS: usize = 3;
 ///
 /// # Errors
 /// Why this container does not start.
-pub(super) fn open_state(
+pub(in crate::daemon) fn open_state(
     options: &store::Options,
     claims: Claims,
     signals: &SignalFd,
     log: &slog::Logger,
     notify: impl Fn(StoreEvent) + Clone + Send + Sync + 'static,
-) -> Result<Result<(Store, Opened), OpenError>, Refusal> {
+) -> Result<Result<(Store, Opened), OpenError>, StartError> {
     let mut claims_left = if claims == Claims::Insists { MOST_CLAIMS } else { 0 };
     // Held until the state is ours, so that there is one claimant at a time.
     let mut claim = None;
@@ -131,13 +132,11 @@ fn await_state(
     holder: &Holder,
     patience: Duration,
     signals: &SignalFd,
-) -> Result<Claim, Refusal> {
-    let failed = |error: io::Error| -> Refusal {
-        format!(
-            "{} is in use by another supervisor ({holder}) and cannot be claimed: {error}",
-            path.display()
-        )
-        .into()
+) -> Result<Claim, StartError> {
+    let failed = |error: io::Error| StartError::Unclaimable {
+        path: path.to_owned(),
+        holder: Box::new(holder.clone()),
+        error,
     };
     // Its end is closed when the thread has said what came of it.
     let (ended, ends) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
@@ -163,24 +162,16 @@ fn await_state(
             [PollFd::new(&ended, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
         let _ = rustix::event::poll(&mut ready, Some(&wait));
         if let Ok(claim) = receiver.try_recv() {
-            return claim.map_err(failed)?.ok_or_else(|| {
-                format!("{} is claimed by another container with 'gateway run' already", path.display())
-                    .into()
-            });
+            return claim.map_err(failed)?.ok_or_else(|| StartError::Claimed(path.to_owned()));
         }
         while let Ok(Some(received)) = signals.read() {
             if matches!(received.signal, Signal::TERM | Signal::INT | Signal::RTMIN_PLUS_3 | Signal::PWR) {
-                let line = format!("{} received while waiting for {}", received.signal, path.display());
-                return Err(Refusal { line, code: 0 });
+                return Err(StartError::ToldToEnd { signal: received.signal, path: path.to_owned() });
             }
         }
         if left.is_zero() {
-            return Err(format!(
-                "{} is in use by another supervisor ({holder}), which was asked to give it up and has not within \
-                 {patience:?}: stop that container",
-                path.display()
-            )
-            .into());
+            let (path, holder) = (path.to_owned(), Box::new(holder.clone()));
+            return Err(StartError::NotGivenUp { path, holder, patience });
         }
     }
 }
@@ -195,7 +186,7 @@ pub struct GivingWay {
 }
 
 impl GivingWay {
-    pub(super) fn listen(bell: Bell, registry: &Registry) -> io::Result<Self> {
+    pub(in crate::daemon) fn listen(bell: Bell, registry: &Registry) -> io::Result<Self> {
         registry.register(
             &mut SourceFd(&bell.as_fd().as_raw_fd()),
             plain_token(Room::Claims),
@@ -207,7 +198,7 @@ impl GivingWay {
 
 impl Supervisor {
     /// Somebody has rung, or may have before we listened.
-    pub(super) fn claimed(&mut self) {
+    pub(in crate::daemon) fn claimed(&mut self) {
         let Some(bell) = &self.giving_way.bell else { return };
         bell.heard();
         if std::mem::replace(&mut self.giving_way.looking, true) {
@@ -226,7 +217,7 @@ impl Supervisor {
     }
 
     /// Who has rung is known: nobody, if it is gone already.
-    pub(super) fn take_claim(&mut self, claimant: Option<Holder>) {
+    pub(in crate::daemon) fn take_claim(&mut self, claimant: Option<Holder>) {
         self.giving_way.looking = false;
         if std::mem::take(&mut self.giving_way.again) {
             return self.claimed();
@@ -242,7 +233,7 @@ impl Supervisor {
     }
 
     /// What does not start by itself here, whatever it wants.
-    pub(super) fn is_not_for_here(&self, definition: &Definition) -> bool {
-        self.options.gateways != Gateways::Wanted && super::reload::is_profile(definition)
+    pub(in crate::daemon) fn is_not_for_here(&self, definition: &Definition) -> bool {
+        self.options.gateways != Gateways::Wanted && crate::daemon::reload::is_profile(definition)
     }
 }

@@ -1,8 +1,8 @@
 //! What a supervisor needs before it begins: the right to run others, a home, a socket and a directory of its own.
 
-use super::Options;
-use super::boot::Refusal;
+use super::start_error::StartError;
 use crate::control::server::{ListenError, Server};
+use crate::daemon::Options;
 use crate::definition::Surroundings;
 use crate::sys::beneath::Beneath;
 use crate::sys::bestow;
@@ -13,10 +13,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Where the control socket is by default, and with it everything of this boot.
-pub(super) const RUNTIME_DIR: &str = "/run/hermes-sup";
+pub(in crate::daemon) const RUNTIME_DIR: &str = "/run/hermes-sup";
 
 /// Root without the capabilities to be, and to signal, the users it is asked to run.
-pub(super) fn may_run_others(options: &Options, around: &Surroundings) -> Result<(), Refusal> {
+pub(in crate::daemon) fn may_run_others(options: &Options, around: &Surroundings) -> Result<(), StartError> {
     use caps::{CapSet, Capability};
     let others = around.gateway.uid != 0 || options.main_user.as_deref().is_some_and(|user| user != "root");
     if around.own_uid != 0 || !others {
@@ -35,54 +35,36 @@ pub(super) fn may_run_others(options: &Options, around: &Surroundings) -> Result
     if missing.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "root cannot run anything as '{}' here: start the container with {}, or with --user {}:{}",
-        around.gateway.name,
-        missing.join(" "),
-        around.gateway.uid,
-        around.gateway.gid
-    )
-    .into())
+    let User { name, uid, gid, .. } = &around.gateway;
+    Err(StartError::Powerless { user: name.clone(), missing, uid: *uid, gid: *gid })
 }
 
 /// Home is there, and the gateway user can use it.
-pub(super) fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
+pub(in crate::daemon) fn prepare_home(around: &Surroundings) -> Result<(), StartError> {
     use std::os::unix::fs::MetadataExt;
     let (home, gateway) = (&around.home, &around.gateway);
-    let shown = home.display();
+    let failed = |what, error| StartError::Home { home: home.clone(), what, error };
+    let shown = || home.display().to_string();
+    let closed =
+        || rustix::fs::access(home, Access::WRITE_OK | Access::EXEC_OK) == Err(rustix::io::Errno::ACCESS);
     match std::fs::metadata(home) {
-        Ok(meta) if !meta.is_dir() => Err(format!("{shown} is not a directory: name another --home").into()),
-        Ok(meta) if around.own_uid == 0 && meta.uid() != gateway.uid => Err(format!(
-            "{shown} belongs to uid {}, but gateways run as '{}' (uid {}): 'chown -R {}:{} {shown}' once, or name \
-             its owner with --gateway-user",
-            meta.uid(),
-            gateway.name,
-            gateway.uid,
-            gateway.uid,
-            gateway.gid
-        )
-        .into()),
+        Ok(meta) if !meta.is_dir() => Err(StartError::HomeIsNoDirectory { home: home.clone() }),
+        Ok(meta) if around.own_uid == 0 && meta.uid() != gateway.uid => Err(StartError::ForeignHome {
+            home: shown(),
+            owner: meta.uid(),
+            user: gateway.name.clone(),
+            uid: gateway.uid,
+            gid: gateway.gid,
+        }),
         // A read-only volume is another matter: then services run all the same, and nothing is recorded.
-        Ok(meta)
-            if around.own_uid != 0
-                && rustix::fs::access(home, Access::WRITE_OK | Access::EXEC_OK)
-                    == Err(rustix::io::Errno::ACCESS) =>
-        {
-            Err(format!(
-                "{shown} belongs to uid {} and cannot be written by uid {}: 'chown -R {} {shown}' once, or start as \
-                 its owner",
-                meta.uid(),
-                around.own_uid,
-                around.own_uid
-            )
-            .into())
+        Ok(meta) if around.own_uid != 0 && closed() => {
+            Err(StartError::ClosedHome { home: shown(), owner: meta.uid(), uid: around.own_uid })
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let made = make_home(home, gateway);
-            made.map_err(|error| format!("{shown} cannot be made: {error}: name another --home").into())
+            make_home(home, gateway).map_err(|error| failed("made", error))
         }
-        Err(error) => Err(format!("{shown} cannot be used: {error}: name another --home").into()),
+        Err(error) => Err(failed("used", error)),
     }
 }
 
@@ -102,7 +84,10 @@ fn make_home(home: &Path, gateway: &User) -> std::io::Result<()> {
 
 /// The control socket: the one that was named, else the first default place where it can be. With `former`, which
 /// listens there already, it goes on.
-pub(super) fn listen(options: &Options, former: Option<OwnedFd>) -> (Result<Server, ListenError>, PathBuf) {
+pub(in crate::daemon) fn listen(
+    options: &Options,
+    former: Option<OwnedFd>,
+) -> (Result<Server, ListenError>, PathBuf) {
     let (path, mode) = match &options.socket {
         Some(path) => {
             // A missing directory is made; if that fails, the bind says why.
@@ -124,35 +109,31 @@ pub(super) fn listen(options: &Options, former: Option<OwnedFd>) -> (Result<Serv
     (resumed.map_or_else(|| Server::listen(&path, mode), Ok), path)
 }
 
-pub(super) fn parent(path: &Path) -> &Path {
+pub(in crate::daemon) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-pub(super) fn runtime_dir_of(socket_dir: &Path, instance: &str) -> PathBuf {
+pub(in crate::daemon) fn runtime_dir_of(socket_dir: &Path, instance: &str) -> PathBuf {
     socket_dir.join(instance.get(..12).unwrap_or(instance))
 }
 
 /// A directory of this instance's own for FIFOs and keepers: several supervisors may share the place of the sockets.
-pub(super) fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, Refusal> {
+pub(in crate::daemon) fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, StartError> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     let dir = runtime_dir_of(socket_dir, instance);
-    let shown = dir.display();
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Ok(()) => return Ok(dir),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            return Err(format!("{shown} cannot be made: {error}: choose a place with --socket").into());
-        }
+        Err(error) => return Err(StartError::RuntimeDirectory { dir, what: "made", error }),
     }
-    let meta = std::fs::symlink_metadata(&dir).map_err(|error| format!("{shown} cannot be used: {error}"))?;
+    let meta = match std::fs::symlink_metadata(&dir) {
+        Ok(meta) => meta,
+        Err(error) => return Err(StartError::RuntimeDirectory { dir, what: "used", error }),
+    };
     let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
-    if ours {
-        Ok(dir)
-    } else {
-        Err(format!("{shown} is in the way: remove it, or choose another place with --socket").into())
-    }
+    if ours { Ok(dir) } else { Err(StartError::InTheWay(dir)) }
 }
 
-pub(super) fn host_name() -> String {
+pub(in crate::daemon) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -4,9 +4,9 @@
 //! nothing comes for a moment another thread goes on with the rest. What is there after a while is taken, what is late is
 //! named, keeps its name, and is taken when it comes. One file never hides another.
 
-use super::Options;
-use super::reload::{Environment, Found, Surface};
 use crate::core::name::ServiceName;
+use crate::daemon::Options;
+use crate::daemon::reload::{Environment, Found, Surface};
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{self, Candidate, Directory, Listed, Loaded};
 use crate::definition::template::DEFAULT_PROFILE;
@@ -51,7 +51,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    pub(super) fn new(
+    pub(in crate::daemon) fn new(
         options: &Options,
         around: Surroundings,
         has_hermes: bool,

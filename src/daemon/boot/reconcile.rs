@@ -3,13 +3,13 @@
 //!
 //! The reading and removing is done on a thread that may hang with the disk; what follows from it is decided here.
 
-use super::reload::Found;
-use super::services::{mirror_directory, registered_directory};
-use super::{Options, Supervisor};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Living;
 use crate::core::name::{DASHBOARD, ServiceName};
 use crate::core::words::Want;
+use crate::daemon::reload::Found;
+use crate::daemon::services::{mirror_directory, registered_directory};
+use crate::daemon::{Options, Supervisor};
 use crate::definition::resolved::Origin;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Definition, Surroundings, dashboard};
@@ -160,7 +160,7 @@ impl Found {
 impl Supervisor {
     /// What the state file of a service that has just become known is known to say of its want, which is on disk. Returns
     /// what the database does not know yet.
-    pub(super) fn know_mirror(
+    pub(in crate::daemon) fn know_mirror(
         &mut self,
         id: ServiceId,
         want: Want,
@@ -178,7 +178,7 @@ impl Supervisor {
 
     /// What does not start by itself in this boot, whatever it wants: a gateway where the container's command is none's, and an
     /// image's dashboard that nobody has switched on.
-    pub(super) fn stays_down(&self, definition: &Definition) -> bool {
+    pub(in crate::daemon) fn stays_down(&self, definition: &Definition) -> bool {
         let switched_on = || self.options.variable(dashboard::SWITCH).is_some_and(|value| is_yes(&value));
         let of_image = definition.name.as_str() == DASHBOARD && definition.origin == Origin::Slot;
         self.is_not_for_here(definition) || (of_image && !switched_on())

@@ -4,11 +4,11 @@
 //! What is there is taken without them. When they come, they are taken as they would have been: after a start, with what the
 //! database wants of them. Until then `status` says what is being read.
 
-use super::Supervisor;
 use super::adoption::Inheritance;
 use super::cmd::Cmd;
 use super::reconcile::Reconciled;
-use super::reload::{Found, Plan};
+use crate::daemon::Supervisor;
+use crate::daemon::reload::{Found, Plan};
 use crate::store::Opened;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ const MOST_NAMED: usize = 3;
 
 /// What the start knew, for those that come later.
 #[derive(Debug)]
-pub(super) struct Late {
+pub(in crate::daemon) struct Late {
     pub opened: Opened,
     pub cmd: Cmd,
     /// As [`Inheritance`] has them.
@@ -30,7 +30,7 @@ pub(super) struct Late {
 
 impl Supervisor {
     /// What is still being read.
-    pub(super) fn say_late(&mut self, late: &[PathBuf]) {
+    pub(in crate::daemon) fn say_late(&mut self, late: &[PathBuf]) {
         let before = self.warnings.iter().any(|(topic, _)| *topic == TOPIC);
         if late.is_empty() {
             if before {
@@ -53,7 +53,7 @@ impl Supervisor {
     }
 
     /// Some of what the reading of this number did without has come.
-    pub(super) fn late_came(&mut self, scan: u64, found: Found) {
+    pub(in crate::daemon) fn late_came(&mut self, scan: u64, found: Found) {
         if self.shutdown.is_on() {
             return;
         }
@@ -67,7 +67,7 @@ impl Supervisor {
     }
 
     /// Boots what the start did without. Whatever ran without a definition was ended then.
-    pub(super) fn boot_late(&mut self, plan: Plan, found: &Found) {
+    pub(in crate::daemon) fn boot_late(&mut self, plan: Plan, found: &Found) {
         let Some(late) = self.late.take() else { return };
         let Late { opened, cmd, goes_on, continued } = &*late;
         let (goes_on, continued) = (*goes_on, *continued);

@@ -1,14 +1,14 @@
 //! What becomes of the container's CMD.
 
-use super::{Options, surface};
 use crate::core::name::ServiceName;
+use crate::daemon::{Options, surface};
 use crate::hermes::command::{self, Command};
 use crate::hermes::redirect::{Redirect, name_default, redirect, wrapped_gateways};
 use std::ffi::OsString;
 
 /// What becomes of the CMD.
 #[derive(Debug, Clone)]
-pub(super) enum Cmd {
+pub(in crate::daemon) enum Cmd {
     Main(Vec<OsString>),
     /// Gateways in the foreground; their services stay down.
     Foreground(Vec<OsString>, Vec<ServiceName>),
@@ -19,7 +19,7 @@ pub(super) enum Cmd {
 
 /// What a container does about a state that another one may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claims {
+pub(in crate::daemon) enum Claims {
     /// It is there for the gateways: it claims the state from who gives it up, and does not run without it.
     Insists,
     /// The same, but it claims nothing.
@@ -30,7 +30,7 @@ pub(super) enum Claims {
 
 impl Claims {
     /// By the container's command; `None`: it has none.
-    pub(super) fn of(command: Option<Command>) -> Self {
+    pub(in crate::daemon) fn of(command: Option<Command>) -> Self {
         match command {
             Some(Command::Gateway) => Self::Insists,
             None => Self::Waits,
@@ -40,11 +40,11 @@ impl Claims {
 }
 
 /// What the CMD is.
-pub(super) fn command_of(argv: &[OsString], options: &Options) -> Command {
+pub(in crate::daemon) fn command_of(argv: &[OsString], options: &Options) -> Command {
     command::command(argv, |name| options.variable(name), |program| options.executable(program))
 }
 
-pub(super) fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options) -> Cmd {
+pub(in crate::daemon) fn judge_cmd(argv: Option<Vec<OsString>>, options: &Options) -> Cmd {
     let Some(argv) = argv else { return Cmd::None };
     // The unmodified `hermes` sees an s6 and hands a gateway over itself.
     let handed_over = options.s6_surface && surface::is_visible();

@@ -4,15 +4,16 @@
 //! Whether a life is still wanted is decided by the core once it is ours, so one that is not gets its stop signal and
 //! its time. A life of a service that nobody defines any more is ended.
 
-use super::Supervisor;
-use super::fault;
 use super::identity::Kinship;
+use super::start_error::StartError;
 use crate::containment::{
     AdoptionRecord, AdoptionRecords, Containment, IncarnationId, Patience, Predecessor,
 };
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Living;
 use crate::core::name::ServiceName;
+use crate::daemon::Supervisor;
+use crate::daemon::fault;
 use crate::store::Opened;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,7 +44,7 @@ pub struct Inheritance {
 }
 
 /// What the last supervisor on this state wrote down of itself.
-pub(super) fn note_of(opened: &Opened, log: &slog::Logger) -> Option<Predecessor> {
+pub(in crate::daemon) fn note_of(opened: &Opened, log: &slog::Logger) -> Option<Predecessor> {
     let note = serde_json::from_value(opened.boot.clone()?);
     note.inspect_err(|error| {
         slog::warn!(log, "the note of the last supervisor cannot be read"; "error" => %error);
@@ -53,7 +54,7 @@ pub(super) fn note_of(opened: &Opened, log: &slog::Logger) -> Option<Predecessor
 
 impl Heritage {
     /// What there is of it on this machine, in this boot and among the processes that we see.
-    pub(super) fn of(from: Option<Predecessor>, kinship: Kinship, runtime_dir: &Path) -> Self {
+    pub(in crate::daemon) fn of(from: Option<Predecessor>, kinship: Kinship, runtime_dir: &Path) -> Self {
         let from = match (from, kinship) {
             (None, _) | (Some(_), Kinship::Stranger(_) | Kinship::InUse) => return Self::default(),
             (Some(from), Kinship::Replaced) => return Self { from: Some(from), ..Self::default() },
@@ -81,7 +82,7 @@ impl Heritage {
         containment: &mut Containment,
         known: impl Fn(&ServiceName) -> bool,
         log: &slog::Logger,
-    ) -> Result<BTreeMap<ServiceName, Living>, String> {
+    ) -> Result<BTreeMap<ServiceName, Living>, StartError> {
         let mut adopted = BTreeMap::new();
         let patience = Patience::start(ADOPTION_PATIENCE);
         for record in &self.records {
@@ -97,11 +98,10 @@ impl Heritage {
         }
         fault::point();
         // Until here a successor of ours would have found what we found.
-        containment.taken_over().map_err(|error| format!("failed to write down what runs: {error}"))?;
+        containment.taken_over().map_err(StartError::kernel("write down what runs"))?;
         fault::point();
         let Some(from) = &self.from else { return Ok(adopted) };
-        let ended =
-            containment.end_predecessor(from, PREDECESSOR_PATIENCE).map_err(|error| error.to_string())?;
+        let ended = containment.end_predecessor(from, PREDECESSOR_PATIENCE)?;
         if !adopted.is_empty() {
             slog::warn!(log, "took over what the last supervisor left running"; "services" => adopted.len());
         }
@@ -116,7 +116,7 @@ impl Heritage {
 impl Supervisor {
     /// What a start would have made for a life that was begun by another supervisor: its log is read on, and its limits
     /// are those of now.
-    pub(super) fn welcome(&mut self, id: ServiceId, living: Living) {
+    pub(in crate::daemon) fn welcome(&mut self, id: ServiceId, living: Living) {
         let around = self.surroundings.clone();
         let Some(service) = self.services.get(&id) else { return };
         let name = service.name.clone();

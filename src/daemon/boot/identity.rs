@@ -5,8 +5,8 @@
 //! touched. Two things tell it: where the state lies, and whether the supervisor that the note names is alive, which cannot
 //! be, as we hold the lock of its state.
 
-use super::boot::Refusal;
 use super::places::{private_dir, runtime_dir_of};
+use super::start_error::StartError;
 use crate::containment::Predecessor;
 use crate::store::{self, Lies, Opened};
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Who we are, and how far what the note of the last supervisor names is ours.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(in crate::daemon) struct Identity {
     pub instance: String,
     /// Ours alone, for FIFOs and keepers.
     pub runtime_dir: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Identity {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kinship {
+pub(in crate::daemon) enum Kinship {
     /// The last supervisor on this very state, which is dead: what it left is ours.
     Predecessor,
     /// The state at this path was replaced, by a backup or by a filesystem that numbers its files anew; who had it is dead.
@@ -39,7 +39,7 @@ pub(super) enum Kinship {
 
 /// What shows that a state is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Copied {
+pub(in crate::daemon) enum Copied {
     #[error("the supervisor that it names is alive")]
     Lives,
     #[error("it lies elsewhere")]
@@ -48,14 +48,14 @@ pub(super) enum Copied {
 
 /// What is known of the supervisor that the note names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Named {
+pub(in crate::daemon) struct Named {
     /// It runs, and it is not we.
     pub lives: bool,
     /// It was among the processes that we see, in this boot, and had its state at the path of ours.
     pub was_here: bool,
 }
 
-pub(super) fn judge(lies: Option<&Lies>, lay: Option<&Lies>, named: Named) -> Kinship {
+pub(in crate::daemon) fn judge(lies: Option<&Lies>, lay: Option<&Lies>, named: Named) -> Kinship {
     let elsewhere = lies.zip(lay).is_some_and(|(now, then)| !now.is_same(then));
     let same = lies.zip(lay).is_some_and(|(now, then)| now.is_same(then));
     match (named.lives, elsewhere) {
@@ -78,7 +78,7 @@ impl Identity {
         note: Option<&Predecessor>,
         state: &Path,
         socket_dir: &Path,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, StartError> {
         let at = runtime_dir_of(socket_dir, &opened.instance);
         // Of somebody who sees other processes, a directory of that name is another one.
         let named = note.filter(|note| note.is_here()).map(|note| note.runtime_dir.as_path());
@@ -90,14 +90,8 @@ impl Identity {
             Kinship::Predecessor => opened.instance.clone(),
             Kinship::Replaced | Kinship::Stranger(_) => store::new_instance(),
             Kinship::InUse => {
-                let pid = note
-                    .and_then(|note| note.pid)
-                    .map_or_else(String::new, |(pid, _)| format!(" (pid {pid})"));
-                let state = state.display();
-                return Err(format!(
-                    "{state} is in use by another supervisor{pid}, although nothing has it locked: stop that one first"
-                )
-                .into());
+                let pid = note.and_then(|note| note.pid).map(|(pid, _)| pid);
+                return Err(StartError::Unlocked { state: state.to_owned(), pid });
             }
         };
         let runtime_dir = private_dir(socket_dir, &instance)?;

@@ -1,13 +1,13 @@
 //! Where another supervisor has the state, or has got it: the main program runs without one.
 
-use super::main_program::MainProgram;
 use crate::core::signal::Signal;
+use crate::daemon::main_program::MainProgram;
 use crate::sys::reap;
 use crate::sys::signal::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 
 /// An init and nothing else: signals go to the main program, children are reaped, its exit code is ours.
-pub(super) fn alone(mut main: MainProgram, signals: &SignalFd, log: &slog::Logger) -> u8 {
+pub(in crate::daemon) fn alone(mut main: MainProgram, signals: &SignalFd, log: &slog::Logger) -> u8 {
     let mut asked = false;
     loop {
         while let Ok(reaped) = reap::next() {

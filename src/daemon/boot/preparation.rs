@@ -4,14 +4,14 @@
 //! an init: it reaps, and a stop signal ends the script and then us. A script may take long (it changes the owner of a
 //! whole volume), so there is no limit but the operator's patience.
 
-use super::Options;
-use super::clock::Clock;
-use super::launch::dev_null;
-use super::main_program::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::containment;
 use crate::core::clock::{LostTime, Tick};
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
+use crate::daemon::Options;
+use crate::daemon::clock::Clock;
+use crate::daemon::launch::dev_null;
+use crate::daemon::main_program::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::definition::programs;
 use crate::s6::bundle;
 use crate::sys::pidfd::Pidfd;

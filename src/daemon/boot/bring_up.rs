@@ -1,20 +1,22 @@
 //! The last part of a boot: all services become known and go where the database wants them, and the main program starts.
 
-use super::Supervisor;
 use super::adoption::Inheritance;
-use super::boot::{Refusal, has_terminal, with_patience};
 use super::cmd::Cmd;
-use super::execute::history;
-use super::main_program::MainProgram;
+use super::has_terminal;
 use super::ownership::Gateways;
+use super::patience::with_patience;
 use super::reconcile::Reconciled;
-use super::reload::{Found, Plan, first_want, is_profile};
-use super::slots;
+use super::start_error::StartError;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Stream, Want};
+use crate::daemon::Supervisor;
+use crate::daemon::execute::history;
+use crate::daemon::main_program::MainProgram;
+use crate::daemon::reload::{Found, Plan, first_want, is_profile};
+use crate::daemon::slots;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::breadcrumb;
@@ -28,7 +30,7 @@ use std::collections::BTreeMap;
 
 impl Supervisor {
     /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
-    pub(super) fn boot_services(
+    pub(in crate::daemon) fn boot_services(
         &mut self,
         Plan { services, complaints, .. }: Plan,
         opened: &Opened,
@@ -154,7 +156,7 @@ impl Supervisor {
     }
 
     /// The services go where the database wants them.
-    pub(super) fn boot_fleet(&mut self, restored: BTreeMap<ServiceId, Restored>) {
+    pub(in crate::daemon) fn boot_fleet(&mut self, restored: BTreeMap<ServiceId, Restored>) {
         let effects = self.fleet.boot(restored, self.clock.now());
         self.execute(effects);
     }
@@ -183,7 +185,7 @@ impl Supervisor {
     }
 
     /// One line a profile on stdout and in the boot log.
-    pub(super) fn tell_boot(&self, lines: Vec<(String, PriorExit)>) {
+    pub(in crate::daemon) fn tell_boot(&self, lines: Vec<(String, PriorExit)>) {
         if lines.is_empty() {
             return;
         }
@@ -211,7 +213,7 @@ impl Supervisor {
     }
 
     /// The main program, if the CMD is one.
-    pub(super) fn boot_main(&mut self, cmd: Cmd) -> Result<(), Refusal> {
+    pub(in crate::daemon) fn boot_main(&mut self, cmd: Cmd) -> Result<(), StartError> {
         let argv = match cmd {
             Cmd::Main(argv) | Cmd::Foreground(argv, _) => argv,
             Cmd::Supervised(profile, _) => {
@@ -224,15 +226,14 @@ impl Supervisor {
         };
         let main = MainProgram::start(&argv, &self.options, self.nofile)?;
         self.containment.other_child(main.pid());
-        main.register(&self.registry)
-            .map_err(|error| format!("failed to watch the main program: {error}"))?;
+        main.register(&self.registry).map_err(StartError::kernel("watch the main program"))?;
         self.logs.container_stream(!has_terminal());
         self.main = Some(main);
         Ok(())
     }
 
     /// `gateway run` is an operator's start: a service that had failed tries again.
-    pub(super) fn want_up_after_boot(&mut self, profile: &ServiceName) {
+    pub(in crate::daemon) fn want_up_after_boot(&mut self, profile: &ServiceName) {
         match self.fleet.id(profile.as_str()) {
             Some(id) => {
                 let ticket = self.requests.own_ticket();
@@ -251,7 +252,7 @@ impl Supervisor {
 }
 
 /// A few lines on stdout that must not come after the first ones of the main program.
-pub(super) fn say_first(container: &Container, text: &str) {
+pub(in crate::daemon) fn say_first(container: &Container, text: &str) {
     let stdout = std::io::stdout();
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
     let mut writable = [PollFd::new(&stdout, PollFlags::OUT)];

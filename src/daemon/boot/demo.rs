@@ -1,6 +1,6 @@
 //! `run --demo`: a few gateways to look at, in a temporary home that is removed afterwards. No root, no Docker.
 
-use super::Options;
+use crate::daemon::Options;
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,69 @@
+//! Third step: how trees are held here, and what an earlier supervisor left is ours or has ended.
+
+use super::adoption::Heritage;
+use super::opened::Opened;
+use super::prepared::Prepared;
+use super::start_error::StartError;
+use crate::containment::{self, Containment, Home, Rung, Wish};
+use crate::core::gateway::Living;
+use crate::core::name::ServiceName;
+use crate::daemon::handover::Handover;
+use crate::daemon::main_program::MainProgram;
+use crate::daemon::reload::{Found, Plan};
+use crate::daemon::sources::containment_token;
+use crate::log::Logs;
+use std::collections::BTreeMap;
+
+pub(super) struct Contained {
+    pub containment: Containment,
+    pub report: containment::Report,
+    pub found: Found,
+    pub plan: Plan,
+    /// The lives that go on.
+    pub adopted: BTreeMap<ServiceName, Living>,
+    /// What an earlier supervisor has done goes on here.
+    pub goes_on: bool,
+    /// Of our former self.
+    pub main: Option<MainProgram>,
+}
+
+impl Contained {
+    pub fn contain(prepared: &Prepared, opened: &mut Opened, mut found: Found) -> Result<Self, StartError> {
+        let (options, log) = (&prepared.given.options, &prepared.given.log);
+        let (instance, runtime_dir) = (&opened.identity.instance, &opened.identity.runtime_dir);
+        let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| d.containment).collect();
+        let report = containment::probe(&Wish {
+            wanted: options.rung,
+            also: &also,
+            instance,
+            runtime_dir,
+            service_uid: prepared.around.gateway.uid,
+        })?;
+        let heritage = Heritage::of(opened.note.take(), opened.identity.kinship, runtime_dir);
+        let home = Home { instance, runtime_dir, controllers: options.controllers };
+        let tokens = prepared.wakeups.registry.try_clone().map_err(StartError::kernel("share its loop"))?;
+        let mut containment =
+            Containment::open(report.clone(), home, heritage.place(), tokens, containment_token)
+                .map_err(|error| StartError::Possession { rung: report.rung, error })?;
+        let former = prepared.given.former.as_ref();
+        let gives_up = former.is_some_and(Handover::gives_up);
+        let plan = found.plan(&opened.rows.records, &prepared.around);
+        let known = |name: &ServiceName| !gives_up && plan.services.contains_key(name);
+        let adopted = heritage.claim(&mut containment, known, log)?;
+        if let Some(former) = former {
+            resume_lines(former, &adopted, &opened.logs);
+        }
+        let main = former.and_then(|former| MainProgram::adopt(former.main?).ok());
+        Ok(Self { containment, report, found, plan, adopted, goes_on: heritage.goes_on, main })
+    }
+}
+
+/// Beginnings of log lines are read on. Nobody is left to end the line of a life that is over.
+fn resume_lines(former: &Handover, adopted: &BTreeMap<ServiceName, Living>, logs: &Logs) {
+    let mut begun = former.begun.clone();
+    let over = |name: &str| !adopted.keys().any(|one| one.as_str() == name);
+    for (_, lines) in begun.iter_mut().filter(|(name, _)| over(name)) {
+        lines.iter_mut().filter(|line| !line.is_empty()).for_each(|line| line.push(b'\n'));
+    }
+    logs.resume(begun);
+}

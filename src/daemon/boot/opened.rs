@@ -1,0 +1,108 @@
+//! Second step: the state is ours, and with it a socket, an identity and a place for what services write.
+
+use super::Start;
+use super::adoption::note_of;
+use super::cmd::Claims;
+use super::identity::{Identity, Kinship};
+use super::ownership::{GivingWay, open_state};
+use super::patience::{DISK_PATIENCE, with_patience};
+use super::places::{host_name, listen, parent};
+use super::prepared::Prepared;
+use super::start_error::StartError;
+use crate::containment::Predecessor;
+use crate::control::server::Server;
+use crate::daemon::Notice;
+use crate::daemon::main_program::MainProgram;
+use crate::daemon::reload::Found;
+use crate::daemon::sources::control_token;
+use crate::log::Logs;
+use crate::store::claim::Bell;
+use crate::store::{self, Store};
+use crate::sys::posture;
+use mio::Registry;
+use std::path::PathBuf;
+
+pub(super) struct Opened {
+    pub store: Store,
+    /// What the database holds.
+    pub rows: store::Opened,
+    pub giving_way: GivingWay,
+    pub server: Server,
+    pub socket: PathBuf,
+    pub identity: Identity,
+    /// What the last supervisor on this state wrote down of itself.
+    pub note: Option<Predecessor>,
+    pub logs: Logs,
+}
+
+/// What becomes of a start.
+pub(super) enum Opening {
+    GoesOn(Box<Prepared>, Box<Opened>, Box<Found>),
+    /// Another supervisor has the state, and the command can do without.
+    Over(Start),
+}
+
+impl Opened {
+    pub fn open(mut prepared: Box<Prepared>) -> Result<Opening, StartError> {
+        let (options, former) = (&prepared.given.options, &prepared.given.former);
+        let (log, registry) = (&prepared.given.log, &prepared.wakeups.registry);
+        let store_options = store::Options {
+            home: options.home.clone(),
+            dir: options.state.clone(),
+            gid: prepared.around.gateway.gid,
+            host: host_name(),
+            patience: DISK_PATIENCE,
+            gives_way: (prepared.claims == Claims::GivesWay).then_some(options.stop_budget),
+        };
+        let notifier = prepared.wakeups.notifier.clone();
+        let notify = move |event| notifier.send(Notice::Store(event));
+        let opened = open_state(&store_options, prepared.claims, &prepared.wakeups.signals, log, notify)?;
+        let (store, rows) = match (opened, &prepared.argv) {
+            (Ok(opened), _) => opened,
+            (Err(error), Some(argv))
+                if error.is_of_another() && former.is_none() && prepared.claims == Claims::GivesWay =>
+            {
+                slog::warn!(log, "running the command without supervising gateways: {}", error.what());
+                let main = MainProgram::start(argv, options, prepared.given.nofile)?;
+                return Ok(Opening::Over(Start::Alone(main, prepared.wakeups.signals)));
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        let giving_way = match prepared.claims {
+            Claims::GivesWay => listen_for_claims(store_options, registry, log),
+            Claims::Insists | Claims::Waits => GivingWay::default(),
+        };
+        // After the store, which makes the state directory: the socket may have to lie in it.
+        let listener = former.as_ref().and_then(|former| posture::take_over(former.listener?).ok());
+        let (server, socket) = listen(options, listener);
+        let mut server = server?;
+        server.register(registry, control_token).map_err(StartError::kernel("watch its socket"))?;
+        let note = note_of(&rows, log);
+        let identity = Identity::settle(&rows, note.as_ref(), &options.state, parent(&socket))?;
+        if let Kinship::Stranger(why) = identity.kinship {
+            slog::warn!(
+                log,
+                "{} is a copy of another supervisor's state ({why}): it is an instance of its own from now on, and \
+                 nothing of the original is touched",
+                options.state.display()
+            );
+        }
+        let notifier = prepared.wakeups.notifier.clone();
+        let told = move |event| notifier.send(Notice::Log(event));
+        let logs = Logs::start(&identity.runtime_dir, prepared.given.container.clone(), told)
+            .map_err(StartError::kernel("start logging in its runtime directory"))?;
+        let opened = Self { store, rows, giving_way, server, socket, identity, note, logs };
+        let found = prepared.finding.end(options, &prepared.around, opened.rows.home_unlocked, log);
+        Ok(Opening::GoesOn(prepared, Box::new(opened), Box::new(found)))
+    }
+}
+
+/// Where the bell cannot be hung the state stays here, and a container that claims it is refused after a while.
+fn listen_for_claims(options: store::Options, registry: &Registry, log: &slog::Logger) -> GivingWay {
+    let hung = with_patience("claims", move || Bell::hang(&options));
+    let hung = hung.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
+    hung.and_then(|bell| GivingWay::listen(bell, registry)).unwrap_or_else(|error| {
+        slog::warn!(log, "a container with 'gateway run' cannot take over from this one"; "error" => %error);
+        GivingWay::default()
+    })
+}

@@ -1,0 +1,101 @@
+//! Fourth step: what there is to do is known, and whoever comes after us knows of us. Nothing has been started yet.
+
+use super::cmd::{Cmd, judge_cmd};
+use super::contained::Contained;
+use super::identity::Kinship;
+use super::opened::Opened;
+use super::patience::{wait_for, with_patience};
+use super::prepared::Prepared;
+use super::reconcile::{Reconciled, Task};
+use crate::containment::{self, Containment, Predecessor};
+use crate::daemon::status::why_not_higher;
+use crate::daemon::{Notice, Options, fault};
+use crate::store::{Change, StoreEvent};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+
+pub(super) struct Planned {
+    pub reconciled: Reconciled,
+    /// What becomes of the container's command.
+    pub cmd: Cmd,
+}
+
+impl Planned {
+    pub fn plan(prepared: &mut Prepared, opened: &Opened, contained: &mut Contained) -> Self {
+        let (options, log) = (&prepared.given.options, &prepared.given.log);
+        let task = Task::new(
+            options,
+            &prepared.around,
+            &opened.rows,
+            &contained.found,
+            &contained.adopted,
+            prepared.argv.as_deref().unwrap_or_default(),
+            prepared.clock.now().0 / 1000,
+        );
+        let given_up = task.given_up();
+        let mut reconciled = with_patience("reconcile", move || task.run()).unwrap_or_else(|| {
+            given_up.store(true, Ordering::Relaxed);
+            Reconciled::default()
+        });
+        reconciled.complete(&mut contained.found);
+        for warning in &reconciled.warnings {
+            slog::warn!(log, "{warning}");
+        }
+        slog::info!(log, "{}", first_line(&contained.report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
+        fault::point();
+        leave_note(prepared, opened, &contained.containment);
+        Self { reconciled, cmd: judge_cmd(prepared.argv.take(), &prepared.given.options) }
+    }
+}
+
+/// Tells the next supervisor on this state who we are. The first start of a service must not come before that is on disk; the
+/// store keeps the order.
+fn leave_note(prepared: &Prepared, opened: &Opened, containment: &Containment) {
+    let Ok(note) = serde_json::to_value(note_to_successor(containment, &prepared.given.options)) else {
+        return;
+    };
+    let mut changes = vec![Change::Boot(note)];
+    if opened.identity.kinship != Kinship::Predecessor || opened.rows.lies != opened.rows.lay {
+        changes.push(Change::Identity(opened.identity.instance.clone(), opened.rows.lies));
+    }
+    opened.store.commit(0, changes);
+    for early in await_commit(&prepared.wakeups.notices, 0) {
+        prepared.wakeups.notifier.send(early);
+    }
+}
+
+/// The rung in force, why not a better one, and the flag that would give it.
+fn first_line(report: &containment::Report) -> String {
+    let mut line = format!("containment '{}'", report.rung);
+    if let Some(why) = why_not_higher(report) {
+        line.push_str(&format!(" ({why})"));
+    }
+    if let Some(weakness) = report.weakness() {
+        line.push_str(&format!("; {weakness}"));
+    }
+    if let Some(flag) = report.raise() {
+        line.push_str(&format!("; better with {flag}"));
+    }
+    line
+}
+
+/// What the next supervisor on this state is told.
+pub(in crate::daemon) fn note_to_successor(containment: &Containment, options: &Options) -> Predecessor {
+    Predecessor { state: Some(options.state.clone()), ..containment.predecessor() }
+}
+
+/// Waits, bounded, until the commit is answered; returns what else was heard meanwhile.
+fn await_commit(notices: &Receiver<Notice>, wanted: u64) -> Vec<Notice> {
+    let mut early = Vec::new();
+    loop {
+        match wait_for(notices) {
+            Some(Notice::Store(StoreEvent::Committed { ticket } | StoreEvent::Failed { ticket, .. }))
+                if ticket == wanted =>
+            {
+                return early;
+            }
+            Some(notice) => early.push(notice),
+            None => return early,
+        }
+    }
+}

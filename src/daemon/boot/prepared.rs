@@ -1,0 +1,144 @@
+//! First step: what the container's command asks for, who we are, a home, and a loop to be woken by.
+
+use super::bring_up::say_first;
+use super::cmd::{Claims, command_of};
+use super::finding::{Busy, Sources};
+use super::ownership::Gateways;
+use super::patience::with_patience;
+use super::places::{may_run_others, prepare_home};
+use super::reading::Finding;
+use super::start_error::StartError;
+use super::{ALARM, Given, Start};
+use crate::daemon::clock::Clock;
+use crate::daemon::main_program::MainProgram;
+use crate::daemon::profile_life::ProfileLife;
+use crate::daemon::scanning::Scanning;
+use crate::daemon::sources::{Notifier, Room, Timer, plain_token};
+use crate::daemon::{Mode, Notice, Options};
+use crate::definition::Surroundings;
+use crate::hermes::boot_log;
+use crate::hermes::command::Command;
+use crate::hermes::routing::{Route, route};
+use crate::sys::signal::SignalFd;
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Registry};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::Receiver;
+
+/// What wakes the loop.
+pub(super) struct Wakeups {
+    pub poll: Poll,
+    pub registry: Registry,
+    pub notifier: Notifier,
+    pub notices: Receiver<Notice>,
+    pub timer: Timer,
+    pub signals: SignalFd,
+}
+
+pub(super) struct Prepared {
+    pub given: Given,
+    pub clock: Clock,
+    pub wakeups: Wakeups,
+    /// What the container's command is executed as; `None`: it has none.
+    pub argv: Option<Vec<OsString>>,
+    pub claims: Claims,
+    pub around: Surroundings,
+    pub has_hermes: bool,
+    /// `None` without the s6 surface.
+    pub scanning: Option<Scanning>,
+    pub profile_life: ProfileLife,
+    pub busy: Busy,
+    /// Goes on while the database is opened.
+    pub finding: Finding,
+}
+
+/// What becomes of a start.
+pub(super) enum Preparing {
+    GoesOn(Box<Prepared>),
+    /// There is nothing to prepare, as with [`Start::Alone`].
+    Over(Start),
+}
+
+impl Prepared {
+    pub fn prepare(mut given: Given, signals: SignalFd, mode: &Mode) -> Result<Preparing, StartError> {
+        let clock = Clock::start();
+        let argv = argv_of(mode, &given.options)?;
+        let command = argv.as_deref().map(|argv| command_of(argv, &given.options));
+        if let (Some(argv), Some(Command::Dashboard)) = (&argv, command) {
+            say_first(&given.container, &boot_log::stdout_line(boot_log::DASHBOARD_CONTAINER));
+            let main = MainProgram::start(argv, &given.options, given.nofile)?;
+            return Ok(Preparing::Over(Start::Alone(main, signals)));
+        }
+        let gateways = Gateways::of(given.options.gateways != Gateways::Off, command);
+        if (gateways, command) == (Gateways::Off, Some(Command::Gateway)) {
+            return Err(StartError::GatewaysOff);
+        }
+        given.options.gateways = gateways;
+        let options = &given.options;
+        let around = Surroundings::now(options.home.clone(), options.gateway_user.as_deref())?;
+        may_run_others(options, &around)?;
+        let home = around.clone();
+        match with_patience("home", move || prepare_home(&home)) {
+            Some(prepared) => prepared?,
+            None => slog::error!(given.log, "{} does not answer: its volume hangs", options.home.display()),
+        }
+        let wakeups = Wakeups::new(signals)?;
+        // Watched before it is read, so that nothing is missed.
+        let scanning = options.s6_surface.then(|| {
+            Scanning::watch(&wakeups.registry).unwrap_or_else(|error| {
+                slog::warn!(given.log, "the scan directory is not watched"; "error" => %error);
+                Scanning::default()
+            })
+        });
+        let has_hermes = options.executable(OsStr::new("hermes"));
+        let profile_life = ProfileLife::new(&wakeups.registry).unwrap_or_else(|error| {
+            slog::warn!(given.log, "profiles are not watched: what is moved or removed is seen at a reload"; "error" => %error);
+            ProfileLife::default()
+        });
+        let busy = Busy::default();
+        let sources =
+            Sources::new(options, around.clone(), has_hermes, profile_life.watch.clone(), busy.clone());
+        let finding = Finding::begin(sources, &wakeups.notifier)
+            .map_err(StartError::kernel("start the reading of definitions"))?;
+        let claims = Claims::of(command);
+        Ok(Preparing::GoesOn(Box::new(Self {
+            given,
+            clock,
+            wakeups,
+            argv,
+            claims,
+            around,
+            has_hermes,
+            scanning,
+            profile_life,
+            busy,
+            finding,
+        })))
+    }
+}
+
+impl Wakeups {
+    fn new(signals: SignalFd) -> Result<Self, StartError> {
+        let make = || StartError::kernel("make its loop");
+        let poll = Poll::new().map_err(make())?;
+        let registry = poll.registry().try_clone().map_err(make())?;
+        let (notifier, notices) = Notifier::new(&registry).map_err(make())?;
+        let timer = Timer::new(&registry).map_err(StartError::kernel("make a timer"))?;
+        registry
+            .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
+            .map_err(StartError::kernel("watch signals"))?;
+        let _ = ALARM.set(notifier.clone());
+        Ok(Self { poll, registry, notifier, notices, timer, signals })
+    }
+}
+
+/// What the container's command is executed as.
+fn argv_of(mode: &Mode, options: &Options) -> Result<Option<Vec<OsString>>, StartError> {
+    let Mode::Init { command } = mode else { return Ok(None) };
+    match route(command, |program| options.executable(program)) {
+        Route::Exec(argv) => Ok(Some(argv)),
+        Route::Nothing => Ok(None),
+        Route::NotFound(program) => Err(StartError::NoCommand(program.display().to_string())),
+    }
+}

@@ -1,0 +1,187 @@
+//! Last step: all services become known and go where the database wants them, and the main program starts.
+
+use super::adoption::Inheritance;
+use super::contained::Contained;
+use super::late::Late;
+use super::opened::Opened;
+use super::planned::Planned;
+use super::prepared::Prepared;
+use super::start_error::StartError;
+use crate::core::clock::LostTime;
+use crate::core::fleet::Fleet;
+use crate::core::name::ServiceName;
+use crate::core::words::Want;
+use crate::daemon::handover::Handover;
+use crate::daemon::inbox::Inbox;
+use crate::daemon::launch::dev_null;
+use crate::daemon::limits::Recorded;
+use crate::daemon::listeners::Listeners;
+use crate::daemon::reaping::Unreaped;
+use crate::daemon::refused::{Refusal, Refusals};
+use crate::daemon::reload::{Found, Plan, Unreadable};
+use crate::daemon::requests::Postponed;
+use crate::daemon::starts::Starts;
+use crate::daemon::topics::planned::PlannedStops;
+use crate::daemon::topics::readiness::Readiness;
+use crate::daemon::topics::requests::Requests;
+use crate::daemon::topics::scopes::Scopes;
+use crate::daemon::topics::shutdown::Shutdown;
+use crate::daemon::topics::upgrade::Upgrade;
+use crate::daemon::topology::Topology;
+use crate::daemon::view::decide;
+use crate::daemon::{STORE, Supervisor};
+use crate::definition::programs::Programs;
+use crate::store;
+use mio::Poll;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+impl Supervisor {
+    /// Begins to supervise.
+    pub(super) fn running(
+        prepared: Prepared,
+        opened: Opened,
+        contained: Contained,
+        planned: Planned,
+    ) -> Result<(Box<Self>, Poll), StartError> {
+        let Planned { reconciled, cmd } = planned;
+        let (mut supervisor, parts) = Self::assemble(prepared, opened, contained)?;
+        let Parts { poll, rows, found, plan, former, inheritance } = parts;
+        let (goes_on, continued) = (inheritance.goes_on, inheritance.continued);
+        let restored = supervisor.boot_services(plan, &rows, &found, &reconciled, inheritance, &cmd);
+        if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
+            let farewell = supervisor.farewell_of_all();
+            decide!(supervisor.shutdown.resume(closing, farewell));
+        }
+        supervisor.say_late(&found.late);
+        if !found.late.is_empty() {
+            supervisor.late = Some(Box::new(Late { opened: rows, cmd: cmd.clone(), goes_on, continued }));
+        }
+        // What was read is not needed any more: its memory is for what the services need.
+        drop((found, reconciled));
+        supervisor.boot_fleet(restored);
+        supervisor.deal();
+        // The first of them before the main program; of a small fleet, all.
+        supervisor.start_some();
+        match former {
+            None => supervisor.boot_main(cmd)?,
+            Some(former) => supervisor.go_on(former),
+        }
+        // Somebody may have claimed the state before we listened.
+        supervisor.claimed();
+        // Of those that were taken over, or that fell to us, some may have ended before there was anybody to hear of it.
+        supervisor.reap();
+        Ok((supervisor, poll))
+    }
+
+    fn assemble(
+        prepared: Prepared,
+        opened: Opened,
+        contained: Contained,
+    ) -> Result<(Box<Self>, Parts), StartError> {
+        let (given, wakeups) = (prepared.given, prepared.wakeups);
+        let warnings = say_warnings(&opened.rows, &given.log);
+        let inheritance = Inheritance {
+            lives: contained.adopted,
+            goes_on: contained.goes_on,
+            continued: given.former.is_some(),
+        };
+        let supervisor = Self {
+            options: given.options,
+            log: given.log,
+            clock: prepared.clock,
+            lost_time: LostTime::default(),
+            registry: wakeups.registry,
+            notices: wakeups.notices,
+            notifier: wakeups.notifier,
+            signals: wakeups.signals,
+            timer: wakeups.timer,
+            fleet: Fleet::default(),
+            services: BTreeMap::new(),
+            inbox: Inbox::default(),
+            outbox: VecDeque::new(),
+            starts: Starts::default(),
+            unreaped: Unreaped::default(),
+            surroundings: prepared.around,
+            containment: contained.containment,
+            report: contained.report,
+            container: given.container,
+            logs: opened.logs,
+            store: opened.store,
+            commits: HashMap::new(),
+            next_commit: 0,
+            server: opened.server,
+            requests: Requests::default(),
+            postponed: Postponed::default(),
+            readiness: Readiness::default(),
+            listeners: Listeners::default(),
+            topology: Topology::default(),
+            planned: PlannedStops::default(),
+            scopes: Scopes::default(),
+            recorded_limits: Recorded::from_rows(&opened.rows.limits),
+            main: contained.main,
+            shutdown: Shutdown::default(),
+            upgrade: Upgrade::default(),
+            panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
+            warnings,
+            programs: Programs::default(),
+            null: dev_null().map_err(StartError::kernel("open /dev/null"))?,
+            nofile: given.nofile,
+            instance: opened.identity.instance,
+            _alive: opened.identity.alive,
+            template: contained.found.loaded.template.clone(),
+            refused: refusals(&contained.plan, &opened.rows),
+            state_trust: contained.found.state_trust.clone(),
+            runtime_dir: opened.identity.runtime_dir,
+            socket: opened.socket,
+            has_hermes: prepared.has_hermes,
+            scanning: prepared.scanning,
+            late: None,
+            looking: false,
+            scan: 0,
+            busy: prepared.busy,
+            giving_way: opened.giving_way,
+            looks: 0,
+            profile_life: prepared.profile_life,
+        };
+        let parts = Parts {
+            poll: wakeups.poll,
+            rows: opened.rows,
+            found: contained.found,
+            plan: contained.plan,
+            former: given.former,
+            inheritance,
+        };
+        Ok((Box::new(supervisor), parts))
+    }
+}
+
+/// What the steps before know and the supervisor has no place for.
+struct Parts {
+    poll: Poll,
+    rows: store::Opened,
+    found: Found,
+    plan: Plan,
+    former: Option<Handover>,
+    inheritance: Inheritance,
+}
+
+/// What is wrong with the state, by its topic: that nothing is recorded goes when the store recovers.
+fn say_warnings(opened: &store::Opened, log: &slog::Logger) -> Vec<(&'static str, String)> {
+    let lasting = opened.warnings.iter().map(|warning| ("state", warning.clone()));
+    let warnings: Vec<_> = lasting.chain(opened.unrecorded().map(|line| (STORE, line))).collect();
+    warnings.iter().for_each(|(_, warning)| slog::warn!(log, "{warning}"));
+    warnings
+}
+
+/// What the plan could not read, with what the database wants of it.
+pub(in crate::daemon) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
+    let wanted = |name: &str| {
+        let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name));
+        row.map_or(Want::Down, |row| row.want)
+    };
+    let refusal = |(name, Unreadable { definition, why, late }): (&String, &Unreadable)| {
+        let (definition, why, want) = (definition.clone(), why.clone(), wanted(name));
+        (name.clone(), Refusal { definition, why, want, late: *late })
+    };
+    plan.refused.iter().map(refusal).collect()
+}
