@@ -252,6 +252,8 @@ pub struct Gateway {
     needed: Option<ServiceName>,
     /// A life that ended while it was not known whether another service does its work: a failure, if none does.
     unjudged: Option<Box<Life>>,
+    /// It is given up when its tree has ended, for this reason.
+    condemned: Option<String>,
     /// The supervisor shuts down; the end must be over by then.
     closing: Option<Tick>,
     retiring: bool,
@@ -279,6 +281,7 @@ impl Gateway {
             once: false,
             needed: None,
             unjudged: None,
+            condemned: None,
             closing: None,
             retiring: false,
             seed,
@@ -324,6 +327,7 @@ impl Gateway {
             Event::Time => self.time(now, &mut out),
             Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
             Event::Needed(by) => self.need_moved(by, now, &mut out),
+            Event::GiveUp { reason } => self.must_give_up(reason, now, &mut out),
             Event::Shutdown { deadline } => self.shutdown(deadline, now, &mut out),
             Event::KillNow => {
                 if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace | Stage::Finishing)) {
@@ -493,6 +497,7 @@ impl Gateway {
 
     /// An operator's start ends the row of failures.
     fn forgive(&mut self, out: &mut Effects) {
+        self.condemned = None;
         if self.history.row != 0 || self.history.failed.is_some() || self.history.backoff_until.is_some() {
             self.history.row = 0;
             self.history.failures.clear();
@@ -774,10 +779,14 @@ impl Gateway {
         let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
         out.push(Effect::Release { incarnation: self.history.incarnation });
         let aimed_up = self.want == Want::Up || self.needed.is_some();
+        let condemned = self.condemned.take();
         if !aimed_up || self.closing.is_some() {
             self.report_end(&life, now, out);
             out.push(Effect::SaveHistory);
             self.rest(false, now, out);
+        } else if let Some(reason) = condemned {
+            self.report_end(&life, now, out);
+            self.give_up(reason, now, out);
         } else if asked {
             self.report_end(&life, now, out);
             self.begin_start(now, out);
@@ -912,7 +921,25 @@ impl Gateway {
         self.history.failures.drain(..excess);
     }
 
+    /// Only what is wanted up and has work of its own is given up.
+    fn must_give_up(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        let is_wanted = self.want == Want::Up && self.closing.is_none() && !self.retiring;
+        if !is_wanted || matches!(self.gate, Gate::Elsewhere(_)) {
+            return;
+        }
+        match self.phase {
+            Phase::Up | Phase::Starting => {
+                self.condemned = Some(reason);
+                self.begin_stop(now, out);
+            }
+            Phase::Ending(_) => self.condemned = Some(reason),
+            Phase::Held | Phase::Backoff { .. } => self.give_up(reason, now, out),
+            Phase::Down | Phase::Failed | Phase::Finished => {}
+        }
+    }
+
     fn give_up(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        self.unjudged = None;
         self.fail_starters(&reason, out);
         self.history.failed = Some((reason, now));
         self.enter(Phase::Failed, now, out);
@@ -1470,7 +1497,7 @@ impl Gateway {
         };
         let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(
-            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {}",
+            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {} {}",
             self.want,
             self.gate,
             self.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
@@ -1479,6 +1506,7 @@ impl Gateway {
             self.once,
             self.needed.is_some(),
             self.unjudged.is_some(),
+            self.condemned.is_some(),
             self.closing.is_some(),
             self.retiring,
             self.history.row.min(2),

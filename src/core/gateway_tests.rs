@@ -809,6 +809,61 @@ fn a_service_that_another_one_needs_is_up_against_its_own_want_until_an_operator
     assert_eq!(story.gateway.state(), State::Down, "nobody needs it any more");
 }
 
+/// Two gateways that end each other: one of them has to go, whatever it does at that moment.
+#[test]
+fn what_is_to_be_given_up_ends_and_stays_failed_until_an_operator_starts_it() {
+    let give_up = || Event::GiveUp { reason: "fights with 'default'".to_owned() };
+    let fails = |story: &Story, while_it: &str| {
+        assert_eq!(
+            (story.gateway.state(), story.gateway.reason().as_str()),
+            ("failed", "fights with 'default'"),
+            "given up {while_it}"
+        );
+        assert_eq!(story.gateway.want(), Want::Up);
+    };
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let stops = story.feed(give_up());
+    assert!(matches!(stops[..], [Effect::Changed, Effect::SignalMain { planned: false, .. }]), "{stops:?}");
+    story.ends(Exit::Code(0));
+    fails(&story, "while it ran");
+    story.wait(3_600_000);
+    fails(&story, "while it ran");
+    story.command(2, START);
+    assert_eq!(story.gateway.state(), "starting");
+
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.ends(Exit::Code(1));
+    story.spawned();
+    story.ends(Exit::Code(1));
+    assert_eq!(story.gateway.state(), "backoff");
+    story.feed(give_up());
+    fails(&story, "while it waited");
+
+    // A start that comes while it ends is a new try; a stop is a stop.
+    for (command, state) in [(START, "starting"), (Command::Restart, "starting"), (Command::Stop, "down")] {
+        let mut story = Story::new(Policy::default());
+        story.up();
+        story.feed(give_up());
+        story.command(2, command);
+        story.ends(Exit::Code(0));
+        assert_eq!(story.gateway.state(), state, "{command:?}");
+    }
+    // What has no work of its own, or is not wanted, is not given up.
+    for gate in [Gate::Open, served()] {
+        let mut story = Story::new(Policy::default());
+        if gate != Gate::Open {
+            story.up();
+            story.feed(Event::Gate(gate));
+            story.ends(Exit::Code(0));
+        }
+        let state = story.gateway.state();
+        story.feed(give_up());
+        assert_eq!(story.gateway.state(), state);
+    }
+}
+
 /// EX_TEMPFAIL of a gateway that finds another one in its place: 11 tries within a second ended in `failed`.
 #[test]
 fn later_waits_some_seconds_and_counts_for_nothing() {
