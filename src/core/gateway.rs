@@ -104,6 +104,8 @@ pub struct Restored {
     pub living: Option<Living>,
     /// It ended as it should under a supervisor whose work goes on here: nothing is left to do.
     pub finished: bool,
+    /// That life is kept up for this service, whatever the want.
+    pub needed: Option<ServiceName>,
 }
 
 /// A life in [`Phase::Up`], as a later supervisor has to know it.
@@ -115,6 +117,8 @@ pub struct Living {
     pub readiness: Readiness,
     /// It runs although want is down.
     pub once: bool,
+    /// It runs although want is down, for another service.
+    pub needed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -972,7 +976,7 @@ impl Gateway {
     // ---- The rest -------------------------------------------------------------------------------------------------
 
     fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
-        let Restored { want, recorded, history, living, finished } = restored;
+        let Restored { want, recorded, history, living, finished, needed } = restored;
         self.want = want;
         self.unsure = !recorded;
         self.history = history;
@@ -980,7 +984,7 @@ impl Gateway {
             self.history.start_error = None;
         }
         if let Some(living) = living {
-            return self.adopt(living, now, out);
+            return self.adopt(living, needed, now, out);
         }
         if self.policy.role == Role::Essential {
             // Its failure ended the container; that somebody started the container again is the wish to try again.
@@ -1002,16 +1006,17 @@ impl Gateway {
     }
 
     /// The life of an earlier supervisor is ours now, and stays if it is wanted.
-    fn adopt(&mut self, living: Living, now: Tick, out: &mut Effects) {
-        let Living { incarnation, pid, since, readiness, once } = living;
+    fn adopt(&mut self, living: Living, needed: Option<ServiceName>, now: Tick, out: &mut Effects) {
+        let Living { incarnation, pid, since, readiness, once, needed: _ } = living;
         self.history.incarnation = incarnation;
         self.history.start_error = None;
         // It runs, so what was written down before it did is over.
         (self.history.failed, self.history.backoff_until) = (None, None);
         self.once = once && self.want == Want::Down;
+        self.needed = needed;
         self.life = Some(Life { pid: Some(pid), up_since: Some(since), readiness, ..Life::default() });
         self.enter(Phase::Up, since, out);
-        let wanted = self.want == Want::Up || self.once;
+        let wanted = self.is_aimed_up();
         let must_end = matches!(self.gate, Gate::Refused(_) | Gate::Elsewhere(_));
         if !wanted || self.closing.is_some() || must_end {
             self.begin_stop(now, out);
@@ -1379,6 +1384,7 @@ impl Gateway {
             since: life.up_since?,
             readiness: life.readiness,
             once: self.once,
+            needed: self.needed_by().is_some(),
         })
     }
 

@@ -24,6 +24,7 @@ impl Story {
             history: History::default(),
             living: None,
             finished: false,
+            needed: None,
         }));
         story
     }
@@ -387,6 +388,7 @@ fn a_want_that_is_not_the_disks_is_recorded_with_the_next_command() {
             history: History::default(),
             living: None,
             finished: false,
+            needed: None,
         };
         let _ = gateway.step(Event::Boot(restored), Tick(1));
         assert!(!gateway.is_recorded());
@@ -488,7 +490,14 @@ fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_pol
     let boot = |want, history| {
         let mut gateway = Gateway::new(Policy::default(), 1);
         let _ = gateway.step(
-            Event::Boot(Restored { want, recorded: true, history, living: None, finished: false }),
+            Event::Boot(Restored {
+                want,
+                recorded: true,
+                history,
+                living: None,
+                finished: false,
+                needed: None,
+            }),
             Tick(1_000_000),
         );
         gateway
@@ -816,7 +825,7 @@ fn what_is_to_be_given_up_ends_and_stays_failed_until_an_operator_starts_it() {
     let fails = |story: &Story, while_it: &str| {
         assert_eq!(
             (story.gateway.state(), story.gateway.reason().as_str()),
-            ("failed", "fights with 'default'"),
+            (State::Failed, "fights with 'default'"),
             "given up {while_it}"
         );
         assert_eq!(story.gateway.want(), Want::Up);
@@ -830,19 +839,21 @@ fn what_is_to_be_given_up_ends_and_stays_failed_until_an_operator_starts_it() {
     story.wait(3_600_000);
     fails(&story, "while it ran");
     story.command(2, START);
-    assert_eq!(story.gateway.state(), "starting");
+    assert_eq!(story.gateway.state(), State::Starting);
 
     let mut story = Story::new(Policy::default());
     story.up();
     story.ends(Exit::Code(1));
     story.spawned();
     story.ends(Exit::Code(1));
-    assert_eq!(story.gateway.state(), "backoff");
+    assert_eq!(story.gateway.state(), State::Backoff);
     story.feed(give_up());
     fails(&story, "while it waited");
 
     // A start that comes while it ends is a new try; a stop is a stop.
-    for (command, state) in [(START, "starting"), (Command::Restart, "starting"), (Command::Stop, "down")] {
+    for (command, state) in
+        [(START, State::Starting), (Command::Restart, State::Starting), (Command::Stop, State::Down)]
+    {
         let mut story = Story::new(Policy::default());
         story.up();
         story.feed(give_up());

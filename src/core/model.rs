@@ -178,6 +178,7 @@ impl World {
             history: Default::default(),
             living: None,
             finished: false,
+            needed: None,
         }))?;
         Ok(world)
     }
@@ -381,7 +382,14 @@ impl World {
         }
         (self.killed, self.closing, self.gone) = (false, false, false);
         self.gateway = Gateway::new(self.gateway.policy().clone(), 7);
-        self.feed(Event::Boot(Restored { want: self.on_disk, recorded: true, history, living, finished }))
+        self.feed(Event::Boot(Restored {
+            want: self.on_disk,
+            recorded: true,
+            history,
+            living,
+            finished,
+            needed: None,
+        }))
     }
 
     fn note_end(&mut self, exit: Exit) {

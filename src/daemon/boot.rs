@@ -505,6 +505,7 @@ fn start(
         readiness: Readiness::default(),
         listeners: Listeners::default(),
         topology: super::topology::Topology::default(),
+        fights: crate::core::fights::Fights::default(),
         planned: PlannedStops::default(),
         scopes: Scopes::default(),
         recorded_limits: super::limits::Recorded::from_rows(&opened.limits),

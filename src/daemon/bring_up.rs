@@ -124,7 +124,14 @@ impl Supervisor {
             }
             restored.insert(
                 id,
-                Restored { want: in_force, recorded: in_force == wanted, history, living, finished },
+                Restored {
+                    want: in_force,
+                    recorded: in_force == wanted,
+                    history,
+                    living,
+                    finished,
+                    needed: None,
+                },
             );
         }
         if !first_seen.is_empty() {
@@ -136,7 +143,7 @@ impl Supervisor {
         // An image that makes the slots of its gateways itself has told so itself, too.
         let foreground = matches!(cmd, Cmd::Foreground(_, name) if name.as_str() == DEFAULT_PROFILE);
         let tells = !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty());
-        if !self.hold_before_boot(&restored, foreground) {
+        if !self.hold_before_boot(&mut restored, foreground) {
             let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
                 (boot_log::line(&name, prior.as_deref(), Action::Started), exit)
             };

@@ -16,6 +16,7 @@ mod demo;
 mod edits;
 mod execute;
 mod fault;
+mod fights;
 mod handover;
 mod identity;
 mod inbox;
@@ -59,6 +60,7 @@ use crate::control::server::Server;
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::Event;
+use crate::core::fights::Fights;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
@@ -262,6 +264,7 @@ struct Supervisor {
     readiness: Readiness,
     listeners: Listeners,
     topology: Topology,
+    fights: Fights,
     planned: PlannedStops,
     scopes: Scopes,
     recorded_limits: limits::Recorded,
