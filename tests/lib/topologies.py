@@ -225,7 +225,9 @@ class Cell:
             if ('running' in line) != works:
                 return f'profile list says {line!r}, ctl status {state}'
             said = self.exec('hermes', '-p', profile, 'gateway', 'status', user='hermes', check=False).stdout
-            if ('Gateway is running' in said) != works:
+            # Below another init the image's `hermes` asks the supervisor, of the same service.
+            if not any(line.startswith(f'{profile}: {state}') for line in said.splitlines()) and \
+                    ('Gateway is running' in said) != works:
                 return f'gateway status of {profile} says {said!r}, ctl status {state}'
         return None
 
