@@ -197,6 +197,24 @@ beginning() {
     as_hermes /bin/dd if="$1" iflag=nonblock,nofollow,fullblock bs=65536 count=16 2>/dev/null
 }
 
+# The API server of the gateway, on loopback, does not start without a key. One that somebody has set stays, in the file or in
+# the container's environment. Without the library that the server is made with, a key would only hurt the gateway.
+api_server_key() {
+    [ -f "$home/.env" ] && [ -z "${API_SERVER_KEY:-}" ] || return 0
+    set -- "$install"/.venv/lib/python3*/site-packages/aiohttp
+    [ -d "$1" ] || return 0
+    ! beginning "$home/.env" | grep -q '^[[:space:]]*\(export[[:space:]]*\)\{0,1\}API_SERVER_KEY=.' || return 0
+    ! refused append "$home/.env" || return 0
+    key=$(od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n')
+    # What is there may lack its newline. A key that is read last counts.
+    if printf '\nAPI_SERVER_KEY=%s\n' "$key" |
+        as_hermes /bin/dd of="$home/.env" oflag=append,nonblock,nofollow conv=notrunc,nocreat 2>/dev/null; then
+        say 'Generated API_SERVER_KEY for the loopback gateway api_server'
+    else
+        warn "cannot write $home/.env: the gateway's API server stays off — continuing"
+    fi
+}
+
 # The volume may be shared with an installation on the host, which must not take itself for this image. Ours is stamped
 # beside its code.
 unstamp() {
@@ -297,6 +315,7 @@ seed config.yaml config.yaml
 seed SOUL.md SOUL.md
 private 640 "$home/config.yaml"
 private 600 "$home/.env"
+api_server_key
 migrate
 bootstrap
 skills

@@ -2,7 +2,7 @@
 
 use hermes_sup::cli::args::{self, Command};
 use hermes_sup::cli::ctl;
-use hermes_sup::cli::doctor::{self, Row};
+use hermes_sup::cli::doctor::{self, HermesCli, Row};
 use hermes_sup::cli::logs::{self, Absent, LogFiles, LogLine, LogQuery};
 use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{LogLevel, Settings};
@@ -16,7 +16,8 @@ use hermes_sup::log::{self, Line, Query, Reader};
 use hermes_sup::s6::{self, import};
 use hermes_sup::sys::localtime::Zone;
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -189,6 +190,10 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
             };
             let rows: Vec<Row> = report.attempts().map(row).collect();
             console.show(&doctor::report(Some(report.rung.as_str()), &rows));
+            // Only the image with the surface of s6 is one that Hermes asks for a supervisor.
+            if let Some(found) = hermes_cli().filter(|_| settings.s6_surface) {
+                console.show(&doctor::hermes_cli(&found));
+            }
             0
         }
         Err(error) => {
@@ -197,6 +202,20 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
         }
     }
 }
+
+/// The Hermes CLI on PATH, and what it takes for the init.
+fn hermes_cli() -> Option<HermesCli> {
+    let path = std::env::var_os("PATH")?;
+    let program = std::env::split_paths(&path).map(|dir| dir.join("hermes")).find(|file| file.is_file())?;
+    let mut start = Vec::new();
+    File::open(&program).and_then(|file| file.take(SHIM_BYTES).read_to_end(&mut start)).ok()?;
+    let init = std::fs::read_to_string("/proc/1/comm").ok()?.trim().to_owned();
+    let is_shim = String::from_utf8_lossy(&start).contains("hermes-sup ctl");
+    Some(HermesCli { init, program, is_shim })
+}
+
+/// Of a program, bytes that are looked at: the shim is far smaller.
+const SHIM_BYTES: u64 = 64 << 10;
 
 /// The log files, read by the client itself with the caller's own rights.
 struct Files;

@@ -52,6 +52,7 @@ impl Core {
                     history: History::default(),
                     living: None,
                     finished: false,
+                    needed: None,
                 },
             )
         };

@@ -1,8 +1,12 @@
 //! What `hermes-sup doctor` shows: each rung of containment, whether it works here, and what would make it work.
-//! The probing is done elsewhere; here are plain rows.
+//! In the Hermes image it also says whether `hermes` reaches the supervisor. The probing is done elsewhere; here are plain rows.
 
 use super::render::printable;
 use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// By this name of PID 1 Hermes knows s6, and so us.
+const S6: &str = "s6-svscan";
 
 /// One rung, as it was found by trying.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +40,55 @@ pub fn report(in_force: Option<&str>, rows: &[Row]) -> String {
     text
 }
 
+/// The Hermes CLI as somebody in the container finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HermesCli {
+    /// The name of PID 1.
+    pub init: String,
+    /// The first `hermes` on PATH.
+    pub program: PathBuf,
+    /// It is the image's own script, which knows us.
+    pub is_shim: bool,
+}
+
+/// Whether its commands for gateways reach the supervisor, in one line.
+pub fn hermes_cli(found: &HermesCli) -> String {
+    let (init, program) = (printable(&found.init), found.program.display().to_string());
+    let program = printable(&program);
+    if found.init == S6 {
+        return format!("hermes: {program} sees the supervisor as s6\n");
+    }
+    if found.is_shim {
+        return format!(
+            "hermes: PID 1 is '{init}', so it does not see the supervisor; {program} hands 'gateway start', 'stop', 'restart', \
+             'status' and 'list' to it\n"
+        );
+    }
+    format!(
+        "hermes: PID 1 is '{init}', so {program} does not see the supervisor and would start or kill gateways itself: put \
+         /opt/hermes/bin first on PATH, or use 'hermes-sup ctl'\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Below another init `gateway stop` was not kept, and `gateway restart` ran the gateway in the exec session.
+    #[test]
+    fn it_is_said_whether_hermes_reaches_the_supervisor() {
+        let line = |init: &str, program: &str, is_shim| {
+            hermes_cli(&HermesCli { init: init.to_owned(), program: program.into(), is_shim })
+        };
+        let shim = "/opt/hermes/bin/hermes";
+        assert_eq!(
+            line("s6-svscan", shim, true),
+            "hermes: /opt/hermes/bin/hermes sees the supervisor as s6\n"
+        );
+        assert!(line("docker-init", shim, true).contains("/opt/hermes/bin/hermes hands 'gateway start'"));
+        let other = line("docker-init", "/opt/hermes/.venv/bin/hermes", false);
+        assert!(other.contains("put /opt/hermes/bin first on PATH"), "{other}");
+    }
 
     #[test]
     fn the_report_names_the_rung_and_the_flags_that_would_raise_it() {

@@ -76,6 +76,10 @@ pub enum Event {
     Gate(Gate),
     /// This service, which is wanted up, cannot do without it: it is kept up whatever its own want; `None`: no longer.
     Needed(Option<ServiceName>),
+    /// It does more harm than good beside another service: it ends, and is given up for this reason.
+    GiveUp {
+        reason: String,
+    },
     /// End by `deadline`; want stays as it is and nothing starts any more.
     Shutdown {
         deadline: Tick,

@@ -454,6 +454,7 @@ mod tests {
                         history: Default::default(),
                         living: None,
                         finished: false,
+                        needed: None,
                     },
                 )
             })

@@ -104,6 +104,8 @@ pub struct Restored {
     pub living: Option<Living>,
     /// It ended as it should under a supervisor whose work goes on here: nothing is left to do.
     pub finished: bool,
+    /// That life is kept up for this service, whatever the want.
+    pub needed: Option<ServiceName>,
 }
 
 /// A life in [`Phase::Up`], as a later supervisor has to know it.
@@ -115,6 +117,8 @@ pub struct Living {
     pub readiness: Readiness,
     /// It runs although want is down.
     pub once: bool,
+    /// It runs although want is down, for another service.
+    pub needed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -252,6 +256,8 @@ pub struct Gateway {
     needed: Option<ServiceName>,
     /// A life that ended while it was not known whether another service does its work: a failure, if none does.
     unjudged: Option<Box<Life>>,
+    /// It is given up when its tree has ended, for this reason.
+    condemned: Option<String>,
     /// The supervisor shuts down; the end must be over by then.
     closing: Option<Tick>,
     retiring: bool,
@@ -279,6 +285,7 @@ impl Gateway {
             once: false,
             needed: None,
             unjudged: None,
+            condemned: None,
             closing: None,
             retiring: false,
             seed,
@@ -324,6 +331,7 @@ impl Gateway {
             Event::Time => self.time(now, &mut out),
             Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
             Event::Needed(by) => self.need_moved(by, now, &mut out),
+            Event::GiveUp { reason } => self.must_give_up(reason, now, &mut out),
             Event::Shutdown { deadline } => self.shutdown(deadline, now, &mut out),
             Event::KillNow => {
                 if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace | Stage::Finishing)) {
@@ -493,6 +501,7 @@ impl Gateway {
 
     /// An operator's start ends the row of failures.
     fn forgive(&mut self, out: &mut Effects) {
+        self.condemned = None;
         if self.history.row != 0 || self.history.failed.is_some() || self.history.backoff_until.is_some() {
             self.history.row = 0;
             self.history.failures.clear();
@@ -774,10 +783,14 @@ impl Gateway {
         let asked = matches!(self.phase, Phase::Ending(Ending { asked: true, .. }));
         out.push(Effect::Release { incarnation: self.history.incarnation });
         let aimed_up = self.want == Want::Up || self.needed.is_some();
+        let condemned = self.condemned.take();
         if !aimed_up || self.closing.is_some() {
             self.report_end(&life, now, out);
             out.push(Effect::SaveHistory);
             self.rest(false, now, out);
+        } else if let Some(reason) = condemned {
+            self.report_end(&life, now, out);
+            self.give_up(reason, now, out);
         } else if asked {
             self.report_end(&life, now, out);
             self.begin_start(now, out);
@@ -912,7 +925,25 @@ impl Gateway {
         self.history.failures.drain(..excess);
     }
 
+    /// Only what is wanted up and has work of its own is given up.
+    fn must_give_up(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        let is_wanted = self.want == Want::Up && self.closing.is_none() && !self.retiring;
+        if !is_wanted || matches!(self.gate, Gate::Elsewhere(_)) {
+            return;
+        }
+        match self.phase {
+            Phase::Up | Phase::Starting => {
+                self.condemned = Some(reason);
+                self.begin_stop(now, out);
+            }
+            Phase::Ending(_) => self.condemned = Some(reason),
+            Phase::Held | Phase::Backoff { .. } => self.give_up(reason, now, out),
+            Phase::Down | Phase::Failed | Phase::Finished => {}
+        }
+    }
+
     fn give_up(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        self.unjudged = None;
         self.fail_starters(&reason, out);
         self.history.failed = Some((reason, now));
         self.enter(Phase::Failed, now, out);
@@ -945,7 +976,7 @@ impl Gateway {
     // ---- The rest -------------------------------------------------------------------------------------------------
 
     fn boot(&mut self, restored: Restored, now: Tick, out: &mut Effects) {
-        let Restored { want, recorded, history, living, finished } = restored;
+        let Restored { want, recorded, history, living, finished, needed } = restored;
         self.want = want;
         self.unsure = !recorded;
         self.history = history;
@@ -953,7 +984,7 @@ impl Gateway {
             self.history.start_error = None;
         }
         if let Some(living) = living {
-            return self.adopt(living, now, out);
+            return self.adopt(living, needed, now, out);
         }
         if self.policy.role == Role::Essential {
             // Its failure ended the container; that somebody started the container again is the wish to try again.
@@ -975,16 +1006,17 @@ impl Gateway {
     }
 
     /// The life of an earlier supervisor is ours now, and stays if it is wanted.
-    fn adopt(&mut self, living: Living, now: Tick, out: &mut Effects) {
-        let Living { incarnation, pid, since, readiness, once } = living;
+    fn adopt(&mut self, living: Living, needed: Option<ServiceName>, now: Tick, out: &mut Effects) {
+        let Living { incarnation, pid, since, readiness, once, needed: _ } = living;
         self.history.incarnation = incarnation;
         self.history.start_error = None;
         // It runs, so what was written down before it did is over.
         (self.history.failed, self.history.backoff_until) = (None, None);
         self.once = once && self.want == Want::Down;
+        self.needed = needed;
         self.life = Some(Life { pid: Some(pid), up_since: Some(since), readiness, ..Life::default() });
         self.enter(Phase::Up, since, out);
-        let wanted = self.want == Want::Up || self.once;
+        let wanted = self.is_aimed_up();
         let must_end = matches!(self.gate, Gate::Refused(_) | Gate::Elsewhere(_));
         if !wanted || self.closing.is_some() || must_end {
             self.begin_stop(now, out);
@@ -1352,6 +1384,7 @@ impl Gateway {
             since: life.up_since?,
             readiness: life.readiness,
             once: self.once,
+            needed: self.needed_by().is_some(),
         })
     }
 
@@ -1470,7 +1503,7 @@ impl Gateway {
         };
         let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(
-            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {}",
+            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {} {}",
             self.want,
             self.gate,
             self.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
@@ -1479,6 +1512,7 @@ impl Gateway {
             self.once,
             self.needed.is_some(),
             self.unjudged.is_some(),
+            self.condemned.is_some(),
             self.closing.is_some(),
             self.retiring,
             self.history.row.min(2),

@@ -24,6 +24,7 @@ impl Story {
             history: History::default(),
             living: None,
             finished: false,
+            needed: None,
         }));
         story
     }
@@ -387,6 +388,7 @@ fn a_want_that_is_not_the_disks_is_recorded_with_the_next_command() {
             history: History::default(),
             living: None,
             finished: false,
+            needed: None,
         };
         let _ = gateway.step(Event::Boot(restored), Tick(1));
         assert!(!gateway.is_recorded());
@@ -488,7 +490,14 @@ fn a_boot_keeps_failed_waits_the_rest_of_a_backoff_and_never_longer_than_the_pol
     let boot = |want, history| {
         let mut gateway = Gateway::new(Policy::default(), 1);
         let _ = gateway.step(
-            Event::Boot(Restored { want, recorded: true, history, living: None, finished: false }),
+            Event::Boot(Restored {
+                want,
+                recorded: true,
+                history,
+                living: None,
+                finished: false,
+                needed: None,
+            }),
             Tick(1_000_000),
         );
         gateway
@@ -807,6 +816,63 @@ fn a_service_that_another_one_needs_is_up_against_its_own_want_until_an_operator
     story.feed(Event::Needed(None));
     story.ends(Exit::Code(0));
     assert_eq!(story.gateway.state(), State::Down, "nobody needs it any more");
+}
+
+/// Two gateways that end each other: one of them has to go, whatever it does at that moment.
+#[test]
+fn what_is_to_be_given_up_ends_and_stays_failed_until_an_operator_starts_it() {
+    let give_up = || Event::GiveUp { reason: "fights with 'default'".to_owned() };
+    let fails = |story: &Story, while_it: &str| {
+        assert_eq!(
+            (story.gateway.state(), story.gateway.reason().as_str()),
+            (State::Failed, "fights with 'default'"),
+            "given up {while_it}"
+        );
+        assert_eq!(story.gateway.want(), Want::Up);
+    };
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let stops = story.feed(give_up());
+    assert!(matches!(stops[..], [Effect::Changed, Effect::SignalMain { planned: false, .. }]), "{stops:?}");
+    story.ends(Exit::Code(0));
+    fails(&story, "while it ran");
+    story.wait(3_600_000);
+    fails(&story, "while it ran");
+    story.command(2, START);
+    assert_eq!(story.gateway.state(), State::Starting);
+
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.ends(Exit::Code(1));
+    story.spawned();
+    story.ends(Exit::Code(1));
+    assert_eq!(story.gateway.state(), State::Backoff);
+    story.feed(give_up());
+    fails(&story, "while it waited");
+
+    // A start that comes while it ends is a new try; a stop is a stop.
+    for (command, state) in
+        [(START, State::Starting), (Command::Restart, State::Starting), (Command::Stop, State::Down)]
+    {
+        let mut story = Story::new(Policy::default());
+        story.up();
+        story.feed(give_up());
+        story.command(2, command);
+        story.ends(Exit::Code(0));
+        assert_eq!(story.gateway.state(), state, "{command:?}");
+    }
+    // What has no work of its own, or is not wanted, is not given up.
+    for gate in [Gate::Open, served()] {
+        let mut story = Story::new(Policy::default());
+        if gate != Gate::Open {
+            story.up();
+            story.feed(Event::Gate(gate));
+            story.ends(Exit::Code(0));
+        }
+        let state = story.gateway.state();
+        story.feed(give_up());
+        assert_eq!(story.gateway.state(), state);
+    }
 }
 
 /// EX_TEMPFAIL of a gateway that finds another one in its place: 11 tries within a second ended in `failed`.

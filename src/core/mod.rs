@@ -5,6 +5,7 @@ pub mod effect;
 pub mod event;
 pub mod exit;
 pub mod farewell;
+pub mod fights;
 pub mod fingerprint;
 pub mod fleet;
 pub mod gateway;

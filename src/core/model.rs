@@ -33,6 +33,8 @@ enum Fault {
     ElsewhereIsIgnored,
     /// That it is not needed any more is not heard.
     NeedIsForever,
+    /// A service that is to be given up is not.
+    GivingUpIsIgnored,
 }
 
 /// The search is run five times, because all together would be too many states for a test.
@@ -106,6 +108,8 @@ struct World {
     /// Another service does its work.
     elsewhere: bool,
     needed: bool,
+    /// It is to be given up, and nobody has asked for it since.
+    given_up: bool,
 }
 
 const FORCE: Command = Command::Start { force: true };
@@ -142,6 +146,7 @@ enum Move {
     Time,
     Gate(Gate),
     Needed(bool),
+    GiveUp,
     Shutdown,
     /// The supervisor is killed; what it was writing got to the disk or not.
     Crash {
@@ -182,6 +187,7 @@ impl World {
             gone: false,
             elsewhere: false,
             needed: false,
+            given_up: false,
         };
         world.feed(Event::Boot(Restored {
             want,
@@ -189,6 +195,7 @@ impl World {
             history: Default::default(),
             living: None,
             finished: false,
+            needed: None,
         }))?;
         Ok(world)
     }
@@ -217,6 +224,7 @@ impl World {
             let gates = [Gate::Open, Gate::Ask(other()), served];
             moves.extend(gates.map(Move::Gate));
             moves.extend([false, true].map(Move::Needed));
+            moves.push(Move::GiveUp);
         }
         if self.scope == Scope::Crashes {
             moves.extend([false, true].map(|written| Move::Crash { written }));
@@ -274,6 +282,7 @@ impl World {
         let incarnation = self.incarnation();
         match step.clone() {
             Move::Command(command) => {
+                self.given_up = false;
                 let ticket = Ticket(self.next_ticket);
                 self.next_ticket += 1;
                 self.tickets.insert(ticket, command);
@@ -343,6 +352,8 @@ impl World {
             }
             Move::Gate(gate) => {
                 self.elsewhere = matches!(gate, Gate::Elsewhere(_));
+                // What it was given up for is no more.
+                self.given_up &= !self.elsewhere;
                 let heard = !self.elsewhere || self.fault != Fault::ElsewhereIsIgnored;
                 self.feed(Event::Gate(if heard { gate } else { Gate::Open }))
             }
@@ -352,6 +363,16 @@ impl World {
                 }
                 let heard = needed || self.fault == Fault::NeedIsForever;
                 self.feed(Event::Needed(heard.then(other)))
+            }
+            Move::GiveUp => {
+                // No command for a start is under way, and it wants to have a process.
+                let heard = self.gateway.want() == Want::Up && !self.elsewhere && self.tickets.is_empty();
+                let has_ended = matches!(self.gateway.phase(), Phase::Down | Phase::Finished);
+                self.given_up |= heard && !has_ended && !self.closing && !self.gateway.is_retiring();
+                if self.fault == Fault::GivingUpIsIgnored {
+                    return Ok(());
+                }
+                self.feed(Event::GiveUp { reason: "fights".into() })
             }
             Move::Shutdown => {
                 self.closing = true;
@@ -378,7 +399,14 @@ impl World {
         }
         (self.killed, self.closing, self.gone) = (false, false, false);
         self.gateway = Gateway::new(self.gateway.policy().clone(), 7);
-        self.feed(Event::Boot(Restored { want: self.on_disk, recorded: true, history, living, finished }))
+        self.feed(Event::Boot(Restored {
+            want: self.on_disk,
+            recorded: true,
+            history,
+            living,
+            finished,
+            needed: None,
+        }))
     }
 
     fn note_end(&mut self, exit: Exit) {
@@ -485,6 +513,9 @@ impl World {
         if self.elsewhere {
             return Err("spawned beside the service that does its work".into());
         }
+        if self.given_up {
+            return Err("spawned after it was given up".into());
+        }
         self.place(incarnation)
     }
 
@@ -580,7 +611,7 @@ impl World {
             self.on_disk,
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
-            (self.elsewhere, self.needed),
+            (self.elsewhere, self.needed, self.given_up),
         )
     }
 }
@@ -709,7 +740,7 @@ fn the_search_catches_every_seeded_fault() {
     ] {
         assert!(verdict(fault, Scope::OneCallerAndGates).is_err(), "{fault:?} went unnoticed");
     }
-    for fault in [Fault::ElsewhereIsIgnored, Fault::NeedIsForever] {
+    for fault in [Fault::ElsewhereIsIgnored, Fault::NeedIsForever, Fault::GivingUpIsIgnored] {
         assert!(verdict(fault, Scope::OneCallerAndOthers).is_err(), "{fault:?} went unnoticed");
     }
     assert!(verdict(Fault::ReadyIsAssumed, Scope::ReadyAndFinish).is_err());

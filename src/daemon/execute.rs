@@ -92,7 +92,7 @@ impl Supervisor {
                 self.containment.release(&life(incarnation), self.clock.now());
                 decide!(self.scopes.released(&life(incarnation), false));
             }
-            Effect::Reply { ticket, outcome } => match (outcome, self.prepared_answer(ticket)) {
+            Effect::Reply { ticket, outcome } => match (outcome, self.prepared_answer(id, ticket)) {
                 (Outcome::Done { unrecorded: None, .. }, Some(prepared)) => {
                     decide!(self.requests.finish(ticket, prepared));
                 }
@@ -250,6 +250,7 @@ impl Supervisor {
                     history: History::default(),
                     living: None,
                     finished: false,
+                    needed: None,
                 };
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);

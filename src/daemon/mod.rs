@@ -11,6 +11,7 @@ mod clock;
 mod edits;
 mod execute;
 mod fault;
+mod fights;
 mod handover;
 mod inbox;
 mod launch;
@@ -48,6 +49,7 @@ use crate::control::server::Server;
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::Event;
+use crate::core::fights::Fights;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
@@ -254,6 +256,7 @@ struct Supervisor {
     readiness: Readiness,
     listeners: Listeners,
     topology: Topology,
+    fights: Fights,
     planned: PlannedStops,
     scopes: Scopes,
     recorded_limits: limits::Recorded,

@@ -388,6 +388,7 @@ impl Supervisor {
             history: Default::default(),
             living: None,
             finished: false,
+            needed: None,
         };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);

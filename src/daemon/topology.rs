@@ -2,7 +2,8 @@
 //!
 //! The root gateway's state file is read when it begins to run and whenever it changes, on the thread that may wait for
 //! files. What it says decides the [`Place`] of every named gateway ([`topology::place`]); the core does the rest. Until it
-//! has spoken they are held, at most for [`ROOT_PATIENCE`].
+//! has spoken they are held, at most for [`ROOT_PATIENCE`]. All that is decided is in `hermes::topology` and `hermes::errand`;
+//! here it is asked, told and carried out.
 //!
 //! * A named gateway that ends with 78 while nobody wants the root gateway may be of a version that has one gateway for all
 //!   profiles: then the root gateway is started for it ([`Event::Needed`]). Its own want stays.
@@ -10,22 +11,24 @@
 
 use super::sources::{Room, plain_token};
 use super::topics::Deadlines;
+use super::view::decide;
 use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, State};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
 use crate::core::exit::Exit;
 use crate::core::fleet::{Place, ServiceId};
-use crate::core::gateway::{Elsewhere, Gateway, Phase, Restored};
+use crate::core::gateway::{Gateway, Phase, Restored};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use crate::definition::resolved::Ready;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
+use crate::hermes::errand::{self, Errand, Verdict};
 use crate::hermes::gateway_socket::{self, Answer, AskError, Verb};
 use crate::hermes::state_json;
 use crate::hermes::state_watch::StateWatch;
-use crate::hermes::topology::{self, ROOT_PATIENCE, Root, Word};
+use crate::hermes::topology::{self, Doubt, Hold, ROOT_PATIENCE, Root, Seen, Word};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use mio::unix::SourceFd;
@@ -35,11 +38,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// EX_CONFIG of sysexits(3): a gateway that another one leaves no room for ends with it, as one that is badly configured.
-const REFUSED: Exit = Exit::Code(78);
-/// How long the root gateway may take to answer. It gives its own work 5 s and then says that it goes on with it.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The life of the root gateway that is listened to.
 #[derive(Debug)]
@@ -67,23 +65,12 @@ pub struct Conversed {
 }
 
 /// What a conversation was about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Topic {
     /// A profile that it does not serve; this gateway ended because it does not get a process of its own.
     Rescan(Option<ServiceId>),
     /// An operator's command for a profile that it serves, or that is parked.
-    Command { id: ServiceId, ticket: Ticket, command: Command },
-}
-
-/// The wait for the root gateway's word.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    /// It has spoken, or is not going to.
-    #[default]
-    Off,
-    Until(Tick),
-    /// It took too long. Nobody waits again before it has spoken or is gone.
-    Over,
+    Command { id: ServiceId, ticket: Ticket, command: Command, errand: Errand },
 }
 
 /// What is known of the root gateway, and who depends on it.
@@ -100,7 +87,7 @@ pub struct Topology {
     foreground: bool,
     /// Gateways for which it is being found out why they ended.
     asking: BTreeSet<ServiceId>,
-    /// Answers to commands that the root gateway cannot carry out, for when the want is recorded.
+    /// What the root gateway made of commands, for when the want is recorded.
     answers: BTreeMap<Ticket, Outcome>,
     /// Gateways for which the root gateway is kept up.
     folded: BTreeSet<ServiceId>,
@@ -112,17 +99,11 @@ pub struct Topology {
 
 impl Deadlines for Topology {
     fn next_deadline(&self) -> Option<Tick> {
-        match self.hold {
-            Hold::Until(at) => Some(at),
-            Hold::Off | Hold::Over => None,
-        }
+        self.hold.deadline()
     }
 
-    /// Time in which we did not run is nobody's timeout.
     fn postpone(&mut self, by: Duration) {
-        if let Hold::Until(at) = &mut self.hold {
-            *at = at.after(by);
-        }
+        self.hold.postpone(by);
     }
 }
 
@@ -139,19 +120,9 @@ impl Topology {
     }
 }
 
-/// The root gateway, as the loop sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    Absent,
-    OnItsWay,
-    /// It may serve others until it has ended.
-    Ending,
-    Runs(u32),
-}
-
 impl Supervisor {
     /// The service of the root profile.
-    fn root_gateway(&self) -> Option<ServiceId> {
+    pub(super) fn root_gateway(&self) -> Option<ServiceId> {
         let id = self.fleet.id(DEFAULT_PROFILE)?;
         let directory = self.services.get(&id)?.gateway_directory(&self.options.home)?;
         (directory == Path::new("")).then_some(id)
@@ -188,31 +159,30 @@ impl Supervisor {
         }
     }
 
+    /// The root gateway, as far as others depend on it.
+    fn root(&self) -> Root<'_> {
+        topology::root(self.see_root(), self.topology.word(), self.topology.hold)
+    }
+
     /// Where the work of this gateway is done, by what is known now.
     fn place_of(&self, id: ServiceId, profile: &ServiceName) -> Option<Place> {
         let root_name = ServiceName::new(DEFAULT_PROFILE).ok()?;
         if self.topology.asking.contains(&id) {
             return Some(Place::Ask(root_name));
         }
-        let root = match (self.see_root(), self.topology.word()) {
-            (Seen::Absent, _) => Root::Absent,
-            (Seen::Runs(pid), Some(word)) if word.pid == pid => Root::Runs(word),
-            (Seen::Ending, _) => Root::Coming,
-            (Seen::Runs(_) | Seen::OnItsWay, _) if self.topology.hold == Hold::Over => Root::Late,
-            (Seen::Runs(_) | Seen::OnItsWay, _) => Root::Coming,
-        };
         let parked = self.topology.parked.contains(profile);
-        Some(topology::place(root, &root_name, profile.as_str(), parked))
+        Some(topology::place(self.root(), &root_name, profile.as_str(), parked))
     }
 
     /// Before anything starts: named gateways wait where the root gateway is to run. `foreground`: as the main program. Whether
     /// they do.
     pub(super) fn hold_before_boot(
         &mut self,
-        restored: &BTreeMap<ServiceId, Restored>,
+        restored: &mut BTreeMap<ServiceId, Restored>,
         foreground: bool,
     ) -> bool {
         self.topology.foreground = foreground;
+        self.restore_need(restored);
         let comes = |restored: &Restored| {
             let wanted = restored.want == Want::Up && !restored.finished && restored.history.failed.is_none();
             wanted || restored.living.is_some()
@@ -224,12 +194,28 @@ impl Supervisor {
         self.topology.moved = true;
         let named = self.named_gateways();
         let (Ok(root), false) = (ServiceName::new(DEFAULT_PROFILE), named.is_empty()) else { return false };
-        self.topology.hold = Hold::Until(self.clock.now().after(ROOT_PATIENCE));
+        self.topology.hold = Hold::begin(self.clock.now());
         for (id, _) in named {
             let effects = self.fleet.place(id, Place::Ask(root.clone()), self.clock.now());
             self.execute(effects);
         }
         true
+    }
+
+    /// An earlier supervisor kept the root gateway up for others, and its life goes on: for those that are wanted up and have no
+    /// process.
+    fn restore_need(&mut self, restored: &mut BTreeMap<ServiceId, Restored>) {
+        let needs = |restored: &Restored| {
+            restored.want == Want::Up && restored.living.is_none() && restored.history.failed.is_none()
+        };
+        let named = self.named_gateways().into_iter().map(|(id, _)| id);
+        let folded: BTreeSet<ServiceId> = named.filter(|id| restored.get(id).is_some_and(needs)).collect();
+        let first = folded.first().and_then(|id| self.fleet.name(*id)).cloned();
+        let root = self.root_gateway().and_then(|id| restored.get_mut(&id));
+        if let Some(root) = root.filter(|root| root.living.is_some_and(|living| living.needed)) {
+            root.needed = first;
+            self.topology.folded = folded;
+        }
     }
 
     /// The lines of the boot log about those that are held: profile, state of before, and how its last life ended.
@@ -242,12 +228,8 @@ impl Supervisor {
         let lines = std::mem::take(&mut self.topology.boot_lines).into_iter();
         let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
             let gateway = self.fleet.id(name.as_str()).and_then(|id| self.fleet.gateway(id));
-            let action = match gateway.map(|gateway| (gateway.elsewhere(), gateway.want())) {
-                Some((Some(Elsewhere::Served { .. }), _)) => Action::Served,
-                Some((Some(Elsewhere::Parked), _)) => Action::Parked,
-                Some((None, Want::Up)) => Action::Started,
-                Some((None, Want::Down)) | None => Action::Registered,
-            };
+            let action =
+                gateway.map_or(Action::Registered, |gateway| Action::of(gateway.elsewhere(), gateway.want()));
             (boot_log::line(&name, prior.as_deref(), action), exit)
         };
         let lines: Vec<_> = lines.map(line).collect();
@@ -268,7 +250,7 @@ impl Supervisor {
             .word()
             .is_some_and(|word| word.multiplexes() && !word.served.contains(profile.as_str()));
         if unlisted {
-            self.converse(Topic::Rescan(None), Verb::RescanProfiles, None);
+            self.ask_to_rescan(None);
         }
     }
 
@@ -293,6 +275,7 @@ impl Supervisor {
 
     /// A service is no more.
     pub(super) fn topology_forget(&mut self, id: ServiceId) {
+        self.fights.forget(id);
         self.topology.asking.remove(&id);
         self.topology.moved |= self.topology.folded.remove(&id);
     }
@@ -321,26 +304,16 @@ impl Supervisor {
             }
             Seen::Absent | Seen::OnItsWay | Seen::Ending => self.topology.unfollow(&self.registry),
         }
-        let undecided = match seen {
-            Seen::Runs(_) => self.topology.word().is_none(),
-            Seen::OnItsWay | Seen::Ending => true,
-            Seen::Absent => false,
-        };
-        self.topology.hold = match self.topology.hold {
-            _ if !undecided => Hold::Off,
-            Hold::Off => Hold::Until(now.after(ROOT_PATIENCE)),
-            Hold::Until(at) if at <= now => {
-                let waits = |id: &ServiceId| {
-                    self.fleet.gateway(*id).is_some_and(|gateway| gateway.phase() == Phase::Held)
-                };
-                if named.iter().any(|(id, _)| waits(id)) {
-                    slog::warn!(self.log, "'{DEFAULT_PROFILE}' has not said which profiles it serves: the others start without its word";
-                        "seconds" => ROOT_PATIENCE.as_secs());
-                }
-                Hold::Over
+        let undecided = topology::root(seen, self.topology.word(), Hold::Off) == Root::Coming;
+        if self.topology.hold.pass(undecided, now) {
+            let waits = |id: &ServiceId| {
+                self.fleet.gateway(*id).is_some_and(|gateway| gateway.phase() == Phase::Held)
+            };
+            if named.iter().any(|(id, _)| waits(id)) {
+                slog::warn!(self.log, "'{DEFAULT_PROFILE}' has not said which profiles it serves: the others start without its word";
+                    "seconds" => ROOT_PATIENCE.as_secs());
             }
-            hold @ (Hold::Until(_) | Hold::Over) => hold,
-        };
+        }
         for (id, profile) in named {
             if let Some(place) = self.place_of(id, &profile) {
                 let effects = self.fleet.place(id, place, now);
@@ -424,8 +397,9 @@ impl Supervisor {
                 // That of an earlier life, or of another container, is nobody's word.
                 let word = word.filter(|word| word.pid == pid);
                 if word.is_some() && followed.word != word {
-                    if let Some(word) = &word {
-                        say_word(&self.log, followed.word.as_ref(), word);
+                    let news = word.as_ref().and_then(|word| topology::news(followed.word.as_ref(), word));
+                    if let Some(news) = news {
+                        slog::info!(self.log, "{DEFAULT_PROFILE}: {news}");
                     }
                     followed.word = word;
                     self.topology.moved = true;
@@ -449,29 +423,24 @@ impl Supervisor {
         let current =
             |gateway: &&Gateway| gateway.phase() == Phase::Up && gateway.history().incarnation == incarnation;
         let Some(gateway) = self.fleet.gateway(id).filter(current) else { return };
-        let Some(profile) = self.named_profile(id).filter(|_| exit == REFUSED && !self.shutdown.is_on())
-        else {
-            return;
-        };
-        let pid = gateway.pid().and_then(|pid| u32::try_from(pid).ok());
-        match self.see_root() {
-            Seen::Runs(_)
-                if self.topology.word().is_some_and(|word| !word.served.contains(profile.as_str())) =>
-            {
+        let (since, pid) = (gateway.since(), gateway.pid().and_then(|pid| u32::try_from(pid).ok()));
+        if !self.shutdown.is_on() && self.is_gateway(id) {
+            self.look_for_a_fight(id, since);
+        }
+        let Some(profile) = self.named_profile(id).filter(|_| !self.shutdown.is_on()) else { return };
+        match topology::doubt(exit, self.root(), profile.as_str(), self.root_may_be_needed()) {
+            Some(Doubt::Rescan) => {
                 self.topology.asking.insert(id);
-                self.converse(Topic::Rescan(Some(id)), Verb::RescanProfiles, None);
+                self.ask_to_rescan(Some(id));
             }
-            Seen::Absent if self.root_may_be_needed() => {
-                let (Some(pid), Some(directory)) = (
-                    pid,
-                    self.services.get(&id).and_then(|service| service.gateway_directory(&self.options.home)),
-                ) else {
-                    return;
-                };
+            Some(Doubt::WhyItEnded) => {
+                let service = self.services.get(&id);
+                let directory = service.and_then(|service| service.gateway_directory(&self.options.home));
+                let Some((pid, directory)) = pid.zip(directory) else { return };
                 self.topology.asking.insert(id);
                 self.look_why_it_ended(id, pid, directory);
             }
-            Seen::Runs(_) | Seen::Absent | Seen::OnItsWay | Seen::Ending => return,
+            None => return,
         }
         if let Some(place) = self.place_of(id, &profile) {
             let effects = self.fleet.place(id, place, self.clock.now());
@@ -520,33 +489,29 @@ impl Supervisor {
 
     // ---- What is asked of the root gateway ------------------------------------------------------------------------
 
-    /// Asks it, on a thread of its own: its answer may take seconds. `park`: the mark to be there before, and away again
-    /// where it does not know the verb; `false`: to be away before.
-    fn converse(&mut self, topic: Topic, verb: Verb, park: Option<(ServiceName, bool)>) {
+    /// `id`: a gateway whose end is in doubt until it has answered.
+    fn ask_to_rescan(&mut self, id: Option<ServiceId>) {
+        self.converse(Topic::Rescan(id), |home, user, pid| {
+            gateway_socket::ask(home, user, pid, &Verb::RescanProfiles, errand::PATIENCE)
+        });
+    }
+
+    /// Talks to it on a thread of its own: its answer may take seconds.
+    fn converse(
+        &mut self,
+        topic: Topic,
+        talk: impl FnOnce(&Beneath, &Credentials, u32) -> Result<Answer, AskError> + Send + 'static,
+    ) {
         let Some(pid) = self.topology.word().map(|word| word.pid) else {
             return self.conversed(Conversed { topic, answer: Err(AskError::NoSocket) });
         };
         let (home, user) = (self.options.home.clone(), self.surroundings_now().gateway.credentials());
-        let restarts = matches!(&topic, Topic::Command { command: Command::Restart, .. });
-        let talk = move || -> Result<Answer, AskError> {
-            let home = Beneath::open(&home)?;
-            if let Some((name, parked)) = &park {
-                topology::mark_parked(&home, &user, name, *parked)?;
-            }
-            let ask = |verb: &Verb| gateway_socket::ask(&home, &user, pid, verb, ANSWER_PATIENCE);
-            let mut answer = ask(&verb);
-            if let (Some((name, true)), Err(AskError::NoSocket | AskError::Unsupported { .. })) =
-                (&park, &answer)
-            {
-                topology::mark_parked(&home, &user, name, false)?;
-            }
-            if let (true, Ok(_), Verb::Unserve(name)) = (restarts, &answer, &verb) {
-                answer = ask(&Verb::Serve(name.clone()));
-            }
-            answer
+        let (notifier, kept) = (self.notifier.clone(), topic.clone());
+        let work = move || {
+            let home = Beneath::open(&home).map_err(AskError::from);
+            let answer = home.and_then(|home| talk(&home, &user, pid));
+            notifier.send(Notice::GatewayConversed(Conversed { topic, answer }));
         };
-        let (notifier, kept) = (self.notifier.clone(), topic);
-        let work = move || notifier.send(Notice::GatewayConversed(Conversed { topic, answer: talk() }));
         if let Err(error) = std::thread::Builder::new().name("gateway".to_owned()).spawn(work) {
             self.conversed(Conversed { topic: kept, answer: Err(error.into()) });
         }
@@ -568,7 +533,9 @@ impl Supervisor {
             Topic::Rescan(Some(id)) => {
                 self.topology.moved |= self.topology.asking.remove(&id);
             }
-            Topic::Command { id, ticket, command } => self.answer_for_root(id, ticket, command, answer),
+            Topic::Command { id, ticket, command, errand } => {
+                self.answer_for_root(id, ticket, command, &errand, answer.as_ref());
+            }
         }
     }
 
@@ -587,19 +554,22 @@ impl Supervisor {
         if self.root_gateway().is_some_and(|root| together.contains(&root)) {
             return false;
         }
-        let (verb, park) = match (place, command) {
-            (Elsewhere::Served { .. }, Command::Stop) => {
-                (Verb::Unserve(profile.clone()), Some((profile, true)))
-            }
-            (Elsewhere::Served { .. }, Command::Restart) => (Verb::Unserve(profile), None),
-            (Elsewhere::Parked, Command::Start { .. } | Command::Restart) => {
-                (Verb::Serve(profile.clone()), Some((profile, false)))
-            }
-            (Elsewhere::Served { .. }, Command::Start { .. } | Command::Once | Command::Unregister)
-            | (Elsewhere::Parked, Command::Stop | Command::Once | Command::Unregister) => return false,
-        };
-        self.converse(Topic::Command { id, ticket, command }, verb, park);
+        if command == Command::Stop && self.is_needed_only_by(together) {
+            let message = format!("'{DEFAULT_PROFILE}' was up for it alone, and ends");
+            let name = self.fleet.name(id).map(ServiceName::as_str).unwrap_or_default();
+            self.topology.answers.insert(ticket, Outcome::done(name, State::Down, Some(message)));
+            return false;
+        }
+        let Some(errand) = Errand::of(&place, command, &profile) else { return false };
+        let topic = Topic::Command { id, ticket, command, errand: errand.clone() };
+        self.converse(topic, move |home, user, pid| errand.run(home, user, pid));
         true
+    }
+
+    /// Nobody wants the root gateway, and it is kept up for no service but these.
+    fn is_needed_only_by(&self, ids: &BTreeSet<ServiceId>) -> bool {
+        let root = self.root_gateway().and_then(|id| self.fleet.gateway(id));
+        root.is_some_and(|root| root.needed_by().is_some()) && self.topology.folded.is_subset(ids)
     }
 
     /// What an operator's command says about what was found out before.
@@ -624,47 +594,30 @@ impl Supervisor {
         id: ServiceId,
         ticket: Ticket,
         command: Command,
-        answer: Result<Answer, AskError>,
+        errand: &Errand,
+        answer: Result<&Answer, &AskError>,
     ) {
         let Some((name, profile)) = self.fleet.name(id).cloned().zip(self.named_profile(id)) else { return };
-        if answer.is_ok() {
-            match command {
-                Command::Stop => drop(self.topology.parked.insert(profile)),
-                Command::Start { .. } | Command::Restart => drop(self.topology.parked.remove(&profile)),
-                Command::Once | Command::Unregister => {}
-            }
+        if answer.is_ok() && errand.parks() {
+            self.topology.parked.insert(profile);
+        } else if answer.is_ok() {
+            self.topology.parked.remove(&profile);
         }
         self.topology.moved = true;
         self.settle_topology();
-        // The want is recorded in any case: it counts as soon as the root gateway does not serve the profile any more.
         let state = self.state(id).unwrap_or(State::Down);
-        let root = DEFAULT_PROFILE;
-        let outcome = match (answer, command) {
-            (Ok(Answer { pending: false, .. }), Command::Restart) => {
-                Some(Outcome::done(name.as_str(), state, Some(format!("restarted by '{root}'"))))
+        let outcome = match errand.verdict(&name, DEFAULT_PROFILE, answer) {
+            Verdict::Done(message) => Outcome::done(name.as_str(), state, message),
+            Verdict::Unfinished(message) => {
+                Outcome::failed(name.as_str(), Code::TimedOut, Some(state), message)
             }
-            (Ok(Answer { pending: false, .. }), _) => None,
-            (Ok(Answer { pending: true, .. }), _) => {
-                let message =
-                    format!("'{name}': '{root}' has not finished it yet: see 'hermes-sup ctl status {name}'");
-                Some(Outcome::failed(name.as_str(), Code::TimedOut, Some(state), message))
-            }
-            (Err(why), command) => {
-                let message = match command {
-                    Command::Stop => format!(
-                        "'{name}' is wanted down from now on, but '{root}' serves it until '{root}' is stopped: {why}"
-                    ),
-                    Command::Start { .. } | Command::Restart | Command::Once | Command::Unregister => {
-                        format!(
-                            "'{name}' has no process of its own, '{root}' serves it: 'hermes-sup ctl restart {root}' \
-                         restarts it ({why})"
-                        )
-                    }
-                };
-                Some(Outcome::failed(name.as_str(), Code::Failed, Some(state), message))
+            Verdict::Refused(message) => {
+                let outcome = Outcome::failed(name.as_str(), Code::Failed, Some(state), message);
+                return decide!(self.requests.finish(ticket, outcome));
             }
         };
-        self.topology.answers.extend(outcome.map(|outcome| (ticket, outcome)));
+        // It counts once it is recorded.
+        self.topology.answers.insert(ticket, outcome);
         let command = match command {
             Command::Restart => Command::Start { force: false },
             command @ (Command::Start { .. } | Command::Stop | Command::Once | Command::Unregister) => {
@@ -675,42 +628,17 @@ impl Supervisor {
     }
 
     /// The answer to a command that was asked of the root gateway, once its want is recorded.
-    pub(super) fn prepared_answer(&mut self, ticket: Ticket) -> Option<Outcome> {
-        self.topology.answers.remove(&ticket)
+    pub(super) fn prepared_answer(&mut self, id: ServiceId, ticket: Ticket) -> Option<Outcome> {
+        let mut outcome = self.topology.answers.remove(&ticket)?;
+        outcome.state = self.state(id);
+        Some(outcome)
     }
 
     /// What the status of a gateway says beside its state: why no other one serves it.
     pub(super) fn unserved(&self, id: ServiceId) -> Option<String> {
         let gateway = self.fleet.gateway(id)?;
-        let refused = gateway.history().last_exit.is_some_and(|(exit, _)| exit == REFUSED);
-        let profile = self.named_profile(id).filter(|_| refused && gateway.phase() == Phase::Failed)?;
-        match (self.see_root(), self.topology.word()) {
-            (Seen::Runs(_), Some(word)) if !word.served.contains(profile.as_str()) => {
-                let why = word.alone_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-                Some(format!(
-                    "'{DEFAULT_PROFILE}' does not serve it{why}: try 'hermes-sup ctl restart {DEFAULT_PROFILE}'"
-                ))
-            }
-            (Seen::Absent, _) => {
-                Some(format!("no gateway serves it: try 'hermes-sup ctl start {DEFAULT_PROFILE}'"))
-            }
-            (Seen::Runs(_) | Seen::OnItsWay | Seen::Ending, _) => None,
-        }
-    }
-}
-
-/// One line about what the root gateway says, where it is news.
-fn say_word(log: &slog::Logger, old: Option<&Word>, new: &Word) {
-    if old.is_some_and(|old| old.served == new.served) {
-        return;
-    }
-    let served: Vec<&str> = new.served.iter().map(String::as_str).collect();
-    match (new.multiplexes(), &new.alone_because) {
-        (true, _) => slog::info!(log, "{DEFAULT_PROFILE}: it serves {}", served.join(", ")),
-        (false, Some(why)) => slog::info!(log, "{DEFAULT_PROFILE}: it serves only its own profile: {why}"),
-        (false, None) if old.is_some() => {
-            slog::info!(log, "{DEFAULT_PROFILE}: it serves only its own profile")
-        }
-        (false, None) => {}
+        let profile = self.named_profile(id).filter(|_| gateway.phase() == Phase::Failed)?;
+        let (exit, _) = gateway.history().last_exit?;
+        topology::unserved(exit, self.root(), profile.as_str())
     }
 }

@@ -1,7 +1,9 @@
 //! `<home>/logs/container-boot.log`: one line a profile at each boot, for people and for tools that wait for
 //! `profile=default` in it.
 
+use crate::core::gateway::Elsewhere;
 use crate::core::name::ServiceName;
+use crate::core::words::Want;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::OFlags;
@@ -23,6 +25,18 @@ pub enum Action {
     Served,
     /// Its owner wants no gateway to serve it.
     Parked,
+}
+
+impl Action {
+    /// What became of a gateway that is wanted so, and whose work may be done elsewhere.
+    pub fn of(elsewhere: Option<&Elsewhere>, want: Want) -> Self {
+        match (elsewhere, want) {
+            (Some(Elsewhere::Served { .. }), _) => Self::Served,
+            (Some(Elsewhere::Parked), _) => Self::Parked,
+            (None, Want::Up) => Self::Started,
+            (None, Want::Down) => Self::Registered,
+        }
+    }
 }
 
 /// How the last life of a gateway ended, by its own account.

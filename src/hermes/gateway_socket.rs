@@ -3,6 +3,11 @@
 //! Hermes has it since 0.20.6; what a gateway understands is told by its answer, never by a version. It belongs to the
 //! gateway user, so it is reached with that user's rights and without following links, and an answer counts only from the
 //! process that we know as the gateway. Everything here blocks, at most for the patience that is given.
+//!
+//! * `identify` and `status` are not asked. The state file says the same with the pid of its writer, and can be watched; an
+//!   answer would have to be asked for again and again. Who answers is known from the socket.
+//! * The heartbeat (`state/gateway.heartbeat`) says that the gateway's loop does not hang. What is to be done when it does is a
+//!   matter of `[health]`, which definitions cannot ask for yet.
 
 use crate::core::name::ServiceName;
 use crate::sys::beneath::Beneath;
@@ -25,8 +30,6 @@ const MOST: u64 = 512 * 1024;
 /// What a gateway is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Who it is, and which profiles it serves.
-    Identify,
     /// Look for new and removed profiles now (Hermes 0.21.3).
     RescanProfiles,
     /// Serve this profile from now on (Hermes 0.21.5).
@@ -38,7 +41,6 @@ pub enum Verb {
 impl Verb {
     fn word(&self) -> &'static str {
         match self {
-            Self::Identify => "identify",
             Self::RescanProfiles => "rescan-profiles",
             Self::Serve(_) => "serve-profile",
             Self::Unserve(_) => "unserve-profile",
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn a_socket_that_is_missing_dead_silent_or_a_strangers_is_no_gateway() {
         let home = tempfile::tempdir().unwrap();
-        let asked = |pid| ask(home.path(), pid, &Verb::Identify, Duration::from_millis(20)).unwrap_err();
+        let asked =
+            |pid| ask(home.path(), pid, &Verb::RescanProfiles, Duration::from_millis(20)).unwrap_err();
         let own = std::process::id();
         assert!(matches!(asked(own), AskError::NoSocket));
         std::os::unix::fs::symlink("/elsewhere.sock", home.path().join(FILE)).unwrap();

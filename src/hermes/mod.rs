@@ -6,6 +6,7 @@
 
 pub mod boot_log;
 pub mod command;
+pub mod errand;
 pub mod gateway_socket;
 pub mod planned_stop;
 pub mod presence;

@@ -5,12 +5,15 @@
 //! knows, and says so in its `gateway_state.json`. So it is asked, and nothing else is. What the file says counts only with
 //! the process id of the gateway that we see running: it survives containers.
 //!
-//! [`place`] is pure; the functions that take a `Beneath` block on the file system.
+//! The functions that take a `Beneath` block on the file system; the others are pure.
 
 use super::{profiles, state_json};
+use crate::core::clock::Tick;
+use crate::core::exit::Exit;
 use crate::core::fleet::Place;
 use crate::core::gateway::Elsewhere;
 use crate::core::name::ServiceName;
+use crate::definition::template::DEFAULT_PROFILE;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, OFlags};
@@ -23,6 +26,9 @@ use std::time::Duration;
 /// How long named gateways wait for the root gateway's word, however often it starts meanwhile. It takes one to two seconds
 /// to say that it runs, ten and more on a small machine.
 pub const ROOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// EX_CONFIG of sysexits(3): a gateway that another one leaves no room for ends with it, as one that is badly configured.
+const REFUSED: Exit = Exit::Code(78);
 
 /// A profile's mark that its owner wants no gateway to serve it (`hermes -p NAME gateway stop`, since Hermes 0.21.5).
 const PARKED: &str = "gateway.parked";
@@ -56,6 +62,119 @@ pub enum Root<'a> {
     /// It was on its way for [`ROOT_PATIENCE`].
     Late,
     Runs(&'a Word),
+}
+
+/// The process of the root gateway, as the loop sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Nobody wants it, or it was given up.
+    Absent,
+    OnItsWay,
+    /// It may serve others until it has ended.
+    Ending,
+    /// The process with this id runs.
+    Runs(u32),
+}
+
+/// The wait for the root gateway's word.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It has spoken, or is not going to.
+    #[default]
+    Off,
+    Until(Tick),
+    /// It took too long. Nobody waits again before it has spoken or is gone.
+    Over,
+}
+
+impl Hold {
+    pub fn begin(now: Tick) -> Self {
+        Self::Until(now.after(ROOT_PATIENCE))
+    }
+
+    pub fn deadline(self) -> Option<Tick> {
+        match self {
+            Self::Until(at) => Some(at),
+            Self::Off | Self::Over => None,
+        }
+    }
+
+    /// Time in which we did not run is nobody's timeout.
+    pub fn postpone(&mut self, by: Duration) {
+        if let Self::Until(at) = self {
+            *at = at.after(by);
+        }
+    }
+
+    /// Brings it up to date. `undecided`: the root gateway has yet to say something. Whether it took too long just now.
+    pub fn pass(&mut self, undecided: bool, now: Tick) -> bool {
+        let before = *self;
+        *self = match before {
+            _ if !undecided => Self::Off,
+            Self::Off => Self::begin(now),
+            Self::Until(at) if at <= now => Self::Over,
+            Self::Until(_) | Self::Over => before,
+        };
+        *self == Self::Over && before != Self::Over
+    }
+}
+
+/// The root gateway for those that depend on it. `word`: the last one of the process that is listened to.
+pub fn root<'a>(seen: Seen, word: Option<&'a Word>, hold: Hold) -> Root<'a> {
+    match (seen, word) {
+        (Seen::Absent, _) => Root::Absent,
+        (Seen::Runs(pid), Some(word)) if word.pid == pid => Root::Runs(word),
+        (Seen::Ending, _) => Root::Coming,
+        (Seen::Runs(_) | Seen::OnItsWay, _) if hold == Hold::Over => Root::Late,
+        (Seen::Runs(_) | Seen::OnItsWay, _) => Root::Coming,
+    }
+}
+
+/// What has to be known before the end of a named gateway can be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Whether the root gateway serves the profile once it has looked again.
+    Rescan,
+    /// Whether it ended before it had begun, which is no fault of its own.
+    WhyItEnded,
+}
+
+/// `needable`: the root gateway may be started for another one.
+pub fn doubt(exit: Exit, root: Root<'_>, profile: &str, needable: bool) -> Option<Doubt> {
+    match root {
+        _ if exit != REFUSED => None,
+        Root::Runs(word) if !word.served.contains(profile) => Some(Doubt::Rescan),
+        Root::Absent if needable => Some(Doubt::WhyItEnded),
+        Root::Runs(_) | Root::Absent | Root::Coming | Root::Late => None,
+    }
+}
+
+/// Why no gateway serves a profile whose own one was given up after this end, and what helps.
+pub fn unserved(exit: Exit, root: Root<'_>, profile: &str) -> Option<String> {
+    match root {
+        _ if exit != REFUSED => None,
+        Root::Runs(word) if !word.served.contains(profile) => {
+            let why = word.alone_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            Some(format!(
+                "'{DEFAULT_PROFILE}' does not serve it{why}: try 'hermes-sup ctl restart {DEFAULT_PROFILE}'"
+            ))
+        }
+        Root::Absent => Some(format!("no gateway serves it: try 'hermes-sup ctl start {DEFAULT_PROFILE}'")),
+        Root::Runs(_) | Root::Coming | Root::Late => None,
+    }
+}
+
+/// What is new in the root gateway's word, for one line of the log.
+pub fn news(old: Option<&Word>, new: &Word) -> Option<String> {
+    if old.is_some_and(|old| old.served == new.served) {
+        return None;
+    }
+    let served: Vec<&str> = new.served.iter().map(String::as_str).collect();
+    match (new.multiplexes(), &new.alone_because) {
+        (true, _) => Some(format!("it serves {}", served.join(", "))),
+        (false, Some(why)) => Some(format!("it serves only its own profile: {why}")),
+        (false, None) => old.map(|_| "it serves only its own profile".to_owned()),
+    }
 }
 
 /// Where the work of a named profile is done. `parked`: it carries the mark.
@@ -117,19 +236,22 @@ pub fn wrote_state(home: &Beneath, user: &Credentials, directory: &Path, pid: u3
     Ok(keys.is_some_and(|keys| keys.get("pid").and_then(Value::as_u64) == Some(u64::from(pid))))
 }
 
-/// Puts the mark of a parked profile into its directory, or takes it away; both may be so already.
+/// Puts the mark of a parked profile into its directory, or takes it away. Whether it was otherwise before.
 ///
 /// # Errors
 /// As openat(2) and unlinkat(2).
-pub fn mark_parked(home: &Beneath, user: &Credentials, name: &ServiceName, parked: bool) -> io::Result<()> {
+pub fn mark_parked(home: &Beneath, user: &Credentials, name: &ServiceName, parked: bool) -> io::Result<bool> {
     let mark = profiles::directory_of(name).join(PARKED);
     user.on_files(|| {
         if parked {
-            return home.open_file(&mark, OFlags::WRONLY | OFlags::CREATE, 0o644).map(drop);
+            return match home.open_file(&mark, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o644) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                made => made.map(|_| true),
+            };
         }
         match home.remove_file(&mark) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
         }
     })?
 }
@@ -207,6 +329,103 @@ mod tests {
         assert_eq!(place(Root::Late), Place::Own);
     }
 
+    /// The wait is bounded, and counted once for each time that the root gateway is on its way.
+    #[test]
+    fn the_wait_ends_with_the_word_or_after_its_time_and_is_not_begun_again_before_that() {
+        let (start, late) = (Tick(1_000), Tick(1_000).after(ROOT_PATIENCE));
+        let mut hold = Hold::default();
+        assert!(!hold.pass(true, start));
+        assert_eq!(hold, Hold::begin(start));
+        assert!(!hold.pass(true, start.after(Duration::from_secs(59))));
+        hold.postpone(Duration::from_secs(7));
+        assert!(!hold.pass(true, late), "it did not run for a while");
+        assert!(hold.pass(true, late.after(Duration::from_secs(7))), "now it took too long");
+        assert!(!hold.pass(true, late.after(Duration::from_secs(600))), "which is said once");
+        assert_eq!((hold, hold.deadline()), (Hold::Over, None));
+        assert!(!hold.pass(false, late.after(Duration::from_secs(601))));
+        assert_eq!(hold, Hold::Off);
+    }
+
+    #[test]
+    fn the_root_gateway_has_spoken_only_with_the_word_of_the_process_that_runs() {
+        let word = Word { pid: 7, ..Word::default() };
+        for (seen, hold, expected) in [
+            (Seen::Runs(7), Hold::Off, Root::Runs(&word)),
+            (Seen::Runs(7), Hold::Over, Root::Runs(&word)),
+            (Seen::Runs(8), Hold::Off, Root::Coming),
+            (Seen::Runs(8), Hold::Over, Root::Late),
+            (Seen::OnItsWay, Hold::Off, Root::Coming),
+            (Seen::OnItsWay, Hold::Over, Root::Late),
+            // It may serve others until it has ended, however long that takes.
+            (Seen::Ending, Hold::Over, Root::Coming),
+            (Seen::Absent, Hold::Over, Root::Absent),
+        ] {
+            assert_eq!(root(seen, Some(&word), hold), expected, "{seen:?}, {hold:?}");
+        }
+        assert_eq!(root(Seen::Runs(7), None, Hold::Off), Root::Coming);
+    }
+
+    #[test]
+    fn only_the_end_of_a_gateway_that_was_left_no_room_is_in_doubt() {
+        let serves = |names: &[&str]| Word {
+            pid: 7,
+            served: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Word::default()
+        };
+        let (others, it) = (serves(&["default"]), serves(&["default", "work"]));
+        let refused = Exit::Code(78);
+        for (exit, root, needable, expected) in [
+            (refused, Root::Runs(&others), true, Some(Doubt::Rescan)),
+            (refused, Root::Runs(&it), true, None),
+            (refused, Root::Absent, true, Some(Doubt::WhyItEnded)),
+            (refused, Root::Absent, false, None),
+            (refused, Root::Coming, true, None),
+            (refused, Root::Late, true, None),
+            (Exit::Code(75), Root::Runs(&others), true, None),
+            (Exit::Code(1), Root::Absent, true, None),
+        ] {
+            assert_eq!(doubt(exit, root, "work", needable), expected, "{exit:?}, {root:?}");
+        }
+    }
+
+    #[test]
+    fn a_profile_that_no_gateway_serves_says_what_helps() {
+        let refused = Exit::Code(78);
+        let mut word = Word { pid: 7, served: BTreeSet::from(["default".to_owned()]), ..Word::default() };
+        assert_eq!(
+            unserved(refused, Root::Runs(&word), "work").as_deref(),
+            Some("'default' does not serve it: try 'hermes-sup ctl restart default'")
+        );
+        word.alone_because = Some("s6".to_owned());
+        assert_eq!(
+            unserved(refused, Root::Runs(&word), "work").as_deref(),
+            Some("'default' does not serve it (s6): try 'hermes-sup ctl restart default'")
+        );
+        assert_eq!(
+            unserved(refused, Root::Absent, "work").as_deref(),
+            Some("no gateway serves it: try 'hermes-sup ctl start default'")
+        );
+        assert_eq!(unserved(refused, Root::Runs(&word), "default"), None);
+        assert_eq!(unserved(refused, Root::Coming, "work"), None);
+        assert_eq!(unserved(Exit::Code(1), Root::Absent, "work"), None);
+    }
+
+    #[test]
+    fn what_the_root_gateway_says_is_told_where_it_is_news() {
+        let word = |served: &[&str], why: Option<&str>| Word {
+            pid: 7,
+            served: served.iter().map(|name| (*name).to_owned()).collect(),
+            alone_because: why.map(str::to_owned),
+        };
+        let (alone, all) = (word(&[], None), word(&["default", "work"], None));
+        assert_eq!(news(None, &alone), None, "as every gateway of old");
+        assert_eq!(news(None, &all).as_deref(), Some("it serves default, work"));
+        assert_eq!(news(Some(&all), &all), None);
+        assert_eq!(news(Some(&all), &alone).as_deref(), Some("it serves only its own profile"));
+        let why = word(&[], Some("s6"));
+        assert_eq!(news(None, &why).as_deref(), Some("it serves only its own profile: s6"));
+    }
+
     #[test]
     fn a_gateway_has_spoken_when_it_runs_and_says_who_it_is() {
         for (file, spoke) in [
@@ -234,12 +453,12 @@ mod tests {
         let names = [name("work"), name("gone")];
         let parked = || read(&beneath, &own, &names).unwrap().1;
         assert_eq!(parked(), BTreeSet::new());
-        for _ in 0..2 {
-            mark_parked(&beneath, &own, &name("work"), true).unwrap();
+        for is_new in [true, false] {
+            assert_eq!(mark_parked(&beneath, &own, &name("work"), true).unwrap(), is_new);
             assert_eq!(parked(), BTreeSet::from([name("work")]));
         }
-        for _ in 0..2 {
-            mark_parked(&beneath, &own, &name("work"), false).unwrap();
+        for was_there in [true, false] {
+            assert_eq!(mark_parked(&beneath, &own, &name("work"), false).unwrap(), was_there);
             assert_eq!(parked(), BTreeSet::new());
         }
         assert!(mark_parked(&beneath, &own, &name("gone"), true).is_err());

@@ -395,6 +395,27 @@ fn item_36_the_configuration_and_the_secrets_are_private() {
     assert_eq!(boot.seen, "hermes:hermes 640\nhermes:hermes 600\nA=b", "{}", boot.log);
 }
 
+/// The newest image of Hermes makes a key for its API server. Where the library of that server is missing, as in an image of the
+/// bare wheel, newer versions of Hermes end at once when there is a key.
+#[test]
+fn the_api_server_gets_a_key_where_it_can_run_and_nobody_has_set_one() {
+    let library = "mkdir -p /opt/hermes/.venv/lib/python3.11/site-packages/aiohttp\n";
+    let look = "cd /opt/data; stat --format %U:%a .env; grep -c 'API_SERVER_KEY=.' .env || :; \
+        grep -c -E '^API_SERVER_KEY=[0-9a-f]{64}$' .env || :; /opt/hermes/docker/stage2-hook.sh | grep -c Generated || :";
+    let seen = |flags: &[&str], env: &str, library: &str| {
+        let prepare = format!("{library}printf '{env}' >/opt/data/.env");
+        let boot = boot(flags, &prepare, look);
+        (boot.seen, boot.log.matches("[stage2] Generated API_SERVER_KEY").count())
+    };
+    assert_eq!(seen(&[], "A=b", library), ("hermes:600\n1\n1\n0".to_owned(), 1), "made once");
+    assert_eq!(seen(&[], "A=b\\nAPI_SERVER_KEY=\\n", library).0, "hermes:600\n1\n1\n0");
+    for env in ["API_SERVER_KEY=mine", "export API_SERVER_KEY=mine\\n"] {
+        assert_eq!(seen(&[], env, library), ("hermes:600\n1\n0\n0".to_owned(), 0), "{env}");
+    }
+    assert_eq!(seen(&["--env=API_SERVER_KEY=mine"], "A=b", library).1, 0);
+    assert_eq!(seen(&[], "A=b", ""), ("hermes:600\n0\n0\n0".to_owned(), 0), "without the library");
+}
+
 #[test]
 fn item_37_the_directories_are_there() {
     let look = "cd /opt/data; stat --format %U backups cron sessions logs logs/gateways hooks memories skills skins plans \\

@@ -12,6 +12,7 @@ mod profiles;
 mod roots;
 mod streams;
 mod supervision;
+mod topologies;
 mod upstream;
 mod volumes;
 mod world;

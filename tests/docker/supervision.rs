@@ -293,6 +293,8 @@ fn p8_behind_another_init() {
     container.await_log("gateway 'default' now runs under supervision");
     let first = container.await_up(&["default"]);
     assert_eq!(container.pgrep("^sleep"), "", "our redirect needs none");
+    let doctor = container.exec(&["hermes-sup", "doctor"]).ok();
+    assert!(doctor.contains("/opt/hermes/bin/hermes hands 'gateway start'"), "{doctor}");
     container.exec_as("hermes", &["kill", "-KILL", &first.to_string()]).ok();
     eventually("another process runs", || container.pid("default").filter(|pid| *pid != first));
     container.exec_as("hermes", &["/command/s6-svc", "-wD", "-d", "/run/service/gateway-default"]).ok();

@@ -131,8 +131,10 @@ fn the_root_gateway_is_started_for_a_named_one_that_gets_no_process() {
     world.ctl(&["kill", "default", "KILL"]).ok();
     world.wait_log_times("default", "ready gateway", 2);
     world.wait_state("work", &["served"]);
-    world.ctl(&["stop", "work"]);
+    let said = world.ctl(&["stop", "work"]).ok();
+    assert!(said.contains("'default' was up for it alone, and ends"), "{said}");
     world.wait_state("default", &["down"]);
+    assert_eq!((world.want("work"), world.state("work")), ("down".to_owned(), "down".to_owned()));
     world.ctl(&["start", "work"]);
     world.wait_state("work", &["served"]);
     // An operator who stops it means it.
@@ -174,19 +176,22 @@ fn a_profile_that_no_gateway_serves_says_what_helps() {
     world.wait_state("work", &["served"]);
 }
 
-/// `stop` said "already down" of a bot that went on answering.
+/// `stop` said "already down" of a bot that went on answering. Of a gateway that cannot stop one profile alone it is refused, and
+/// then nothing is different.
 #[test]
-fn a_stop_of_a_served_profile_is_kept_and_says_that_it_is_still_served() {
+fn what_cannot_be_done_for_a_served_profile_is_refused_and_changes_nothing() {
     let mut world = world(&["default", "work"]);
     world.write_as_hermes(&format!("{HOME}/serves"), r#"["default","work"]"#);
     let supervisor = world.start();
     world.wait_state("work", &["served"]);
     let said = world.ctl(&["stop", "work"]).fails(1);
     assert!(
-        said.contains("'default' serves it until 'default' is stopped: it has no control socket"),
+        said.contains("cannot stop it alone (it has no control socket)")
+            && said.contains("'hermes-sup ctl stop work default' stops both"),
         "{said}"
     );
-    assert_eq!((world.want("work"), world.state("work")), ("down".to_owned(), "served".to_owned()));
+    assert_eq!((world.want("work"), world.state("work")), ("up".to_owned(), "served".to_owned()));
+    assert!(!world.path(&format!("{WORK}/gateway.parked")).exists());
     let said = world.ctl(&["restart", "work"]).fails(1);
     assert!(said.contains("'hermes-sup ctl restart default' restarts it"), "{said}");
     // Together they go down, and stay there.
@@ -194,4 +199,67 @@ fn a_stop_of_a_served_profile_is_kept_and_says_that_it_is_still_served() {
     assert_eq!((world.state("work"), world.state("default")), ("down".to_owned(), "down".to_owned()));
     assert_eq!(world.log("work"), "");
     assert_eq!(supervisor.terminate(), End::Code(0));
+}
+
+/// Kept up for `work` against its own want, the root gateway was stopped by the next supervisor, and started again when `work`
+/// had been refused once more.
+#[test]
+fn a_root_gateway_that_is_kept_up_for_another_one_goes_on_under_the_next_supervisor() {
+    let mut world = world(&["work"]);
+    world.write_as_hermes(&format!("{HOME}/serves"), r#"["default","work"]"#);
+    world.write_as_hermes(&format!("{WORK}/refused"), "78");
+    let supervisor = world.start();
+    world.wait_state("work", &["served"]);
+    let pid = world.wait_state("default", &["up"])["pid"].clone();
+    let kept_up = |world: &World, after: &str| {
+        world.wait_state("work", &["served"]);
+        let root = world.status("default");
+        assert_eq!(
+            (&root["pid"], &root["want"], &root["reason"]),
+            (&pid, &json!("down"), &json!("up for 'work'")),
+            "after {after}"
+        );
+        assert_eq!(world.log("work").matches("called").count(), 1, "after {after}");
+    };
+    world.ctl(&["upgrade"]).ok();
+    kept_up(&world, "an upgrade");
+    supervisor.kill();
+    let _supervisor = world.start();
+    kept_up(&world, "a kill");
+    // And no longer than it is needed.
+    world.ctl(&["stop", "work"]).ok();
+    world.wait_state("default", &["down"]);
+}
+
+/// Two gateways that take over from each other ended when the root gateway had used up its failures: then no bot answered.
+#[test]
+fn of_two_gateways_that_end_each_other_the_root_gateway_stays() {
+    let mut world = world(&["default"]);
+    // Each kills the other as soon as it has begun; one that is ended so calls it a failure, as Hermes does.
+    let takes_over = r#"trap 'exit 1' TERM
+echo $$ >pid
+victim=$(cat victim 2>/dev/null) && [ -e "$victim" ] && kill -TERM "$(cat "$victim")"
+echo begun"#;
+    let program = world.write(
+        "/opt/bin/hermes",
+        HERMES.replacen("trap 'tell stopped; exit 0' TERM", "", 1).replacen("echo begun", takes_over, 1),
+    );
+    std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    world.write_as_hermes(&format!("{HOME}/victim"), format!("{WORK}/pid"));
+    world.write_as_hermes(&format!("{WORK}/victim"), format!("{HOME}/pid"));
+    let _supervisor = world.start();
+    world.wait_log("default", "ready gateway");
+    world.ctl(&["start", "work"]);
+    let failed = world.wait_state("work", &["failed"]);
+    let reason = failed["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.starts_with("fights with 'default'"), "{reason}");
+    let root = world.wait_state("default", &["up"]);
+    assert!(root["restarts"].as_u64() <= Some(3), "{root}");
+    // It stays so, and an operator may try again.
+    world.ctl(&["restart", "default"]).ok();
+    assert_eq!(world.state("work"), "failed");
+    remove(&world, &format!("{WORK}/victim"));
+    remove(&world, &format!("{HOME}/victim"));
+    world.ctl(&["start", "work"]).ok();
+    world.wait_state("work", &["up"]);
 }

@@ -35,17 +35,20 @@ impl AdoptionRecord {
     }
 
     fn encode(&self) -> [u8; RECORD] {
-        let Living { incarnation, pid, since, readiness, once } = self.living;
+        let Living { incarnation, pid, since, readiness, once, needed } = self.living;
         let (word, at) = match readiness {
             Readiness::Undefined => ("undefined", 0),
             Readiness::Awaited(by) => ("awaited", by.0),
             Readiness::Overdue => ("overdue", 0),
             Readiness::Reported(at) => ("reported", at.0),
         };
-        let (since, born, once) = (since.0, self.born, u8::from(once));
+        let (since, born) = (since.0, self.born);
+        let although = if needed { 2 } else { u8::from(once) };
         let tag = self.tag.unwrap_or(0);
-        let text =
-            format!("{incarnation} {pid} {born} {tag} {since} {word} {at} {once} {}\n", self.name.as_str());
+        let text = format!(
+            "{incarnation} {pid} {born} {tag} {since} {word} {at} {although} {}\n",
+            self.name.as_str()
+        );
         let mut record = [0; RECORD];
         // All that fits, and that is all there is: see RECORD.
         record.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
@@ -66,10 +69,11 @@ impl AdoptionRecord {
             "reported" => Readiness::Reported(at),
             _ => return None,
         };
-        let once = words.next()? == "1";
+        let although = words.next()?;
+        let (once, needed) = (although == "1", although == "2");
         let name = ServiceName::of_slot(words.next()?).ok()?;
         let (pid, tag) = (i32::try_from(pid).ok()?, u32::try_from(tag).ok()?);
-        let living = Living { incarnation, pid, since: Tick(since), readiness, once };
+        let living = Living { incarnation, pid, since: Tick(since), readiness, once, needed };
         Some(Self { name, living, born, tag: (tag != 0).then_some(tag) })
     }
 }
@@ -150,8 +154,9 @@ mod tests {
     use super::*;
 
     fn record_of(name: &str, readiness: Readiness) -> AdoptionRecord {
-        let living =
-            Living { incarnation: u64::MAX, pid: i32::MAX, since: Tick(u64::MAX), readiness, once: true };
+        let needed = readiness == Readiness::Undefined;
+        let (incarnation, pid, since) = (u64::MAX, i32::MAX, Tick(u64::MAX));
+        let living = Living { incarnation, pid, since, readiness, once: !needed, needed };
         AdoptionRecord {
             name: ServiceName::of_slot(name).unwrap(),
             living,

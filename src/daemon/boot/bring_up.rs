@@ -126,7 +126,14 @@ impl Supervisor {
             }
             restored.insert(
                 id,
-                Restored { want: in_force, recorded: in_force == wanted, history, living, finished },
+                Restored {
+                    want: in_force,
+                    recorded: in_force == wanted,
+                    history,
+                    living,
+                    finished,
+                    needed: None,
+                },
             );
         }
         if !first_seen.is_empty() {
@@ -139,7 +146,7 @@ impl Supervisor {
         let is_root = |name: &ServiceName| name.as_str() == DEFAULT_PROFILE;
         let foreground = matches!(cmd, Cmd::Foreground(_, held) if held.iter().any(is_root));
         let tells = !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty());
-        if !self.hold_before_boot(&restored, foreground) {
+        if !self.hold_before_boot(&mut restored, foreground) {
             let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
                 (boot_log::line(&name, prior.as_deref(), Action::Started), exit)
             };

@@ -8,6 +8,7 @@ use super::planned::Planned;
 use super::prepared::Prepared;
 use super::start_error::StartError;
 use crate::core::clock::LostTime;
+use crate::core::fights::Fights;
 use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
@@ -115,6 +116,7 @@ impl Supervisor {
             readiness: Readiness::default(),
             listeners: Listeners::default(),
             topology: Topology::default(),
+            fights: Fights::default(),
             planned: PlannedStops::default(),
             scopes: Scopes::default(),
             recorded_limits: Recorded::from_rows(&opened.rows.limits),

@@ -154,6 +154,7 @@ impl Supervisor {
                     history: Default::default(),
                     living: None,
                     finished: false,
+                    needed: None,
                 },
             )]),
             self.clock.now(),

@@ -28,7 +28,8 @@ mod tests {
         policy.restart.when = RestartWhen::Never;
         let mut gateway = Gateway::new(policy, 0);
         let history = History::default();
-        let restored = Restored { want: Want::Up, recorded: true, history, living: None, finished: false };
+        let restored =
+            Restored { want: Want::Up, recorded: true, history, living: None, finished: false, needed: None };
         let _ = gateway.step(Event::Boot(restored), Tick(1));
         let incarnation = gateway.history().incarnation;
         let end = match exit {

@@ -115,6 +115,7 @@ impl World {
             history: History::default(),
             living: None,
             finished: false,
+            needed: None,
         };
         self.fleet.boot([(id, rest)].into(), self.now);
         id
@@ -131,7 +132,8 @@ impl World {
     /// The service runs, wanted up, with this pid.
     pub fn up(&mut self, id: ServiceId, pid: i32) -> IncarnationId {
         let history = self.fleet.gateway(id).map(|gateway| gateway.history().clone()).unwrap_or_default();
-        let restored = Restored { want: Want::Up, recorded: true, history, living: None, finished: false };
+        let restored =
+            Restored { want: Want::Up, recorded: true, history, living: None, finished: false, needed: None };
         self.fleet.boot([(id, restored)].into(), self.now);
         let n = self.fleet.gateway(id).unwrap().history().incarnation;
         self.step(id, Event::Spawned { incarnation: n, pid });

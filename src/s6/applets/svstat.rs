@@ -179,9 +179,9 @@ impl View {
             ready,
             ready_since: moment(status.ready_since).filter(|_| ready).unwrap_or(since),
             // What has been given up is not wanted up in the eyes of s6 (a finish script that exits 125), nor is what
-            // ended as it should.
+            // ended as it should, nor what its owner parked.
             wanted_up: status.want == Want::Up
-                && !matches!(status.state, State::Failed | State::Finished | State::Refused),
+                && !matches!(status.state, State::Failed | State::Finished | State::Refused | State::Parked),
             normally_up: true,
             paused: false,
             now,

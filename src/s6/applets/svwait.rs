@@ -172,8 +172,9 @@ pub fn until_there(
 
 /// It will not come up by itself any more.
 fn given_up(outcome: &Outcome, goal: Goal) -> Option<Problem> {
-    let state =
-        outcome.state.filter(|state| matches!(state, State::Failed | State::Finished | State::Refused))?;
+    let over =
+        |state: &State| matches!(state, State::Failed | State::Finished | State::Refused | State::Parked);
+    let state = outcome.state.filter(over)?;
     (goal != Goal::Down)
         .then(|| Problem::Failed(format!("'{}' is {state}: it will not come up", outcome.name)))
 }
@@ -207,6 +208,7 @@ mod tests {
         for (state, goal, ends) in [
             (State::Failed, Goal::Up { ready: false }, true),
             (State::Finished, Goal::Restarted { ready: true }, true),
+            (State::Parked, Goal::Up { ready: false }, true),
             (State::Failed, Goal::Down, false),
             (State::Backoff, Goal::Up { ready: true }, false),
         ] {
