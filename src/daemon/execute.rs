@@ -325,12 +325,17 @@ impl Supervisor {
                 slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
             }
             containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
+                if !exit.is_success() {
+                    self.tell_of_refused_processes(&IncarnationId { name: name.clone(), n: incarnation });
+                }
                 self.tell(&name, Event::MainExited { incarnation, exit });
             }
             containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
                 self.tell(&name, Event::TreeEmpty { incarnation });
             }
-            containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
+            containment::Event::OomKilled { id, kills, main, shortage } => {
+                self.oom_killed(&id, kills, main, shortage);
+            }
             containment::Event::MemoryHigh { id } => self.memory_high(&id),
             containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
             containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
