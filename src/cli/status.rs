@@ -293,7 +293,7 @@ mod tests {
             "coder: up for 1m5s, want up\n\
              \x20 main pid     42\n\
              \x20 since        2023-11-14 23:14:20 +0100\n\
-             \x20 last exit    killed by SIGKILL, out of memory, at 2023-11-14 23:14:10 +0100\n\
+             \x20 last exit    killed by SIGKILL, out of memory at its limit memory_max=48M, at 2023-11-14 23:14:10 +0100\n\
              \x20 restarts     2\n\
              \x20 containment  keeper: a keeper under another user collects what detaches; a stop sweeps until nothing \
              is left\n\

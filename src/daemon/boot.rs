@@ -19,7 +19,7 @@ use super::preparation::Told;
 use super::profile_life::ProfileLife;
 use super::reaping::Unreaped;
 use super::reconcile::{Reconciled, Task};
-use super::refused::{Refusal as RefusedDefinition, Refusals};
+use super::refused::{Refusal as RefusedDefinition, Refusals, dormant};
 use super::reload::{Found, Plan, Unreadable, discover, trust_of, watch_profiles};
 use super::requests::Postponed;
 use super::scanning::Scanning;
@@ -39,7 +39,7 @@ use crate::core::clock::LostTime;
 use crate::core::farewell::Farewell;
 use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
-use crate::core::words::{Stream, Want};
+use crate::core::words::Stream;
 use crate::definition::programs::Programs;
 use crate::definition::{Reading, Surroundings};
 use crate::hermes::boot_log;
@@ -292,10 +292,7 @@ fn start(
             Route::Exec(argv) => Some(argv),
             Route::Nothing => None,
             Route::NotFound(program) => {
-                let line = format!(
-                    "'{}' is no command here, and there is no hermes to give it to",
-                    program.display()
-                );
+                let line = format!("there is no program '{}' here", program.display());
                 return Err(Refusal { line, code: NOT_FOUND });
             }
         },
@@ -338,7 +335,7 @@ fn start(
     });
     let has_hermes = options.executable(OsStr::new("hermes"));
     let profile_life = ProfileLife::new(registry).unwrap_or_else(|error| {
-        slog::warn!(log, "profiles are not watched: what is moved or removed is seen at a reload"; "error" => %error);
+        slog::warn!(log, "the home is not watched: what is moved or removed in it is seen at a reload"; "error" => %error);
         ProfileLife::default()
     });
     let finding = Finding::begin(options, &around, has_hermes, profile_life.watch.clone());
@@ -358,7 +355,7 @@ fn start(
         (Err(error), Some(argv))
             if error.is_of_another() && former.is_none() && claims == Claims::GivesWay =>
         {
-            slog::warn!(log, "running the command without supervising gateways: {}", error.what());
+            slog::warn!(log, "running the command without supervising services: {}", error.what());
             return alone_start(argv, options, nofile, signals);
         }
         (Err(error), _) => return Err(error.to_string().into()),
@@ -520,6 +517,7 @@ fn start(
         _alive: alive,
         template: found.loaded.template.clone(),
         refused: refusals(&plan, &opened),
+        dormant: dormant(&opened.records, &plan),
         state_trust: found.state_trust.clone(),
         runtime_dir,
         socket,
@@ -567,13 +565,10 @@ fn start(
 pub(super) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
     let wanted = |name: &str| {
         let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name));
-        row.map_or(Want::Down, |row| row.want)
+        row.map(|row| row.want)
     };
-    let refusal = |(name, Unreadable { definition, why }): (&String, &Unreadable)| {
-        (
-            name.clone(),
-            RefusedDefinition { definition: definition.clone(), why: why.clone(), want: wanted(name) },
-        )
+    let refusal = |(name, unreadable): (&String, &Unreadable)| {
+        (name.clone(), RefusedDefinition::new(unreadable.clone(), wanted(name)))
     };
     plan.refused.iter().map(refusal).collect()
 }
@@ -689,7 +684,7 @@ impl Finding {
         if unlocked {
             slog::error!(
                 log,
-                "{} does not answer: its definitions and profiles are not there",
+                "{} does not answer: what is defined below it is not there",
                 options.home.display()
             );
             return (elsewhere(), None);
@@ -740,7 +735,7 @@ fn listen_for_claims(options: store::Options, registry: &Registry, log: &slog::L
     let hung = with_patience("claims", move || Bell::hang(&options));
     let hung = hung.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
     hung.and_then(|bell| GivingWay::listen(bell, registry)).unwrap_or_else(|error| {
-        slog::warn!(log, "a container with 'gateway run' cannot take over from this one"; "error" => %error);
+        slog::warn!(log, "another container cannot take over from this one"; "error" => %error);
         GivingWay::default()
     })
 }

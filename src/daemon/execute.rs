@@ -2,6 +2,8 @@
 
 use super::inbox::Input;
 use super::limits::Recorded;
+use super::refused::Refusal;
+use super::reload::Unreadable;
 use super::services::{Service, Told};
 use super::view::decide;
 use super::{Commit, STORE, Supervisor};
@@ -207,12 +209,14 @@ impl Supervisor {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
                 Some(Commit::Limits(setting)) => self.limits_recorded(*setting, None),
+                Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, None),
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::NotRecorded { seq, reason }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
                 Some(Commit::Limits(setting)) => self.limits_recorded(*setting, Some(reason)),
+                Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, Some(reason)),
                 None => {}
             },
             StoreEvent::Warning { text } => self.warn("state", text),
@@ -239,9 +243,23 @@ impl Supervisor {
     fn adopt_records(&mut self, opened: store::Opened) {
         self.recorded_limits = Recorded::from_rows(&opened.limits);
         for (name, row) in &opened.records {
-            if self.fleet.id(name.as_str()).is_none()
-                && let Ok(definition) = self.define_record(name, row)
-            {
+            if let Some(id) = self.fleet.id(name.as_str()) {
+                if self.services.get(&id).is_some_and(|service| service.record.is_none()) {
+                    self.dormant.insert(name.clone(), row.clone());
+                }
+                continue;
+            }
+            let definition = self.define_record(name, row);
+            if let Err(why) = &definition {
+                slog::warn!(self.log, "{why}");
+                let refusal = Refusal::new(
+                    Unreadable::record(row, why.clone()),
+                    opened.wants.get(name).map(|row| row.want),
+                );
+                self.refused.insert(name.to_string(), refusal);
+                self.dormant.insert(name.clone(), row.clone());
+            }
+            if let Ok(definition) = definition {
                 let id = self.add_service(definition, Some(row.clone()));
                 let recorded = opened.wants.get(name).is_some_and(|row| row.want == Want::Down);
                 let restored = gateway::Restored {

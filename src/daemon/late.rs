@@ -7,6 +7,7 @@ use super::adoption::Inheritance;
 use super::boot::refusals;
 use super::cmd::Cmd;
 use super::reconcile::Reconciled;
+use super::refused::dormant;
 use super::reload::Found;
 use super::{Notice, Supervisor};
 use crate::definition::Reading;
@@ -39,8 +40,8 @@ impl Supervisor {
     pub(super) fn expect_late(&mut self, late: Late, Unfinished { found, reading }: Unfinished) {
         let (home, place) = (self.options.home.display(), reading.place());
         let text = format!(
-            "definitions and profiles below {home} are not there yet: {} is still being read; their services start when \
-             that is done",
+            "what is defined below {home} is not there yet: {} is still being read; its services start when that \
+             is done",
             place.display()
         );
         self.warn(TOPIC, text);
@@ -61,10 +62,11 @@ impl Supervisor {
         let Some(late) = self.late.take_if(|_| !self.shutdown.is_on()) else { return };
         let Late { opened, cmd, goes_on, continued } = *late;
         self.warnings.retain(|(topic, _)| *topic != TOPIC);
-        slog::info!(self.log, "the definitions and profiles below {} were read", self.options.home.display());
+        slog::info!(self.log, "what is defined below {} was read", self.options.home.display());
         let mut plan = found.plan(&opened.records, &self.surroundings);
+        self.dormant = dormant(&opened.records, &plan);
         plan.services.retain(|name, _| self.fleet.id(name.as_str()).is_none());
-        self.refused.extend(refusals(&plan, &opened));
+        self.refused = refusals(&plan, &opened);
         if let Some(template) = &found.loaded.template {
             self.template = Some(template.clone());
         }

@@ -53,7 +53,7 @@ pub(super) fn prepare_home(around: &Surroundings) -> Result<(), Refusal> {
     match std::fs::metadata(home) {
         Ok(meta) if !meta.is_dir() => Err(format!("{shown} is not a directory: name another --home").into()),
         Ok(meta) if around.own_uid == 0 && meta.uid() != gateway.uid => Err(format!(
-            "{shown} belongs to uid {}, but gateways run as '{}' (uid {}): 'chown -R {}:{} {shown}' once, or name \
+            "{shown} belongs to uid {}, but services run as '{}' (uid {}): 'chown -R {}:{} {shown}' once, or name \
              its owner with --gateway-user",
             meta.uid(),
             gateway.name,

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) const DIRECTORY: &str = "profiles";
+pub const DIRECTORY: &str = "profiles";
 /// What makes a directory a profile.
 pub(super) const MARK: &str = "SOUL.md";
 /// More warnings are counted, not listed: the directory's owner may be hostile.

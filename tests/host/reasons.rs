@@ -1,6 +1,7 @@
 //! Whoever looks sees why: the reason of each failure, in `status` and in the log, from the first one on.
 
 use crate::harness::{Setup, World};
+use rustix::process::Signal;
 use serde_json::json;
 
 /// A wait that no test outlives.
@@ -216,4 +217,94 @@ fn what_is_not_in_force_yet_is_remembered_and_taken_by_the_next_restart() {
     world.ctl(&["reload"]).ok();
     world.ctl(&["restart", "own"]).ok();
     assert_eq!(world.status("own")["reason"], json!(null), "any restart takes it");
+}
+
+/// A registered service whose record cannot be believed any more was a row that nothing could be done about: `unregister` told to
+/// correct a file that there is not, and after a `reload` the row was gone until the next boot. And whoever had no Hermes was told
+/// of a gateway user.
+#[test]
+fn a_refused_record_can_be_unregistered_or_comes_back_as_it_was_wanted() {
+    let mut world = World::new(Setup::plain().supervisor_option(&["--state", "/srv/kept/state"]));
+    let owner = |world: &World, uid| {
+        std::os::unix::fs::chown(world.path("/srv/kept"), Some(uid), Some(uid)).expect("an owner");
+    };
+    std::fs::create_dir_all(world.path("/srv/kept")).expect("a place for the state");
+    let supervisor = world.start();
+    for name in ["job", "mended"] {
+        world.ctl(&["register", name, "--user", "65534", "--", "/adversary", "pause"]).ok();
+    }
+    world.ctl(&["register", "resting", "--down", "--user", "65534", "--", "/adversary", "pause"]).ok();
+    let mut supervisor = supervisor;
+    supervisor.process.signal(Signal::TERM);
+    supervisor.process.wait();
+
+    // Whoever owns the place of the state could have written another user into it.
+    owner(&world, 10_000);
+    let supervisor = world.start();
+    let row = world.status("job");
+    assert_eq!((&row["state"], &row["want"]), (&json!("refused"), &json!("up")), "{row}");
+    assert_eq!(world.status("resting")["want"], json!("down"));
+    let why = row["reason"].as_str().unwrap_or_default();
+    assert!(why.contains("may name another user than the default one"), "{why}");
+    for text in [why, &world.stderr()] {
+        assert!(!text.contains("gateway"), "no Hermes here: {text}");
+    }
+    // It stays a row, and its name stays taken.
+    world.ctl(&["reload"]).fails(1);
+    assert_eq!(world.status("job")["state"], json!("refused"));
+    let taken = world.ctl(&["register", "job", "--", "/adversary", "exit"]).fails(1);
+    assert!(taken.contains("'hermes-sup ctl unregister job' first"), "{taken}");
+    world.ctl_as(&supervisor, 65_533, &["unregister", "job"]).fails(6);
+    assert_eq!(world.ctl(&["unregister", "job"]).ok(), "job: unregistered\n");
+    world.ctl(&["status", "job"]).fails(4);
+    world.ctl(&["register", "job", "--", "/adversary", "pause"]).ok();
+    world.ctl(&["unregister", "job"]).ok();
+
+    owner(&world, 0);
+    world.ctl(&["reload"]).ok();
+    world.wait_state("mended", &["up"]);
+    world.wait_state("resting", &["down"]);
+    let mut supervisor = supervisor;
+    supervisor.process.signal(Signal::TERM);
+    supervisor.process.wait();
+    let _supervisor = world.start();
+    assert_eq!(world.ctl(&["list"]).ok(), "mended\nresting\n", "what was unregistered does not come back");
+}
+
+/// The row of a refused definition was a daemon that nobody wants, whatever the file said; and once the file was mended its service
+/// was started or not by `autostart`, whatever its operator had decided before.
+#[test]
+fn a_refused_row_says_what_its_file_says_and_its_want_is_kept() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("stopped", "pause", "");
+    let mut supervisor = world.start();
+    world.ctl(&["stop", "stopped"]).ok();
+    supervisor.process.signal(Signal::TERM);
+    supervisor.process.wait();
+    world.adversary("stopped", "pause", "umask = 22\n");
+    let _supervisor = world.start();
+    assert_eq!(world.status("stopped")["want"], json!("down"));
+    let broken = "umask = 22\n";
+    for (name, rest) in [("task", "type = \"oneshot\"\nautostart = false\n"), ("web", "")] {
+        world.adversary(name, "pause", &format!("{rest}{broken}"));
+    }
+    world.define("garbled", "type = \"oneshot\"\ncommand = [");
+    world.ctl(&["reload"]).fails(1);
+    for (name, kind, want) in
+        [("task", "oneshot", "down"), ("web", "daemon", "up"), ("garbled", "daemon", "up")]
+    {
+        let row = world.status(name);
+        assert_eq!(
+            (&row["state"], &row["kind"], &row["want"]),
+            (&json!("refused"), &json!(kind), &json!(want)),
+            "{row}"
+        );
+    }
+    world.adversary("stopped", "pause", "");
+    world.adversary("web", "pause", "");
+    world.adversary("task", "pause", "type = \"oneshot\"\nautostart = false\n");
+    world.ctl(&["reload"]).fails(1);
+    world.wait_state("web", &["up"]);
+    world.wait_state("task", &["down"]);
+    world.wait_state("stopped", &["down"]);
 }
