@@ -123,7 +123,8 @@ impl Supervisor {
         let by_pipe = |service: &Service| matches!(service.definition.ready, Ready::Fd(_));
         let would_end =
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
-        self.containment.record(&life, gateway.living().filter(|_| !would_end));
+        let definition = self.services.get(&id).and_then(|service| service.in_force);
+        self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let after_success = gateway.waits_after_success();
         let service = self.services.get_mut(&id);

@@ -6,8 +6,8 @@
 use super::reload::Found;
 use super::services::{mirror_directory, registered_directory};
 use super::{Options, Supervisor};
+use crate::containment::AdoptionRecord;
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Living;
 use crate::core::name::{DASHBOARD, ServiceName};
 use crate::core::words::Want;
 use crate::definition::resolved::Origin;
@@ -56,7 +56,7 @@ impl Task {
         around: &Surroundings,
         opened: &Opened,
         found: &Found,
-        adopted: &BTreeMap<ServiceName, Living>,
+        adopted: &BTreeMap<ServiceName, AdoptionRecord>,
         cmd: &[OsString],
         now: u64,
     ) -> Self {
