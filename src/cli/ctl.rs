@@ -221,9 +221,10 @@ fn patience(request: &Request) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::cli::args::{Command, parse};
-    use crate::cli::logs::{Absent, LogLine, LogQuery};
+    use crate::cli::logs::{Absent, LogQuery};
     use crate::control::codec::{FrameBuffer, decode_request, encode_reply};
     use crate::control::protocol::{Reply, State, Targets, samples};
+    use crate::core::line::Line;
     use crate::core::words::Stream;
     use std::ffi::OsString;
     use std::io::{self, Read, Write};
@@ -249,12 +250,12 @@ mod tests {
             places: &[LogPlace],
             query: &LogQuery,
             _: &mut dyn FnMut(usize, Absent),
-            each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+            each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
         ) -> io::Result<()> {
             assert_eq!(query.last, Some(1));
             for source in 0..places.len() {
                 let (begins, ends) = (true, true);
-                each(LogLine { source, time: "t", stream: Stream::Out, text: b"hello", begins, ends })?;
+                each(Line { source, time: "t", stream: Stream::Out, text: b"hello", begins, ends })?;
             }
             Ok(())
         }
