@@ -308,3 +308,46 @@ fn a_refused_row_says_what_its_file_says_and_its_want_is_kept() {
     world.wait_state("task", &["down"]);
     world.wait_state("stopped", &["down"]);
 }
+
+/// What is missing is nobody's mistake in a definition: no inode, no process, no cgroup more, or a capability that the container does
+/// not have. Each was "could not be started" where nobody had typed `ctl start`.
+#[test]
+fn what_the_kernel_refuses_is_named_at_the_first_time() {
+    let mut world = World::new(Setup::plain().world_option(&["--tmpfs", "/run", "nr_inodes=100,mode=755"]));
+    let later = format!("autostart = false\n{SLOW}");
+    world.adversary("occupant", "tree 3", "user = \"20001\"");
+    world.adversary("processes", "pause", &format!("user = \"20001\"\n{later}[limits]\nnproc = 1\n"));
+    world.adversary(
+        "capability",
+        "pause",
+        &format!("user = \"20002\"\n{later}[security]\nambient = [\"CAP_SYS_ADMIN\"]\n"),
+    );
+    for name in ["inodes", "cgroups"] {
+        world.adversary(name, "pause", &later);
+    }
+    let _supervisor = world.start();
+    world.wait_log("occupant", "ready tree");
+    let fails = |name: &str, causes: &[&str]| {
+        drop(world.ctl(&["start", name, "--timeout", "1s"]));
+        let status = world.wait_state(name, &["backoff", "failed"]);
+        let reason = status["reason"].as_str().unwrap_or_default();
+        for cause in causes {
+            assert!(reason.contains(cause), "{name}: {status}");
+        }
+        assert_eq!(status["restarts"], json!(1), "the first time: {status}");
+        world.wait_stderr(&format!("{name}: {}: {reason}", status["state"].as_str().unwrap_or_default()));
+        world.ctl(&["stop", name]).ok();
+    };
+    fails("processes", &["its user has as many processes as its limit nproc allows"]);
+    fails("capability", &["CAP_SYS_ADMIN, which the supervisor does not have", "--cap-add SYS_ADMIN"]);
+    let fillers = (0..).map(|n| world.path(&format!("/run/filler-{n}")));
+    let made: Vec<_> = fillers.map_while(|path| std::fs::write(&path, "").ok().map(|()| path)).collect();
+    fails("inodes", &["in /run/hermes-sup/", "there is no space or no inode left"]);
+    for path in made {
+        std::fs::remove_file(path).expect("an inode is free again");
+    }
+    let cap = world.path("/sys/fs/cgroup/cgroup.max.descendants");
+    std::fs::write(&cap, "0").expect("a cap on cgroups");
+    fails("cgroups", &["the limit on cgroups is reached (cgroup.max.descendants"]);
+    std::fs::write(&cap, "max").expect("no cap");
+}
