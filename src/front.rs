@@ -3,7 +3,7 @@
 use hermes_sup::cli::args::{self, Command};
 use hermes_sup::cli::ctl;
 use hermes_sup::cli::doctor::{self, HermesCli, Row};
-use hermes_sup::cli::logs::{self, Absent, LogFiles, LogLine, LogQuery};
+use hermes_sup::cli::logs::{self, Absent, LogFiles, LogQuery};
 use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{LogLevel, Settings};
 use hermes_sup::cli::{check, generate};
@@ -245,7 +245,7 @@ impl LogFiles for Files {
         places: &[LogPlace],
         query: &LogQuery,
         absent: &mut dyn FnMut(usize, Absent),
-        each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+        each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
         log::with_access(&below_home(&dirs).0, &dirs, || hand_over(places, query, absent, each))
@@ -257,7 +257,7 @@ fn hand_over(
     places: &[LogPlace],
     query: &LogQuery,
     absent: &mut dyn FnMut(usize, Absent),
-    each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+    each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     let wanted = Query {
         last: query.last,
@@ -269,30 +269,11 @@ fn hand_over(
     let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
     let (home, below) = below_home(&dirs);
     let zone = logs::zone(places);
-    let mut reader = Reader::open(&home, &below, wanted, &zone, &mut |source, why| {
-        absent(
-            source,
-            match why {
-                log::Absent::NoLog => Absent::NoLog,
-                log::Absent::Empty => Absent::Empty,
-                log::Absent::Unreadable(error) => Absent::Unreadable(error),
-            },
-        );
-    })?;
-    let mut take = |line: Line<'_>| {
-        each(LogLine {
-            source: line.source,
-            time: line.time,
-            stream: line.stream,
-            text: line.text,
-            begins: line.begins,
-            ends: line.ends,
-        })
-    };
-    reader.read(query.follow, &mut take)?;
+    let mut reader = Reader::open(&home, &below, wanted, &zone, absent)?;
+    reader.read(query.follow, each)?;
     if query.follow {
         let stdout = io::stdout();
-        reader.follow(Some(stdout.as_fd()), &mut take)?;
+        reader.follow(Some(stdout.as_fd()), each)?;
     }
     Ok(())
 }

@@ -106,6 +106,23 @@ fn the_core_is_pure() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// A host without Hermes was told of gateways, of their user and of hermes. What any supervisor may say comes from these rooms,
+/// so they speak of services; whoever knows that there is a Hermes says the rest.
+#[test]
+fn messages_of_the_general_rooms_do_not_speak_of_hermes() {
+    const GENERAL: [&str; 6] = ["core", "sys", "containment", "store", "log", "definition"];
+    const OF_HERMES: [&str; 2] = ["definition/template.rs", "definition/dashboard.rs"];
+    let broken: Vec<String> = sources()
+        .iter()
+        .filter(|(file, _)| module_of(file).first().is_some_and(|room| GENERAL.contains(&room.as_str())))
+        .filter(|(file, _)| !OF_HERMES.iter().any(|of| file == Path::new(of)))
+        .flat_map(|(file, text)| {
+            sentences_of_hermes(text).into_iter().map(move |text| format!("{}: {text}", file.display()))
+        })
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
 /// The checks above find nothing in a clean house; here they must find each thing that is planted.
 #[test]
 fn the_checks_find_what_is_wrong() {
@@ -136,6 +153,11 @@ fn the_checks_find_what_is_wrong() {
     assert_eq!(impure_words("use std::time::{Duration, Instant};").len(), 1);
     assert_eq!(impure_words("fn f() { std::fs::read(\"x\"); rustix::io::dup(x); }").len(), 2);
     assert!(impure_words("use std::time::Duration; // std::fs").is_empty());
+    assert_eq!(
+        sentences_of_hermes("fn f() { g(\"only the gateway user\", \"gateway\", \"the hermes-sup\"); }")
+            .len(),
+        1
+    );
 }
 
 // ---- reading the house ----
@@ -216,6 +238,22 @@ fn forbidden_uses(file: &Path, text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The texts of several words that speak of Hermes or its gateways; not what is put into them, nor our own names, nor a command that
+/// somebody has given.
+fn sentences_of_hermes(text: &str) -> Vec<String> {
+    let of_hermes = |text: &String| {
+        let mut plain = text.to_lowercase();
+        for ours in ["hermes-sup", "hermes_sup", "--gateway-user", "logs/gateways", "gateway run", "{gateway"]
+        {
+            plain = plain.replace(ours, "");
+        }
+        text.starts_with('"')
+            && text.contains(' ')
+            && ["hermes", "gateway"].iter().any(|word| plain.contains(word))
+    };
+    without_tests(&tokens(text)).into_iter().filter(of_hermes).collect()
+}
+
 fn speaks_unsafe(text: &str) -> bool {
     tokens(text).iter().any(|token| token == "unsafe" || token == "unsafe_code")
 }
@@ -249,7 +287,8 @@ fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
     (!base.is_empty()).then_some(base)
 }
 
-/// Words and single punctuation characters, with `::` as one token; comments, strings, characters and lifetimes gone.
+/// Words and single punctuation characters, with `::` as one token, and strings with their first quote; comments, characters
+/// and lifetimes gone.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
@@ -272,7 +311,9 @@ fn tokens(text: &str) -> Vec<String> {
                 }
             }
         } else if c == '"' {
+            let start = here;
             here = after_string(&chars, here);
+            tokens.push(chars[start..(here - 1).min(chars.len())].iter().collect());
         } else if c == '\'' {
             // A character literal ends with a quote soon; a lifetime does not.
             if at(here + 1) == '\\' {

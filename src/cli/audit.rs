@@ -3,15 +3,15 @@
 use super::render::{field, printable};
 use crate::control::protocol::Audit;
 
-/// One card for each service, an empty line between them.
-pub fn show(audits: &[Audit]) -> String {
-    let cards: Vec<String> = audits.iter().map(card).collect();
+/// One card for each service, an empty line between them; `columns`: as [`field`] has it.
+pub fn show(audits: &[Audit], columns: Option<usize>) -> String {
+    let cards: Vec<String> = audits.iter().map(|audit| card(audit, columns)).collect();
     cards.join("\n")
 }
 
-fn card(audit: &Audit) -> String {
+fn card(audit: &Audit, columns: Option<usize>) -> String {
     let mut text = format!("{}: {}\n", printable(&audit.name), audit.state);
-    let mut show = |label: &str, value: &str| field(&mut text, label, value);
+    let mut show = |label: &str, value: &str| field(&mut text, label, value, columns);
     show("user", &user(audit));
     if let Some(privileges) = &audit.privileges {
         let switch = |is_on: bool| if is_on { "on" } else { "off" };
@@ -74,7 +74,7 @@ mod tests {
             ..samples::audit("b")
         };
         assert_eq!(
-            show(&[running, down]),
+            show(&[running, down], None),
             "coder: up\n\
              \x20 user         hermes, uid 10000, gid 10000, groups 10000 44\n\
              \x20 capabilities none\n\

@@ -93,11 +93,11 @@ fn show(
         Verb::Tree { .. } if json => {
             document(console, &TreesDocument { version: VERSION, services: answer.trees });
         }
-        Verb::Tree { .. } => console.show(&tree::show(&answer.trees)),
+        Verb::Tree { .. } => console.show_rows(&tree::show(&answer.trees)),
         Verb::Audit { .. } if json => {
             document(console, &AuditDocument { version: VERSION, services: answer.audits });
         }
-        Verb::Audit { .. } => console.show(&audit::show(&answer.audits)),
+        Verb::Audit { .. } => console.show(&audit::show(&answer.audits, console.columns)),
         Verb::List if json => document(console, &NamesDocument { version: VERSION, names: answer.names }),
         Verb::List => {
             let lines: String = answer.names.iter().map(|name| format!("{}\n", printable(name))).collect();
@@ -133,17 +133,17 @@ fn show_status(
     if json {
         document(console, &StatusDocument { version: VERSION, supervisor, services });
     } else {
-        let mut text = status::header(&supervisor);
+        let header = status::header(&supervisor);
         match (names, &services[..]) {
             ([_], [service]) => {
                 let tail = service.log.as_deref().map(|dir| files.tail(dir, CARD_LINES)).unwrap_or_default();
-                text.push_str(&status::card(service, &tail, console.color, Zone::own()));
+                console.show_rows(&header);
+                console.show(&status::card(service, &tail, console.color, Zone::own(), console.columns));
             }
             // Named, and none found: the errors have said so.
-            ([_, ..], []) => text.clear(),
-            _ => text.push_str(&status::table(&services, console.color, console.columns)),
+            ([_, ..], []) => {}
+            _ => console.show_rows(&(header + &status::table(&services, console.color))),
         }
-        console.show(&text);
     }
     if not_up { Code::NotUp } else { Code::Done }
 }
@@ -221,9 +221,10 @@ fn patience(request: &Request) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::cli::args::{Command, parse};
-    use crate::cli::logs::{Absent, LogLine, LogQuery};
+    use crate::cli::logs::{Absent, LogQuery};
     use crate::control::codec::{FrameBuffer, decode_request, encode_reply};
     use crate::control::protocol::{Reply, State, Targets, samples};
+    use crate::core::line::Line;
     use crate::core::words::Stream;
     use std::ffi::OsString;
     use std::io::{self, Read, Write};
@@ -249,18 +250,23 @@ mod tests {
             places: &[LogPlace],
             query: &LogQuery,
             _: &mut dyn FnMut(usize, Absent),
-            each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+            each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
         ) -> io::Result<()> {
             assert_eq!(query.last, Some(1));
             for source in 0..places.len() {
                 let (begins, ends) = (true, true);
-                each(LogLine { source, time: "t", stream: Stream::Out, text: b"hello", begins, ends })?;
+                each(Line { source, time: "t", stream: Stream::Out, text: b"hello", begins, ends })?;
             }
             Ok(())
         }
     }
 
     fn tell(words: &[&str], replies: Vec<Reply>) -> Told {
+        tell_on(None, words, replies)
+    }
+
+    /// On a terminal of that width.
+    fn tell_on(columns: Option<usize>, words: &[&str], replies: Vec<Reply>) -> Told {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -279,17 +285,22 @@ mod tests {
             }
             request
         });
-        let mut told = alone(words, &path);
+        let mut told = alone_on(columns, words, &path);
         told.asked = Some(server.join().unwrap());
         told
     }
 
     fn alone(words: &[&str], socket: &Path) -> Told {
+        alone_on(None, words, socket)
+    }
+
+    fn alone_on(columns: Option<usize>, words: &[&str], socket: &Path) -> Told {
         let words = [&["hermes-sup", "ctl", "--socket", socket.to_str().unwrap()], words].concat();
         let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         let Ok(Command::Ctl(ctl)) = parse(&words, &|_| None) else { panic!("{words:?}") };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut console = Console::new(&mut out, &mut err);
+        console.columns = columns;
         let code = run(&ctl, &mut console, &NoFiles);
         drop(console);
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -489,6 +500,36 @@ mod tests {
         );
         let document: TreesDocument = serde_json::from_str(&tell(&["--json", "tree"], parts()).out).unwrap();
         assert_eq!(document.services, [Tree { left_out: 7, ..whole }]);
+    }
+
+    /// A command of 200 characters broke the lines of a tree in the middle, and the first line of `status` was three.
+    #[test]
+    fn on_a_terminal_whatever_is_shown_fits() {
+        let mut tree = samples::tree();
+        tree.processes[1].command = "python3 -c ".to_owned() + &"x".repeat(200);
+        for columns in [80, 50, 20] {
+            let words = |name: &str| Reply::Part(Part::Tree(Tree { name: name.to_owned(), ..tree.clone() }));
+            let audit = Reply::Part(Part::Audit(Box::new(samples::audit("coder"))));
+            let all = || {
+                vec![
+                    supervisor(),
+                    service(samples::service("coder")),
+                    service(samples::down("b")),
+                    Reply::End,
+                ]
+            };
+            for (verb, replies) in [
+                (&["tree"][..], vec![words("coder"), Reply::End]),
+                (&["audit"], vec![audit, Reply::End]),
+                (&["status"], all()),
+            ] {
+                let told = tell_on(Some(columns), verb, replies.clone());
+                let longest = told.out.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+                assert!(longest <= columns, "{columns}:\n{}", told.out);
+                let whole = tell(verb, replies);
+                assert!(!whole.out.contains('…'), "whatever is no terminal has it all");
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::render::{Console, printable};
 use crate::control::protocol::LogPlace;
+use crate::core::line::Line;
 use crate::core::words::Stream;
 use crate::sys::localtime::{Civil, Zone, parse_rfc3339, rfc3339};
 use clap::ValueEnum;
@@ -40,28 +41,8 @@ pub struct LogQuery {
     pub all: bool,
 }
 
-/// A piece of a line of a log; most lines are one piece. A long line's pieces come one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogLine<'a> {
-    /// Which of the places.
-    pub source: usize,
-    /// As the file has it; may be empty.
-    pub time: &'a str,
-    pub stream: Stream,
-    /// Without the newline; cut between characters.
-    pub text: &'a [u8],
-    pub begins: bool,
-    pub ends: bool,
-}
-
 /// Why there is nothing to read of a service.
-#[derive(Debug)]
-pub enum Absent {
-    /// It was never started.
-    NoLog,
-    Empty,
-    Unreadable(io::Error),
-}
+pub type Absent = crate::core::line::Absent<io::Error>;
 
 /// The reader of log files.
 pub trait LogFiles {
@@ -78,9 +59,17 @@ pub trait LogFiles {
         places: &[LogPlace],
         query: &LogQuery,
         absent: &mut dyn FnMut(usize, Absent),
-        each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+        each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
     ) -> io::Result<()>;
 }
+
+/// The text is no moment. The message says what is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "use how long ago, as in 10m, a day, as in 2026-01-31, a local time, as in '2026-01-31 12:00' or 12:00 for today, or \
+     2026-01-31T12:00:00Z"
+)]
+pub struct NoMoment;
 
 /// `--since` and `--until`: a moment, or how long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +83,12 @@ impl When {
     /// `2026-01-31T12:00:00Z`.
     ///
     /// # Errors
-    /// A line that says what is allowed.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`NoMoment`].
+    pub fn parse(text: &str) -> Result<Self, NoMoment> {
         Self::parse_in(text, SystemTime::now(), Zone::own())
     }
 
-    fn parse_in(text: &str, now: SystemTime, zone: &Zone) -> Result<Self, String> {
+    fn parse_in(text: &str, now: SystemTime, zone: &Zone) -> Result<Self, NoMoment> {
         let local = |civil: Civil| zone.moment(civil, None);
         super::settings::parse_duration(text)
             .map(Self::Ago)
@@ -107,11 +96,7 @@ impl When {
             .or_else(|| parse_rfc3339(text).map(Self::At))
             .or_else(|| text.parse().ok().and_then(local).map(Self::At))
             .or_else(|| Civil::today(text, now, zone).and_then(local).map(Self::At))
-            .ok_or_else(|| {
-                "use how long ago, as in 10m, a day, as in 2026-01-31, a local time, as in '2026-01-31 12:00' or 12:00 for \
-                 today, or 2026-01-31T12:00:00Z"
-                    .to_owned()
-            })
+            .ok_or(NoMoment)
     }
 
     pub fn moment(self, now: SystemTime) -> SystemTime {
@@ -196,7 +181,7 @@ impl<'a> Shape<'a> {
         Self { places, json, terminal, width, zone, times: vec![None; places.len()], open: None }
     }
 
-    fn piece(&mut self, line: LogLine<'_>) -> Vec<u8> {
+    fn piece(&mut self, line: Line<'_>) -> Vec<u8> {
         let mut shown = Vec::with_capacity(line.text.len() + 64);
         if line.begins || self.open != Some(line.source) {
             shown = self.end();
@@ -235,7 +220,7 @@ impl<'a> Shape<'a> {
     }
 
     /// As the file has it; on a terminal with control characters escaped, elsewhere byte for byte.
-    fn begin_text(&self, shown: &mut Vec<u8>, line: LogLine<'_>) {
+    fn begin_text(&self, shown: &mut Vec<u8>, line: Line<'_>) {
         if self.places.len() > 1 {
             shown.extend_from_slice(
                 format!("{:width$} | ", self.name(line.source), width = self.width).as_bytes(),
@@ -250,7 +235,7 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn begin_json(&mut self, shown: &mut Vec<u8>, line: LogLine<'_>) {
+    fn begin_json(&mut self, shown: &mut Vec<u8>, line: Line<'_>) {
         #[derive(Serialize)]
         struct Out<'a> {
             name: &'a str,
@@ -295,7 +280,7 @@ mod tests {
             places: &[LogPlace],
             _: &LogQuery,
             absent: &mut dyn FnMut(usize, Absent),
-            each: &mut dyn FnMut(LogLine<'_>) -> io::Result<()>,
+            each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
         ) -> io::Result<()> {
             for (source, place) in places.iter().enumerate() {
                 match place.name.as_str() {
@@ -306,7 +291,7 @@ mod tests {
                 }
             }
             for (source, time, stream, text, begins, ends) in &self.0 {
-                each(LogLine { source: *source, time, stream: *stream, text, begins: *begins, ends: *ends })?;
+                each(Line { source: *source, time, stream: *stream, text, begins: *begins, ends: *ends })?;
             }
             Ok(())
         }
@@ -423,6 +408,6 @@ mod tests {
             assert_eq!(moment(noon), Ok(at(1_769_857_200)), "{noon}");
         }
         assert_eq!(moment("300y"), Ok(SystemTime::UNIX_EPOCH), "before all time is its beginning");
-        assert!(moment("yesterday").unwrap_err().starts_with("use how long ago"));
+        assert!(moment("yesterday").unwrap_err().to_string().starts_with("use how long ago"));
     }
 }

@@ -75,6 +75,14 @@ impl<'a> Console<'a> {
         }
     }
 
+    /// Lines of which each is one thing's: on a terminal they are [`cut`] to its width.
+    pub fn show_rows(&mut self, text: &str) {
+        match self.columns {
+            Some(columns) => self.show(&cut(text, columns)),
+            None => self.show(text),
+        }
+    }
+
     /// One line, escaped.
     pub fn line(&mut self, text: &str) {
         self.show(&format!("{}\n", printable(text)));
@@ -166,9 +174,81 @@ pub fn state(state: State, width: usize, color: bool) -> String {
     if color { format!("\x1b[{code}m{word}\x1b[0m") } else { word }
 }
 
-/// Appends one `label  value` line of a card.
-pub fn field(card: &mut String, label: &str, value: &str) {
-    let _ = writeln!(card, "  {label:<12} {}", printable(value));
+/// Every line in at most `columns` characters, the last of them `…` where something is left out. Colours take no room, and those
+/// that were begun are ended.
+pub fn cut(text: &str, columns: usize) -> String {
+    let mut fitting = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (content, end) = line.strip_suffix('\n').map_or((line, ""), |content| (content, "\n"));
+        let shown = shown_chars(content).filter(|(_, shown)| *shown).count();
+        let room = if shown > columns { columns.saturating_sub(1) } else { columns };
+        let mut used = 0;
+        for (c, is_shown) in shown_chars(content) {
+            if !is_shown {
+                fitting.push(c);
+            } else if used < room {
+                used += 1;
+                fitting.push(c);
+            } else if used == room && shown > columns && columns > 0 {
+                used += 1;
+                fitting.push('…');
+            }
+        }
+        fitting.push_str(end);
+    }
+    fitting
+}
+
+/// The characters of one line, and whether each takes room: those of a colour do not.
+fn shown_chars(line: &str) -> impl Iterator<Item = (char, bool)> {
+    let mut in_color = false;
+    line.chars().map(move |c| {
+        in_color |= c == '\x1b';
+        let is_shown = !in_color;
+        in_color &= c != 'm';
+        (c, is_shown)
+    })
+}
+
+/// Characters before the value of a field.
+const MARGIN: usize = 15;
+
+/// Appends one `label  value` line of a card. With `columns`, the width of a terminal, it goes on below itself, between words where
+/// there are any: nothing of a card is left out.
+pub fn field(card: &mut String, label: &str, value: &str, columns: Option<usize>) {
+    let value = printable(value);
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(MARGIN).max(1));
+    let _ = write!(card, "  {label:<12} ");
+    let mut used = 0;
+    for word in value.split_inclusive(' ') {
+        let mut length = word.trim_end().chars().count();
+        if used > 0 && used + length > room {
+            next_line(card, &mut used);
+        }
+        let mut word = word;
+        while length > room {
+            let at = word.char_indices().nth(room).map_or(word.len(), |(at, _)| at);
+            let (first, rest) = word.split_at(at);
+            card.push_str(first);
+            next_line(card, &mut used);
+            (word, length) = (rest, length - room);
+        }
+        card.push_str(word);
+        used += word.chars().count();
+    }
+    end_line(card);
+}
+
+fn next_line(card: &mut String, used: &mut usize) {
+    end_line(card);
+    let _ = write!(card, "{:MARGIN$}", "");
+    *used = 0;
+}
+
+/// No line ends with the space between two words.
+fn end_line(card: &mut String) {
+    card.truncate(card.trim_end_matches(' ').len());
+    card.push('\n');
 }
 
 #[cfg(test)]
@@ -182,6 +262,36 @@ mod tests {
             printable("a\x1b[31mb\n\t\u{9b}\x7f\u{202e}"),
             "a\\u{1b}[31mb\\n\\t\\u{9b}\\u{7f}\\u{202e}"
         );
+    }
+
+    #[test]
+    fn rows_are_cut_to_the_width_and_colours_take_none_of_it() {
+        assert_eq!(cut("abcdef\nabc\n\nä漢ä漢", 4), "abc…\nabc\n\nä漢ä漢");
+        assert_eq!(cut("\x1b[32mup\x1b[0m  abcdef\n", 6), "\x1b[32mup\x1b[0m  a…\n");
+        assert_eq!(cut("\x1b[32mready\x1b[0m\n", 3), "\x1b[32mre…\x1b[0m\n");
+        assert_eq!(cut("abc\n", 1), "…\n");
+    }
+
+    #[test]
+    fn a_field_goes_on_below_itself_and_loses_nothing() {
+        let fields = |value: &str, columns| {
+            let mut card = String::new();
+            field(&mut card, "could gain", value, columns);
+            card
+        };
+        assert_eq!(fields("CAP_CHOWN CAP_KILL", None), "  could gain   CAP_CHOWN CAP_KILL\n");
+        let folded = "  could gain   CAP_CHOWN\n               CAP_KILL\n";
+        assert_eq!(fields("CAP_CHOWN CAP_KILL", Some(30)), folded);
+        let path = "  could gain   /a/lon\n               g/path\n               b\n";
+        assert_eq!(fields("/a/long/path b", Some(21)), path);
+        for columns in 1..60 {
+            let text = fields("one two-and-three four", Some(columns));
+            let value: String =
+                text.lines().map(|line| line.chars().skip(MARGIN).collect::<String>()).collect();
+            assert_eq!(value.replace(' ', ""), "onetwo-and-threefour", "{columns}");
+            let longest = text.lines().map(|line| line.chars().count()).max();
+            assert!(columns <= MARGIN || longest <= Some(columns), "{columns}: {text}");
+        }
     }
 
     #[test]

@@ -10,9 +10,6 @@ const HEADINGS: [&str; 8] = ["NAME", "WANT", "STATE", "PID", "UPTIME", "RESTARTS
 /// Columns of numbers, flush right.
 const NUMBERS: [bool; 8] = [false, false, false, true, true, true, true, false];
 const STATE_COLUMN: usize = 2;
-const LAST_COLUMN: usize = HEADINGS.len() - 1;
-/// Of a reason so many characters are shown on a terminal however narrow it is.
-const LEAST_REASON: usize = 12;
 
 /// One line about the supervisor, and one for each thing that is not as it should be.
 pub fn header(supervisor: &SupervisorStatus) -> String {
@@ -39,24 +36,16 @@ pub fn header(supervisor: &SupervisorStatus) -> String {
     text
 }
 
-/// The table of services, in the order they came. With `columns`, the width of a terminal, what does not fit is cut: a line
-/// is one service's.
-pub fn table(services: &[ServiceStatus], color: bool, columns: Option<usize>) -> String {
+/// The table of services, in the order they came; a line is one service's.
+pub fn table(services: &[ServiceStatus], color: bool) -> String {
     if services.is_empty() {
         return "no services\n".to_owned();
     }
-    let mut rows: Vec<[String; 8]> = services.iter().map(row).collect();
+    let rows: Vec<[String; 8]> = services.iter().map(row).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
-        }
-    }
-    let before: usize = widths.iter().take(LAST_COLUMN).map(|width| width + 2).sum();
-    let room = columns.map(|columns| columns.saturating_sub(before).max(LEAST_REASON));
-    for cells in &mut rows {
-        if let (Some(room), Some(reason)) = (room, cells.last_mut()) {
-            *reason = cut(reason, room);
         }
     }
     let mut text = String::new();
@@ -65,14 +54,6 @@ pub fn table(services: &[ServiceStatus], color: bool, columns: Option<usize>) ->
         line(&mut text, cells, &widths, color.then_some(service.state));
     }
     text
-}
-
-/// The text, or its beginning and `…`, in at most `room` characters.
-fn cut(text: &str, room: usize) -> String {
-    match text.char_indices().nth(room) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(room.saturating_sub(1)).chain(['…']).collect(),
-    }
 }
 
 fn row(service: &ServiceStatus) -> [String; 8] {
@@ -105,8 +86,14 @@ fn line(text: &mut String, cells: &[String; 8], widths: &[usize; 8], colored: Op
     text.push('\n');
 }
 
-/// Everything about one service; `tail`: the last lines of its log. Times are those of `zone`.
-pub fn card(service: &ServiceStatus, tail: &[String], color: bool, zone: &Zone) -> String {
+/// Everything about one service; `tail`: the last lines of its log. Times are those of `zone`; `columns`: as [`field`] has it.
+pub fn card(
+    service: &ServiceStatus,
+    tail: &[String],
+    color: bool,
+    zone: &Zone,
+    columns: Option<usize>,
+) -> String {
     let mut text = format!("{}: {}", printable(&service.name), state(service.state, 0, color));
     if let Some(uptime) = service.uptime_ms {
         let _ = write!(text, " for {}", duration(uptime));
@@ -114,7 +101,7 @@ pub fn card(service: &ServiceStatus, tail: &[String], color: bool, zone: &Zone) 
     let _ = writeln!(text, ", want {}", service.want.as_str());
     let mut show = |label: &str, value: Option<String>| {
         if let Some(value) = value {
-            field(&mut text, label, &value);
+            field(&mut text, label, &value, columns);
         }
     };
     show("reason", service.reason.clone());
@@ -204,6 +191,7 @@ fn guarantee(rung: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::render::cut;
     use crate::control::protocol::{Io, Pressure, Want, samples};
 
     #[test]
@@ -240,7 +228,7 @@ mod tests {
     fn the_table() {
         let services = [samples::service("coder"), samples::down("b"), waiting()];
         assert_eq!(
-            table(&services, false, None),
+            table(&services, false),
             concat!(
                 "NAME                WANT  STATE    PID  UPTIME  RESTARTS  MEMORY  REASON\n",
                 "coder               up    up        42    1m5s         2   12.3M  -\n",
@@ -248,23 +236,24 @@ mod tests {
                 "a-much-longer-name  up    backoff    -       -        12       -  exited with code 1\\nagain\n",
             )
         );
-        assert_eq!(table(&[], true, None), "no services\n");
+        assert_eq!(table(&[], true), "no services\n");
     }
 
     #[test]
     fn on_a_terminal_each_line_fits_and_is_one_services() {
         let services = [samples::service("coder"), waiting()];
-        let table = |columns| super::table(&services, false, Some(columns));
-        assert!(table(80).lines().all(|line| line.chars().count() <= 80), "{}", table(80));
+        let table = |columns| cut(&super::table(&services, false), columns);
+        for columns in [80, 40, 10] {
+            assert!(table(columns).lines().all(|line| line.chars().count() <= columns), "{}", table(columns));
+        }
         assert!(table(80).ends_with("      12       -  exited with c…\n"), "{}", table(80));
-        assert_eq!(table(200), super::table(&services, false, None));
-        assert!(table(10).lines().nth(2).unwrap().ends_with("exited with…"), "never nothing of it");
+        assert_eq!(table(200), super::table(&services, false));
     }
 
     #[test]
     fn colours_do_not_move_the_columns() {
         let services = [samples::service("coder"), waiting()];
-        let colored = table(&services, true, None);
+        let colored = table(&services, true);
         assert!(
             colored.contains("\x1b[32mup     \x1b[0m") && colored.contains("\x1b[33mbackoff\x1b[0m"),
             "{colored}"
@@ -273,7 +262,7 @@ mod tests {
         for code in ["\x1b[32m", "\x1b[33m", "\x1b[0m"] {
             plain = plain.replace(code, "");
         }
-        assert_eq!(plain, table(&services, false, None));
+        assert_eq!(plain, table(&services, false));
     }
 
     fn berlin() -> Zone {
@@ -289,11 +278,11 @@ mod tests {
         service.limits_not_in_force = vec!["pids_max=5 is not in force: no".to_owned()];
         service.pressure = Some(Pressure { cpu: Some(1.25), memory: None, io: Some(0.0) });
         assert_eq!(
-            card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false, &berlin()),
+            card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false, &berlin(), None),
             "coder: up for 1m5s, want up\n\
              \x20 main pid     42\n\
              \x20 since        2023-11-14 23:14:20 +0100\n\
-             \x20 last exit    killed by SIGKILL, out of memory, at 2023-11-14 23:14:10 +0100\n\
+             \x20 last exit    killed by SIGKILL, out of memory at its limit memory_max=48M, at 2023-11-14 23:14:10 +0100\n\
              \x20 restarts     2\n\
              \x20 containment  keeper: a keeper under another user collects what detaches; a stop sweeps until nothing \
              is left\n\
@@ -313,7 +302,7 @@ mod tests {
     #[test]
     fn the_card_of_one_that_waits_leaves_out_what_there_is_not() {
         assert_eq!(
-            card(&waiting(), &[], false, &berlin()),
+            card(&waiting(), &[], false, &berlin(), None),
             "a-much-longer-name: backoff, want up\n\
              \x20 reason       exited with code 1\\nagain\n\
              \x20 restarts     12\n\

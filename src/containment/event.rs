@@ -2,7 +2,7 @@
 
 use super::{IncarnationId, Rung};
 use crate::containment::ladder::Refusal;
-use crate::core::exit::Exit;
+use crate::core::exit::{Exit, Shortage};
 use crate::core::unit::ScopeName;
 use crate::sys::spawn::plan::PlanError;
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ pub enum Event {
     /// The tree is proved empty and the main process reaped. Call `release` next.
     TreeEmpty { id: IncarnationId },
     /// The OOM killer has killed a process of it; `kills` so far in this life. `main`: the main process among them.
-    OomKilled { id: IncarnationId, kills: u64, main: bool },
+    OomKilled { id: IncarnationId, kills: u64, main: bool, shortage: Shortage },
     /// The OOM killer has killed `kills` more processes of the container, of any service or of none. For the log: an exit that
     /// this explains says so itself. Only where a service is held without a cgroup of its own.
     ContainerOom { kills: u64 },

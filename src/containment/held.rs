@@ -89,6 +89,11 @@ pub(super) trait Held: fmt::Debug {
     /// Puts other limits into force; returns those that are not.
     fn set_limits(&self, limits: &Limits) -> Vec<NotInForce>;
 
+    /// How often the kernel refused it a process for its `pids_max`; 0 where nobody counts that.
+    fn pids_refused(&self) -> u64 {
+        0
+    }
+
     /// Makes a child of ours in the tree, at most one at a time.
     ///
     /// # Errors

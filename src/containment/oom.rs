@@ -15,7 +15,7 @@ use super::cgroup::watch::{Watch, Watched};
 use super::event::{Event, EventQueue};
 use super::held::{CONTAINER_OOM, Watcher};
 use crate::core::clock::Tick;
-use crate::core::exit::Exit;
+use crate::core::exit::{Exit, Shortage};
 use crate::core::signal::Signal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct LifeOom {
     seen: MemoryEvents,
+    /// Why the last of them was killed.
+    shortage: Shortage,
     /// The main process is one of those that were killed, or that were ended because of one.
     main: bool,
 }
@@ -41,24 +43,41 @@ pub(super) struct News {
 impl LifeOom {
     /// For a life that was adopted: what was counted before is no news.
     pub fn adopted(seen: MemoryEvents) -> Self {
-        Self { seen, main: false }
+        Self { seen, ..Self::default() }
     }
 
     /// Takes what the kernel has counted by now. `main_is_killed`: a SIGKILL that was not ours has hit the main process, or is
-    /// about to; asked only if there is a new kill.
-    pub fn count(&mut self, counted: MemoryEvents, main_is_killed: impl FnOnce() -> bool) -> News {
+    /// about to. `memory_max`: the limit of the life, in bytes. Both are asked only if there is a new kill.
+    pub fn count(
+        &mut self,
+        counted: MemoryEvents,
+        main_is_killed: impl FnOnce() -> bool,
+        memory_max: impl FnOnce() -> Option<u64>,
+    ) -> News {
         let before = std::mem::replace(&mut self.seen, counted);
         let high = counted.high > before.high;
         // Once the main process is among them the life is over, however many the kernel still takes with it, one by one.
         if counted.kills <= before.kills || self.main {
+            // That it is at its limit may be counted a moment before the kill.
+            self.seen.at_max = before.at_max;
             return News { kills: None, high };
         }
+        self.shortage = if counted.at_max > before.at_max {
+            memory_max().map_or(Shortage::Unknown, Shortage::MemoryMax)
+        } else {
+            Shortage::Outside
+        };
         self.main = main_is_killed();
         News { kills: Some(counted.kills), high }
     }
 
     pub fn kills(&self) -> u64 {
         self.seen.kills
+    }
+
+    /// Why the last of them was killed.
+    pub fn shortage(&self) -> Shortage {
+        self.shortage
     }
 
     pub fn has_killed_main(&self) -> bool {
@@ -72,7 +91,7 @@ impl LifeOom {
 
     /// How the main process ended.
     pub fn judge(&self, exit: Exit) -> Exit {
-        if self.main && is_kill(exit) { Exit::Oom } else { exit }
+        if self.main && is_kill(exit) { Exit::Oom(self.shortage) } else { exit }
     }
 }
 
@@ -235,17 +254,34 @@ mod tests {
 
     #[test]
     fn a_life_with_a_counter_of_its_own_knows_whether_its_main_process_was_killed() {
-        let counted = |kills, high| MemoryEvents { kills, high };
+        let counted = |kills, high| MemoryEvents { kills, high, at_max: kills };
+        let max = || Some(512 << 20);
+        let own = Exit::Oom(Shortage::MemoryMax(512 << 20));
         let mut oom = LifeOom::default();
-        assert_eq!(oom.count(counted(0, 2), || unreachable!()), News { kills: None, high: true });
-        assert_eq!(oom.count(counted(1, 2), || false), News { kills: Some(1), high: false });
+        assert_eq!(oom.count(counted(0, 2), || unreachable!(), max), News { kills: None, high: true });
+        assert_eq!(oom.count(counted(1, 2), || false, max), News { kills: Some(1), high: false });
         assert_eq!(oom.judge(KILLED), KILLED, "it was another process");
-        assert_eq!(oom.count(counted(2, 2), || true), News { kills: Some(2), high: false });
-        assert_eq!(oom.count(counted(9, 2), || unreachable!()), News::default(), "that life is over");
-        assert_eq!((oom.judge(KILLED), oom.judge(Exit::Code(1))), (Exit::Oom, Exit::Code(1)));
+        assert_eq!(oom.count(counted(2, 2), || true, max), News { kills: Some(2), high: false });
+        assert_eq!(oom.count(counted(9, 2), || unreachable!(), max), News::default(), "that life is over");
+        assert_eq!((oom.judge(KILLED), oom.judge(Exit::Code(1))), (own, Exit::Code(1)));
         let mut adopted = LifeOom::adopted(counted(5, 5));
-        assert_eq!(adopted.count(counted(5, 5), || unreachable!()), News::default());
+        assert_eq!(adopted.count(counted(5, 5), || unreachable!(), max), News::default());
         adopted.takes_all();
-        assert_eq!(adopted.judge(KILLED), Exit::Oom);
+        assert_eq!(adopted.judge(KILLED), Exit::Oom(Shortage::Unknown));
+    }
+
+    /// A kill without the life's own limit having been reached is that of a cgroup around it or of the machine.
+    #[test]
+    fn a_kill_is_put_down_to_the_limit_that_was_reached() {
+        let counted = |kills, at_max| MemoryEvents { kills, at_max, ..MemoryEvents::default() };
+        let mut oom = LifeOom::default();
+        let mut after = |kills, at_max, max| {
+            oom.count(counted(kills, at_max), || false, || max);
+            oom.shortage()
+        };
+        assert_eq!(after(1, 0, Some(1024)), Shortage::Outside);
+        assert_eq!(after(1, 1, Some(1024)), Shortage::Outside, "nothing new was killed");
+        assert_eq!(after(2, 1, Some(1024)), Shortage::MemoryMax(1024), "it was counted before the kill");
+        assert_eq!(after(3, 2, None), Shortage::Unknown, "the limit was taken back since");
     }
 }

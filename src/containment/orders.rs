@@ -127,6 +127,11 @@ impl Containment {
         self.held(id).map(|held| held.set_limits(limits)).unwrap_or_default()
     }
 
+    /// How often the kernel refused it a process for its `pids_max`; 0 where nobody counts that.
+    pub fn pids_refused(&self, id: &IncarnationId) -> u64 {
+        self.held(id).map(Held::pids_refused).unwrap_or(0)
+    }
+
     /// The rung that holds this incarnation.
     pub fn rung(&self, id: &IncarnationId) -> Option<Rung> {
         self.held(id).map(Held::rung)

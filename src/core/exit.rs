@@ -1,7 +1,34 @@
 //! How a process ended, in numbers for policy and in words for people.
 
+use super::limits::{Key, Value};
 use super::signal::Signal;
 use std::fmt;
+
+/// Whose memory had run out when the kernel killed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Shortage {
+    /// The service was at its own limit, in bytes.
+    MemoryMax(u64),
+    /// Not the service's own limit: that of the container, of a cgroup around it, or all that the machine has.
+    Outside,
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MemoryMax(bytes) => {
+                let limit = Key::MemoryMax;
+                write!(f, "out of memory at its limit {limit}={}", limit.show(Value::Amount(*bytes)))
+            }
+            Self::Outside => {
+                write!(f, "out of memory (the container's or the machine's, not at a limit of its own)")
+            }
+            Self::Unknown => write!(f, "out of memory"),
+        }
+    }
+}
 
 /// The end of a main process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,7 +38,7 @@ pub enum Exit {
     /// A signal ended it.
     Signal { signal: Signal, core: bool },
     /// The OOM killer killed it.
-    Oom,
+    Oom(Shortage),
     /// A SIGKILL that was not ours, to a service without a memory controller of its own. `likely`: the OOM killer killed a
     /// process of the container just then; otherwise nobody can tell whether it was the OOM killer.
     MaybeOom { likely: bool },
@@ -40,7 +67,7 @@ impl Exit {
     pub fn signal(self) -> Option<Signal> {
         match self {
             Self::Signal { signal, .. } => Some(signal),
-            Self::Oom | Self::MaybeOom { .. } => Some(Signal::KILL),
+            Self::Oom(_) | Self::MaybeOom { .. } => Some(Signal::KILL),
             Self::Code(_) | Self::Unknown => None,
         }
     }
@@ -50,7 +77,7 @@ impl Exit {
         match self {
             Self::Code(code) => code,
             Self::Signal { signal, .. } => 128u8.saturating_add(signal.number() as u8),
-            Self::Oom | Self::MaybeOom { .. } => 128 + Signal::KILL.number() as u8,
+            Self::Oom(_) | Self::MaybeOom { .. } => 128 + Signal::KILL.number() as u8,
             Self::Unknown => 255,
         }
     }
@@ -62,7 +89,7 @@ impl fmt::Display for Exit {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal { signal, core: false } => write!(f, "killed by {signal}"),
             Self::Signal { signal, core: true } => write!(f, "killed by {signal}, core dumped"),
-            Self::Oom => write!(f, "killed by {}, out of memory", Signal::KILL),
+            Self::Oom(shortage) => write!(f, "killed by {}, {shortage}", Signal::KILL),
             Self::MaybeOom { likely: true } => {
                 write!(f, "killed by {}, probably out of memory (the container's)", Signal::KILL)
             }
@@ -77,6 +104,15 @@ impl fmt::Display for Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_for_memory_names_the_limit_where_it_is_known() {
+        let own = Exit::Oom(Shortage::MemoryMax(512 << 20));
+        assert_eq!(own.to_string(), "killed by SIGKILL, out of memory at its limit memory_max=512M");
+        let outside = Exit::Oom(Shortage::Outside).to_string();
+        assert!(outside.contains("the container's or the machine's"), "{outside}");
+        assert_eq!(Exit::Oom(Shortage::Unknown).to_string(), "killed by SIGKILL, out of memory");
+    }
 
     #[test]
     fn wait_status_words_read_as_wait_2_defines_them() {

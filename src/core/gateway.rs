@@ -185,7 +185,7 @@ struct Life {
 }
 
 /// Of a start, when another service leaves it out on its owner's wish.
-const PARKED: &str = "its owner parked it, so no gateway serves it";
+const PARKED: &str = "its owner parked it: nothing serves it";
 
 fn served_by(name: &ServiceName) -> String {
     format!("'{name}' serves it")

@@ -10,6 +10,7 @@ pub mod fingerprint;
 pub mod fleet;
 pub mod gateway;
 pub mod limits;
+pub mod line;
 #[cfg(test)]
 mod model;
 pub mod name;

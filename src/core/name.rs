@@ -44,7 +44,7 @@ pub enum NameError {
     Slot(String),
     #[error("'{0}' is reserved: choose another name ({list} are taken by the supervisor)", list = RESERVED.join(", "))]
     Reserved(String),
-    #[error("'{0}' is the service of a profile with the rest of that name: choose another name")]
+    #[error("'{0}' is reserved: choose another name")]
     Taken(String),
 }
 

@@ -11,6 +11,7 @@ use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
 use crate::core::farewell::Farewell;
 use crate::core::fleet::ServiceId;
+use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::hermes::state_watch::StateWatch;
@@ -74,6 +75,8 @@ pub enum Action {
         limits: BTreeMap<String, String>,
         persist: bool,
     },
+    /// Remove a record that is no service.
+    DropRecord(Ticket, ServiceName),
     /// Work that may hang with the disk.
     Files(FileWork),
 }
@@ -153,6 +156,7 @@ impl Supervisor {
                     let outcome = self.set_limits(ticket, uid, id, &limits, persist);
                     outcome.into_iter().for_each(|outcome| self.inbox.push(Input::Answer(ticket, outcome)));
                 }
+                Action::DropRecord(ticket, name) => self.drop_record(ticket, name),
                 Action::Files(FileWork { credentials, work, refused }) => {
                     let (notifier, not_done) = (self.notifier.clone(), Arc::clone(&refused));
                     let done = move |answer: std::io::Result<Notice>| {

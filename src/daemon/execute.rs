@@ -2,6 +2,8 @@
 
 use super::inbox::Input;
 use super::limits::Recorded;
+use super::refused::Refusal;
+use super::reload::Unreadable;
 use super::services::{Service, Told};
 use super::view::decide;
 use super::{Commit, STORE, Supervisor};
@@ -121,7 +123,8 @@ impl Supervisor {
         let by_pipe = |service: &Service| matches!(service.definition.ready, Ready::Fd(_));
         let would_end =
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
-        self.containment.record(&life, gateway.living().filter(|_| !would_end));
+        let definition = self.services.get(&id).and_then(|service| service.in_force);
+        self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let after_success = gateway.waits_after_success();
         let service = self.services.get_mut(&id);
@@ -207,12 +210,14 @@ impl Supervisor {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
                 Some(Commit::Limits(setting)) => self.limits_recorded(*setting, None),
+                Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, None),
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::NotRecorded { seq, reason }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
                 Some(Commit::Limits(setting)) => self.limits_recorded(*setting, Some(reason)),
+                Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, Some(reason)),
                 None => {}
             },
             StoreEvent::Warning { text } => self.warn("state", text),
@@ -239,9 +244,23 @@ impl Supervisor {
     fn adopt_records(&mut self, opened: store::Opened) {
         self.recorded_limits = Recorded::from_rows(&opened.limits);
         for (name, row) in &opened.records {
-            if self.fleet.id(name.as_str()).is_none()
-                && let Ok(definition) = self.define_record(name, row)
-            {
+            if let Some(id) = self.fleet.id(name.as_str()) {
+                if self.services.get(&id).is_some_and(|service| service.record.is_none()) {
+                    self.dormant.insert(name.clone(), row.clone());
+                }
+                continue;
+            }
+            let definition = self.define_record(name, row);
+            if let Err(why) = &definition {
+                slog::warn!(self.log, "{why}");
+                let refusal = Refusal::new(
+                    Unreadable::record(row, why.clone()),
+                    opened.wants.get(name).map(|row| row.want),
+                );
+                self.refused.insert(name.to_string(), refusal);
+                self.dormant.insert(name.clone(), row.clone());
+            }
+            if let Ok(definition) = definition {
                 let id = self.add_service(definition, Some(row.clone()));
                 let recorded = opened.wants.get(name).is_some_and(|row| row.want == Want::Down);
                 let restored = gateway::Restored {
@@ -326,12 +345,17 @@ impl Supervisor {
                 slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
             }
             containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
+                if !exit.is_success() {
+                    self.tell_of_refused_processes(&IncarnationId { name: name.clone(), n: incarnation });
+                }
                 self.tell(&name, Event::MainExited { incarnation, exit });
             }
             containment::Event::TreeEmpty { id: IncarnationId { name, n: incarnation } } => {
                 self.tell(&name, Event::TreeEmpty { incarnation });
             }
-            containment::Event::OomKilled { id, kills, main } => self.oom_killed(&id, kills, main),
+            containment::Event::OomKilled { id, kills, main, shortage } => {
+                self.oom_killed(&id, kills, main, shortage);
+            }
             containment::Event::MemoryHigh { id } => self.memory_high(&id),
             containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
             containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),

@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 impl Supervisor {
     /// The surroundings of now: the gateway user may have been remapped since we started.
@@ -290,9 +291,7 @@ impl Supervisor {
         let now = (service.definition.log, user.uid);
         if service.logged != Some(now) {
             let spec = log_spec(&service.definition, log_dir(service), user, around);
-            self.logs
-                .open(SourceId(id.0), spec)
-                .map_err(|error| format!("failed to open its log: {error}"))?;
+            self.logs.open(SourceId(id.0), spec).map_err(|error| no_pipes(&self.runtime_dir, &error))?;
             service.logged = Some(now);
         }
         Ok(())
@@ -356,6 +355,15 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
         readers,
         writer: user.credentials(),
     }
+}
+
+/// The pipes that a service writes into are files.
+fn no_pipes(dir: &Path, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::StorageFull => "there is no space or no inode left".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("failed to make the pipes of its log in {}: {why}", dir.display())
 }
 
 pub(super) fn dev_null() -> io::Result<OwnedFd> {

@@ -13,7 +13,7 @@ use crate::containment::{IncarnationId, SpawnError};
 use crate::control::protocol::{Code, Outcome};
 use crate::core::clock::Tick;
 use crate::core::event::Ticket;
-use crate::core::exit::Exit;
+use crate::core::exit::{Exit, Shortage};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
@@ -189,23 +189,41 @@ impl Supervisor {
     }
 
     /// The OOM killer has killed a process of a service.
-    pub(super) fn oom_killed(&mut self, life: &IncarnationId, kills: u64, main: bool) {
+    pub(super) fn oom_killed(&mut self, life: &IncarnationId, kills: u64, main: bool, shortage: Shortage) {
         let name = &life.name;
         let service = self.fleet.id(name.as_str()).and_then(|id| self.services.get(&id));
         let policy = service.map_or(Oom::Process, |service| service.bounds.asked.oom());
         match (main, policy) {
             (true, _) => {
-                slog::warn!(self.log, "{name}: out of memory: the kernel killed its main process");
+                slog::warn!(self.log, "{name}: {shortage}: the kernel killed its main process");
             }
             (false, Oom::Process) => {
-                slog::warn!(self.log, "{name}: out of memory: the kernel killed a process of it, the rest goes on";
+                slog::warn!(self.log, "{name}: {shortage}: the kernel killed a process of it, the rest goes on";
                     "kills" => kills);
             }
             (false, Oom::Service) => {
-                slog::warn!(self.log, "{name}: out of memory: the kernel killed a process of it, and it ends with that";
+                slog::warn!(self.log, "{name}: {shortage}: the kernel killed a process of it, and it ends with that";
                     "kills" => kills);
                 self.containment.end_for_oom(life, self.clock.now());
             }
+        }
+    }
+
+    /// The main process of a service has failed: was it at a limit that lets nobody make a process? Whether it ended because of
+    /// that only its own log may tell.
+    pub(super) fn tell_of_refused_processes(&self, life: &IncarnationId) {
+        let service = self.fleet.id(life.name.as_str()).and_then(|id| self.services.get(&id));
+        let bound = service.and_then(|service| service.bounds.asked.get(Key::PidsMax));
+        let Some(bound) = bound.filter(|bound| *bound != Value::Max) else { return };
+        let refused = self.containment.pids_refused(life);
+        if refused > 0 {
+            slog::warn!(
+                self.log,
+                "{}: it was at its limit {}={}: the kernel refused it {refused} processes or threads",
+                life.name,
+                Key::PidsMax,
+                Key::PidsMax.show(bound)
+            );
         }
     }
 

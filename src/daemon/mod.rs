@@ -211,6 +211,8 @@ enum Commit {
     Want(ServiceId, u64),
     Registration(Box<requests::Registering>),
     Limits(Box<limits::Setting>),
+    /// A record that is no service is removed, for this caller.
+    Dropped(ServiceName, crate::core::event::Ticket),
 }
 
 /// How the loop ended.
@@ -281,6 +283,8 @@ struct Supervisor {
     template: Option<Template>,
     /// Definitions that cannot be read, with what is wrong with them.
     refused: refused::Refusals,
+    /// Records that are no services now.
+    dormant: BTreeMap<ServiceName, store::RecordRow>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
     /// Where we listen.

@@ -1,10 +1,18 @@
 //! Definitions that cannot be read. Their services stay rows of `status` with file, line and sentence; one that runs on with
 //! the definition before says so.
 
-use super::Supervisor;
+use super::inbox::Input;
+use super::reload::{Plan, Unreadable};
+use super::{Commit, Supervisor};
 use crate::control::naming;
-use crate::control::protocol::{Code, Outcome, ServiceStatus, State, Want};
+use crate::control::permission::Facts;
+use crate::control::protocol::{Code, Kind, Outcome, Request, ServiceStatus, State, Targets};
+use crate::core::event::Ticket;
 use crate::core::fleet::ServiceId;
+use crate::core::name::ServiceName;
+use crate::core::words::Want;
+use crate::store::{Change, RecordRow};
+use crate::sys::users;
 use std::collections::BTreeMap;
 
 /// A service that somebody meant to define.
@@ -14,18 +22,41 @@ pub struct Refusal {
     pub definition: String,
     /// `FILE:LINE:COLUMN: what is wrong; what is allowed`.
     pub why: String,
-    /// What was last wanted of it.
-    pub want: Want,
     /// It is still being read.
-    pub late: bool,
+    late: bool,
+    kind: Kind,
+    /// What is wanted of it.
+    want: Want,
+    /// That is on record; otherwise it is what its definition says.
+    is_recorded: bool,
 }
 
 /// By name, which need not be one that a service may have.
 pub type Refusals = BTreeMap<String, Refusal>;
 
+/// The records that are no services: their definition is refused, or a file of their name comes first.
+pub fn dormant(records: &BTreeMap<ServiceName, RecordRow>, plan: &Plan) -> BTreeMap<ServiceName, RecordRow> {
+    let is_service = |name| plan.services.get(name).is_some_and(|(_, record)| record.is_some());
+    let dormant = records.iter().filter(|(name, _)| !is_service(*name));
+    dormant.map(|(name, row)| (name.clone(), row.clone())).collect()
+}
+
 impl Refusal {
+    /// `recorded`: what the database wants of it.
+    pub fn new(unreadable: Unreadable, recorded: Option<Want>) -> Self {
+        let Unreadable { definition, why, late, kind, autostart } = unreadable;
+        let want = recorded.unwrap_or(if autostart { Want::Up } else { Want::Down });
+        Self { definition, why, late, kind, want, is_recorded: recorded.is_some() }
+    }
+
+    /// What was wanted of it before its definition was refused.
+    pub fn recorded(&self) -> Option<Want> {
+        self.is_recorded.then_some(self.want)
+    }
+
     fn status(&self, name: &str) -> ServiceStatus {
         ServiceStatus {
+            kind: self.kind,
             want: self.want,
             state: State::Refused,
             reason: Some(self.why.clone()),
@@ -63,6 +94,69 @@ impl Supervisor {
     /// The answer to a verb for a name whose definition is refused.
     pub(super) fn refused_outcome(&self, typed: &str) -> Option<Outcome> {
         self.find_refused(typed).map(|(name, refusal)| refusal.outcome(name))
+    }
+
+    /// The record that a typed name means, if it means no service but a refused record.
+    pub(super) fn refused_record(&self, typed: &str) -> Option<(&ServiceName, &RecordRow)> {
+        let (name, _) = self.find_refused(typed)?;
+        self.dormant.get_key_value(&ServiceName::new(name).ok()?)
+    }
+
+    /// The refused records among those that `unregister` means, where it is permitted; an answer for each other one.
+    pub(super) fn records_to_drop(
+        &self,
+        uid: u32,
+        request: &Request,
+        targets: &Targets,
+        complaints: &mut Vec<Outcome>,
+    ) -> Vec<ServiceName> {
+        let all: Vec<String>;
+        let typed = match (request, targets) {
+            (Request::Unregister { .. }, Targets::Names(names)) => names,
+            (Request::Unregister { .. }, Targets::All) => {
+                all = self.only_refused().map(|(name, _)| name.to_owned()).collect();
+                &all
+            }
+            _ => return Vec::new(),
+        };
+        let records: BTreeMap<&ServiceName, &RecordRow> =
+            typed.iter().filter_map(|typed| self.refused_record(typed)).collect();
+        let permitted = |(name, row): (&ServiceName, &RecordRow)| {
+            let runs_as = users::resolve(&row.user).ok().flatten().map(|user| user.uid);
+            let facts = Facts { name: name.as_str(), runs_as, owns_one: true, ..Facts::default() };
+            match self.rules().judge(uid, request, &facts) {
+                Ok(()) => Some(name.clone()),
+                Err(denied) => {
+                    let (code, state) = (Code::NotPermitted, Some(State::Refused));
+                    complaints.push(Outcome::failed(name.as_str(), code, state, denied.to_string()));
+                    None
+                }
+            }
+        };
+        records.into_iter().filter_map(permitted).collect()
+    }
+
+    /// Removes a refused record from the disk: there is nothing to stop.
+    pub(super) fn drop_record(&mut self, ticket: Ticket, name: ServiceName) {
+        slog::info!(self.log, "{name}: its registration is dropped");
+        self.commit(Commit::Dropped(name.clone(), ticket), vec![Change::Forget(name)]);
+    }
+
+    /// The record is gone from the disk, or could not be removed.
+    pub(super) fn record_dropped(&mut self, name: &ServiceName, ticket: Ticket, error: Option<String>) {
+        let outcome = match error {
+            Some(why) => {
+                let message = format!("'{name}' is not unregistered: {why}");
+                Outcome::failed(name.as_str(), Code::Failed, Some(State::Refused), message)
+            }
+            None => {
+                self.dormant.remove(name);
+                self.refused.remove(name.as_str());
+                self.recorded_limits.forget(name);
+                Outcome::done(name.as_str(), State::Down, Some("unregistered".to_owned()))
+            }
+        };
+        self.inbox.push(Input::Answer(ticket, outcome));
     }
 
     /// The rows of those of `typed`, or of all.

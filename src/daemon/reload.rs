@@ -2,21 +2,22 @@
 
 use super::boot::finding::{self, Sources, unknown_trust};
 use super::boot::ownership::{Gateways, SWITCHED_OFF};
-use super::refused::Refusal;
+use super::refused::{Refusal, dormant};
 use super::requests::Parked;
 use super::services::Service;
 use super::slots::{self, Slots};
 use super::{Notice, Supervisor};
-use crate::control::protocol::{Code, Outcome, Part, RefusalKind, Reply, State};
+use crate::control::protocol::{self, Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
 use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
+use crate::core::policy;
 use crate::core::words::{Cause, Want};
 use crate::definition::diagnose::{About, Diagnostic};
-use crate::definition::load::{LATE, Loaded, load};
+use crate::definition::load::{LATE, Loaded, RefusedFile, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};
 use crate::definition::template::{Profile, Template};
 use crate::definition::trust::Trust;
@@ -104,6 +105,9 @@ pub struct Unreadable {
     pub why: String,
     /// It is still being read.
     pub late: bool,
+    pub kind: protocol::Kind,
+    /// What would be wanted of it at first.
+    pub autostart: bool,
 }
 
 impl Found {
@@ -128,7 +132,7 @@ impl Found {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();
         complaints.extend(self.warnings.iter().cloned());
         let mut refused: BTreeMap<String, Unreadable> =
-            self.loaded.refused.iter().map(|(name, wrong)| (name.clone(), wrong.into())).collect();
+            self.loaded.refused.iter().map(|(name, file)| (name.clone(), file.into())).collect();
         let of_files = std::mem::take(&mut self.loaded.services);
         let mut services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)> =
             of_files.into_iter().map(|(name, definition)| (name, (definition, None))).collect();
@@ -142,8 +146,7 @@ impl Found {
                 Ok(definition) => drop(services.insert(name.clone(), (definition, Some(row.clone())))),
                 Err(why) => {
                     complaints.push(why.clone());
-                    let definition = "its registration".to_owned();
-                    refused.insert(name.to_string(), Unreadable { definition, why, late: false });
+                    refused.insert(name.to_string(), Unreadable::record(row, why));
                 }
             }
         }
@@ -157,7 +160,9 @@ impl Found {
             let definition = around.home.join(profiles::directory_of(name)).display().to_string();
             let why = format!("{definition}: {LATE}");
             if !services.contains_key(name) {
-                refused.entry(name.to_string()).or_insert(Unreadable { definition, why, late: true });
+                let kind = protocol::Kind::Gateway;
+                let unread = Unreadable { definition, why, late: true, kind, autostart: false };
+                refused.entry(name.to_string()).or_insert(unread);
             }
         }
         for name in self.profiles.iter().chain(of_slots) {
@@ -169,7 +174,7 @@ impl Found {
             }
             let Some(template) = &self.loaded.template else {
                 let wrong = self.loaded.template_refused.as_ref();
-                refused.extend(wrong.map(|wrong| (name.to_string(), wrong.into())));
+                refused.extend(wrong.map(|wrong| (name.to_string(), Unreadable::gateway(wrong))));
                 continue;
             };
             match template.gateway(name, &Profile::named(name), around) {
@@ -182,7 +187,8 @@ impl Found {
                     services.insert(name.clone(), (definition, None));
                 }
                 Err(diagnostics) => {
-                    refused.extend(diagnostics.first().map(|wrong| (name.to_string(), wrong.into())));
+                    let first = diagnostics.first();
+                    refused.extend(first.map(|wrong| (name.to_string(), Unreadable::gateway(wrong))));
                     complaints.extend(diagnostics.iter().map(Diagnostic::headline));
                 }
             }
@@ -196,10 +202,32 @@ impl Found {
     }
 }
 
-impl From<&Diagnostic> for Unreadable {
-    fn from(wrong: &Diagnostic) -> Self {
+impl From<&RefusedFile> for Unreadable {
+    fn from(RefusedFile { wrong, says }: &RefusedFile) -> Self {
+        let kind = match says.kind {
+            policy::Kind::Daemon => protocol::Kind::Daemon,
+            policy::Kind::Oneshot => protocol::Kind::Oneshot,
+        };
         let late = wrong.about == About::Late;
-        Self { definition: wrong.path.display().to_string(), why: wrong.headline(), late }
+        let (definition, why) = (wrong.path.display().to_string(), wrong.headline());
+        Self { definition, why, late, kind, autostart: says.autostart }
+    }
+}
+
+impl Unreadable {
+    /// Of a profile, because of the template.
+    fn gateway(wrong: &Diagnostic) -> Self {
+        let late = wrong.about == About::Late;
+        let (definition, why) = (wrong.path.display().to_string(), wrong.headline());
+        Self { definition, why, late, kind: protocol::Kind::Gateway, autostart: false }
+    }
+
+    pub(super) fn record(row: &RecordRow, why: String) -> Self {
+        let kind = match row.program {
+            store::Program::Profile(_) => protocol::Kind::Gateway,
+            store::Program::Argv(_) => protocol::Kind::Daemon,
+        };
+        Self { definition: "its registration".to_owned(), why, late: false, kind, autostart: true }
     }
 }
 
@@ -344,17 +372,28 @@ impl Supervisor {
         let new: Vec<Definition> = new.map(|(definition, _)| definition).collect();
         for definition in new {
             if self.fleet.id(definition.name.as_str()).is_none() {
-                self.introduce_found(found, definition);
+                self.introduce_found(found, definition, None);
             }
         }
     }
 
-    fn introduce_found(&mut self, found: &Found, definition: Definition) -> ServiceId {
-        let intent = found.intent(&definition, None, &self.surroundings);
-        let (want, cause) = first_want(&definition, intent);
+    fn introduce_found(
+        &mut self,
+        found: &Found,
+        definition: Definition,
+        record: Option<RecordRow>,
+    ) -> ServiceId {
         let unseen = is_profile(&definition) && definition.slot.is_none();
         let name = definition.name.clone();
-        let id = self.introduce(definition, want, cause, intent);
+        let recorded = self.refused.get(name.as_str()).and_then(Refusal::recorded);
+        let intent = found.intent(&definition, record.as_ref(), &self.surroundings);
+        let (want, id) = match recorded {
+            Some(want) => (want, self.bring_back(definition, record, want)),
+            None => {
+                let (want, cause) = first_want(&definition, intent);
+                (want, self.introduce(definition, record, (want, cause), intent))
+            }
+        };
         if unseen {
             self.show_gateway(name, want);
         } else {
@@ -368,8 +407,8 @@ impl Supervisor {
     pub(super) fn introduce(
         &mut self,
         definition: Definition,
-        want: Want,
-        cause: Cause,
+        record: Option<RecordRow>,
+        (want, cause): (Want, Cause),
         intent: Option<&state_json::Intent>,
     ) -> ServiceId {
         let name = definition.name.clone();
@@ -377,10 +416,24 @@ impl Supervisor {
         let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, Cause::ProfileMoved));
         let free = moved.is_none_or(|(_, free)| free);
         let starts = want == Want::Up && free && !self.stays_down(&definition);
-        let id = self.add_service(definition, None);
+        let id = self.add_service(definition, record);
         let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
         self.store.commit_lazily(rows);
+        self.set_going(id, want, starts);
+        id
+    }
+
+    /// A service whose definition was refused until now, with what is on record of it.
+    fn bring_back(&mut self, definition: Definition, record: Option<RecordRow>, want: Want) -> ServiceId {
+        let starts = want == Want::Up && !self.stays_down(&definition);
+        let id = self.add_service(definition, record);
+        self.set_going(id, want, starts);
+        id
+    }
+
+    /// A service without a past, whose want is on record, goes where that is; or stays down for now.
+    fn set_going(&mut self, id: ServiceId, want: Want, starts: bool) {
         let in_force = if starts { Want::Up } else { Want::Down };
         let restored = Restored {
             want: in_force,
@@ -392,7 +445,6 @@ impl Supervisor {
         };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);
-        id
     }
 
     /// A service becomes known, at rest.
@@ -449,13 +501,13 @@ impl Supervisor {
     /// What is wrong with definitions from now on. What was wanted of them stays what it was.
     fn take_refusals(&mut self, refused: BTreeMap<String, Unreadable>) {
         let old = std::mem::take(&mut self.refused);
-        let recorded = |name: &str| {
+        let of_late = |name: &str| {
             let wants = &self.late.as_ref()?.opened.wants;
             wants.get(&ServiceName::new(name).ok()?).map(|row| row.want)
         };
-        let refusal = |(name, Unreadable { definition, why, late }): (String, Unreadable)| {
-            let want = old.get(&name).map(|old| old.want).or_else(|| recorded(&name)).unwrap_or(Want::Down);
-            (name, Refusal { definition, why, want, late })
+        let refusal = |(name, unreadable): (String, Unreadable)| {
+            let recorded = old.get(&name).and_then(Refusal::recorded).or_else(|| of_late(&name));
+            (name, Refusal::new(unreadable, recorded))
         };
         self.refused = refused.into_iter().map(refusal).collect();
     }
@@ -464,10 +516,12 @@ impl Supervisor {
     pub(super) fn reload(&mut self, mut found: Found, callers: Vec<(Incoming, bool)>) {
         let restart = callers.iter().any(|(_, restart)| *restart);
         let registered = self.services.values();
-        let records = registered
+        let mut records: BTreeMap<ServiceName, RecordRow> = registered
             .filter_map(|service| Some((service.name.clone(), service.record.as_deref()?.clone())))
             .collect();
+        records.append(&mut self.dormant);
         let plan = found.plan(&records, &self.surroundings);
+        self.dormant = dormant(&records, &plan);
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut say = |name: &ServiceName, state: Option<State>, text: &str| {
             outcomes.push(Outcome::done(name.as_str(), state.unwrap_or(State::Down), Some(text.to_owned())));
@@ -476,7 +530,7 @@ impl Supervisor {
         for id in self.fleet.ids().collect::<Vec<_>>() {
             let Some(service) = self.services.get_mut(&id) else { continue };
             let name = service.name.clone();
-            let Some((mut definition, _)) = planned.remove(&name) else {
+            let Some((mut definition, record)) = planned.remove(&name) else {
                 let kept = service.record.is_some()
                     || found.loaded.broken.contains(&name)
                     || found.late_profiles.contains(&name)
@@ -494,6 +548,7 @@ impl Supervisor {
                 continue;
             };
             service.gone = false;
+            service.record = record.map(Box::new);
             definition.command.extend(service.extra_args.iter().cloned());
             let changed =
                 service.definition.hash != definition.hash || service.definition.origin != definition.origin;
@@ -537,18 +592,19 @@ impl Supervisor {
             slog::warn!(self.log, "{complaint}");
         }
         self.take_refusals(plan.refused);
-        planned.retain(|_, (_, record)| record.is_none());
         if self.late.is_some() {
             planned.keys().for_each(|name| say(name, None, "added"));
             let plan = Plan { services: planned, complaints: Vec::new(), refused: BTreeMap::new() };
             self.boot_late(plan, &found);
         } else {
-            for (definition, _) in planned.into_values() {
+            for (definition, record) in planned.into_values() {
                 let name = definition.name.clone();
-                let id = self.introduce_found(&found, definition);
+                let id = self.introduce_found(&found, definition, record);
                 say(&name, self.state(id), "added");
             }
         }
+        let live = |name: &ServiceName| self.fleet.id(name.as_str()).and_then(|id| self.services.get(&id));
+        self.dormant.retain(|name, _| live(name).is_none_or(|service| service.record.is_none()));
         let malformed = plan.complaints.iter().map(|complaint| {
             let line = complaint.lines().next().unwrap_or_default();
             Outcome::failed("reload", Code::Failed, None, line.to_owned())

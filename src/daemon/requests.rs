@@ -238,11 +238,15 @@ impl Supervisor {
             return self.refuse(conn, RefusalKind::NotPermitted, message);
         }
         let all = matches!(targets, Targets::All);
+        let records = self.records_to_drop(uid, request, targets, &mut complaints);
         if all {
             complaints.clear();
         }
         if !reads {
             self.asked(request.method(), &ids, peer);
+        }
+        if !records.is_empty() {
+            return decide!(self.requests.unregister_with(incoming, ids, complaints, records));
         }
         if request.verb().answer == Answer::Outcomes {
             return decide!(self.requests.serve(incoming, ids, complaints, all));
@@ -315,6 +319,10 @@ impl Supervisor {
         for typed in names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
             else {
+                if matches!(request, Request::Unregister { .. }) && self.refused_record(typed).is_some() {
+                    // It is answered when its record is dropped.
+                    continue;
+                }
                 if let Some(refused) = self.refused_outcome(typed).filter(|_| may_read) {
                     // `status` has a row for it.
                     if !matches!(request, Request::Status { .. }) {

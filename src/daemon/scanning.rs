@@ -189,7 +189,7 @@ impl Supervisor {
     fn adopt_slot(&mut self, definition: Definition, down: bool) {
         let Some(id) = self.fleet.id(definition.name.as_str()) else {
             let want = if down { Want::Down } else { Want::Up };
-            self.introduce(definition, want, Cause::Slot, None);
+            self.introduce(definition, None, (want, Cause::Slot), None);
             return;
         };
         let Some(service) = self.services.get_mut(&id) else { return };

@@ -6,6 +6,7 @@
 //! in which dependencies are accepted, so whoever closes a cycle is refused, never what was there before.
 
 use super::diagnose::{About, Diagnostic, MOST, Source, quoted};
+pub use super::parse::Says;
 use super::parse::{Mention, Mentioned, Parsed, Subject, parse};
 use super::presence;
 use super::resolved::{Definition, Origin, Security};
@@ -34,8 +35,8 @@ pub struct Loaded {
     pub services: BTreeMap<ServiceName, Definition>,
     /// The operator's template, or the built-in one. `None`: there is a `gateway.toml`, and it is wrong.
     pub template: Option<Template>,
-    /// What is wrong with each definition that is refused, by its file's name without `.toml`: the first finding.
-    pub refused: BTreeMap<String, Diagnostic>,
+    /// Each definition that is refused, by its file's name without `.toml`.
+    pub refused: BTreeMap<String, RefusedFile>,
     /// What is wrong with the operator's template.
     pub template_refused: Option<Diagnostic>,
     /// Names that a file claims but that are not in `services`, because that file is wrong. A reload keeps what it has.
@@ -51,6 +52,14 @@ pub struct Loaded {
     mentioned: BTreeSet<ServiceName>,
     /// Everything that is named is of interest, not only services.
     thorough: bool,
+}
+
+/// A definition that is refused.
+#[derive(Debug, Clone)]
+pub struct RefusedFile {
+    /// What was found wrong first.
+    pub wrong: Diagnostic,
+    pub says: Says,
 }
 
 /// What a definition names besides itself, with its text, which has the places.
@@ -283,7 +292,7 @@ impl Loaded {
             if let Some(first) = taken.get(&stem) {
                 let message =
                     format!("{} is already defined by {}; remove one", quoted(&stem), first.display());
-                self.refuse(&stem, vec![Diagnostic::whole(path, About::Text, message)]);
+                self.refuse(&stem, Says::default(), vec![Diagnostic::whole(path, About::Text, message)]);
                 continue;
             }
             taken.insert(stem.clone(), path.clone());
@@ -294,16 +303,18 @@ impl Loaded {
             match ServiceName::new(&stem) {
                 Ok(name) => self.add_service(&name, candidate, surroundings),
                 Err(error) => {
-                    self.refuse(&stem, vec![Diagnostic::whole(path, About::Text, error.to_string())])
+                    let says = candidate.text.as_deref().map(Says::read).unwrap_or_default();
+                    self.refuse(&stem, says, vec![Diagnostic::whole(path, About::Text, error.to_string())]);
                 }
             }
         }
     }
 
     /// A definition is refused. The finding that came first stays the one that is shown under its name.
-    fn refuse(&mut self, stem: &str, found: Vec<Diagnostic>) {
+    fn refuse(&mut self, stem: &str, says: Says, found: Vec<Diagnostic>) {
         if let Some(first) = found.first() {
-            self.refused.entry(stem.to_owned()).or_insert_with(|| first.clone());
+            let refused = || RefusedFile { wrong: first.clone(), says };
+            self.refused.entry(stem.to_owned()).or_insert_with(refused);
         }
         self.diagnostics.extend(found);
     }
@@ -340,7 +351,7 @@ impl Loaded {
             Err(unread) => {
                 self.broken.insert(name.clone());
                 let wrong = Diagnostic::whole(&path, unread.about(), unread.to_string());
-                return self.refuse(name.as_str(), vec![wrong]);
+                return self.refuse(name.as_str(), Says::default(), vec![wrong]);
             }
         };
         let source = Source { path: path.clone(), text };
@@ -368,7 +379,7 @@ impl Loaded {
             }
             Err(diagnostics) => {
                 self.broken.insert(name.clone());
-                self.refuse(name.as_str(), diagnostics);
+                self.refuse(name.as_str(), Says::read(&source.text), diagnostics);
             }
         }
     }

@@ -136,7 +136,7 @@ fn a_user_is_named_only_by_what_nobody_but_root_can_change() {
     assert_eq!(names(&loaded), ["good"]);
     assert_eq!(loaded.services[&name("good")].user, RunAs::Named("root".to_owned()));
     let refusal =
-        "only a root-owned definition outside --home may name a user other than the gateway user '10000'";
+        "only a root-owned definition outside --home may name another user than the default one, '10000'";
     let home = format!("this one is below --home {}", ground.home.display());
     let expected = [
         ("given.toml", "this file is owned by uid 10001".to_owned()),

@@ -29,6 +29,9 @@ use toml::de::DeTable;
 /// The documented patience for readiness.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// In `type`.
+const ONESHOT: &str = "oneshot";
+
 /// What a text becomes, besides what it says itself.
 #[derive(Debug, Clone)]
 pub(super) struct Subject<'a> {
@@ -47,6 +50,30 @@ pub(super) struct Parsed {
     pub mentions: Vec<Mention>,
     /// What is right and has no effect.
     pub remarks: Vec<Diagnostic>,
+}
+
+/// What can be told of a service whose definition is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Says {
+    pub kind: Kind,
+    pub autostart: bool,
+}
+
+impl Default for Says {
+    fn default() -> Self {
+        Self { kind: Kind::Daemon, autostart: true }
+    }
+}
+
+impl Says {
+    /// Of any text; what it does not say in a way that can be read has its default.
+    pub(super) fn read(text: &str) -> Self {
+        let table: toml::Table = text.parse().unwrap_or_default();
+        let is_oneshot = table.get("type").and_then(toml::Value::as_str) == Some(ONESHOT);
+        let kind = if is_oneshot { Kind::Oneshot } else { Kind::Daemon };
+        let autostart = table.get("autostart").and_then(toml::Value::as_bool).unwrap_or(true);
+        Self { kind, autostart }
+    }
 }
 
 /// Something outside a definition that it names, and the place in its text. Not yet a message: a place costs a walk through the
@@ -147,7 +174,7 @@ impl Reader<'_> {
         let env_file = env_file.and_then(|item| self.env_file(&item, user.as_ref(), report));
         let umask = top.read("umask", report, |item| item.parsed(octal_mode));
         let autostart = top.read("autostart", report, Item::boolean).unwrap_or(true);
-        let kinds = [("daemon", Kind::Daemon), ("oneshot", Kind::Oneshot)];
+        let kinds = [("daemon", Kind::Daemon), (ONESHOT, Kind::Oneshot)];
         let kind = top.read("type", report, |item| item.choice(&kinds)).unwrap_or(Kind::Daemon);
         let roles = [("auxiliary", Role::Auxiliary), ("essential", Role::Essential)];
         let role = top.read("role", report, |item| item.choice(&roles)).unwrap_or(Role::Auxiliary);
@@ -230,7 +257,7 @@ impl Reader<'_> {
     fn env_file(&self, item: &Item<'_>, user: Option<&RunAs>, report: &mut Report<'_>) -> Option<PathBuf> {
         let path = settle(absolute(item), report)?;
         if matches!(user, Some(RunAs::Named(_))) && path.starts_with(&self.surroundings.home) {
-            let message = "an env_file below --home is only read for services of the gateway user; \
+            let message = "an env_file below --home is only read for services of the default user; \
                            put it elsewhere, owned by root or the service's user";
             report.wrong(&item.span(), About::Text, message);
         }

@@ -312,7 +312,7 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
         ),
         (
             "env_file = '/opt/data/.env'\nuser = '10001'",
-            "2:12: an env_file below --home is only read for services of the gateway user; put it elsewhere, owned by root or the service's user",
+            "2:12: an env_file below --home is only read for services of the default user; put it elsewhere, owned by root or the service's user",
         ),
     ] {
         assert_eq!(wrong(text), [format!("web.toml:{expected}")], "{text}");
@@ -419,7 +419,7 @@ fn what_is_not_trusted_runs_as_the_gateway_user_and_gets_no_rights() {
         assert_eq!(found[0].about, About::Place);
         assert_eq!(
             found[0].headline(),
-            "web.toml:2:8: only a root-owned definition outside --home may name a user other than the gateway user \
+            "web.toml:2:8: only a root-owned definition outside --home may name another user than the default one, \
              '10000'; this one is below --home /opt/data"
         );
     }

@@ -22,7 +22,7 @@ pub enum UserError {
     )]
     NotRoot { user: String, own: u32 },
     #[error(
-        "only a root-owned definition outside --home may name a user other than the gateway user '{gateway}'; {reason}"
+        "only a root-owned definition outside --home may name another user than the default one, '{gateway}'; {reason}"
     )]
     NotTrusted { gateway: String, reason: String },
     #[error("the user database cannot be read: {0}")]

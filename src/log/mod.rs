@@ -26,10 +26,11 @@ mod stamp;
 mod stream;
 pub mod tai64n;
 
+pub use crate::core::line::Line;
 pub use backlog::{FilesHandle, Refused};
 pub use drain::OwnLog;
 pub use logdir::{Clock, LogDir, Times};
-pub use read::{Absent, Line, Query, Reader, with_access};
+pub use read::{Absent, Query, Reader, with_access};
 pub use stream::{Container, StreamHealth};
 
 use crate::core::farewell::Farewell;

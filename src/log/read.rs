@@ -10,6 +10,7 @@
 use super::rotate::{CURRENT, archives};
 use super::stamp::{HEAD_LEN, Stamp, TIME_LEN};
 use super::tai64n::Label;
+use crate::core::line::Line;
 use crate::core::words::Stream;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -47,36 +48,17 @@ pub struct Query {
     pub stream: Option<Stream>,
 }
 
-/// A piece of a line of a log; most lines are one piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
-    /// Which of the services given to [`Reader::open`].
-    pub source: usize,
-    /// Local time, `YYYY-MM-DD HH:MM:SS.nnnnnnnnn`; empty when the file does not say.
-    pub time: &'a str,
-    pub stream: Stream,
-    /// Without the newline. A long line is cut between characters.
-    pub text: &'a [u8],
-    /// It is the beginning of the line.
-    pub begins: bool,
-    /// It is the end of the line.
-    pub ends: bool,
-}
-
-/// Why there is nothing to read of a service.
-#[derive(Debug)]
-pub enum Absent {
-    /// It has no log directory.
-    NoLog,
-    /// It has written nothing yet.
-    Empty,
-    /// As open(2).
-    Unreadable(io::Error),
-}
+/// Why there is nothing to read of a service, with errors as of open(2).
+pub type Absent = crate::core::line::Absent<io::Error>;
 
 /// Where the reading of some services' logs stands.
 #[derive(Debug)]
 pub struct Reader {
+    home: Beneath,
+    /// The directories as they were given.
+    dirs: Vec<PathBuf>,
+    /// Services without a log directory.
+    missing: Vec<usize>,
     logs: Vec<Log>,
     filter: Filter,
     last: Option<usize>,
@@ -117,7 +99,7 @@ impl Reader {
         absent: &mut dyn FnMut(usize, Absent),
     ) -> io::Result<Self> {
         let home = Beneath::open_to_pass(home)?;
-        let mut logs = Vec::new();
+        let (mut logs, mut missing) = (Vec::new(), Vec::new());
         for (source, dir) in dirs.iter().enumerate() {
             match home.dir(dir).and_then(|dir| Log::open(source, dir, query.since)) {
                 Ok(log) => {
@@ -126,14 +108,17 @@ impl Reader {
                     }
                     logs.push(log);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => absent(source, Absent::NoLog),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push(source);
+                    absent(source, Absent::NoLog);
+                }
                 Err(error) => absent(source, Absent::Unreadable(error)),
             }
         }
         let Query { last, within, since, until, stream } = query;
         let head = |time| head_time(time, zone);
         let filter = Filter { since: since.map(head), until: until.map(head), stream };
-        Ok(Self { logs, filter, last, within })
+        Ok(Self { home, dirs: dirs.to_owned(), missing, logs, filter, last, within })
     }
 
     /// Hands over what is there. A last line without its newline is a line too, unless it is going to be followed.
@@ -171,32 +156,94 @@ impl Reader {
         }
     }
 
-    /// Hands over what comes, until `take` answers with an error or the other side of `end` hangs up:
+    /// Hands over what comes, also of services that have no log yet or lose theirs, until `take` answers with an error or the other side of `end` hangs up:
     /// give it the stdout that `take` writes to, whose reader may go away while nothing is to be written.
     ///
     /// # Errors
     /// As inotify_add_watch(2) and read(2); what `take` answers.
     pub fn follow(&mut self, end: Option<BorrowedFd<'_>>, take: &mut Take<'_>) -> io::Result<()> {
-        let watch = Watch::new(&self.logs)?;
+        let mut watch = Watch::new()?;
+        for (index, log) in self.logs.iter().enumerate() {
+            watch.add(&log.dir, index)?;
+            // That it is removed is not told of what is held open. Whoever may not look there does without.
+            let way = self.dirs.get(log.source).and_then(|dir| dir.parent());
+            let _ = way.map(|way| self.home.dir(way).and_then(|way| watch.add_way(&way)));
+        }
         // The watch is there before the look: nothing can come between them unseen.
-        let mut changed: Vec<usize> = (0..self.logs.len()).collect();
+        let mut news = News { changed: (0..self.logs.len()).collect(), way: true };
         loop {
-            for index in changed {
-                let Some(log) = self.logs.get_mut(index) else { continue };
-                loop {
-                    while log.advance(&self.filter, false)? {
-                        take(log.piece())?;
-                    }
-                    if !log.find_newer()? {
-                        break;
-                    }
+            for index in news.changed {
+                self.take_new(index, take)?;
+            }
+            if news.way {
+                for index in self.find_missing(&mut watch)? {
+                    self.take_new(index, take)?;
                 }
             }
-            match watch.wait(end)? {
-                Some(indices) => changed = indices,
+            match watch.wait(end, self.logs.len())? {
+                Some(more) => news = more,
                 None => return Ok(()),
             }
         }
+    }
+
+    fn take_new(&mut self, index: usize, take: &mut Take<'_>) -> io::Result<()> {
+        let Some(log) = self.logs.get_mut(index) else { return Ok(()) };
+        loop {
+            while log.advance(&self.filter, false)? {
+                take(log.piece())?;
+            }
+            if !log.find_newer()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes up the logs that are there by now, or that are others by now; of those that are not what lies on the way to them
+    /// is watched. Returns which are new.
+    fn find_missing(&mut self, watch: &mut Watch) -> io::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        let is_another = |log: &&Log| {
+            let now = self.dirs.get(log.source).and_then(|path| self.home.dir(path).ok());
+            !now.is_some_and(|now| is_same(&now, &log.dir))
+        };
+        let replaced: Vec<usize> = self.logs.iter().filter(is_another).map(|log| log.source).collect();
+        self.missing.extend(replaced);
+        self.missing.sort_unstable();
+        self.missing.dedup();
+        for source in std::mem::take(&mut self.missing) {
+            let Some(path) = self.dirs.get(source) else { continue };
+            let mut watched = None;
+            let log = loop {
+                if let Ok(log) = self.home.dir(path).and_then(|dir| Log::open(source, dir, None)) {
+                    break Some(log);
+                }
+                // As far as the way is there; once more, because it may have become longer before it was watched.
+                let nearest =
+                    path.ancestors().skip(1).find_map(|above| Some((self.home.dir(above).ok()?, above)));
+                match nearest {
+                    Some((dir, above)) if watched != Some(above) => {
+                        watch.add_way(&dir)?;
+                        watched = Some(above);
+                    }
+                    Some(_) | None => break None,
+                }
+            };
+            match log {
+                Some(log) => {
+                    let index = self.logs.iter().position(|old| old.source == source);
+                    let index = index.unwrap_or(self.logs.len());
+                    watch.add(&log.dir, index)?;
+                    found.push(index);
+                    match self.logs.get_mut(index) {
+                        Some(old) => *old = log,
+                        None => self.logs.push(log),
+                    }
+                }
+                None => self.missing.push(source),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -432,6 +479,11 @@ fn open(dir: &Beneath, name: &str) -> io::Result<Option<Contents>> {
         Err(_) if status(dir, name)?.is_none() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn is_same(a: &Beneath, b: &Beneath) -> bool {
+    let id = |dir: &Beneath| rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    id(a).is_some_and(|one| Some(one) == id(b))
 }
 
 /// Device and inode of a regular file; `None` for anything else.
@@ -671,28 +723,45 @@ fn split_head(line: &[u8]) -> Option<(&[u8], Stream)> {
     }
 }
 
-/// An inotify(7) watch on every log directory.
+/// An inotify(7) watch on every log directory, and on the way to those that are not there.
 struct Watch {
     fd: OwnedFd,
     logs: HashMap<i32, Vec<usize>>,
-    count: usize,
+}
+
+/// What a watch has told of logs, by their number.
+struct News {
+    changed: Vec<usize>,
+    /// Something has come or gone on the way to them.
+    way: bool,
 }
 
 impl Watch {
-    fn new(logs: &[Log]) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        let mut watches: HashMap<i32, Vec<usize>> = HashMap::new();
-        for (index, log) in logs.iter().enumerate() {
-            let flags =
-                inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-            let path = format!("/proc/self/fd/{}", log.dir.as_fd().as_raw_fd());
-            watches.entry(inotify::add_watch(&fd, path, flags)?).or_default().push(index);
-        }
-        Ok(Self { fd, logs: watches, count: logs.len() })
+        Ok(Self { fd, logs: HashMap::new() })
     }
 
-    /// Waits for changes: which logs; `None` at the end.
-    fn wait(&self, end: Option<BorrowedFd<'_>>) -> io::Result<Option<Vec<usize>>> {
+    fn watch(&self, dir: &Beneath, flags: inotify::WatchFlags) -> io::Result<i32> {
+        Ok(inotify::add_watch(&self.fd, format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()), flags)?)
+    }
+
+    /// The directory of the log of this number.
+    fn add(&mut self, dir: &Beneath, index: usize) -> io::Result<()> {
+        use inotify::WatchFlags as Flags;
+        let watch = self.watch(dir, Flags::MODIFY | Flags::CREATE | Flags::MOVED_TO)?;
+        self.logs.entry(watch).or_default().push(index);
+        Ok(())
+    }
+
+    /// A directory in which what leads to a log may come into being, or be opened to us.
+    fn add_way(&self, dir: &Beneath) -> io::Result<()> {
+        use inotify::WatchFlags as Flags;
+        self.watch(dir, Flags::CREATE | Flags::MOVED_TO | Flags::ATTRIB).map(drop)
+    }
+
+    /// Waits for changes of `count` logs; `None` at the end.
+    fn wait(&self, end: Option<BorrowedFd<'_>>, count: usize) -> io::Result<Option<News>> {
         let mut fds = vec![PollFd::from_borrowed_fd(self.fd.as_fd(), PollFlags::IN)];
         fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::empty())));
         match poll(&mut fds, None) {
@@ -702,15 +771,18 @@ impl Watch {
         if fds.get(1).is_some_and(|end| !end.revents().is_empty()) {
             return Ok(None);
         }
-        let mut changed = Vec::new();
+        let (mut changed, mut way) = (Vec::new(), false);
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.fd, &mut space);
         loop {
             match events.next() {
                 Ok(event) => match self.logs.get(&event.wd()) {
                     Some(indices) => changed.extend_from_slice(indices),
-                    // The queue overflowed: any of them may have changed.
-                    None => changed.extend(0..self.count),
+                    // Something on the way to a log; or the queue overflowed, and any of them may have changed.
+                    None => {
+                        way = true;
+                        changed.extend(0..count);
+                    }
                 },
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
@@ -719,6 +791,6 @@ impl Watch {
         }
         changed.sort_unstable();
         changed.dedup();
-        Ok(Some(changed))
+        Ok(Some(News { changed, way }))
     }
 }

@@ -202,7 +202,7 @@ impl OpenError {
 /// Another state of the same home would be a second supervisor of its gateways.
 fn advice(path: &std::path::Path) -> &'static str {
     if path.file_name().is_some_and(|name| name == session::USUAL) {
-        ", which supervises the gateways of this home: stop that one, or use another --home"
+        ", which supervises the services of this home: stop that one, or use another --home"
     } else {
         ": stop that one, or use another --state and another --home"
     }

@@ -460,7 +460,7 @@ fn judge(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Judgement 
 /// Once, however much of it is so.
 fn warn_loose(top: &Path, warnings: &mut Vec<String>) {
     let warning = format!(
-        "the gateway user's group could write in {} (fsGroup of Kubernetes makes it so): the modes are put right, what is \
+        "the default user's group could write in {} (fsGroup of Kubernetes makes it so): the modes are put right, what is \
          recorded there is believed",
         top.display()
     );

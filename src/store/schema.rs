@@ -122,9 +122,10 @@ pub struct LastExit {
 }
 
 /// [`Exit`] as it is stored: `{"code":1}`, `{"signal":{"number":9,"core":false}}`, with `"oom":true` in it where that
-/// was the reason and `"oom_likely"` where it may have been, or `"unknown"`.
+/// was the reason (`"oom_memory_max"`: at that limit in bytes; `"oom_outside"`: not at its own) and `"oom_likely"` where it
+/// may have been, or `"unknown"`.
 mod exit_row {
-    use crate::core::exit::Exit;
+    use crate::core::exit::{Exit, Shortage};
     use crate::core::signal::Signal;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -139,22 +140,42 @@ mod exit_row {
             oom: bool,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             oom_likely: Option<bool>,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            oom_memory_max: Option<u64>,
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            oom_outside: bool,
         },
         Unknown,
     }
 
-    fn kill(oom: bool, oom_likely: Option<bool>) -> Row {
-        Row::Signal { number: Signal::KILL.number(), core: false, oom, oom_likely }
+    fn signalled(signal: Signal, core: bool) -> Row {
+        let number = signal.number();
+        Row::Signal { number, core, oom: false, oom_likely: None, oom_memory_max: None, oom_outside: false }
     }
 
     pub(super) fn serialize<S: Serializer>(exit: &Exit, to: S) -> Result<S::Ok, S::Error> {
         match *exit {
             Exit::Code(code) => Row::Code(code),
-            Exit::Signal { signal, core } => {
-                Row::Signal { number: signal.number(), core, oom: false, oom_likely: None }
-            }
-            Exit::Oom => kill(true, None),
-            Exit::MaybeOom { likely } => kill(false, Some(likely)),
+            Exit::Signal { signal, core } => signalled(signal, core),
+            Exit::Oom(shortage) => Row::Signal {
+                number: Signal::KILL.number(),
+                core: false,
+                oom: true,
+                oom_likely: None,
+                oom_memory_max: match shortage {
+                    Shortage::MemoryMax(bytes) => Some(bytes),
+                    Shortage::Outside | Shortage::Unknown => None,
+                },
+                oom_outside: shortage == Shortage::Outside,
+            },
+            Exit::MaybeOom { likely } => Row::Signal {
+                number: Signal::KILL.number(),
+                core: false,
+                oom: false,
+                oom_likely: Some(likely),
+                oom_memory_max: None,
+                oom_outside: false,
+            },
             Exit::Unknown => Row::Unknown,
         }
         .serialize(to)
@@ -163,12 +184,22 @@ mod exit_row {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Exit, D::Error> {
         Ok(match Row::deserialize(from)? {
             Row::Code(code) => Exit::Code(code),
-            Row::Signal { oom: true, .. } => Exit::Oom,
+            Row::Signal { oom: true, oom_memory_max, oom_outside, .. } => {
+                Exit::Oom(match (oom_memory_max, oom_outside) {
+                    (Some(bytes), _) => Shortage::MemoryMax(bytes),
+                    (None, true) => Shortage::Outside,
+                    (None, false) => Shortage::Unknown,
+                })
+            }
             Row::Signal { oom_likely: Some(likely), .. } => Exit::MaybeOom { likely },
-            Row::Signal { number, core, oom: false, oom_likely: None } => match Signal::from_number(number) {
-                Some(signal) => Exit::Signal { signal, core },
-                None => return Err(serde::de::Error::custom(format!("no signal has the number {number}"))),
-            },
+            Row::Signal { number, core, oom: false, oom_likely: None, .. } => {
+                match Signal::from_number(number) {
+                    Some(signal) => Exit::Signal { signal, core },
+                    None => {
+                        return Err(serde::de::Error::custom(format!("no signal has the number {number}")));
+                    }
+                }
+            }
             Row::Unknown => Exit::Unknown,
         })
     }
@@ -355,6 +386,7 @@ pub(super) fn encoded_stamp(stamp: u64) -> Result<Encoded, RowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::exit::Shortage;
     use crate::core::signal::Signal;
 
     fn row(json: &str, crc: u32) -> Vec<u8> {
@@ -412,11 +444,15 @@ mod tests {
         assert_eq!(decode::<RunRow>(&bytes), Ok(run.clone()));
         assert_eq!(encode(&run), Ok(bytes));
         let oom = r#"{"signal":{"number":9,"core":false,"oom":true}}"#;
+        let own = r#"{"signal":{"number":9,"core":false,"oom":true,"oom_memory_max":1024}}"#;
+        let outside = r#"{"signal":{"number":9,"core":false,"oom":true,"oom_outside":true}}"#;
         let maybe = r#"{"signal":{"number":9,"core":false,"oom_likely":false}}"#;
         for (text, exit) in [
             (r#"{"code":255}"#, Exit::Code(255)),
             (r#""unknown""#, Exit::Unknown),
-            (oom, Exit::Oom),
+            (oom, Exit::Oom(Shortage::Unknown)),
+            (own, Exit::Oom(Shortage::MemoryMax(1024))),
+            (outside, Exit::Oom(Shortage::Outside)),
             (maybe, Exit::MaybeOom { likely: false }),
         ] {
             let json = format!(r#"{{"exit":{text},"at_ms":1}}"#);

@@ -392,7 +392,7 @@ pub(super) fn lock_home(options: &Options, warnings: &mut Vec<String>) -> Result
         Ok((_, Taken::Held(holder))) => Err(OpenError::Held { path, holder }),
         Err(Unopened::Missing(error)) => {
             warnings.push(format!(
-                "{} cannot be made ({error}): nothing keeps a supervisor with another --state from running the gateways of \
+                "{} cannot be made ({error}): nothing keeps a supervisor with another --state from running the services of \
                  this home too",
                 path.display()
             ));

@@ -356,21 +356,40 @@ mod tests {
         assert_eq!(shown(&Zone::of(Some(fifo.as_os_str()), None), 0), "1970-01-01 00:00:00");
     }
 
-    /// zic(8) writes the first version in front of the others; readers of long ago and small images have it alone.
+    /// A file of the first version (RFC 9636): standard time, and the summers of these `transitions`, in Unix seconds.
+    fn first_version(transitions: &[(i32, bool)]) -> Vec<u8> {
+        let names = b"CET\0CEST\0";
+        let mut bytes = b"TZif".to_vec();
+        bytes.resize(20, 0);
+        for count in [0, 0, 0, transitions.len(), 2, names.len()] {
+            bytes.extend(u32::try_from(count).unwrap().to_be_bytes());
+        }
+        bytes.extend(transitions.iter().flat_map(|(at, _)| at.to_be_bytes()));
+        bytes.extend(transitions.iter().map(|(_, is_summer)| u8::from(*is_summer)));
+        for (east, is_summer, name) in [(3600_i32, 0, 0), (7200, 1, 4)] {
+            bytes.extend(east.to_be_bytes());
+            bytes.extend([is_summer, name]);
+        }
+        bytes.extend(names);
+        bytes
+    }
+
+    /// Readers of long ago and small images have files of the first version alone.
     #[test]
     fn a_file_of_the_first_version_is_read() {
-        let bytes = std::fs::read("/usr/share/zoneinfo/Europe/Berlin").unwrap();
-        let count = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        let [isut, isstd, leap, times, types, chars] = [20, 24, 28, 32, 36, 40].map(count);
-        let end = 44 + times * 5 + types * 6 + chars + leap * 8 + isstd + isut;
-        if times == 0 {
-            return; // A slim database: the first part is empty, and there is nothing of the first version to read.
-        }
-        let mut first = bytes[..end].to_vec();
-        first[4] = 0;
+        let rule = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let summers = rule.following(Timestamp::UNIX_EPOCH).map_while(|transition| {
+            let at = i32::try_from(transition.timestamp().as_second()).ok()?;
+            Some((at, transition.offset().seconds() == 7200))
+        });
+        let summers: Vec<(i32, bool)> = summers.collect();
+        assert_eq!(summers.len(), 136, "two a year, up to the last moment that the first version knows");
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), first).unwrap();
-        agrees_with_date(file.path().to_str().unwrap(), &moments());
+        std::fs::write(file.path(), first_version(&summers)).unwrap();
+        let path = file.path().to_str().unwrap();
+        let summer = 1_784_116_800;
+        assert_eq!(shown(&zone(path), summer), "2026-07-15 14:00:00");
+        agrees_with_date(path, &moments());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::harness::setup::HERMES;
 use crate::harness::{End, Place, Rung, Setup, World, wait};
 use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -320,4 +321,29 @@ fn a_full_device_is_an_error_of_every_command() {
             "{words}: {error}"
         );
     }
+}
+
+/// `logs -f` of a service that had never run said so and then showed nothing for ever, also when it was started.
+#[test]
+fn logs_of_a_service_that_has_yet_to_run_are_followed_from_its_start() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("later", "tick 1000", "autostart = false");
+    let _supervisor = world.start();
+    let mut command = world.inside_command(0, &["/hermes-sup", "ctl", "logs", "-f", "later"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut follower = command.spawn().expect("a follower");
+    let mut told = String::new();
+    let mut err = BufReader::new(follower.stderr.take().expect("its stderr"));
+    while !told.contains("later: has no log yet: it was never started\n") {
+        assert_ne!(err.read_line(&mut told).expect("a line"), 0, "{told}");
+    }
+    world.ctl(&["start", "later"]).ok();
+    let mut out = BufReader::new(follower.stdout.take().expect("its stdout"));
+    let mut line = String::new();
+    while !line.contains("ready tick") {
+        assert_ne!(out.read_line(&mut line).expect("a line"), 0, "{line}");
+    }
+    drop(out);
+    follower.kill().expect("a kill");
+    follower.wait().expect("its end");
 }

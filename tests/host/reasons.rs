@@ -1,6 +1,7 @@
 //! Whoever looks sees why: the reason of each failure, in `status` and in the log, from the first one on.
 
 use crate::harness::{Setup, World};
+use rustix::process::Signal;
 use serde_json::json;
 
 /// A wait that no test outlives.
@@ -216,4 +217,137 @@ fn what_is_not_in_force_yet_is_remembered_and_taken_by_the_next_restart() {
     world.ctl(&["reload"]).ok();
     world.ctl(&["restart", "own"]).ok();
     assert_eq!(world.status("own")["reason"], json!(null), "any restart takes it");
+}
+
+/// A registered service whose record cannot be believed any more was a row that nothing could be done about: `unregister` told to
+/// correct a file that there is not, and after a `reload` the row was gone until the next boot. And whoever had no Hermes was told
+/// of a gateway user.
+#[test]
+fn a_refused_record_can_be_unregistered_or_comes_back_as_it_was_wanted() {
+    let mut world = World::new(Setup::plain().supervisor_option(&["--state", "/srv/kept/state"]));
+    let owner = |world: &World, uid| {
+        std::os::unix::fs::chown(world.path("/srv/kept"), Some(uid), Some(uid)).expect("an owner");
+    };
+    std::fs::create_dir_all(world.path("/srv/kept")).expect("a place for the state");
+    let supervisor = world.start();
+    for name in ["job", "mended"] {
+        world.ctl(&["register", name, "--user", "65534", "--", "/adversary", "pause"]).ok();
+    }
+    world.ctl(&["register", "resting", "--down", "--user", "65534", "--", "/adversary", "pause"]).ok();
+    let mut supervisor = supervisor;
+    supervisor.process.signal(Signal::TERM);
+    supervisor.process.wait();
+
+    // Whoever owns the place of the state could have written another user into it.
+    owner(&world, 10_000);
+    let supervisor = world.start();
+    let row = world.status("job");
+    assert_eq!((&row["state"], &row["want"]), (&json!("refused"), &json!("up")), "{row}");
+    assert_eq!(world.status("resting")["want"], json!("down"));
+    let why = row["reason"].as_str().unwrap_or_default();
+    assert!(why.contains("may name another user than the default one"), "{why}");
+    for text in [why, &world.stderr()] {
+        assert!(!text.contains("gateway"), "no Hermes here: {text}");
+    }
+    // It stays a row, and its name stays taken.
+    world.ctl(&["reload"]).fails(1);
+    assert_eq!(world.status("job")["state"], json!("refused"));
+    let taken = world.ctl(&["register", "job", "--", "/adversary", "exit"]).fails(1);
+    assert!(taken.contains("'hermes-sup ctl unregister job' first"), "{taken}");
+    world.ctl_as(&supervisor, 65_533, &["unregister", "job"]).fails(6);
+    assert_eq!(world.ctl(&["unregister", "job"]).ok(), "job: unregistered\n");
+    world.ctl(&["status", "job"]).fails(4);
+    world.ctl(&["register", "job", "--", "/adversary", "pause"]).ok();
+    world.ctl(&["unregister", "job"]).ok();
+
+    owner(&world, 0);
+    world.ctl(&["reload"]).ok();
+    world.wait_state("mended", &["up"]);
+    world.wait_state("resting", &["down"]);
+    let mut supervisor = supervisor;
+    supervisor.process.signal(Signal::TERM);
+    supervisor.process.wait();
+    let _supervisor = world.start();
+    assert_eq!(world.ctl(&["list"]).ok(), "mended\nresting\n", "what was unregistered does not come back");
+}
+
+/// The row of a refused definition was a daemon that nobody wants, whatever the file said; and once the file was mended its service
+/// was started or not by `autostart`, whatever its operator had decided before.
+#[test]
+fn a_refused_row_says_what_its_file_says_and_its_want_is_kept() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("stopped", "pause", "");
+    let mut supervisor = world.start();
+    world.ctl(&["stop", "stopped"]).ok();
+    supervisor.process.signal(Signal::TERM);
+    supervisor.process.wait();
+    world.adversary("stopped", "pause", "umask = 22\n");
+    let _supervisor = world.start();
+    assert_eq!(world.status("stopped")["want"], json!("down"));
+    let broken = "umask = 22\n";
+    for (name, rest) in [("task", "type = \"oneshot\"\nautostart = false\n"), ("web", "")] {
+        world.adversary(name, "pause", &format!("{rest}{broken}"));
+    }
+    world.define("garbled", "type = \"oneshot\"\ncommand = [");
+    world.ctl(&["reload"]).fails(1);
+    for (name, kind, want) in
+        [("task", "oneshot", "down"), ("web", "daemon", "up"), ("garbled", "daemon", "up")]
+    {
+        let row = world.status(name);
+        assert_eq!(
+            (&row["state"], &row["kind"], &row["want"]),
+            (&json!("refused"), &json!(kind), &json!(want)),
+            "{row}"
+        );
+    }
+    world.adversary("stopped", "pause", "");
+    world.adversary("web", "pause", "");
+    world.adversary("task", "pause", "type = \"oneshot\"\nautostart = false\n");
+    world.ctl(&["reload"]).fails(1);
+    world.wait_state("web", &["up"]);
+    world.wait_state("task", &["down"]);
+    world.wait_state("stopped", &["down"]);
+}
+
+/// What is missing is nobody's mistake in a definition: no inode, no process, no cgroup more, or a capability that the container does
+/// not have. Each was "could not be started" where nobody had typed `ctl start`.
+#[test]
+fn what_the_kernel_refuses_is_named_at_the_first_time() {
+    let mut world = World::new(Setup::plain().world_option(&["--tmpfs", "/run", "nr_inodes=100,mode=755"]));
+    let later = format!("autostart = false\n{SLOW}");
+    world.adversary("occupant", "tree 3", "user = \"20001\"");
+    world.adversary("processes", "pause", &format!("user = \"20001\"\n{later}[limits]\nnproc = 1\n"));
+    world.adversary(
+        "capability",
+        "pause",
+        &format!("user = \"20002\"\n{later}[security]\nambient = [\"CAP_SYS_ADMIN\"]\n"),
+    );
+    for name in ["inodes", "cgroups"] {
+        world.adversary(name, "pause", &later);
+    }
+    let _supervisor = world.start();
+    world.wait_log("occupant", "ready tree");
+    let fails = |name: &str, causes: &[&str]| {
+        drop(world.ctl(&["start", name, "--timeout", "1s"]));
+        let status = world.wait_state(name, &["backoff", "failed"]);
+        let reason = status["reason"].as_str().unwrap_or_default();
+        for cause in causes {
+            assert!(reason.contains(cause), "{name}: {status}");
+        }
+        assert_eq!(status["restarts"], json!(1), "the first time: {status}");
+        world.wait_stderr(&format!("{name}: {}: {reason}", status["state"].as_str().unwrap_or_default()));
+        world.ctl(&["stop", name]).ok();
+    };
+    fails("processes", &["its user has as many processes as its limit nproc allows"]);
+    fails("capability", &["CAP_SYS_ADMIN, which the supervisor does not have", "--cap-add SYS_ADMIN"]);
+    let fillers = (0..).map(|n| world.path(&format!("/run/filler-{n}")));
+    let made: Vec<_> = fillers.map_while(|path| std::fs::write(&path, "").ok().map(|()| path)).collect();
+    fails("inodes", &["in /run/hermes-sup/", "there is no space or no inode left"]);
+    for path in made {
+        std::fs::remove_file(path).expect("an inode is free again");
+    }
+    let cap = world.path("/sys/fs/cgroup/cgroup.max.descendants");
+    std::fs::write(&cap, "0").expect("a cap on cgroups");
+    fails("cgroups", &["the limit on cgroups is reached (cgroup.max.descendants"]);
+    std::fs::write(&cap, "max").expect("no cap");
 }

@@ -265,3 +265,34 @@ fn a_hundred_services_outlive_many_supervisors() {
 fn println_rounds(rung: Rung, rounds: usize) {
     println!("{rung:?}: {rounds} upgrades and adoptions");
 }
+
+/// A service was taken over with the definition of its start, and the one on disk had been changed meanwhile: nothing said so,
+/// `reload --restart` found nothing to do, and the old definition ran on.
+#[test]
+fn what_was_taken_over_is_known_to_be_outdated() {
+    for rung in [Rung::Cgroup, Rung::Keeper] {
+        let mut world = World::new(Setup::new(rung, Place::Child));
+        world.adversary("web", "pause", "").adversary("same", "pause", "");
+        let mut supervisor = world.start();
+        world.ctl(&["wait", "--all", "--up"]).ok();
+        let before = world.status("web")["pid"].clone();
+        let outdated = json!("its changed definition is not in force: restart it");
+        world.adversary("web", "pause", "umask = \"0077\"\n");
+        for way in ["killed", "upgraded", "killed"] {
+            if way == "killed" {
+                assert_eq!(supervisor.kill(), End::Signal(9));
+                supervisor = world.start();
+            } else {
+                world.ctl(&["upgrade"]).ok();
+            }
+            let status = world.status("web");
+            assert_eq!((&status["pid"], &status["reason"]), (&before, &outdated), "{rung:?}, {way}");
+            assert_eq!(world.status("same")["reason"], json!(null), "{rung:?}, {way}");
+        }
+        let told = world.ctl(&["reload", "--restart"]).ok();
+        assert_eq!(told, "web: changed: restarting\n", "{rung:?}");
+        wait::until("its new life", &world.root, || (world.status("web")["pid"] != before).then_some(()));
+        let status = world.wait_state("web", &["up"]);
+        assert_eq!(status["reason"], json!(null), "{rung:?}: {status}");
+    }
+}

@@ -40,8 +40,10 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     let failed = machine.await_state("glutton", "failed");
     let last = &failed["last_exit"];
     assert_eq!((&last["oom"], &last["signal"]), (&json!(true), &json!("SIGKILL")), "{failed}");
-    assert_eq!(failed["reason"], json!("killed by SIGKILL, out of memory"));
-    machine.await_line("glutton: out of memory: the kernel killed its main process");
+    assert_eq!(failed["reason"], json!("killed by SIGKILL, out of memory at its limit memory_max=48M"));
+    assert_eq!(last["oom_memory_max"], json!(48 << 20), "{failed}");
+    machine
+        .await_line("glutton: out of memory at its limit memory_max=48M: the kernel killed its main process");
     machine.assert_nothing_left_of("glutton");
     assert!(!machine.ctl(&["logs", "glutton"]).out.contains("ate"), "it never had it");
 
@@ -58,8 +60,8 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     // A child of it: the service goes on, and says so.
     machine.ctl(&["start", "parent"]).ok();
     machine.await_log("parent", "child ended by signal 9");
-    let line =
-        machine.await_line("parent: out of memory: the kernel killed a process of it, the rest goes on");
+    let line = machine
+        .await_line("parent: out of memory at its limit memory_max=48M: the kernel killed a process of it");
     let up = machine.service("parent");
     assert_eq!(
         (&up["state"], &up["oom_kills"], &up["last_exit"]),

@@ -211,15 +211,17 @@ impl CgroupHandle {
         let counted = limits::memory_events(self.site.tree.as_fd(), &self.leaf);
         let (killing, reaped, main) = (self.retry.is_some(), self.reaped, self.main_pid);
         // A kill of ours is no news about memory.
-        let news = memory
-            .oom
-            .count(counted, || !killing && reaped.map_or_else(|| walk::is_being_killed(main), is_kill));
-        let main = memory.oom.has_killed_main();
+        let news = memory.oom.count(
+            counted,
+            || !killing && reaped.map_or_else(|| walk::is_being_killed(main), is_kill),
+            || limits::memory_max(self.site.tree.as_fd(), &self.leaf),
+        );
+        let (main, shortage) = (memory.oom.has_killed_main(), memory.oom.shortage());
         if news.high {
             events.push(Event::MemoryHigh { id: self.id.clone() });
         }
         if let Some(kills) = news.kills {
-            events.push(Event::OomKilled { id: self.id.clone(), kills, main });
+            events.push(Event::OomKilled { id: self.id.clone(), kills, main, shortage });
         }
     }
 
@@ -441,6 +443,10 @@ impl Held for CgroupHandle {
             memory.oom.takes_all();
             self.kill(now, events);
         }
+    }
+
+    fn pids_refused(&self) -> u64 {
+        limits::pids_refused(self.site.tree.as_fd(), &self.leaf)
     }
 
     fn set_limits(&self, limits: &Limits) -> Vec<NotInForce> {

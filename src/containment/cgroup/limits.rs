@@ -95,12 +95,14 @@ pub struct MemoryEvents {
     pub kills: u64,
     /// How often it held the memory at `memory.high`.
     pub high: u64,
+    /// How often its memory was at `memory.max` and could not be made less, and the kernel looked for one to kill.
+    pub at_max: u64,
 }
 
 /// Reads them (`memory.events.local`, kernel 5.2; before that scopes count too).
 ///
 /// A kill counts where its victim is charged, which is `main` once memory is handed down for a scope and `leaf` before;
-/// `high` counts where the bound is, which is `leaf`.
+/// `high` and `oom` count where the bound is, which is `leaf`; `oom` before the kill (mm/memcontrol.c, `mem_cgroup_oom`).
 pub fn memory_events(tree: BorrowedFd<'_>, leaf: &str) -> MemoryEvents {
     let text = |file: &str| read(tree, &format!("{leaf}/{file}"));
     let count = |text: &str, key: &str| -> u64 {
@@ -111,7 +113,26 @@ pub fn memory_events(tree: BorrowedFd<'_>, leaf: &str) -> MemoryEvents {
         Err(_) => (text("memory.events").unwrap_or_default(), String::new()),
     };
     let kills = |text: &str| count(text, "oom_kill ");
-    MemoryEvents { kills: kills(&own) + kills(&handed_down), high: count(&own, "high ") }
+    MemoryEvents {
+        kills: kills(&own) + kills(&handed_down),
+        high: count(&own, "high "),
+        at_max: count(&own, "oom "),
+    }
+}
+
+/// How often the kernel refused `leaf` a process or thread because of `pids.max`. Counted where the bound is, and before kernel
+/// 6.11 where the fork was, which is `main` once the controller is handed down for a scope.
+pub fn pids_refused(tree: BorrowedFd<'_>, leaf: &str) -> u64 {
+    let count = |file: &str| -> Option<u64> {
+        let text = read(tree, &format!("{leaf}/{file}")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("max ")?.trim().parse().ok())
+    };
+    count("pids.events").max(count("main/pids.events")).unwrap_or(0)
+}
+
+/// `memory.max` of `leaf` in bytes; `None`: there is none.
+pub fn memory_max(tree: BorrowedFd<'_>, leaf: &str) -> Option<u64> {
+    read(tree, &format!("{leaf}/memory.max")).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -221,11 +242,31 @@ mod tests {
         write("memory.events", "oom 9\noom_kill 9\n");
         write("memory.events.local", "high 7\noom 1\noom_kill 1\noom_group_kill 0\n");
         let counted = || memory_events(tree.as_fd(), "svc.1");
-        assert_eq!(counted(), MemoryEvents { kills: 1, high: 7 });
+        assert_eq!(counted(), MemoryEvents { kills: 1, high: 7, at_max: 1 });
         write("main/memory.events", "high 5\noom 2\noom_kill 2\n");
-        assert_eq!(counted(), MemoryEvents { kills: 3, high: 7 });
+        assert_eq!(counted(), MemoryEvents { kills: 3, high: 7, at_max: 1 });
         std::fs::remove_file(dir.path().join("svc.1/memory.events.local")).unwrap();
-        assert_eq!(counted(), MemoryEvents { kills: 9, high: 0 });
+        assert_eq!(counted(), MemoryEvents { kills: 9, high: 0, at_max: 9 });
         assert_eq!(memory_events(tree.as_fd(), "none"), MemoryEvents::default());
+    }
+
+    #[test]
+    fn refused_processes_are_counted_at_the_bound_or_at_the_fork() {
+        let (dir, tree) = pretend(&["pids.events"]);
+        let refused = || pids_refused(tree.as_fd(), "svc.1");
+        assert_eq!(refused(), 0, "without the controller, or nothing was refused");
+        std::fs::write(dir.path().join("svc.1/pids.events"), "max 0\n").unwrap();
+        std::fs::write(dir.path().join("svc.1/main/pids.events"), "max 3\n").unwrap();
+        assert_eq!(refused(), 3);
+    }
+
+    #[test]
+    fn the_limit_in_force_is_read_where_there_is_one() {
+        let (dir, tree) = pretend(&[]);
+        for (text, bytes) in [("536870912\n", Some(512 << 20)), ("max\n", None)] {
+            std::fs::write(dir.path().join("svc.1/memory.max"), text).unwrap();
+            assert_eq!(memory_max(tree.as_fd(), "svc.1"), bytes);
+        }
+        assert_eq!(memory_max(tree.as_fd(), "none"), None);
     }
 }

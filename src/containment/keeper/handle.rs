@@ -173,7 +173,7 @@ impl KeeperHandle {
                 events.push(Event::Spawned { id: self.id.clone(), pid });
             }
             KeeperMsg::NotMade { errno: 0 } => self.fail(SpawnError::Killed, events),
-            KeeperMsg::NotMade { errno } => self.fail(SpawnError::Clone(clone::reason(errno)), events),
+            KeeperMsg::NotMade { errno } => self.fail(SpawnError::Clone(clone::fork_reason(errno)), events),
             KeeperMsg::Failed { step, errno } => {
                 let words = self.words(step, errno);
                 self.fail(SpawnError::Child { words, errno }, events);

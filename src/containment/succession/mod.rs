@@ -45,9 +45,9 @@ impl Containment {
         note
     }
 
-    /// Writes down that this life may be taken over, as it is now; `None`: no more. A successor ends a life without a record, so
+    /// Writes down that this life may be taken over, as it is now; `None`: no more. `definition`: the hash of the one that it was started with. A successor ends a life without a record, so
     /// where writing fails nothing is lost but a life that could have gone on.
-    pub fn record(&mut self, id: &IncarnationId, living: Option<Living>) {
+    pub fn record(&mut self, id: &IncarnationId, living: Option<Living>, definition: Option<u64>) {
         let Some(number) = self.slot(id) else { return };
         let Some(slot) = self.slots.get_mut(number as usize) else { return };
         let Some(held) = &slot.held else { return };
@@ -58,7 +58,9 @@ impl Containment {
         let born = |pid| slot.recorded.map_or_else(|| birth(pid, held.main()?), |(_, born)| Some(born));
         let known = living.and_then(|living| Some((living, born(living.pid)?)));
         let tag = held.tag();
-        let record = known.map(|(living, born)| AdoptionRecord { name: id.name.clone(), living, born, tag });
+        let name = || id.name.clone();
+        let record =
+            known.map(|(living, born)| AdoptionRecord { name: name(), living, born, tag, definition });
         slot.recorded = self.records.write(number, record.as_ref()).ok().and(known);
     }
 

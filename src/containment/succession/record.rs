@@ -4,6 +4,9 @@
 //! pwrite(2): a record is there or not, whenever we are killed, because a SIGKILL does not cut a write within a page.
 //! It is not synced: processes do not survive what a sync would protect against.
 //!
+//! A record is a line with its name at the end, and a second line with what was added since: an older program reads the first
+//! line alone, and a newer one takes what is not there for unknown.
+//!
 //! A life has a record only while it is up. What was being started or ended when its supervisor died is ended, not adopted.
 
 use crate::containment::IncarnationId;
@@ -15,7 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a record: a name of 251 bytes, seven numbers, and words between them. A page holds whole records.
+/// Bytes of a record: a name of 251 bytes, eight numbers, and words between them. A page holds whole records.
 const RECORD: usize = 512;
 
 /// One life that may be taken over, with what tells its processes from others of the same numbers.
@@ -27,6 +30,8 @@ pub struct AdoptionRecord {
     pub born: u64,
     /// The group that its processes have, where they have one.
     pub tag: Option<u32>,
+    /// The definition that it was started with, by its hash. `None`: not known.
+    pub definition: Option<u64>,
 }
 
 impl AdoptionRecord {
@@ -45,10 +50,13 @@ impl AdoptionRecord {
         let (since, born) = (since.0, self.born);
         let although = if needed { 2 } else { u8::from(once) };
         let tag = self.tag.unwrap_or(0);
-        let text = format!(
+        let mut text = format!(
             "{incarnation} {pid} {born} {tag} {since} {word} {at} {although} {}\n",
             self.name.as_str()
         );
+        if let Some(definition) = self.definition {
+            text.push_str(&format!("{definition}\n"));
+        }
         let mut record = [0; RECORD];
         // All that fits, and that is all there is: see RECORD.
         record.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
@@ -56,8 +64,9 @@ impl AdoptionRecord {
     }
 
     fn decode(record: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(record.split(|byte| *byte == b'\n').next()?).ok()?;
-        let mut words = text.splitn(9, ' ');
+        let mut lines = record.split(|byte| *byte == b'\n').map(std::str::from_utf8);
+        let mut words = lines.next()?.ok()?.splitn(9, ' ');
+        let definition = lines.next().and_then(|line| line.ok()?.parse().ok());
         let mut number = || words.next()?.parse::<u64>().ok();
         let (incarnation, pid, born, tag, since) = (number()?, number()?, number()?, number()?, number()?);
         let word = words.next()?;
@@ -74,7 +83,7 @@ impl AdoptionRecord {
         let name = ServiceName::of_slot(words.next()?).ok()?;
         let (pid, tag) = (i32::try_from(pid).ok()?, u32::try_from(tag).ok()?);
         let living = Living { incarnation, pid, since: Tick(since), readiness, once, needed };
-        Some(Self { name, living, born, tag: (tag != 0).then_some(tag) })
+        Some(Self { name, living, born, tag: (tag != 0).then_some(tag), definition })
     }
 }
 
@@ -157,12 +166,8 @@ mod tests {
         let needed = readiness == Readiness::Undefined;
         let (incarnation, pid, since) = (u64::MAX, i32::MAX, Tick(u64::MAX));
         let living = Living { incarnation, pid, since, readiness, once: !needed, needed };
-        AdoptionRecord {
-            name: ServiceName::of_slot(name).unwrap(),
-            living,
-            born: u64::MAX,
-            tag: Some(u32::MAX),
-        }
+        let (name, tag) = (ServiceName::of_slot(name).unwrap(), Some(u32::MAX));
+        AdoptionRecord { name, living, born: u64::MAX, tag, definition: Some(u64::MAX) }
     }
 
     #[test]
@@ -179,6 +184,20 @@ mod tests {
             assert_eq!(AdoptionRecord::decode(&one.encode()), Some(one));
         }
         assert_eq!(AdoptionRecord::decode(&[0; RECORD]), None, "a slot without a life");
+    }
+
+    /// A program is upgraded and rolled back while its services run.
+    #[test]
+    fn an_older_record_is_read_and_a_newer_one_is_read_by_older_programs() {
+        let mut old = [0; RECORD];
+        let line = b"7 42 9 0 5 undefined 0 0 web\n";
+        old[..line.len()].copy_from_slice(line);
+        let read = AdoptionRecord::decode(&old).unwrap();
+        assert_eq!((read.name.as_str(), read.living.pid, read.definition), ("web", 42, None));
+        assert_eq!(read.encode(), old);
+        // Which reads up to the end of the first line.
+        let new = AdoptionRecord { definition: Some(3), ..read }.encode();
+        assert_eq!(new[..line.len()], old[..line.len()]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Documents for the tests of this room and of the command line.
 
 use super::*;
-use crate::core::exit::Exit;
+use crate::core::exit::{Exit, Shortage};
 use std::time::{Duration, SystemTime};
 
 pub(crate) fn at(seconds: u64) -> Utc {
@@ -93,7 +93,7 @@ pub(crate) fn service(name: &str) -> ServiceStatus {
         uptime_ms: Some(65_000),
         restarts: 2,
         next_retry_ms: None,
-        last_exit: Some(LastExit::new(Exit::Oom, Some(at(50)))),
+        last_exit: Some(LastExit::new(Exit::Oom(Shortage::MemoryMax(48 << 20)), Some(at(50)))),
         containment: Some("keeper".to_owned()),
         containment_weakness: None,
         procs: Some(5),

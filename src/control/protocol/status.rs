@@ -2,7 +2,7 @@
 
 use super::replies::Outcome;
 use super::requests::SignalName;
-use crate::core::exit::Exit;
+use crate::core::exit::{Exit, Shortage};
 use crate::core::signal::Signal;
 use crate::core::words::{State, Want};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -151,6 +151,12 @@ pub struct LastExit {
     pub oom: Option<bool>,
     #[serde(default)]
     pub oom_likely: bool,
+    /// The limit of the service at which that was, in bytes, where it is known.
+    #[serde(default)]
+    pub oom_memory_max: Option<u64>,
+    /// The memory of the container or the machine had run out, not the service's own limit.
+    #[serde(default)]
+    pub oom_outside: bool,
     pub unknown: bool,
     pub at: Option<Utc>,
 }
@@ -163,6 +169,8 @@ impl LastExit {
             core: false,
             oom: Some(false),
             oom_likely: false,
+            oom_memory_max: None,
+            oom_outside: false,
             unknown: false,
             at,
         };
@@ -170,7 +178,11 @@ impl LastExit {
         match exit {
             Exit::Code(code) => Self { code: Some(code), ..nothing },
             Exit::Signal { signal, core } => Self { signal: Some(SignalName(signal)), core, ..nothing },
-            Exit::Oom => Self { oom: Some(true), ..killed },
+            Exit::Oom(Shortage::MemoryMax(bytes)) => {
+                Self { oom: Some(true), oom_memory_max: Some(bytes), ..killed }
+            }
+            Exit::Oom(Shortage::Outside) => Self { oom: Some(true), oom_outside: true, ..killed },
+            Exit::Oom(Shortage::Unknown) => Self { oom: Some(true), ..killed },
             Exit::MaybeOom { likely } => Self { oom: None, oom_likely: likely, ..killed },
             // Nor is it known whether it was for that.
             Exit::Unknown => Self { unknown: true, oom: None, ..nothing },
@@ -179,7 +191,11 @@ impl LastExit {
 
     pub fn exit(&self) -> Exit {
         match (self.code, self.signal) {
-            _ if self.oom == Some(true) => Exit::Oom,
+            _ if self.oom == Some(true) => Exit::Oom(match self.oom_memory_max {
+                Some(bytes) => Shortage::MemoryMax(bytes),
+                None if self.oom_outside => Shortage::Outside,
+                None => Shortage::Unknown,
+            }),
             (None, Some(SignalName(Signal::KILL))) if self.oom.is_none() => {
                 Exit::MaybeOom { likely: self.oom_likely }
             }
@@ -254,7 +270,7 @@ mod tests {
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
             r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"served_by":null,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
-            r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"unknown":false,"#,
+            r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"oom_memory_max":50331648,"oom_outside":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
             r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
             r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,

@@ -6,11 +6,8 @@
 
 use super::identity::Kinship;
 use super::start_error::StartError;
-use crate::containment::{
-    AdoptionRecord, AdoptionRecords, Containment, IncarnationId, Patience, Predecessor,
-};
+use crate::containment::{AdoptionRecord, AdoptionRecords, Containment, Patience, Predecessor};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Living;
 use crate::core::name::ServiceName;
 use crate::daemon::Supervisor;
 use crate::daemon::fault;
@@ -36,7 +33,7 @@ pub struct Heritage {
 /// What is taken over.
 #[derive(Debug)]
 pub struct Inheritance {
-    pub lives: BTreeMap<ServiceName, Living>,
+    pub lives: BTreeMap<ServiceName, AdoptionRecord>,
     /// This is no boot of services: what an earlier supervisor has done needs no doing again.
     pub goes_on: bool,
     /// That supervisor was this very process.
@@ -82,7 +79,7 @@ impl Heritage {
         containment: &mut Containment,
         known: impl Fn(&ServiceName) -> bool,
         log: &slog::Logger,
-    ) -> Result<BTreeMap<ServiceName, Living>, StartError> {
+    ) -> Result<BTreeMap<ServiceName, AdoptionRecord>, StartError> {
         let mut adopted = BTreeMap::new();
         let patience = Patience::start(ADOPTION_PATIENCE);
         for record in &self.records {
@@ -92,7 +89,7 @@ impl Heritage {
             }
             fault::point();
             match containment.adopt(record, &patience) {
-                Ok(()) => drop(adopted.insert(name.clone(), record.living)),
+                Ok(()) => drop(adopted.insert(name.clone(), record.clone())),
                 Err(gone) => slog::info!(log, "{name}: not taken over: {gone}"),
             }
         }
@@ -114,11 +111,12 @@ impl Heritage {
 }
 
 impl Supervisor {
-    /// What a start would have made for a life that was begun by another supervisor: its log is read on, and its limits
-    /// are those of now.
-    pub(in crate::daemon) fn welcome(&mut self, id: ServiceId, living: Living) {
+    /// What a start would have made for a life that was begun by another supervisor: its log is read on, its limits are those
+    /// of now, and whether its definition still is the one of now is known.
+    pub(in crate::daemon) fn welcome(&mut self, id: ServiceId, record: &AdoptionRecord) {
         let around = self.surroundings.clone();
-        let Some(service) = self.services.get(&id) else { return };
+        let Some(service) = self.services.get_mut(&id) else { return };
+        service.in_force = record.definition;
         let name = service.name.clone();
         let opened = around
             .lookup(&service.definition.user)
@@ -129,9 +127,9 @@ impl Supervisor {
         }
         let Some(service) = self.services.get(&id) else { return };
         let (limits, mut not_in_force) = self.limits_of(service);
-        let life = IncarnationId { name: name.clone(), n: living.incarnation };
+        let life = record.id();
         not_in_force.extend(self.containment.set_limits(&life, &limits));
         self.limited(id, limits, not_in_force);
-        self.look_at_process_limits(&name, living.pid);
+        self.look_at_process_limits(&name, record.living.pid);
     }
 }

@@ -119,11 +119,12 @@ impl Supervisor {
             let known = self.know_mirror(id, wanted, mirrored, intent);
             first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
-            let living = lives.remove(&name);
+            let adopted = lives.remove(&name);
             let finished = goes_on && opened.runs.get(&name).is_some_and(|row| row.finished);
-            if let Some(living) = living {
-                self.welcome(id, living);
+            if let Some(adopted) = &adopted {
+                self.welcome(id, adopted);
             }
+            let living = adopted.map(|adopted| adopted.living);
             restored.insert(
                 id,
                 Restored {

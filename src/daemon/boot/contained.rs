@@ -4,8 +4,7 @@ use super::adoption::Heritage;
 use super::opened::Opened;
 use super::prepared::Prepared;
 use super::start_error::StartError;
-use crate::containment::{self, Containment, Home, Rung, Wish};
-use crate::core::gateway::Living;
+use crate::containment::{self, AdoptionRecord, Containment, Home, Rung, Wish};
 use crate::core::name::ServiceName;
 use crate::daemon::handover::Handover;
 use crate::daemon::main_program::MainProgram;
@@ -20,7 +19,7 @@ pub(super) struct Contained {
     pub found: Found,
     pub plan: Plan,
     /// The lives that go on.
-    pub adopted: BTreeMap<ServiceName, Living>,
+    pub adopted: BTreeMap<ServiceName, AdoptionRecord>,
     /// What an earlier supervisor has done goes on here.
     pub goes_on: bool,
     /// Of our former self.
@@ -59,7 +58,7 @@ impl Contained {
 }
 
 /// Beginnings of log lines are read on. Nobody is left to end the line of a life that is over.
-fn resume_lines(former: &Handover, adopted: &BTreeMap<ServiceName, Living>, logs: &Logs) {
+fn resume_lines(former: &Handover, adopted: &BTreeMap<ServiceName, AdoptionRecord>, logs: &Logs) {
     let mut begun = former.begun.clone();
     let over = |name: &str| !adopted.keys().any(|one| one.as_str() == name);
     for (_, lines) in begun.iter_mut().filter(|(name, _)| over(name)) {

@@ -65,7 +65,7 @@ impl Demo {
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("hermes-sup"));
         let ctl = format!("{} ctl --socket {}", shown(&program), shown(&self.socket));
         format!(
-            "\nThree gateways run in {}. In another terminal, try:\n\n  {ctl} status\n  {ctl} status crasher\n  \
+            "\nThree services run in {}. In another terminal, try:\n\n  {ctl} status\n  {ctl} status crasher\n  \
              {ctl} logs -f ticker\n  {ctl} stop forker\n\nCtrl-C ends them all and removes the home.\n\n",
             shown(&self.home)
         )

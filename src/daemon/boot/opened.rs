@@ -62,7 +62,7 @@ impl Opened {
             (Err(error), Some(argv))
                 if error.is_of_another() && former.is_none() && prepared.claims == Claims::GivesWay =>
             {
-                slog::warn!(log, "running the command without supervising gateways: {}", error.what());
+                slog::warn!(log, "running the command without supervising services: {}", error.what());
                 let main = MainProgram::start(argv, options, prepared.given.nofile)?;
                 return Ok(Opening::Over(Start::Alone(main, prepared.wakeups.signals)));
             }
@@ -102,7 +102,7 @@ fn listen_for_claims(options: store::Options, registry: &Registry, log: &slog::L
     let hung = with_patience("claims", move || Bell::hang(&options));
     let hung = hung.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
     hung.and_then(|bell| GivingWay::listen(bell, registry)).unwrap_or_else(|error| {
-        slog::warn!(log, "a container with 'gateway run' cannot take over from this one"; "error" => %error);
+        slog::warn!(log, "another container cannot take over from this one"; "error" => %error);
         GivingWay::default()
     })
 }

@@ -93,7 +93,7 @@ impl Prepared {
         });
         let has_hermes = options.executable(OsStr::new("hermes"));
         let profile_life = ProfileLife::new(&wakeups.registry).unwrap_or_else(|error| {
-            slog::warn!(given.log, "profiles are not watched: what is moved or removed is seen at a reload"; "error" => %error);
+            slog::warn!(given.log, "the home is not watched: what is moved or removed in it is seen at a reload"; "error" => %error);
             ProfileLife::default()
         });
         let busy = Busy::default();

@@ -38,7 +38,7 @@ impl Finding {
         found.unwrap_or_else(|| {
             slog::error!(
                 log,
-                "{} does not answer: its definitions and profiles are not there",
+                "{} does not answer: what is defined below it is not there",
                 options.home.display()
             );
             let dirs = options.services.iter().filter(|dir| !dir.starts_with(&options.home)).cloned();

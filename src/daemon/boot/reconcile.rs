@@ -3,8 +3,8 @@
 //!
 //! The reading and removing is done on a thread that may hang with the disk; what follows from it is decided here.
 
+use crate::containment::AdoptionRecord;
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Living;
 use crate::core::name::{DASHBOARD, ServiceName};
 use crate::core::words::Want;
 use crate::daemon::reload::Found;
@@ -56,7 +56,7 @@ impl Task {
         around: &Surroundings,
         opened: &Opened,
         found: &Found,
-        adopted: &BTreeMap<ServiceName, Living>,
+        adopted: &BTreeMap<ServiceName, AdoptionRecord>,
         cmd: &[OsString],
         now: u64,
     ) -> Self {

@@ -11,14 +11,13 @@ use crate::core::clock::LostTime;
 use crate::core::fights::Fights;
 use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
-use crate::core::words::Want;
 use crate::daemon::handover::Handover;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::launch::dev_null;
 use crate::daemon::limits::Recorded;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::reaping::Unreaped;
-use crate::daemon::refused::{Refusal, Refusals};
+use crate::daemon::refused::{Refusal, Refusals, dormant};
 use crate::daemon::reload::{Found, Plan, Unreadable};
 use crate::daemon::requests::Postponed;
 use crate::daemon::starts::Starts;
@@ -132,6 +131,7 @@ impl Supervisor {
             _alive: opened.identity.alive,
             template: contained.found.loaded.template.clone(),
             refused: refusals(&contained.plan, &opened.rows),
+            dormant: dormant(&opened.rows.records, &contained.plan),
             state_trust: contained.found.state_trust.clone(),
             runtime_dir: opened.identity.runtime_dir,
             socket: opened.socket,
@@ -179,11 +179,10 @@ fn say_warnings(opened: &store::Opened, log: &slog::Logger) -> Vec<(&'static str
 pub(in crate::daemon) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
     let wanted = |name: &str| {
         let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name));
-        row.map_or(Want::Down, |row| row.want)
+        row.map(|row| row.want)
     };
-    let refusal = |(name, Unreadable { definition, why, late }): (&String, &Unreadable)| {
-        let (definition, why, want) = (definition.clone(), why.clone(), wanted(name));
-        (name.clone(), Refusal { definition, why, want, late: *late })
+    let refusal = |(name, unreadable): (&String, &Unreadable)| {
+        (name.clone(), Refusal::new(unreadable.clone(), wanted(name)))
     };
     plan.refused.iter().map(refusal).collect()
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::daemon) enum StartError {
-    #[error("'{0}' is no command here, and there is no hermes to give it to")]
+    #[error("there is no program '{0}' here")]
     NoCommand(String),
     #[error("HERMES_SUP_GATEWAYS=off and 'gateway run' contradict each other: leave one of them out")]
     GatewaysOff,
@@ -26,7 +26,7 @@ pub(in crate::daemon) enum StartError {
     #[error("{} is not a directory: name another --home", home.display())]
     HomeIsNoDirectory { home: PathBuf },
     #[error(
-        "{home} belongs to uid {owner}, but gateways run as '{user}' (uid {uid}): 'chown -R {uid}:{gid} {home}' once, or \
+        "{home} belongs to uid {owner}, but services run as '{user}' (uid {uid}): 'chown -R {uid}:{gid} {home}' once, or \
          name its owner with --gateway-user"
     )]
     ForeignHome { home: String, owner: u32, user: String, uid: u32, gid: u32 },
@@ -110,7 +110,7 @@ mod tests {
         };
         assert_eq!(
             foreign.to_string(),
-            "/opt/data belongs to uid 7, but gateways run as 'hermes' (uid 10000): 'chown -R 10000:10001 /opt/data' once, \
+            "/opt/data belongs to uid 7, but services run as 'hermes' (uid 10000): 'chown -R 10000:10001 /opt/data' once, \
              or name its owner with --gateway-user"
         );
         let missing = vec!["--cap-add SETUID".to_owned(), "--cap-add KILL".to_owned()];

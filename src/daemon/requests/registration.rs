@@ -102,20 +102,20 @@ impl Supervisor {
             .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
         if let Some(id) = self.fleet.id(name.as_str()) {
             let existing = self.services.get(&id);
-            let same = existing
-                .and_then(|service| service.record.as_ref())
-                .is_some_and(|old| old.user == row.user && old.program == row.program && old.env == row.env);
+            let same =
+                existing.and_then(|service| service.record.as_ref()).is_some_and(|old| is_same(old, &row));
             let origin = self.view().origin(id);
             let recorded = existing.is_some_and(|service| service.record.is_some());
             return match (same, recorded) {
                 (true, _) => Ok(None),
-                (false, true) => Err(failed(format!(
-                    "'{name}' is registered already, differently: 'hermes-sup ctl unregister {name}' first"
-                ))),
+                (false, true) => Err(failed(registered_differently(&name))),
                 (false, false) => {
                     Err(failed(format!("'{name}' exists already, from {origin}: choose another name")))
                 }
             };
+        }
+        if self.dormant.get(&name).is_some_and(|old| !is_same(old, &row)) {
+            return Err(failed(registered_differently(&name)));
         }
         let definition = self.define_record(&name, &row).map_err(failed)?;
         // What the definition really runs as is what counts: a template has its own idea.
@@ -142,6 +142,10 @@ impl Supervisor {
             return self
                 .inbox
                 .push(Input::Answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message)));
+        }
+        // It may have been refused until now.
+        if self.dormant.remove(&name).is_some() {
+            self.refused.remove(name.as_str());
         }
         let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
@@ -173,4 +177,12 @@ impl Supervisor {
         }
         self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
     }
+}
+
+fn is_same(old: &RecordRow, new: &RecordRow) -> bool {
+    old.user == new.user && old.program == new.program && old.env == new.env
+}
+
+fn registered_differently(name: &ServiceName) -> String {
+    format!("'{name}' is registered already, differently: 'hermes-sup ctl unregister {name}' first")
 }

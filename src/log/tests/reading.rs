@@ -242,3 +242,49 @@ fn following_misses_and_doubles_nothing_across_many_rotations() {
     assert!(lines.try_recv().is_err());
     assert!(files(&room.dir("x")).len() > 50);
 }
+
+/// `logs -f` of a service that had never run showed nothing for ever; nor did it find the log again that somebody had removed.
+#[test]
+fn a_log_that_is_not_there_yet_is_followed_when_it_comes_and_when_it_comes_again() {
+    // The supervisor makes the whole way at once, or a piece at a time; of two services one may have been there.
+    for there in ["", "logs", "logs/gateways"] {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join(there)).unwrap();
+        let (path, (seen, lines)) = (home.path().to_owned(), channel());
+        let (end, ended) = std::io::pipe().unwrap();
+        let (ready, watching) = channel();
+        let follower = std::thread::spawn(move || {
+            let dirs = ["logs/gateways/x", "logs/gateways/y"].map(PathBuf::from);
+            let mut absent = |source, why| {
+                assert!(matches!(why, Absent::NoLog), "{source}: {why:?}");
+            };
+            let mut reader = Reader::open(&path, &dirs, Query::default(), Zone::own(), &mut absent).unwrap();
+            ready.send(()).unwrap();
+            let mut take = |line: Line<'_>| {
+                let text = String::from_utf8(line.text.to_vec()).unwrap();
+                seen.send((line.source, text)).map_err(io::Error::other)
+            };
+            reader.follow(Some(std::os::fd::AsFd::as_fd(&end)), &mut take).unwrap();
+        });
+        watching.recv_timeout(SECONDS).unwrap();
+        let next = || lines.recv_timeout(SECONDS).unwrap();
+        let dir = |name: &str| home.path().join("logs/gateways").join(name);
+        std::fs::create_dir_all(dir("x")).unwrap();
+        std::fs::write(dir("x").join("current"), "first\n").unwrap();
+        assert_eq!(next(), (0, "first".to_owned()), "{there:?}");
+        std::fs::create_dir_all(dir("y")).unwrap();
+        std::fs::write(dir("y").join("current"), "second\n").unwrap();
+        assert_eq!(next(), (1, "second".to_owned()), "{there:?}");
+        std::fs::remove_dir_all(dir("x")).unwrap();
+        std::fs::create_dir_all(dir("x")).unwrap();
+        std::fs::write(dir("x").join("current"), "third\n").unwrap();
+        assert_eq!(next(), (0, "third".to_owned()), "{there:?}");
+        std::fs::rename(dir("y"), dir("away")).unwrap();
+        std::fs::create_dir_all(dir("y")).unwrap();
+        std::fs::write(dir("y").join("current"), "fourth\n").unwrap();
+        assert_eq!(next(), (1, "fourth".to_owned()), "{there:?}");
+        drop(ended);
+        follower.join().unwrap();
+        assert!(lines.try_recv().is_err(), "nothing twice");
+    }
+}

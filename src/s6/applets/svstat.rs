@@ -248,7 +248,7 @@ impl View {
             Field::Pid | Field::Pgid => pid().to_string(),
             Field::ExitCode => match ended {
                 Some(Exit::Code(code)) => code.to_string(),
-                Some(Exit::Signal { .. } | Exit::Oom | Exit::MaybeOom { .. } | Exit::Unknown) | None => {
+                Some(Exit::Signal { .. } | Exit::Oom(_) | Exit::MaybeOom { .. } | Exit::Unknown) | None => {
                     "-1".to_owned()
                 }
             },

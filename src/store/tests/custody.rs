@@ -343,7 +343,7 @@ fn a_second_supervisor_is_refused_with_pid_host_and_since() {
     assert!(humantime::parse_rfc3339(&holder.since).is_ok(), "{holder:?}");
     let message = OpenError::Held { path, holder: Some(holder.clone()) }.to_string();
     let expected = format!(
-        "{} is in use by another supervisor (pid {} on host \"box\" since {:?}), which supervises the gateways of this \
+        "{} is in use by another supervisor (pid {} on host \"box\" since {:?}), which supervises the services of this \
          home: stop that one, or use another --home",
         home.state().display(),
         std::process::id(),

@@ -159,7 +159,6 @@ fn what_is_late_and_cannot_be_written_is_told_once_it_can() {
     let options = Options { patience: Duration::from_millis(1), ..home.options() };
     let running = home.open_on(options, disk.wrap()).unwrap();
     disk.release();
-    assert!(matches!(running.event(), StoreEvent::Warning { .. }));
     assert!(matches!(running.event(), StoreEvent::Degraded { .. }));
     assert!(running.commit(2, vec![want("b", Want::Up)]).is_err());
     disk.fail_open(0, 0);

@@ -142,6 +142,12 @@ impl Subject {
                     "cannot execute '{program}': not a program for this machine (a script begins with '#!')"
                 )
             }
+            // A user's first instruction is when its number is asked for (execve(2)).
+            (Step::Exec, libc::EAGAIN) => {
+                format!(
+                    "cannot execute '{program}': its user has as many processes as its limit nproc allows"
+                )
+            }
             (Step::Exec, _) => format!("cannot execute '{program}': {reason}"),
             (Step::Interpreter, _) => {
                 format!("cannot execute '{program}': the interpreter or loader that it names does not exist")
@@ -169,6 +175,16 @@ impl Subject {
 pub fn reason(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Why there is no new process, as fork(2) has it.
+pub fn fork_reason(errno: i32) -> String {
+    match errno {
+        libc::EAGAIN => "there may be no more processes or threads here (pids.max of a cgroup around, nproc of the user, or the \
+                         machine's bound)"
+            .to_owned(),
+        errno => reason(errno),
+    }
 }
 
 /// How a child comes into its cgroup, before anything else.
@@ -450,6 +466,17 @@ pub(super) fn own_bounding() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// "Resource temporarily unavailable" tells nobody which resource.
+    #[test]
+    fn that_there_may_be_no_more_processes_is_named() {
+        let subject =
+            Subject { program: "web".into(), searched: true, working_dir: String::new(), uid: Some(1) };
+        let words = subject.words(Failure { step: Step::Exec, errno: libc::EAGAIN, candidate: 0 });
+        assert!(words.contains("as many processes as its limit nproc allows"), "{words}");
+        assert!(fork_reason(libc::EAGAIN).contains("pids.max"));
+        assert_eq!(fork_reason(libc::ENOMEM), reason(libc::ENOMEM));
+    }
 
     #[test]
     fn every_id_is_mapped_to_itself() {

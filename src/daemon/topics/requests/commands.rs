@@ -7,6 +7,7 @@ use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::State;
 use crate::daemon::act::{Action, Actions};
@@ -51,6 +52,25 @@ impl Requests {
             // No other request is about named services and answered one by one.
             _ => Actions::new(),
         });
+        actions.extend(self.end_if_over(number));
+        actions
+    }
+
+    /// `unregister`, where some of what is meant are `records` that are no services.
+    pub fn unregister_with(
+        &mut self,
+        incoming: &Incoming,
+        ids: Vec<ServiceId>,
+        complaints: Vec<Outcome>,
+        records: Vec<ServiceName>,
+        view: &View<'_>,
+    ) -> Actions {
+        let (conn, uid, request) = (incoming.id, incoming.peer.uid, &incoming.request);
+        let mut actions: Actions = complaints.into_iter().map(|complaint| part(conn, complaint)).collect();
+        let number = self.open(conn, deadline(request, ids.len(), view));
+        let dropped = |name: ServiceName| Action::DropRecord(self.registration(number, name.clone()), name);
+        actions.extend(records.into_iter().map(dropped).collect::<Actions>());
+        actions.extend(self.unregister(number, uid, conn, ids, view));
         actions.extend(self.end_if_over(number));
         actions
     }
