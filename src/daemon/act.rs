@@ -139,18 +139,20 @@ impl Supervisor {
                 Action::Orphans(signal) => {
                     self.reap();
                     // Most have none.
-                    if self.shutdown.has_children() {
+                    if self.topics.shutdown.has_children() {
                         signal_orphans(signal);
                     }
                 }
                 Action::CheckProgram(program) => self.check_program(program),
                 Action::Request(incoming) => self.inbox.push(Input::Request(incoming)),
                 Action::ListenToStateFile { id, incarnation, watch } => {
-                    if let Err(error) = self.listeners.state_file(&self.registry, id, incarnation, watch) {
+                    if let Err(error) =
+                        self.listeners.state_file(&self.wakeups.registry, id, incarnation, watch)
+                    {
                         slog::warn!(self.log, "failed to watch a state file"; "error" => %error);
                     }
                 }
-                Action::StopListening(id) => self.listeners.forget(&self.registry, id),
+                Action::StopListening(id) => self.listeners.forget(&self.wakeups.registry, id),
                 Action::Thaw(life) => self.containment.thaw(&life),
                 Action::SetLimits { ticket, id, uid, limits, persist } => {
                     let outcome = self.set_limits(ticket, uid, id, &limits, persist);
@@ -158,7 +160,7 @@ impl Supervisor {
                 }
                 Action::DropRecord(ticket, name) => self.drop_record(ticket, name),
                 Action::Files(FileWork { credentials, work, refused }) => {
-                    let (notifier, not_done) = (self.notifier.clone(), Arc::clone(&refused));
+                    let (notifier, not_done) = (self.wakeups.notifier.clone(), Arc::clone(&refused));
                     let done = move |answer: std::io::Result<Notice>| {
                         notifier.send(answer.unwrap_or_else(|error| not_done(error.to_string())));
                     };

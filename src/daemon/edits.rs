@@ -62,7 +62,7 @@ impl Supervisor {
             return false;
         }
         self.looks += 1;
-        let (ticket, notifier) = (self.looks, self.notifier.clone());
+        let (ticket, notifier) = (self.looks, self.wakeups.notifier.clone());
         let work = move || -> Vec<Edit> {
             files.into_iter().map(|(id, path, stamp)| (id, stamp.edited(&path))).collect()
         };
@@ -73,7 +73,7 @@ impl Supervisor {
             return false;
         }
         let until = self.clock.now().after(PATIENCE);
-        self.postponed.looking.push(Looking { incoming: incoming.clone(), ticket, until });
+        self.topics.postponed.looking.push(Looking { incoming: incoming.clone(), ticket, until });
         true
     }
 
@@ -84,17 +84,18 @@ impl Supervisor {
                 service.edited = edit;
             }
         }
-        let (ready, others) =
-            std::mem::take(&mut self.postponed.looking).into_iter().partition(|one| one.ticket == ticket);
-        self.postponed.looking = others;
+        let (ready, others) = std::mem::take(&mut self.topics.postponed.looking)
+            .into_iter()
+            .partition(|one| one.ticket == ticket);
+        self.topics.postponed.looking = others;
         self.serve_looking(ready);
     }
 
     /// Those whose disk takes too long are answered with what is known.
     pub(super) fn stop_looking(&mut self, now: Tick) {
         let (due, others) =
-            std::mem::take(&mut self.postponed.looking).into_iter().partition(|one| one.until <= now);
-        self.postponed.looking = others;
+            std::mem::take(&mut self.topics.postponed.looking).into_iter().partition(|one| one.until <= now);
+        self.topics.postponed.looking = others;
         self.serve_looking(due);
     }
 

@@ -83,13 +83,13 @@ impl Supervisor {
                 }
             }
             Effect::Release { incarnation } => {
-                self.planned.forget(id);
+                self.topics.planned.forget(id);
                 self.containment.release(&life(incarnation), self.clock.now());
                 decide!(self.scopes.released(&life(incarnation), true));
                 self.retire_log(id);
             }
             Effect::Abandon { incarnation } => {
-                self.planned.forget(id);
+                self.topics.planned.forget(id);
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
                 self.containment.release(&life(incarnation), self.clock.now());
                 decide!(self.scopes.released(&life(incarnation), false));
@@ -109,10 +109,11 @@ impl Supervisor {
     /// In a shutdown, as soon as the service has ended: what is to be done for each is done while others still end.
     fn retire_log(&mut self, id: ServiceId) {
         let is_over = self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree());
-        if let (true, true, Some(service)) = (self.shutdown.is_on(), is_over, self.services.get_mut(&id))
+        if let (true, true, Some(service)) =
+            (self.topics.shutdown.is_on(), is_over, self.services.get_mut(&id))
             && service.logged.take().is_some()
         {
-            self.logs.retire(SourceId(id.0), self.shutdown.farewell());
+            self.logs.retire(SourceId(id.0), self.topics.shutdown.farewell());
         }
     }
 
@@ -197,7 +198,7 @@ impl Supervisor {
     pub(super) fn want_row(&self, id: ServiceId, want: Want, cause: Cause) -> WantRow {
         WantRow {
             want,
-            asked_by_uid: self.requests.last_caller(id),
+            asked_by_uid: self.topics.requests.last_caller(id),
             asked_at_ms: self.clock.now().0,
             cause,
             definition_hash: self.services.get(&id).map(|service| service.definition.hash),
@@ -279,7 +280,7 @@ impl Supervisor {
             let Some(id) = self.fleet.id(name.as_str()) else { continue };
             let differs = |gateway: &Gateway| gateway.want() != row.want && !gateway.is_unrecorded();
             if self.fleet.gateway(id).is_some_and(differs) {
-                let ticket = self.requests.own_ticket();
+                let ticket = self.topics.requests.own_ticket();
                 let command = match row.want {
                     Want::Up => Command::Start { force: false },
                     Want::Down => Command::Stop,
@@ -300,7 +301,7 @@ impl Supervisor {
         // A stop that acted without the disk is recorded now, and says so no more.
         let unrecorded = |id: &ServiceId| self.fleet.gateway(*id).is_some_and(Gateway::is_unrecorded);
         for id in self.fleet.ids().filter(unrecorded).collect::<Vec<_>>() {
-            let ticket = self.requests.own_ticket();
+            let ticket = self.topics.requests.own_ticket();
             self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }
         self.store.commit_lazily(rows);

@@ -14,7 +14,7 @@ impl Supervisor {
             self.is_gateway(*id).then(|| (*id, gateway.since()))
         };
         let others: Vec<(ServiceId, Tick)> = self.services.iter().filter_map(running).collect();
-        let Some(other) = self.fights.ended(id, since, others, self.clock.now()) else { return };
+        let Some(other) = self.topics.fights.ended(id, since, others, self.clock.now()) else { return };
         let root = self.root_gateway();
         // Which of two named ones is left does not matter, as long as it is always the same.
         let (winner, loser) = match (root == Some(id), root == Some(other)) {

@@ -65,7 +65,7 @@ impl Supervisor {
         }
         let (name, definition) = (definition.name.clone(), definition.clone());
         let surroundings = around.clone();
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         let work = move || {
             let user = surroundings.gateway.credentials();
             let home = gateway.and_then(|gateway| Some((Beneath::open(&surroundings.home).ok()?, gateway)));
@@ -129,7 +129,7 @@ impl Supervisor {
     ) -> Result<(), String> {
         match self.services.get(&id).map(|service| service.definition.ready) {
             Some(Ready::Fd(number)) => {
-                let pass = self.listeners.pipe(&self.registry, id, incarnation, number);
+                let pass = self.listeners.pipe(&self.wakeups.registry, id, incarnation, number);
                 plan.pass =
                     Some(pass.map_err(|error| format!("failed to make its readiness pipe: {error}"))?);
             }

@@ -170,7 +170,7 @@ pub fn executable(program: &OsStr, path: Option<&OsStr>) -> bool {
 
 impl Supervisor {
     pub(super) fn main_reported(&mut self) {
-        let registry = &self.registry;
+        let registry = &self.wakeups.registry;
         if let Some(words) = self.main.as_mut().and_then(|main| main.reported(Some(registry))) {
             slog::error!(self.log, "{words}");
         }
@@ -178,7 +178,7 @@ impl Supervisor {
 
     /// True when the reaped child was the main program.
     pub(super) fn main_changed(&mut self, reaped: Reaped) -> bool {
-        let registry = &self.registry;
+        let registry = &self.wakeups.registry;
         let Some(change) = self.main.as_mut().and_then(|main| main.ended(reaped, Some(registry))) else {
             return false;
         };

@@ -46,7 +46,7 @@ impl Supervisor {
         }
         let Some(work) = self.mirror_work(id, Want::Down) else { return };
         let Some(name) = self.fleet.name(id).cloned() else { return };
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         let named = name.clone();
         let done = move |written: io::Result<Mirrored>| {
             let written = written.map_err(|error| error.to_string()).and_then(|written| written);

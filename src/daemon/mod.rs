@@ -59,13 +59,12 @@ use crate::definition::{Surroundings, Template};
 use crate::hermes::presence::Presence;
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
-use crate::sys::signal::SignalFd;
 use boot::ownership::GivingWay;
 use clock::Clock;
 use inbox::{Inbox, Input};
 use listeners::Listeners;
 use main_program::MainProgram;
-use mio::{Events, Poll, Registry};
+use mio::{Events, Poll};
 use mirror::Mirrored;
 use profile_life::ProfileLife;
 use reaping::Unreaped;
@@ -74,14 +73,13 @@ use requests::Postponed;
 use scanning::Scanning;
 use services::Services;
 use slots::Slots;
-use sources::{Notifier, Room, Timer, read_token};
+use sources::{Room, Wakeups, read_token};
 use starts::Starts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use topics::Deadlines;
 use topics::essential;
@@ -226,17 +224,27 @@ enum Over {
     GivenUp,
 }
 
+/// What the topics know, each its own.
+#[derive(Debug, Default)]
+struct Topics {
+    requests: Requests,
+    postponed: Postponed,
+    readiness: Readiness,
+    planned: PlannedStops,
+    scopes: Scopes,
+    shutdown: Shutdown,
+    upgrade: Upgrade,
+    topology: Topology,
+    fights: Fights,
+}
+
 /// Everything, owned by the loop.
 struct Supervisor {
     options: Options,
     log: slog::Logger,
     clock: Clock,
     lost_time: LostTime,
-    registry: Registry,
-    notices: Receiver<Notice>,
-    notifier: Notifier,
-    signals: SignalFd,
-    timer: Timer,
+    wakeups: Wakeups,
     fleet: Fleet,
     services: Services,
     inbox: Inbox,
@@ -253,18 +261,10 @@ struct Supervisor {
     commits: HashMap<u64, Commit>,
     next_commit: u64,
     server: Server,
-    requests: Requests,
-    postponed: Postponed,
-    readiness: Readiness,
+    topics: Topics,
     listeners: Listeners,
-    topology: Topology,
-    fights: Fights,
-    planned: PlannedStops,
-    scopes: Scopes,
     recorded_limits: limits::Recorded,
     main: Option<MainProgram>,
-    shutdown: Shutdown,
-    upgrade: Upgrade,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,
     /// What is wrong with the whole, with its topic, for `status`.
@@ -330,8 +330,8 @@ impl Supervisor {
             if let Some(over) = self.ended() {
                 return over;
             }
-            if self.upgrade.is_asked()
-                && let Some(program) = self.upgrade.due(self.is_busy(), &self.view())
+            if self.topics.upgrade.is_asked()
+                && let Some(program) = self.topics.upgrade.due(self.is_busy(), &self.view())
             {
                 return Over::Replaced(program);
             }
@@ -353,7 +353,7 @@ impl Supervisor {
 
     /// How the loop ends, once everything has ended or is not waited for any longer.
     fn ended(&self) -> Option<Over> {
-        let end = self.shutdown.end(self.main.is_some(), &self.view())?;
+        let end = self.topics.shutdown.end(self.main.is_some(), &self.view())?;
         let (End::Exit { left, .. } | End::GivenWay { left }) = end;
         if left {
             slog::error!(self.log, "ending although processes are left that do not die");
@@ -369,14 +369,14 @@ impl Supervisor {
         let Some((room, slot, generation)) = read_token(event.token()) else { return };
         match room {
             Room::Signals => self.read_signals(),
-            Room::Timer => self.timer.fired(),
+            Room::Timer => self.wakeups.timer.fired(),
             Room::Notices => {
-                self.notifier.taking();
-                self.notices.try_iter().for_each(|notice| self.inbox.push(Input::Notice(notice)));
+                self.wakeups.notifier.taking();
+                self.wakeups.notices.try_iter().for_each(|notice| self.inbox.push(Input::Notice(notice)));
             }
             Room::Control => {
                 let mut incoming = Vec::new();
-                self.server.ready(&self.registry, slot, generation, event.into(), &mut incoming);
+                self.server.ready(&self.wakeups.registry, slot, generation, event.into(), &mut incoming);
                 incoming.into_iter().for_each(|request| self.inbox.push(Input::Request(request)));
                 self.server.take_gone().into_iter().for_each(|gone| self.inbox.push(Input::CallerGone(gone)));
             }
@@ -415,7 +415,7 @@ impl Supervisor {
             self.stop_looking(now);
             let main = self.main.is_some();
             decide!(self.shutdown.pass_time(main));
-            if self.upgrade.is_asked() {
+            if self.topics.upgrade.is_asked() {
                 let busy = self.is_busy();
                 decide!(self.upgrade.pass_time(busy));
             }
@@ -502,12 +502,12 @@ impl Supervisor {
     fn timeouts(&mut self) -> [&mut dyn Deadlines; 7] {
         [
             &mut self.fleet,
-            &mut self.requests,
-            &mut self.postponed,
-            &mut self.planned,
-            &mut self.topology,
-            &mut self.shutdown,
-            &mut self.upgrade,
+            &mut self.topics.requests,
+            &mut self.topics.postponed,
+            &mut self.topics.planned,
+            &mut self.topics.topology,
+            &mut self.topics.shutdown,
+            &mut self.topics.upgrade,
         ]
     }
 
@@ -519,14 +519,14 @@ impl Supervisor {
         let looks = [self.containment.next_deadline(), self.unreaped.next_deadline()];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
-        if let Err(error) = self.timer.arm(next, wait) {
+        if let Err(error) = self.wakeups.timer.arm(next, wait) {
             slog::error!(self.log, "failed to arm the timer"; "error" => %error);
         }
     }
 
     fn read_signals(&mut self) {
         loop {
-            match self.signals.read() {
+            match self.wakeups.signals.read() {
                 Ok(Some(received)) => self.inbox.push(Input::Signal(received)),
                 Ok(None) => return,
                 Err(error) => {
@@ -568,7 +568,8 @@ impl Supervisor {
     }
 
     fn check_essential(&mut self, id: ServiceId) {
-        let ends = self.fleet.gateway(id).and_then(essential::ends_with).filter(|_| !self.shutdown.is_on());
+        let ends =
+            self.fleet.gateway(id).and_then(essential::ends_with).filter(|_| !self.topics.shutdown.is_on());
         if let Some(code) = ends {
             let name = self.fleet.name(id).map(ToString::to_string).unwrap_or_default();
             slog::error!(self.log, "essential service failed, shutting down"; "service" => name, "code" => code);

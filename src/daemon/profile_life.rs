@@ -69,7 +69,7 @@ impl Supervisor {
                 }
             }
         }
-        if !self.shutdown.is_on() {
+        if !self.topics.shutdown.is_on() {
             self.next_scan();
         }
     }
@@ -94,7 +94,7 @@ impl Supervisor {
             self.profile_life.moves.push(Move { from: name.clone(), to, want, waits: false });
         }
         if has_tree {
-            let ticket = self.requests.own_ticket();
+            let ticket = self.topics.requests.own_ticket();
             self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }
         if let Some(slot) = slot.filter(|slot| slot.dir.starts_with(SCAN_DIRECTORY)) {
@@ -130,7 +130,7 @@ impl Supervisor {
         };
         let Move { to, want, .. } = self.profile_life.moves.swap_remove(at);
         if let (Some(id), Want::Up) = (self.fleet.id(to.as_str()), want) {
-            let ticket = self.requests.own_ticket();
+            let ticket = self.topics.requests.own_ticket();
             self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
         }
     }

@@ -81,7 +81,7 @@ impl Supervisor {
             self.unreaped.none(now, self.containment.children());
         }
         self.containment.settle_reaped(now);
-        self.shutdown.children(left == Left::Living);
+        self.topics.shutdown.children(left == Left::Living);
     }
 
     /// Returns whether it was of a service.

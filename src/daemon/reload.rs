@@ -305,7 +305,7 @@ impl Supervisor {
         let watch = self.profile_life.watch.clone();
         let around = self.surroundings.clone();
         let sources = Sources::new(&self.options, around, self.has_hermes, watch, self.busy.clone());
-        let (first, later) = (self.notifier.clone(), self.notifier.clone());
+        let (first, later) = (self.wakeups.notifier.clone(), self.wakeups.notifier.clone());
         let first = move |found| first.send(Notice::Found(Box::new(found)));
         let scan = self.scan + 1;
         let later = move |found| later.send(Notice::Late { scan, found: Box::new(found) });
@@ -328,13 +328,13 @@ impl Supervisor {
     /// The files were read: new profiles come in, a `reload` is carried out, parked requests are answered.
     pub(super) fn take_found(&mut self, mut found: Found) {
         self.looking = false;
-        if self.shutdown.is_on() {
+        if self.topics.shutdown.is_on() {
             return self.found_nothing("the supervisor is shutting down");
         }
         self.say_late(&found.late);
-        if self.postponed.reload_on.is_some_and(|scan| scan <= self.scan) {
-            self.postponed.reload_on = None;
-            let reloading = std::mem::take(&mut self.postponed.reloading);
+        if self.topics.postponed.reload_on.is_some_and(|scan| scan <= self.scan) {
+            self.topics.postponed.reload_on = None;
+            let reloading = std::mem::take(&mut self.topics.postponed.reloading);
             self.reload(found, reloading);
         } else if self.late.is_some() {
             self.reload(found, Vec::new());
@@ -343,25 +343,27 @@ impl Supervisor {
         }
         let scan = self.scan;
         let (served, later) =
-            std::mem::take(&mut self.postponed.parked).into_iter().partition(|p| p.scan <= scan);
-        self.postponed.parked = later;
+            std::mem::take(&mut self.topics.postponed.parked).into_iter().partition(|p| p.scan <= scan);
+        self.topics.postponed.parked = later;
         let served: Vec<Parked> = served;
         for parked in served {
             self.serve(parked.incoming);
         }
         // Asked for while this was being read: what was read may be older than the request.
-        if (self.postponed.reload_on.is_some() || !self.postponed.parked.is_empty()) && !self.look_again() {
+        if (self.topics.postponed.reload_on.is_some() || !self.topics.postponed.parked.is_empty())
+            && !self.look_again()
+        {
             self.found_nothing("the disk under the home directory does not answer");
         }
     }
 
     pub(super) fn found_nothing(&mut self, reason: &str) {
         self.looking = false;
-        self.postponed.reload_on = None;
-        for (incoming, _) in std::mem::take(&mut self.postponed.reloading) {
+        self.topics.postponed.reload_on = None;
+        for (incoming, _) in std::mem::take(&mut self.topics.postponed.reloading) {
             self.refuse(incoming.id, RefusalKind::Failed, format!("nothing was reloaded: {reason}"));
         }
-        for parked in std::mem::take(&mut self.postponed.parked) {
+        for parked in std::mem::take(&mut self.topics.postponed.parked) {
             self.serve(parked.incoming);
         }
     }
@@ -575,7 +577,7 @@ impl Supervisor {
             }
             let wanted = self.fleet.gateway(id).is_some_and(|gateway| gateway.want() == Want::Up);
             if wanted && ((running && pending && restart) || failed) {
-                let ticket = self.requests.own_ticket();
+                let ticket = self.topics.requests.own_ticket();
                 self.inbox.core(id, Event::Command { ticket, command: Command::Restart });
             }
         }

@@ -83,7 +83,7 @@ impl Supervisor {
     }
 
     pub(super) fn reply(&mut self, conn: ConnId, reply: &Reply) {
-        self.server.reply(&self.registry, conn, reply);
+        self.server.reply(&self.wakeups.registry, conn, reply);
     }
 
     pub(super) fn part(&mut self, conn: ConnId, outcome: Outcome) {
@@ -96,7 +96,7 @@ impl Supervisor {
 
     /// A request arrived. Names that nobody knows may be new profiles, so those are looked up before the answer.
     pub(super) fn take_request(&mut self, incoming: Incoming) {
-        if let Some(held) = self.upgrade.hold(&incoming) {
+        if let Some(held) = self.topics.upgrade.hold(&incoming) {
             return self.carry_out(held);
         }
         let unknown = match incoming.request.targets() {
@@ -107,11 +107,11 @@ impl Supervisor {
         };
         // Whoever may do nothing here shall not make us read the disk either.
         let trusted = self.rules().is_privileged(incoming.peer.uid) || self.owns_one(incoming.peer.uid);
-        let scan = if unknown && trusted && !self.shutdown.is_on() { self.next_scan() } else { None };
+        let scan = if unknown && trusted && !self.topics.shutdown.is_on() { self.next_scan() } else { None };
         match scan {
             Some(scan) => {
                 let until = self.clock.now().after(PARKED);
-                self.postponed.parked.push(Parked { incoming, scan, until });
+                self.topics.postponed.parked.push(Parked { incoming, scan, until });
             }
             None if trusted && self.looks_first(&incoming) => {}
             None => self.serve(incoming),
@@ -151,14 +151,14 @@ impl Supervisor {
             }
             Request::Reload { restart } => {
                 let restart = *restart;
-                if self.shutdown.is_on() {
+                if self.topics.shutdown.is_on() {
                     return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
                 }
                 let words = if restart { "reload with restart" } else { "reload" };
                 slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
-                self.postponed.reloading.push((incoming, restart));
-                self.postponed.reload_on = self.next_scan();
-                if self.postponed.reload_on.is_none() {
+                self.topics.postponed.reloading.push((incoming, restart));
+                self.topics.postponed.reload_on = self.next_scan();
+                if self.topics.postponed.reload_on.is_none() {
                     self.found_nothing("the disk under the home directory does not answer");
                 }
             }
@@ -370,18 +370,19 @@ impl Supervisor {
 
     /// The profiles take too long to be read: these are answered with what is known.
     pub(super) fn serve_parked(&mut self, now: Tick) {
-        let (due, waiting) =
-            std::mem::take(&mut self.postponed.parked).into_iter().partition(|parked| parked.until <= now);
-        self.postponed.parked = waiting;
+        let (due, waiting) = std::mem::take(&mut self.topics.postponed.parked)
+            .into_iter()
+            .partition(|parked| parked.until <= now);
+        self.topics.postponed.parked = waiting;
         let due: Vec<Parked> = due;
         due.into_iter().for_each(|parked| self.serve(parked.incoming));
     }
 
     /// A connection ended before its answer.
     pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
-        self.postponed.caller_is_gone(conn);
-        self.scopes.caller_is_gone(conn);
-        self.upgrade.caller_is_gone(conn);
-        self.requests.caller_is_gone(conn);
+        self.topics.postponed.caller_is_gone(conn);
+        self.topics.scopes.caller_is_gone(conn);
+        self.topics.upgrade.caller_is_gone(conn);
+        self.topics.requests.caller_is_gone(conn);
     }
 }

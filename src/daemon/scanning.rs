@@ -106,7 +106,7 @@ impl Supervisor {
         scanning.again = false;
         let gateways = std::mem::take(&mut scanning.show);
         let around = self.surroundings_now();
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         let work = move || show(&gateways, &around);
         let done = move |slots: io::Result<io::Result<Slots>>| {
             notifier.send(Notice::Slots(slots.and_then(|slots| slots).map(Box::new)));
@@ -123,7 +123,7 @@ impl Supervisor {
         let callers = std::mem::take(&mut scanning.now);
         let again = scanning.again;
         let answer = match slots {
-            Ok(slots) if !self.shutdown.is_on() => {
+            Ok(slots) if !self.topics.shutdown.is_on() => {
                 self.adopt_slots(*slots, callers.iter().any(|caller| caller.nuke));
                 Reply::End
             }
@@ -209,7 +209,7 @@ impl Supervisor {
         let Some(service) = self.services.get_mut(&id) else { return };
         service.gone = true;
         if nuke && self.fleet.gateway(id).is_some_and(|gateway| gateway.has_tree()) {
-            let ticket = self.requests.own_ticket();
+            let ticket = self.topics.requests.own_ticket();
             self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }
         self.drop_if_gone(id);

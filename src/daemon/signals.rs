@@ -19,7 +19,7 @@ impl Supervisor {
             }
             Signal::HUP if self.main.is_none() => {
                 slog::info!(self.log, "SIGHUP received, reading definitions again");
-                self.postponed.reload_on = self.next_scan();
+                self.topics.postponed.reload_on = self.next_scan();
             }
             // For a terminal's stop signals there is nobody to come back to.
             Signal::TSTP | Signal::TTIN | Signal::TTOU => {}
@@ -35,7 +35,7 @@ impl Supervisor {
     fn stop_signal(&mut self, received: Received) {
         let (signal, sender) = (received.signal, self.sender(received));
         let code = sender.exit_code(signal, std::process::id() == 1);
-        let code = code.filter(|_| self.shutdown.is_first_signal());
+        let code = code.filter(|_| self.topics.shutdown.is_first_signal());
         match code {
             Some(code) => {
                 slog::warn!(self.log, "{signal} from {sender}: shutting down with exit code {code}");

@@ -2,6 +2,7 @@
 
 use super::Notice;
 use crate::core::clock::Tick;
+use crate::sys::signal::SignalFd;
 use mio::{Interest, Registry, Token, Waker, unix::SourceFd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::io;
@@ -70,6 +71,15 @@ pub fn readiness_token(slot: u32, generation: u32) -> Token {
 
 pub fn plain_token(room: Room) -> Token {
     token(room, 0, 0)
+}
+
+/// What wakes the loop.
+pub struct Wakeups {
+    pub registry: Registry,
+    pub notifier: Notifier,
+    pub notices: Receiver<Notice>,
+    pub timer: Timer,
+    pub signals: SignalFd,
 }
 
 /// The one timer, armed for the earliest deadline of everybody. Poll's own timeout has a grain of a millisecond.

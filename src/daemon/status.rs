@@ -55,7 +55,7 @@ impl Supervisor {
             containment_reason: why_not_higher(&self.report),
             containment_flag: self.report.raise().map(ToOwned::to_owned),
             state_dir: self.options.state.clone(),
-            stopping: self.shutdown.is_on(),
+            stopping: self.topics.shutdown.is_on(),
             warnings,
         }
     }

@@ -140,7 +140,7 @@ impl Supervisor {
     }
 
     fn see_root(&self) -> Seen {
-        if self.topology.foreground {
+        if self.topics.topology.foreground {
             let pid = self.main.as_ref().and_then(|main| u32::try_from(main.pid()).ok());
             return pid.map_or(Seen::Absent, Seen::Runs);
         }
@@ -161,16 +161,16 @@ impl Supervisor {
 
     /// The root gateway, as far as others depend on it.
     fn root(&self) -> Root<'_> {
-        topology::root(self.see_root(), self.topology.word(), self.topology.hold)
+        topology::root(self.see_root(), self.topics.topology.word(), self.topics.topology.hold)
     }
 
     /// Where the work of this gateway is done, by what is known now.
     fn place_of(&self, id: ServiceId, profile: &ServiceName) -> Option<Place> {
         let root_name = ServiceName::new(DEFAULT_PROFILE).ok()?;
-        if self.topology.asking.contains(&id) {
+        if self.topics.topology.asking.contains(&id) {
             return Some(Place::Ask(root_name));
         }
-        let parked = self.topology.parked.contains(profile);
+        let parked = self.topics.topology.parked.contains(profile);
         Some(topology::place(self.root(), &root_name, profile.as_str(), parked))
     }
 
@@ -181,7 +181,7 @@ impl Supervisor {
         restored: &mut BTreeMap<ServiceId, Restored>,
         foreground: bool,
     ) -> bool {
-        self.topology.foreground = foreground;
+        self.topics.topology.foreground = foreground;
         self.restore_need(restored);
         let comes = |restored: &Restored| {
             let wanted = restored.want == Want::Up && !restored.finished && restored.history.failed.is_none();
@@ -191,10 +191,10 @@ impl Supervisor {
         if !foreground && !root.is_some_and(comes) {
             return false;
         }
-        self.topology.moved = true;
+        self.topics.topology.moved = true;
         let named = self.named_gateways();
         let (Ok(root), false) = (ServiceName::new(DEFAULT_PROFILE), named.is_empty()) else { return false };
-        self.topology.hold = Hold::begin(self.clock.now());
+        self.topics.topology.hold = Hold::begin(self.clock.now());
         for (id, _) in named {
             let effects = self.fleet.place(id, Place::Ask(root.clone()), self.clock.now());
             self.execute(effects);
@@ -214,18 +214,18 @@ impl Supervisor {
         let root = self.root_gateway().and_then(|id| restored.get_mut(&id));
         if let Some(root) = root.filter(|root| root.living.is_some_and(|living| living.needed)) {
             root.needed = first;
-            self.topology.folded = folded;
+            self.topics.topology.folded = folded;
         }
     }
 
     /// The lines of the boot log about those that are held: profile, state of before, and how its last life ended.
     pub(super) fn tell_boot_later(&mut self, lines: Vec<(ServiceName, Option<String>, PriorExit)>) {
-        self.topology.boot_lines = lines;
+        self.topics.topology.boot_lines = lines;
     }
 
     /// Says what became of those that were held at boot.
     fn tell_held(&mut self) {
-        let lines = std::mem::take(&mut self.topology.boot_lines).into_iter();
+        let lines = std::mem::take(&mut self.topics.topology.boot_lines).into_iter();
         let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
             let gateway = self.fleet.id(name.as_str()).and_then(|id| self.fleet.gateway(id));
             let action =
@@ -239,13 +239,14 @@ impl Supervisor {
     /// A service has become known; it has not started yet.
     pub(super) fn place_new(&mut self, id: ServiceId) {
         let Some(profile) = self.named_profile(id) else { return };
-        self.topology.moved = true;
+        self.topics.topology.moved = true;
         if let Some(place) = self.place_of(id, &profile) {
             let effects = self.fleet.place(id, place, self.clock.now());
             self.execute(effects);
         }
         // It says which profiles it serves only when it has looked.
         let unlisted = self
+            .topics
             .topology
             .word()
             .is_some_and(|word| word.multiplexes() && !word.served.contains(profile.as_str()));
@@ -270,42 +271,44 @@ impl Supervisor {
     /// A service has changed its state.
     pub(super) fn topology_changed(&mut self, id: ServiceId) {
         let is_root = self.fleet.name(id).is_some_and(|name| name.as_str() == DEFAULT_PROFILE);
-        self.topology.moved |= is_root || self.topology.folded.contains(&id);
+        self.topics.topology.moved |= is_root || self.topics.topology.folded.contains(&id);
     }
 
     /// A service is no more.
     pub(super) fn topology_forget(&mut self, id: ServiceId) {
-        self.fights.forget(id);
-        self.topology.asking.remove(&id);
-        self.topology.moved |= self.topology.folded.remove(&id);
+        self.topics.fights.forget(id);
+        self.topics.topology.asking.remove(&id);
+        self.topics.topology.moved |= self.topics.topology.folded.remove(&id);
     }
 
     /// Brings the places of all named gateways up to date, if something may be different.
     pub(super) fn settle_topology(&mut self) {
         let now = self.clock.now();
-        let due = self.topology.next_deadline().is_some_and(|at| at <= now);
-        if (!std::mem::take(&mut self.topology.moved) && !due) || self.shutdown.is_on() {
+        let due = self.topics.topology.next_deadline().is_some_and(|at| at <= now);
+        if (!std::mem::take(&mut self.topics.topology.moved) && !due) || self.topics.shutdown.is_on() {
             return;
         }
         let named = self.named_gateways();
         if named.is_empty() {
-            self.topology.unfollow(&self.registry);
-            self.topology.hold = Hold::Off;
+            self.topics.topology.unfollow(&self.wakeups.registry);
+            self.topics.topology.hold = Hold::Off;
             return self.settle_need();
         }
         let seen = self.see_root();
         match seen {
             Seen::Runs(pid) => {
-                if self.topology.followed.as_ref().is_none_or(|followed| followed.pid != pid) {
-                    self.topology.unfollow(&self.registry);
-                    self.topology.followed = Some(Followed { pid, watch: None, word: None });
+                if self.topics.topology.followed.as_ref().is_none_or(|followed| followed.pid != pid) {
+                    self.topics.topology.unfollow(&self.wakeups.registry);
+                    self.topics.topology.followed = Some(Followed { pid, watch: None, word: None });
                     self.listen_to_root(true);
                 }
             }
-            Seen::Absent | Seen::OnItsWay | Seen::Ending => self.topology.unfollow(&self.registry),
+            Seen::Absent | Seen::OnItsWay | Seen::Ending => {
+                self.topics.topology.unfollow(&self.wakeups.registry)
+            }
         }
-        let undecided = topology::root(seen, self.topology.word(), Hold::Off) == Root::Coming;
-        if self.topology.hold.pass(undecided, now) {
+        let undecided = topology::root(seen, self.topics.topology.word(), Hold::Off) == Root::Coming;
+        if self.topics.topology.hold.pass(undecided, now) {
             let waits = |id: &ServiceId| {
                 self.fleet.gateway(*id).is_some_and(|gateway| gateway.phase() == Phase::Held)
             };
@@ -320,7 +323,7 @@ impl Supervisor {
                 self.execute(effects);
             }
         }
-        if !matches!(self.topology.hold, Hold::Until(_)) {
+        if !matches!(self.topics.topology.hold, Hold::Until(_)) {
             self.tell_held();
         }
         self.settle_need();
@@ -330,10 +333,10 @@ impl Supervisor {
     fn settle_need(&mut self) {
         let wanted =
             |id: &ServiceId| self.fleet.gateway(*id).is_some_and(|gateway| gateway.want() == Want::Up);
-        let mut folded = std::mem::take(&mut self.topology.folded);
+        let mut folded = std::mem::take(&mut self.topics.topology.folded);
         folded.retain(wanted);
         let needed_by = folded.first().and_then(|id| self.fleet.name(*id)).cloned();
-        self.topology.folded = folded;
+        self.topics.topology.folded = folded;
         if let Some(root) = self.root_gateway() {
             let is = self.fleet.gateway(root).and_then(|gateway| gateway.needed_by()).cloned();
             let up = self.fleet.gateway(root).is_some_and(|gateway| gateway.want() == Want::Up);
@@ -347,7 +350,7 @@ impl Supervisor {
 
     /// Reads its state file, where that may hang; with `first`, watches it from then on.
     fn listen_to_root(&mut self, first: bool) {
-        let Some(pid) = self.topology.followed.as_ref().map(|followed| followed.pid) else { return };
+        let Some(pid) = self.topics.topology.followed.as_ref().map(|followed| followed.pid) else { return };
         let names: Vec<ServiceName> = self.named_gateways().into_iter().map(|(_, name)| name).collect();
         let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
         let work = move || {
@@ -356,7 +359,7 @@ impl Supervisor {
             let watch = first.then(|| StateWatch::new(&home, &user, Path::new(""))).transpose()?;
             Ok((watch, topology::read(&home, &user, &names)?))
         };
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         type Read = (Option<StateWatch>, (Option<Word>, BTreeSet<ServiceName>));
         let done = move |read: io::Result<io::Result<Read>>| {
             let (watch, read) = match read.and_then(|read| read) {
@@ -372,7 +375,7 @@ impl Supervisor {
 
     /// The directory of its state file has news.
     pub(super) fn root_directory_changed(&mut self) {
-        let watch = self.topology.followed.as_ref().and_then(|followed| followed.watch.as_ref());
+        let watch = self.topics.topology.followed.as_ref().and_then(|followed| followed.watch.as_ref());
         if watch.is_some_and(StateWatch::changed) {
             self.listen_to_root(false);
         }
@@ -381,13 +384,14 @@ impl Supervisor {
     /// Its state file was read.
     pub(super) fn root_heard(&mut self, heard: Heard) {
         let Heard { pid, watch, read } = heard;
-        let Some(followed) = self.topology.followed.as_mut().filter(|followed| followed.pid == pid) else {
+        let Some(followed) = self.topics.topology.followed.as_mut().filter(|followed| followed.pid == pid)
+        else {
             return;
         };
         if let Some(watch) = watch {
             let fd = watch.as_fd().as_raw_fd();
             let token = plain_token(Room::Topology);
-            match self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
+            match self.wakeups.registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
                 Ok(()) => followed.watch = Some(watch),
                 Err(error) => slog::warn!(self.log, "failed to watch a state file"; "error" => %error),
             }
@@ -402,10 +406,10 @@ impl Supervisor {
                         slog::info!(self.log, "{DEFAULT_PROFILE}: {news}");
                     }
                     followed.word = word;
-                    self.topology.moved = true;
+                    self.topics.topology.moved = true;
                 }
-                self.topology.moved |= self.topology.parked != parked;
-                self.topology.parked = parked;
+                self.topics.topology.moved |= self.topics.topology.parked != parked;
+                self.topics.topology.parked = parked;
             }
             Err(error) => {
                 slog::warn!(
@@ -424,20 +428,20 @@ impl Supervisor {
             |gateway: &&Gateway| gateway.phase() == Phase::Up && gateway.history().incarnation == incarnation;
         let Some(gateway) = self.fleet.gateway(id).filter(current) else { return };
         let (since, pid) = (gateway.since(), gateway.pid().and_then(|pid| u32::try_from(pid).ok()));
-        if !self.shutdown.is_on() && self.is_gateway(id) {
+        if !self.topics.shutdown.is_on() && self.is_gateway(id) {
             self.look_for_a_fight(id, since);
         }
-        let Some(profile) = self.named_profile(id).filter(|_| !self.shutdown.is_on()) else { return };
+        let Some(profile) = self.named_profile(id).filter(|_| !self.topics.shutdown.is_on()) else { return };
         match topology::doubt(exit, self.root(), profile.as_str(), self.root_may_be_needed()) {
             Some(Doubt::Rescan) => {
-                self.topology.asking.insert(id);
+                self.topics.topology.asking.insert(id);
                 self.ask_to_rescan(Some(id));
             }
             Some(Doubt::WhyItEnded) => {
                 let service = self.services.get(&id);
                 let directory = service.and_then(|service| service.gateway_directory(&self.options.home));
                 let Some((pid, directory)) = pid.zip(directory) else { return };
-                self.topology.asking.insert(id);
+                self.topics.topology.asking.insert(id);
                 self.look_why_it_ended(id, pid, directory);
             }
             None => return,
@@ -452,13 +456,13 @@ impl Supervisor {
     fn root_may_be_needed(&self) -> bool {
         let root = self.root_gateway().and_then(|id| self.fleet.gateway(id));
         root.is_some_and(|gateway| gateway.want() == Want::Down && gateway.phase() == Phase::Down)
-            && !self.topology.fold_refused
+            && !self.topics.topology.fold_refused
     }
 
     fn look_why_it_ended(&mut self, id: ServiceId, pid: u32, directory: PathBuf) {
         let (home, user) = (self.options.home.clone(), self.surroundings.gateway.credentials());
         let work = move || topology::wrote_state(&Beneath::open(&home)?, &user, &directory, pid);
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         let done = move |wrote: io::Result<io::Result<bool>>| {
             let began = wrote.and_then(|wrote| wrote).unwrap_or(true);
             notifier.send(Notice::GatewayEnded { id, began });
@@ -470,10 +474,10 @@ impl Supervisor {
 
     /// Whether a gateway that ended with 78 had begun to work.
     pub(super) fn gateway_ended(&mut self, id: ServiceId, began: bool) {
-        if !self.topology.asking.remove(&id) {
+        if !self.topics.topology.asking.remove(&id) {
             return;
         }
-        self.topology.moved = true;
+        self.topics.topology.moved = true;
         if !began
             && self.root_may_be_needed()
             && let Some(name) = self.fleet.name(id).cloned()
@@ -482,7 +486,7 @@ impl Supervisor {
                 self.log,
                 "{name}: this version of Hermes has one gateway for all profiles: '{DEFAULT_PROFILE}' is started for it"
             );
-            self.topology.folded.insert(id);
+            self.topics.topology.folded.insert(id);
             self.settle_need();
         }
     }
@@ -502,11 +506,11 @@ impl Supervisor {
         topic: Topic,
         talk: impl FnOnce(&Beneath, &Credentials, u32) -> Result<Answer, AskError> + Send + 'static,
     ) {
-        let Some(pid) = self.topology.word().map(|word| word.pid) else {
+        let Some(pid) = self.topics.topology.word().map(|word| word.pid) else {
             return self.conversed(Conversed { topic, answer: Err(AskError::NoSocket) });
         };
         let (home, user) = (self.options.home.clone(), self.surroundings_now().gateway.credentials());
-        let (notifier, kept) = (self.notifier.clone(), topic.clone());
+        let (notifier, kept) = (self.wakeups.notifier.clone(), topic.clone());
         let work = move || {
             let home = Beneath::open(&home).map_err(AskError::from);
             let answer = home.and_then(|home| talk(&home, &user, pid));
@@ -521,17 +525,17 @@ impl Supervisor {
     pub(super) fn conversed(&mut self, conversed: Conversed) {
         let Conversed { topic, answer } = conversed;
         if let (Ok(Answer { served: Some(served), .. }), Some(followed)) =
-            (&answer, &mut self.topology.followed)
+            (&answer, &mut self.topics.topology.followed)
             && let Some(word) = followed.word.as_mut().filter(|word| word.multiplexes())
         {
             // Its state file says so in a moment, too.
             word.served.clone_from(served);
-            self.topology.moved = true;
+            self.topics.topology.moved = true;
         }
         match topic {
             Topic::Rescan(None) => {}
             Topic::Rescan(Some(id)) => {
-                self.topology.moved |= self.topology.asking.remove(&id);
+                self.topics.topology.moved |= self.topics.topology.asking.remove(&id);
             }
             Topic::Command { id, ticket, command, errand } => {
                 self.answer_for_root(id, ticket, command, &errand, answer.as_ref());
@@ -557,7 +561,7 @@ impl Supervisor {
         if command == Command::Stop && self.is_needed_only_by(together) {
             let message = format!("'{DEFAULT_PROFILE}' was up for it alone, and ends");
             let name = self.fleet.name(id).map(ServiceName::as_str).unwrap_or_default();
-            self.topology.answers.insert(ticket, Outcome::done(name, State::Down, Some(message)));
+            self.topics.topology.answers.insert(ticket, Outcome::done(name, State::Down, Some(message)));
             return false;
         }
         let Some(errand) = Errand::of(&place, command, &profile) else { return false };
@@ -569,20 +573,20 @@ impl Supervisor {
     /// Nobody wants the root gateway, and it is kept up for no service but these.
     fn is_needed_only_by(&self, ids: &BTreeSet<ServiceId>) -> bool {
         let root = self.root_gateway().and_then(|id| self.fleet.gateway(id));
-        root.is_some_and(|root| root.needed_by().is_some()) && self.topology.folded.is_subset(ids)
+        root.is_some_and(|root| root.needed_by().is_some()) && self.topics.topology.folded.is_subset(ids)
     }
 
     /// What an operator's command says about what was found out before.
     fn operator_asked(&mut self, id: ServiceId, command: Command) {
         match command {
             Command::Start { .. } | Command::Restart => {
-                self.topology.fold_refused = false;
+                self.topics.topology.fold_refused = false;
             }
             Command::Stop => {
                 let needed = self.fleet.gateway(id).is_some_and(|gateway| gateway.needed_by().is_some());
                 if needed {
-                    self.topology.fold_refused = true;
-                    self.topology.folded.clear();
+                    self.topics.topology.fold_refused = true;
+                    self.topics.topology.folded.clear();
                 }
             }
             Command::Once | Command::Unregister => {}
@@ -599,11 +603,11 @@ impl Supervisor {
     ) {
         let Some((name, profile)) = self.fleet.name(id).cloned().zip(self.named_profile(id)) else { return };
         if answer.is_ok() && errand.parks() {
-            self.topology.parked.insert(profile);
+            self.topics.topology.parked.insert(profile);
         } else if answer.is_ok() {
-            self.topology.parked.remove(&profile);
+            self.topics.topology.parked.remove(&profile);
         }
-        self.topology.moved = true;
+        self.topics.topology.moved = true;
         self.settle_topology();
         let state = self.state(id).unwrap_or(State::Down);
         let outcome = match errand.verdict(&name, DEFAULT_PROFILE, answer) {
@@ -617,7 +621,7 @@ impl Supervisor {
             }
         };
         // It counts once it is recorded.
-        self.topology.answers.insert(ticket, outcome);
+        self.topics.topology.answers.insert(ticket, outcome);
         let command = match command {
             Command::Restart => Command::Start { force: false },
             command @ (Command::Start { .. } | Command::Stop | Command::Once | Command::Unregister) => {
@@ -629,7 +633,7 @@ impl Supervisor {
 
     /// The answer to a command that was asked of the root gateway, once its want is recorded.
     pub(super) fn prepared_answer(&mut self, id: ServiceId, ticket: Ticket) -> Option<Outcome> {
-        let mut outcome = self.topology.answers.remove(&ticket)?;
+        let mut outcome = self.topics.topology.answers.remove(&ticket)?;
         outcome.state = self.state(id);
         Some(outcome)
     }

@@ -33,7 +33,7 @@ impl Supervisor {
             check(&program).map_err(|error| format!("{}: {error}", program.display()))?;
             Ok(program)
         };
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         let work = move || notifier.send(Notice::UpgradeChecked(work()));
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(work) {
             self.inbox.push(Input::Notice(Notice::UpgradeChecked(Err(format!("no thread: {error}")))));
@@ -44,18 +44,18 @@ impl Supervisor {
     pub(super) fn is_busy(&self) -> bool {
         !self.commits.is_empty()
             || !self.inbox.is_empty()
-            || self.requests.is_busy()
-            || !self.postponed.is_empty()
+            || self.topics.requests.is_busy()
+            || !self.topics.postponed.is_empty()
             || self.looking
-            || self.scopes.is_busy()
+            || self.topics.scopes.is_busy()
     }
 
     /// Ends the threads, closes the state, and returns what the next one has to know, with the descriptors that it gets.
     pub(super) fn hand_over(mut self: Box<Self>, patience: Duration) -> (Handover, Vec<OwnedFd>) {
         let now = self.clock.now();
         let mut requests: Vec<(ConnId, Request)> =
-            self.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
-        let held = self.upgrade.take_callers().into_iter();
+            self.topics.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
+        let held = self.topics.upgrade.take_callers().into_iter();
         requests.extend(held.map(|incoming| (incoming.id, incoming.request)));
         let mut handover = self.bare_handover();
         handover.begun = self.logs.hand_over(patience);
@@ -90,7 +90,7 @@ impl Supervisor {
             panics: self.panics.clone(),
             nofile: self.nofile,
             main: self.main.as_ref().map(super::main_program::MainProgram::pid),
-            closing: self.shutdown.codes(),
+            closing: self.topics.shutdown.codes(),
             ..Handover::default()
         }
     }
@@ -117,7 +117,7 @@ impl Supervisor {
             let Caller { input, output, closing, request, .. } = caller;
             let id = ConnId { slot: 0, generation: 0 };
             let carried = Carried { id, stream, answering: request.is_some(), closing, input, output };
-            let Some(id) = self.server.take_over(&self.registry, carried) else { continue };
+            let Some(id) = self.server.take_over(&self.wakeups.registry, carried) else { continue };
             let Some(request) = request.and_then(codec::kept_request) else {
                 self.refuse(
                     id,

@@ -108,7 +108,7 @@ macro_rules! view {
             options: &$supervisor.options,
             around: &$supervisor.surroundings,
             trees: &$supervisor.containment,
-            closing: $supervisor.shutdown.is_on(),
+            closing: $supervisor.topics.shutdown.is_on(),
         }
     };
 }
@@ -118,7 +118,7 @@ pub(super) use view;
 macro_rules! decide {
     ($supervisor:ident.$topic:ident.$method:ident($($argument:expr),*)) => {{
         let view = $crate::daemon::view::view!($supervisor);
-        let actions = $supervisor.$topic.$method($($argument,)* &view);
+        let actions = $supervisor.topics.$topic.$method($($argument,)* &view);
         $supervisor.carry_out(actions);
     }};
 }

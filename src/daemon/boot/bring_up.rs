@@ -234,7 +234,7 @@ impl Supervisor {
         };
         let main = MainProgram::start(&argv, &self.options, self.nofile)?;
         self.containment.other_child(main.pid());
-        main.register(&self.registry).map_err(StartError::kernel("watch the main program"))?;
+        main.register(&self.wakeups.registry).map_err(StartError::kernel("watch the main program"))?;
         self.logs.container_stream(!has_terminal());
         self.main = Some(main);
         Ok(())
@@ -244,7 +244,7 @@ impl Supervisor {
     pub(in crate::daemon) fn want_up_after_boot(&mut self, profile: &ServiceName) {
         match self.fleet.id(profile.as_str()) {
             Some(id) => {
-                let ticket = self.requests.own_ticket();
+                let ticket = self.topics.requests.own_ticket();
                 self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
             }
             // It may be among those that are still being read.

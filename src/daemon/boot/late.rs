@@ -54,7 +54,7 @@ impl Supervisor {
 
     /// Some of what the reading of this number did without has come.
     pub(in crate::daemon) fn late_came(&mut self, scan: u64, found: Found) {
-        if self.shutdown.is_on() {
+        if self.topics.shutdown.is_on() {
             return;
         }
         if scan == self.scan && !self.looking {
@@ -62,7 +62,7 @@ impl Supervisor {
             self.reload(found, Vec::new());
         } else {
             // What else was read then is older than what is known.
-            self.postponed.reload_on = self.next_scan().max(self.postponed.reload_on);
+            self.topics.postponed.reload_on = self.next_scan().max(self.topics.postponed.reload_on);
         }
     }
 

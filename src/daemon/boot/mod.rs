@@ -286,7 +286,7 @@ fn start(given: Given, signals: SignalFd, mode: &Mode) -> Result<Start, StartErr
 impl Supervisor {
     /// What was told to gateways' state files on the way out; unknown, it would hide the next wish in them.
     pub(in crate::daemon) fn take_last_mirrors(&mut self) {
-        while let Ok(notice) = self.notices.try_recv() {
+        while let Ok(notice) = self.wakeups.notices.try_recv() {
             if let Notice::Mirrored { id, name, written } = notice {
                 self.mirrored(id, &name, written);
             }
@@ -301,7 +301,7 @@ impl Supervisor {
         self.take_last_mirrors();
         // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
-        let farewell = self.shutdown.farewell();
+        let farewell = self.topics.shutdown.farewell();
         let Self { mut containment, store, server, log, runtime_dir, .. } = *self;
         containment.close();
         drop(server);

@@ -206,7 +206,7 @@ impl Supervisor {
             return;
         }
         let files = bell.files();
-        let notifier = self.notifier.clone();
+        let notifier = self.wakeups.notifier.clone();
         let work = move || files.ok().and_then(claimant);
         let done = move |found: io::Result<Option<Holder>>| {
             notifier.send(Notice::Claimed(found.unwrap_or_default()))
@@ -222,7 +222,7 @@ impl Supervisor {
         if std::mem::take(&mut self.giving_way.again) {
             return self.claimed();
         }
-        if let (Some(claimant), false) = (claimant, self.shutdown.is_on()) {
+        if let (Some(claimant), false) = (claimant, self.topics.shutdown.is_on()) {
             slog::warn!(
                 self.log,
                 "a container with 'gateway run' ({claimant}) takes over: ending the services here; the command goes on \

@@ -13,32 +13,22 @@ use crate::daemon::clock::Clock;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::profile_life::ProfileLife;
 use crate::daemon::scanning::Scanning;
-use crate::daemon::sources::{Notifier, Room, Timer, plain_token};
-use crate::daemon::{Mode, Notice, Options};
+use crate::daemon::sources::{Notifier, Room, Timer, Wakeups, plain_token};
+use crate::daemon::{Mode, Options};
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
 use crate::hermes::routing::{Route, route};
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
-use mio::{Interest, Poll, Registry};
+use mio::{Interest, Poll};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsRawFd;
-use std::sync::mpsc::Receiver;
-
-/// What wakes the loop.
-pub(super) struct Wakeups {
-    pub poll: Poll,
-    pub registry: Registry,
-    pub notifier: Notifier,
-    pub notices: Receiver<Notice>,
-    pub timer: Timer,
-    pub signals: SignalFd,
-}
 
 pub(super) struct Prepared {
     pub given: Given,
     pub clock: Clock,
+    pub poll: Poll,
     pub wakeups: Wakeups,
     /// What the container's command is executed as; `None`: it has none.
     pub argv: Option<Vec<OsString>>,
@@ -83,7 +73,7 @@ impl Prepared {
             Some(prepared) => prepared?,
             None => slog::error!(given.log, "{} does not answer: its volume hangs", options.home.display()),
         }
-        let wakeups = Wakeups::new(signals)?;
+        let (poll, wakeups) = wakeups(signals)?;
         // Watched before it is read, so that nothing is missed.
         let scanning = options.s6_surface.then(|| {
             Scanning::watch(&wakeups.registry).unwrap_or_else(|error| {
@@ -105,6 +95,7 @@ impl Prepared {
         Ok(Preparing::GoesOn(Box::new(Self {
             given,
             clock,
+            poll,
             wakeups,
             argv,
             claims,
@@ -118,19 +109,17 @@ impl Prepared {
     }
 }
 
-impl Wakeups {
-    fn new(signals: SignalFd) -> Result<Self, StartError> {
-        let make = || StartError::kernel("make its loop");
-        let poll = Poll::new().map_err(make())?;
-        let registry = poll.registry().try_clone().map_err(make())?;
-        let (notifier, notices) = Notifier::new(&registry).map_err(make())?;
-        let timer = Timer::new(&registry).map_err(StartError::kernel("make a timer"))?;
-        registry
-            .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
-            .map_err(StartError::kernel("watch signals"))?;
-        let _ = ALARM.set(notifier.clone());
-        Ok(Self { poll, registry, notifier, notices, timer, signals })
-    }
+fn wakeups(signals: SignalFd) -> Result<(Poll, Wakeups), StartError> {
+    let make = || StartError::kernel("make its loop");
+    let poll = Poll::new().map_err(make())?;
+    let registry = poll.registry().try_clone().map_err(make())?;
+    let (notifier, notices) = Notifier::new(&registry).map_err(make())?;
+    let timer = Timer::new(&registry).map_err(StartError::kernel("make a timer"))?;
+    registry
+        .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
+        .map_err(StartError::kernel("watch signals"))?;
+    let _ = ALARM.set(notifier.clone());
+    Ok((poll, Wakeups { registry, notifier, notices, timer, signals }))
 }
 
 /// What the container's command is executed as.

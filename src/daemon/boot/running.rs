@@ -8,7 +8,6 @@ use super::planned::Planned;
 use super::prepared::Prepared;
 use super::start_error::StartError;
 use crate::core::clock::LostTime;
-use crate::core::fights::Fights;
 use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
 use crate::daemon::handover::Handover;
@@ -19,17 +18,9 @@ use crate::daemon::listeners::Listeners;
 use crate::daemon::reaping::Unreaped;
 use crate::daemon::refused::{Refusal, Refusals, dormant};
 use crate::daemon::reload::{Found, Plan, Unreadable};
-use crate::daemon::requests::Postponed;
 use crate::daemon::starts::Starts;
-use crate::daemon::topics::planned::PlannedStops;
-use crate::daemon::topics::readiness::Readiness;
-use crate::daemon::topics::requests::Requests;
-use crate::daemon::topics::scopes::Scopes;
-use crate::daemon::topics::shutdown::Shutdown;
-use crate::daemon::topics::upgrade::Upgrade;
-use crate::daemon::topology::Topology;
 use crate::daemon::view::decide;
-use crate::daemon::{STORE, Supervisor};
+use crate::daemon::{STORE, Supervisor, Topics};
 use crate::definition::programs::Programs;
 use crate::store;
 use mio::Poll;
@@ -78,7 +69,7 @@ impl Supervisor {
         opened: Opened,
         contained: Contained,
     ) -> Result<(Box<Self>, Parts), StartError> {
-        let (given, wakeups) = (prepared.given, prepared.wakeups);
+        let given = prepared.given;
         let warnings = say_warnings(&opened.rows, &given.log);
         let inheritance = Inheritance {
             lives: contained.adopted,
@@ -90,11 +81,7 @@ impl Supervisor {
             log: given.log,
             clock: prepared.clock,
             lost_time: LostTime::default(),
-            registry: wakeups.registry,
-            notices: wakeups.notices,
-            notifier: wakeups.notifier,
-            signals: wakeups.signals,
-            timer: wakeups.timer,
+            wakeups: prepared.wakeups,
             fleet: Fleet::default(),
             services: BTreeMap::new(),
             inbox: Inbox::default(),
@@ -110,18 +97,10 @@ impl Supervisor {
             commits: HashMap::new(),
             next_commit: 0,
             server: opened.server,
-            requests: Requests::default(),
-            postponed: Postponed::default(),
-            readiness: Readiness::default(),
+            topics: Topics::default(),
             listeners: Listeners::default(),
-            topology: Topology::default(),
-            fights: Fights::default(),
-            planned: PlannedStops::default(),
-            scopes: Scopes::default(),
             recorded_limits: Recorded::from_rows(&opened.rows.limits),
             main: contained.main,
-            shutdown: Shutdown::default(),
-            upgrade: Upgrade::default(),
             panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
             warnings,
             programs: Programs::default(),
@@ -146,7 +125,7 @@ impl Supervisor {
             profile_life: prepared.profile_life,
         };
         let parts = Parts {
-            poll: wakeups.poll,
+            poll: prepared.poll,
             rows: opened.rows,
             found: contained.found,
             plan: contained.plan,

@@ -49,9 +49,9 @@ impl Supervisor {
         let (definition, record) = asked;
         let want = if registration.down { Want::Down } else { Want::Up };
         let timeout = request.deadline().after(request.timeout());
-        let ask = self.requests.open(conn, timeout.map(|timeout| self.clock.now().after(timeout)));
+        let ask = self.topics.requests.open(conn, timeout.map(|timeout| self.clock.now().after(timeout)));
         let name = definition.name.clone();
-        let ticket = self.requests.registration(ask, name.clone());
+        let ticket = self.topics.requests.registration(ask, name.clone());
         let row = store::WantRow {
             want,
             asked_by_uid: Some(uid),
@@ -72,11 +72,11 @@ impl Supervisor {
         registration: &Registration,
     ) -> Result<Option<(Definition, RecordRow)>, (Code, String)> {
         let failed = |message: String| (Code::Failed, message);
-        if self.shutdown.is_on() {
+        if self.topics.shutdown.is_on() {
             return Err(failed("the supervisor is shutting down".to_owned()));
         }
         let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;
-        if self.requests.registers(&name) {
+        if self.topics.requests.registers(&name) {
             return Err(failed(format!("'{name}' is being registered by somebody else: try again")));
         }
         self.surroundings = self.surroundings_now();
@@ -171,9 +171,9 @@ impl Supervisor {
             ));
         }
         // The want is on disk already; the start goes the way of every other, and answers the caller.
-        self.requests.registered(ticket, id);
+        self.topics.requests.registered(ticket, id);
         if let Some(uid) = registrant {
-            self.requests.asked_by(id, uid);
+            self.topics.requests.asked_by(id, uid);
         }
         self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
     }
