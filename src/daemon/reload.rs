@@ -593,7 +593,6 @@ impl Supervisor {
         for complaint in plan.complaints.iter().filter(|complaint| !said.contains(complaint)) {
             slog::warn!(self.log, "{complaint}");
         }
-        self.take_refusals(plan.refused);
         if self.late.is_some() {
             planned.keys().for_each(|name| say(name, None, "added"));
             let plan = Plan { services: planned, complaints: Vec::new(), refused: BTreeMap::new() };
@@ -605,6 +604,8 @@ impl Supervisor {
                 say(&name, self.state(id), "added");
             }
         }
+        // After those that are mended have got what was wanted of them.
+        self.take_refusals(plan.refused);
         let live = |name: &ServiceName| self.fleet.id(name.as_str()).and_then(|id| self.services.get(&id));
         self.dormant.retain(|name, _| live(name).is_none_or(|service| service.record.is_none()));
         let malformed = plan.complaints.iter().map(|complaint| {
