@@ -1,9 +1,5 @@
 //! The one way out of the loop for what topics decide.
 
-use super::inbox::Input;
-use super::topics::requests::Kill;
-use super::topics::scopes::{ScopeAnswer, ScopeOrder};
-use super::{Notice, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::{ConnId, Incoming};
@@ -14,6 +10,10 @@ use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
+use crate::daemon::inbox::Input;
+use crate::daemon::topics::requests::Kill;
+use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
+use crate::daemon::{Notice, Supervisor};
 use crate::hermes::state_watch::StateWatch;
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;

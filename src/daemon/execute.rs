@@ -1,12 +1,5 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
-use super::inbox::Input;
-use super::limits::Recorded;
-use super::refused::Refusal;
-use super::reload::Unreadable;
-use super::services::{Service, Told};
-use super::view::decide;
-use super::{Commit, STORE, Supervisor};
 use crate::containment::{self, IncarnationId};
 use crate::core::effect::{Effect, Outcome};
 use crate::core::event::{Command, Event, Incarnation};
@@ -15,6 +8,13 @@ use crate::core::gateway::{self, Gateway, History, Phase};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::{Cause, State, Want};
+use crate::daemon::inbox::Input;
+use crate::daemon::reload::Unreadable;
+use crate::daemon::services::limits::Recorded;
+use crate::daemon::services::{Service, Told};
+use crate::daemon::show::refused::Refusal;
+use crate::daemon::view::decide;
+use crate::daemon::{Commit, STORE, Supervisor};
 use crate::definition::resolved::Ready;
 use crate::log::{LogEvent, SourceId};
 use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};

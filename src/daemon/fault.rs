@@ -13,7 +13,7 @@ pub use debug::point;
 
 #[cfg(debug_assertions)]
 mod debug {
-    use crate::daemon::handover::VARIABLE as HANDOVER;
+    use crate::daemon::upgrade::handover::VARIABLE as HANDOVER;
     use rustix::process::Signal;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,15 +4,15 @@
 //! topics decide, and acts on everything that they decided before it takes the next: nothing is dealt with in the middle of
 //! something else.
 
-use super::Notice;
-use super::topics::requests::Kill;
-use super::topics::scopes::ScopeAnswer;
 use crate::containment::{self, IncarnationId};
 use crate::control::protocol::Outcome;
 use crate::control::server::{ConnId, Incoming};
 use crate::core::event::{Event, Ticket};
 use crate::core::fleet::ServiceId;
 use crate::core::unit::ScopeName;
+use crate::daemon::Notice;
+use crate::daemon::topics::requests::Kill;
+use crate::daemon::topics::scopes::ScopeAnswer;
 use crate::sys::signal::Received;
 use std::collections::VecDeque;
 

@@ -1,10 +1,10 @@
 //! The container's CMD: our direct child with the terminal, without keeper or cgroup of its own.
 
-use super::launch::dev_null;
-use super::sources::{Room, plain_token};
-use super::{Options, Supervisor};
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
+use crate::daemon::services::launch::dev_null;
+use crate::daemon::sources::{Room, plain_token};
+use crate::daemon::{Options, Supervisor};
 use crate::definition::users::{UserError, gateway_user};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::reap::Reaped;

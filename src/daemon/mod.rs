@@ -5,39 +5,20 @@
 //! threads of the rooms, who answer with a [`Notice`].
 
 mod act;
-mod audit;
 mod boot;
 mod clock;
-mod edits;
 mod execute;
 mod fault;
-mod fights;
-mod handover;
+mod gateways;
 mod inbox;
-mod launch;
-mod limits;
-mod listeners;
 mod main_program;
-mod mirror;
-mod privileges;
-mod profile_life;
-mod reaping;
-mod refused;
 mod reload;
-mod report;
-mod requests;
-mod scanning;
-mod sender;
+mod serve;
 mod services;
-mod signals;
-mod slots;
+mod show;
 mod sources;
-mod starts;
-mod status;
 mod surface;
 mod topics;
-mod topology;
-mod trees;
 mod upgrade;
 mod view;
 
@@ -61,26 +42,27 @@ use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use boot::ownership::GivingWay;
 use clock::Clock;
+use gateways::profile_life::ProfileLife;
+use gateways::topology::Topology;
 use inbox::{Inbox, Input};
-use listeners::Listeners;
 use main_program::MainProgram;
 use mio::{Events, Poll};
-use mirror::Mirrored;
-use profile_life::ProfileLife;
-use reaping::Unreaped;
 use reload::Found;
-use requests::Postponed;
-use scanning::Scanning;
+use serve::Postponed;
 use services::Services;
-use slots::Slots;
+use services::mirror::Mirrored;
+use services::starts::Starts;
+use sources::listeners::Listeners;
+use sources::reaping::Unreaped;
 use sources::{Room, Wakeups, read_token};
-use starts::Starts;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
+use surface::scanning::Scanning;
+use surface::slots::Slots;
 use topics::Deadlines;
 use topics::essential;
 use topics::planned::PlannedStops;
@@ -89,7 +71,6 @@ use topics::requests::Requests;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
 use topics::upgrade::Upgrade;
-use topology::Topology;
 use view::{View, decide, view};
 
 /// What the supervisor was told. Paths are absolute.
@@ -168,7 +149,7 @@ pub enum Notice {
     /// Definition files below home were looked at.
     LookedAt {
         ticket: u64,
-        edits: Vec<edits::Edit>,
+        edits: Vec<serve::edits::Edit>,
     },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
@@ -182,9 +163,9 @@ pub enum Notice {
     /// A gateway's state file was looked at.
     Seen(readiness::Seen),
     /// The root gateway's state file was read, for those that it may serve.
-    RootHeard(topology::Heard),
+    RootHeard(gateways::topology::Heard),
     /// The root gateway has answered a question, or is not going to.
-    GatewayConversed(topology::Conversed),
+    GatewayConversed(gateways::topology::Conversed),
     /// Whether a gateway that ended with 78 had begun to work.
     GatewayEnded {
         id: ServiceId,
@@ -207,8 +188,8 @@ const STORE: &str = "store";
 #[derive(Debug)]
 enum Commit {
     Want(ServiceId, u64),
-    Registration(Box<requests::Registering>),
-    Limits(Box<limits::Setting>),
+    Registration(Box<serve::Registering>),
+    Limits(Box<services::limits::Setting>),
     /// A record that is no service is removed, for this caller.
     Dropped(ServiceName, crate::core::event::Ticket),
 }
@@ -263,7 +244,7 @@ struct Supervisor {
     server: Server,
     topics: Topics,
     listeners: Listeners,
-    recorded_limits: limits::Recorded,
+    recorded_limits: services::limits::Recorded,
     main: Option<MainProgram>,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,
@@ -282,7 +263,7 @@ struct Supervisor {
     /// What gateways are made of; `None`: the operator's is malformed.
     template: Option<Template>,
     /// Definitions that cannot be read, with what is wrong with them.
-    refused: refused::Refusals,
+    refused: show::refused::Refusals,
     /// Records that are no services now.
     dormant: BTreeMap<ServiceName, store::RecordRow>,
     /// How far what the database holds may be believed.

@@ -1,12 +1,5 @@
 //! Definitions, profiles and records become services: at boot, on `reload`, and when somebody names a new profile.
 
-use super::boot::finding::{self, Sources, unknown_trust};
-use super::boot::ownership::{Gateways, SWITCHED_OFF};
-use super::refused::{Refusal, dormant};
-use super::requests::Parked;
-use super::services::Service;
-use super::slots::{self, Slots};
-use super::{Notice, Supervisor};
 use crate::control::protocol::{self, Code, Outcome, Part, RefusalKind, Reply, State};
 use crate::control::server::Incoming;
 use crate::core::event::{Command, Event};
@@ -16,6 +9,13 @@ use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::policy;
 use crate::core::words::{Cause, Want};
+use crate::daemon::boot::finding::{self, Sources, unknown_trust};
+use crate::daemon::boot::ownership::{Gateways, SWITCHED_OFF};
+use crate::daemon::serve::Parked;
+use crate::daemon::services::Service;
+use crate::daemon::show::refused::{Refusal, dormant};
+use crate::daemon::surface::slots::{self, Slots};
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::diagnose::{About, Diagnostic};
 use crate::definition::load::{LATE, Loaded, RefusedFile, load};
 use crate::definition::resolved::{Origin, Record, Slot, check_variables};

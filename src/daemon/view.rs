@@ -1,14 +1,14 @@
 //! What is so now, for those who decide and do nothing themselves.
 
-use super::Options;
-use super::edits;
-use super::services::{Service, Services};
 use crate::containment::{Containment, IncarnationId};
 use crate::control::permission::Rules;
 use crate::core::clock::Tick;
 use crate::core::fleet::{Fleet, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::State;
+use crate::daemon::Options;
+use crate::daemon::serve::edits;
+use crate::daemon::services::{Service, Services};
 use crate::definition::resolved::Origin;
 use crate::definition::{Surroundings, dashboard};
 

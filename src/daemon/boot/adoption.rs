@@ -4,12 +4,12 @@
 //! Whether a life is still wanted is decided by the core once it is ours, so one that is not gets its stop signal and
 //! its time. A life of a service that nobody defines any more is ended.
 
-use super::identity::Kinship;
-use super::start_error::StartError;
 use crate::containment::{AdoptionRecord, AdoptionRecords, Containment, Patience, Predecessor};
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::daemon::Supervisor;
+use crate::daemon::boot::identity::Kinship;
+use crate::daemon::boot::start_error::StartError;
 use crate::daemon::fault;
 use crate::store::Opened;
 use std::collections::BTreeMap;

@@ -1,22 +1,22 @@
 //! The last part of a boot: all services become known and go where the database wants them, and the main program starts.
 
-use super::adoption::Inheritance;
-use super::cmd::Cmd;
-use super::has_terminal;
-use super::ownership::Gateways;
-use super::patience::with_patience;
-use super::reconcile::Reconciled;
-use super::start_error::StartError;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Stream, Want};
 use crate::daemon::Supervisor;
+use crate::daemon::boot::adoption::Inheritance;
+use crate::daemon::boot::cmd::Cmd;
+use crate::daemon::boot::has_terminal;
+use crate::daemon::boot::ownership::Gateways;
+use crate::daemon::boot::patience::with_patience;
+use crate::daemon::boot::reconcile::Reconciled;
+use crate::daemon::boot::start_error::StartError;
 use crate::daemon::execute::history;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::reload::{Found, Plan, first_want, is_profile};
-use crate::daemon::slots;
+use crate::daemon::surface::slots;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::breadcrumb;

@@ -1,15 +1,15 @@
 //! Third step: how trees are held here, and what an earlier supervisor left is ours or has ended.
 
-use super::adoption::Heritage;
-use super::opened::Opened;
-use super::prepared::Prepared;
-use super::start_error::StartError;
 use crate::containment::{self, AdoptionRecord, Containment, Home, Rung, Wish};
 use crate::core::name::ServiceName;
-use crate::daemon::handover::Handover;
+use crate::daemon::boot::adoption::Heritage;
+use crate::daemon::boot::opened::Opened;
+use crate::daemon::boot::prepared::Prepared;
+use crate::daemon::boot::start_error::StartError;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::reload::{Found, Plan};
 use crate::daemon::sources::containment_token;
+use crate::daemon::upgrade::handover::Handover;
 use crate::log::Logs;
 use std::collections::BTreeMap;
 

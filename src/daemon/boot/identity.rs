@@ -5,9 +5,9 @@
 //! touched. Two things tell it: where the state lies, and whether the supervisor that the note names is alive, which cannot
 //! be, as we hold the lock of its state.
 
-use super::places::{private_dir, runtime_dir_of};
-use super::start_error::StartError;
 use crate::containment::Predecessor;
+use crate::daemon::boot::places::{private_dir, runtime_dir_of};
+use crate::daemon::boot::start_error::StartError;
 use crate::store::{self, Lies, Opened};
 use std::fs::File;
 use std::path::{Path, PathBuf};

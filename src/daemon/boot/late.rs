@@ -4,10 +4,10 @@
 //! What is there is taken without them. When they come, they are taken as they would have been: after a start, with what the
 //! database wants of them. Until then `status` says what is being read.
 
-use super::adoption::Inheritance;
-use super::cmd::Cmd;
-use super::reconcile::Reconciled;
 use crate::daemon::Supervisor;
+use crate::daemon::boot::adoption::Inheritance;
+use crate::daemon::boot::cmd::Cmd;
+use crate::daemon::boot::reconcile::Reconciled;
 use crate::daemon::reload::{Found, Plan};
 use crate::store::Opened;
 use std::collections::BTreeMap;

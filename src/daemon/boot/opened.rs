@@ -1,17 +1,17 @@
 //! Second step: the state is ours, and with it a socket, an identity and a place for what services write.
 
-use super::Start;
-use super::adoption::note_of;
-use super::cmd::Claims;
-use super::identity::{Identity, Kinship};
-use super::ownership::{GivingWay, open_state};
-use super::patience::{DISK_PATIENCE, with_patience};
-use super::places::{host_name, listen, parent};
-use super::prepared::Prepared;
-use super::start_error::StartError;
 use crate::containment::Predecessor;
 use crate::control::server::Server;
 use crate::daemon::Notice;
+use crate::daemon::boot::Start;
+use crate::daemon::boot::adoption::note_of;
+use crate::daemon::boot::cmd::Claims;
+use crate::daemon::boot::identity::{Identity, Kinship};
+use crate::daemon::boot::ownership::{GivingWay, open_state};
+use crate::daemon::boot::patience::{DISK_PATIENCE, with_patience};
+use crate::daemon::boot::places::{host_name, listen, parent};
+use crate::daemon::boot::prepared::Prepared;
+use crate::daemon::boot::start_error::StartError;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::reload::Found;
 use crate::daemon::sources::control_token;

@@ -3,9 +3,9 @@
 //! A container with `gateway run` claims a state whose holder gives it up, and waits for that; the holder ends its
 //! services, closes the state, and goes on as a plain init.
 
-use super::cmd::Claims;
-use super::start_error::StartError;
 use crate::core::signal::Signal;
+use crate::daemon::boot::cmd::Claims;
+use crate::daemon::boot::start_error::StartError;
 use crate::daemon::sources::{Room, plain_token};
 use crate::daemon::view::decide;
 use crate::daemon::{Notice, Supervisor};

@@ -1,8 +1,8 @@
 //! What a supervisor needs before it begins: the right to run others, a home, a socket and a directory of its own.
 
-use super::start_error::StartError;
 use crate::control::server::{ListenError, Server};
 use crate::daemon::Options;
+use crate::daemon::boot::start_error::StartError;
 use crate::definition::Surroundings;
 use crate::sys::beneath::Beneath;
 use crate::sys::bestow;

@@ -1,14 +1,14 @@
 //! Fourth step: what there is to do is known, and whoever comes after us knows of us. Nothing has been started yet.
 
-use super::cmd::{Cmd, judge_cmd};
-use super::contained::Contained;
-use super::identity::Kinship;
-use super::opened::Opened;
-use super::patience::{wait_for, with_patience};
-use super::prepared::Prepared;
-use super::reconcile::{Reconciled, Task};
 use crate::containment::{self, Containment, Predecessor};
-use crate::daemon::status::why_not_higher;
+use crate::daemon::boot::cmd::{Cmd, judge_cmd};
+use crate::daemon::boot::contained::Contained;
+use crate::daemon::boot::identity::Kinship;
+use crate::daemon::boot::opened::Opened;
+use crate::daemon::boot::patience::{wait_for, with_patience};
+use crate::daemon::boot::prepared::Prepared;
+use crate::daemon::boot::reconcile::{Reconciled, Task};
+use crate::daemon::show::status::why_not_higher;
 use crate::daemon::{Notice, Options, fault};
 use crate::store::{Change, StoreEvent};
 use std::sync::atomic::Ordering;

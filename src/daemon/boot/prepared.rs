@@ -1,19 +1,19 @@
 //! First step: what the container's command asks for, who we are, a home, and a loop to be woken by.
 
-use super::bring_up::say_first;
-use super::cmd::{Claims, command_of};
-use super::finding::{Busy, Sources};
-use super::ownership::Gateways;
-use super::patience::with_patience;
-use super::places::{may_run_others, prepare_home};
-use super::reading::Finding;
-use super::start_error::StartError;
-use super::{ALARM, Given, Start};
+use crate::daemon::boot::bring_up::say_first;
+use crate::daemon::boot::cmd::{Claims, command_of};
+use crate::daemon::boot::finding::{Busy, Sources};
+use crate::daemon::boot::ownership::Gateways;
+use crate::daemon::boot::patience::with_patience;
+use crate::daemon::boot::places::{may_run_others, prepare_home};
+use crate::daemon::boot::reading::Finding;
+use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::{ALARM, Given, Start};
 use crate::daemon::clock::Clock;
+use crate::daemon::gateways::profile_life::ProfileLife;
 use crate::daemon::main_program::MainProgram;
-use crate::daemon::profile_life::ProfileLife;
-use crate::daemon::scanning::Scanning;
 use crate::daemon::sources::{Notifier, Room, Timer, Wakeups, plain_token};
+use crate::daemon::surface::scanning::Scanning;
 use crate::daemon::{Mode, Options};
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;

@@ -1,7 +1,7 @@
 //! The reading of definitions and profiles, which goes on while the database is opened.
 
-use super::finding::{self, Sources};
-use super::patience::DISK_PATIENCE;
+use crate::daemon::boot::finding::{self, Sources};
+use crate::daemon::boot::patience::DISK_PATIENCE;
 use crate::daemon::reload::Found;
 use crate::daemon::sources::Notifier;
 use crate::daemon::{Notice, Options};

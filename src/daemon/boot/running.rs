@@ -1,24 +1,24 @@
 //! Last step: all services become known and go where the database wants them, and the main program starts.
 
-use super::adoption::Inheritance;
-use super::contained::Contained;
-use super::late::Late;
-use super::opened::Opened;
-use super::planned::Planned;
-use super::prepared::Prepared;
-use super::start_error::StartError;
 use crate::core::clock::LostTime;
 use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
-use crate::daemon::handover::Handover;
+use crate::daemon::boot::adoption::Inheritance;
+use crate::daemon::boot::contained::Contained;
+use crate::daemon::boot::late::Late;
+use crate::daemon::boot::opened::Opened;
+use crate::daemon::boot::planned::Planned;
+use crate::daemon::boot::prepared::Prepared;
+use crate::daemon::boot::start_error::StartError;
 use crate::daemon::inbox::Inbox;
-use crate::daemon::launch::dev_null;
-use crate::daemon::limits::Recorded;
-use crate::daemon::listeners::Listeners;
-use crate::daemon::reaping::Unreaped;
-use crate::daemon::refused::{Refusal, Refusals, dormant};
 use crate::daemon::reload::{Found, Plan, Unreadable};
-use crate::daemon::starts::Starts;
+use crate::daemon::services::launch::dev_null;
+use crate::daemon::services::limits::Recorded;
+use crate::daemon::services::starts::Starts;
+use crate::daemon::show::refused::{Refusal, Refusals, dormant};
+use crate::daemon::sources::listeners::Listeners;
+use crate::daemon::sources::reaping::Unreaped;
+use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::view::decide;
 use crate::daemon::{STORE, Supervisor, Topics};
 use crate::definition::programs::Programs;

@@ -88,7 +88,7 @@ impl StartError {
         match self {
             Self::NoCommand(_) => NOT_FOUND,
             Self::ToldToEnd { .. } => 0,
-            Self::PanicsAgain => super::BUG,
+            Self::PanicsAgain => crate::daemon::boot::BUG,
             _ => 1,
         }
     }

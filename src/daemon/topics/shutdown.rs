@@ -3,11 +3,11 @@
 //! A shutdown that only gives way to another container ends the services and leaves the main program alone. It becomes a whole
 //! one when somebody asks for that meanwhile.
 
-use super::Deadlines;
 use crate::core::clock::Tick;
 use crate::core::farewell::Farewell;
 use crate::core::signal::Signal;
 use crate::daemon::act::{Action, Actions};
+use crate::daemon::topics::Deadlines;
 use crate::daemon::view::View;
 use std::time::Duration;
 

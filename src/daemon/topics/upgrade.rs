@@ -3,12 +3,12 @@
 //! What is being started, ended or recorded comes to its end first, and requests that arrive meanwhile wait. So all that has to
 //! be handed over is what stands still: lives that are up, and callers.
 
-use super::Deadlines;
 use crate::control::protocol::{RefusalKind, Request};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::gateway::Stage;
 use crate::daemon::act::{Action, Actions};
+use crate::daemon::topics::Deadlines;
 use crate::daemon::view::View;
 use std::path::PathBuf;
 use std::time::Duration;

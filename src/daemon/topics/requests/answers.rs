@@ -1,6 +1,5 @@
 //! How each ticket is answered: by the core, by what it waits for, by the end of the service, or by its deadline.
 
-use super::{Awaited, Of, Requests, Stub, part, part_for};
 use crate::control::protocol::{Code, FREEZE_TIMEOUT, Outcome, Reply, Until};
 use crate::control::server::ConnId;
 use crate::core::effect;
@@ -9,6 +8,7 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Stage};
 use crate::core::words::{State, Want};
 use crate::daemon::act::{Action, Actions};
+use crate::daemon::topics::requests::{Awaited, Of, Requests, Stub, part, part_for};
 use crate::daemon::view::View;
 
 impl Requests {

@@ -1,6 +1,5 @@
 //! What callers ask to be done to services, or to be true of them.
 
-use super::{Awaited, Of, Requests, part};
 use crate::containment::IncarnationId;
 use crate::control::protocol::{Code, Outcome, Request};
 use crate::control::server::{ConnId, Incoming};
@@ -11,6 +10,7 @@ use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::State;
 use crate::daemon::act::{Action, Actions};
+use crate::daemon::topics::requests::{Awaited, Of, Requests, part};
 use crate::daemon::view::View;
 
 impl Requests {

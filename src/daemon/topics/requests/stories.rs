@@ -1,6 +1,5 @@
 //! What callers hear, as stories: the table of requests and the real core, on a kernel and a disk that do as they are told.
 
-use super::{Requests, Targeted};
 use crate::containment::IncarnationId;
 use crate::control::protocol::{Outcome, Part, Reply, Request, SignalName, Targets, Until};
 use crate::control::server::{ConnId, Incoming};
@@ -14,6 +13,7 @@ use crate::core::signal::Signal;
 use crate::core::words::{State, Want};
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::topics::Deadlines;
+use crate::daemon::topics::requests::{Requests, Targeted};
 use crate::daemon::topics::testing::{GATEWAY_UID, World};
 use crate::definition::resolved::Ready;
 use crate::sys::peer::Peer;

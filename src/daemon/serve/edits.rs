@@ -3,12 +3,12 @@
 //! A file outside home is looked at when it is asked about. One below home may hang with its disk, so the thread that may wait
 //! looks at it, and the request waits for that, bounded.
 
-use super::services::Service;
-use super::{Notice, Supervisor};
 use crate::control::protocol::{Request, Targets};
 use crate::control::server::Incoming;
 use crate::core::clock::Tick;
 use crate::core::fleet::ServiceId;
+use crate::daemon::services::Service;
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::resolved::Origin;
 use crate::definition::stamp::Stamp;
 use crate::sys::credentials::Credentials;
@@ -31,7 +31,7 @@ pub struct Looking {
 pub type Edit = (ServiceId, Option<&'static str>);
 
 /// The file that defines a service, as it was when it was read.
-pub(super) fn file(service: &Service) -> Option<(&Path, Stamp)> {
+pub(in crate::daemon) fn file(service: &Service) -> Option<(&Path, Stamp)> {
     let path = match &service.definition.origin {
         Origin::File(path) | Origin::Profile { template: Some(path) } => path,
         Origin::Profile { template: None } | Origin::Record | Origin::BuiltIn | Origin::Slot => return None,
@@ -41,7 +41,7 @@ pub(super) fn file(service: &Service) -> Option<(&Path, Stamp)> {
 
 impl Supervisor {
     /// Whether the request has to wait until files below home were looked at; if so, it is kept.
-    pub(super) fn looks_first(&mut self, incoming: &Incoming) -> bool {
+    pub(in crate::daemon) fn looks_first(&mut self, incoming: &Incoming) -> bool {
         let targets = match &incoming.request {
             Request::Status { targets }
             | Request::Start { targets, .. }
@@ -78,7 +78,7 @@ impl Supervisor {
     }
 
     /// Files were looked at.
-    pub(super) fn looked_at(&mut self, ticket: u64, edits: Vec<Edit>) {
+    pub(in crate::daemon) fn looked_at(&mut self, ticket: u64, edits: Vec<Edit>) {
         for (id, edit) in edits {
             if let Some(service) = self.services.get_mut(&id) {
                 service.edited = edit;
@@ -92,7 +92,7 @@ impl Supervisor {
     }
 
     /// Those whose disk takes too long are answered with what is known.
-    pub(super) fn stop_looking(&mut self, now: Tick) {
+    pub(in crate::daemon) fn stop_looking(&mut self, now: Tick) {
         let (due, others) =
             std::mem::take(&mut self.topics.postponed.looking).into_iter().partition(|one| one.until <= now);
         self.topics.postponed.looking = others;

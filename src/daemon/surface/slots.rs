@@ -7,12 +7,12 @@
 //! Invariant: a slot runs as root only if nobody but root could have put it there. Whoever owns a scan directory can
 //! rename in it, so there nothing runs as root, whoever owns the slot itself; and it is looked at again at each start.
 
-use super::surface::static_slots;
 use crate::core::fingerprint::fingerprint;
 use crate::core::limits::Limits;
 use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, ServiceName};
 use crate::core::policy::{Policy, StopPolicy};
 use crate::core::words::Want;
+use crate::daemon::surface::static_slots;
 use crate::definition::resolved::{Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};

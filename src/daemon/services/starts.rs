@@ -3,11 +3,11 @@
 //! A start takes a good part of a millisecond of the loop, and a boot or a bulk command is thousands of them. Between two
 //! rows the loop does what else there is: signals, callers, the dead.
 
-use super::Supervisor;
-use super::fault;
 use crate::core::clock::Tick;
 use crate::core::event::Incarnation;
 use crate::core::fleet::ServiceId;
+use crate::daemon::Supervisor;
+use crate::daemon::fault;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Starts {
 
 impl Supervisor {
     /// Starts one row of those that wait. Returns whether there were any.
-    pub(super) fn start_some(&mut self) -> bool {
+    pub(in crate::daemon) fn start_some(&mut self) -> bool {
         if self.starts.is_empty() {
             return false;
         }

@@ -1,7 +1,12 @@
 //! Where wake-ups come from: tokens, the one timer, and the notices of helper threads.
 
-use super::Notice;
+pub(in crate::daemon) mod listeners;
+pub(in crate::daemon) mod reaping;
+pub(in crate::daemon) mod sender;
+pub(in crate::daemon) mod signals;
+
 use crate::core::clock::Tick;
+use crate::daemon::Notice;
 use crate::sys::signal::SignalFd;
 use mio::{Interest, Registry, Token, Waker, unix::SourceFd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};

@@ -1,21 +1,21 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
-use super::boot::places::RUNTIME_DIR;
-use super::boot::planned::note_to_successor;
-use super::execute::log_dir;
-use super::limits;
-use super::mirror::Mirrored;
-use super::privileges;
-use super::services::Service;
-use super::slots;
-use super::view::decide;
-use super::{Notice, Supervisor};
 use crate::containment::IncarnationId;
 use crate::core::event::{Event, Incarnation};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Phase};
 use crate::core::signal::Signal;
+use crate::daemon::boot::places::RUNTIME_DIR;
+use crate::daemon::boot::planned::note_to_successor;
+use crate::daemon::execute::log_dir;
+use crate::daemon::services::Service;
+use crate::daemon::services::limits;
+use crate::daemon::services::mirror::Mirrored;
+use crate::daemon::services::privileges;
+use crate::daemon::surface::slots;
+use crate::daemon::view::decide;
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::environment::{Environment, environment, read_env_file};
 use crate::definition::resolved::{Definition, Origin, Ready};
 use crate::definition::template::DEFAULT_PROFILE;
@@ -37,14 +37,19 @@ use std::path::Path;
 
 impl Supervisor {
     /// The surroundings of now: the gateway user may have been remapped since we started.
-    pub(super) fn surroundings_now(&self) -> Surroundings {
+    pub(in crate::daemon) fn surroundings_now(&self) -> Surroundings {
         let fresh = Surroundings::now(self.options.home.clone(), self.options.gateway_user.as_deref());
         fresh.unwrap_or_else(|_| self.surroundings.clone())
     }
 
     /// First half of a start: an env file, a gateway's state file and a slot that is to run as root are looked at by
     /// another thread, because the disk may hang.
-    pub(super) fn prepare(&mut self, id: ServiceId, incarnation: Incarnation, around: &Surroundings) {
+    pub(in crate::daemon) fn prepare(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        around: &Surroundings,
+    ) {
         let waits = |gateway: &Gateway| {
             gateway.phase() == Phase::Starting && gateway.history().incarnation == incarnation
         };
@@ -96,7 +101,7 @@ impl Supervisor {
     }
 
     /// Second half: everything is at hand.
-    pub(super) fn launch(
+    pub(in crate::daemon) fn launch(
         &mut self,
         id: ServiceId,
         incarnation: Incarnation,
@@ -139,7 +144,7 @@ impl Supervisor {
     }
 
     /// The finish program of a service that has ended, told how (s6-supervise, "finish").
-    pub(super) fn launch_finish(
+    pub(in crate::daemon) fn launch_finish(
         &mut self,
         id: ServiceId,
         incarnation: Incarnation,
@@ -168,7 +173,7 @@ impl Supervisor {
 
     /// A program of the definition's `[hooks]`, beside the main process of this life. It has the environment of the service, but
     /// for its env file, which may lie where the disk hangs.
-    pub(super) fn run_hook(
+    pub(in crate::daemon) fn run_hook(
         &mut self,
         id: ServiceId,
         life: &IncarnationId,
@@ -190,7 +195,7 @@ impl Supervisor {
     }
 
     /// What runs was started with another definition than the one that its next start has.
-    pub(super) fn is_not_in_force(&self, id: ServiceId) -> bool {
+    pub(in crate::daemon) fn is_not_in_force(&self, id: ServiceId) -> bool {
         let runs = self.fleet.gateway(id).is_some_and(Gateway::has_tree);
         let differs =
             |service: &Service| service.in_force.is_some_and(|hash| hash != service.definition.hash);
@@ -219,7 +224,7 @@ impl Supervisor {
     }
 
     /// There is no process of this life, and there will be none.
-    pub(super) fn never_ran(&mut self, id: ServiceId, incarnation: Incarnation, reason: String) {
+    pub(in crate::daemon) fn never_ran(&mut self, id: ServiceId, incarnation: Incarnation, reason: String) {
         self.inbox.core(id, Event::SpawnFailed { incarnation, reason });
         self.inbox.core(id, Event::TreeEmpty { incarnation });
     }
@@ -281,7 +286,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// One line.
-    pub(super) fn open_log(
+    pub(in crate::daemon) fn open_log(
         &mut self,
         id: ServiceId,
         user: &User,
@@ -366,7 +371,7 @@ fn no_pipes(dir: &Path, error: &io::Error) -> String {
     format!("failed to make the pipes of its log in {}: {why}", dir.display())
 }
 
-pub(super) fn dev_null() -> io::Result<OwnedFd> {
+pub(in crate::daemon) fn dev_null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 

@@ -3,15 +3,17 @@
 //! It happens between two moves: what is being started, ended or recorded comes to its end first, and requests that
 //! arrive meanwhile wait. So all that has to be handed over is what stands still: lives that are up, and callers.
 
-use super::handover::{Caller, Handover, own_path};
-use super::inbox::Input;
-use super::topics::requests::Targeted;
-use super::{Notice, Supervisor};
+pub(in crate::daemon) mod handover;
+
 use crate::control::codec;
 use crate::control::protocol::{RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::signal::Signal;
+use crate::daemon::inbox::Input;
+use crate::daemon::topics::requests::Targeted;
+use crate::daemon::upgrade::handover::{Caller, Handover, own_path};
+use crate::daemon::{Notice, Supervisor};
 use crate::sys::pidfd::Pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::Read;
@@ -24,7 +26,7 @@ use std::time::Duration;
 const VERSION_PATIENCE: i64 = 10;
 impl Supervisor {
     /// Looks at the program that we are to become, where that may take its time.
-    pub(super) fn check_program(&mut self, program: Option<PathBuf>) {
+    pub(in crate::daemon) fn check_program(&mut self, program: Option<PathBuf>) {
         let work = move || -> Result<PathBuf, String> {
             let program = match program {
                 Some(program) => program,
@@ -41,7 +43,7 @@ impl Supervisor {
     }
 
     /// Something else than a service is under way.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::daemon) fn is_busy(&self) -> bool {
         !self.commits.is_empty()
             || !self.inbox.is_empty()
             || self.topics.requests.is_busy()
@@ -51,7 +53,7 @@ impl Supervisor {
     }
 
     /// Ends the threads, closes the state, and returns what the next one has to know, with the descriptors that it gets.
-    pub(super) fn hand_over(mut self: Box<Self>, patience: Duration) -> (Handover, Vec<OwnedFd>) {
+    pub(in crate::daemon) fn hand_over(mut self: Box<Self>, patience: Duration) -> (Handover, Vec<OwnedFd>) {
         let now = self.clock.now();
         let mut requests: Vec<(ConnId, Request)> =
             self.topics.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
@@ -85,11 +87,11 @@ impl Supervisor {
     }
 
     /// What has to survive whatever happens.
-    pub(super) fn bare_handover(&self) -> Handover {
+    pub(in crate::daemon) fn bare_handover(&self) -> Handover {
         Handover {
             panics: self.panics.clone(),
             nofile: self.nofile,
-            main: self.main.as_ref().map(super::main_program::MainProgram::pid),
+            main: self.main.as_ref().map(crate::daemon::main_program::MainProgram::pid),
             closing: self.topics.shutdown.codes(),
             ..Handover::default()
         }
@@ -106,10 +108,10 @@ impl Supervisor {
 
     /// We go on with what our former self has begun: its main program, and its callers. Whoever waited waits on, and whoever
     /// asked for the upgrade has it.
-    pub(super) fn go_on(&mut self, handover: Handover) {
+    pub(in crate::daemon) fn go_on(&mut self, handover: Handover) {
         if let Some(main) = &self.main {
             self.containment.other_child(main.pid());
-            self.logs.container_stream(!super::boot::has_terminal());
+            self.logs.container_stream(!crate::daemon::boot::has_terminal());
         }
         let Handover { version, refused, callers, .. } = handover;
         for caller in callers {

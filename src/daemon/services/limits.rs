@@ -6,9 +6,6 @@
 //!
 //! A limit that does not hold is said and shown with the reason, and hinders nothing.
 
-use super::inbox::Input;
-use super::services::Service;
-use super::{Commit, Supervisor};
 use crate::containment::{IncarnationId, SpawnError};
 use crate::control::protocol::{Code, Outcome};
 use crate::core::clock::Tick;
@@ -18,6 +15,9 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::limits::{Enforcer, Inherited, Key, Limits, NotInForce, Oom, Value};
 use crate::core::name::ServiceName;
+use crate::daemon::inbox::Input;
+use crate::daemon::services::Service;
+use crate::daemon::{Commit, Supervisor};
 use crate::definition::limits::inherited;
 use crate::store::{Change, LimitsRow};
 use crate::sys::kernel_text;
@@ -145,7 +145,7 @@ pub fn give(plan: &mut ChildPlan, limits: &Limits) {
 
 impl Supervisor {
     /// What a start of the service gets now, and what is on record for it and not believed.
-    pub(super) fn limits_of(&self, service: &Service) -> (Limits, Vec<NotInForce>) {
+    pub(in crate::daemon) fn limits_of(&self, service: &Service) -> (Limits, Vec<NotInForce>) {
         let mut recorded = self.recorded_limits.on_disk.get(&service.name).cloned().unwrap_or_default();
         let base = &service.definition.limits;
         let mut refused = Vec::new();
@@ -161,7 +161,7 @@ impl Supervisor {
     }
 
     /// A life begins within these limits.
-    pub(super) fn limited(&mut self, id: ServiceId, asked: Limits, not_in_force: Vec<NotInForce>) {
+    pub(in crate::daemon) fn limited(&mut self, id: ServiceId, asked: Limits, not_in_force: Vec<NotInForce>) {
         let Some(service) = self.services.get_mut(&id) else { return };
         let bounds = &mut service.bounds;
         if bounds.asked != asked {
@@ -174,7 +174,7 @@ impl Supervisor {
     }
 
     /// The main process runs: does it have what it was to have?
-    pub(super) fn look_at_process_limits(&mut self, name: &ServiceName, pid: i32) {
+    pub(in crate::daemon) fn look_at_process_limits(&mut self, name: &ServiceName, pid: i32) {
         let Some(service) = self.fleet.id(name.as_str()).and_then(|id| self.services.get_mut(&id)) else {
             return;
         };
@@ -189,7 +189,13 @@ impl Supervisor {
     }
 
     /// The OOM killer has killed a process of a service.
-    pub(super) fn oom_killed(&mut self, life: &IncarnationId, kills: u64, main: bool, shortage: Shortage) {
+    pub(in crate::daemon) fn oom_killed(
+        &mut self,
+        life: &IncarnationId,
+        kills: u64,
+        main: bool,
+        shortage: Shortage,
+    ) {
         let name = &life.name;
         let service = self.fleet.id(name.as_str()).and_then(|id| self.services.get(&id));
         let policy = service.map_or(Oom::Process, |service| service.bounds.asked.oom());
@@ -211,7 +217,7 @@ impl Supervisor {
 
     /// The main process of a service has failed: was it at a limit that lets nobody make a process? Whether it ended because of
     /// that only its own log may tell.
-    pub(super) fn tell_of_refused_processes(&self, life: &IncarnationId) {
+    pub(in crate::daemon) fn tell_of_refused_processes(&self, life: &IncarnationId) {
         let service = self.fleet.id(life.name.as_str()).and_then(|id| self.services.get(&id));
         let bound = service.and_then(|service| service.bounds.asked.get(Key::PidsMax));
         let Some(bound) = bound.filter(|bound| *bound != Value::Max) else { return };
@@ -228,7 +234,7 @@ impl Supervisor {
     }
 
     /// The kernel holds the memory of a service at `memory_high`.
-    pub(super) fn memory_high(&mut self, life: &IncarnationId) {
+    pub(in crate::daemon) fn memory_high(&mut self, life: &IncarnationId) {
         let now = self.clock.now();
         let Some(id) = self.fleet.id(life.name.as_str()) else { return };
         let Some(service) = self.services.get_mut(&id) else { return };
@@ -252,7 +258,7 @@ impl Supervisor {
     }
 
     /// How a hook ended, whatever it was for.
-    pub(super) fn hook_ended(&self, name: &ServiceName, ended: Result<Exit, SpawnError>) {
+    pub(in crate::daemon) fn hook_ended(&self, name: &ServiceName, ended: Result<Exit, SpawnError>) {
         match ended {
             Ok(exit) if exit.is_success() => slog::info!(self.log, "{name}: its hook {MEMORY_HIGH} has run"),
             Ok(exit) => slog::warn!(self.log, "{name}: its hook {MEMORY_HIGH} {exit}"),
@@ -263,7 +269,7 @@ impl Supervisor {
     // ---- set ------------------------------------------------------------------------------------------------------
 
     /// `ctl set` for one service. `None`: the answer comes when it is on disk.
-    pub(super) fn set_limits(
+    pub(in crate::daemon) fn set_limits(
         &mut self,
         ticket: Ticket,
         uid: u32,
@@ -358,7 +364,7 @@ impl Supervisor {
     }
 
     /// Limits are on disk, or could not be put there.
-    pub(super) fn limits_recorded(&mut self, setting: Setting, error: Option<String>) {
+    pub(in crate::daemon) fn limits_recorded(&mut self, setting: Setting, error: Option<String>) {
         let Setting { id, name, over, recorded, ticket } = setting;
         if let Some(why) = error {
             if self.recorded_limits.pending.get(&name) == Some(&recorded) {
@@ -417,7 +423,7 @@ impl Supervisor {
     }
 
     /// Of a running service those in force, else those of its next start; and a line for each that is not in force.
-    pub(super) fn shown_limits(
+    pub(in crate::daemon) fn shown_limits(
         &self,
         service: &Service,
         running: bool,

@@ -3,12 +3,12 @@
 //! What a report means is the matter of `topics::readiness`. A listener is ours from the spawn until the report, the end of the
 //! file, or the end of that life; a service that is ready costs nothing more.
 
-use super::Supervisor;
-use super::sources::readiness_token;
-use super::topics::readiness::Heard;
-use super::view::decide;
 use crate::core::event::Incarnation;
 use crate::core::fleet::ServiceId;
+use crate::daemon::Supervisor;
+use crate::daemon::sources::readiness_token;
+use crate::daemon::topics::readiness::Heard;
+use crate::daemon::view::decide;
 use crate::hermes::state_watch::StateWatch;
 use crate::sys::spawn::plan::Pass;
 use mio::unix::SourceFd;
@@ -110,7 +110,7 @@ impl Listeners {
 
 impl Supervisor {
     /// A descriptor has news.
-    pub(super) fn hear_readiness(&mut self, id: ServiceId, generation: u32) {
+    pub(in crate::daemon) fn hear_readiness(&mut self, id: ServiceId, generation: u32) {
         if let Some((incarnation, heard)) = self.listeners.hear(id, generation) {
             decide!(self.readiness.heard(id, incarnation, heard));
         }

@@ -4,15 +4,11 @@
 //! known, the request is over when none is outstanding. A caller who goes away is owed nothing, but what was asked for
 //! is done all the same: a gateway may restart itself from inside its own tree.
 
-mod registration;
-
 pub use registration::Registering;
 
-use super::Supervisor;
-use super::edits::Looking;
-use super::services::Service;
-use super::topics::Deadlines;
-use super::view::decide;
+pub(in crate::daemon) mod edits;
+pub(in crate::daemon) mod registration;
+
 use crate::containment::Member;
 use crate::control::naming;
 use crate::control::permission::{Facts, Rules};
@@ -23,6 +19,11 @@ use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
+use crate::daemon::Supervisor;
+use crate::daemon::serve::edits::Looking;
+use crate::daemon::services::Service;
+use crate::daemon::topics::Deadlines;
+use crate::daemon::view::decide;
 use crate::definition::resolved::RunAs;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -78,24 +79,24 @@ impl Deadlines for Postponed {
 }
 
 impl Supervisor {
-    pub(super) fn rules(&self) -> Rules {
+    pub(in crate::daemon) fn rules(&self) -> Rules {
         self.view().rules()
     }
 
-    pub(super) fn reply(&mut self, conn: ConnId, reply: &Reply) {
+    pub(in crate::daemon) fn reply(&mut self, conn: ConnId, reply: &Reply) {
         self.server.reply(&self.wakeups.registry, conn, reply);
     }
 
-    pub(super) fn part(&mut self, conn: ConnId, outcome: Outcome) {
+    pub(in crate::daemon) fn part(&mut self, conn: ConnId, outcome: Outcome) {
         self.reply(conn, &Reply::Part(Part::Outcome(outcome)));
     }
 
-    pub(super) fn refuse(&mut self, conn: ConnId, kind: RefusalKind, message: impl Into<String>) {
+    pub(in crate::daemon) fn refuse(&mut self, conn: ConnId, kind: RefusalKind, message: impl Into<String>) {
         self.reply(conn, &Reply::Refused(Refusal::new(kind, message)));
     }
 
     /// A request arrived. Names that nobody knows may be new profiles, so those are looked up before the answer.
-    pub(super) fn take_request(&mut self, incoming: Incoming) {
+    pub(in crate::daemon) fn take_request(&mut self, incoming: Incoming) {
         if let Some(held) = self.topics.upgrade.hold(&incoming) {
             return self.carry_out(held);
         }
@@ -125,12 +126,12 @@ impl Supervisor {
         services.any(|service| asked.insert(&service.definition.user) && self.runs_as(service) == Some(uid))
     }
 
-    pub(super) fn resolve(&self, typed: &str) -> Option<ServiceId> {
+    pub(in crate::daemon) fn resolve(&self, typed: &str) -> Option<ServiceId> {
         naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
     }
 
     /// Answers a request with what is known now.
-    pub(super) fn serve(&mut self, incoming: Incoming) {
+    pub(in crate::daemon) fn serve(&mut self, incoming: Incoming) {
         let Incoming { id: conn, peer, ref request } = incoming;
         slog::debug!(self.log, "asked"; "method" => request.method(), "uid" => peer.uid, "pid" => peer.pid);
         if request.verb().right == Right::Administer
@@ -216,7 +217,7 @@ impl Supervisor {
         self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
     }
 
-    pub(super) fn runs_as(&self, service: &Service) -> Option<u32> {
+    pub(in crate::daemon) fn runs_as(&self, service: &Service) -> Option<u32> {
         self.surroundings.lookup(&service.definition.user).ok().map(|user| user.uid)
     }
 
@@ -286,7 +287,7 @@ impl Supervisor {
                 let tz = std::env::var_os("TZ").map(|tz| tz.to_string_lossy().into_owned());
                 let place = |id| {
                     let service = self.services.get(&id)?;
-                    let dir = self.options.home.join(super::execute::log_dir(service));
+                    let dir = self.options.home.join(crate::daemon::execute::log_dir(service));
                     Some(Part::LogPlace(LogPlace { name: service.name.to_string(), dir, tz: tz.clone() }))
                 };
                 ids.into_iter().filter_map(place).collect()
@@ -356,12 +357,12 @@ impl Supervisor {
     }
 
     /// The life that a service is in, if it has a tree.
-    pub(super) fn life(&self, id: ServiceId) -> Option<crate::containment::IncarnationId> {
+    pub(in crate::daemon) fn life(&self, id: ServiceId) -> Option<crate::containment::IncarnationId> {
         self.view().life(id)
     }
 
     /// A tree stands still, or goes on.
-    pub(super) fn frozen(&mut self, name: &ServiceName, frozen: bool) {
+    pub(in crate::daemon) fn frozen(&mut self, name: &ServiceName, frozen: bool) {
         slog::info!(self.log, "{name}: {}", if frozen { "frozen" } else { "thawed" });
         if let Some(id) = self.fleet.id(name.as_str()) {
             decide!(self.requests.changed(id));
@@ -369,7 +370,7 @@ impl Supervisor {
     }
 
     /// The profiles take too long to be read: these are answered with what is known.
-    pub(super) fn serve_parked(&mut self, now: Tick) {
+    pub(in crate::daemon) fn serve_parked(&mut self, now: Tick) {
         let (due, waiting) = std::mem::take(&mut self.topics.postponed.parked)
             .into_iter()
             .partition(|parked| parked.until <= now);
@@ -379,7 +380,7 @@ impl Supervisor {
     }
 
     /// A connection ended before its answer.
-    pub(super) fn caller_is_gone(&mut self, conn: ConnId) {
+    pub(in crate::daemon) fn caller_is_gone(&mut self, conn: ConnId) {
         self.topics.postponed.caller_is_gone(conn);
         self.topics.scopes.caller_is_gone(conn);
         self.topics.upgrade.caller_is_gone(conn);

@@ -1,14 +1,14 @@
 //! Gateways that take over from each other are told apart from gateways that crash, and one of them is given up.
 
-use super::Supervisor;
 use crate::core::clock::Tick;
 use crate::core::event::Event;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
+use crate::daemon::Supervisor;
 
 impl Supervisor {
     /// A gateway ended although nobody had asked it to, after a life since `since`. Of two that fight, the root gateway stays.
-    pub(super) fn look_for_a_fight(&mut self, id: ServiceId, since: Tick) {
+    pub(in crate::daemon) fn look_for_a_fight(&mut self, id: ServiceId, since: Tick) {
         let running = |(id, _): (&ServiceId, _)| {
             let gateway = self.fleet.gateway(*id).filter(|gateway| gateway.phase() == Phase::Up)?;
             self.is_gateway(*id).then(|| (*id, gateway.since()))
@@ -29,7 +29,7 @@ impl Supervisor {
         self.inbox.core(loser, Event::GiveUp { reason });
     }
 
-    pub(super) fn is_gateway(&self, id: ServiceId) -> bool {
+    pub(in crate::daemon) fn is_gateway(&self, id: ServiceId) -> bool {
         let service = self.services.get(&id);
         service.is_some_and(|service| service.gateway_directory(&self.options.home).is_some())
     }

@@ -23,7 +23,7 @@ pub struct Registering {
 }
 
 impl Supervisor {
-    pub(super) fn register(
+    pub(in crate::daemon) fn register(
         &mut self,
         conn: ConnId,
         uid: u32,

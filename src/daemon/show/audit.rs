@@ -3,10 +3,10 @@
 //! Of a running service it is what the kernel says of its main process (proc_pid_status(5)); of another what its next start
 //! would be given. The advice is a pure function of that, and names only what somebody can change.
 
-use super::Supervisor;
 use crate::control::protocol::{Audit, Privileges};
 use crate::core::fleet::ServiceId;
 use crate::core::limits::Key;
+use crate::daemon::Supervisor;
 use crate::sys::{kernel_text, users};
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ struct Facts {
 }
 
 impl Supervisor {
-    pub(super) fn audit(&self, id: ServiceId) -> Option<Audit> {
+    pub(in crate::daemon) fn audit(&self, id: ServiceId) -> Option<Audit> {
         let service = self.services.get(&id)?;
         let life = self.life(id);
         let main = self.fleet.gateway(id)?.pid().and_then(Standing::of);

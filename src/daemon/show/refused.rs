@@ -1,9 +1,6 @@
 //! Definitions that cannot be read. Their services stay rows of `status` with file, line and sentence; one that runs on with
 //! the definition before says so.
 
-use super::inbox::Input;
-use super::reload::{Plan, Unreadable};
-use super::{Commit, Supervisor};
 use crate::control::naming;
 use crate::control::permission::Facts;
 use crate::control::protocol::{Code, Kind, Outcome, Request, ServiceStatus, State, Targets};
@@ -11,6 +8,9 @@ use crate::core::event::Ticket;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
+use crate::daemon::inbox::Input;
+use crate::daemon::reload::{Plan, Unreadable};
+use crate::daemon::{Commit, Supervisor};
 use crate::store::{Change, RecordRow};
 use crate::sys::users;
 use std::collections::BTreeMap;
@@ -87,23 +87,23 @@ impl Supervisor {
         self.only_refused().find(|(refused, _)| *refused == name)
     }
 
-    pub(super) fn is_refused(&self, typed: &str) -> bool {
+    pub(in crate::daemon) fn is_refused(&self, typed: &str) -> bool {
         self.find_refused(typed).is_some()
     }
 
     /// The answer to a verb for a name whose definition is refused.
-    pub(super) fn refused_outcome(&self, typed: &str) -> Option<Outcome> {
+    pub(in crate::daemon) fn refused_outcome(&self, typed: &str) -> Option<Outcome> {
         self.find_refused(typed).map(|(name, refusal)| refusal.outcome(name))
     }
 
     /// The record that a typed name means, if it means no service but a refused record.
-    pub(super) fn refused_record(&self, typed: &str) -> Option<(&ServiceName, &RecordRow)> {
+    pub(in crate::daemon) fn refused_record(&self, typed: &str) -> Option<(&ServiceName, &RecordRow)> {
         let (name, _) = self.find_refused(typed)?;
         self.dormant.get_key_value(&ServiceName::new(name).ok()?)
     }
 
     /// The refused records among those that `unregister` means, where it is permitted; an answer for each other one.
-    pub(super) fn records_to_drop(
+    pub(in crate::daemon) fn records_to_drop(
         &self,
         uid: u32,
         request: &Request,
@@ -137,13 +137,18 @@ impl Supervisor {
     }
 
     /// Removes a refused record from the disk: there is nothing to stop.
-    pub(super) fn drop_record(&mut self, ticket: Ticket, name: ServiceName) {
+    pub(in crate::daemon) fn drop_record(&mut self, ticket: Ticket, name: ServiceName) {
         slog::info!(self.log, "{name}: its registration is dropped");
         self.commit(Commit::Dropped(name.clone(), ticket), vec![Change::Forget(name)]);
     }
 
     /// The record is gone from the disk, or could not be removed.
-    pub(super) fn record_dropped(&mut self, name: &ServiceName, ticket: Ticket, error: Option<String>) {
+    pub(in crate::daemon) fn record_dropped(
+        &mut self,
+        name: &ServiceName,
+        ticket: Ticket,
+        error: Option<String>,
+    ) {
         let outcome = match error {
             Some(why) => {
                 let message = format!("'{name}' is not unregistered: {why}");
@@ -160,7 +165,7 @@ impl Supervisor {
     }
 
     /// The rows of those of `typed`, or of all.
-    pub(super) fn refused_rows(&self, typed: Option<&[String]>) -> Vec<ServiceStatus> {
+    pub(in crate::daemon) fn refused_rows(&self, typed: Option<&[String]>) -> Vec<ServiceStatus> {
         let rows: BTreeMap<&str, &Refusal> = match typed {
             None => self.only_refused().collect(),
             Some(typed) => typed.iter().filter_map(|typed| self.find_refused(typed)).collect(),
@@ -169,7 +174,7 @@ impl Supervisor {
     }
 
     /// All names that there is something to show of, in order.
-    pub(super) fn shown_names(&self) -> Vec<String> {
+    pub(in crate::daemon) fn shown_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.fleet.names().map(ToString::to_string).collect();
         names.extend(self.only_refused().map(|(name, _)| name.to_owned()));
         names.sort();
@@ -177,7 +182,7 @@ impl Supervisor {
     }
 
     /// That a service which goes on has a newer definition that is refused.
-    pub(super) fn refused_since(&self, id: ServiceId) -> Option<String> {
+    pub(in crate::daemon) fn refused_since(&self, id: ServiceId) -> Option<String> {
         let refusal = self.refused.get(self.fleet.name(id)?.as_str())?;
         Some(format!("a definition of it is refused: {}", refusal.why))
     }

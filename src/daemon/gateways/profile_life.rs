@@ -1,13 +1,13 @@
 //! A gateway lives as long as its profile does: what comes of a profile's directory that appears, is moved or removed,
 //! and of one whose gateway somebody else runs.
 
-use super::reload::is_profile;
-use super::sources::{Room, plain_token};
-use super::{Supervisor, surface};
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
+use crate::daemon::reload::is_profile;
+use crate::daemon::sources::{Room, plain_token};
+use crate::daemon::{Supervisor, surface};
 use crate::hermes::presence::{Presence, descends_from, gateway_below};
 use crate::hermes::profile_watch::{Change, ProfileWatch};
 use crate::s6::{SCAN_DIRECTORY, materialise};
@@ -42,7 +42,7 @@ struct Move {
 }
 
 impl ProfileLife {
-    pub(super) fn new(registry: &Registry) -> io::Result<Self> {
+    pub(in crate::daemon) fn new(registry: &Registry) -> io::Result<Self> {
         let watch = ProfileWatch::new()?;
         let fd = watch.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), plain_token(Room::Profiles), Interest::READABLE)?;
@@ -52,7 +52,7 @@ impl ProfileLife {
 
 impl Supervisor {
     /// Something happened in `profiles/`.
-    pub(super) fn profiles_changed(&mut self) {
+    pub(in crate::daemon) fn profiles_changed(&mut self) {
         let Some(changes) = self.profile_life.watch.as_ref().and_then(|watch| watch.take()) else { return };
         let service = |name: &OsStr| ServiceName::gateway_of(name.to_str()?).ok();
         for change in changes {
@@ -77,7 +77,7 @@ impl Supervisor {
     /// Its directory is not where it was: the gateway ends, and with it what was wanted of this name.
     fn profile_left(&mut self, name: &ServiceName, to: Option<ServiceName>) {
         let Some(id) = self.fleet.id(name.as_str()) else { return };
-        let of_profile = |service: &&mut Box<super::services::Service>| {
+        let of_profile = |service: &&mut Box<crate::daemon::services::Service>| {
             service.record.is_none() && is_profile(&service.definition)
         };
         let Some(service) = self.services.get_mut(&id).filter(of_profile) else { return };
@@ -110,7 +110,7 @@ impl Supervisor {
     }
 
     /// What a profile that was moved here was wanted to be, and whether that may begin now.
-    pub(super) fn moved_want(&mut self, name: &ServiceName) -> Option<(Want, bool)> {
+    pub(in crate::daemon) fn moved_want(&mut self, name: &ServiceName) -> Option<(Want, bool)> {
         let at = self.profile_life.moves.iter().position(|one| one.to == *name)?;
         let one = self.profile_life.moves.get_mut(at)?;
         let want = one.want;
@@ -123,7 +123,7 @@ impl Supervisor {
     }
 
     /// A service is no more: who has its profile by now may start.
-    pub(super) fn profile_is_free(&mut self, from: &ServiceName) {
+    pub(in crate::daemon) fn profile_is_free(&mut self, from: &ServiceName) {
         self.profile_life.seen.remove(from);
         let Some(at) = self.profile_life.moves.iter().position(|one| one.from == *from && one.waits) else {
             return;
@@ -139,7 +139,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(super) fn may_start(&mut self, id: ServiceId, presence: Presence) -> Result<(), String> {
+    pub(in crate::daemon) fn may_start(&mut self, id: ServiceId, presence: Presence) -> Result<(), String> {
         let Some(service) = self.services.get(&id) else { return Ok(()) };
         if presence != Presence::Gone && !self.profile_life.seen.contains(&service.name) {
             self.profile_life.seen.insert(service.name.clone());

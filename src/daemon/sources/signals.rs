@@ -1,14 +1,14 @@
 //! Signals to the supervisor, and what each asks for.
 
-use super::Supervisor;
-use super::view::decide;
 use crate::core::farewell::Farewell;
 use crate::core::signal::Signal;
+use crate::daemon::Supervisor;
+use crate::daemon::view::decide;
 use crate::sys::mount;
 use crate::sys::signal::Received;
 
 impl Supervisor {
-    pub(super) fn take_signal(&mut self, received: Received) {
+    pub(in crate::daemon) fn take_signal(&mut self, received: Received) {
         match received.signal {
             Signal::CHLD => self.reap_told(received.pid),
             Signal::TERM | Signal::RTMIN_PLUS_3 | Signal::PWR => {
@@ -47,19 +47,19 @@ impl Supervisor {
     }
 
     /// The main program ended by itself, or after our signal.
-    pub(super) fn main_ended(&mut self, code: u8) {
+    pub(in crate::daemon) fn main_ended(&mut self, code: u8) {
         slog::debug!(self.log, "the main program ended"; "code" => code);
         let farewell = self.farewell_of_all();
         decide!(self.shutdown.main_ended(code, farewell));
     }
 
-    pub(super) fn begin_shutdown(&mut self, code: Option<u8>) {
+    pub(in crate::daemon) fn begin_shutdown(&mut self, code: Option<u8>) {
         let farewell = self.farewell_of_all();
         decide!(self.shutdown.begin(code, farewell));
     }
 
     /// What is left to the kernel where everything ends: it ends our PID namespace, and with it what lies in memory.
-    pub(super) fn farewell_of_all(&self) -> Farewell {
+    pub(in crate::daemon) fn farewell_of_all(&self) -> Farewell {
         let goes = self.containment.ends_with_us() && mount::is_in_memory(&self.runtime_dir);
         if goes { Farewell::Container } else { Farewell::Host }
     }

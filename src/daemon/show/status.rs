@@ -1,14 +1,14 @@
 //! What `status` shows, from what everybody knows.
 
-use super::Supervisor;
-use super::clock::wall;
-use super::execute::log_dir;
-use super::view::Trees;
 use crate::containment::Report;
 use crate::control::protocol::{Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Elsewhere, Phase, Stage};
 use crate::core::policy;
+use crate::daemon::Supervisor;
+use crate::daemon::clock::wall;
+use crate::daemon::execute::log_dir;
+use crate::daemon::view::Trees;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use std::time::Duration;
 const BUSY: Duration = Duration::from_secs(2);
 
 /// What was tried above the rung in force, and why it does not work.
-pub(super) fn why_not_higher(report: &Report) -> Option<String> {
+pub(in crate::daemon) fn why_not_higher(report: &Report) -> Option<String> {
     let reasons: Vec<String> = report.refused_above().map(ToString::to_string).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 impl Supervisor {
-    pub(super) fn state(&self, id: ServiceId) -> Option<State> {
+    pub(in crate::daemon) fn state(&self, id: ServiceId) -> Option<State> {
         self.view().state(id)
     }
 
-    pub(super) fn supervisor_status(&self) -> SupervisorStatus {
+    pub(in crate::daemon) fn supervisor_status(&self) -> SupervisorStatus {
         let now = self.clock.now();
         let mut warnings: Vec<String> = self.warnings.iter().map(|(_, text)| text.clone()).collect();
         let slow = |what: &str, since: Duration| format!("{what} has not answered for {} s", since.as_secs());
@@ -60,7 +60,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn service_status(&self, id: ServiceId) -> Option<ServiceStatus> {
+    pub(in crate::daemon) fn service_status(&self, id: ServiceId) -> Option<ServiceStatus> {
         let (service, gateway) = (self.services.get(&id)?, self.fleet.gateway(id)?);
         let now = self.clock.now();
         let history = gateway.history();

@@ -4,11 +4,11 @@
 //! for a want that is up before the spawn, for one that is down at rest. What it said then is kept in the database, so
 //! that a later wish of somebody else can be told from our own.
 
-use super::{Notice, Supervisor};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
+use crate::daemon::{Notice, Supervisor};
 use crate::hermes::state_json;
 use crate::store::{Change, MirroredRow};
 use crate::sys::beneath::Beneath;
@@ -20,7 +20,10 @@ pub type Mirrored = Result<MirroredRow, String>;
 
 impl Supervisor {
     /// The work that brings the file up to date before a start, for the thread that may wait. `None`: nothing to do.
-    pub(super) fn mirror_before_start(&mut self, id: ServiceId) -> Option<impl FnOnce() -> Mirrored + use<>> {
+    pub(in crate::daemon) fn mirror_before_start(
+        &mut self,
+        id: ServiceId,
+    ) -> Option<impl FnOnce() -> Mirrored + use<>> {
         let want = self.fleet.gateway(id)?.want();
         // What only agreed by chance is written: what the gateway says of itself must not be taken for a wish.
         let told = self
@@ -33,12 +36,12 @@ impl Supervisor {
     }
 
     /// A service is at rest: a want that is down is told now.
-    pub(super) fn mirror_at_rest(&mut self, id: ServiceId) {
+    pub(in crate::daemon) fn mirror_at_rest(&mut self, id: ServiceId) {
         let resting = self.fleet.gateway(id).is_some_and(|gateway| {
             gateway.phase() == Phase::Down && gateway.want() == Want::Down && !gateway.is_retiring()
         });
         let told = |row: &MirroredRow| row.want == Want::Down;
-        let due = |service: &super::services::Service| {
+        let due = |service: &crate::daemon::services::Service| {
             !service.gone && !service.mirrored.as_ref().is_some_and(told)
         };
         if !resting || !self.services.get(&id).is_some_and(|service| due(service)) {
@@ -76,7 +79,7 @@ impl Supervisor {
     }
 
     /// The file was written, or could not be.
-    pub(super) fn mirrored(&mut self, id: ServiceId, name: &ServiceName, written: Mirrored) {
+    pub(in crate::daemon) fn mirrored(&mut self, id: ServiceId, name: &ServiceName, written: Mirrored) {
         let Some(service) = self.services.get_mut(&id).filter(|service| service.name == *name) else {
             return;
         };

@@ -4,9 +4,9 @@
 //! that they ask for is the one that was wanted. A service that signals its supervisor ends the container as an accident or an
 //! attack would: then the exit code is that of the signal, so that a restart policy acts on it.
 
-use super::Supervisor;
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
+use crate::daemon::Supervisor;
 use crate::sys::kernel_text;
 use crate::sys::signal::Received;
 use std::fmt;
@@ -50,7 +50,7 @@ impl fmt::Display for Sender {
 
 impl Supervisor {
     /// Who sent a signal, as far as that can still be seen.
-    pub(super) fn sender(&self, received: Received) -> Sender {
+    pub(in crate::daemon) fn sender(&self, received: Received) -> Sender {
         let Received { pid, uid, .. } = received;
         let Some(number) = i32::try_from(pid).ok().filter(|pid| *pid != 0) else { return Sender::Outside };
         let Ok(command) = kernel_text::read(&format!("/proc/{pid}/comm")) else {

@@ -1,9 +1,9 @@
 //! What `tree` shows: the processes of a service, from what its containment holds and what /proc says of them.
 
-use super::Supervisor;
 use crate::containment::ProcessInfo;
 use crate::control::protocol::{Process, Tree};
 use crate::core::fleet::ServiceId;
+use crate::daemon::Supervisor;
 use crate::sys::users;
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ const LONGEST_COMMAND: usize = 200;
 
 impl Supervisor {
     /// The parts of the answer for one service; at least one, which is empty when nothing runs.
-    pub(super) fn tree(&self, id: ServiceId) -> Vec<Tree> {
+    pub(in crate::daemon) fn tree(&self, id: ServiceId) -> Vec<Tree> {
         let Some(name) = self.fleet.name(id).map(ToString::to_string) else { return Vec::new() };
         let (members, left_out) = match self.life(id) {
             Some(life) => self.containment.members(&life, MOST),

@@ -1,9 +1,15 @@
 //! The services as the daemon knows them: what defines each, and what a start of it needs.
 
-use super::limits::Bounds;
+pub(in crate::daemon) mod launch;
+pub(in crate::daemon) mod limits;
+pub(in crate::daemon) mod mirror;
+pub(in crate::daemon) mod privileges;
+pub(in crate::daemon) mod starts;
+
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::State;
+use crate::daemon::services::limits::Bounds;
 use crate::definition::Definition;
 use crate::definition::resolved::{LogPolicy, Origin};
 use crate::definition::template::Profile;

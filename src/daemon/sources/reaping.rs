@@ -4,8 +4,8 @@
 //! (kernel/exit.c, `do_wait_thread`), 0.13 µs each; when thousands end, each end among those who still live, that would take
 //! longer than everything else.
 
-use super::Supervisor;
 use crate::core::clock::Tick;
+use crate::daemon::Supervisor;
 use crate::sys::reap::{self, Left, Reaped};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Unreaped {
 impl Supervisor {
     /// Reaps the child that a SIGCHLD names. It can stand for any number of ends, so the others are looked for as well, but
     /// only when this one has been seen to: to find that there are none takes the kernel a look at each child.
-    pub(super) fn reap_told(&mut self, pid: u32) {
+    pub(in crate::daemon) fn reap_told(&mut self, pid: u32) {
         if let Some(reaped) = i32::try_from(pid).ok().and_then(reap::one) {
             self.take_reaped(reaped);
             self.containment.settle_reaped(self.clock.now());
@@ -55,7 +55,7 @@ impl Supervisor {
     }
 
     /// For whom it is time may be dead.
-    pub(super) fn reap_before_the_late(&mut self) {
+    pub(in crate::daemon) fn reap_before_the_late(&mut self) {
         if self.unreaped.any {
             self.reap();
         }
@@ -63,7 +63,7 @@ impl Supervisor {
 
     /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
     /// then follow in the next turn of the loop, which does not sleep before it.
-    pub(super) fn reap(&mut self) {
+    pub(in crate::daemon) fn reap(&mut self) {
         let mut row = 0;
         let left = loop {
             if row == MOST {

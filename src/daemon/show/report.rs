@@ -2,10 +2,10 @@
 //!
 //! The sentences are pure functions of what they are about; only the two methods write.
 
-use super::Supervisor;
 use crate::core::effect::Incident;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
+use crate::daemon::Supervisor;
 use crate::sys::peer::Peer;
 use crate::sys::users;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const NAMED: usize = 20;
 
 impl Supervisor {
     /// Something happened that no state tells.
-    pub(super) fn report(&self, name: &ServiceName, incident: &Incident) {
+    pub(in crate::daemon) fn report(&self, name: &ServiceName, incident: &Incident) {
         match incident {
             Incident::Ended { exit, .. } if exit.is_success() => {
                 slog::info!(self.log, "{name}: {}", sentence(incident));
@@ -28,7 +28,7 @@ impl Supervisor {
     }
 
     /// A caller asked for something to be done to services. One line, however many they are.
-    pub(super) fn asked(&self, verb: &str, ids: &[ServiceId], peer: &Peer) {
+    pub(in crate::daemon) fn asked(&self, verb: &str, ids: &[ServiceId], peer: &Peer) {
         if ids.is_empty() {
             return;
         }

@@ -5,8 +5,11 @@
 //!
 //! Invariant: what is believed later, with root's rights, lies where nobody but root can write.
 
-use super::Options;
-use super::boot::preparation::{self, Told};
+pub(in crate::daemon) mod scanning;
+pub(in crate::daemon) mod slots;
+
+use crate::daemon::Options;
+use crate::daemon::boot::preparation::{self, Told};
 use crate::definition::Surroundings;
 use crate::definition::trust::is_roots_alone;
 use crate::s6::applets::applet;

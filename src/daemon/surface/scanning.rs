@@ -2,16 +2,16 @@
 //! when `s6-svscanctl` asks, on the thread that may wait for files. A directory that is made in place and still being
 //! filled is nobody's business before that.
 
-use super::services::Service;
-use super::slots::{Slots, run_in, show};
-use super::sources::{Room, plain_token};
-use super::{Notice, Supervisor};
 use crate::control::protocol::{Refusal, RefusalKind, Reply};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Want};
+use crate::daemon::services::Service;
+use crate::daemon::sources::{Room, plain_token};
+use crate::daemon::surface::slots::{Slots, run_in, show};
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::Definition;
 use crate::definition::resolved::Slot;
 use crate::s6::SCAN_DIRECTORY;
@@ -68,7 +68,7 @@ impl Scanning {
 
 impl Supervisor {
     /// Something was renamed into the scan directory, or removed from it.
-    pub(super) fn scan_directory_changed(&mut self) {
+    pub(in crate::daemon) fn scan_directory_changed(&mut self) {
         let Some(watch) = self.scanning.as_ref().and_then(|scanning| scanning.watch.as_ref()) else { return };
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(watch, &mut space);
@@ -77,7 +77,7 @@ impl Supervisor {
     }
 
     /// `s6-svscanctl` asks for a reading; answered when it is acted on. False without a scan directory.
-    pub(super) fn rescan(&mut self, conn: ConnId, nuke: bool) -> bool {
+    pub(in crate::daemon) fn rescan(&mut self, conn: ConnId, nuke: bool) -> bool {
         if self.scanning.is_some() {
             self.scan(Some(Caller { conn, nuke }));
         }
@@ -85,7 +85,7 @@ impl Supervisor {
     }
 
     /// Shows a gateway that has come to be known.
-    pub(super) fn show_gateway(&mut self, profile: ServiceName, want: Want) {
+    pub(in crate::daemon) fn show_gateway(&mut self, profile: ServiceName, want: Want) {
         if let Some(scanning) = &mut self.scanning {
             scanning.show.push((profile, want));
             self.scan(None);
@@ -93,7 +93,7 @@ impl Supervisor {
     }
 
     /// Reads the scan directory, if there is one.
-    pub(super) fn scan(&mut self, caller: Option<Caller>) {
+    pub(in crate::daemon) fn scan(&mut self, caller: Option<Caller>) {
         let Some(scanning) = &mut self.scanning else { return };
         if scanning.under_way {
             scanning.again = true;
@@ -117,7 +117,7 @@ impl Supervisor {
     }
 
     /// The scan directory was read.
-    pub(super) fn take_slots(&mut self, slots: io::Result<Box<Slots>>) {
+    pub(in crate::daemon) fn take_slots(&mut self, slots: io::Result<Box<Slots>>) {
         let Some(scanning) = &mut self.scanning else { return };
         scanning.under_way = false;
         let callers = std::mem::take(&mut scanning.now);

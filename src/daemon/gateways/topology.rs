@@ -9,10 +9,6 @@
 //!   profiles: then the root gateway is started for it ([`Event::Needed`]). Its own want stays.
 //! * What an operator asks of a served profile is asked of the root gateway, over its control socket.
 
-use super::sources::{Room, plain_token};
-use super::topics::Deadlines;
-use super::view::decide;
-use super::{Notice, Supervisor};
 use crate::control::protocol::{Code, Outcome, State};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
@@ -21,6 +17,10 @@ use crate::core::fleet::{Place, ServiceId};
 use crate::core::gateway::{Gateway, Phase, Restored};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
+use crate::daemon::sources::{Room, plain_token};
+use crate::daemon::topics::Deadlines;
+use crate::daemon::view::decide;
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::resolved::Ready;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
@@ -122,7 +122,7 @@ impl Topology {
 
 impl Supervisor {
     /// The service of the root profile.
-    pub(super) fn root_gateway(&self) -> Option<ServiceId> {
+    pub(in crate::daemon) fn root_gateway(&self) -> Option<ServiceId> {
         let id = self.fleet.id(DEFAULT_PROFILE)?;
         let directory = self.services.get(&id)?.gateway_directory(&self.options.home)?;
         (directory == Path::new("")).then_some(id)
@@ -176,7 +176,7 @@ impl Supervisor {
 
     /// Before anything starts: named gateways wait where the root gateway is to run. `foreground`: as the main program. Whether
     /// they do.
-    pub(super) fn hold_before_boot(
+    pub(in crate::daemon) fn hold_before_boot(
         &mut self,
         restored: &mut BTreeMap<ServiceId, Restored>,
         foreground: bool,
@@ -219,7 +219,10 @@ impl Supervisor {
     }
 
     /// The lines of the boot log about those that are held: profile, state of before, and how its last life ended.
-    pub(super) fn tell_boot_later(&mut self, lines: Vec<(ServiceName, Option<String>, PriorExit)>) {
+    pub(in crate::daemon) fn tell_boot_later(
+        &mut self,
+        lines: Vec<(ServiceName, Option<String>, PriorExit)>,
+    ) {
         self.topics.topology.boot_lines = lines;
     }
 
@@ -237,7 +240,7 @@ impl Supervisor {
     }
 
     /// A service has become known; it has not started yet.
-    pub(super) fn place_new(&mut self, id: ServiceId) {
+    pub(in crate::daemon) fn place_new(&mut self, id: ServiceId) {
         let Some(profile) = self.named_profile(id) else { return };
         self.topics.topology.moved = true;
         if let Some(place) = self.place_of(id, &profile) {
@@ -256,7 +259,7 @@ impl Supervisor {
     }
 
     /// The work that takes the word of an earlier life out of a gateway's state file, where its own is going to be listened to.
-    pub(super) fn forget_before_start(
+    pub(in crate::daemon) fn forget_before_start(
         &self,
         id: ServiceId,
     ) -> Option<impl FnOnce() -> io::Result<()> + use<>> {
@@ -269,20 +272,20 @@ impl Supervisor {
     }
 
     /// A service has changed its state.
-    pub(super) fn topology_changed(&mut self, id: ServiceId) {
+    pub(in crate::daemon) fn topology_changed(&mut self, id: ServiceId) {
         let is_root = self.fleet.name(id).is_some_and(|name| name.as_str() == DEFAULT_PROFILE);
         self.topics.topology.moved |= is_root || self.topics.topology.folded.contains(&id);
     }
 
     /// A service is no more.
-    pub(super) fn topology_forget(&mut self, id: ServiceId) {
+    pub(in crate::daemon) fn topology_forget(&mut self, id: ServiceId) {
         self.topics.fights.forget(id);
         self.topics.topology.asking.remove(&id);
         self.topics.topology.moved |= self.topics.topology.folded.remove(&id);
     }
 
     /// Brings the places of all named gateways up to date, if something may be different.
-    pub(super) fn settle_topology(&mut self) {
+    pub(in crate::daemon) fn settle_topology(&mut self) {
         let now = self.clock.now();
         let due = self.topics.topology.next_deadline().is_some_and(|at| at <= now);
         if (!std::mem::take(&mut self.topics.topology.moved) && !due) || self.topics.shutdown.is_on() {
@@ -374,7 +377,7 @@ impl Supervisor {
     }
 
     /// The directory of its state file has news.
-    pub(super) fn root_directory_changed(&mut self) {
+    pub(in crate::daemon) fn root_directory_changed(&mut self) {
         let watch = self.topics.topology.followed.as_ref().and_then(|followed| followed.watch.as_ref());
         if watch.is_some_and(StateWatch::changed) {
             self.listen_to_root(false);
@@ -382,7 +385,7 @@ impl Supervisor {
     }
 
     /// Its state file was read.
-    pub(super) fn root_heard(&mut self, heard: Heard) {
+    pub(in crate::daemon) fn root_heard(&mut self, heard: Heard) {
         let Heard { pid, watch, read } = heard;
         let Some(followed) = self.topics.topology.followed.as_mut().filter(|followed| followed.pid == pid)
         else {
@@ -423,7 +426,7 @@ impl Supervisor {
     // ---- Ends that mean that another gateway serves the profile ---------------------------------------------------
 
     /// A gateway is about to be judged by its exit code; what that means depends on the root gateway.
-    pub(super) fn gateway_exited(&mut self, id: ServiceId, incarnation: Incarnation, exit: Exit) {
+    pub(in crate::daemon) fn gateway_exited(&mut self, id: ServiceId, incarnation: Incarnation, exit: Exit) {
         let current =
             |gateway: &&Gateway| gateway.phase() == Phase::Up && gateway.history().incarnation == incarnation;
         let Some(gateway) = self.fleet.gateway(id).filter(current) else { return };
@@ -473,7 +476,7 @@ impl Supervisor {
     }
 
     /// Whether a gateway that ended with 78 had begun to work.
-    pub(super) fn gateway_ended(&mut self, id: ServiceId, began: bool) {
+    pub(in crate::daemon) fn gateway_ended(&mut self, id: ServiceId, began: bool) {
         if !self.topics.topology.asking.remove(&id) {
             return;
         }
@@ -522,7 +525,7 @@ impl Supervisor {
     }
 
     /// It has answered, or is not going to.
-    pub(super) fn conversed(&mut self, conversed: Conversed) {
+    pub(in crate::daemon) fn conversed(&mut self, conversed: Conversed) {
         let Conversed { topic, answer } = conversed;
         if let (Ok(Answer { served: Some(served), .. }), Some(followed)) =
             (&answer, &mut self.topics.topology.followed)
@@ -545,7 +548,7 @@ impl Supervisor {
 
     /// An operator's command for a profile that is served or parked is asked of the root gateway, unless that one is told the
     /// same (`together`) or it comes to the same. False: the core takes it as any other.
-    pub(super) fn ask_root(
+    pub(in crate::daemon) fn ask_root(
         &mut self,
         id: ServiceId,
         ticket: Ticket,
@@ -632,14 +635,14 @@ impl Supervisor {
     }
 
     /// The answer to a command that was asked of the root gateway, once its want is recorded.
-    pub(super) fn prepared_answer(&mut self, id: ServiceId, ticket: Ticket) -> Option<Outcome> {
+    pub(in crate::daemon) fn prepared_answer(&mut self, id: ServiceId, ticket: Ticket) -> Option<Outcome> {
         let mut outcome = self.topics.topology.answers.remove(&ticket)?;
         outcome.state = self.state(id);
         Some(outcome)
     }
 
     /// What the status of a gateway says beside its state: why no other one serves it.
-    pub(super) fn unserved(&self, id: ServiceId) -> Option<String> {
+    pub(in crate::daemon) fn unserved(&self, id: ServiceId) -> Option<String> {
         let gateway = self.fleet.gateway(id)?;
         let profile = self.named_profile(id).filter(|_| gateway.phase() == Phase::Failed)?;
         let (exit, _) = gateway.history().last_exit?;
