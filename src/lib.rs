@@ -1,14 +1,8 @@
 //! hermes-sup: a process supervisor and container init.
 //!
-//! ```text
-//! kernel ──fds──▶ daemon ──Event──▶ core (pure) ──Effect──▶ daemon ──▶ containment · store · log · control
-//!   ▲                                 ▲                        │
-//!   └───────── processes, cgroups     └── what became of it ◀──┘
-//! ```
-//!
-//! * [`core`] decides: one state machine a service, no clock, file, descriptor or kernel crate.
-//! * [`daemon`] does: one loop, one thread, which gathers the events of a wake-up, steps the core, carries out the effects,
-//!   arms one timer and sleeps. It never waits for a disk, a reader or a client.
+//! * [`core`] decides about lives: one state machine a service, no clock, file, descriptor or kernel crate.
+//! * [`daemon`] is one loop on one thread: one queue of news in, the core and the topics decide, one way out. It never waits for a
+//!   disk, a reader or a client.
 //! * [`containment`] holds each service's tree from before its first instruction until it is proved empty.
 //! * [`store`] keeps wants, records and history; [`log`] carries what services write; both have threads of their own,
 //!   which are the only ones that may wait.
@@ -19,6 +13,7 @@
 //!   tools.
 //! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
 //!
+//! `src/README.md` has the picture, the glossary, the crates and recipes for common changes.
 //! Which room may use which is checked by `tests/architecture.rs`.
 
 pub mod cli;

@@ -1,5 +1,5 @@
 //! What the owner of a service asked for, as data: restart, backoff, burst limit, exit-code table, stop ladder.
-//! The defaults are the product's (README, "A service definition"); the decisions taken from them live in `gateway`.
+//! The defaults are the product's (docker/services.md); the decisions taken from them live in `gateway`.
 
 use super::exit::Exit;
 use super::signal::Signal;
