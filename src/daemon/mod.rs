@@ -1,8 +1,8 @@
-//! The thin shell around the core: the only room that knows all the others.
+//! The loop: the only room that knows all the others.
 //!
-//! One loop, one thread. A wake-up gathers what happened, hands it to the core as events, carries out the effects,
-//! arms the one timer, and sleeps. Nothing in it waits for a disk, a reader or a client: that is done by the helper
-//! threads of the rooms, who answer with a [`Notice`].
+//! One thread. A wake-up puts what has happened into the [`Inbox`]; the loop takes one piece of news at a time, lets the core and the
+//! topics decide, and carries out what they decided, which may bring further news. When there is none and nothing is due, it arms the
+//! one timer and sleeps. Nothing here waits for a disk, a reader or a client: helper threads do, and answer with a [`Notice`].
 
 mod act;
 mod boot;
