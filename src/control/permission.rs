@@ -92,8 +92,11 @@ impl Rules {
                 user(facts.runs_as)
             ))),
             Right::Administer => Err(Denied(format!(
-                "not permitted to {method}: you are uid {caller}, and only root and uid {} may",
-                self.supervisor_uid
+                "not permitted to {method}: you are uid {caller}, and only root{} may",
+                match self.supervisor_uid {
+                    0 => String::new(),
+                    uid => format!(" and uid {uid}"),
+                }
             ))),
         }
     }

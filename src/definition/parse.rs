@@ -177,7 +177,8 @@ impl Reader<'_> {
         let kinds = [("daemon", Kind::Daemon), (ONESHOT, Kind::Oneshot)];
         let kind = top.read("type", report, |item| item.choice(&kinds)).unwrap_or(Kind::Daemon);
         let roles = [("auxiliary", Role::Auxiliary), ("essential", Role::Essential)];
-        let role = top.read("role", report, |item| item.choice(&roles)).unwrap_or(Role::Auxiliary);
+        let role =
+            top.take("role").and_then(|item| self.role(&item, &roles, report)).unwrap_or(Role::Auxiliary);
         let requires = self.services(&mut top, "requires", mentions, report);
         let mut after = self.services(&mut top, "after", mentions, report);
         after.extend(requires.iter().cloned());
@@ -251,6 +252,17 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A process can fail when it likes, and to end the container is the supervisor's user's and root's.
+    fn role(&self, item: &Item<'_>, roles: &[(&str, Role)], report: &mut Report<'_>) -> Option<Role> {
+        let role = settle(item.choice(roles), report)?;
+        let may_shut_down = self.surroundings.is_trusted_owner(self.surroundings.gateway.uid);
+        if let (Role::Essential, Some(reason), false) = (role, self.subject.trust.reason(), may_shut_down) {
+            let message = format!("only a root-owned definition outside --home may be essential; {reason}");
+            report.wrong(&item.span(), About::Place, message);
+        }
+        Some(role)
     }
 
     /// What the gateway user can write must not become the environment of anybody else (LD_PRELOAD is enough).

@@ -428,11 +428,13 @@ fn what_is_not_trusted_runs_as_the_gateway_user_and_gets_no_rights() {
         ("security = { capabilities = ['ALL'] }", "name capabilities"),
         ("security = { ambient = ['CAP_SYS_ADMIN'] }", "name capabilities"),
         ("security = { no_new_privs = false }", "turn off no_new_privs"),
+        ("role = 'essential'", "be essential"),
     ] {
         let found = read(text).unwrap_err()[0].headline();
         let expected = format!("only a root-owned definition outside --home may {what}");
         assert!(found.contains(&expected), "{found}");
     }
+    assert_eq!(read("role = 'auxiliary'").unwrap().policy.role, Role::Auxiliary);
     assert_eq!(
         read("security = { capabilities = [], no_new_privs = true }").unwrap().security,
         Security::CONFINED

@@ -527,21 +527,13 @@ fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
 }
 
 /// Gives a state directory that was given another name its own back; false: there is none. The gateway user can rename it
-/// where the parent directory is its own, but neither remove it nor move it elsewhere.
+/// where the parent directory is its own, but neither remove it nor move it elsewhere. However many names it makes beside it,
+/// all are looked at: what was given up would be hidden. That costs one stat(2) for a directory, and only where ours is missing.
 fn take_back(parent: &Beneath, name: &OsStr, path: &Path, gid: u32, warnings: &mut Vec<String>) -> bool {
-    /// A flood of names is not looked at to its end.
-    const LOOKED_AT: usize = 100_000;
     let custody = Custody { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
     let Ok(entries) = rustix::fs::Dir::read_from(parent) else { return false };
     let mut best: Option<((i64, i64), OsString)> = None;
-    for (count, entry) in entries.flatten().enumerate() {
-        if count == LOOKED_AT {
-            warnings.push(format!(
-                "{} is missing, and there is too much beside it to look for it",
-                path.display()
-            ));
-            break;
-        }
+    for entry in entries.flatten() {
         if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
             continue;
         }

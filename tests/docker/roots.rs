@@ -127,6 +127,25 @@ fn hermes_becomes_root_in_no_way() {
     }
 }
 
+/// hermes could not stop root's services one by one, but all of them with the container: by an essential service of its own that
+/// fails.
+#[test]
+fn hermes_cannot_end_the_container_by_an_essential_service() {
+    let container = Run::new().cmd(&["sleep", "infinity"]).supervised();
+    let script = r#"set -eu
+        mkdir -p /etc/hermes-sup/services
+        printf 'command = ["sleep", "infinity"]\nuser = "root"\n' >/etc/hermes-sup/services/roots.toml
+        /command/s6-setuidgid hermes sh -c 'mkdir -p /opt/data/services; cd /opt/data/services
+            printf "command = [\"false\"]\nrole = \"essential\"\n[restart]\npolicy = \"never\"\n" >vital.toml'"#;
+    container.exec(&["sh", "-c", script]).ok();
+    container.restart();
+    container.await_up(&["roots"]);
+    container.await_state("vital", "refused");
+    let reason = container.exec(&["hermes-sup", "ctl", "status", "vital"]);
+    assert!(reason.out.contains("may be essential"), "{reason:?}");
+    container.await_up(&["roots"]);
+}
+
 /// cron, sshd and their like were told that they may gain nothing: what they start for others with a set-uid program failed.
 #[test]
 fn an_s6_service_of_root_inherits_what_the_container_has() {

@@ -102,7 +102,11 @@ fn a_program_runs_beside_the_container_that_holds_the_state() {
 
     assert_eq!(chat.code, 0, "{chat:?}");
     assert!(chat.out.contains("usage: hermes chat"), "{chat:?}");
-    assert_eq!(chat.err.lines().filter(|line| line.contains("gateways")).count(), 1, "{chat:?}");
+    assert_eq!(
+        chat.err.lines().filter(|line| line.contains("without supervising services")).count(),
+        1,
+        "{chat:?}"
+    );
     assert_eq!(holder.pid("coder"), Some(pid), "the holder's gateway was touched");
 }
 

@@ -95,6 +95,25 @@ fn an_upgrade_is_noticed_by_nobody(setup: Setup) {
     assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
 }
 
+/// Somebody broke the file of a service that was up, and upgraded: the next supervisor did not know the service, and ended it.
+#[test]
+fn an_upgrade_that_would_end_a_service_is_refused() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("clock", "tick 1", QUICK);
+    let _supervisor = world.start();
+    world.ctl(&["wait", "clock", "--up"]).ok();
+    let pid = world.status("clock")["pid"].clone();
+    world.define("clock", "command = [");
+    let refused = world.ctl(&["upgrade"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("'clock' is up and would be ended"), "{refused:?}");
+    assert!(refused.err.contains("/etc/hermes-sup/services/clock.toml:1:"), "{refused:?}");
+    assert_eq!(world.status("clock")["pid"], pid);
+    world.adversary("clock", "tick 1", QUICK);
+    assert_eq!(world.ctl(&["upgrade"]).ok(), "upgraded\n");
+    assert_eq!(world.status("clock")["pid"], pid);
+}
+
 fn a_bug_is_survived_by_every_service(setup: Setup) {
     let mut world = World::new(setup.env("HERMES_SUP_FAULT", "panic@60"));
     world.adversary("wood", "tree 20", QUICK).adversary("clock", "tick 1", QUICK);

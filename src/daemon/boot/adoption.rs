@@ -84,7 +84,11 @@ impl Heritage {
         let patience = Patience::start(ADOPTION_PATIENCE);
         for record in &self.records {
             let name = &record.name;
-            if adopted.contains_key(name) || !known(name) {
+            if adopted.contains_key(name) {
+                continue;
+            }
+            if !known(name) {
+                slog::warn!(log, "{name}: what still runs of it is ended: no definition of it can be used");
                 continue;
             }
             fault::point();

@@ -9,13 +9,16 @@ use crate::control::codec;
 use crate::control::protocol::{RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
+use crate::core::gateway::Gateway;
 use crate::core::signal::Signal;
 use crate::daemon::inbox::Input;
 use crate::daemon::topics::requests::Targeted;
 use crate::daemon::upgrade::handover::{Caller, Handover, own_path};
 use crate::daemon::{Notice, Supervisor};
+use crate::definition::load::{RefusedFile, load};
 use crate::sys::pidfd::Pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -24,16 +27,34 @@ use std::time::Duration;
 
 /// How long a program may take to say its version, in seconds.
 const VERSION_PATIENCE: i64 = 10;
+
+/// Which service that is up would be ended, because what defines it is refused by now: the next one has only the files to
+/// know it by. Asked of the files outside home alone, or the owner of home could keep root from upgrading.
+fn ended_by_refusal(refused: &BTreeMap<String, RefusedFile>, up: &[String]) -> Option<String> {
+    let (name, file) = refused.iter().find(|(name, _)| up.contains(name))?;
+    let why = file.wrong.headline();
+    Some(format!(
+        "'{name}' is up and would be ended, because its definition is refused: {why}; correct it first"
+    ))
+}
+
 impl Supervisor {
     /// Looks at the program that we are to become, where that may take its time.
     pub(in crate::daemon) fn check_program(&mut self, program: Option<PathBuf>) {
+        let up = self.fleet.ids().filter(|id| self.fleet.gateway(*id).is_some_and(Gateway::has_tree));
+        let up: Vec<String> = up.filter_map(|id| Some(self.fleet.name(id)?.to_string())).collect();
+        let dirs = self.options.services.iter().filter(|dir| !dir.starts_with(&self.options.home));
+        let (dirs, around): (Vec<PathBuf>, _) = (dirs.cloned().collect(), self.surroundings.clone());
         let work = move || -> Result<PathBuf, String> {
             let program = match program {
                 Some(program) => program,
                 None => own_path().map_err(|error| format!("our own program cannot be found: {error}"))?,
             };
             check(&program).map_err(|error| format!("{}: {error}", program.display()))?;
-            Ok(program)
+            match ended_by_refusal(&load(&dirs, &around).refused, &up) {
+                Some(why) => Err(why),
+                None => Ok(program),
+            }
         };
         let notifier = self.wakeups.notifier.clone();
         let work = move || notifier.send(Notice::UpgradeChecked(work()));

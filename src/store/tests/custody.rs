@@ -211,6 +211,35 @@ fn a_state_that_was_renamed_is_found_again_and_said_loudly() {
     assert!(home.state().exists());
 }
 
+/// The search ended after a hundred thousand names. hermes made more, hid the directory behind them, and what root had
+/// stopped was up after the next boot.
+#[test]
+fn a_renamed_state_is_found_behind_any_number_of_names() {
+    const OTHERS: usize = 120_000;
+    let home = with_wants();
+    let beside = |name: String| home.dir.path().join(name);
+    for number in 0..OTHERS {
+        std::fs::File::create_new(beside(format!("flood{number}"))).unwrap();
+    }
+    // Some filesystems list by a hash of the name, so the attacker tries names until one comes late.
+    let place_of = |wanted: &str| {
+        let mut names = std::fs::read_dir(home.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.position(|name| name == *wanted)
+    };
+    let mut hidden = home.state();
+    for number in 0..1000 {
+        let name = format!("hidden{number}");
+        std::fs::rename(&hidden, beside(name.clone())).unwrap();
+        hidden = beside(name.clone());
+        if place_of(&name) > Some(100_000) {
+            break;
+        }
+    }
+    let opened = home.reopened();
+    assert_eq!((opened.wants[&name("a")].want, opened.records.len()), (Want::Down, 1));
+    assert!(!hidden.exists());
+}
+
 /// hermes moved the state directory away, and `ctl stop` of root's service was acknowledged all the same; after the next
 /// boot the service was up.
 #[test]
