@@ -7,6 +7,7 @@ use crate::cli::render::Console;
 use crate::cli::settings::{self, Env};
 use crate::control::client::Search;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::path::Path;
 
 /// What an applet is: everything typed goes in, the exit code comes out.
@@ -55,7 +56,7 @@ impl Call<'_> {
     }
 
     /// The line for a mistake in what was typed.
-    pub fn usage(&mut self, why: &str, usage: &str) -> u8 {
+    pub fn usage(&mut self, why: impl Display, usage: &str) -> u8 {
         self.fatal(USAGE, &format!("{why}: usage: {usage}"))
     }
 

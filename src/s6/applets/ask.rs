@@ -1,5 +1,6 @@
 //! One question to the supervisor and its answer, in the terms that the tools of s6 distinguish.
 
+use super::target::NoSlot;
 use crate::control::client::{Client, ClientError, Search};
 use crate::control::protocol::{
     Code, Outcome, Part, RefusalKind, Request, ServiceStatus, SupervisorStatus, Targets,
@@ -58,6 +59,12 @@ impl From<ClientError> for Problem {
                 Self::System(text)
             }
         }
+    }
+}
+
+impl From<NoSlot> for Problem {
+    fn from(error: NoSlot) -> Self {
+        Self::NoSlot(error.to_string())
     }
 }
 

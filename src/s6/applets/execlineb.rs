@@ -6,7 +6,7 @@
 
 use super::applet::{Call, SYSTEM};
 use super::exec::exec;
-use super::options::Options;
+use super::options::{Options, UsageError};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -20,8 +20,8 @@ pub fn main(call: &mut Call<'_>) -> u8 {
         match option {
             Ok(('P', _)) => literal = true,
             Ok(('c', value)) => script = value,
-            Ok((letter, _)) => return call.usage(&format!("option '-{letter}' is not supported"), USAGE),
-            Err(why) => return call.usage(&why, USAGE),
+            Ok((letter, _)) => return call.usage(UsageError::Unsupported(letter), USAGE),
+            Err(error) => return call.usage(error, USAGE),
         }
     }
     let text = match (script, options.rest().first()) {
@@ -38,12 +38,36 @@ pub fn main(call: &mut Call<'_>) -> u8 {
         // An empty script does nothing, well.
         Ok(command) if command.is_empty() => 0,
         Ok(command) => exec(call, &command, Vec::new()),
-        Err(why) => call.fatal(super::applet::USAGE, &format!("unable to run the script: {why}")),
+        Err(error) => call.fatal(super::applet::USAGE, &format!("unable to run the script: {error}")),
     }
 }
 
+/// What is wrong in a line of a script.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {mistake}")]
+struct ScriptError {
+    line: usize,
+    mistake: Mistake,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Mistake {
+    #[error("blocks are not supported: write it for /bin/sh")]
+    Block,
+    #[error("substitution (without -P) is not supported: write it for /bin/sh")]
+    Substitution,
+    #[error("a NUL is not supported: write it for /bin/sh")]
+    Nul,
+    #[error("a '\\' at the very end")]
+    LastBackslash,
+    #[error("characters by number are not supported")]
+    ByNumber,
+    #[error("a '\"' is not closed")]
+    OpenQuote,
+}
+
 /// The words of a script. `literal` (`-P`): a `$` means itself.
-fn parse(text: &[u8], literal: bool) -> Result<Vec<OsString>, String> {
+fn parse(text: &[u8], literal: bool) -> Result<Vec<OsString>, ScriptError> {
     let mut words = Vec::new();
     let mut rest = text;
     let mut line = 1;
@@ -53,17 +77,17 @@ fn parse(text: &[u8], literal: bool) -> Result<Vec<OsString>, String> {
             b' ' | b'\t' | b'\r' => rest = after,
             b'#' => rest = rest.iter().position(|byte| *byte == b'\n').map_or(&[][..], |at| &rest[at..]),
             _ => {
-                let found = word(rest).map_err(|why| format!("line {line}: {why}"))?;
+                let found = word(rest).map_err(|mistake| ScriptError { line, mistake })?;
                 line += rest[..found.length].iter().filter(|byte| **byte == b'\n').count();
                 rest = &rest[found.length..];
                 let refused = match found.text.as_slice() {
-                    b"{" | b"}" if found.bare => Some("blocks are"),
-                    text if !literal && text.contains(&b'$') => Some("substitution (without -P) is"),
-                    text if text.contains(&0) => Some("a NUL is"),
+                    b"{" | b"}" if found.bare => Some(Mistake::Block),
+                    text if !literal && text.contains(&b'$') => Some(Mistake::Substitution),
+                    text if text.contains(&0) => Some(Mistake::Nul),
                     _ => None,
                 };
-                if let Some(what) = refused {
-                    return Err(format!("line {line}: {what} not supported: write it for /bin/sh"));
+                if let Some(mistake) = refused {
+                    return Err(ScriptError { line, mistake });
                 }
                 words.push(OsString::from_vec(found.text));
             }
@@ -81,7 +105,7 @@ struct Word {
 }
 
 /// The word that `script` begins with.
-fn word(script: &[u8]) -> Result<Word, String> {
+fn word(script: &[u8]) -> Result<Word, Mistake> {
     let mut word = Word { text: Vec::new(), length: 0, bare: true };
     let mut quoted = false;
     while let Some(byte) = script.get(word.length) {
@@ -90,12 +114,12 @@ fn word(script: &[u8]) -> Result<Word, String> {
             b'"' => (quoted, word.bare) = (!quoted, false),
             b'\\' => {
                 word.bare = false;
-                let escaped = script.get(word.length).ok_or("a '\\' at the very end")?;
+                let escaped = script.get(word.length).ok_or(Mistake::LastBackslash)?;
                 word.length += 1;
                 match (quoted, escaped) {
                     // A line that goes on.
                     (true, b'\n') => {}
-                    (true, b'0'..=b'9') => return Err("characters by number are not supported".to_owned()),
+                    (true, b'0'..=b'9') => return Err(Mistake::ByNumber),
                     (true, letter) => word.text.push(named(*letter)),
                     (false, letter) => word.text.push(*letter),
                 }
@@ -107,7 +131,7 @@ fn word(script: &[u8]) -> Result<Word, String> {
             other => word.text.push(*other),
         }
     }
-    if quoted { Err("a '\"' is not closed".to_owned()) } else { Ok(word) }
+    if quoted { Err(Mistake::OpenQuote) } else { Ok(word) }
 }
 
 /// The control characters that have a name in quotes; others are themselves.
@@ -159,7 +183,7 @@ mod tests {
             ("a\\", true, "line 1: a '\\' at the very end"),
             ("\"\\0x41\"", true, "line 1: characters by number are not supported"),
         ] {
-            assert_eq!(parse(script.as_bytes(), literal), Err(why.to_owned()));
+            assert_eq!(parse(script.as_bytes(), literal).unwrap_err().to_string(), why);
             let words = if literal { &["-Pc", script][..] } else { &["-c", script] };
             let (code, _, err) = told(main, "execlineb", words, &|_| None);
             assert_eq!((code, err), (100, format!("execlineb: fatal: unable to run the script: {why}\n")));

@@ -7,7 +7,7 @@
 //! gets two seconds for its end. A line without its newline gets one.
 
 use super::applet::{Call, SYSTEM};
-use super::options::{self, Options};
+use super::options::{self, Options, UsageError};
 use super::wait;
 use crate::core::signal::Signal;
 use crate::log::{Clock, LogDir, Times};
@@ -16,7 +16,7 @@ use crate::sys::signal::SignalFd;
 use memchr::memchr;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -65,10 +65,30 @@ struct Script {
     ready: Option<i32>,
 }
 
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum ScriptError {
+    #[error(transparent)]
+    Option(#[from] UsageError),
+    #[error("a line limit is at least {LEAST_LINE_LIMIT}, or 0 for none")]
+    LineLimit,
+    #[error("the directive '{}' needs a whole number", shown(.0))]
+    NeedsNumber(OsString),
+    #[error("a file size is {LEAST_SIZE} to {LARGEST_SIZE} bytes")]
+    Size,
+    #[error("the directive '{}' is not supported", shown(.0))]
+    Unsupported(OsString),
+    #[error("the script says nowhere to log to")]
+    Nowhere,
+}
+
+fn shown(directive: &OsStr) -> String {
+    directive.to_string_lossy().escape_debug().to_string()
+}
+
 pub fn main(call: &mut Call<'_>) -> u8 {
     let script = match Script::read(call.words) {
         Ok(script) => script,
-        Err(why) => return call.usage(&why, USAGE),
+        Err(error) => return call.usage(error, USAGE),
     };
     // Before anything is made: a signal that comes now still leaves whole lines behind.
     let signals = match SignalFd::block() {
@@ -122,7 +142,7 @@ fn warn(call: &mut Call<'_>, warning: Option<String>) {
 }
 
 impl Script {
-    fn read(words: &[OsString]) -> Result<Self, String> {
+    fn read(words: &[OsString]) -> Result<Self, ScriptError> {
         let mut options = Options::new("bpqvd:l:t:", words);
         let mut script = Self {
             destinations: Vec::new(),
@@ -144,7 +164,7 @@ impl Script {
                 (letter, value) => {
                     script.line_limit = options::number(letter, value)?;
                     if (1..LEAST_LINE_LIMIT).contains(&script.line_limit) {
-                        return Err(format!("a line limit is at least {LEAST_LINE_LIMIT}, or 0 for none"));
+                        return Err(ScriptError::LineLimit);
                     }
                 }
             }
@@ -153,14 +173,13 @@ impl Script {
         Ok(script)
     }
 
-    fn direct(&mut self, directives: &[OsString]) -> Result<(), String> {
+    fn direct(&mut self, directives: &[OsString]) -> Result<(), ScriptError> {
         let (mut times, mut prefix, mut keep, mut size) = (Times::default(), Vec::new(), KEEP, SIZE);
         for directive in directives {
             let bytes = directive.as_bytes();
-            let shown = || directive.to_string_lossy().escape_debug().to_string();
-            let number = |digits: &[u8]| -> Result<u64, String> {
+            let number = |digits: &[u8]| -> Result<u64, ScriptError> {
                 let digits = std::str::from_utf8(digits).unwrap_or_default();
-                digits.parse().map_err(|_| format!("the directive '{}' needs a whole number", shown()))
+                digits.parse().map_err(|_| ScriptError::NeedsNumber(directive.clone()))
             };
             let kind = match bytes {
                 b"t" => {
@@ -178,7 +197,7 @@ impl Script {
                 [b's', digits @ ..] => {
                     size = number(digits)?;
                     if !(LEAST_SIZE..=LARGEST_SIZE).contains(&size) {
-                        return Err(format!("a file size is {LEAST_SIZE} to {LARGEST_SIZE} bytes"));
+                        return Err(ScriptError::Size);
                     }
                     continue;
                 }
@@ -194,7 +213,7 @@ impl Script {
                 b"1" => Kind::Stdout,
                 b"2" => Kind::Alert,
                 [b'/' | b'.', ..] => Kind::Dir { path: directive.into(), size, keep },
-                _ => return Err(format!("the directive '{}' is not supported", shown())),
+                _ => return Err(ScriptError::Unsupported(directive.clone())),
             };
             self.destinations.push(Destination {
                 kind,
@@ -203,7 +222,7 @@ impl Script {
             });
         }
         if self.destinations.is_empty() {
-            return Err("the script says nowhere to log to".to_owned());
+            return Err(ScriptError::Nowhere);
         }
         Ok(())
     }
@@ -390,7 +409,7 @@ mod tests {
     use super::*;
     use crate::s6::applets::applet::tests::told;
 
-    fn read(words: &str) -> Result<Script, String> {
+    fn read(words: &str) -> Result<Script, ScriptError> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
         Script::read(&words)
     }
@@ -438,7 +457,7 @@ mod tests {
             ("-l 5 1", "a line limit is at least 48, or 0 for none"),
             ("-z 1", "unknown option '-z'"),
         ] {
-            assert_eq!(read(words), Err(why.to_owned()), "{words}");
+            assert_eq!(read(words).unwrap_err().to_string(), why, "{words}");
         }
         assert_eq!(told(main, "s6-log", &["n10"], &|_| None).0, 100);
     }

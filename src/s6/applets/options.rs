@@ -14,8 +14,22 @@ pub struct Options<'a> {
     rest: &'a [u8],
 }
 
-/// One option, or what is wrong with it in words.
-pub type Found<'a> = Result<(char, Option<&'a OsStr>), String>;
+/// One option with its value.
+pub type Found<'a> = Result<(char, Option<&'a OsStr>), UsageError>;
+
+/// What is wrong with an option.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    #[error("unknown option '-{}'", .0.escape_default())]
+    Unknown(char),
+    /// It means something to s6 and nothing here.
+    #[error("option '-{0}' is not supported")]
+    Unsupported(char),
+    #[error("option '-{letter}' needs {what}")]
+    Needs { letter: char, what: &'static str },
+    #[error("option '-{letter}' needs a whole number, not '{}'", text.escape_debug())]
+    NeedsNumber { letter: char, text: String },
+}
 
 impl<'a> Options<'a> {
     pub fn new(letters: &'static str, words: &'a [OsString]) -> Self {
@@ -52,7 +66,7 @@ impl<'a> Iterator for Options<'a> {
         self.rest = rest;
         let letter = char::from(*first);
         let Some(after) = self.letters.split(letter).nth(1).filter(|_| letter != ':') else {
-            return Some(Err(format!("unknown option '-{}'", letter.escape_default())));
+            return Some(Err(UsageError::Unknown(letter)));
         };
         if !after.starts_with(':') {
             return Some(Ok((letter, None)));
@@ -61,22 +75,17 @@ impl<'a> Iterator for Options<'a> {
             [] => self.take_word(),
             value => Some(OsStr::from_bytes(value)),
         };
-        Some(
-            value
-                .map(|value| (letter, Some(value)))
-                .ok_or_else(|| format!("option '-{letter}' needs a value")),
-        )
+        Some(value.map(|value| (letter, Some(value))).ok_or(UsageError::Needs { letter, what: "a value" }))
     }
 }
 
 /// A value that must be a whole number.
 ///
 /// # Errors
-/// The line for one that is none.
-pub fn number<T: std::str::FromStr>(letter: char, value: Option<&OsStr>) -> Result<T, String> {
+/// [`UsageError::NeedsNumber`].
+pub fn number<T: std::str::FromStr>(letter: char, value: Option<&OsStr>) -> Result<T, UsageError> {
     let text = value.and_then(OsStr::to_str).unwrap_or_default();
-    text.parse()
-        .map_err(|_| format!("option '-{letter}' needs a whole number, not '{}'", text.escape_debug()))
+    text.parse().map_err(|_| UsageError::NeedsNumber { letter, text: text.to_owned() })
 }
 
 #[cfg(test)]
@@ -91,7 +100,7 @@ mod tests {
             match option {
                 Ok((letter, None)) => text.push(letter),
                 Ok((letter, Some(value))) => text += &format!("{letter}={};", value.display()),
-                Err(why) => return why,
+                Err(error) => return error.to_string(),
             }
         }
         let rest: Vec<_> = options.rest().iter().map(|word| word.to_string_lossy()).collect();

@@ -14,8 +14,10 @@
 use super::applet::Call;
 use crate::control::client::{Client, ClientError, Search};
 use crate::control::protocol::{OomPolicy, Part, RefusalKind, Request, ScopeStatus};
-use crate::core::unit::ScopeName;
+use crate::core::unit::{ScopeName, ScopeNameError};
+use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
@@ -38,11 +40,11 @@ const NOT_LOADED: u8 = 5;
 ///
 /// Returns the exit code only when that fails: 1, as systemd-run's.
 pub fn systemd_run(call: &mut Call<'_>) -> u8 {
-    let why = match run(call) {
+    let error = match run(call) {
         Ok(never) => match never {},
-        Err(why) => why,
+        Err(error) => error,
     };
-    failed(call, &why)
+    failed(call, &error)
 }
 
 /// Returns the exit code: 0, 5 for a unit that is not loaded, or 1.
@@ -50,14 +52,68 @@ pub fn systemctl(call: &mut Call<'_>) -> u8 {
     let done = match Control::parse(call.words) {
         Ok(Control::Stop { unit }) => stop(call, &unit),
         Ok(Control::Show { unit, properties, value_only }) => show(call, &unit, &properties, value_only),
-        Err(why) => Err(why),
+        Err(error) => Err(error.into()),
     };
-    done.unwrap_or_else(|why| failed(call, &why))
+    done.unwrap_or_else(|error| failed(call, &error))
 }
 
-fn failed(call: &mut Call<'_>, why: &str) -> u8 {
-    call.console.error(why);
+fn failed(call: &mut Call<'_>, error: &Failure) -> u8 {
+    call.console.error(&error.to_string());
     FAILED
+}
+
+/// Why what was asked for is not done.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Words(#[from] WordsError),
+    #[error(transparent)]
+    Supervisor(#[from] ClientError),
+    #[error("the supervisor's answer has no scope in it")]
+    NoScope,
+    #[error("failed to become a child subreaper: {0}")]
+    Subreaper(Errno),
+    #[error("failed to execute {}: {error}", program.display())]
+    Exec { program: OsString, error: io::Error },
+    #[error("{unit} is not empty after {} s: the kernel is still ending it, ask again", after.as_secs())]
+    NotEmpty { unit: String, after: Duration },
+    #[error("failed to {verb} {unit}: {error}")]
+    Unit { verb: &'static str, unit: String, error: ClientError },
+}
+
+/// What is wrong with the words that were typed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum WordsError {
+    #[error(
+        "{0} is not supported: hermes-sup stands in for systemd-run with --user --scope --quiet --collect --unit \
+         --description --property only"
+    )]
+    Run(String),
+    #[error("only 'systemd-run --user --scope --unit NAME -- COMMAND' is supported")]
+    NotAScope,
+    #[error("name the scope with --unit NAME")]
+    NoUnit,
+    #[error(transparent)]
+    Name(#[from] ScopeNameError),
+    #[error("property '{assignment}' is not supported: {allowed}")]
+    Property { assignment: String, allowed: &'static str },
+    #[error("the command is missing: add it after '--'")]
+    NoCommand,
+    #[error(
+        "{0} is not supported: hermes-sup stands in for systemctl with '--user stop UNIT.scope' and \
+         '--user show UNIT.scope [--property A,B] [--value]' only"
+    )]
+    Control(String),
+    #[error("name one unit: 'systemctl --user {verb} UNIT.scope'")]
+    NotOneUnit { verb: String },
+    #[error("the arguments are not UTF-8")]
+    NotUtf8,
+    #[error("'{}' is not UTF-8", .0.display())]
+    WordNotUtf8(OsString),
+    #[error("{option} takes no value, but got '{value}'")]
+    Value { option: String, value: String },
+    #[error("{option} needs a value")]
+    NoValue { option: String },
 }
 
 // ---- systemd-run
@@ -80,11 +136,10 @@ struct Bounds {
 
 enum Never {}
 
-fn run(call: &mut Call<'_>) -> Result<Never, String> {
+fn run(call: &mut Call<'_>) -> Result<Never, Failure> {
     let Run { unit, quiet, bounds: Bounds { memory_max, swap_max, oom }, command } = Run::parse(call.words)?;
     let request = Request::Scope { unit: unit.to_string(), memory_max, swap_max, oom };
-    let scope = ask(&call.search(), &request, PATIENCE).map_err(|error| error.to_string())?;
-    let scope = scope.ok_or("the supervisor's answer has no scope in it")?;
+    let scope = ask(&call.search(), &request, PATIENCE)?.ok_or(Failure::NoScope)?;
     if !quiet {
         for line in &scope.not_in_force {
             call.console.error(line);
@@ -93,17 +148,16 @@ fn run(call: &mut Call<'_>) -> Result<Never, String> {
     if scope.adopt_orphans {
         // Kept over execve(2), not inherited by children (PR_SET_CHILD_SUBREAPER, prctl(2)).
         let own = rustix::process::getpid();
-        rustix::process::set_child_subreaper(Some(own))
-            .map_err(|error| format!("failed to become a child subreaper: {error}"))?;
+        rustix::process::set_child_subreaper(Some(own)).map_err(Failure::Subreaper)?;
     }
-    let (program, arguments) = command.split_first().ok_or("the command is missing")?;
+    let (program, arguments) = command.split_first().ok_or(WordsError::NoCommand)?;
     let error = std::process::Command::new(program).args(arguments).exec();
     // The scope is empty once we have ended, and is gone then.
-    Err(format!("failed to execute {}: {error}", program.display()))
+    Err(Failure::Exec { program: program.clone(), error })
 }
 
 impl Run {
-    fn parse(words: &[OsString]) -> Result<Self, String> {
+    fn parse(words: &[OsString]) -> Result<Self, WordsError> {
         let (mut user, mut scope, mut quiet) = (false, false, false);
         let mut unit = None;
         let mut bounds = Bounds::default();
@@ -120,21 +174,15 @@ impl Run {
                 // There is nobody to be shown it to.
                 "--description" => drop(option.value(&mut words)?),
                 "--property" | "-p" => bounds.set(&option.value(&mut words)?)?,
-                other => {
-                    return Err(format!(
-                        "{other} is not supported: hermes-sup stands in for systemd-run with --user --scope --quiet \
-                         --collect --unit --description --property only"
-                    ));
-                }
+                other => return Err(WordsError::Run(other.to_owned())),
             }
         }
         if !user || !scope {
-            return Err("only 'systemd-run --user --scope --unit NAME -- COMMAND' is supported".to_owned());
+            return Err(WordsError::NotAScope);
         }
-        let unit = unit.ok_or("name the scope with --unit NAME")?;
-        let unit = ScopeName::new(&unit).map_err(|error| error.to_string())?;
+        let unit = ScopeName::new(&unit.ok_or(WordsError::NoUnit)?)?;
         if words.rest.is_empty() {
-            return Err("the command is missing: add it after '--'".to_owned());
+            return Err(WordsError::NoCommand);
         }
         Ok(Self { unit, quiet, bounds, command: words.rest.to_vec() })
     }
@@ -142,8 +190,8 @@ impl Run {
 
 impl Bounds {
     /// One `K=V` of systemd.resource-control(5) or systemd.scope(5).
-    fn set(&mut self, assignment: &str) -> Result<(), String> {
-        let wrong = |allowed: &str| format!("property '{assignment}' is not supported: {allowed}");
+    fn set(&mut self, assignment: &str) -> Result<(), WordsError> {
+        let wrong = |allowed| WordsError::Property { assignment: assignment.to_owned(), allowed };
         let Some((key, value)) = assignment.split_once('=') else {
             return Err(wrong("write it as NAME=VALUE"));
         };
@@ -204,7 +252,7 @@ enum Control {
 }
 
 impl Control {
-    fn parse(words: &[OsString]) -> Result<Self, String> {
+    fn parse(words: &[OsString]) -> Result<Self, WordsError> {
         let (mut user, mut value_only) = (false, false);
         let (mut properties, mut plain) = (Vec::new(), Vec::new());
         let mut words = Words { rest: words };
@@ -219,30 +267,27 @@ impl Control {
                         let list = option.value(&mut words)?;
                         properties.extend(list.split(',').map(str::to_owned));
                     }
-                    other => return Err(format!("{other} is {ONLY}")),
+                    other => return Err(WordsError::Control(other.to_owned())),
                 }
             }
             // Options may stand anywhere.
             let Some((word, rest)) = words.rest.split_first() else { break };
-            plain.push(word.to_str().ok_or("the arguments are not UTF-8")?.to_owned());
+            plain.push(word.to_str().ok_or(WordsError::NotUtf8)?.to_owned());
             words.rest = rest;
         }
         let mut plain = plain.into_iter();
         let verb = plain.next().unwrap_or_default();
         if !user || !matches!(verb.as_str(), "stop" | "show") {
-            return Err(format!("'{verb}' is {ONLY}"));
+            return Err(WordsError::Control(format!("'{verb}'")));
         }
         let (Some(unit), None) = (plain.next(), plain.next()) else {
-            return Err(format!("name one unit: 'systemctl --user {verb} UNIT.scope'"));
+            return Err(WordsError::NotOneUnit { verb });
         };
         Ok(if verb == "stop" { Self::Stop { unit } } else { Self::Show { unit, properties, value_only } })
     }
 }
 
-const ONLY: &str = "not supported: hermes-sup stands in for systemctl with '--user stop UNIT.scope' and \
-                    '--user show UNIT.scope [--property A,B] [--value]' only";
-
-fn stop(call: &mut Call<'_>, unit: &str) -> Result<u8, String> {
+fn stop(call: &mut Call<'_>, unit: &str) -> Result<u8, Failure> {
     let search = call.search();
     let mut not_loaded = |unit: &str| {
         call.console.error(&format!("failed to stop {unit}: Unit {unit} not loaded."));
@@ -254,21 +299,18 @@ fn stop(call: &mut Call<'_>, unit: &str) -> Result<u8, String> {
     match ask(&search, &Request::ScopeStop { unit: unit.clone() }, STOP_PATIENCE) {
         Ok(_) => Ok(0),
         Err(error) if is_no_such_scope(&error) => Ok(not_loaded(&unit)),
-        Err(ClientError::TimedOut { after, .. }) => Err(format!(
-            "{unit} is not empty after {} s: the kernel is still ending it, ask again",
-            after.as_secs()
-        )),
-        Err(error) => Err(format!("failed to stop {unit}: {error}")),
+        Err(ClientError::TimedOut { after, .. }) => Err(Failure::NotEmpty { unit, after }),
+        Err(error) => Err(Failure::Unit { verb: "stop", unit, error }),
     }
 }
 
-fn show(call: &mut Call<'_>, unit: &str, wanted: &[String], value_only: bool) -> Result<u8, String> {
+fn show(call: &mut Call<'_>, unit: &str, wanted: &[String], value_only: bool) -> Result<u8, Failure> {
     let scope = match ScopeName::new(unit) {
         Err(_) => None,
         Ok(name) => match ask(&call.search(), &Request::ScopeShow { unit: name.to_string() }, PATIENCE) {
             Ok(scope) => scope,
             Err(error) if is_no_such_scope(&error) => None,
-            Err(error) => return Err(format!("failed to show {unit}: {error}")),
+            Err(error) => return Err(Failure::Unit { verb: "show", unit: unit.to_owned(), error }),
         },
     };
     call.console.show(&shown(&properties(unit, scope.as_ref()), wanted, value_only));
@@ -322,7 +364,7 @@ struct Opt<'a> {
 
 impl<'a> Words<'a> {
     /// The next option; `None` at the first word that is none, `--` being skipped.
-    fn option(&mut self) -> Result<Option<Opt<'a>>, String> {
+    fn option(&mut self) -> Result<Option<Opt<'a>>, WordsError> {
         let Some((word, rest)) = self.rest.split_first() else { return Ok(None) };
         if word == "--" {
             self.rest = rest;
@@ -350,25 +392,26 @@ impl<'a> Words<'a> {
 
 impl<'a> Opt<'a> {
     /// It takes no value.
-    fn alone(self) -> Result<bool, String> {
+    fn alone(self) -> Result<bool, WordsError> {
         match self.attached {
             None => Ok(true),
-            Some(value) => Err(format!("{} takes no value, but got '{value}'", self.name)),
+            Some(value) => Err(WordsError::Value { option: self.name.to_owned(), value: value.to_owned() }),
         }
     }
 
-    fn value(&self, words: &mut Words<'a>) -> Result<String, String> {
+    fn value(&self, words: &mut Words<'a>) -> Result<String, WordsError> {
         if let Some(value) = self.attached {
             return Ok(value.to_owned());
         }
-        let (word, rest) = words.rest.split_first().ok_or_else(|| format!("{} needs a value", self.name))?;
+        let missing = || WordsError::NoValue { option: self.name.to_owned() };
+        let (word, rest) = words.rest.split_first().ok_or_else(missing)?;
         words.rest = rest;
         Ok(utf8(word)?.to_owned())
     }
 }
 
-fn utf8(word: &OsStr) -> Result<&str, String> {
-    word.to_str().ok_or_else(|| format!("'{}' is not UTF-8", word.display()))
+fn utf8(word: &OsStr) -> Result<&str, WordsError> {
+    word.to_str().ok_or_else(|| WordsError::WordNotUtf8(word.to_owned()))
 }
 
 /// Asks the supervisor; the scope that the answer has in it, if any.
@@ -395,11 +438,11 @@ mod tests {
         text.split(' ').filter(|word| !word.is_empty()).map(OsString::from).collect()
     }
 
-    fn run_of(text: &str) -> Result<Run, String> {
+    fn run_of(text: &str) -> Result<Run, WordsError> {
         Run::parse(&words(text))
     }
 
-    fn control_of(text: &str) -> Result<Control, String> {
+    fn control_of(text: &str) -> Result<Control, WordsError> {
         Control::parse(&words(text))
     }
 
@@ -453,7 +496,7 @@ mod tests {
             ("--user --scope --unit a -p OOMPolicy=panic -- x", "use kill, stop or continue"),
             ("--user --scope --unit a -p MemoryAccounting=perhaps -- x", "use yes or no"),
         ] {
-            let line = run_of(text).unwrap_err();
+            let line = run_of(text).unwrap_err().to_string();
             assert!(line.contains(said) && !line.contains('\n'), "{text}: {line}");
         }
         for text in [
@@ -466,11 +509,11 @@ mod tests {
             "--user kill a.scope",
             "--user --now stop a.scope",
         ] {
-            let line = control_of(text).unwrap_err();
+            let line = control_of(text).unwrap_err().to_string();
             assert!(line.contains("not supported") && !line.contains('\n'), "{text}: {line}");
         }
         for text in ["--user stop", "--user stop a b"] {
-            assert!(control_of(text).unwrap_err().contains("name one unit"), "{text}");
+            assert!(control_of(text).unwrap_err().to_string().contains("name one unit"), "{text}");
         }
     }
 
@@ -521,7 +564,7 @@ mod tests {
     fn no_error_can_be_taken_for_a_scope_that_is_gone() {
         let none = Search { explicit: Some("/no/such/socket".into()), state: "/".into() };
         let silent = Client::connect(&none).unwrap_err().to_string();
-        let other = control_of("--user restart x").unwrap_err();
+        let other = control_of("--user restart x").unwrap_err().to_string();
         for line in [silent, other] {
             for word in ["not loaded", "not found", "does not exist"] {
                 assert!(!line.to_lowercase().contains(word), "{line}");

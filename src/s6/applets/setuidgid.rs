@@ -22,13 +22,13 @@ pub fn main(call: &mut Call<'_>) -> u8 {
         return call.usage("a user and a command are needed", USAGE);
     };
     let Some(account) = account.to_str().filter(|account| !account.starts_with('-')) else {
-        return call.usage(&format!("'{}' is no user", account.to_string_lossy().escape_debug()), USAGE);
+        return call.usage(format!("'{}' is no user", account.to_string_lossy().escape_debug()), USAGE);
     };
     let mut path = None;
     // As in s6: nobody named, nothing changed.
     if !account.is_empty() {
         match wanted(account) {
-            Ok(Ok(wanted)) => {
+            Ok(wanted) => {
                 if rustix::process::geteuid().is_root() {
                     let containers =
                         load(Path::new(PLACE)).ok().and_then(|mut env| env.remove(OsStr::new("PATH")));
@@ -46,8 +46,10 @@ pub fn main(call: &mut Call<'_>) -> u8 {
                     return call.fatal(SYSTEM, &why);
                 }
             }
-            Ok(Err(unknown)) => return call.fatal(WRONG, &unknown),
-            Err(error) => return call.fatal(SYSTEM, &format!("unable to read the user database: {error}")),
+            Err(error) => {
+                let code = if matches!(error, AccountError::Database(_)) { SYSTEM } else { WRONG };
+                return call.fatal(code, &error.to_string());
+            }
         }
     }
     exec(call, command, path.map(|path| ("PATH".into(), path)).into_iter().collect())
@@ -58,18 +60,29 @@ fn own_path(now: &OsStr, containers: &OsStr, uid: u32) -> Option<OsString> {
     (now == path_of(containers, 0)).then(|| path_of(containers, uid))
 }
 
-/// Who is meant, or the line that nobody is. `USER`: with the groups of the database. `USER:GROUP`, each a name or a
-/// number: with no other groups.
-fn wanted(account: &str) -> io::Result<Result<Credentials, String>> {
-    let unknown = |what: &str, name: &str| Err(format!("unknown {what}: {}", name.escape_debug()));
+/// Why an account is nobody.
+#[derive(Debug, thiserror::Error)]
+enum AccountError {
+    #[error("unknown user: {}", .0.escape_debug())]
+    UnknownUser(String),
+    #[error("unknown group: {}", .0.escape_debug())]
+    UnknownGroup(String),
+    #[error("unable to read the user database: {0}")]
+    Database(#[from] io::Error),
+}
+
+/// Who is meant. `USER`: with the groups of the database. `USER:GROUP`, each a name or a number: with no other groups.
+fn wanted(account: &str) -> Result<Credentials, AccountError> {
     let (user, group) = match account.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (account, None),
     };
-    let Some(found) = users::resolve(user)? else { return Ok(unknown("user", user)) };
-    let Some(group) = group else { return Ok(Ok(found.credentials())) };
-    let Some(gid) = users::group(group)? else { return Ok(unknown("group", group)) };
-    Ok(Ok(Credentials { uid: found.uid, gid, groups: Vec::new() }))
+    let Some(found) = users::resolve(user)? else {
+        return Err(AccountError::UnknownUser(user.to_owned()));
+    };
+    let Some(group) = group else { return Ok(found.credentials()) };
+    let Some(gid) = users::group(group)? else { return Err(AccountError::UnknownGroup(group.to_owned())) };
+    Ok(Credentials { uid: found.uid, gid, groups: Vec::new() })
 }
 
 /// Without privileges a process can only become what it is already, and then needs nothing: `docker run --user`.
@@ -109,14 +122,18 @@ mod tests {
     #[test]
     fn accounts_are_names_or_numbers_with_or_without_a_group() {
         let root = users::by_name("root").unwrap().unwrap().credentials();
-        assert_eq!(wanted("root").unwrap(), Ok(root));
-        let bare = |uid, gid| Ok(Credentials { uid, gid, groups: Vec::new() });
+        assert_eq!(wanted("root").unwrap(), root);
+        let bare = |uid, gid| Credentials { uid, gid, groups: Vec::new() };
         assert_eq!(wanted("0:0").unwrap(), bare(0, 0));
         assert_eq!(wanted("root:4123").unwrap(), bare(0, 4123));
         assert_eq!(wanted("4123:root").unwrap(), bare(4123, 0));
-        assert_eq!(wanted("no-such-user").unwrap(), Err("unknown user: no-such-user".to_owned()));
-        assert_eq!(wanted("root:no-such-group").unwrap(), Err("unknown group: no-such-group".to_owned()));
-        assert_eq!(wanted(":0").unwrap(), Err("unknown user: ".to_owned()));
+        for (account, why) in [
+            ("no-such-user", "unknown user: no-such-user"),
+            ("root:no-such-group", "unknown group: no-such-group"),
+            (":0", "unknown user: "),
+        ] {
+            assert_eq!(wanted(account).unwrap_err().to_string(), why);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `s6-sleep`: waits, then ends.
 
 use super::applet::Call;
-use super::options::{self, Options};
+use super::options::{Options, UsageError};
 use super::wait;
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "s6-sleep [-m] SECONDS (-m: milliseconds)";
@@ -13,20 +14,30 @@ pub fn main(call: &mut Call<'_>) -> u8 {
             wait::any(&mut [], Instant::now().checked_add(duration));
             0
         }
-        Err(why) => call.usage(&why, USAGE),
+        Err(error) => call.usage(error, USAGE),
     }
 }
 
-fn duration(words: &[std::ffi::OsString]) -> Result<Duration, String> {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum SleepError {
+    #[error(transparent)]
+    Option(#[from] UsageError),
+    #[error("one number is needed")]
+    NotOne,
+    #[error("'{}' is no whole number", .0.to_string_lossy().escape_debug())]
+    NoNumber(OsString),
+}
+
+fn duration(words: &[OsString]) -> Result<Duration, SleepError> {
     let mut options = Options::new("m", words);
     let mut millis = false;
     for option in options.by_ref() {
         option?;
         millis = true;
     }
-    let [count] = options.rest() else { return Err("one number is needed".to_owned()) };
-    let wrong = |_| format!("'{}' is no whole number", count.to_string_lossy().escape_debug());
-    let count: u64 = options::number(' ', Some(count)).map_err(wrong)?;
+    let [count] = options.rest() else { return Err(SleepError::NotOne) };
+    let number = count.to_str().and_then(|count| count.parse().ok());
+    let count = number.ok_or_else(|| SleepError::NoNumber(count.clone()))?;
     Ok(if millis { Duration::from_millis(count) } else { Duration::from_secs(count) })
 }
 

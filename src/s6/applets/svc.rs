@@ -7,7 +7,7 @@
 
 use super::applet::{Call, SYSTEM};
 use super::ask::{self, Problem};
-use super::options::{self, Options};
+use super::options::{self, Options, UsageError};
 use super::svwait::{self, Goal};
 use super::target::Slot;
 use super::wait;
@@ -70,12 +70,20 @@ struct Order {
     timeout: Option<Duration>,
 }
 
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum OrderError {
+    #[error(transparent)]
+    Option(#[from] UsageError),
+    #[error("'{}' is no signal that can be sent", .0.escape_debug())]
+    Signal(String),
+}
+
 pub fn main(call: &mut Call<'_>) -> u8 {
     let words = call.words;
     let mut options = Options::new("s:abqhkti12pcyrlPCKoduDUxOQT:w:", words);
     let order = match Order::read(&mut options) {
         Ok(order) => order,
-        Err(why) => return call.usage(&why, USAGE),
+        Err(error) => return call.usage(error, USAGE),
     };
     if options.rest().is_empty() {
         return call.usage("no service directory is named", USAGE);
@@ -89,7 +97,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
     for dir in options.rest() {
         let dir = Path::new(dir);
         let done = Slot::of(dir, call.env)
-            .map_err(Problem::NoSlot)
+            .map_err(Problem::from)
             .and_then(|slot| order.carry_out(&search, &slot, dir, until));
         if let Err(problem) = done {
             // As in s6: the last directory that fails decides.
@@ -104,7 +112,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
 }
 
 impl Order {
-    fn read(options: &mut Options<'_>) -> Result<Self, String> {
+    fn read(options: &mut Options<'_>) -> Result<Self, OrderError> {
         let mut order = Self::default();
         for option in options {
             let (letter, value) = option?;
@@ -113,12 +121,13 @@ impl Order {
                     let text = value.map(|value| value.to_string_lossy()).unwrap_or_default();
                     let signal = Signal::parse(&text)
                         .filter(|signal| SIGNALS.iter().any(|(_, number)| *number == signal.number()))
-                        .ok_or_else(|| format!("'{}' is no signal that can be sent", text.escape_debug()))?;
+                        .ok_or_else(|| OrderError::Signal(text.into_owned()))?;
                     order.commands.push(Command::Signal { signal, tree: false });
                 }
                 'w' => {
                     let goal = value.and_then(|value| value.to_str()).and_then(Goal::named);
-                    order.wait = Some(goal.ok_or("option '-w' needs one of u, U, d, D, r, R")?);
+                    let what = "one of u, U, d, D, r, R";
+                    order.wait = Some(goal.ok_or(UsageError::Needs { letter, what })?);
                 }
                 'T' => {
                     let millis = options::number::<u32>(letter, value)?;
@@ -166,7 +175,7 @@ impl Order {
     }
 }
 
-fn command(letter: char) -> Result<Vec<Command>, String> {
+fn command(letter: char) -> Result<Vec<Command>, UsageError> {
     let signal = |letter: char| {
         let number = SIGNALS.iter().find(|(known, _)| *known == letter).map(|(_, number)| *number);
         number.and_then(Signal::from_number)
@@ -186,7 +195,7 @@ fn command(letter: char) -> Result<Vec<Command>, String> {
         'x' => Vec::new(),
         _ => match signal(letter) {
             Some(signal) => vec![Command::Signal { signal, tree: false }],
-            None => return Err(format!("option '-{letter}' is not supported")),
+            None => return Err(UsageError::Unsupported(letter)),
         },
     })
 }
@@ -319,7 +328,7 @@ mod tests {
     use crate::s6::applets::applet::tests::told;
     use std::ffi::OsString;
 
-    fn read(words: &str) -> Result<Order, String> {
+    fn read(words: &str) -> Result<Order, OrderError> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
         Order::read(&mut Options::new("s:abqhkti12pcyrlPCKoduDUxOQT:w:", &words))
     }

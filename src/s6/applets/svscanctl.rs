@@ -2,7 +2,7 @@
 
 use super::applet::{Call, SYSTEM, USAGE as WRONG};
 use super::ask::{self, Problem};
-use super::options::Options;
+use super::options::{Options, UsageError};
 use super::target::{is_scan_dir, scan_dir};
 use crate::control::protocol::Request;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
     let mut options = Options::new("zabhitqnN", words);
     let orders = match orders(&mut options) {
         Ok(orders) => orders,
-        Err(why) => return call.usage(&why, USAGE),
+        Err(error) => return call.usage(error, USAGE),
     };
     let Some(dir) = options.rest().first() else {
         return call.usage("no scan directory is named", USAGE);
@@ -39,7 +39,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
 }
 
 /// What is to be asked for: at most one scan, then at most one end.
-fn orders(options: &mut Options<'_>) -> Result<Vec<Request>, String> {
+fn orders(options: &mut Options<'_>) -> Result<Vec<Request>, UsageError> {
     let (mut scan, mut nuke, mut end) = (false, false, false);
     for option in options {
         match option?.0 {
@@ -48,7 +48,7 @@ fn orders(options: &mut Options<'_>) -> Result<Vec<Request>, String> {
             'b' | 'q' | 't' => end = true,
             // Zombies are reaped anyway.
             'z' => {}
-            letter => return Err(format!("option '-{letter}' is not supported")),
+            letter => return Err(UsageError::Unsupported(letter)),
         }
     }
     let scan = scan.then_some(Request::Rescan { nuke });

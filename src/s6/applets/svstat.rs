@@ -5,7 +5,7 @@
 
 use super::applet::{Call, SYSTEM};
 use super::ask::{self, Problem};
-use super::options::Options;
+use super::options::{Options, UsageError};
 use super::target::Slot;
 use crate::control::protocol::{ServiceStatus, State, SupervisorStatus, Utc, Want};
 use crate::core::exit::Exit;
@@ -77,7 +77,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
     let mut options = Options::new("no:uwNrpgest", words);
     let (fields, numeric) = match fields(&mut options) {
         Ok(read) => read,
-        Err(why) => return call.usage(&why, USAGE),
+        Err(error) => return call.usage(error, USAGE),
     };
     let Some(dir) = options.rest().first() else {
         return call.usage("no service directory is named", USAGE);
@@ -105,8 +105,18 @@ pub fn main(call: &mut Call<'_>) -> u8 {
     }
 }
 
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum FieldsError {
+    #[error(transparent)]
+    Option(#[from] UsageError),
+    #[error("invalid option field '{}' (there are {})", .0.escape_debug(), FIELDS.map(|(name, _)| name).join(", "))]
+    Unknown(String),
+    #[error("too many option fields")]
+    TooMany,
+}
+
 /// The fields asked for, and whether signals are to be numbers.
-fn fields(options: &mut Options<'_>) -> Result<(Vec<Field>, bool), String> {
+fn fields(options: &mut Options<'_>) -> Result<(Vec<Field>, bool), FieldsError> {
     let (mut fields, mut numeric) = (Vec::new(), false);
     for option in options {
         let (letter, value) = option?;
@@ -116,10 +126,7 @@ fn fields(options: &mut Options<'_>) -> Result<(Vec<Field>, bool), String> {
                 let list = value.map(|value| value.to_string_lossy()).unwrap_or_default();
                 for name in list.split(',').filter(|name| !name.is_empty()) {
                     let field = FIELDS.iter().find(|(known, _)| *known == name).map(|(_, field)| *field);
-                    let names = || FIELDS.map(|(name, _)| name).join(", ");
-                    fields.push(field.ok_or_else(|| {
-                        format!("invalid option field '{}' (there are {})", name.escape_debug(), names())
-                    })?);
+                    fields.push(field.ok_or_else(|| FieldsError::Unknown(name.to_owned()))?);
                 }
             }
             'u' => fields.push(Field::Up),
@@ -131,18 +138,18 @@ fn fields(options: &mut Options<'_>) -> Result<(Vec<Field>, bool), String> {
             'e' => fields.push(Field::ExitCode),
             's' => fields.push(Field::Signal),
             't' => fields.push(Field::UpDownFor),
-            _ => return Err(format!("option '-{letter}' is not supported")),
+            _ => return Err(UsageError::Unsupported(letter).into()),
         }
     }
     if fields.len() > MAX_FIELDS {
-        return Err("too many option fields".to_owned());
+        return Err(FieldsError::TooMany);
     }
     Ok((fields, numeric))
 }
 
 impl View {
     fn of(call: &Call<'_>, dir: &Path) -> Result<Self, Problem> {
-        let slot = Slot::of(dir, call.env).map_err(Problem::NoSlot)?;
+        let slot = Slot::of(dir, call.env)?;
         let search = call.search();
         let now = SystemTime::now();
         let mut view = if slot.is_virtual() {
@@ -421,7 +428,8 @@ mod tests {
             Ok((all, false))
         });
         assert_eq!(read("-n -oup -oready"), Ok((vec![Up, Ready], true)));
-        assert!(read("-o pid,nothing").unwrap_err().starts_with("invalid option field 'nothing'"));
+        let unknown = read("-o pid,nothing").unwrap_err();
+        assert!(unknown.to_string().starts_with("invalid option field 'nothing'"));
         assert!(read(&format!("-o {}", ["up"; 16].join(","))).is_err());
     }
 

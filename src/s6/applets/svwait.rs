@@ -5,7 +5,7 @@
 
 use super::applet::Call;
 use super::ask::{self, Problem};
-use super::options::{self, Options};
+use super::options::{self, Options, UsageError};
 use super::target::Slot;
 use crate::control::client::Search;
 use crate::control::protocol::{Outcome, Request, State, Targets, Until};
@@ -62,7 +62,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
     let mut options = Options::new("UudDrRaot:", words);
     let (goal, any, timeout) = match read(&mut options) {
         Ok(read) => read,
-        Err(why) => return call.usage(&why, USAGE),
+        Err(error) => return call.usage(error, USAGE),
     };
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     match wait(call, options.rest(), goal, any, until) {
@@ -72,7 +72,7 @@ pub fn main(call: &mut Call<'_>) -> u8 {
 }
 
 /// The goal, whether one of several is enough, and the time; none: for ever.
-fn read(options: &mut Options<'_>) -> Result<(Goal, bool, Option<Duration>), String> {
+fn read(options: &mut Options<'_>) -> Result<(Goal, bool, Option<Duration>), UsageError> {
     let (mut goal, mut any, mut timeout) = (Goal::Up { ready: false }, false, None);
     for option in options {
         match option? {

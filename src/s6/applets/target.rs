@@ -26,6 +26,13 @@ pub fn is_scan_dir(dir: &Path, env: &Env<'_>) -> bool {
     lexical(dir) == scan_dir || identity(dir).is_some_and(|found| Some(found) == identity(&scan_dir))
 }
 
+/// A directory is none of the slots.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no slot of {}", scan_dir.display())]
+pub struct NoSlot {
+    scan_dir: PathBuf,
+}
+
 /// A slot of the scan directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -36,8 +43,8 @@ impl Slot {
     /// The slot that `dir` is.
     ///
     /// # Errors
-    /// A phrase that says why it is none.
-    pub fn of(dir: &Path, env: &Env<'_>) -> Result<Self, String> {
+    /// [`NoSlot`].
+    pub fn of(dir: &Path, env: &Env<'_>) -> Result<Self, NoSlot> {
         let scan_dir = scan_dir(env);
         let path = lexical(dir);
         let found = match path.file_name().filter(|_| path.parent() == Some(&scan_dir)) {
@@ -49,8 +56,8 @@ impl Slot {
             .and_then(OsStr::to_str)
             // As s6-svscan: what begins with a dot is not looked at.
             .filter(|name| !name.starts_with('.'))
-            .ok_or_else(|| format!("it is no slot of {}", scan_dir.display()))?;
-        Ok(Self { name: name.to_owned() })
+            .map(str::to_owned);
+        name.map(|name| Self { name }).ok_or(NoSlot { scan_dir })
     }
 
     /// It has nothing to do, and is up as long as the supervisor is.
@@ -120,7 +127,7 @@ mod tests {
             assert_eq!(found.as_ref().ok().map(|slot| slot.name.as_str()), named, "{dir}: {found:?}");
         }
         let wrong = Slot::of(Path::new("/tmp/gateway-coder"), &none).unwrap_err();
-        assert_eq!(wrong, "it is no slot of /run/service");
+        assert_eq!(wrong.to_string(), "it is no slot of /run/service");
     }
 
     #[test]
