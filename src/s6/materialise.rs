@@ -420,7 +420,7 @@ mod tests {
 
         fn read(&self, name: &str) -> slot::Slot {
             let (slot, warnings) = slot::read(&Beneath::open(&self.path.join(name)).unwrap()).unwrap();
-            assert_eq!(warnings, Vec::<String>::new());
+            assert_eq!(warnings, []);
             slot
         }
     }

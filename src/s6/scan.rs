@@ -153,6 +153,7 @@ impl ScanDir {
             return Err(SlotError::NotRoots(path));
         }
         slot.root_owned &= trust == Trust::Trusted;
+        let warnings = warnings.iter().map(ToString::to_string).collect();
         Ok(Opened { dir, slot, warnings })
     }
 

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long `./finish` may take without a `timeout-finish`.
@@ -73,11 +73,20 @@ pub enum Kind {
     Bundle,
 }
 
-/// Reads the slot `dir`, and says what in it is malformed: one sentence a file, which names it. Never waits.
+/// What is malformed in a slot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {what}", file.display())]
+pub struct SlotWarning {
+    /// Absolute.
+    pub file: PathBuf,
+    what: String,
+}
+
+/// Reads the slot `dir`, and says what in it is malformed. Never waits.
 ///
 /// # Errors
 /// As fstat(2) of the directory itself.
-pub fn read(dir: &Beneath) -> io::Result<(Slot, Vec<String>)> {
+pub fn read(dir: &Beneath) -> io::Result<(Slot, Vec<SlotWarning>)> {
     let mut reader = Reader { dir, warnings: Vec::new() };
     let slot = Slot {
         down: reader.stat("down").is_some(),
@@ -167,12 +176,12 @@ pub(super) fn is_executable_file(stat: &Stat) -> bool {
 
 struct Reader<'a> {
     dir: &'a Beneath,
-    warnings: Vec<String>,
+    warnings: Vec<SlotWarning>,
 }
 
 impl Reader<'_> {
     fn warn(&mut self, file: &str, what: &str) {
-        self.warnings.push(format!("{}: {what}", self.dir.path().join(file).display()));
+        self.warnings.push(SlotWarning { file: self.dir.path().join(file), what: what.to_owned() });
     }
 
     fn stat(&mut self, file: &str) -> Option<Stat> {
@@ -334,7 +343,6 @@ mod tests {
     use rustix::fs::{CWD, Mode};
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::PathBuf;
 
     struct Made {
         dir: tempfile::TempDir,
@@ -367,7 +375,8 @@ mod tests {
         fn read(&self) -> (Slot, Vec<String>) {
             let (slot, warnings) = read(&Beneath::open(self.dir.path()).unwrap()).unwrap();
             let prefix = format!("{}/", self.dir.path().display());
-            (slot, warnings.iter().map(|line| line.strip_prefix(&prefix).unwrap().to_owned()).collect())
+            let short = |warning: &SlotWarning| warning.to_string().strip_prefix(&prefix).unwrap().to_owned();
+            (slot, warnings.iter().map(short).collect())
         }
     }
 

@@ -4,9 +4,10 @@ use super::Gathered;
 use super::draft::{DAY, Draft, ROOT};
 use crate::core::name::GATEWAY_PREFIX;
 use crate::s6::bundle;
-use crate::s6::slot::{self, Kind, Run};
+use crate::s6::slot::{self, Kind, Run, SlotWarning};
 use crate::sys::beneath::Beneath;
 use std::collections::BTreeSet;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -76,9 +77,9 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
     };
     // A link is executed here as under s6, unlike in a scan directory of ours that others can write.
     let is_linked = slot.run != Run::Executable && is_program(&dir.join("run"));
-    let run = dir.join("run").display().to_string();
-    warnings.retain(|warning| !(is_linked && warning.starts_with(&format!("{run}: "))));
-    gathered.remarks.extend(warnings);
+    let run = dir.join("run");
+    warnings.retain(|warning| !(is_linked && warning.file == run));
+    gathered.remarks.extend(warnings.iter().map(SlotWarning::to_string));
     let mut draft = Draft {
         scope,
         wish: slot::service_of(wish).unwrap_or(wish).to_owned(),
@@ -102,7 +103,7 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
                     draft.note("down: nothing is run when a oneshot goes down");
                 }
             }
-            Err(why) => return gathered.fail(&dir.join("up"), &why),
+            Err(error) => return gathered.fail(&dir.join("up"), &error.to_string()),
         },
         Kind::Longrun => {
             draft.command = vec![format!("{}/run", text.trim_end_matches('/'))];
@@ -154,9 +155,18 @@ fn timeouts(slot: &slot::Slot, draft: &mut Draft) {
     }
 }
 
+/// Why the words of a file `up` cannot be taken.
+#[derive(Debug, thiserror::Error)]
+enum UpError {
+    #[error("cannot be read: {0}")]
+    Unread(#[from] io::Error),
+    #[error("is execline and more than plain words: put it into a script, and name that")]
+    Execline,
+}
+
 /// `up` is a line of execline. One that has nothing but plain words means the same here.
-fn plain_words(dir: &Path) -> Result<Vec<String>, String> {
-    let text = bundle::text(&dir.join("up")).map_err(|error| format!("cannot be read: {error}"))?;
+fn plain_words(dir: &Path) -> Result<Vec<String>, UpError> {
+    let text = bundle::text(&dir.join("up"))?;
     let lines: Vec<&str> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./=:@%+,-".contains(c);
@@ -164,6 +174,6 @@ fn plain_words(dir: &Path) -> Result<Vec<String>, String> {
         [line] if line.chars().all(|c| plain(c) || c == ' ') => {
             Ok(line.split_whitespace().map(str::to_owned).collect())
         }
-        _ => Err("is execline and more than plain words: put it into a script, and name that".to_owned()),
+        _ => Err(UpError::Execline),
     }
 }

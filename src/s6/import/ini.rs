@@ -68,11 +68,34 @@ fn without_comment(line: &str) -> &str {
     line
 }
 
+/// Why a value cannot be understood, as the end of a sentence about it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("has a '%' that begins no %(name)s; write %% for a plain one")]
+    LonePercent,
+    #[error("uses %({0})s, which is not known here")]
+    Unknown(String),
+    #[error("pads %({0}) too far")]
+    TooWide(String),
+    #[error("uses %({0})d, which is not a number")]
+    NoNumber(String),
+    #[error("has a %({0}) that ends in neither 's' nor 'd'")]
+    Conversion(String),
+    #[error("ends in a backslash")]
+    LastBackslash,
+    #[error("has a quote that is not closed")]
+    OpenQuote,
+    #[error("is not a list of KEY=\"value\"")]
+    NoList,
+    #[error("has no comma between two variables")]
+    NoComma,
+}
+
 /// Replaces `%(name)s`, `%(name)d` and `%(name)02d` by what `lookup` knows, and `%%` by `%`.
 ///
 /// # Errors
-/// What cannot be expanded, as the end of a sentence about the value.
-pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+/// [`ValueError`].
+pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, ValueError> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
@@ -82,29 +105,25 @@ pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Res
             rest = after;
             continue;
         }
-        let (name, after) = after
-            .strip_prefix('(')
-            .and_then(|after| after.split_once(')'))
-            .ok_or("has a '%' that begins no %(name)s; write %% for a plain one")?;
-        let value = lookup(name).ok_or_else(|| format!("uses %({name})s, which is not known here"))?;
+        let (name, after) =
+            after.strip_prefix('(').and_then(|after| after.split_once(')')).ok_or(ValueError::LonePercent)?;
+        let value = lookup(name).ok_or_else(|| ValueError::Unknown(name.to_owned()))?;
         let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (width, after) = after.split_at(digits);
         let columns: usize = if width.is_empty() { 0 } else { width.parse().unwrap_or(usize::MAX) };
-        let wrong = || format!("has a %({name}) that ends in neither 's' nor 'd'");
         let mut chars = after.chars();
         match chars.next() {
-            Some('s' | 'd' | 'i') if columns > WIDEST => return Err(format!("pads %({name}) too far")),
+            Some('s' | 'd' | 'i') if columns > WIDEST => return Err(ValueError::TooWide(name.to_owned())),
             Some('s') => out.push_str(&format!("{value:>columns$}")),
             Some('d' | 'i') => {
-                let number: i64 =
-                    value.parse().map_err(|_| format!("uses %({name})d, which is not a number"))?;
+                let number: i64 = value.parse().map_err(|_| ValueError::NoNumber(name.to_owned()))?;
                 if width.starts_with('0') {
                     out.push_str(&format!("{number:0columns$}"));
                 } else {
                     out.push_str(&format!("{number:columns$}"));
                 }
             }
-            Some(_) | None => return Err(wrong()),
+            Some(_) | None => return Err(ValueError::Conversion(name.to_owned())),
         }
         rest = chars.as_str();
     }
@@ -115,21 +134,21 @@ pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Res
 /// Splits a command as a POSIX shell would split words, and does nothing else that a shell does.
 ///
 /// # Errors
-/// A quote that is not closed, or a backslash at the end.
-pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
+/// [`ValueError::OpenQuote`], [`ValueError::LastBackslash`].
+pub(super) fn words(text: &str) -> Result<Vec<String>, ValueError> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
             c if c.is_ascii_whitespace() => words.extend(word.take()),
-            '\\' => word.get_or_insert_default().push(chars.next().ok_or("ends in a backslash")?),
+            '\\' => word.get_or_insert_default().push(chars.next().ok_or(ValueError::LastBackslash)?),
             '\'' | '"' => {
                 let word = word.get_or_insert_default();
                 loop {
-                    match chars.next().ok_or("has a quote that is not closed")? {
+                    match chars.next().ok_or(ValueError::OpenQuote)? {
                         end if end == c => break,
-                        '\\' if c == '"' => match chars.next().ok_or("has a quote that is not closed")? {
+                        '\\' if c == '"' => match chars.next().ok_or(ValueError::OpenQuote)? {
                             escaped @ ('"' | '\\') => word.push(escaped),
                             other => word.extend(['\\', other]),
                         },
@@ -147,20 +166,18 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
 /// `KEY="value",KEY2='value 2',KEY3=plain`, with white space and newlines anywhere between.
 ///
 /// # Errors
-/// What is no such list.
-pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+/// [`ValueError`].
+pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, ValueError> {
     let mut found = BTreeMap::new();
     let mut rest = text.trim_matches(|c: char| c == ',' || c.is_whitespace());
     while !rest.is_empty() {
-        let (key, after) = rest.split_once('=').ok_or("is not a list of KEY=\"value\"")?;
+        let (key, after) = rest.split_once('=').ok_or(ValueError::NoList)?;
         let (key, after) = (key.trim(), after.trim_start());
         if key.is_empty() || key.contains(|c: char| c == ',' || c.is_whitespace()) {
-            return Err("is not a list of KEY=\"value\"".to_owned());
+            return Err(ValueError::NoList);
         }
         let (value, after) = match after.chars().next() {
-            Some(quote @ ('"' | '\'')) => {
-                after[1..].split_once(quote).ok_or("has a quote that is not closed")?
-            }
+            Some(quote @ ('"' | '\'')) => after[1..].split_once(quote).ok_or(ValueError::OpenQuote)?,
             _ => after.split_at(after.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(after.len())),
         };
         found.insert(key.to_owned(), value.to_owned());
@@ -168,7 +185,7 @@ pub(super) fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
         rest = match next.strip_prefix(',') {
             Some(next) => next.trim_matches(|c: char| c == ',' || c.is_whitespace()),
             None if next.is_empty() => "",
-            None => return Err("has no comma between two variables".to_owned()),
+            None => return Err(ValueError::NoComma),
         };
     }
     Ok(found)

@@ -2,7 +2,7 @@
 //! documentation, version 4.
 
 use super::draft::{DAY, Draft, ROOT};
-use super::ini::{self, Ini};
+use super::ini::{self, Ini, ValueError};
 use super::{Env, Gathered};
 use crate::core::signal::Signal;
 use crate::s6::bundle;
@@ -51,7 +51,7 @@ pub(super) fn import(path: &Path, scope: usize, env: &Env<'_>, gathered: &mut Ga
             match section.split_once(':').map_or((section.as_str(), ""), |(kind, name)| (kind, name.trim())) {
                 ("program", name) if !name.is_empty() => match source.drafts(name, &keys) {
                     Ok(drafts) => found.extend(drafts),
-                    Err(why) => gathered.fail(&file, &format!("[{section}] cannot be imported: {why}")),
+                    Err(error) => gathered.fail(&file, &format!("[{section}] cannot be imported: {error}")),
                 },
                 ("eventlistener", _) => {
                     gathered.fail(&file, &format!("[{section}] cannot be imported: no service is told of events. Where it ends the container after a failure: role = \"essential\" in that program's definition does so"));
@@ -269,6 +269,23 @@ impl Variables {
     }
 }
 
+/// Why a program cannot be imported.
+#[derive(Debug, thiserror::Error)]
+enum ProgramError {
+    #[error("{key} = {text} is not a number")]
+    NoNumber { key: &'static str, text: String },
+    #[error("numprocs = {0} is too many; allowed: {MOST}")]
+    TooMany(u64),
+    #[error("numprocs needs a process_name with %(process_num)d")]
+    OneName,
+    #[error("{key} {error}")]
+    Value { key: &'static str, error: ValueError },
+    #[error("it has no command")]
+    NoCommand,
+    #[error("its command names no program")]
+    NoProgram,
+}
+
 /// One `[program:x]`'s surroundings.
 struct Program<'a> {
     file: &'a Path,
@@ -280,17 +297,17 @@ struct Program<'a> {
 
 impl Program<'_> {
     /// A draft for each of its processes, with its priority.
-    fn drafts(&self, name: &str, keys: &BTreeMap<String, String>) -> Result<Vec<(i64, Draft)>, String> {
-        let number = |key: &str, default: u64| -> Result<u64, String> {
+    fn drafts(&self, name: &str, keys: &BTreeMap<String, String>) -> Result<Vec<(i64, Draft)>, ProgramError> {
+        let number = |key: &'static str, default: u64| {
             let Some(text) = keys.get(key) else { return Ok(default) };
-            text.parse().map_err(|_| format!("{key} = {text} is not a number"))
+            text.parse().map_err(|_| ProgramError::NoNumber { key, text: text.clone() })
         };
         let (count, start) = (number("numprocs", 1)?, number("numprocs_start", 0)?);
         if count > MOST as u64 || start > 1 << 40 {
-            return Err(format!("numprocs = {count} is too many; allowed: {MOST}"));
+            return Err(ProgramError::TooMany(count));
         }
         if count > 1 && !keys.get("process_name").is_some_and(|name| name.contains("%(process_num)")) {
-            return Err("numprocs needs a process_name with %(process_num)d".to_owned());
+            return Err(ProgramError::OneName);
         }
         (start..start + count).map(|process| self.draft(name, keys, process, count)).collect()
     }
@@ -301,7 +318,7 @@ impl Program<'_> {
         keys: &BTreeMap<String, String>,
         process: u64,
         count: u64,
-    ) -> Result<(i64, Draft), String> {
+    ) -> Result<(i64, Draft), ProgramError> {
         let lookup = |word: &str| match word {
             "program_name" | "group_name" => Some(name.to_owned()),
             "process_num" => Some(process.to_string()),
@@ -315,12 +332,13 @@ impl Program<'_> {
         let [command, process_name] = ["command", "process_name"].map(|key| {
             let raw = values.left.remove(key)?;
             values.note_frozen(key, &raw);
-            Some(ini::expand(&raw, &lookup).map_err(|why| format!("{key} {why}")))
+            Some(ini::expand(&raw, &lookup).map_err(|error| ProgramError::Value { key, error }))
         });
-        let command = command.ok_or("it has no command")??;
-        values.draft.command = ini::words(&command).map_err(|why| format!("command {why}"))?;
+        let command = command.ok_or(ProgramError::NoCommand)??;
+        let wrong = |error| ProgramError::Value { key: "command", error };
+        values.draft.command = ini::words(&command).map_err(wrong)?;
         if values.draft.command.first().is_none_or(String::is_empty) {
-            return Err("its command names no program".to_owned());
+            return Err(ProgramError::NoProgram);
         }
         if Path::new(&values.draft.command[0]).file_name().is_some_and(|name| name == "pidproxy") {
             values.draft.note("pidproxy comes with supervisord and needs it no more: the whole tree gets the stop signal here, so name the program itself as command");
