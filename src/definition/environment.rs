@@ -22,7 +22,24 @@ pub enum EnvFileError {
     #[error("env_file {path}: {error}", path = .path.display())]
     Unreadable { path: PathBuf, error: io::Error },
     #[error("env_file {path}:{line}: {wrong}", path = .path.display())]
-    Malformed { path: PathBuf, line: usize, wrong: &'static str },
+    Malformed { path: PathBuf, line: usize, wrong: LineError },
+}
+
+/// What is wrong with a line of an env file. It shows none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    #[error("is not UTF-8 text")]
+    NotText,
+    #[error("contains a NUL character")]
+    Nul,
+    #[error("is not an assignment; write KEY=VALUE")]
+    NoAssignment,
+    #[error("has no usable name before the '='; write KEY=VALUE")]
+    NoName,
+    #[error("has an opening quote without a closing one on the same line")]
+    OpenQuote,
+    #[error("goes on after the closing quote")]
+    AfterQuote,
 }
 
 /// The variables of the definition's `env_file`; none without one. `user` is who the service is about to run as: the
@@ -45,7 +62,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, EnvFileE
     let mut variables = BTreeMap::new();
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let read = std::str::from_utf8(line).map_err(|_| "is not UTF-8 text").and_then(assignment);
+        let read = std::str::from_utf8(line).map_err(|_| LineError::NotText).and_then(assignment);
         match read {
             Ok(None) => {}
             Ok(Some((key, value))) => {
@@ -60,25 +77,25 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, EnvFileE
 }
 
 /// One line: empty, a comment, or `[export ]KEY=VALUE` with an optionally quoted value.
-fn assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
+fn assignment(line: &str) -> Result<Option<(String, String)>, LineError> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
     if line.contains('\0') {
-        return Err("contains a NUL character");
+        return Err(LineError::Nul);
     }
     let line = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line);
-    let (key, value) = line.split_once('=').ok_or("is not an assignment; write KEY=VALUE")?;
+    let (key, value) = line.split_once('=').ok_or(LineError::NoAssignment)?;
     let key = key.trim();
     if !is_variable_name(key) || key.contains(char::is_whitespace) {
-        return Err("has no usable name before the '='; write KEY=VALUE");
+        return Err(LineError::NoName);
     }
     Ok(Some((key.to_owned(), unquoted(value.trim())?)))
 }
 
 /// 'as it is', "with \n, \t, \r, \\, \", \$", or bare, where ` #` begins a comment.
-fn unquoted(value: &str) -> Result<String, &'static str> {
+fn unquoted(value: &str) -> Result<String, LineError> {
     let mut text = String::new();
     let mut rest = value.chars();
     let quote = match rest.next() {
@@ -91,7 +108,7 @@ fn unquoted(value: &str) -> Result<String, &'static str> {
         }
     };
     loop {
-        match rest.next().ok_or("has an opening quote without a closing one on the same line")? {
+        match rest.next().ok_or(LineError::OpenQuote)? {
             end if end == quote => break,
             '\\' if quote == '"' => match rest.next() {
                 Some('n') => text.push('\n'),
@@ -105,7 +122,7 @@ fn unquoted(value: &str) -> Result<String, &'static str> {
         }
     }
     let after = rest.as_str().trim_start();
-    if after.is_empty() || after.starts_with('#') { Ok(text) } else { Err("goes on after the closing quote") }
+    if after.is_empty() || after.starts_with('#') { Ok(text) } else { Err(LineError::AfterQuote) }
 }
 
 /// What a service sees: variables with their values, in order.

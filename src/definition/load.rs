@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Largest definition, in bytes. What the parser takes for a hostile one grows with the square of this: 0.2 s.
 pub const MOST_BYTES: u64 = 64 << 10;
@@ -84,7 +85,9 @@ pub struct Candidate {
 #[derive(Debug, Clone, thiserror::Error)]
 enum Unread {
     #[error("{0}")]
-    Wrong(String),
+    Failed(Arc<io::Error>),
+    #[error("is not UTF-8 text")]
+    NotText,
     #[error("{LATE}")]
     Late,
 }
@@ -92,7 +95,7 @@ enum Unread {
 impl Unread {
     fn about(&self) -> About {
         match self {
-            Self::Wrong(_) => About::Text,
+            Self::Failed(_) | Self::NotText => About::Text,
             Self::Late => About::Late,
         }
     }
@@ -112,10 +115,19 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct Directory {
     pub path: PathBuf,
-    /// Or why it cannot be read.
-    pub read: Result<Vec<Candidate>, String>,
+    pub read: Result<Vec<Candidate>, UnreadDirectory>,
     /// There are more than are read.
     pub cut: bool,
+}
+
+/// Why it is not known what is in a directory.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadDirectory {
+    #[error("the directory is still being read")]
+    Late,
+    /// With what the system said.
+    #[error("the directory cannot be read: {0}")]
+    Failed(String),
 }
 
 /// Reads `dirs` (absolute) in order. A directory that does not exist is an empty one. Blocks on the file system.
@@ -175,9 +187,14 @@ impl Directory {
     pub fn unread(path: PathBuf, error: &io::Error) -> Self {
         let read = match error.kind() {
             io::ErrorKind::NotFound => Ok(Vec::new()),
-            _ => Err(format!("the directory cannot be read: {error}")),
+            _ => Err(UnreadDirectory::Failed(error.to_string())),
         };
         Self { path, read, cut: false }
+    }
+
+    /// One that is still being read.
+    pub fn late(path: PathBuf) -> Self {
+        Self { path, read: Err(UnreadDirectory::Late), cut: false }
     }
 }
 
@@ -187,12 +204,11 @@ impl Candidate {
         let name = Path::new(path.file_name().unwrap_or_default());
         match place.read(name, MOST_BYTES, surroundings) {
             Ok((bytes, trust, stamp)) => {
-                let text =
-                    String::from_utf8(bytes).map_err(|_| Unread::Wrong("is not UTF-8 text".to_owned()));
+                let text = String::from_utf8(bytes).map_err(|_| Unread::NotText);
                 Self { path, trust, text, stamp: Some(stamp) }
             }
             Err(error) => {
-                let text = Err(Unread::Wrong(error.to_string()));
+                let text = Err(Unread::Failed(Arc::new(error)));
                 Self { path, trust: place.trust().clone(), text, stamp: None }
             }
         }
@@ -226,7 +242,7 @@ impl Loaded {
             match read {
                 Ok(read) => candidates.extend(read),
                 Err(why) => {
-                    self.complain(&path, why);
+                    self.complain(&path, why.to_string());
                     self.unread.push(path);
                 }
             }

@@ -10,7 +10,7 @@ use super::resolved::{Definition, Hooks, LogPolicy, Origin, Ready, RunAs, Securi
 use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
-use super::values::{DAY, MILLISECOND, octal_mode};
+use super::values::{DAY, MILLISECOND, ValueError, octal_mode};
 use crate::core::fingerprint::fingerprint;
 use crate::core::limits::Key;
 use crate::core::name::ServiceName;
@@ -312,7 +312,7 @@ fn argv(item: &Item<'_>) -> Read<Vec<String>> {
 fn absolute(item: &Item<'_>) -> Read<PathBuf> {
     item.parsed(|text| match text.starts_with('/') {
         true => Ok(PathBuf::from(text)),
-        false => Err("is not an absolute path; begin it with '/'".to_owned()),
+        false => Err(ValueError::NotAbsolute),
     })
 }
 
@@ -343,12 +343,8 @@ fn containment(item: &Item<'_>) -> Read<Option<Rung>> {
 
 fn stop(mut table: Table<'_>, report: &mut Report<'_>) -> StopPolicy {
     let default = Policy::default().stop;
-    let signal = table.read("signal", report, |item| {
-        item.parsed(|text| {
-            let wrong = "is not a signal; allowed: names as SIGTERM or TERM, SIGRTMIN+3, numbers 1 to 64";
-            Signal::parse(text).ok_or_else(|| wrong.to_owned())
-        })
-    });
+    let signal = table
+        .read("signal", report, |item| item.parsed(|text| Signal::parse(text).ok_or(ValueError::NoSignal)));
     let timeout = duration(&mut table, "timeout", MILLISECOND..=DAY, default.timeout, report);
     let leftovers = duration(&mut table, "leftovers", Duration::ZERO..=DAY, default.leftovers, report);
     table.finish(report);

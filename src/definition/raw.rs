@@ -5,7 +5,7 @@
 //! see all of them at once, each with what is allowed. Nothing here knows what a key means.
 
 use super::diagnose::{About, Report, quoted};
-use super::values;
+use super::values::{self, ValueError};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
@@ -102,7 +102,7 @@ impl<'t> Item<'t> {
         self.parsed(|text| {
             choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
                 let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-                format!("is not known here; allowed: {}", words.join(", "))
+                ValueError::Unknown { allowed: words.join(", ") }
             })
         })
     }

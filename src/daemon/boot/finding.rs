@@ -457,10 +457,7 @@ impl Gathering {
     /// The services directories in their order, with what was read of them.
     fn directories(&self) -> Vec<Directory> {
         let directory = |path: &PathBuf| match self.listed.get(path) {
-            None => {
-                let why = "the directory is still being read".to_owned();
-                Directory { path: path.clone(), read: Err(why), cut: false }
-            }
+            None => Directory::late(path.clone()),
             Some(Err(error)) => Directory::unread(path.clone(), error),
             Some(Ok(listed)) => {
                 let candidate = |file: &PathBuf| {
