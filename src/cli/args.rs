@@ -7,7 +7,7 @@ use super::plain;
 use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
 use crate::control::protocol::{Code, Program, Registration, Request, SignalName, Targets, Until};
-use crate::core::limits::Key;
+use crate::core::limits::{Key, ValueError};
 use crate::core::signal::Signal;
 use crate::core::words::Stream;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -478,27 +478,40 @@ pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-fn parse_signal(text: &str) -> Result<Signal, String> {
-    Signal::parse(text).ok_or_else(|| "use a signal as in SIGTERM, TERM or 15".to_owned())
+/// What is wrong with a value that was typed, as clap puts it behind the value.
+#[derive(Debug, thiserror::Error)]
+enum TypedError {
+    #[error("use a signal as in SIGTERM, TERM or 15")]
+    Signal,
+    #[error("use NAME=VALUE")]
+    Assignment,
+    #[error("there is no such limit; allowed: {}", Key::ALL.map(Key::as_str).join(", "))]
+    Limit,
+    #[error("'{value}' {error}")]
+    LimitValue { value: String, error: ValueError },
 }
 
-fn parse_assignment(text: &str) -> Result<(String, String), String> {
+fn parse_signal(text: &str) -> Result<Signal, TypedError> {
+    Signal::parse(text).ok_or(TypedError::Signal)
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), TypedError> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err("use NAME=VALUE".to_owned()),
+        Some(_) | None => Err(TypedError::Assignment),
     }
 }
 
 /// A limit as `set` takes it. What is wrong with it is said here, where it was typed.
-fn parse_limit(text: &str) -> Result<(String, String), String> {
+fn parse_limit(text: &str) -> Result<(String, String), TypedError> {
     let (name, value) = parse_assignment(text)?;
-    let key = Key::from_name(&name).ok_or_else(|| {
-        format!("there is no such limit; allowed: {}", Key::ALL.map(Key::as_str).join(", "))
-    })?;
-    match value.as_str() {
-        "default" => Ok((name, value)),
-        _ => key.parse(&value).map(|_| (name, value.clone())).map_err(|wrong| format!("'{value}' {wrong}")),
+    let key = Key::from_name(&name).ok_or(TypedError::Limit)?;
+    if value != "default"
+        && let Err(error) = key.parse(&value)
+    {
+        return Err(TypedError::LimitValue { value, error });
     }
+    Ok((name, value))
 }
 
 /// clap's message of several paragraphs as one line, with where to read more.

@@ -57,9 +57,8 @@ impl Settings {
             choice(options.containment, "HERMES_SUP_CONTAINMENT", env)?.and_then(|RungChoice(rung)| rung);
         let stop_budget = match (options.stop_budget, text("HERMES_SUP_STOP_BUDGET", env)?) {
             (Some(budget), _) => budget,
-            (None, Some(text)) => {
-                parse_duration(&text).map_err(|why| invalid("HERMES_SUP_STOP_BUDGET", &text, &why))?
-            }
+            (None, Some(text)) => parse_duration(&text)
+                .map_err(|why| invalid("HERMES_SUP_STOP_BUDGET", &text, &why.to_string()))?,
             (None, None) => Duration::from_secs(9),
         };
         let controllers = choice(options.controllers, "HERMES_SUP_CONTROLLERS", env)?;
@@ -271,13 +270,15 @@ fn invalid(variable: &str, value: &str, why: &str) -> Early {
     Early::usage(format!("invalid value '{value}' in the environment variable {variable}: {why}"))
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("use a duration as in 500ms, 30s or 1h30m")]
+pub(super) struct NoDuration;
+
 /// `90` (seconds), `500ms`, `1h30m`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, NoDuration> {
     match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => {
-            humantime::parse_duration(text).map_err(|_| "use a duration as in 500ms, 30s or 1h30m".to_owned())
-        }
+        Err(_) => humantime::parse_duration(text).map_err(|_| NoDuration),
     }
 }
 

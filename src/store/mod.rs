@@ -50,6 +50,7 @@ mod schema;
 mod session;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 mod worker;
 
 pub use engine::panic_is_expected;
@@ -60,6 +61,7 @@ pub use schema::{
     RunRow, SCHEMA, WantRow,
 };
 pub use session::new_instance;
+pub use unwritten::{DiskError, Unwritten};
 
 use crate::core::name::ServiceName;
 use schema::{Key, Rows, Write};
@@ -70,9 +72,6 @@ use std::time::{Duration, Instant};
 
 /// How many changes may wait for the disk. Five thousand services asked for everything at once fill a third of it.
 const MAX_PENDING: usize = 65_536;
-
-/// How a store ends that has written everything.
-const CLOSED: &str = "the store is closed";
 
 /// Where the state is and for whom.
 #[derive(Debug, Clone)]
@@ -131,7 +130,7 @@ pub struct Opened {
     /// The lock of home was not had in time, which is that of its gateways. [`StoreEvent::Held`] may follow.
     pub home_unlocked: bool,
     /// Why nothing is recorded for now. Recovery is reported as [`StoreEvent::Recovered`].
-    pub volatile: Option<String>,
+    pub volatile: Option<Unwritten>,
 }
 
 /// What the store has to say.
@@ -175,7 +174,7 @@ pub enum OpenError {
 
 impl OpenError {
     fn unknown(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::Unknown { path: path.to_owned(), reason: session::explain(path, error) }
+        Self::Unknown { path: path.to_owned(), reason: DiskError::new(path, error).to_string() }
     }
 
     /// What is so, without what to do about it.
@@ -273,12 +272,10 @@ fn open_on(
                     }
                 }
                 Locked::State | Locked::All => {
-                    let reason =
-                        format!("{} has not answered for {patience:?}: check its volume", path.display());
                     let opened = Opened {
                         instance: session::new_instance(),
                         home_unlocked: state.locked == Locked::State,
-                        volatile: Some(reason),
+                        volatile: Some(Unwritten::Silent { path, patience }),
                         ..Opened::default()
                     };
                     state.boot = Boot::Over;
@@ -308,13 +305,10 @@ impl Store {
     pub fn commit(&self, ticket: u64, changes: Vec<Change>) {
         let refused = {
             let mut state = self.shared.state();
-            if let Some(reason) = &state.dead {
-                Some(reason.clone())
+            if let Some(ended) = &state.ended {
+                Some(ended.clone().err().unwrap_or(Unwritten::Closed))
             } else if state.pending.len() + state.tickets.len() + changes.len() > MAX_PENDING {
-                Some(
-                    "the disk does not keep up, too many changes wait for it: check the state volume"
-                        .to_owned(),
-                )
+                Some(Unwritten::TooMany)
             } else {
                 state.tickets.push(ticket);
                 state.add(changes, true);
@@ -322,8 +316,8 @@ impl Store {
                 None
             }
         };
-        if let Some(reason) = refused {
-            (self.shared.notify)(StoreEvent::Failed { ticket, reason });
+        if let Some(refused) = refused {
+            (self.shared.notify)(StoreEvent::Failed { ticket, reason: refused.to_string() });
         }
     }
 
@@ -331,7 +325,7 @@ impl Store {
     /// newest for each row is kept, so what waits is bounded by the number of services.
     pub fn commit_lazily(&self, changes: Vec<Change>) {
         let mut state = self.shared.state();
-        if state.dead.is_none() {
+        if state.ended.is_none() {
             let waited_for = state.lazy_since.is_some();
             state.add(changes, false);
             // The thread knows already when the first of them is due: a crash or an exit wakes it no further.
@@ -355,20 +349,16 @@ impl Store {
     /// Waits for the end of that, which is begun here if it was not; at most so long.
     ///
     /// # Errors
-    /// One line when it did not end in time (it goes on unattended) or something could not be written.
-    pub fn close(self, patience: Duration) -> Result<(), String> {
+    /// [`Unwritten::NotClosed`] when it did not end in time (it goes on unattended), or why something could not be written.
+    pub fn close(self, patience: Duration) -> Result<(), Unwritten> {
         self.begin_to_close();
         let state = self.shared.state();
         let (state, _) = self
             .shared
             .changed
-            .wait_timeout_while(state, patience, |state| state.dead.is_none())
+            .wait_timeout_while(state, patience, |state| state.ended.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        match &state.dead {
-            None => Err(format!("the state was not closed within {patience:?}: its disk does not answer")),
-            Some(reason) if reason == CLOSED => Ok(()),
-            Some(reason) => Err(reason.clone()),
-        }
+        state.ended.clone().unwrap_or(Err(Unwritten::NotClosed(patience)))
     }
 }
 
@@ -410,8 +400,8 @@ struct State {
     lazy_since: Option<Instant>,
     busy_since: Option<Instant>,
     closing: bool,
-    /// The thread has ended, and why.
-    dead: Option<String>,
+    /// The thread has ended, with everything written or not.
+    ended: Option<Result<(), Unwritten>>,
     boot: Boot,
     locked: Locked,
 }

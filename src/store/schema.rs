@@ -207,7 +207,7 @@ mod exit_row {
 
 /// Why the bytes of a row are not a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RowError {
+pub enum RowError {
     #[error("written by a newer hermes-sup (row version {0})")]
     Newer(u8),
     #[error("too short")]

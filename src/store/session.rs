@@ -12,7 +12,7 @@ use super::lock::{Lock, Taken};
 use super::mirror::{self, Mirror};
 use super::place::{FILE_MODE, Lies, StateDir, Unopened, identity};
 use super::schema::{Encoded, Rows};
-use super::{OpenError, Options};
+use super::{DiskError, OpenError, Options, Unwritten};
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use rustix::fs::OFlags;
@@ -48,7 +48,7 @@ pub(super) struct Loaded {
     /// False when the database may hold more than `rows`: it is there, but could not even be read.
     pub(super) known: bool,
     /// Why nothing can be written now; what is known is in `rows` all the same.
-    pub(super) volatile: Option<String>,
+    pub(super) volatile: Option<Unwritten>,
 }
 
 impl Session {
@@ -82,15 +82,15 @@ impl Session {
     /// `instance`, it is older than what is known, and gives way; another one is set aside.
     ///
     /// # Errors
-    /// One line that says what to do.
+    /// [`Unwritten`].
     pub(super) fn made_again(
         options: &Options,
         instance: &str,
         warnings: &mut Vec<String>,
-    ) -> Result<Self, String> {
-        let opened = Self::open(options, warnings).map_err(|error| error.to_string())?;
-        let mut session = opened.map_err(|error| explain(&options.dir, &error))?;
-        session.begin_anew(instance, warnings).map_err(|error| explain(&options.dir, &error))?;
+    ) -> Result<Self, Unwritten> {
+        let refused = |error| DiskError::new(&options.dir, &error);
+        let mut session = Self::open(options, warnings)?.map_err(refused)?;
+        session.begin_anew(instance, warnings).map_err(refused)?;
         Ok(session)
     }
 
@@ -150,7 +150,7 @@ impl Session {
                 Err(other) => Some(io::Error::other(other.to_string())),
             };
         }
-        let volatile = trouble.map(|error| self.explain(&error));
+        let volatile = trouble.map(|error| self.refused(&error).into());
         Ok(Loaded { rows, mirrored_at_ms, mirror_stale, known, volatile })
     }
 
@@ -164,7 +164,7 @@ impl Session {
     /// it only sees to it that the database is open.
     ///
     /// # Errors
-    /// One line that says what to do.
+    /// [`Unwritten`].
     pub(super) fn commit(
         &mut self,
         wrap: &Wrap,
@@ -172,14 +172,14 @@ impl Session {
         writes: &[Encoded],
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unwritten> {
         self.lock.note(host);
         let first = self.try_commit(wrap, writes, after, warnings);
         let done = first.or_else(|_| self.try_commit(wrap, writes, after, warnings));
         done.map_err(|trouble| match trouble {
-            Trouble::Io(error) => self.explain(&error),
-            Trouble::Newer(found) => self.newer(found).to_string(),
-            Trouble::Corrupt(why) => format!("{} is damaged: {why}", self.dir.path_of(DATABASE).display()),
+            Trouble::Io(error) => self.refused(&error).into(),
+            Trouble::Newer(found) => self.newer(found).into(),
+            Trouble::Corrupt(why) => Unwritten::Damaged { path: self.dir.path_of(DATABASE), why },
         })
     }
 
@@ -315,11 +315,11 @@ impl Session {
     }
 
     /// # Errors
-    /// One line; the old mirror stays.
-    pub(super) fn write_mirror(&self, rows: &Rows) -> Result<(), String> {
-        mirror::write(&self.dir, rows).map_err(|error| {
-            let path = self.dir.path_of(mirror::NAME);
-            format!("the wants are recorded, but their readable copy {} is not: {error}", path.display())
+    /// [`Unwritten::Mirror`]; the old mirror stays.
+    pub(super) fn write_mirror(&self, rows: &Rows) -> Result<(), Unwritten> {
+        mirror::write(&self.dir, rows).map_err(|error| Unwritten::Mirror {
+            path: self.dir.path_of(mirror::NAME),
+            error: error.to_string(),
         })
     }
 
@@ -360,8 +360,8 @@ impl Session {
         OpenError::NewerSchema { path: self.dir.path_of(DATABASE), found }
     }
 
-    fn explain(&self, error: &io::Error) -> String {
-        explain(&self.dir.path_of(DATABASE), error)
+    fn refused(&self, error: &io::Error) -> DiskError {
+        DiskError::new(&self.dir.path_of(DATABASE), error)
     }
 }
 
@@ -414,25 +414,6 @@ pub(super) fn locked_dirs(options: &Options) -> Vec<PathBuf> {
 
 fn problems(path: &Path, mirror: &Mirror) -> Vec<String> {
     mirror.problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect()
-}
-
-/// One line that says what is wrong with the disk and what to do.
-pub(super) fn explain(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            format!("no space for {path}: free some on its volume, recording then goes on by itself")
-        }
-        Some(Errno::ROFS) => {
-            format!("{path} is on a read-only volume: mount it writable, recording then goes on by itself")
-        }
-        Some(Errno::IO) => format!("the disk of {path} reports an error: check it, and the kernel's log"),
-        Some(Errno::ACCESS | Errno::PERM) => format!(
-            "no permission for {path}: give its directory to uid {} or choose another with --state",
-            rustix::process::geteuid().as_raw()
-        ),
-        Some(_) | None => format!("{path} cannot be used: {error}"),
-    }
 }
 
 /// An instance id: 128 random bits in hexadecimal.

@@ -5,8 +5,8 @@
 use super::disk::Wrap;
 use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
-use super::session::{Loaded, Session, explain, lock_home, locked_dirs};
-use super::{Boot, CLOSED, Locked, OpenError, Opened, Options, Shared, StoreEvent, Waited};
+use super::session::{Loaded, Session, lock_home, locked_dirs};
+use super::{Boot, DiskError, Locked, OpenError, Opened, Options, Shared, StoreEvent, Unwritten, Waited};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,19 +24,17 @@ pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
     let mut worker = Worker::new(options, wrap, Arc::clone(&shared));
     // Nothing here should panic but the engine, which is guarded; if it does, callers must still be answered.
     let ended = catch_unwind(AssertUnwindSafe(|| worker.serve()));
-    let reason = match ended {
-        Ok(reason) => reason,
-        Err(_) => "the store's thread has failed: restart the supervisor".to_owned(),
-    };
+    let ended = ended.unwrap_or(Err(Unwritten::ThreadFailed));
     let tickets = {
         let mut state = shared.state();
-        state.dead = Some(reason.clone());
+        state.ended = Some(ended.clone());
         state.busy_since = None;
         shared.changed.notify_all();
         std::mem::take(&mut state.tickets)
     };
+    let reason = ended.err().unwrap_or(Unwritten::Closed);
     for ticket in tickets {
-        (shared.notify)(StoreEvent::Failed { ticket, reason: reason.clone() });
+        (shared.notify)(StoreEvent::Failed { ticket, reason: reason.to_string() });
     }
 }
 
@@ -60,7 +58,7 @@ struct Worker {
     mirror_stale: bool,
     /// When a stale mirror is to be written.
     mirror_due: Option<Instant>,
-    trouble: Option<String>,
+    trouble: Option<Unwritten>,
     /// What was found at an opening that nobody waited for any more, until it is told.
     news: Option<Box<Opened>>,
     /// The warnings of the last attempt to open, so that they are not repeated with each.
@@ -88,11 +86,9 @@ impl Worker {
         }
     }
 
-    /// Returns why it ended.
-    fn serve(&mut self) -> String {
-        if let Err(reason) = self.boot() {
-            return reason;
-        }
+    /// Until the store is closed. The error is what is left unwritten then.
+    fn serve(&mut self) -> Result<(), Unwritten> {
+        self.boot()?;
         loop {
             let batch = self.next();
             let closing = batch.closing;
@@ -104,15 +100,15 @@ impl Worker {
                     session.abandon();
                 }
                 self.home = None;
-                return self.trouble.take().unwrap_or_else(|| CLOSED.to_owned());
+                return self.trouble.take().map_or(Ok(()), Err);
             }
         }
     }
 
     /// The first opening. If nobody waits for it any more, its result goes out as an event.
-    fn boot(&mut self) -> Result<(), String> {
+    fn boot(&mut self) -> Result<(), OpenError> {
         let result = self.load();
-        let failed = result.as_ref().err().map(OpenError::to_string);
+        let failed = result.as_ref().err().cloned();
         {
             let mut state = self.shared.state();
             if matches!(state.boot, Boot::Pending) {
@@ -135,13 +131,11 @@ impl Worker {
 
     /// What [`super::open`] could not return is news for the loop, once it can be written too: until then it is read
     /// again with each attempt. The error is why it cannot.
-    fn take_late(&mut self, result: Result<Opened, OpenError>) -> Result<(), String> {
-        let opened = result.map_err(|error| {
-            let reason = error.to_string();
+    fn take_late(&mut self, result: Result<Opened, OpenError>) -> Result<(), Unwritten> {
+        let opened = result.inspect_err(|error| {
             if matches!(error, OpenError::Held { .. }) {
-                self.tell(StoreEvent::Held { reason: reason.clone() });
+                self.tell(StoreEvent::Held { reason: error.to_string() });
             }
-            reason
         })?;
         let Some(reason) = opened.volatile.clone() else {
             self.news = Some(Box::new(opened));
@@ -181,7 +175,7 @@ impl Worker {
                 mirrored_at_ms: None,
                 mirror_stale: true,
                 known: false,
-                volatile: Some(explain(&self.options.dir, &error)),
+                volatile: Some(DiskError::new(&self.options.dir, &error).into()),
             },
         };
         let mut found = Opened::from_rows(&loaded.rows);
@@ -195,7 +189,7 @@ impl Worker {
         self.mirror_stale = loaded.mirror_stale;
         if self.trouble.is_none() {
             self.refresh_mirror();
-            found.warnings.extend(self.trouble.clone());
+            found.warnings.extend(self.trouble.as_ref().map(Unwritten::to_string));
         }
         Ok(found)
     }
@@ -242,7 +236,7 @@ impl Worker {
             }
             Err(reason) => {
                 for ticket in batch.tickets {
-                    self.tell(StoreEvent::Failed { ticket, reason: reason.clone() });
+                    self.tell(StoreEvent::Failed { ticket, reason: reason.to_string() });
                 }
                 self.put_back(batch.writes);
                 self.trouble = Some(reason);
@@ -252,7 +246,7 @@ impl Worker {
     }
 
     /// After an opening that came to nothing: opens again.
-    fn reopen(&mut self) -> Result<(), String> {
+    fn reopen(&mut self) -> Result<(), Unwritten> {
         if self.session.is_some() && self.rows.is_some() {
             return Ok(());
         }
@@ -260,21 +254,21 @@ impl Worker {
         self.take_late(result)
     }
 
-    fn commit(&mut self, writes: &[(Write, Waited)], last: bool) -> Result<(), String> {
+    fn commit(&mut self, writes: &[(Write, Waited)], last: bool) -> Result<(), Unwritten> {
         let (Some(session), Some(rows)) = (&mut self.session, &mut self.rows) else {
-            return Err("the state is not open".to_owned());
+            return Err(Unwritten::NotOpen);
         };
         let all = || writes.iter().map(|(write, _)| write);
         let wants_change = all().any(|write| matches!(write, Write::Want(..)));
         let stamp = rows.stamp + u64::from(wants_change);
         let encode = || {
-            let mut encoded = all().map(Write::encoded).collect::<Result<Vec<_>, _>>()?;
+            let mut encoded = all().map(Write::encoded).collect::<Result<Vec<_>, RowError>>()?;
             if wants_change {
                 encoded.push(encoded_stamp(stamp)?);
             }
-            Ok(encoded)
+            Ok::<_, RowError>(encoded)
         };
-        let encoded = encode().map_err(|error: RowError| error.to_string())?;
+        let encoded = encode()?;
         let after = || {
             let mut after = Rows { stamp, ..rows.clone() };
             all().for_each(|write| after.apply(write.clone()));
@@ -292,7 +286,7 @@ impl Worker {
             done = Session::made_again(&self.options, &rows.instance, &mut warnings).and_then(|session| {
                 let session = self.session.insert(session);
                 session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings)?;
-                let lost = || format!("{} was moved again", self.options.dir.display());
+                let lost = || Unwritten::MovedAgain(self.options.dir.clone());
                 session.is_in_place().then_some(()).ok_or_else(lost)
             });
             self.mirror_stale = true;
@@ -344,7 +338,7 @@ impl Worker {
     }
 
     /// Says what is new about trouble, and sets the time of the next attempt.
-    fn report(&mut self, before: Option<&String>, unasked: bool) {
+    fn report(&mut self, before: Option<&Unwritten>, unasked: bool) {
         // News does not wait for the mirror.
         let opened = self.news.take_if(|_| self.session.as_ref().is_some_and(Session::is_open));
         if opened.is_some() || (before.is_some() && self.trouble.is_none()) {
@@ -353,7 +347,7 @@ impl Worker {
         let Some(reason) = &self.trouble else { return };
         if before != Some(reason) {
             self.retry_after = RETRY.0;
-            self.tell(StoreEvent::Degraded { reason: reason.clone() });
+            self.tell(StoreEvent::Degraded { reason: reason.to_string() });
         } else if unasked {
             self.retry_after = (self.retry_after * 2).min(RETRY.1);
         }
