@@ -96,12 +96,12 @@ impl FrameBuffer {
 /// # Errors
 /// A [`Refusal`] when the request does not fit a frame.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, Refusal> {
-    finish(spell(request).map(String::into_bytes))
+    finish(spell(request).and_then(|request| serde_json::to_vec(&request)))
 }
 
 /// A request as another process image of ours is handed it, however long it is: what [`encode_request`] would send.
 pub fn keep_request(request: &Request) -> Option<Value> {
-    serde_json::from_slice(spell(request).ok()?.as_bytes()).ok()
+    serde_json::to_value(spell(request).ok()?).ok()
 }
 
 /// What [`keep_request`] kept; `None`: this version does not know it.
@@ -111,11 +111,22 @@ pub fn kept_request(kept: Value) -> Option<Request> {
     understand(method, kept.remove("parameters")).ok()
 }
 
-fn spell(request: &Request) -> serde_json::Result<String> {
-    let (method, text) = (request.method(), serde_json::to_string(request)?);
-    let parameters = text.strip_prefix(&format!("{{\"{method}\":")).and_then(|rest| rest.strip_suffix('}'));
-    let parameters = parameters.unwrap_or("{}");
-    Ok(format!("{{\"version\":{VERSION},\"method\":\"{method}\",\"parameters\":{parameters}}}"))
+#[derive(Serialize)]
+struct Spelled {
+    version: u32,
+    method: &'static str,
+    parameters: Value,
+}
+
+fn spell(request: &Request) -> serde_json::Result<Spelled> {
+    let method = request.method();
+    let parameters = match serde_json::to_value(request)? {
+        Value::Object(mut variant) => variant.remove(method),
+        // A variant without fields.
+        _ => None,
+    };
+    let parameters = parameters.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    Ok(Spelled { version: VERSION, method, parameters })
 }
 
 fn understand(method: String, parameters: Option<Value>) -> serde_json::Result<Request> {

@@ -1,7 +1,7 @@
 //! The Hermes profiles of a home directory: the root profile `default`, which is the home itself, and each directory
 //! of `profiles/` that holds a `SOUL.md`.
 
-use crate::core::name::ServiceName;
+use crate::core::name::{NameError, ServiceName};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -17,6 +17,27 @@ pub(super) const MARK: &str = "SOUL.md";
 /// More warnings are counted, not listed: the directory's owner may be hostile.
 const MOST_WARNINGS: usize = 20;
 
+/// Why what looks like a profile is none: one line, free of control characters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// With what the system said.
+    #[error("{DIRECTORY}/ cannot be read: {0}")]
+    Unread(String),
+    #[error("{DIRECTORY}/{0} is a symbolic link, which is not followed: skipped")]
+    Link(String),
+    /// With what the system said.
+    #[error("{DIRECTORY}/{name} cannot be opened: {error}: skipped")]
+    Unopened { name: String, error: String },
+    #[error(
+        "{DIRECTORY}/{DEFAULT_PROFILE} is skipped: '{DEFAULT_PROFILE}' is the root profile, the home itself"
+    )]
+    Root,
+    #[error("{DIRECTORY}/{name} is skipped: {error}")]
+    Name { name: String, error: NameError },
+    #[error("{DIRECTORY}/{0} is skipped: its name is not UTF-8 text")]
+    NotText(String),
+}
+
 /// The profiles that there are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Discovered {
@@ -30,10 +51,10 @@ pub struct Discovered {
 
 impl Discovered {
     /// One entry more: a profile, nothing, or what is wrong with it.
-    pub fn add(&mut self, judged: Result<Option<ServiceName>, String>) {
+    pub fn add(&mut self, judged: Result<Option<ServiceName>, ProfileError>) {
         match judged {
             Ok(profile) => self.named.extend(profile),
-            Err(warning) if self.warnings.len() < MOST_WARNINGS => self.warnings.push(warning),
+            Err(error) if self.warnings.len() < MOST_WARNINGS => self.warnings.push(error.to_string()),
             Err(_) => self.left_out += 1,
         }
     }
@@ -61,10 +82,17 @@ pub fn entries(home: &Beneath, user: &Credentials) -> io::Result<Option<(Beneath
     })?
 }
 
-/// The profile that one of the [`entries`] is, nothing, or in one line what is wrong with it.
-pub fn judge(directory: &Beneath, user: &Credentials, name: &OsStr) -> Result<Option<ServiceName>, String> {
+/// The profile that one of the [`entries`] is, or nothing.
+///
+/// # Errors
+/// [`ProfileError`].
+pub fn judge(
+    directory: &Beneath,
+    user: &Credentials,
+    name: &OsStr,
+) -> Result<Option<ServiceName>, ProfileError> {
     let judged = user.on_files(|| look(directory, name));
-    judged.unwrap_or_else(|error| Err(format!("{DIRECTORY}/ cannot be read: {error}")))
+    judged.unwrap_or_else(|error| Err(ProfileError::Unread(error.to_string())))
 }
 
 /// Is there a profile `name` now?
@@ -90,18 +118,18 @@ pub fn directory_of(name: &ServiceName) -> PathBuf {
 }
 
 /// Judges one entry: a profile, nothing, or something to warn about.
-fn look(directory: &Beneath, name: &OsStr) -> Result<Option<ServiceName>, String> {
+fn look(directory: &Beneath, name: &OsStr) -> Result<Option<ServiceName>, ProfileError> {
     let shown: String =
         name.to_string_lossy().chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
     let profile = match directory.dir(Path::new(name)) {
         Ok(profile) => profile,
         Err(_) if rustix::fs::readlinkat(directory, name, Vec::new()).is_ok() => {
-            return Err(format!("{DIRECTORY}/{shown} is a symbolic link, which is not followed: skipped"));
+            return Err(ProfileError::Link(shown));
         }
         Err(error) => {
             return match Errno::from_io_error(&error) {
                 Some(Errno::NOTDIR | Errno::NOENT) => Ok(None),
-                _ => Err(format!("{DIRECTORY}/{shown} cannot be opened: {error}: skipped")),
+                _ => Err(ProfileError::Unopened { name: shown, error: error.to_string() }),
             };
         }
     };
@@ -109,12 +137,10 @@ fn look(directory: &Beneath, name: &OsStr) -> Result<Option<ServiceName>, String
         return Ok(None);
     }
     match name.to_str().map(ServiceName::gateway_of) {
-        Some(Ok(name)) if name.as_str() == DEFAULT_PROFILE => Err(format!(
-            "{DIRECTORY}/{DEFAULT_PROFILE} is skipped: '{DEFAULT_PROFILE}' is the root profile, the home itself"
-        )),
+        Some(Ok(name)) if name.as_str() == DEFAULT_PROFILE => Err(ProfileError::Root),
         Some(Ok(name)) => Ok(Some(name)),
-        Some(Err(error)) => Err(format!("{DIRECTORY}/{shown} is skipped: {error}")),
-        None => Err(format!("{DIRECTORY}/{shown} is skipped: its name is not UTF-8 text")),
+        Some(Err(error)) => Err(ProfileError::Name { name: shown, error }),
+        None => Err(ProfileError::NotText(shown)),
     }
 }
 

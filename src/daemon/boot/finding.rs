@@ -13,7 +13,7 @@ use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::trust::{Place, Trust};
 use crate::definition::{Surroundings, dashboard};
 use crate::hermes::profile_watch::ProfileWatch;
-use crate::hermes::profiles::{self, Discovered};
+use crate::hermes::profiles::{self, Discovered, ProfileError};
 use crate::hermes::redirect::is_yes;
 use crate::hermes::state_json::{self, Intent};
 use crate::s6::SCAN_DIRECTORY;
@@ -127,7 +127,7 @@ enum Done {
 }
 
 /// A profile with what its state file says, nothing, or what is wrong with the entry.
-type Judged = Result<Option<(ServiceName, Result<Intent, String>)>, String>;
+type Judged = Result<Option<(ServiceName, Result<Intent, String>)>, ProfileError>;
 
 impl Task {
     /// What is read, for messages.
