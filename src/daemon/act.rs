@@ -17,7 +17,7 @@ use crate::daemon::{Notice, Supervisor};
 use crate::hermes::state_watch::StateWatch;
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +36,12 @@ pub enum Action {
     SignalMain(IncarnationId, Signal),
     Scope(ConnId, ScopeName, ScopeOrder),
     /// One command to several services.
-    Command(Vec<(ServiceId, Ticket)>, Command),
+    Command {
+        tickets: Vec<(ServiceId, Ticket)>,
+        command: Command,
+        /// All that get it in the end: these, and in a rolling restart those of the other turns.
+        together: BTreeSet<ServiceId>,
+    },
     Kill(Kill),
     /// Hear when the state file of this life changes.
     ListenToStateFile {
@@ -117,7 +122,9 @@ impl Supervisor {
                 Action::Warn(topic, text) => self.warn(topic, text),
                 Action::SignalMain(life, signal) => self.signal_main(&life, signal),
                 Action::Scope(conn, name, order) => self.order_scope(conn, name, order),
-                Action::Command(tickets, command) => self.command(tickets, command),
+                Action::Command { tickets, command, together } => {
+                    self.command(tickets, command, &together);
+                }
                 Action::Kill(kill) => {
                     let error = self.kill(&kill).err();
                     self.inbox.push(Input::Killed(kill, error.map(|error| error.to_string())));
@@ -190,10 +197,14 @@ impl Supervisor {
     }
 
     /// The core carries out a command, unless the root gateway does it for a profile that it serves.
-    fn command(&mut self, tickets: Vec<(ServiceId, Ticket)>, command: Command) {
-        let together = tickets.iter().map(|(id, _)| *id).collect();
+    fn command(
+        &mut self,
+        tickets: Vec<(ServiceId, Ticket)>,
+        command: Command,
+        together: &BTreeSet<ServiceId>,
+    ) {
         for (id, ticket) in tickets {
-            if !self.ask_root(id, ticket, command, &together) {
+            if !self.ask_root(id, ticket, command, together) {
                 self.inbox.core(id, Event::Command { ticket, command });
             }
         }

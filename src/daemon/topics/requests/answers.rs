@@ -81,8 +81,9 @@ impl Requests {
             actions
                 .extend(rest.into_iter().filter_map(|id| not_restarted(conn, id, Code::Failed, why, view)));
         } else if let Some(next) = request.queue.pop_front() {
-            let ticket = self.ticket(number, next);
-            actions.push(Action::Core(next, Event::Command { ticket, command: Command::Restart }));
+            let together = request.together.clone();
+            let tickets = vec![(next, self.ticket(number, next))];
+            actions.push(Action::Command { tickets, command: Command::Restart, together });
         }
         actions.extend(self.end_if_over(number));
         actions

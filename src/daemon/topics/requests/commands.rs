@@ -12,6 +12,7 @@ use crate::core::words::State;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::topics::requests::{Awaited, Of, Requests, part};
 use crate::daemon::view::View;
+use std::collections::BTreeSet;
 
 impl Requests {
     /// Takes a request about the services `ids`, which are permitted, with the answers `complaints` for others that it names.
@@ -76,20 +77,35 @@ impl Requests {
     }
 
     fn command(&mut self, number: u64, uid: u32, ids: Vec<ServiceId>, command: Command) -> Actions {
+        let together = ids.iter().copied().collect();
+        self.command_of(number, uid, ids, command, together)
+    }
+
+    /// `together`: all that get it in the end.
+    fn command_of(
+        &mut self,
+        number: u64,
+        uid: u32,
+        ids: Vec<ServiceId>,
+        command: Command,
+        together: BTreeSet<ServiceId>,
+    ) -> Actions {
         self.callers.extend(ids.iter().map(|id| (*id, uid)));
         let tickets: Vec<(ServiceId, Ticket)> =
             ids.into_iter().map(|id| (id, self.ticket(number, id))).collect();
-        vec![Action::Command(tickets, command)]
+        vec![Action::Command { tickets, command, together }]
     }
 
     fn restart(&mut self, number: u64, uid: u32, mut ids: Vec<ServiceId>, rolling: Option<u32>) -> Actions {
         let at_once = rolling.map_or(ids.len(), |n| n.max(1) as usize).min(ids.len());
+        let together: BTreeSet<ServiceId> = ids.iter().copied().collect();
         let rest = ids.split_off(at_once);
         self.callers.extend(rest.iter().map(|id| (*id, uid)));
         if let Some(request) = self.requests.get_mut(&number) {
             request.queue = rest.into();
+            request.together.clone_from(&together);
         }
-        self.command(number, uid, ids, Command::Restart)
+        self.command_of(number, uid, ids, Command::Restart, together)
     }
 
     fn unregister(

@@ -33,6 +33,8 @@ struct PendingRequest {
     outstanding: BTreeSet<Ticket>,
     /// For `restart --rolling`: what comes next, when one of the first is up.
     queue: VecDeque<ServiceId>,
+    /// For `restart --rolling`: those of all turns.
+    together: BTreeSet<ServiceId>,
     deadline: Option<Tick>,
 }
 

@@ -28,6 +28,8 @@ struct Story {
     heard: Vec<String>,
     /// What was done to trees.
     done: Vec<String>,
+    /// The turns of commands: who got it, and all who get it in the end.
+    turns: Vec<(Vec<ServiceId>, BTreeSet<ServiceId>)>,
     /// Why nothing can be put on disk.
     disk_fails: Option<String>,
     /// Main processes that are not made yet.
@@ -88,7 +90,8 @@ impl Story {
     fn act_later(&mut self, action: Action) {
         match action {
             Action::Core(id, event) => self.tell(id, event),
-            Action::Command(tickets, command) => {
+            Action::Command { tickets, command, together } => {
+                self.turns.push((tickets.iter().map(|(id, _)| *id).collect(), together));
                 for (id, ticket) in tickets {
                     self.tell(id, Event::Command { ticket, command });
                 }
@@ -368,6 +371,20 @@ fn a_rolling_restart_goes_on_when_one_is_up_again() {
     story.spawned(ids[1]);
     story.spawned(ids[2]);
     story.hears(&["1: b up", "1: c up", "1: end"]);
+}
+
+/// What a served profile is asked goes by way of the root gateway, unless that one gets the same command. That is for each turn
+/// as for a command to all at once.
+#[test]
+fn each_turn_of_a_rolling_restart_is_a_command_that_knows_the_others() {
+    let mut story = Story::default();
+    let ids = story.services(["a", "b", "c"]);
+    ids.into_iter().for_each(|id| drop(story.up(id)));
+    story.ask(1, rolling(2), &ids);
+    let [a, b, c] = ids;
+    let all = BTreeSet::from(ids);
+    assert_eq!(story.turns, [(vec![a, b], all.clone()), (vec![c], all)]);
+    story.hears(&["1: a up", "1: c up", "1: b up", "1: end"]);
 }
 
 #[test]
