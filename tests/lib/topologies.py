@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Versions of Hermes × ways to say whether one gateway serves all profiles: each wanted profile is served exactly once.
 
-    tests/lib/topologies.py [--cell TEXT] [--quiet-for SECONDS] VERSION=IMAGE…
+    tests/lib/topologies.py [--cell TEXT] [--jobs N] [--quiet-for SECONDS] VERSION=IMAGE…
 
 Of each image, a container with a root profile and two named ones. After the boot, and again after everything that may
 change who serves whom, it asks the kernel which gateways run, asks their own state files which profiles they serve, and
@@ -14,6 +14,7 @@ which nothing may restart (`--quiet-for`) is measured with the clock.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -322,7 +323,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--cell', default='')
     parser.add_argument('--quiet-for', type=float, default=60)
-    parser.add_argument('--jobs', type=int, default=3)
+    parser.add_argument('--jobs', type=int, default=2 * os.cpu_count())
     parser.add_argument('images', nargs='+', metavar='VERSION=IMAGE')
     args = parser.parse_args()
     images = dict(image.split('=', 1) for image in args.images)
@@ -331,9 +332,11 @@ def main():
 
     def run(cell):
         try:
-            return cell, cell.run(), None
-        except (Wrong, subprocess.SubprocessError, KeyError) as wrong:
-            return cell, 'wrong', str(wrong)
+            shape, wrong = cell.run(), None
+        except (Wrong, subprocess.SubprocessError, KeyError) as why:
+            shape, wrong = 'wrong', str(why)
+        print(f'{cell.version}, {cell.setting}: {wrong or shape}', file=sys.stderr, flush=True)
+        return cell, shape, wrong
 
     table, wrongs = {}, []
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -341,7 +344,6 @@ def main():
             table[cell.version, cell.setting] = shape
             if wrong:
                 wrongs.append(f'{cell.version}, {cell.setting}: {wrong}')
-                print(f'wrong: {wrongs[-1]}', file=sys.stderr, flush=True)
     print('Root, work and research: P has a process of its own, S is served by the root gateway.\n')
     width = max(map(len, SETTINGS))
     print(' ' * width, *(f'{version:>8}' for version in images))
