@@ -124,6 +124,7 @@ impl Template {
         definition.stamp = self.stamp;
         if profile.name() == DEFAULT_PROFILE {
             leave_out_profile(&mut definition.command);
+            keep_takeover_home(&mut definition.command);
         } else {
             become_named(&mut definition);
         }
@@ -143,6 +144,16 @@ fn become_named(definition: &mut Definition) {
     let policy = Arc::make_mut(&mut definition.policy);
     if let Some(rule) = policy.restart.exit_codes.get_mut(&75).filter(|rule| **rule == ExitRule::Now) {
         *rule = ExitRule::Later;
+    }
+}
+
+/// `--replace` alone means, since Hermes 0.21.4, the gateway of the whole machine. Where that is another profile's own it is
+/// refused (exit code 1) for ever; with `--force` it is one of the same home. Hermes 0.19 and later know both.
+fn keep_takeover_home(command: &mut Vec<String>) {
+    if let Some(place) = command.iter().position(|word| word == "--replace")
+        && !command.iter().any(|word| word == "--force")
+    {
+        command.insert(place + 1, "--force".to_owned());
     }
 }
 
@@ -197,7 +208,7 @@ mod tests {
     #[test]
     fn the_root_profile_has_no_p_and_another_directory_is_a_home_of_its_own() {
         let root = gateway("default", &Profile::Default);
-        assert_eq!(root.command, ["hermes", "gateway", "run", "--replace"]);
+        assert_eq!(root.command, ["hermes", "gateway", "run", "--replace", "--force"]);
         let elsewhere = gateway("guest", &Profile::Directory("/srv/guest".to_owned()));
         assert_eq!(elsewhere.command, root.command);
         assert_eq!(elsewhere.env["HERMES_HOME"], "/srv/guest");

@@ -36,10 +36,15 @@ const TAKEOVER: &str = " --replace";
 /// A rendered script is far smaller.
 const LONGEST_SCRIPT: u64 = 64 * 1024;
 
-/// The command that runs the script `run` of a gateway's slot, but without `gateway run --replace`: since Hermes 0.21.4 that
-/// word of a named profile ends the gateway that serves it together with all others. `None`: the script does not say so, is
-/// none of a shell's, or may not be executed, and then the kernel's refusal is told. Blocks as [`command`] does.
-pub fn without_takeover(dir: &Path, user: &Credentials) -> Option<Vec<OsString>> {
+/// With the word before it, only of a gateway of the same home: since Hermes 0.21.4 `--replace` means the gateway of the whole
+/// machine, and is refused (exit code 1) for ever where that is another profile's own. Hermes 0.19 and later know the word.
+const OF_ITS_HOME: &str = " --force";
+
+/// The command that runs the script `run` of a gateway's slot, but with another `gateway run --replace`: since Hermes 0.21.4
+/// that of a named profile ends the gateway that serves it together with all others, so it goes; that of the root profile is
+/// kept to its home. `None`: the script does not say so, is none of a shell's, or may not be executed, and then the kernel's
+/// refusal is told. Blocks as [`command`] does.
+pub fn with_its_own_takeover(dir: &Path, user: &Credentials, named: bool) -> Option<Vec<OsString>> {
     let (text, mode) = user.on_files(|| text(dir)).ok()?.ok()?;
     let run = "gateway run";
     let takeover = format!("{run}{TAKEOVER}");
@@ -52,7 +57,8 @@ pub fn without_takeover(dir: &Path, user: &Credentials) -> Option<Vec<OsString>>
     if !is_shell || mode & 0o111 == 0 || !text.contains(&takeover) {
         return None;
     }
-    words.extend(["-c".into(), text.replace(&takeover, run).into()]);
+    let instead = if named { run.to_owned() } else { format!("{takeover}{OF_ITS_HOME}") };
+    words.extend(["-c".into(), text.replace(&takeover, &instead).into()]);
     Some(words)
 }
 
@@ -141,7 +147,7 @@ exec s6-setuidgid hermes hermes -p work gateway run --replace
             let path = dir.path().join("run");
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-            without_takeover(dir.path(), &Credentials::own())
+            with_its_own_takeover(dir.path(), &Credentials::own(), true)
         };
         let command = run(RENDERED).unwrap();
         let (text, shell) = command.split_last().unwrap();
@@ -157,7 +163,19 @@ exec s6-setuidgid hermes hermes -p work gateway run --replace
         // What may not be executed is not read to a shell instead: its owner is told.
         run(RENDERED).unwrap();
         std::fs::set_permissions(dir.path().join("run"), Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(without_takeover(dir.path(), &Credentials::own()), None);
+        assert_eq!(with_its_own_takeover(dir.path(), &Credentials::own(), true), None);
+    }
+
+    #[test]
+    fn the_root_gateway_takes_over_in_its_home_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        std::fs::write(&path, RENDERED.replace("-p work ", "")).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let command = with_its_own_takeover(dir.path(), &Credentials::own(), false).unwrap();
+        let text = command.last().unwrap().to_str().unwrap();
+        assert!(text.ends_with("exec s6-setuidgid hermes hermes gateway run --replace --force\n"), "{text}");
+        assert_eq!(text.matches("--replace --force").count(), text.matches("--replace").count());
     }
 
     #[test]

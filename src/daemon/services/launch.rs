@@ -318,10 +318,10 @@ fn argv(definition: &Definition, user: &User, program: Program) -> Vec<OsString>
     match (&definition.slot, program) {
         (_, Program::Hook(argv)) => argv.into_iter().map(OsString::from).collect(),
         (Some(slot), Program::Command) if slots::is_run(definition) => {
-            let named = matches!(definition.origin, Origin::Profile { .. })
-                && definition.name.as_str() != DEFAULT_PROFILE;
-            let changed = named.then(|| script::without_takeover(&slot.dir, &user.credentials())).flatten();
-            changed.unwrap_or_else(|| script(slot, "run"))
+            let is_gateway = matches!(definition.origin, Origin::Profile { .. });
+            let named = definition.name.as_str() != DEFAULT_PROFILE;
+            let changed = || script::with_its_own_takeover(&slot.dir, &user.credentials(), named);
+            is_gateway.then(changed).flatten().unwrap_or_else(|| script(slot, "run"))
         }
         (Some(slot), Program::Finish(arguments)) => {
             script(slot, "finish").into_iter().chain(arguments.map(OsString::from)).collect()
