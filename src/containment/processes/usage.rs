@@ -162,14 +162,18 @@ mod tests {
     /// Why the command line is read by hand.
     #[test]
     fn a_command_line_that_is_no_text_is_shown_as_far_as_it_goes() {
+        use std::io::Read;
         use std::os::unix::ffi::OsStringExt;
         let odd = std::ffi::OsString::from_vec(b"1000\xff".to_vec());
         let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", "read line; exit 0", "sh"])
+            .args(["-c", "echo; read line", "sh"])
             .arg(odd)
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // A vfork parent goes on within exec, before the new command line is there (fs/exec.c, `exec_mmap`).
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = child.id().cast_signed();
         let of_the_crate = Process::new(pid).unwrap().cmdline();
         let ours = describe(pid, None).unwrap();
@@ -179,7 +183,7 @@ mod tests {
             of_the_crate.as_ref().map_or(true, Vec::is_empty),
             "the crate can read it now: {of_the_crate:?}"
         );
-        assert_eq!(ours.command, "/bin/sh -c read line; exit 0 sh 1000\u{fffd}");
+        assert_eq!(ours.command, "/bin/sh -c echo; read line sh 1000\u{fffd}");
         assert!(ours.resident > 0 && ours.parent == std::process::id().cast_signed());
     }
 }
