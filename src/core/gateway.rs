@@ -108,6 +108,13 @@ pub struct Restored {
     pub needed: Option<ServiceName>,
 }
 
+impl Restored {
+    /// Nothing runs, and nothing is remembered but the want.
+    pub fn at_rest(want: Want, recorded: bool) -> Self {
+        Self { want, recorded, history: History::default(), living: None, finished: false, needed: None }
+    }
+}
+
 /// A life in [`Phase::Up`], as a later supervisor has to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Living {

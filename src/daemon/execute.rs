@@ -264,14 +264,7 @@ impl Supervisor {
             if let Ok(definition) = definition {
                 let id = self.add_service(definition, Some(row.clone()));
                 let recorded = opened.wants.get(name).is_some_and(|row| row.want == Want::Down);
-                let restored = gateway::Restored {
-                    want: Want::Down,
-                    recorded,
-                    history: History::default(),
-                    living: None,
-                    finished: false,
-                    needed: None,
-                };
+                let restored = gateway::Restored::at_rest(Want::Down, recorded);
                 let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
                 self.execute(effects);
             }

@@ -437,14 +437,7 @@ impl Supervisor {
     /// A service without a past, whose want is on record, goes where that is; or stays down for now.
     fn set_going(&mut self, id: ServiceId, want: Want, starts: bool) {
         let in_force = if starts { Want::Up } else { Want::Down };
-        let restored = Restored {
-            want: in_force,
-            recorded: in_force == want,
-            history: Default::default(),
-            living: None,
-            finished: false,
-            needed: None,
-        };
+        let restored = Restored::at_rest(in_force, in_force == want);
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);
     }

@@ -11,7 +11,6 @@ use crate::daemon::inbox::Input;
 use crate::daemon::{Commit, Supervisor};
 use crate::definition::Definition;
 use crate::store::{self, Change, RecordRow};
-use std::collections::BTreeMap;
 
 /// A registration whose record is on its way to the disk.
 #[derive(Debug)]
@@ -149,20 +148,8 @@ impl Supervisor {
         }
         let registrant = Some(record.registrant_uid);
         let id = self.add_service(definition, Some(record));
-        let effects = self.fleet.boot(
-            BTreeMap::from([(
-                id,
-                Restored {
-                    want: Want::Down,
-                    recorded: want == Want::Down,
-                    history: Default::default(),
-                    living: None,
-                    finished: false,
-                    needed: None,
-                },
-            )]),
-            self.clock.now(),
-        );
+        let restored = Restored::at_rest(Want::Down, want == Want::Down);
+        let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
         self.execute(effects);
         if want == Want::Down {
             return self.inbox.push(Input::Answer(
