@@ -107,7 +107,7 @@ fn the_core_is_pure() {
 }
 
 /// A host without Hermes was told of gateways, of their user and of hermes. What any supervisor may say comes from these rooms,
-/// so they speak of services; whoever knows that there is a Hermes says the rest.
+/// so they speak of services; a room that knows Hermes says the rest.
 #[test]
 fn messages_of_the_general_rooms_do_not_speak_of_hermes() {
     const GENERAL: [&str; 6] = ["core", "sys", "containment", "store", "log", "definition"];

@@ -1,7 +1,7 @@
 //! What a shell may complete a word to, where the command line's own definition does not know: the names of the services that
 //! there are now, signals, limits, commands.
 //!
-//! Whoever presses Tab waits for it: a supervisor that does not answer at once has no names, and nothing is an error.
+//! A user who presses Tab waits for it: a supervisor that does not answer at once has no names, and nothing is an error.
 
 use super::settings;
 use crate::control::client::Client;

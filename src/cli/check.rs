@@ -86,7 +86,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            // The gateway user is whoever runs the test: it can read what the test wrote.
+            // The gateway user is the user of the test: it can read what the test wrote.
             let own_uid = rustix::process::geteuid().as_raw();
             let home = PathBuf::from("/nonexistent-home");
             let around = Surroundings { home, gateway: nameless(own_uid, own_uid), own_uid };

@@ -221,7 +221,7 @@ fn check_server(stream: &OwnedFd, path: &Path, search: &Search) -> Result<(), Cl
         return Ok(());
     }
     Err(ClientError::NoSupervisor(format!(
-        "whoever answers at {} is uid {}, neither root, nor you, nor the owner of {}: not trusted",
+        "the process that answers at {} is uid {}, neither root, nor you, nor the owner of {}: not trusted",
         path.display(),
         peer.uid,
         search.state.display()
@@ -403,7 +403,7 @@ mod tests {
             (
                 Code::NoSupervisor,
                 format!(
-                    "whoever answers at {} is uid 54321, neither root, nor you, nor the owner of {}: not trusted",
+                    "the process that answers at {} is uid 54321, neither root, nor you, nor the owner of {}: not trusted",
                     path.display(),
                     search.state.display()
                 )

@@ -85,7 +85,7 @@ impl Rules {
                     )))
                 }
             }
-            // Slots run as the gateway user, so whoever is that user gains nothing by having them looked at.
+            // Slots run as the gateway user, so that user gains nothing by having them looked at.
             Right::GatewayUser if facts.runs_as == Some(caller) => Ok(()),
             Right::GatewayUser => Err(Denied(format!(
                 "not permitted to {method}: slots run as {}, you are uid {caller}; ask that user or root",

@@ -23,7 +23,7 @@ impl Tick {
     }
 }
 
-/// Whoever has a deadline looks at the time after this part of what is left, and after [`BEAT`] at the earliest. A pause that
+/// The holder of a deadline looks at the time after this part of what is left, and after [`BEAT`] at the earliest. A pause that
 /// is shorter may go unnoticed.
 const PART: u32 = 16;
 const BEAT: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// Finds the time in which this process did not run: it was stopped (SIGSTOP), its container was paused, its virtual machine
 /// stood still. Such time is nobody's timeout.
 ///
-/// No clock tells: CLOCK_MONOTONIC leaves out only what a suspended machine slept (clock_gettime(2)). So whoever has a
+/// No clock tells: CLOCK_MONOTONIC leaves out only what a suspended machine slept (clock_gettime(2)). So the holder of a
 /// deadline wakes up now and then until it is there, and a wake-up that comes much too late shows that nobody ran meanwhile.
 /// Without a deadline there are no such beats, and nothing that could be lost.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //!
 //! Of two files with the same name the trusted one counts, else the one in the earlier directory; the other is
 //! refused. A bad file keeps its name all the same: what it hides must not come up in its place. The order is also that
-//! in which dependencies are accepted, so whoever closes a cycle is refused, never what was there before.
+//! in which dependencies are accepted, so the definition that closes a cycle is refused, never what was there before.
 
 use super::diagnose::{About, Diagnostic, MOST, Source, quoted};
 pub use super::parse::Says;

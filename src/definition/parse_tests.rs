@@ -483,7 +483,7 @@ proptest! {
     }
 }
 
-/// A file of the largest size that is read must neither use up the stack nor flood whoever reads what is wrong with it.
+/// A file of the largest size that is read must neither use up the stack nor flood the reader of what is wrong with it.
 #[test]
 fn hostile_files_of_full_size_are_refused_cheaply() {
     const SIZE: usize = MOST_BYTES as usize;

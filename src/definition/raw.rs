@@ -1,6 +1,6 @@
 //! The TOML of a definition as tables that are asked key by key, each value with its place in the text.
 //!
-//! Whoever reads a table asks for every key it knows; what was not asked for in the end is unknown and refused. This walks the
+//! The reader of a table asks for every key it knows; what was not asked for in the end is unknown and refused. This walks the
 //! parsed tree instead of deriving `Deserialize`, which stops at the first error: a person who corrects a file should
 //! see all of them at once, each with what is allowed. Nothing here knows what a key means.
 

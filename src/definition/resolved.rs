@@ -31,7 +31,7 @@ pub enum Origin {
 /// Whom a service runs as. Looked up at each start: see [`super::users`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RunAs {
-    /// Whoever the gateway user is by then.
+    /// The gateway user as it is by then.
     Gateway,
     /// A user name or a number, from a source that may name one.
     Named(String),
@@ -191,7 +191,7 @@ pub fn check_variables(name: &ServiceName, env: &BTreeMap<String, String>) -> Re
 
 impl Definition {
     /// The definition that a record stands for. `trust` is that of the place the database lies in
-    /// ([`super::trust::Place`]): whoever owns the volume can put another database there.
+    /// ([`super::trust::Place`]): the owner of the volume can put another database there.
     ///
     /// # Errors
     /// [`RecordError`]; nothing of a record is taken as right because it was once.

@@ -308,7 +308,7 @@ impl<'a> Walk<'a> {
     fn home(&mut self) -> io::Result<()> {
         let home = &self.around.home;
         if self.user.uid == 0 && self.around.gateway.uid == 0 {
-            // Whoever can put another directory in its place could have anything run as root.
+            // A user that can put another directory in its place could have anything run as root.
             let outside = Surroundings { home: PathBuf::new(), ..self.around.clone() };
             let mut walk = Walk::new(&outside, self.user, self.private);
             walk.walk_to(home)?;

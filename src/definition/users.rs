@@ -50,7 +50,7 @@ impl Surroundings {
         Ok(Self { home, gateway: gateway_user(gateway_user_option)?, own_uid })
     }
 
-    /// Owns nothing that others could change: root, and whoever we are.
+    /// Owns nothing that others could change: root, and our own user.
     pub fn is_trusted_owner(&self, uid: u32) -> bool {
         uid == 0 || uid == self.own_uid
     }

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Directories that are watched for a `SOUL.md`; whoever owns `profiles/` could make any number.
+/// Directories that are watched for a `SOUL.md`; the owner of `profiles/` could make any number.
 const MOST_UNFINISHED: usize = 256;
 
 /// What happened in `profiles/`. Names are those of entries, and may be no profile's.
@@ -77,7 +77,7 @@ impl ProfileWatch {
         })?
     }
 
-    /// A watch on what was opened, whoever renames it. The same one again where there is one.
+    /// A watch on what was opened, however it is renamed. The same one again where there is one.
     fn add(&self, directory: &Beneath, flags: WatchFlags) -> io::Result<i32> {
         let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
         Ok(inotify::add_watch(&self.inotify, path, flags | WatchFlags::ONLYDIR)?)

@@ -25,7 +25,7 @@ impl StateWatch {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         user.on_files(|| {
             let opened = home.dir(directory)?;
-            // There is no watch on a descriptor; its link in /proc names exactly what was opened, whoever renames it.
+            // There is no watch on a descriptor; its link in /proc names exactly what was opened, however it is renamed.
             let path = format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd());
             // A file that is replaced arrives by a rename; one that is written in place is closed.
             inotify::add_watch(&watch, path, WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE)?;

@@ -176,7 +176,7 @@ mod tests {
         );
     }
 
-    /// nginx and php-fpm open /dev/stderr by its name, as whoever they are.
+    /// nginx and php-fpm open /dev/stderr by its name, as the user that they run as.
     #[test]
     fn a_fifo_belongs_to_the_service_user_also_when_that_is_another_by_now() {
         if !rustix::process::geteuid().is_root() {

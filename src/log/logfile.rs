@@ -52,7 +52,7 @@ impl Way {
         })
     }
 
-    /// Where it leads is where this service's directory lies, and whoever owns that may go there.
+    /// Where it leads is where this service's directory lies, and its owner may go there.
     fn leads(&self, spec: &LogSpec, parent: &Path) -> bool {
         self.home == spec.home && self.parent == parent && self.owner == spec.owner
     }

@@ -222,7 +222,7 @@ impl Logs {
         Ok(Self { fifos, remote, backlog, container, sources, unannounced, begun, ended })
     }
 
-    /// Goes on with lines whose beginnings were read by whoever was here before; each service's when it is opened.
+    /// Goes on with lines whose beginnings were read by our predecessor; each service's when it is opened.
     pub fn resume(&self, begun: Begun) {
         *lock(&self.begun) = begun;
     }

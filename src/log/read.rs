@@ -165,7 +165,7 @@ impl Reader {
         let mut watch = Watch::new()?;
         for (index, log) in self.logs.iter().enumerate() {
             watch.add(&log.dir, index)?;
-            // That it is removed is not told of what is held open. Whoever may not look there does without.
+            // That it is removed is not told of what is held open. A caller that may not look there does without.
             let way = self.dirs.get(log.source).and_then(|dir| dir.parent());
             let _ = way.map(|way| self.home.dir(way).and_then(|way| watch.add_way(&way)));
         }
@@ -497,7 +497,7 @@ fn status(dir: &Beneath, name: &str) -> io::Result<Option<Id>> {
     }
 }
 
-/// A file, read in pieces of lines. Holes are not read: whoever makes a file of terabytes without a byte in it makes
+/// A file, read in pieces of lines. Holes are not read: an owner who makes a file of terabytes without a byte in it makes
 /// nobody wait.
 #[derive(Debug)]
 struct Contents {

@@ -1,6 +1,6 @@
 //! The container's stdout and stderr: a thread and a bounded buffer for each.
 //!
-//! Invariants: whoever hands over bytes never waits for the reader; past [`LIMIT`] whole lines are left out of this
+//! Invariants: the giver of bytes never waits for the reader; past [`LIMIT`] whole lines are left out of this
 //! stream only, counted, and the count is written where they are missing; a line of one writer is not broken by
 //! another's (but for lines longer than the pump keeps together). The descriptor's flags are never changed, because
 //! the main program shares them: the thread writes with plain blocking calls, and waits for POLLOUT where somebody else

@@ -29,7 +29,7 @@ pub struct GatewaySlot<'a> {
     pub profile: &'a ServiceName,
     /// The directory that is HOME and where it starts.
     pub home: &'a Path,
-    /// The gateway user's name, for whoever runs the script as root.
+    /// The gateway user's name, for those who run the script as root.
     pub user: &'a str,
     /// Whether there is a file `down`.
     pub down: bool,

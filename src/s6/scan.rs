@@ -1,7 +1,7 @@
 //! A scan directory: which slots it holds, and how far they may be believed.
 //!
 //! Where anybody but root can write, no slot is root's, whatever its own files look like ([`Slot::root_owned`] is then
-//! false): whoever owns the directory can rename a slot of root's and plant another. Such a directory is read with the
+//! false): the owner of the directory can rename a slot of root's and plant another. Such a directory is read with the
 //! owner's file credentials, and a slot of a third user is refused, for it would run with the owner's rights.
 
 use super::slot::{self, Slot, SlotNameError};
@@ -70,7 +70,7 @@ impl ScanDir {
     /// # Errors
     /// As [`Place::open`].
     pub fn open(path: &Path, surroundings: &Surroundings) -> io::Result<Self> {
-        // Only root counts here, not whoever we are: the question is what may run as root.
+        // Only root counts here, not our own user: the question is what may run as root.
         let judge = Surroundings { own_uid: 0, ..surroundings.clone() };
         let place = Place::open(path, &judge)?;
         let trust = place.trust().clone();
@@ -230,7 +230,7 @@ mod tests {
         rustix::process::geteuid().is_root()
     }
 
-    /// The gateway user is whoever runs the test.
+    /// The gateway user is the user of the test.
     fn surroundings() -> Surroundings {
         let own_uid = rustix::process::geteuid().as_raw();
         Surroundings {

@@ -2,7 +2,7 @@
 //! the interpreter lies elsewhere, and is executed with the script as the kernel would have done (execve(2),
 //! "Interpreter scripts").
 //!
-//! Invariant: of a script only its first line is read, and what it says is done by whoever would have run the script.
+//! Invariant: of a script only its first line is read, and what it says is done by the process that would have run the script.
 
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -17,7 +17,7 @@ use std::path::Path;
 const LONGEST_LINE: u64 = 256;
 
 /// The command that runs the script `name` of the slot `dir`, which is its working directory, read with the rights of
-/// `user`. Where executing is allowed, and for what is no script, it is the file itself, which whoever tries will find to
+/// `user`. Where executing is allowed, and for what is no script, it is the file itself, and the caller will find it to
 /// work or not. Blocks on the file system, never on a FIFO.
 pub fn command(dir: &Path, name: &str, user: &Credentials) -> Vec<OsString> {
     let itself = OsString::from(format!("./{name}"));

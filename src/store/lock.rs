@@ -2,7 +2,7 @@
 //!
 //! The kernel gives the lock back when its holder ends, however it ends, so a file that was left behind is no
 //! obstacle. The file is never removed: a lock on a removed file would exclude nobody. It lies where only we can go:
-//! whoever can open a file for reading can lock it, and the gateway user, who may read everything else here, must not
+//! a user that can open a file for reading can lock it, and the gateway user, who may read everything else here, must not
 //! be able to keep the next supervisor out.
 
 use super::place::{StateDir, Unopened};

@@ -82,7 +82,7 @@ pub struct Options {
     pub dir: PathBuf,
     /// The gateway user's group, which may read everything.
     pub gid: u32,
-    /// This machine's name, for whoever finds the state locked.
+    /// This machine's name, for the reader who finds the state locked.
     pub host: String,
     /// How long [`open`] waits for the disk before it goes on without.
     pub patience: Duration,

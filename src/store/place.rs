@@ -8,7 +8,7 @@
 //! own: kubelet sets them at each start of a pod with `fsGroup`. They are taken back with one warning, and the content is
 //! believed.
 //!
-//! A directory that is moved to another parent must be writable for whoever moves it (rename(2)), so the gateway user can only
+//! A directory that is moved to another parent must be writable for the user that moves it (rename(2)), so the gateway user can only
 //! give ours another name beside its own. Where it is missing it is looked for there, known by the note in its lock, and gets
 //! its name back.
 //!
@@ -210,7 +210,7 @@ impl StateDir {
         }
         if !custody.kept {
             warnings.push(format!(
-                "the filesystem of {} keeps no owners and modes: whoever can write there can change what is \
+                "the filesystem of {} keeps no owners and modes: a user that can write there can change what is \
                  recorded; put --state on another volume",
                 path.display()
             ));
@@ -409,7 +409,7 @@ impl Custody {
         }
     }
 
-    /// What a file that we make shows. Opened with O_EXCL, so it is ours whoever owns the directory.
+    /// What a file that we make shows. Opened with O_EXCL, so it is ours, in any directory.
     fn probe(parent: &Beneath, strict: Self) -> io::Result<Self> {
         let name = PathBuf::from(format!(".hermes-sup-probe-{}", std::process::id()));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;

@@ -105,7 +105,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes who we are, for whoever finds the state locked.
+    /// Writes who we are, for the supervisor that finds the state locked.
     pub(super) fn note(&mut self, host: &str) {
         self.lock.note(host);
     }
@@ -378,7 +378,7 @@ fn lock(
 }
 
 /// Locks the gateways of a home whose supervisor has its state elsewhere: what is locked is where the state would be
-/// otherwise, so that this excludes whoever has it there.
+/// otherwise, so that this excludes a holder there.
 ///
 /// # Errors
 /// [`OpenError::Held`], [`OpenError::Unknown`]. `None` with a warning: there is no lock, and none can be made.

@@ -20,7 +20,7 @@ const MIRROR_DELAY: Duration = Duration::from_millis(250);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
-    // Lives until everybody was told: whoever waits for the end does not wait for memory to be given back.
+    // Lives until everybody was told: the waiter for the end does not wait for memory to be given back.
     let mut worker = Worker::new(options, wrap, Arc::clone(&shared));
     // Nothing here should panic but the engine, which is guarded; if it does, callers must still be answered.
     let ended = catch_unwind(AssertUnwindSafe(|| worker.serve()));

@@ -1,7 +1,7 @@
 //! A directory of one user in a directory of another, without CAP_CHOWN and CAP_DAC_OVERRIDE: both take part in making it.
 //!
 //! Only its owner can make a directory that belongs to him, and only somebody who may write in the parent can put it there.
-//! So whoever owns the parent makes a passage in it that both can enter, the other makes the directory there, and the first
+//! So the owner of the parent makes a passage in it that both can enter, the other makes the directory there, and the first
 //! renames it into place. They meet in the group of the one whose directory it is to be.
 
 use super::beneath::Beneath;

@@ -1,7 +1,7 @@
 //! Acting on files as somebody else, one thread at a time.
 //!
 //! The supervisor is often root and the volume belongs to the gateway user, who may have planted links and odd files
-//! there. Whoever touches such a file does so with that user's file-system credentials, so that the kernel refuses
+//! there. Such a file is touched with that user's file-system credentials, so that the kernel refuses
 //! what the user could not have done.
 //!
 //! setfsuid(2), setfsgid(2) and the raw setgroups(2) act on the calling thread only; setting a non-zero fsuid also

@@ -69,6 +69,6 @@ pub fn take_over(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: the number is only looked at by fcntl, which answers EBADF if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and whoever opened it is the program that we replaced.
+    // SAFETY: it is open, and it was opened by the program that we replaced.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

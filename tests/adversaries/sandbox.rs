@@ -361,7 +361,7 @@ fn become_command(options: &Options) -> i32 {
     execute(&options.command)
 }
 
-/// Whoever runs the tests may ignore signals; a container runtime hands over none. The raw call also reaches the two
+/// The runner of the tests may ignore signals; a container runtime hands over none. The raw call also reaches the two
 /// that the C library keeps for itself (32 and 33).
 fn default_signals() {
     // The kernel's struct sigaction: handler, flags, restorer, mask; all zero is SIG_DFL.

@@ -273,7 +273,7 @@ fn try_every_directory(dir: &std::path::Path, depth: usize) {
     }
 }
 
-/// Kills whoever is its parent, having left a deaf daemon behind first.
+/// Kills its parent, having left a deaf daemon behind first.
 pub fn kill_keeper() -> i32 {
     ignore_stop_signals();
     let roll = RollCall::new();

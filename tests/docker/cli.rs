@@ -39,7 +39,7 @@ fn items_73_and_82_verbs_are_silent_and_the_intent_is_durable() {
         assert!(state["updated_at"].is_number() || state["updated_at"].is_string(), "{state}");
     }
     let state = gateway_state(container, "verbs");
-    assert!(state["updated_at"].is_i64(), "a whole number of seconds, by whoever wrote the wish: {state}");
+    assert!(state["updated_at"].is_i64(), "a whole number of seconds, by either writer: {state}");
     assert!(!container.has("-e", &format!("{}/gateway_state.json.tmp", home_of("verbs"))));
 }
 
@@ -110,7 +110,7 @@ fn item_76_all_of_them() {
     for name in ["coder", "writer", "default"] {
         let service = container.service(name);
         assert_eq!((&service["want"], &service["state"]), (&json!("down"), &json!("down")), "{service}");
-        // Each has the marker in its own home: the supervisor writes it, whoever asks.
+        // Each has the marker in its own home: the supervisor writes it for every caller.
         assert_eq!(service["last_exit"]["code"], 0, "an accident for {name}: {service}");
     }
     assert_eq!(container.pgrep("gateway run"), "");

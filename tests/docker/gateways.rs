@@ -113,7 +113,7 @@ fn a_stop_ends_the_whole_tree(variant: &Variant) {
     volume.sh("hermes", IMPATIENT);
     let container = start(variant, &volume);
     container.await_log("the plant is set");
-    // Forks and exits in a loop: whoever looks for its pid finds it gone.
+    // Forks and exits in a loop: a look for its pid finds it gone.
     let comet = "import os\nwhile True:\n  if os.fork(): os._exit(0)";
     container
         .exec_as("10000", &["hermes-sup", "ctl", "register", "comet", "--", "python3", "-c", comet])

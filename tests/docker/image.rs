@@ -234,7 +234,7 @@ fn item_19_what_is_put_into_the_container_environment_reaches_the_cmd() {
     assert_eq!(boot.seen, "one two v1 /opt/data");
 }
 
-/// Items 20 and 27: whoever speaks first, it is refused and the way out is named.
+/// Items 20 and 27: in either order, it is refused and the way out is named.
 #[test]
 fn items_20_and_27_another_user_is_refused() {
     let refused = Run::new().flags(&["--user=1000:1000"]).cmd(&["echo", "reached"]).output();

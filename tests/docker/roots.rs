@@ -22,7 +22,7 @@ const PLANTED: [&str; 13] = [
     "packaged",
 ];
 
-/// Puts a program under each name where hermes can: it leaves a set-uid shell behind that belongs to whoever runs it.
+/// Puts a program under each name where hermes can: it leaves a set-uid shell behind that belongs to the user who runs it.
 fn plant(container: &Container) {
     let names = PLANTED.join(" ");
     container

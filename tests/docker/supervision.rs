@@ -123,7 +123,7 @@ fn items_97_to_100_each_gets_one_sigterm(world: &World) {
     }
 }
 
-/// s6 waits three seconds in full, whoever has ended. Nothing here takes time to end.
+/// s6 waits three seconds in full, also when all have ended. Nothing here takes time to end.
 fn item_97_no_grace_is_waited_for(world: &World) {
     one_stop_is_quick(|| {
         let container = world.run().cmd(&["sleep", "infinity"]).supervised();
@@ -260,7 +260,7 @@ fn p4_what_hermes_plants_runs_as_hermes(world: &World) {
     await_file(container, "/tmp/replaced", "10000\n");
 }
 
-/// s6's slots belong to 10000, whoever hermes is by now.
+/// s6's slots belong to 10000, whatever uid hermes has by now.
 fn p5_a_remapped_user_rules_its_gateways(world: &World) {
     let flags = ["--env=PUID=1000", "--env=PGID=1001"];
     let container = booted(world.run().flags(&flags).cmd(&["sleep", "infinity"]).supervised(), "default");

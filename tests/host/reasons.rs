@@ -1,4 +1,4 @@
-//! Whoever looks sees why: the reason of each failure, in `status` and in the log, from the first one on.
+//! An operator sees why: the reason of each failure, in `status` and in the log, from the first one on.
 
 use crate::harness::{Setup, World};
 use rustix::process::Signal;
@@ -220,7 +220,7 @@ fn what_is_not_in_force_yet_is_remembered_and_taken_by_the_next_restart() {
 }
 
 /// A registered service whose record cannot be believed any more was a row that nothing could be done about: `unregister` told to
-/// correct a file that there is not, and after a `reload` the row was gone until the next boot. And whoever had no Hermes was told
+/// correct a file that there is not, and after a `reload` the row was gone until the next boot. And a user without Hermes was told
 /// of a gateway user.
 #[test]
 fn a_refused_record_can_be_unregistered_or_comes_back_as_it_was_wanted() {
@@ -238,7 +238,7 @@ fn a_refused_record_can_be_unregistered_or_comes_back_as_it_was_wanted() {
     supervisor.process.signal(Signal::TERM);
     supervisor.process.wait();
 
-    // Whoever owns the place of the state could have written another user into it.
+    // The owner of the place of the state could have written another user into it.
     owner(&world, 10_000);
     let supervisor = world.start();
     let row = world.status("job");

@@ -67,7 +67,7 @@ fn a_reload_that_comes_before_the_late_reading_loses_nothing() {
     let told = std::thread::scope(|scope| {
         let reload = scope.spawn(|| world.ctl(&["reload"]));
         let reloads = gate.read_events().expect("the open of the reload");
-        // From here on whoever else reads it need not wait; the start still does.
+        // From here on other readers need not wait; the start still does.
         mark(&gate, MarkFlags::FAN_MARK_REMOVE, &slow);
         allow(&gate, &reloads);
         reload.join().expect("an answer")

@@ -92,7 +92,7 @@ fn a_tracer_in_another_service_keeps_no_tree_from_ending() {
     }
 }
 
-/// Whoever is not of a service is not ours to end: it is named where the stop fails.
+/// A process of no service is not ours to end: it is named where the stop fails.
 #[test]
 fn a_tracer_that_is_of_no_service_is_named() {
     for rung in [Rung::Cgroup, Rung::Keeper] {

@@ -1,4 +1,4 @@
-//! Whoever owns the volume may plant, rename and link there what he likes: he must gain nothing by it.
+//! The owner of the volume may plant, rename and link there what he likes: he must gain nothing by it.
 
 use crate::harness::setup::{ALICE, HERMES};
 use crate::harness::{End, Setup, World, wait};
@@ -252,7 +252,7 @@ fn a_service_of_another_user_gains_nothing_by_asking() {
     assert!(!world.ctl(&["list"]).ok().contains("evil"));
 }
 
-/// A profile's service runs as whoever the template names: to register one is not a way to become that user.
+/// A profile's service runs as the user that the template names: to register one is not a way to become that user.
 #[test]
 fn a_profile_is_registered_only_for_whom_gateways_run_as() {
     let mut world = World::new(Setup::plain());

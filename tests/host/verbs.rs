@@ -48,7 +48,7 @@ fn a_service_goes_through_its_life(setup: Setup) {
     let mut supervisor = supervisor;
     assert_eq!(supervisor.ends(), crate::harness::End::Code(0), "{}", world.stderr());
     world.assert_no_survivors("after shutdown");
-    // As the first process of a container with a cgroup of its own, it leaves the empty directories to whoever removes that.
+    // As the first process of a container with a cgroup of its own, it leaves the empty directories to the engine that removes that.
     let is_left = |dir: &std::path::PathBuf| {
         let events = std::fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
         !first_in_container || !events.contains("populated 0")

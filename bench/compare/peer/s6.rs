@@ -19,7 +19,7 @@ pub struct S6 {
 /// `None` when it is not there.
 pub fn find(options: &Options) -> Option<S6> {
     let version = version(options)?;
-    // -c became -C in 2.12: who does not know the word ends with 100, who does, with 111 for want of the directory.
+    // -c became -C in 2.12: a version that does not know the word ends with 100, one that does, with 111 as there is no such directory.
     let program = options.s6.as_ref().map_or_else(|| "s6-svscan".into(), |dir| dir.join("s6-svscan"));
     let asked = Command::new(program).args(["-C", "10", "/nonexistent"]).output().ok()?;
     let most = if asked.status.code() == Some(100) { "-c" } else { "-C" };

@@ -9,7 +9,7 @@ use std::io;
 
 const ORPHANS: u64 = 2000;
 const ROUNDS: usize = 3;
-/// Whoever needs longer for one round (ns) has shown what it can: it is not asked again.
+/// A peer that needs longer for one round (ns) has shown what it can: it is not asked again.
 const ENOUGH: u64 = 3_000_000_000;
 
 pub fn run(bench: &mut Bench<'_>) {

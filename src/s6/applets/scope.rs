@@ -7,7 +7,7 @@
 //! systemctl --user show UNIT [--property A,B]… [--value]
 //! ```
 //!
-//! Whatever else those tools can do is refused in one line and exit code 1: whoever asks whether there is a systemd here
+//! Whatever else those tools can do is refused in one line and exit code 1: a caller that asks whether there is a systemd here
 //! (`is-system-running`, a unit of another type) gets no for an answer. A caller that is refused a scope has to go on
 //! without one, so nothing is executed then. Options and exit codes are those of systemd-run(1) and systemctl(1).
 

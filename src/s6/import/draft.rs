@@ -15,7 +15,7 @@ use toml::Value;
 /// Characters of a foreign text that a message shows.
 const SHOWN: usize = 200;
 
-/// Whoever is named by nobody.
+/// Nobody in particular.
 pub(super) const ROOT: &str = "root";
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,7 +1,7 @@
 //! `import`: definitions from what another supervisor was told: s6 service directories and supervisord programs.
 //!
 //! What is written passes `check`. What cannot be said in a definition is never dropped silently: it stands in a
-//! comment of the file and on the error stream. Nothing is executed; files are read as whoever calls this.
+//! comment of the file and on the error stream. Nothing is executed; files are read as the caller.
 
 mod directory;
 mod draft;

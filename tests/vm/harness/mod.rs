@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Beyond this a wait has failed. Generous: processors are emulated, and the machine below may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A line for whoever looks at the run, past libtest, which keeps back what a passing test prints.
+/// A line for the reader of the run, past libtest, which keeps back what a passing test prints.
 pub fn figure(text: &str) {
     let _ = writeln!(std::io::stderr(), "figure: {text}");
 }
