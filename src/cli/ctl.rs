@@ -188,13 +188,11 @@ fn document(console: &mut Console<'_>, document: &impl Serialize) {
 fn show_outcome(console: &mut Console<'_>, outcome: &Outcome) {
     let name = &outcome.name;
     let state = outcome.state.map_or("done", |state| state.as_str());
-    let words = outcome.message.as_deref().unwrap_or(state);
-    if outcome.ok {
-        console.line(&format!("{name}: {words}"));
-    } else if words.contains(&format!("'{name}'")) {
-        console.error(words);
-    } else {
-        console.error(&format!("{name}: {words}"));
+    match (outcome.ok, outcome.message.as_deref()) {
+        (true, words) => console.line(&format!("{name}: {}", words.unwrap_or(state))),
+        // It names the service itself.
+        (false, Some(sentence)) => console.error(sentence),
+        (false, None) => console.error(&format!("'{name}': not done, it is {state}")),
     }
 }
 
@@ -335,7 +333,7 @@ mod tests {
                     "c",
                     Code::TimedOut,
                     Some(State::Starting),
-                    "not up after 30 s:\nsee 'ctl status c'",
+                    "'c': not up after 30 s:\nsee 'ctl status c'",
                 )),
                 Reply::End,
             ],
@@ -345,7 +343,7 @@ mod tests {
             told.err,
             "hermes-sup: no such gateway 'typo' (did you mean 'tipo'?): register it with \
              'hermes profile create typo' or 'hermes-sup ctl register typo -- COMMAND'\n\
-             hermes-sup: c: not up after 30 s:\\nsee 'ctl status c'\n"
+             hermes-sup: 'c': not up after 30 s:\\nsee 'ctl status c'\n"
         );
         assert_eq!(told.code, Code::Failed, "4 and 7 have nothing in common");
         assert!(matches!(told.asked, Some(Request::Start { .. })));
@@ -353,11 +351,13 @@ mod tests {
 
     #[test]
     fn the_common_code_of_like_failures_is_theirs() {
-        let failed = |name| outcome(Outcome::failed(name, Code::TimedOut, Some(State::Down), "late"));
+        let failed = |name: &str| {
+            outcome(Outcome::failed(name, Code::TimedOut, Some(State::Down), format!("'{name}': late")))
+        };
         let done = outcome(Outcome::done("c", State::Up, None));
         let told = tell(&["wait", "a", "b", "c", "--up"], vec![failed("a"), done, failed("b"), Reply::End]);
         assert_eq!((told.code, told.out.as_str()), (Code::TimedOut, "c: up\n"));
-        assert_eq!(told.err, "hermes-sup: a: late\nhermes-sup: b: late\n");
+        assert_eq!(told.err, "hermes-sup: 'a': late\nhermes-sup: 'b': late\n");
     }
 
     #[test]
@@ -370,7 +370,7 @@ mod tests {
                     "b",
                     Code::Failed,
                     Some(State::Down),
-                    "stopped, but not recorded: disk full",
+                    "'b' is stopped, but not recorded: disk full",
                 )),
                 Reply::End,
             ],
@@ -379,11 +379,11 @@ mod tests {
             told.out,
             concat!(
                 r#"{"version":1,"results":[{"name":"a","ok":true,"code":0,"state":"down","message":null},"#,
-                r#"{"name":"b","ok":false,"code":1,"state":"down","message":"stopped, but not recorded: disk full"}]}"#,
+                r#"{"name":"b","ok":false,"code":1,"state":"down","message":"'b' is stopped, but not recorded: disk full"}]}"#,
                 "\n"
             )
         );
-        assert_eq!(told.err, "hermes-sup: b: stopped, but not recorded: disk full\n");
+        assert_eq!(told.err, "hermes-sup: 'b' is stopped, but not recorded: disk full\n");
         assert_eq!(told.code, Code::Failed);
         assert_eq!(told.asked, Some(Request::Stop { targets: Targets::All }));
     }

@@ -164,8 +164,8 @@ pub struct Outcome {
     pub code: Code,
     /// The state after the verb; absent when there is no such service.
     pub state: Option<State>,
-    /// One line. With `ok`: a phrase such as `already up`, shown in place of the state. Otherwise: what failed and
-    /// what to do about it.
+    /// One line. With `ok`: a phrase such as `already up`, shown in place of the state. Otherwise a whole sentence that
+    /// names the service: what failed and what to do about it.
     pub message: Option<String>,
 }
 
