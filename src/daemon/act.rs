@@ -1,7 +1,7 @@
 //! The one way out of the loop for what topics decide.
 
 use crate::containment::{self, IncarnationId};
-use crate::control::protocol::{Refusal, RefusalKind, Reply};
+use crate::control::protocol::{Outcome, Refusal, RefusalKind, Reply};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
@@ -11,13 +11,16 @@ use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::daemon::inbox::Input;
+use crate::daemon::services::process_limits;
+use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
-use crate::daemon::{Notice, Supervisor};
+use crate::daemon::{Commit, Notice, Supervisor};
 use crate::hermes::state_watch::StateWatch;
+use crate::store::Change;
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,13 +76,24 @@ pub enum Action {
     },
     /// Let a tree go on, whether it stands or not.
     Thaw(IncarnationId),
-    SetLimits {
-        ticket: Ticket,
+    SetLimits(limits::Asked),
+    /// Put into force what can be now.
+    PutLimits(IncarnationId, limits::InForce),
+    /// Look which limits this main process has.
+    ReadProcessLimits(IncarnationId, i32),
+    /// The life ends because of the OOM killer.
+    EndForOom(IncarnationId),
+    /// A program of `[hooks]`, beside the main process of a life.
+    RunHook {
         id: ServiceId,
-        uid: u32,
-        limits: BTreeMap<String, String>,
-        persist: bool,
+        life: IncarnationId,
+        hook: &'static str,
+        argv: Vec<String>,
     },
+    /// Put rows on disk; what becomes of it is told to whom they are for.
+    Commit(Commit, Vec<Change>),
+    /// The answer to something that a topic other than the requests has done.
+    Answer(Ticket, Outcome),
     /// Remove a record that is no service.
     DropRecord(Ticket, ServiceName),
     /// Work that may hang with the disk.
@@ -161,10 +175,23 @@ impl Supervisor {
                 }
                 Action::StopListening(id) => self.listeners.forget(&self.wakeups.registry, id),
                 Action::Thaw(life) => self.containment.thaw(&life),
-                Action::SetLimits { ticket, id, uid, limits, persist } => {
-                    let outcome = self.set_limits(ticket, uid, id, &limits, persist);
-                    outcome.into_iter().for_each(|outcome| self.inbox.push(Input::Answer(ticket, outcome)));
+                Action::SetLimits(asked) => self.inbox.push(Input::SetLimits(asked)),
+                Action::PutLimits(life, in_force) => {
+                    let left = self.containment.set_limits(&life, in_force.now());
+                    self.inbox.push(Input::LimitsPut { life, in_force, left });
                 }
+                Action::ReadProcessLimits(life, pid) => {
+                    let has = process_limits::had_by(pid);
+                    has.into_iter().for_each(|has| self.inbox.push(Input::ProcessLimits(life.clone(), has)));
+                }
+                Action::EndForOom(life) => self.containment.end_for_oom(&life, self.clock.now()),
+                Action::RunHook { id, life, hook, argv } => {
+                    if let Err(why) = self.run_hook(id, &life, hook, argv) {
+                        slog::warn!(self.log, "{}: its hook {hook} does not run: {why}", life.name);
+                    }
+                }
+                Action::Commit(commit, changes) => self.commit(commit, changes),
+                Action::Answer(ticket, outcome) => self.inbox.answer(ticket, outcome),
                 Action::DropRecord(ticket, name) => self.drop_record(ticket, name),
                 Action::Files(FileWork { credentials, work, refused }) => {
                     let (notifier, not_done) = (self.wakeups.notifier.clone(), Arc::clone(&refused));

@@ -10,7 +10,6 @@ use crate::core::signal::Signal;
 use crate::core::words::{Cause, State, Want};
 use crate::daemon::inbox::Input;
 use crate::daemon::reload::Unreadable;
-use crate::daemon::services::limits::Recorded;
 use crate::daemon::services::{Service, Told};
 use crate::daemon::show::refused::Refusal;
 use crate::daemon::view::decide;
@@ -166,7 +165,7 @@ impl Supervisor {
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
         if let Some(service) = removed {
-            self.recorded_limits.forget(&service.name);
+            self.topics.limits.forget(id, &service.name);
             self.profile_is_free(&service.name);
         }
         // Its slot may have come back while this one was leaving.
@@ -210,14 +209,16 @@ impl Supervisor {
             StoreEvent::Committed { ticket } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
-                Some(Commit::Limits(setting)) => self.limits_recorded(*setting, None),
+                Some(Commit::Limits(setting)) => decide!(self.limits.recorded(*setting, None)),
                 Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, None),
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::NotRecorded { seq, reason }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
-                Some(Commit::Limits(setting)) => self.limits_recorded(*setting, Some(reason)),
+                Some(Commit::Limits(setting)) => {
+                    decide!(self.limits.recorded(*setting, Some(reason)));
+                }
                 Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, Some(reason)),
                 None => {}
             },
@@ -243,7 +244,7 @@ impl Supervisor {
     /// The database could not be read at boot and can be now: what it wants counts, but for services about which
     /// somebody has decided meanwhile.
     fn adopt_records(&mut self, opened: store::Opened) {
-        self.recorded_limits = Recorded::from_rows(&opened.limits);
+        self.topics.limits.recall(&opened.limits);
         for (name, row) in &opened.records {
             if let Some(id) = self.fleet.id(name.as_str()) {
                 if self.services.get(&id).is_some_and(|service| service.record.is_none()) {
@@ -328,7 +329,8 @@ impl Supervisor {
     pub(super) fn take_containment_event(&mut self, event: containment::Event) {
         match event {
             containment::Event::Spawned { id: IncarnationId { name, n: incarnation }, pid } => {
-                self.look_at_process_limits(&name, pid);
+                let life = IncarnationId { name: name.clone(), n: incarnation };
+                decide!(self.limits.spawned(&life, pid));
                 self.tell(&name, Event::Spawned { incarnation, pid });
             }
             containment::Event::SpawnFailed { id: IncarnationId { name, n: incarnation }, error } => {
@@ -340,7 +342,8 @@ impl Supervisor {
             }
             containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
                 if !exit.is_success() {
-                    self.tell_of_refused_processes(&IncarnationId { name: name.clone(), n: incarnation });
+                    let life = IncarnationId { name: name.clone(), n: incarnation };
+                    decide!(self.limits.main_failed(&life));
                 }
                 self.tell(&name, Event::MainExited { incarnation, exit });
             }
@@ -348,10 +351,12 @@ impl Supervisor {
                 self.tell(&name, Event::TreeEmpty { incarnation });
             }
             containment::Event::OomKilled { id, kills, main, shortage } => {
-                self.oom_killed(&id, kills, main, shortage);
+                decide!(self.limits.oom_killed(&id, kills, main, shortage));
             }
-            containment::Event::MemoryHigh { id } => self.memory_high(&id),
-            containment::Event::HookEnded { id, ended } => self.hook_ended(&id.name, ended),
+            containment::Event::MemoryHigh { id } => decide!(self.limits.memory_high(&id)),
+            containment::Event::HookEnded { id, ended } => {
+                decide!(self.limits.hook_ended(&id.name, &ended));
+            }
             containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
             containment::Event::ScopeEnded { id, name, oom_kills } => {
                 decide!(self.scopes.ended(id, name, oom_kills));

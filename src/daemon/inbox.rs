@@ -9,8 +9,10 @@ use crate::control::protocol::Outcome;
 use crate::control::server::{ConnId, Incoming};
 use crate::core::event::{Event, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::limits::{Inherited, NotInForce};
 use crate::core::unit::ScopeName;
 use crate::daemon::Notice;
+use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::ScopeAnswer;
 use crate::sys::signal::Received;
@@ -50,6 +52,16 @@ pub enum Input {
     },
     /// What became of an order about a scope of this life.
     Scope(ConnId, IncarnationId, ScopeName, ScopeAnswer),
+    /// What a caller wants to be set for a service.
+    SetLimits(limits::Asked),
+    /// Limits were put into force, but for those that are left.
+    LimitsPut {
+        life: IncarnationId,
+        in_force: limits::InForce,
+        left: Vec<NotInForce>,
+    },
+    /// What the main process of this life bears.
+    ProcessLimits(IncarnationId, Inherited),
     /// Nothing is left of a service that is to be forgotten.
     Retired(ServiceId),
 }
@@ -66,6 +78,11 @@ impl Inbox {
     /// News for the core.
     pub fn core(&mut self, id: ServiceId, event: Event) {
         self.push(Input::Core(id, event));
+    }
+
+    /// The answer to what a ticket was for.
+    pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+        self.push(Input::Answer(ticket, outcome));
     }
 
     pub fn next(&mut self) -> Option<Input> {

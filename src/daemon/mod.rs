@@ -34,6 +34,7 @@ use crate::core::fights::Fights;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
+use crate::definition::limits::inherited;
 use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
@@ -65,6 +66,7 @@ use surface::scanning::Scanning;
 use surface::slots::Slots;
 use topics::Deadlines;
 use topics::essential;
+use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
 use topics::readiness::{self, Readiness};
 use topics::requests::Requests;
@@ -189,7 +191,7 @@ const STORE: &str = "store";
 enum Commit {
     Want(ServiceId, u64),
     Registration(Box<serve::Registering>),
-    Limits(Box<services::limits::Setting>),
+    Limits(Box<limits::Setting>),
     /// A record that is no service is removed, for this caller.
     Dropped(ServiceName, crate::core::event::Ticket),
 }
@@ -210,6 +212,7 @@ enum Over {
 struct Topics {
     requests: Requests,
     postponed: Postponed,
+    limits: ServiceLimits,
     readiness: Readiness,
     planned: PlannedStops,
     scopes: Scopes,
@@ -244,7 +247,6 @@ struct Supervisor {
     server: Server,
     topics: Topics,
     listeners: Listeners,
-    recorded_limits: services::limits::Recorded,
     main: Option<MainProgram>,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,
@@ -454,6 +456,9 @@ impl Supervisor {
                 decide!(self.requests.freeze_ordered(&life, frozen, ticket, error));
             }
             Input::Scope(conn, id, name, answer) => decide!(self.scopes.answered(conn, id, name, answer)),
+            Input::SetLimits(asked) => decide!(self.limits.set(&asked, &inherited())),
+            Input::LimitsPut { life, in_force, left } => decide!(self.limits.put(&life, &in_force, &left)),
+            Input::ProcessLimits(life, has) => decide!(self.limits.read(&life, &has)),
             Input::Retired(id) => self.forget(id),
         }
     }

@@ -10,6 +10,7 @@ use crate::daemon::Options;
 use crate::daemon::serve::edits;
 use crate::daemon::services::{Service, Services};
 use crate::definition::resolved::Origin;
+use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, dashboard};
 
 /// A moment of the supervisor. Nothing changes while somebody has it.
@@ -20,6 +21,8 @@ pub struct View<'a> {
     pub options: &'a Options,
     pub around: &'a Surroundings,
     pub trees: &'a dyn Trees,
+    /// How far what the database holds may be believed.
+    pub trust: &'a Trust,
     /// A shutdown is under way.
     pub closing: bool,
 }
@@ -31,6 +34,12 @@ pub trait Trees {
 
     /// The processes that keep it from ending or from standing still, and where they hang, in words.
     fn hanging(&self, life: &IncarnationId) -> Option<String>;
+
+    /// There is such a tree.
+    fn is_held(&self, life: &IncarnationId) -> bool;
+
+    /// How often the kernel refused it a process for its `pids_max`; 0 where nobody counts that.
+    fn pids_refused(&self, life: &IncarnationId) -> u64;
 }
 
 impl Trees for Containment {
@@ -46,6 +55,14 @@ impl Trees for Containment {
             words.push(format!("and {} more", stuck.len() - SHOWN));
         }
         (!words.is_empty()).then(|| words.join(", "))
+    }
+
+    fn is_held(&self, life: &IncarnationId) -> bool {
+        self.rung(life).is_some()
+    }
+
+    fn pids_refused(&self, life: &IncarnationId) -> u64 {
+        Containment::pids_refused(self, life)
     }
 }
 
@@ -108,6 +125,7 @@ macro_rules! view {
             options: &$supervisor.options,
             around: &$supervisor.surroundings,
             trees: &$supervisor.containment,
+            trust: &$supervisor.state_trust,
             closing: $supervisor.topics.shutdown.is_on(),
         }
     };

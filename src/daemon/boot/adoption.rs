@@ -11,6 +11,8 @@ use crate::daemon::Supervisor;
 use crate::daemon::boot::identity::Kinship;
 use crate::daemon::boot::start_error::StartError;
 use crate::daemon::fault;
+use crate::daemon::view::decide;
+use crate::definition::limits::inherited;
 use crate::store::Opened;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -130,10 +132,10 @@ impl Supervisor {
             slog::warn!(self.log, "{name}: what it writes is not read: {error}");
         }
         let Some(service) = self.services.get(&id) else { return };
-        let (limits, mut not_in_force) = self.limits_of(service);
+        let (limits, mut not_in_force) = self.topics.limits.of(service, &self.state_trust, inherited);
         let life = record.id();
         not_in_force.extend(self.containment.set_limits(&life, &limits));
-        self.limited(id, limits, not_in_force);
-        self.look_at_process_limits(&name, record.living.pid);
+        decide!(self.limits.begun(id, limits, not_in_force));
+        decide!(self.limits.spawned(&life, record.living.pid));
     }
 }

@@ -13,11 +13,11 @@ use crate::daemon::boot::start_error::StartError;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::reload::{Found, Plan, Unreadable};
 use crate::daemon::services::launch::dev_null;
-use crate::daemon::services::limits::Recorded;
 use crate::daemon::services::starts::Starts;
 use crate::daemon::show::refused::{Refusal, Refusals, dormant};
 use crate::daemon::sources::listeners::Listeners;
 use crate::daemon::sources::reaping::Unreaped;
+use crate::daemon::topics::limits::ServiceLimits;
 use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::view::decide;
 use crate::daemon::{STORE, Supervisor, Topics};
@@ -97,9 +97,8 @@ impl Supervisor {
             commits: HashMap::new(),
             next_commit: 0,
             server: opened.server,
-            topics: Topics::default(),
+            topics: Topics { limits: ServiceLimits::from_rows(&opened.rows.limits), ..Topics::default() },
             listeners: Listeners::default(),
-            recorded_limits: Recorded::from_rows(&opened.rows.limits),
             main: contained.main,
             panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
             warnings,

@@ -7,7 +7,6 @@ use crate::core::event::{Command, Event, Ticket};
 use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Want};
-use crate::daemon::inbox::Input;
 use crate::daemon::{Commit, Supervisor};
 use crate::definition::Definition;
 use crate::store::{self, Change, RecordRow};
@@ -132,15 +131,13 @@ impl Supervisor {
         let name = definition.name.clone();
         if let Some(why) = error {
             let message = format!("'{name}' is not registered: {why}");
-            return self
-                .inbox
-                .push(Input::Answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message)));
+            let outcome = Outcome::failed(name.as_str(), Code::Failed, None, message);
+            return self.inbox.answer(ticket, outcome);
         }
         if self.fleet.id(name.as_str()).is_some() {
             let message = format!("'{name}' came into being meanwhile: try again");
-            return self
-                .inbox
-                .push(Input::Answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message)));
+            let outcome = Outcome::failed(name.as_str(), Code::Failed, None, message);
+            return self.inbox.answer(ticket, outcome);
         }
         // It may have been refused until now.
         if self.dormant.remove(&name).is_some() {
@@ -152,10 +149,8 @@ impl Supervisor {
         let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
         self.execute(effects);
         if want == Want::Down {
-            return self.inbox.push(Input::Answer(
-                ticket,
-                Outcome::done(name.as_str(), State::Down, Some("registered".to_owned())),
-            ));
+            let outcome = Outcome::done(name.as_str(), State::Down, Some("registered".to_owned()));
+            return self.inbox.answer(ticket, outcome);
         }
         // The want is on disk already; the start goes the way of every other, and answers the caller.
         self.topics.requests.registered(ticket, id);

@@ -10,13 +10,14 @@ use crate::daemon::boot::places::RUNTIME_DIR;
 use crate::daemon::boot::planned::note_to_successor;
 use crate::daemon::execute::log_dir;
 use crate::daemon::services::Service;
-use crate::daemon::services::limits;
 use crate::daemon::services::mirror::Mirrored;
 use crate::daemon::services::privileges;
+use crate::daemon::services::process_limits;
 use crate::daemon::surface::slots;
 use crate::daemon::view::decide;
 use crate::daemon::{Notice, Supervisor};
 use crate::definition::environment::{Environment, environment, read_env_file};
+use crate::definition::limits::inherited;
 use crate::definition::resolved::{Definition, Origin, Ready};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Surroundings, resolved};
@@ -182,7 +183,7 @@ impl Supervisor {
     ) -> Result<(), String> {
         let mut plan = self.plan(id, BTreeMap::new(), Program::Hook(argv), &self.surroundings_now())?;
         let service = self.services.get(&id).ok_or("the service is gone")?;
-        limits::give(&mut plan, &self.limits_of(service).0);
+        process_limits::give(&mut plan, &self.topics.limits.of(service, &self.state_trust, inherited).0);
         let main_pid = self.fleet.gateway(id).and_then(|gateway| gateway.pid()).unwrap_or_default();
         for (variable, value) in [
             ("HERMES_SUP_HOOK", hook),
@@ -206,8 +207,8 @@ impl Supervisor {
     fn spawn(&mut self, id: ServiceId, life: IncarnationId, mut plan: ChildPlan) -> Result<(), String> {
         let service = self.services.get(&id).ok_or("the service is gone")?;
         let rung = service.definition.containment;
-        let (limits, mut not_in_force) = self.limits_of(service);
-        limits::give(&mut plan, &limits);
+        let (limits, mut not_in_force) = self.topics.limits.of(service, &self.state_trust, inherited);
+        process_limits::give(&mut plan, &limits);
         let spawned = self.containment.spawn(&life, plan, rung, &limits);
         if self.containment.was_made_again() {
             slog::warn!(self.log, "somebody removed the cgroup of this supervisor: it is made again");
@@ -216,7 +217,7 @@ impl Supervisor {
             }
         }
         not_in_force.extend(spawned.map_err(|error| error.to_string())?);
-        self.limited(id, limits, not_in_force);
+        decide!(self.limits.begun(id, limits, not_in_force));
         if let Some(service) = self.services.get_mut(&id) {
             service.in_force = Some(service.definition.hash);
         }

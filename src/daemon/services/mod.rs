@@ -1,15 +1,14 @@
 //! The services as the daemon knows them: what defines each, and what a start of it needs.
 
 pub(in crate::daemon) mod launch;
-pub(in crate::daemon) mod limits;
 pub(in crate::daemon) mod mirror;
 pub(in crate::daemon) mod privileges;
+pub(in crate::daemon) mod process_limits;
 pub(in crate::daemon) mod starts;
 
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::State;
-use crate::daemon::services::limits::Bounds;
 use crate::definition::Definition;
 use crate::definition::resolved::{LogPolicy, Origin};
 use crate::definition::template::Profile;
@@ -36,8 +35,6 @@ pub struct Service {
     pub mirrored: Option<MirroredRow>,
     /// It could not be written; said once.
     pub unmirrored: bool,
-    /// Of its present life.
-    pub bounds: Bounds,
     /// The definition that its present life was started with, by its hash. `None`: it is not known to be another one than
     /// `definition`.
     pub in_force: Option<u64>,
@@ -75,7 +72,6 @@ impl Service {
             extra_args: Vec::new(),
             mirrored: None,
             unmirrored: false,
-            bounds: Bounds::default(),
             in_force: None,
             edited: None,
             told: None,

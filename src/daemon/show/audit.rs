@@ -43,7 +43,7 @@ impl Supervisor {
         });
         let others = self.services.iter().filter(|(other, _)| **other != id);
         let beside = others.filter(|(_, other)| uid.is_some() && self.runs_as(other) == uid);
-        let (limits, limits_not_in_force) = self.shown_limits(service, life.is_some());
+        let (limits, limits_not_in_force) = self.shown_limits(id, life.is_some());
         let facts = Facts {
             uid,
             own_uid: self.surroundings.own_uid,

@@ -8,7 +8,6 @@ use crate::core::event::Ticket;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
-use crate::daemon::inbox::Input;
 use crate::daemon::reload::{Plan, Unreadable};
 use crate::daemon::{Commit, Supervisor};
 use crate::store::{Change, RecordRow};
@@ -157,11 +156,11 @@ impl Supervisor {
             None => {
                 self.dormant.remove(name);
                 self.refused.remove(name.as_str());
-                self.recorded_limits.forget(name);
+                self.topics.limits.forget_record(name);
                 Outcome::done(name.as_str(), State::Down, Some("unregistered".to_owned()))
             }
         };
-        self.inbox.push(Input::Answer(ticket, outcome));
+        self.inbox.answer(ticket, outcome);
     }
 
     /// The rows of those of `typed`, or of all.

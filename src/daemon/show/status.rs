@@ -9,8 +9,10 @@ use crate::daemon::Supervisor;
 use crate::daemon::clock::wall;
 use crate::daemon::execute::log_dir;
 use crate::daemon::view::Trees;
+use crate::definition::limits::inherited;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a helper thread may be at one piece of work before `status` mentions it.
@@ -60,6 +62,19 @@ impl Supervisor {
         }
     }
 
+    /// Of a running service those in force, else those of its next start; and a line for each that is not in force.
+    pub(in crate::daemon) fn shown_limits(
+        &self,
+        id: ServiceId,
+        running: bool,
+    ) -> (BTreeMap<String, String>, Vec<String>) {
+        let limits = &self.topics.limits;
+        match self.services.get(&id).filter(|_| !running) {
+            Some(service) => (limits.of(service, &self.state_trust, inherited).0.shown(), Vec::new()),
+            None => limits.shown(id),
+        }
+    }
+
     pub(in crate::daemon) fn service_status(&self, id: ServiceId) -> Option<ServiceStatus> {
         let (service, gateway) = (self.services.get(&id)?, self.fleet.gateway(id)?);
         let now = self.clock.now();
@@ -99,11 +114,11 @@ impl Supervisor {
         if let Some(kills) = usage.as_ref().and_then(|usage| usage.oom_kills).filter(|kills| *kills > 0) {
             add(format!("out of memory: the kernel killed {kills} of its processes"));
         }
-        let high_at = life.as_ref().and(service.bounds.high_at()).map(|at| Utc(wall(at)));
+        let high_at = life.as_ref().and(self.topics.limits.high_at(id)).map(|at| Utc(wall(at)));
         if let Some(at) = high_at {
             add(format!("its memory was at memory_high, last at {at}"));
         }
-        let (limits, limits_not_in_force) = self.shown_limits(service, life.is_some());
+        let (limits, limits_not_in_force) = self.shown_limits(id, life.is_some());
         let log = self.logs.health(SourceId(id.0));
         if log.dropped_from_file + log.dropped_from_stream > 0 {
             add(format!(

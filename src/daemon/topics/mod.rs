@@ -5,6 +5,7 @@
 //! tested without a kernel, a disk or a clock.
 
 pub mod essential;
+pub mod limits;
 pub mod planned;
 pub mod readiness;
 pub mod requests;

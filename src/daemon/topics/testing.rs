@@ -12,6 +12,7 @@ use crate::daemon::view::{Trees, View};
 use crate::daemon::{Gateways, Options};
 use crate::definition::resolved::Definition;
 use crate::definition::template::Profile;
+use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, Template};
 use crate::sys::users::nameless;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ pub const GATEWAY_UID: u32 = 10000;
 pub struct FakeTrees {
     pub frozen: BTreeSet<IncarnationId>,
     pub hanging: BTreeMap<IncarnationId, String>,
+    pub held: BTreeSet<IncarnationId>,
+    pub pids_refused: BTreeMap<IncarnationId, u64>,
 }
 
 impl Trees for FakeTrees {
@@ -36,6 +39,14 @@ impl Trees for FakeTrees {
     fn hanging(&self, life: &IncarnationId) -> Option<String> {
         self.hanging.get(life).cloned()
     }
+
+    fn is_held(&self, life: &IncarnationId) -> bool {
+        self.held.contains(life)
+    }
+
+    fn pids_refused(&self, life: &IncarnationId) -> u64 {
+        self.pids_refused.get(life).copied().unwrap_or(0)
+    }
 }
 
 pub struct World {
@@ -45,6 +56,7 @@ pub struct World {
     pub options: Options,
     pub around: Surroundings,
     pub trees: FakeTrees,
+    pub trust: Trust,
     pub closing: bool,
 }
 
@@ -61,6 +73,7 @@ impl Default for World {
                 own_uid: 0,
             },
             trees: FakeTrees::default(),
+            trust: Trust::Trusted,
             closing: false,
             options: Options {
                 state: home.join("supervisor"),
@@ -93,6 +106,7 @@ impl World {
             options: &self.options,
             around: &self.around,
             trees: &self.trees,
+            trust: &self.trust,
             closing: self.closing,
         }
     }

@@ -10,6 +10,7 @@ use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::State;
 use crate::daemon::act::{Action, Actions};
+use crate::daemon::topics::limits::Asked;
 use crate::daemon::topics::requests::{Awaited, Of, Requests, part};
 use crate::daemon::view::View;
 use std::collections::BTreeSet;
@@ -46,7 +47,7 @@ impl Requests {
             Request::Set { limits, persist, .. } => {
                 let set = |id| {
                     let ticket = self.ticket(number, id);
-                    Action::SetLimits { ticket, id, uid, limits: limits.clone(), persist: *persist }
+                    Action::SetLimits(Asked { ticket, id, uid, limits: limits.clone(), persist: *persist })
                 };
                 ids.into_iter().map(set).collect()
             }
