@@ -7,15 +7,17 @@ use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
 use crate::core::farewell::Farewell;
 use crate::core::fleet::ServiceId;
-use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::daemon::inbox::Input;
 use crate::daemon::services::process_limits;
+use crate::daemon::topics::definitions::found::{Found, Plan};
+use crate::daemon::topics::definitions::{Define, Report};
 use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
 use crate::daemon::{Commit, Notice, Supervisor};
+use crate::definition::trust::Trust;
 use crate::hermes::state_watch::StateWatch;
 use crate::store::Change;
 use crate::sys::credentials::Credentials;
@@ -94,8 +96,21 @@ pub enum Action {
     Commit(Commit, Vec<Change>),
     /// The answer to something that a topic other than the requests has done.
     Answer(Ticket, Outcome),
-    /// Remove a record that is no service.
-    DropRecord(Ticket, ServiceName),
+    /// A command that nobody waits for.
+    OwnCommand(ServiceId, Command),
+    /// Read everything that lies in files; by its number.
+    ReadDefinitions(u64),
+    /// What is still being read, for `status` and the log.
+    SayLate(Vec<PathBuf>),
+    Define(Define),
+    /// How far the database may be believed from now on.
+    Trust(Trust),
+    /// What the start did without goes where the database wants it.
+    BootLate(Box<Plan>, Box<Found>),
+    /// Tell of a reload, when what comes before is done.
+    Reloaded(Report),
+    /// Deal with a request that need not wait any longer.
+    Serve(Incoming),
     /// Work that may hang with the disk.
     Files(FileWork),
 }
@@ -174,6 +189,17 @@ impl Supervisor {
                     }
                 }
                 Action::StopListening(id) => self.listeners.forget(&self.wakeups.registry, id),
+                Action::OwnCommand(id, command) => {
+                    let ticket = self.topics.requests.own_ticket();
+                    self.inbox.core(id, Event::Command { ticket, command });
+                }
+                Action::ReadDefinitions(number) => self.read_definitions(number),
+                Action::SayLate(late) => self.say_late(&late),
+                Action::Define(define) => self.define(define),
+                Action::Trust(trust) => self.state_trust = trust,
+                Action::BootLate(plan, found) => self.boot_late(*plan, &found),
+                Action::Reloaded(report) => self.inbox.push(Input::Reloaded(report)),
+                Action::Serve(incoming) => self.inbox.push(Input::Serve(incoming)),
                 Action::Thaw(life) => self.containment.thaw(&life),
                 Action::SetLimits(asked) => self.inbox.push(Input::SetLimits(asked)),
                 Action::PutLimits(life, in_force) => {
@@ -192,7 +218,6 @@ impl Supervisor {
                 }
                 Action::Commit(commit, changes) => self.commit(commit, changes),
                 Action::Answer(ticket, outcome) => self.inbox.answer(ticket, outcome),
-                Action::DropRecord(ticket, name) => self.drop_record(ticket, name),
                 Action::Files(FileWork { credentials, work, refused }) => {
                     let (notifier, not_done) = (self.wakeups.notifier.clone(), Arc::clone(&refused));
                     let done = move |answer: std::io::Result<Notice>| {

@@ -4,14 +4,12 @@ use crate::containment::{self, IncarnationId};
 use crate::core::effect::{Effect, Outcome};
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{self, Gateway, History, Phase};
+use crate::core::gateway::{Gateway, History, Phase};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::{Cause, State, Want};
 use crate::daemon::inbox::Input;
-use crate::daemon::reload::Unreadable;
 use crate::daemon::services::{Service, Told};
-use crate::daemon::show::refused::Refusal;
 use crate::daemon::view::decide;
 use crate::daemon::{Commit, STORE, Supervisor};
 use crate::definition::resolved::Ready;
@@ -210,7 +208,10 @@ impl Supervisor {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
                 Some(Commit::Limits(setting)) => decide!(self.limits.recorded(*setting, None)),
-                Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, None),
+                Some(Commit::Dropped(name, ticket)) => {
+                    self.topics.limits.forget_record(&name);
+                    decide!(self.definitions.record_dropped(&name, ticket, None));
+                }
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
@@ -219,7 +220,9 @@ impl Supervisor {
                 Some(Commit::Limits(setting)) => {
                     decide!(self.limits.recorded(*setting, Some(reason)));
                 }
-                Some(Commit::Dropped(name, ticket)) => self.record_dropped(&name, ticket, Some(reason)),
+                Some(Commit::Dropped(name, ticket)) => {
+                    decide!(self.definitions.record_dropped(&name, ticket, Some(reason)));
+                }
                 None => {}
             },
             StoreEvent::Warning { text } => self.warn("state", text),
@@ -245,31 +248,7 @@ impl Supervisor {
     /// somebody has decided meanwhile.
     fn adopt_records(&mut self, opened: store::Opened) {
         self.topics.limits.recall(&opened.limits);
-        for (name, row) in &opened.records {
-            if let Some(id) = self.fleet.id(name.as_str()) {
-                if self.services.get(&id).is_some_and(|service| service.record.is_none()) {
-                    self.dormant.insert(name.clone(), row.clone());
-                }
-                continue;
-            }
-            let definition = self.define_record(name, row);
-            if let Err(why) = &definition {
-                slog::warn!(self.log, "{why}");
-                let refusal = Refusal::new(
-                    Unreadable::record(row, why.clone()),
-                    opened.wants.get(name).map(|row| row.want),
-                );
-                self.refused.insert(name.to_string(), refusal);
-                self.dormant.insert(name.clone(), row.clone());
-            }
-            if let Ok(definition) = definition {
-                let id = self.add_service(definition, Some(row.clone()));
-                let recorded = opened.wants.get(name).is_some_and(|row| row.want == Want::Down);
-                let restored = gateway::Restored::at_rest(Want::Down, recorded);
-                let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
-                self.execute(effects);
-            }
-        }
+        decide!(self.definitions.recall(&opened));
         for (name, row) in &opened.wants {
             let Some(id) = self.fleet.id(name.as_str()) else { continue };
             let differs = |gateway: &Gateway| gateway.want() != row.want && !gateway.is_unrecorded();

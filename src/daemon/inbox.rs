@@ -12,6 +12,7 @@ use crate::core::fleet::ServiceId;
 use crate::core::limits::{Inherited, NotInForce};
 use crate::core::unit::ScopeName;
 use crate::daemon::Notice;
+use crate::daemon::topics::definitions::Report;
 use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::ScopeAnswer;
@@ -27,6 +28,8 @@ pub enum Input {
     Signal(Received),
     Notice(Notice),
     Request(Incoming),
+    /// A request that has waited for what it needs.
+    Serve(Incoming),
     CallerGone(ConnId),
     /// The exec of the main program is decided.
     MainReported,
@@ -62,6 +65,8 @@ pub enum Input {
     },
     /// What the main process of this life bears.
     ProcessLimits(IncarnationId, Inherited),
+    /// All that a reload has to do with definitions is done.
+    Reloaded(Report),
     /// Nothing is left of a service that is to be forgotten.
     Retired(ServiceId),
 }

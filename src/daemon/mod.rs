@@ -12,7 +12,6 @@ mod fault;
 mod gateways;
 mod inbox;
 mod main_program;
-mod reload;
 mod serve;
 mod services;
 mod show;
@@ -34,10 +33,10 @@ use crate::core::fights::Fights;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
+use crate::definition::Surroundings;
 use crate::definition::limits::inherited;
 use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
-use crate::definition::{Surroundings, Template};
 use crate::hermes::presence::Presence;
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
@@ -48,7 +47,6 @@ use gateways::topology::Topology;
 use inbox::{Inbox, Input};
 use main_program::MainProgram;
 use mio::{Events, Poll};
-use reload::Found;
 use serve::Postponed;
 use services::Services;
 use services::mirror::Mirrored;
@@ -65,6 +63,8 @@ use std::time::Duration;
 use surface::scanning::Scanning;
 use surface::slots::Slots;
 use topics::Deadlines;
+use topics::definitions::Definitions;
+use topics::definitions::found::Found;
 use topics::essential;
 use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
@@ -157,7 +157,7 @@ pub enum Notice {
     Found(Box<Found>),
     /// All of them, with some that a reading (by its number) did without.
     Late {
-        scan: u64,
+        reading: u64,
         found: Box<Found>,
     },
     /// They could not be read.
@@ -213,6 +213,7 @@ struct Topics {
     requests: Requests,
     postponed: Postponed,
     limits: ServiceLimits,
+    definitions: Definitions,
     readiness: Readiness,
     planned: PlannedStops,
     scopes: Scopes,
@@ -262,12 +263,6 @@ struct Supervisor {
     instance: String,
     /// Locked as long as we live.
     _alive: Option<std::fs::File>,
-    /// What gateways are made of; `None`: the operator's is malformed.
-    template: Option<Template>,
-    /// Definitions that cannot be read, with what is wrong with them.
-    refused: show::refused::Refusals,
-    /// Records that are no services now.
-    dormant: BTreeMap<ServiceName, store::RecordRow>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
     /// Where we listen.
@@ -279,10 +274,6 @@ struct Supervisor {
     scanning: Option<Scanning>,
     /// The start did without what is still being read.
     late: Option<Box<boot::late::Late>>,
-    /// Files are being read again.
-    looking: bool,
-    /// Counts the readings.
-    scan: u64,
     /// Where readings are.
     busy: boot::finding::Busy,
     /// Deaf in a container that keeps the state.
@@ -394,7 +385,7 @@ impl Supervisor {
             }
             decide!(self.planned.pass_time());
             decide!(self.requests.pass_time());
-            self.serve_parked(now);
+            decide!(self.definitions.pass_time());
             self.stop_looking(now);
             let main = self.main.is_some();
             decide!(self.shutdown.pass_time(main));
@@ -456,6 +447,8 @@ impl Supervisor {
                 decide!(self.requests.freeze_ordered(&life, frozen, ticket, error));
             }
             Input::Scope(conn, id, name, answer) => decide!(self.scopes.answered(conn, id, name, answer)),
+            Input::Serve(incoming) => self.serve(incoming),
+            Input::Reloaded(report) => decide!(self.definitions.reloaded(report)),
             Input::SetLimits(asked) => decide!(self.limits.set(&asked, &inherited())),
             Input::LimitsPut { life, in_force, left } => decide!(self.limits.put(&life, &in_force, &left)),
             Input::ProcessLimits(life, has) => decide!(self.limits.read(&life, &has)),
@@ -485,10 +478,11 @@ impl Supervisor {
     }
 
     /// All who give somebody time.
-    fn timeouts(&mut self) -> [&mut dyn Deadlines; 7] {
+    fn timeouts(&mut self) -> [&mut dyn Deadlines; 8] {
         [
             &mut self.fleet,
             &mut self.topics.requests,
+            &mut self.topics.definitions,
             &mut self.topics.postponed,
             &mut self.topics.planned,
             &mut self.topics.topology,
@@ -538,9 +532,9 @@ impl Supervisor {
             Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
             Notice::StopMarked { id, ticket, error } => decide!(self.planned.marked(id, ticket, error)),
             Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
-            Notice::Found(found) => self.take_found(*found),
-            Notice::Late { scan, found } => self.late_came(scan, *found),
-            Notice::NotFound(reason) => self.found_nothing(&reason),
+            Notice::Found(found) => decide!(self.definitions.found(*found)),
+            Notice::Late { reading, found } => decide!(self.definitions.late_came(reading, *found)),
+            Notice::NotFound(why) => decide!(self.definitions.not_found(&why)),
             Notice::Seen(seen) => decide!(self.readiness.seen(seen)),
             Notice::RootHeard(heard) => self.root_heard(heard),
             Notice::GatewayConversed(conversed) => self.conversed(conversed),

@@ -6,7 +6,7 @@
 
 use crate::core::name::ServiceName;
 use crate::daemon::Options;
-use crate::daemon::reload::{Environment, Found, Surface};
+use crate::daemon::topics::definitions::found::{Environment, Found, Surface};
 use crate::definition::diagnose::Diagnostic;
 use crate::definition::load::{self, Candidate, Directory, Listed, Loaded};
 use crate::definition::template::DEFAULT_PROFILE;

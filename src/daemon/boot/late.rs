@@ -4,15 +4,21 @@
 //! What is there is taken without them. When they come, they are taken as they would have been: after a start, with what the
 //! database wants of them. Until then `status` says what is being read.
 
-use crate::daemon::Supervisor;
 use crate::daemon::boot::adoption::Inheritance;
 use crate::daemon::boot::cmd::Cmd;
+use crate::daemon::boot::finding::{self, Sources};
 use crate::daemon::boot::reconcile::Reconciled;
-use crate::daemon::reload::{Found, Plan};
+use crate::daemon::inbox::Input;
+use crate::daemon::topics::definitions::found::{Found, Plan};
+use crate::daemon::{Notice, Supervisor};
 use crate::store::Opened;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
+/// How long a reload waits for what is slow.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The topic of the warning that ends when they come.
 const TOPIC: &str = "definitions";
 /// As many are named.
@@ -29,6 +35,24 @@ pub(in crate::daemon) struct Late {
 }
 
 impl Supervisor {
+    /// Reads everything that lies in files again, on threads that may wait for it.
+    pub(in crate::daemon) fn read_definitions(&mut self, reading: u64) {
+        self.surroundings = self.surroundings_now();
+        let watch = self.profile_life.watch.clone();
+        let around = self.surroundings.clone();
+        let sources = Sources::new(&self.options, around, self.has_hermes, watch, self.busy.clone());
+        let (first, later) = (self.wakeups.notifier.clone(), self.wakeups.notifier.clone());
+        let first = move |found| first.send(Notice::Found(Box::new(found)));
+        let later = move |found| later.send(Notice::Late { reading, found: Box::new(found) });
+        // There is a state directory, or was.
+        let (_, opened) = channel();
+        if let Err(error) = finding::read(sources, opened, PATIENCE, first, later) {
+            slog::error!(self.log, "definitions are not read"; "error" => %error);
+            let why = "the disk under the home directory does not answer".to_owned();
+            self.inbox.push(Input::Notice(Notice::NotFound(why)));
+        }
+    }
+
     /// What is still being read.
     pub(in crate::daemon) fn say_late(&mut self, late: &[PathBuf]) {
         let before = self.warnings.iter().any(|(topic, _)| *topic == TOPIC);
@@ -49,20 +73,6 @@ impl Supervisor {
         if !self.warnings.iter().any(|(_, known)| *known == text) {
             self.warnings.retain(|(topic, _)| *topic != TOPIC);
             self.warn(TOPIC, text);
-        }
-    }
-
-    /// Some of what the reading of this number did without has come.
-    pub(in crate::daemon) fn late_came(&mut self, scan: u64, found: Found) {
-        if self.topics.shutdown.is_on() {
-            return;
-        }
-        if scan == self.scan && !self.looking {
-            self.say_late(&found.late);
-            self.reload(found, Vec::new());
-        } else {
-            // What else was read then is older than what is known.
-            self.topics.postponed.reload_on = self.next_scan().max(self.topics.postponed.reload_on);
         }
     }
 

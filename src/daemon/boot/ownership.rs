@@ -234,6 +234,7 @@ impl Supervisor {
 
     /// What does not start by itself here, whatever it wants.
     pub(in crate::daemon) fn is_not_for_here(&self, definition: &Definition) -> bool {
-        self.options.gateways != Gateways::Wanted && crate::daemon::reload::is_profile(definition)
+        self.options.gateways != Gateways::Wanted
+            && crate::daemon::topics::definitions::found::is_profile(definition)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::daemon::boot::finding::{self, Sources};
 use crate::daemon::boot::patience::DISK_PATIENCE;
-use crate::daemon::reload::Found;
 use crate::daemon::sources::Notifier;
+use crate::daemon::topics::definitions::found::Found;
 use crate::daemon::{Notice, Options};
 use crate::definition::Surroundings;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,7 +20,7 @@ impl Finding {
         let (sender, found) = channel();
         let first = move |found| drop(sender.send(found));
         let notifier = notifier.clone();
-        let later = move |found| notifier.send(Notice::Late { scan: 0, found: Box::new(found) });
+        let later = move |found| notifier.send(Notice::Late { reading: 0, found: Box::new(found) });
         finding::read(sources, opened, DISK_PATIENCE, first, later)?;
         Ok(Self { found, opening: Some(opening) })
     }

@@ -2,7 +2,6 @@
 
 use crate::core::clock::LostTime;
 use crate::core::fleet::Fleet;
-use crate::core::name::ServiceName;
 use crate::daemon::boot::adoption::Inheritance;
 use crate::daemon::boot::contained::Contained;
 use crate::daemon::boot::late::Late;
@@ -11,12 +10,12 @@ use crate::daemon::boot::planned::Planned;
 use crate::daemon::boot::prepared::Prepared;
 use crate::daemon::boot::start_error::StartError;
 use crate::daemon::inbox::Inbox;
-use crate::daemon::reload::{Found, Plan, Unreadable};
 use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
-use crate::daemon::show::refused::{Refusal, Refusals, dormant};
 use crate::daemon::sources::listeners::Listeners;
 use crate::daemon::sources::reaping::Unreaped;
+use crate::daemon::topics::definitions::Definitions;
+use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::limits::ServiceLimits;
 use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::view::decide;
@@ -76,6 +75,13 @@ impl Supervisor {
             goes_on: contained.goes_on,
             continued: given.former.is_some(),
         };
+        let template = contained.found.loaded.template.clone();
+        let late = !contained.found.late.is_empty();
+        let topics = Topics {
+            limits: ServiceLimits::from_rows(&opened.rows.limits),
+            definitions: Definitions::at_start(template, &contained.plan, &opened.rows, late),
+            ..Topics::default()
+        };
         let supervisor = Self {
             options: given.options,
             log: given.log,
@@ -97,7 +103,7 @@ impl Supervisor {
             commits: HashMap::new(),
             next_commit: 0,
             server: opened.server,
-            topics: Topics { limits: ServiceLimits::from_rows(&opened.rows.limits), ..Topics::default() },
+            topics,
             listeners: Listeners::default(),
             main: contained.main,
             panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
@@ -107,17 +113,12 @@ impl Supervisor {
             nofile: given.nofile,
             instance: opened.identity.instance,
             _alive: opened.identity.alive,
-            template: contained.found.loaded.template.clone(),
-            refused: refusals(&contained.plan, &opened.rows),
-            dormant: dormant(&opened.rows.records, &contained.plan),
             state_trust: contained.found.state_trust.clone(),
             runtime_dir: opened.identity.runtime_dir,
             socket: opened.socket,
             has_hermes: prepared.has_hermes,
             scanning: prepared.scanning,
             late: None,
-            looking: false,
-            scan: 0,
             busy: prepared.busy,
             giving_way: opened.giving_way,
             looks: 0,
@@ -151,16 +152,4 @@ fn say_warnings(opened: &store::Opened, log: &slog::Logger) -> Vec<(&'static str
     let warnings: Vec<_> = lasting.chain(opened.unrecorded().map(|line| (STORE, line))).collect();
     warnings.iter().for_each(|(_, warning)| slog::warn!(log, "{warning}"));
     warnings
-}
-
-/// What the plan could not read, with what the database wants of it.
-pub(in crate::daemon) fn refusals(plan: &Plan, opened: &store::Opened) -> Refusals {
-    let wanted = |name: &str| {
-        let row = ServiceName::new(name).ok().and_then(|name| opened.wants.get(&name));
-        row.map(|row| row.want)
-    };
-    let refusal = |(name, unreadable): (&String, &Unreadable)| {
-        (name.clone(), Refusal::new(unreadable.clone(), wanted(name)))
-    };
-    plan.refused.iter().map(refusal).collect()
 }

@@ -5,8 +5,9 @@ use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
-use crate::daemon::reload::is_profile;
 use crate::daemon::sources::{Room, plain_token};
+use crate::daemon::topics::definitions::found::is_profile;
+use crate::daemon::view::decide;
 use crate::daemon::{Supervisor, surface};
 use crate::hermes::presence::{Presence, descends_from, gateway_below};
 use crate::hermes::profile_watch::{Change, ProfileWatch};
@@ -69,9 +70,7 @@ impl Supervisor {
                 }
             }
         }
-        if !self.topics.shutdown.is_on() {
-            self.next_scan();
-        }
+        decide!(self.definitions.profiles_changed());
     }
 
     /// Its directory is not where it was: the gateway ends, and with it what was wanted of this name.

@@ -23,57 +23,38 @@ use crate::daemon::Supervisor;
 use crate::daemon::serve::edits::Looking;
 use crate::daemon::services::Service;
 use crate::daemon::topics::Deadlines;
+use crate::daemon::topics::definitions::Reloading;
 use crate::daemon::view::decide;
 use crate::definition::resolved::RunAs;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// How long a request with an unknown name waits for the profiles to be read.
-const PARKED: Duration = Duration::from_secs(2);
 /// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
 const SUGGESTIONS: usize = 3;
-
-/// A request that waits for a reading of the profiles, but not for ever: the disk may hang.
-#[derive(Debug)]
-pub struct Parked {
-    pub incoming: Incoming,
-    /// The reading that will have seen what is on the disk now.
-    pub scan: u64,
-    pub until: Tick,
-}
 
 /// Requests that wait until files were looked at.
 #[derive(Debug, Default)]
 pub struct Postponed {
-    /// Those that name something unknown, until the profiles were looked at again.
-    pub parked: Vec<Parked>,
     /// Those about definition files below home.
     pub looking: Vec<Looking>,
-    /// Those to reload, until everything was read again.
-    pub reloading: Vec<(Incoming, bool)>,
-    /// The reading that is for a reload, not only for new profiles.
-    pub reload_on: Option<u64>,
 }
 
 impl Postponed {
     pub fn is_empty(&self) -> bool {
-        self.parked.is_empty() && self.looking.is_empty() && self.reloading.is_empty()
+        self.looking.is_empty()
     }
 
     fn caller_is_gone(&mut self, conn: ConnId) {
-        self.parked.retain(|parked| parked.incoming.id != conn);
         self.looking.retain(|looking| looking.incoming.id != conn);
     }
 }
 
 impl Deadlines for Postponed {
     fn next_deadline(&self) -> Option<Tick> {
-        let parked = self.parked.iter().map(|parked| parked.until);
-        parked.chain(self.looking.iter().map(|looking| looking.until)).min()
+        self.looking.iter().map(|looking| looking.until).min()
     }
 
     fn postpone(&mut self, by: Duration) {
-        self.parked.iter_mut().for_each(|parked| parked.until = parked.until.after(by));
         self.looking.iter_mut().for_each(|looking| looking.until = looking.until.after(by));
     }
 }
@@ -102,20 +83,20 @@ impl Supervisor {
         }
         let unknown = match incoming.request.targets() {
             Some(Targets::Names(names)) => {
-                names.iter().any(|name| self.resolve(name).is_none() && !self.is_refused(name))
+                let is_known = |name: &str| {
+                    self.resolve(name).is_some() || self.topics.definitions.is_refused(name, &self.fleet)
+                };
+                names.iter().any(|name| !is_known(name))
             }
             Some(Targets::All) | None => false,
         };
         // Whoever may do nothing here shall not make us read the disk either.
         let trusted = self.rules().is_privileged(incoming.peer.uid) || self.owns_one(incoming.peer.uid);
-        let scan = if unknown && trusted && !self.topics.shutdown.is_on() { self.next_scan() } else { None };
-        match scan {
-            Some(scan) => {
-                let until = self.clock.now().after(PARKED);
-                self.topics.postponed.parked.push(Parked { incoming, scan, until });
-            }
-            None if trusted && self.looks_first(&incoming) => {}
-            None => self.serve(incoming),
+        if unknown && trusted && !self.topics.shutdown.is_on() {
+            return decide!(self.definitions.park(incoming));
+        }
+        if !(trusted && self.looks_first(&incoming)) {
+            self.serve(incoming);
         }
     }
 
@@ -145,23 +126,16 @@ impl Supervisor {
                 if let Err(denied) = self.may_read(peer.uid, request) {
                     return self.refuse(conn, RefusalKind::NotPermitted, denied);
                 }
-                for name in self.shown_names() {
+                for name in self.topics.definitions.shown_names(&self.fleet) {
                     self.reply(conn, &Reply::Part(Part::Name(name)));
                 }
                 self.reply(conn, &Reply::End);
             }
             Request::Reload { restart } => {
                 let restart = *restart;
-                if self.topics.shutdown.is_on() {
-                    return self.refuse(conn, RefusalKind::Failed, "the supervisor is shutting down");
-                }
                 let words = if restart { "reload with restart" } else { "reload" };
                 slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
-                self.topics.postponed.reloading.push((incoming, restart));
-                self.topics.postponed.reload_on = self.next_scan();
-                if self.topics.postponed.reload_on.is_none() {
-                    self.found_nothing("the disk under the home directory does not answer");
-                }
+                decide!(self.definitions.ask_reload(Some(Reloading { conn, restart })));
             }
             Request::Shutdown { code } => {
                 slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid, "pid" => peer.pid);
@@ -239,7 +213,8 @@ impl Supervisor {
             return self.refuse(conn, RefusalKind::NotPermitted, message);
         }
         let all = matches!(targets, Targets::All);
-        let records = self.records_to_drop(uid, request, targets, &mut complaints);
+        let records =
+            self.topics.definitions.records_to_drop(uid, request, targets, &mut complaints, &self.view());
         if all {
             complaints.clear();
         }
@@ -273,7 +248,7 @@ impl Supervisor {
             Request::Status { .. } => {
                 let supervisor = Part::Supervisor(Box::new(self.supervisor_status()));
                 let services = ids.into_iter().filter_map(|id| self.service_status(id));
-                let rows = services.chain(self.refused_rows(named));
+                let rows = services.chain(self.topics.definitions.refused_rows(named, &self.fleet));
                 std::iter::once(supervisor).chain(rows.map(|row| Part::Service(Box::new(row)))).collect()
             }
             Request::Tree { .. } => ids.into_iter().flat_map(|id| self.tree(id)).map(Part::Tree).collect(),
@@ -315,16 +290,19 @@ impl Supervisor {
             }
         };
         let mut suggestions = SUGGESTIONS;
+        let refusals = &self.topics.definitions;
         let is_privileged = self.rules().is_privileged(uid);
         let may_read = self.may_read(uid, &Request::List {}).is_ok();
         for typed in names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
             else {
-                if matches!(request, Request::Unregister { .. }) && self.refused_record(typed).is_some() {
+                if matches!(request, Request::Unregister { .. })
+                    && refusals.refused_record(typed, &self.fleet).is_some()
+                {
                     // It is answered when its record is dropped.
                     continue;
                 }
-                if let Some(refused) = self.refused_outcome(typed).filter(|_| may_read) {
+                if let Some(refused) = refusals.refused_outcome(typed, &self.fleet).filter(|_| may_read) {
                     // `status` has a row for it.
                     if !matches!(request, Request::Status { .. }) {
                         complaints.push(refused);
@@ -369,18 +347,9 @@ impl Supervisor {
         }
     }
 
-    /// The profiles take too long to be read: these are answered with what is known.
-    pub(in crate::daemon) fn serve_parked(&mut self, now: Tick) {
-        let (due, waiting) = std::mem::take(&mut self.topics.postponed.parked)
-            .into_iter()
-            .partition(|parked| parked.until <= now);
-        self.topics.postponed.parked = waiting;
-        let due: Vec<Parked> = due;
-        due.into_iter().for_each(|parked| self.serve(parked.incoming));
-    }
-
     /// A connection ended before its answer.
     pub(in crate::daemon) fn caller_is_gone(&mut self, conn: ConnId) {
+        self.topics.definitions.readings.caller_is_gone(conn);
         self.topics.postponed.caller_is_gone(conn);
         self.topics.scopes.caller_is_gone(conn);
         self.topics.upgrade.caller_is_gone(conn);

@@ -4,7 +4,6 @@ use crate::control::permission::Facts;
 use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Request, State};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
-use crate::core::gateway::Restored;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Want};
 use crate::daemon::{Commit, Supervisor};
@@ -112,10 +111,11 @@ impl Supervisor {
                 }
             };
         }
-        if self.dormant.get(&name).is_some_and(|old| !is_same(old, &row)) {
+        if self.topics.definitions.dormant(&name).is_some_and(|old| !is_same(old, &row)) {
             return Err(failed(registered_differently(&name)));
         }
-        let definition = self.define_record(&name, &row).map_err(failed)?;
+        let definition = self.topics.definitions.of_record(&name, &row, &self.view());
+        let definition = definition.map_err(|error| failed(error.to_string()))?;
         // What the definition really runs as is what counts: a template has its own idea.
         let runs_as = self.surroundings.lookup(&definition.user).ok().map(|user| user.uid);
         let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
@@ -139,15 +139,9 @@ impl Supervisor {
             let outcome = Outcome::failed(name.as_str(), Code::Failed, None, message);
             return self.inbox.answer(ticket, outcome);
         }
-        // It may have been refused until now.
-        if self.dormant.remove(&name).is_some() {
-            self.refused.remove(name.as_str());
-        }
+        self.topics.definitions.registered(&name);
         let registrant = Some(record.registrant_uid);
-        let id = self.add_service(definition, Some(record));
-        let restored = Restored::at_rest(Want::Down, want == Want::Down);
-        let effects = self.fleet.boot([(id, restored)].into(), self.clock.now());
-        self.execute(effects);
+        let id = self.add_at_rest(definition, Some(record), want == Want::Down);
         if want == Want::Down {
             let outcome = Outcome::done(name.as_str(), State::Down, Some("registered".to_owned()));
             return self.inbox.answer(ticket, outcome);

@@ -1,7 +1,6 @@
 //! What callers and the log are shown, from what everybody knows. Nothing here changes anything.
 
 pub(in crate::daemon) mod audit;
-pub(in crate::daemon) mod refused;
 pub(in crate::daemon) mod report;
 pub(in crate::daemon) mod status;
 pub(in crate::daemon) mod trees;

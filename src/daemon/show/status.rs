@@ -102,7 +102,7 @@ impl Supervisor {
         if service.gone {
             add("definition gone".to_owned());
         }
-        if let Some(why) = self.refused_since(id) {
+        if let Some(why) = self.topics.definitions.refused_since(&service.name) {
             add(why);
         }
         if let Some(edited) = self.view().edited(id) {

@@ -19,7 +19,7 @@ impl Supervisor {
             }
             Signal::HUP if self.main.is_none() => {
                 slog::info!(self.log, "SIGHUP received, reading definitions again");
-                self.topics.postponed.reload_on = self.next_scan();
+                decide!(self.definitions.ask_reload(None));
             }
             // For a terminal's stop signals there is nobody to come back to.
             Signal::TSTP | Signal::TTIN | Signal::TTOU => {}

@@ -11,6 +11,7 @@ use crate::core::words::{Cause, Want};
 use crate::daemon::services::Service;
 use crate::daemon::sources::{Room, plain_token};
 use crate::daemon::surface::slots::{Slots, run_in, show};
+use crate::daemon::topics::definitions::record::TemplateError;
 use crate::daemon::{Notice, Supervisor};
 use crate::definition::Definition;
 use crate::definition::resolved::Slot;
@@ -160,7 +161,7 @@ impl Supervisor {
             seen.insert(slot.dir.clone());
             match self.slot_gateway(&name, slot) {
                 Ok(definition) => self.adopt_slot(definition, down),
-                Err(complaint) => self.tell_once(complaint),
+                Err(complaint) => self.tell_once(complaint.to_string()),
             }
         }
         for definition in others.into_values() {
@@ -180,8 +181,8 @@ impl Supervisor {
     }
 
     /// The definition of a gateway that has a slot.
-    fn slot_gateway(&self, name: &ServiceName, slot: Slot) -> Result<Definition, String> {
-        let mut definition = self.gateway_of_template(name)?;
+    fn slot_gateway(&self, name: &ServiceName, slot: Slot) -> Result<Definition, TemplateError> {
+        let mut definition = self.topics.definitions.of_gateway(name, &self.view())?;
         run_in(&mut definition, slot);
         Ok(definition)
     }
@@ -189,8 +190,7 @@ impl Supervisor {
     fn adopt_slot(&mut self, definition: Definition, down: bool) {
         let Some(id) = self.fleet.id(definition.name.as_str()) else {
             let want = if down { Want::Down } else { Want::Up };
-            self.introduce(definition, None, (want, Cause::Slot), None);
-            return;
+            return self.introduce(definition, None, (want, Cause::Slot), None);
         };
         let Some(service) = self.services.get_mut(&id) else { return };
         service.gone &= service.definition.slot.is_none();
@@ -201,7 +201,7 @@ impl Supervisor {
             return self.tell_once(format!("the slot of '{name}' is ignored: {origin} comes first"));
         }
         if old.slot != definition.slot || old.hash != definition.hash {
-            self.redefine(id, definition);
+            self.redefine(id, definition, None);
         }
     }
 

@@ -69,7 +69,7 @@ impl Supervisor {
             || !self.inbox.is_empty()
             || self.topics.requests.is_busy()
             || !self.topics.postponed.is_empty()
-            || self.looking
+            || self.topics.definitions.readings.is_busy()
             || self.topics.scopes.is_busy()
     }
 

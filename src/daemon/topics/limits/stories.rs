@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::protocol::{Code, Outcome};
-use crate::core::event::{Event, Ticket};
+use crate::core::event::{Command, Event, Ticket};
 use crate::daemon::Commit;
 use crate::daemon::topics::testing::{GATEWAY_UID, World};
 use crate::store::Change;
@@ -343,7 +343,8 @@ fn what_the_kernel_says_all_the_time_is_said_and_hooked_once_a_minute() {
     // What is on its way out gets no hook.
     story.done.clear();
     story.world.after(HIGH_INTERVAL);
-    story.world.step(story.id, Event::KillNow);
+    story.world.step(story.id, Event::Command { ticket: Ticket(1), command: Command::Stop });
+    story.world.step(story.id, Event::Recorded { seq: 1 });
     let told = story.limits.memory_high(&life, &story.world.view());
     story.act(told);
     assert_eq!((story.log.len(), story.done.len()), (1, 0));

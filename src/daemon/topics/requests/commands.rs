@@ -9,10 +9,12 @@ use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::State;
+use crate::daemon::Commit;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::topics::limits::Asked;
 use crate::daemon::topics::requests::{Awaited, Of, Requests, part};
 use crate::daemon::view::View;
+use crate::store::Change;
 use std::collections::BTreeSet;
 
 impl Requests {
@@ -70,8 +72,14 @@ impl Requests {
         let (conn, uid, request) = (incoming.id, incoming.peer.uid, &incoming.request);
         let mut actions: Actions = complaints.into_iter().map(|complaint| part(conn, complaint)).collect();
         let number = self.open(conn, deadline(request, ids.len(), view));
-        let dropped = |name: ServiceName| Action::DropRecord(self.registration(number, name.clone()), name);
-        actions.extend(records.into_iter().map(dropped).collect::<Actions>());
+        for name in records {
+            // There is nothing to stop.
+            let ticket = self.registration(number, name.clone());
+            let text = format!("{name}: its registration is dropped");
+            actions.push(Action::Log(slog::Level::Info, text));
+            let dropped = Commit::Dropped(name.clone(), ticket);
+            actions.push(Action::Commit(dropped, vec![Change::Forget(name)]));
+        }
         actions.extend(self.unregister(number, uid, conn, ids, view));
         actions.extend(self.end_if_over(number));
         actions

@@ -5,12 +5,14 @@ use crate::control::naming;
 use crate::control::permission::Facts;
 use crate::control::protocol::{Code, Kind, Outcome, Request, ServiceStatus, State, Targets};
 use crate::core::event::Ticket;
-use crate::core::fleet::ServiceId;
+use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
-use crate::daemon::reload::{Plan, Unreadable};
-use crate::daemon::{Commit, Supervisor};
-use crate::store::{Change, RecordRow};
+use crate::daemon::act::{Action, Actions};
+use crate::daemon::topics::definitions::Definitions;
+use crate::daemon::topics::definitions::found::{Plan, Unreadable};
+use crate::daemon::view::View;
+use crate::store::RecordRow;
 use crate::sys::users;
 use std::collections::BTreeMap;
 
@@ -73,57 +75,59 @@ impl Refusal {
     }
 }
 
-impl Supervisor {
+impl Definitions {
     /// Those that are no services: there is nothing else to show under their names.
-    fn only_refused(&self) -> impl Iterator<Item = (&str, &Refusal)> {
+    fn only_refused(&self, fleet: &Fleet) -> impl Iterator<Item = (&str, &Refusal)> {
         let refused = self.refused.iter().map(|(name, refusal)| (name.as_str(), refusal));
-        refused.filter(|(name, _)| self.fleet.id(name).is_none())
+        refused.filter(|(name, _)| fleet.id(name).is_none())
     }
 
     /// The refused definition that a typed name means, if it means no service.
-    fn find_refused(&self, typed: &str) -> Option<(&str, &Refusal)> {
+    fn find_refused(&self, typed: &str, fleet: &Fleet) -> Option<(&str, &Refusal)> {
         let name = naming::resolve(typed, |name| self.refused.contains_key(name))?;
-        self.only_refused().find(|(refused, _)| *refused == name)
+        let (name, refusal) = self.refused.get_key_value(name)?;
+        fleet.id(name).is_none().then_some((name.as_str(), refusal))
     }
 
-    pub(in crate::daemon) fn is_refused(&self, typed: &str) -> bool {
-        self.find_refused(typed).is_some()
+    pub fn is_refused(&self, typed: &str, fleet: &Fleet) -> bool {
+        self.find_refused(typed, fleet).is_some()
     }
 
     /// The answer to a verb for a name whose definition is refused.
-    pub(in crate::daemon) fn refused_outcome(&self, typed: &str) -> Option<Outcome> {
-        self.find_refused(typed).map(|(name, refusal)| refusal.outcome(name))
+    pub fn refused_outcome(&self, typed: &str, fleet: &Fleet) -> Option<Outcome> {
+        self.find_refused(typed, fleet).map(|(name, refusal)| refusal.outcome(name))
     }
 
     /// The record that a typed name means, if it means no service but a refused record.
-    pub(in crate::daemon) fn refused_record(&self, typed: &str) -> Option<(&ServiceName, &RecordRow)> {
-        let (name, _) = self.find_refused(typed)?;
+    pub fn refused_record(&self, typed: &str, fleet: &Fleet) -> Option<(&ServiceName, &RecordRow)> {
+        let (name, _) = self.find_refused(typed, fleet)?;
         self.dormant.get_key_value(&ServiceName::new(name).ok()?)
     }
 
     /// The refused records among those that `unregister` means, where it is permitted; an answer for each other one.
-    pub(in crate::daemon) fn records_to_drop(
+    pub fn records_to_drop(
         &self,
         uid: u32,
         request: &Request,
         targets: &Targets,
         complaints: &mut Vec<Outcome>,
+        view: &View<'_>,
     ) -> Vec<ServiceName> {
         let all: Vec<String>;
         let typed = match (request, targets) {
             (Request::Unregister { .. }, Targets::Names(names)) => names,
             (Request::Unregister { .. }, Targets::All) => {
-                all = self.only_refused().map(|(name, _)| name.to_owned()).collect();
+                all = self.only_refused(view.fleet).map(|(name, _)| name.to_owned()).collect();
                 &all
             }
             _ => return Vec::new(),
         };
         let records: BTreeMap<&ServiceName, &RecordRow> =
-            typed.iter().filter_map(|typed| self.refused_record(typed)).collect();
+            typed.iter().filter_map(|typed| self.refused_record(typed, view.fleet)).collect();
         let permitted = |(name, row): (&ServiceName, &RecordRow)| {
             let runs_as = users::resolve(&row.user).ok().flatten().map(|user| user.uid);
             let facts = Facts { name: name.as_str(), runs_as, owns_one: true, ..Facts::default() };
-            match self.rules().judge(uid, request, &facts) {
+            match view.rules().judge(uid, request, &facts) {
                 Ok(()) => Some(name.clone()),
                 Err(denied) => {
                     let (code, state) = (Code::NotPermitted, Some(State::Refused));
@@ -135,19 +139,14 @@ impl Supervisor {
         records.into_iter().filter_map(permitted).collect()
     }
 
-    /// Removes a refused record from the disk: there is nothing to stop.
-    pub(in crate::daemon) fn drop_record(&mut self, ticket: Ticket, name: ServiceName) {
-        slog::info!(self.log, "{name}: its registration is dropped");
-        self.commit(Commit::Dropped(name.clone(), ticket), vec![Change::Forget(name)]);
-    }
-
-    /// The record is gone from the disk, or could not be removed.
-    pub(in crate::daemon) fn record_dropped(
+    /// A refused record is gone from the disk, or could not be removed.
+    pub fn record_dropped(
         &mut self,
         name: &ServiceName,
         ticket: Ticket,
         error: Option<String>,
-    ) {
+        _: &View<'_>,
+    ) -> Actions {
         let outcome = match error {
             Some(why) => {
                 let message = format!("'{name}' is not unregistered: {why}");
@@ -156,33 +155,32 @@ impl Supervisor {
             None => {
                 self.dormant.remove(name);
                 self.refused.remove(name.as_str());
-                self.topics.limits.forget_record(name);
                 Outcome::done(name.as_str(), State::Down, Some("unregistered".to_owned()))
             }
         };
-        self.inbox.answer(ticket, outcome);
+        vec![Action::Answer(ticket, outcome)]
     }
 
     /// The rows of those of `typed`, or of all.
-    pub(in crate::daemon) fn refused_rows(&self, typed: Option<&[String]>) -> Vec<ServiceStatus> {
+    pub fn refused_rows(&self, typed: Option<&[String]>, fleet: &Fleet) -> Vec<ServiceStatus> {
         let rows: BTreeMap<&str, &Refusal> = match typed {
-            None => self.only_refused().collect(),
-            Some(typed) => typed.iter().filter_map(|typed| self.find_refused(typed)).collect(),
+            None => self.only_refused(fleet).collect(),
+            Some(typed) => typed.iter().filter_map(|typed| self.find_refused(typed, fleet)).collect(),
         };
         rows.into_iter().map(|(name, refusal)| refusal.status(name)).collect()
     }
 
     /// All names that there is something to show of, in order.
-    pub(in crate::daemon) fn shown_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.fleet.names().map(ToString::to_string).collect();
-        names.extend(self.only_refused().map(|(name, _)| name.to_owned()));
+    pub fn shown_names(&self, fleet: &Fleet) -> Vec<String> {
+        let mut names: Vec<String> = fleet.names().map(ToString::to_string).collect();
+        names.extend(self.only_refused(fleet).map(|(name, _)| name.to_owned()));
         names.sort();
         names
     }
 
     /// That a service which goes on has a newer definition that is refused.
-    pub(in crate::daemon) fn refused_since(&self, id: ServiceId) -> Option<String> {
-        let refusal = self.refused.get(self.fleet.name(id)?.as_str())?;
+    pub fn refused_since(&self, name: &ServiceName) -> Option<String> {
+        let refusal = self.refused.get(name.as_str())?;
         Some(format!("a definition of it is refused: {}", refusal.why))
     }
 }

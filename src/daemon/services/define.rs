@@ -1,0 +1,156 @@
+//! Services become known, get another definition, or lose theirs.
+
+use crate::core::fingerprint::fingerprint;
+use crate::core::fleet::ServiceId;
+use crate::core::gateway::Restored;
+use crate::core::words::{Cause, Want};
+use crate::daemon::Supervisor;
+use crate::daemon::boot::ownership::{Gateways, SWITCHED_OFF};
+use crate::daemon::services::Service;
+use crate::daemon::topics::definitions::found::is_profile;
+use crate::daemon::topics::definitions::{Define, First, New};
+use crate::definition::Definition;
+use crate::hermes::state_json::Intent;
+use crate::store::{Change, RecordRow};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Supervisor {
+    /// What has become of a definition takes effect.
+    pub(in crate::daemon) fn define(&mut self, define: Define) {
+        match define {
+            Define::Same { id, stamp, record } => {
+                if let Some(service) = self.services.get_mut(&id) {
+                    service.definition.stamp = stamp;
+                    (service.gone, service.record, service.edited) = (false, record.map(Box::new), None);
+                }
+            }
+            Define::Changed { id, definition, record } => {
+                self.redefine(id, *definition, record);
+                if let Some(service) = self.services.get_mut(&id) {
+                    (service.gone, service.edited) = (false, None);
+                }
+            }
+            Define::Gone(id) => {
+                self.services.get_mut(&id).into_iter().for_each(|service| service.gone = true);
+                self.drop_if_gone(id);
+            }
+            Define::New(new) => self.define_new(*new),
+        }
+    }
+
+    fn define_new(&mut self, New { definition, record, first, intent }: New) {
+        let unseen = is_profile(&definition) && definition.slot.is_none();
+        let name = definition.name.clone();
+        let want = match first {
+            First::Seen(want, cause) => {
+                self.introduce(definition, record, (want, cause), intent.as_ref());
+                want
+            }
+            First::Recorded(want) => {
+                let starts = want == Want::Up && !self.stays_down(&definition);
+                let id = self.add_service(definition, record);
+                self.set_going(id, want, starts);
+                want
+            }
+            First::Down { recorded } => {
+                self.add_at_rest(definition, record, recorded);
+                return;
+            }
+        };
+        if unseen {
+            self.show_gateway(name, want);
+        } else {
+            // Its slot may have gone since the files were read.
+            self.scan(None);
+        }
+    }
+
+    /// A service that was not there before: its first want is recorded, and it starts if that is up.
+    pub(in crate::daemon) fn introduce(
+        &mut self,
+        definition: Definition,
+        record: Option<RecordRow>,
+        (want, cause): (Want, Cause),
+        intent: Option<&Intent>,
+    ) {
+        let name = definition.name.clone();
+        let moved = if is_profile(&definition) { self.moved_want(&name) } else { None };
+        let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, Cause::ProfileMoved));
+        let free = moved.is_none_or(|(_, free)| free);
+        let starts = want == Want::Up && free && !self.stays_down(&definition);
+        let id = self.add_service(definition, record);
+        let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
+        rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
+        self.store.commit_lazily(rows);
+        self.set_going(id, want, starts);
+    }
+
+    /// A service without a past, whose want is on record, goes where that is; or stays down for now.
+    fn set_going(&mut self, id: ServiceId, want: Want, starts: bool) {
+        let in_force = if starts { Want::Up } else { Want::Down };
+        let restored = Restored::at_rest(in_force, in_force == want);
+        let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
+        self.execute(effects);
+    }
+
+    /// A service that stays down until it is told otherwise; `recorded`: down is what is on record.
+    pub(in crate::daemon) fn add_at_rest(
+        &mut self,
+        definition: Definition,
+        record: Option<RecordRow>,
+        recorded: bool,
+    ) -> ServiceId {
+        let id = self.add_service(definition, record);
+        let effects =
+            self.fleet.boot([(id, Restored::at_rest(Want::Down, recorded))].into(), self.clock.now());
+        self.execute(effects);
+        id
+    }
+
+    /// A service becomes known, at rest.
+    pub(in crate::daemon) fn add_service(
+        &mut self,
+        mut definition: Definition,
+        record: Option<RecordRow>,
+    ) -> ServiceId {
+        // Of many, most have the policy of the one before.
+        if let Some((_, other)) = self.services.last_key_value()
+            && other.definition.policy == definition.policy
+        {
+            definition.policy = Arc::clone(&other.definition.policy);
+        }
+        let seed = fingerprint([definition.name.as_str(), &self.instance]);
+        let id = self.fleet.add(
+            definition.name.clone(),
+            Arc::clone(&definition.policy),
+            definition.after.clone(),
+            definition.requires.clone(),
+            seed,
+        );
+        let switched_off = self.options.gateways == Gateways::Off && is_profile(&definition);
+        self.services.insert(id, Box::new(Service::new(definition, record)));
+        if switched_off {
+            let effects = self.fleet.hold(id, SWITCHED_OFF.to_owned(), self.clock.now());
+            self.execute(effects);
+        }
+        self.place_new(id);
+        id
+    }
+
+    /// A service has another definition from its next start on.
+    pub(in crate::daemon) fn redefine(
+        &mut self,
+        id: ServiceId,
+        definition: Definition,
+        record: Option<RecordRow>,
+    ) {
+        let Some(service) = self.services.get_mut(&id) else { return };
+        let (policy, after, requires) =
+            (Arc::clone(&definition.policy), definition.after.clone(), definition.requires.clone());
+        service.definition = definition;
+        service.record = record.map(Box::new);
+        let effects = self.fleet.redefine(id, policy, after, requires, self.clock.now());
+        self.execute(effects);
+    }
+}
