@@ -1,0 +1,58 @@
+//! What the exhaustive search sees of a service.
+
+use super::life::{Life, Readiness};
+use super::{Gateway, Phase};
+
+impl Gateway {
+    pub(in crate::core) fn is_needed(&self) -> bool {
+        self.needed.is_some()
+    }
+
+    /// For the exhaustive search: everything that decides what happens next, without absolute times and numbers.
+    pub(in crate::core) fn fingerprint(&self) -> String {
+        let waiters: Vec<_> =
+            self.orders.waiters.iter().map(|w| (w.command, self.fingerprint_seq(w.seq))).collect();
+        let of = |life: Option<&Life>| {
+            let readiness = |life: &Life| match life.readiness {
+                Readiness::Awaited(_) => "awaited".to_owned(),
+                Readiness::Reported(_) => "reported".to_owned(),
+                other => format!("{other:?}"),
+            };
+            life.map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some(), readiness(l)))
+        };
+        let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
+        format!(
+            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {} {}",
+            self.want,
+            self.gate,
+            self.orders.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
+            self.orders.unrecorded.is_some(),
+            self.orders.unsure,
+            self.once,
+            self.needed.is_some(),
+            self.unjudged.is_some(),
+            self.condemned.is_some(),
+            self.closing.is_some(),
+            self.orders.retiring,
+            self.history.row.min(2),
+            self.history.failures.len(),
+            self.orders.seq == self.orders.acted,
+        )
+    }
+
+    pub(in crate::core) fn fingerprint_ending(&self) -> String {
+        match self.phase {
+            Phase::Ending(ending) => format!("{:?} asked={}", ending.stage, ending.asked),
+            _ => String::new(),
+        }
+    }
+
+    /// Where a number stands: newest command, newest that acts, or older.
+    pub(in crate::core) fn fingerprint_seq(&self, seq: u64) -> (bool, bool, bool) {
+        (
+            seq == self.orders.seq,
+            seq <= self.orders.acted,
+            self.orders.pending.as_ref().is_some_and(|p| p.seq == seq),
+        )
+    }
+}
