@@ -6,7 +6,7 @@ pub enum Farewell {
     /// The system goes on without us: cgroups, FIFOs and the runtime directory are removed.
     #[default]
     Host,
-    /// A container ends with us, and our cgroup and the memory of our runtime directory with it. They are left as they are: to
-    /// remove thousands of directories and FIFOs one by one takes as long as the end of the services.
+    /// A container ends with us, and our cgroup with it. What goes by itself then is left as it is: to remove thousands of
+    /// directories and FIFOs one by one takes as long as the end of the services.
     Container,
 }

@@ -106,11 +106,12 @@ impl Supervisor {
     /// In a shutdown, as soon as the service has ended: what is to be done for each is done while others still end.
     fn retire_log(&mut self, id: ServiceId) {
         let is_over = self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree());
+        let farewell = self.farewell_of_names();
         if let (true, true, Some(service)) =
             (self.topics.shutdown.is_on(), is_over, self.services.get_mut(&id))
             && service.logged.take().is_some()
         {
-            self.logs.retire(SourceId(id.0), self.topics.shutdown.farewell());
+            self.logs.retire(SourceId(id.0), farewell);
         }
     }
 

@@ -269,6 +269,8 @@ struct Supervisor {
     socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.
     runtime_dir: PathBuf,
+    /// What is in it is left to the kernel where the container ends.
+    names_go_with_us: bool,
     has_hermes: bool,
     /// `None` without the s6 surface.
     scanning: Option<Scanning>,

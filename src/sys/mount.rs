@@ -4,7 +4,7 @@
 //! of odd path names as they are.
 #![allow(unsafe_code)]
 
-use linux_raw_sys::general::TMPFS_MAGIC;
+use linux_raw_sys::general::{RAMFS_MAGIC, TMPFS_MAGIC};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -17,9 +17,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Whether what is there is in a tmpfs, and goes with its mount.
+/// Whether what is there is in no disk's file system, and goes with its mount.
 pub fn is_in_memory(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|fs| u32::try_from(fs.f_type) == Ok(TMPFS_MAGIC))
+    rustix::fs::statfs(path).is_ok_and(|fs| matches!(u32::try_from(fs.f_type), Ok(TMPFS_MAGIC | RAMFS_MAGIC)))
 }
 
 /// One mount of the cgroup2 file system.

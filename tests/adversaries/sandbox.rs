@@ -34,7 +34,7 @@ struct Options {
     tty: bool,
     quiet: bool,
     sigchld_ignored: bool,
-    /// `tmpfs PATH SIZE`, `disk PATH IMAGE`, `ro PATH` mounts inside the new root, made in this order.
+    /// `tmpfs PATH SIZE`, `disk PATH IMAGE`, `bind PATH SOURCE`, `ro PATH` mounts inside the new root, made in this order.
     mounts: Vec<(String, String, String)>,
     target: i32,
     command: Vec<String>,
@@ -62,6 +62,10 @@ fn parse(args: &[String]) -> Options {
             "--sigchld-ignored" => options.sigchld_ignored = true,
             "--tmpfs" => options.mounts.push(("tmpfs".into(), value(), value())),
             "--disk" => options.mounts.push(("disk".into(), value(), value())),
+            "--bind" => {
+                let source = value();
+                options.mounts.push(("bind".into(), value(), source));
+            }
             "--read-only" => options.mounts.push(("ro".into(), value(), String::new())),
             "--target" => options.target = value().parse().unwrap_or(0),
             _ => {
@@ -250,6 +254,8 @@ fn build_root(options: &Options) {
         }
     }
     mount("/dev", &format!("{root}/dev"), "", libc::MS_BIND | libc::MS_REC, "");
+    let shared = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount("shm", &format!("{root}/dev/shm"), "tmpfs", shared, "mode=1777,size=64m");
     mount("proc", &format!("{root}/proc"), "proc", 0, "");
     let cgroup = format!("{root}/sys/fs/cgroup");
     let usual = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
@@ -271,6 +277,7 @@ fn build_root(options: &Options) {
         let target = format!("{root}{}", path(target));
         match kind.as_str() {
             "tmpfs" => mount("tmpfs", &target, "tmpfs", 0, value),
+            "bind" => mount(value, &target, "", libc::MS_BIND, ""),
             "disk" => {
                 let loop_mount =
                     std::process::Command::new("mount").args(["-o", "loop", value, &target]).status();

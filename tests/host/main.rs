@@ -16,6 +16,7 @@ mod killed_supervisor;
 mod limits;
 mod logs;
 mod main_program;
+mod names;
 mod paused;
 mod profiles;
 mod reasons;

@@ -275,8 +275,10 @@ fn a_hundred_services_outlive_many_supervisors() {
         world.assert_no_survivors("after all");
         supervisor.process.signal(Signal::TERM);
         assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
-        let left = std::fs::read_dir(world.path("/run/hermes-sup")).expect("the runtime directory").count();
-        assert_eq!(left, 0, "FIFOs, sockets and rosters go with the supervisor");
+        for place in ["/run/hermes-sup", "/dev/shm"] {
+            let left = std::fs::read_dir(world.path(place)).expect("a directory").count();
+            assert_eq!(left, 0, "{place}: FIFOs, sockets and rosters go with the supervisor");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::core::name::ServiceName;
 use crate::daemon::boot::adoption::Heritage;
 use crate::daemon::boot::opened::Opened;
 use crate::daemon::boot::prepared::Prepared;
+use crate::daemon::boot::runtime_dir;
 use crate::daemon::boot::start_error::StartError;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::sources::containment_token;
@@ -49,6 +50,8 @@ impl Contained {
         let plan = found.plan(&opened.rows.records, &prepared.around);
         let known = |name: &ServiceName| !gives_up && plan.services.contains_key(name);
         let adopted = heritage.claim(&mut containment, known, log)?;
+        // Whatever may have been in them has ended.
+        runtime_dir::remove(std::mem::take(&mut opened.identity.left));
         if let Some(former) = former {
             resume_lines(former, &adopted, &opened.logs);
         }

@@ -6,7 +6,7 @@
 //! be, as we hold the lock of its state.
 
 use crate::containment::Predecessor;
-use crate::daemon::boot::places::{private_dir, runtime_dir_of};
+use crate::daemon::boot::runtime_dir::{Places, SHARED_MEMORY, Settled, is_ours};
 use crate::daemon::boot::start_error::StartError;
 use crate::store::{self, Lies, Opened};
 use std::fs::File;
@@ -18,6 +18,8 @@ pub(in crate::daemon) struct Identity {
     pub instance: String,
     /// Ours alone, for FIFOs and keepers.
     pub runtime_dir: PathBuf,
+    /// Those that nothing of ours will be in, once a predecessor's processes have ended.
+    pub left: Vec<PathBuf>,
     /// Held as long as we live: it tells others of this instance that we do.
     pub alive: Option<File>,
     pub kinship: Kinship,
@@ -68,8 +70,7 @@ pub(in crate::daemon) fn judge(lies: Option<&Lies>, lay: Option<&Lies>, named: N
 }
 
 impl Identity {
-    /// Finds out, and takes possession of the runtime directory in `socket_dir`. `note` is of the last supervisor on the
-    /// state at `state`.
+    /// Finds out, and takes possession of a runtime directory. `note` is of the last supervisor on the state at `state`.
     ///
     /// # Errors
     /// The runtime directory cannot be had.
@@ -79,10 +80,11 @@ impl Identity {
         state: &Path,
         socket_dir: &Path,
     ) -> Result<Self, StartError> {
-        let at = runtime_dir_of(socket_dir, &opened.instance);
+        let places = Places { socket_dir, memory: Path::new(SHARED_MEMORY) };
         // Of somebody who sees other processes, a directory of that name is another one.
         let named = note.filter(|note| note.is_here()).map(|note| note.runtime_dir.as_path());
-        let lives = [Some(at.as_path()), named].into_iter().flatten().any(is_alive)
+        let own = places.of(&opened.instance);
+        let lives = own.iter().map(PathBuf::as_path).chain(named).any(is_alive)
             || note.is_some_and(Predecessor::lives);
         let was_here = note.is_some_and(|note| note.is_here() && note.state.as_deref() == Some(state));
         let kinship = judge(opened.lies.as_ref(), opened.lay.as_ref(), Named { lives, was_here });
@@ -94,9 +96,9 @@ impl Identity {
                 return Err(StartError::Unlocked { state: state.to_owned(), pid });
             }
         };
-        let runtime_dir = private_dir(socket_dir, &instance)?;
+        let Settled { dir: runtime_dir, left } = places.settle(&instance, named, kinship)?;
         let alive = claim(&runtime_dir);
-        Ok(Self { instance, runtime_dir, alive, kinship })
+        Ok(Self { instance, runtime_dir, left, alive, kinship })
     }
 }
 
@@ -109,9 +111,10 @@ fn claim(runtime_dir: &Path) -> Option<File> {
     open.ok().filter(|file| store::lock_alone(file).unwrap_or(false))
 }
 
-/// Whether a supervisor lives there.
+/// Whether a supervisor lives there. In a directory of somebody else's there may be anything under that name.
 fn is_alive(runtime_dir: &Path) -> bool {
-    File::open(runtime_dir.join(ALIVE)).is_ok_and(|file| matches!(store::lock_alone(&file), Ok(false)))
+    is_ours(runtime_dir)
+        && File::open(runtime_dir.join(ALIVE)).is_ok_and(|file| matches!(store::lock_alone(&file), Ok(false)))
 }
 
 #[cfg(test)]
@@ -166,11 +169,17 @@ mod tests {
     #[test]
     fn a_runtime_directory_belongs_to_one_supervisor_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         assert!(!is_alive(dir.path()), "nobody was there");
         let first = claim(dir.path());
         assert!(first.is_some() && is_alive(dir.path()));
         assert!(claim(dir.path()).is_none());
         drop(first);
-        assert!(!is_alive(dir.path()) && claim(dir.path()).is_some());
+        assert!(!is_alive(dir.path()));
+        let again = claim(dir.path());
+        assert!(again.is_some());
+        // Who can open the directory can hold the lock as well.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(!is_alive(dir.path()));
     }
 }

@@ -20,6 +20,7 @@ mod prepared;
 mod reading;
 pub(in crate::daemon) mod reconcile;
 pub(in crate::daemon) mod running;
+pub(in crate::daemon) mod runtime_dir;
 mod start_error;
 
 use crate::core::farewell::Farewell;
@@ -301,12 +302,12 @@ impl Supervisor {
         self.take_last_mirrors();
         // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
-        let farewell = self.topics.shutdown.farewell();
+        let names = self.farewell_of_names();
         let Self { mut containment, store, server, log, runtime_dir, .. } = *self;
         containment.close();
         drop(server);
         // Everything that wrote into the FIFOs has ended and was read.
-        if farewell == Farewell::Host
+        if names == Farewell::Host
             && let Err(error) = std::fs::remove_dir_all(&runtime_dir)
         {
             slog::debug!(log, "the runtime directory stays"; "error" => %error);

@@ -113,27 +113,6 @@ pub(in crate::daemon) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-pub(in crate::daemon) fn runtime_dir_of(socket_dir: &Path, instance: &str) -> PathBuf {
-    socket_dir.join(instance.get(..12).unwrap_or(instance))
-}
-
-/// A directory of this instance's own for FIFOs and keepers: several supervisors may share the place of the sockets.
-pub(in crate::daemon) fn private_dir(socket_dir: &Path, instance: &str) -> Result<PathBuf, StartError> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    let dir = runtime_dir_of(socket_dir, instance);
-    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-        Ok(()) => return Ok(dir),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(StartError::RuntimeDirectory { dir, what: "made", error }),
-    }
-    let meta = match std::fs::symlink_metadata(&dir) {
-        Ok(meta) => meta,
-        Err(error) => return Err(StartError::RuntimeDirectory { dir, what: "used", error }),
-    };
-    let ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
-    if ours { Ok(dir) } else { Err(StartError::InTheWay(dir)) }
-}
-
 pub(in crate::daemon) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

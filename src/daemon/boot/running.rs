@@ -8,6 +8,7 @@ use crate::daemon::boot::late::Late;
 use crate::daemon::boot::opened::Opened;
 use crate::daemon::boot::planned::Planned;
 use crate::daemon::boot::prepared::Prepared;
+use crate::daemon::boot::runtime_dir::goes_with_the_container;
 use crate::daemon::boot::start_error::StartError;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::services::launch::dev_null;
@@ -114,6 +115,7 @@ impl Supervisor {
             instance: opened.identity.instance,
             _alive: opened.identity.alive,
             state_trust: contained.found.state_trust.clone(),
+            names_go_with_us: goes_with_the_container(&opened.identity.runtime_dir),
             runtime_dir: opened.identity.runtime_dir,
             socket: opened.socket,
             has_hermes: prepared.has_hermes,

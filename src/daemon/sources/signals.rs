@@ -4,7 +4,6 @@ use crate::core::farewell::Farewell;
 use crate::core::signal::Signal;
 use crate::daemon::Supervisor;
 use crate::daemon::view::decide;
-use crate::sys::mount;
 use crate::sys::signal::Received;
 
 impl Supervisor {
@@ -58,9 +57,13 @@ impl Supervisor {
         decide!(self.shutdown.begin(code, farewell));
     }
 
-    /// What is left to the kernel where everything ends: it ends our PID namespace, and with it what lies in memory.
+    /// What is left to the kernel where everything ends: it ends our PID namespace, and with it our cgroups.
     pub(in crate::daemon) fn farewell_of_all(&self) -> Farewell {
-        let goes = self.containment.ends_with_us() && mount::is_in_memory(&self.runtime_dir);
-        if goes { Farewell::Container } else { Farewell::Host }
+        if self.containment.ends_with_us() { Farewell::Container } else { Farewell::Host }
+    }
+
+    /// The same of what lies in the runtime directory.
+    pub(in crate::daemon) fn farewell_of_names(&self) -> Farewell {
+        if self.names_go_with_us { self.topics.shutdown.farewell() } else { Farewell::Host }
     }
 }

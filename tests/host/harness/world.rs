@@ -65,7 +65,8 @@ impl World {
     /// A path of the world as seen outside. Where the world has mounts of its own, through one of its processes.
     pub fn path(&self, inside: &str) -> PathBuf {
         let pid = self.latest_pid;
-        let base = if self.setup.world.is_empty() || pid == 0 {
+        let is_mounted = !self.setup.world.is_empty() || inside.starts_with("/dev");
+        let base = if !is_mounted || pid == 0 {
             self.root.clone()
         } else {
             PathBuf::from(format!("/proc/{pid}/root"))
