@@ -104,6 +104,7 @@ pub fn card(
             field(&mut text, label, &value, columns);
         }
     };
+    show("description", service.description.clone());
     show("reason", service.reason.clone());
     show("main pid", service.pid.map(|pid| pid.to_string()));
     show("since", service.since.map(|since| local(since, zone)));
@@ -272,6 +273,7 @@ mod tests {
     #[test]
     fn the_card_of_a_running_service() {
         let mut service = samples::service("coder");
+        service.description = Some("writes code".to_owned());
         service.memory_peak_bytes = Some(20 << 20);
         service.io = Some(Io { read_bytes: 1024, write_bytes: 0 });
         service.limits = Some([("memory_max".to_owned(), "512M".to_owned())].into());
@@ -280,6 +282,7 @@ mod tests {
         assert_eq!(
             card(&service, &["2026-01-31 12:00:00.000000001  hello \x07".to_owned()], false, &berlin(), None),
             "coder: up for 1m5s, want up\n\
+             \x20 description  writes code\n\
              \x20 main pid     42\n\
              \x20 since        2023-11-14 23:14:20 +0100\n\
              \x20 last exit    killed by SIGKILL, out of memory at its limit memory_max=48M, at 2023-11-14 23:14:10 +0100\n\

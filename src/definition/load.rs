@@ -269,7 +269,7 @@ impl Loaded {
                 | Mentioned::Program
                 | Mentioned::User
                 | Mentioned::WorkingDir
-                | Mentioned::EnvFile => None,
+                | Mentioned::EnvFile(_) => None,
             });
             dangling.take(MOST).collect()
         };

@@ -3,9 +3,9 @@
 //! These need root to give files to other users, and a directory that only root can write all the way from `/`; the
 //! temporary directory is not one, `/run` is. Without root they are left to the tier that has it.
 
-use super::environment::read_env_file;
+use super::environment::read_files;
 use super::load::{Loaded, find_cycle, load, load_file};
-use super::resolved::{Definition, RunAs};
+use super::resolved::{Definition, EnvFile, RunAs, Secrets};
 use super::template::Profile;
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
@@ -305,8 +305,9 @@ fn where_the_gateway_user_is_root_nothing_runs_that_somebody_else_can_change() {
 
     let web = loaded.services[&name("roots0")].clone();
     let read = |path: &Path| {
-        let definition = Definition { env_file: Some(path.to_owned()), ..web.clone() };
-        read_env_file(&definition, &around.gateway, &around)
+        let env_files = vec![EnvFile { path: path.to_owned(), optional: false }];
+        let definition = Definition { env_files, ..web.clone() };
+        read_files(&definition, &around.gateway, &around)
             .map(|all| all.len())
             .map_err(|error| error.to_string())
     };
@@ -447,8 +448,9 @@ fn env_files_are_read_as_the_service_and_only_from_whom_it_may_trust() {
     put(&ground.etc, "web.toml", "command = ['x']", 0);
     let web = ground.load().services[&name("web")].clone();
     let read = |path: &Path, uid: u32| {
-        let definition = Definition { env_file: Some(path.to_owned()), ..web.clone() };
-        let read = read_env_file(&definition, &nameless(uid, uid), &surroundings);
+        let env_files = vec![EnvFile { path: path.to_owned(), optional: false }];
+        let definition = Definition { env_files, ..web.clone() };
+        let read = read_files(&definition, &nameless(uid, uid), &surroundings);
         read.map(|all| all.len()).map_err(|error| error.to_string())
     };
     let mine = put(&ground.home, ".env", "A=1\nB=2\n", GATEWAY);
@@ -480,6 +482,62 @@ fn env_files_are_read_as_the_service_and_only_from_whom_it_may_trust() {
     let large = put(&ground.home, "large.env", &"A=1\n".repeat(1 << 19), GATEWAY);
     assert!(read(&large, GATEWAY).unwrap_err().contains("is larger than 1048576 bytes"));
     assert!(read(&ground.home.join("none.env"), GATEWAY).unwrap_err().contains("No such file"));
+}
+
+/// A secret of Docker or Kubernetes is root's, and its service is not.
+#[test]
+fn secrets_are_read_as_root_where_root_says_so_and_otherwise_as_the_service() {
+    let Some(ground) = Ground::new() else { return };
+    let surroundings = ground.surroundings();
+    put(&ground.etc, "web.toml", "command = ['x']", 0);
+    let web = ground.load().services[&name("web")].clone();
+    let read = |path: &Path, ours: bool| {
+        let secrets = Secrets { files: [("TOKEN".to_owned(), path.to_owned())].into(), ours };
+        let definition = Definition { secrets, ..web.clone() };
+        let read = read_files(&definition, &nameless(GATEWAY, GATEWAY), &surroundings);
+        read.map(|all| all["TOKEN"].clone()).map_err(|error| error.to_string())
+    };
+    let roots = put(&ground.etc, "token", "s3cret\n", 0);
+    mode(&roots, 0o600);
+    assert_eq!(read(&roots, true).as_deref(), Ok("s3cret"));
+    let refused = read(&roots, false).unwrap_err();
+    assert!(refused.starts_with("secret TOKEN: ") && refused.contains("Permission denied"), "{refused}");
+    // docker compose mounts a file of whoever has it outside.
+    let foreign = put(&ground.etc, "foreign", "theirs", STRANGER);
+    mode(&foreign, 0o600);
+    assert_eq!(read(&foreign, true).as_deref(), Ok("theirs"));
+    mode(&foreign, 0o666);
+    assert!(read(&foreign, true).unwrap_err().contains("may have been written by somebody else"));
+    // Below home nobody reads with more than its own rights, by whatever way.
+    let link = ground.home.join("link");
+    symlink(&roots, &link).unwrap();
+    assert!(read(&link, true).unwrap_err().contains("symbolic link"));
+    std::fs::hard_link(&roots, ground.home.join("hard")).unwrap();
+    assert!(read(&ground.home.join("hard"), true).unwrap_err().contains("Permission denied"));
+    let large = put(&ground.etc, "large", &"x".repeat((64 << 10) + 1), 0);
+    assert!(read(&large, true).unwrap_err().contains("is larger than 65536 bytes"));
+}
+
+#[test]
+fn an_env_file_with_a_question_mark_may_be_missing() {
+    let Some(ground) = Ground::new() else { return };
+    let surroundings = ground.surroundings();
+    put(&ground.etc, "web.toml", "command = ['x']", 0);
+    let web = ground.load().services[&name("web")].clone();
+    let (first, second) = (put(&ground.etc, "a.env", "A=1\nB=1", 0), put(&ground.etc, "b.env", "B=2", 0));
+    let read = |files: &[(&Path, bool)]| {
+        let file =
+            |(path, optional): &(&Path, bool)| EnvFile { path: path.to_path_buf(), optional: *optional };
+        let definition = Definition { env_files: files.iter().map(file).collect(), ..web.clone() };
+        read_files(&definition, &nameless(GATEWAY, GATEWAY), &surroundings).map_err(|error| error.to_string())
+    };
+    let none = ground.etc.join("none.env");
+    let all = read(&[(&first, false), (&none, true), (&second, true)]).unwrap();
+    assert_eq!(all, [("A", "1"), ("B", "2")].map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    assert!(read(&[(&none, false)]).unwrap_err().contains("No such file"));
+    // It is there, and wrong.
+    let bad = put(&ground.etc, "bad.env", "oops", 0);
+    assert!(read(&[(&bad, true)]).unwrap_err().contains("is not an assignment"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! built yet is refused, never ignored.
 
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
+use super::environment::{self, with_variables};
 use super::limits;
 use super::raw::{Item, Placeholders, Read, Table};
 use super::resolved::{Definition, Hooks, LogPolicy, Origin, Ready, RunAs, Security};
@@ -28,6 +29,9 @@ use toml::de::DeTable;
 
 /// The documented patience for readiness.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest `description`, in characters.
+const MOST_DESCRIPTION: usize = 200;
 
 /// In `type`.
 const ONESHOT: &str = "oneshot";
@@ -88,7 +92,7 @@ impl Mention {
     pub(super) fn service(&self) -> Option<&ServiceName> {
         match &self.what {
             Mentioned::Service { name, .. } => Some(name),
-            Mentioned::Program | Mentioned::User | Mentioned::WorkingDir | Mentioned::EnvFile => None,
+            Mentioned::Program | Mentioned::User | Mentioned::WorkingDir | Mentioned::EnvFile(_) => None,
         }
     }
 }
@@ -103,7 +107,8 @@ pub(super) enum Mentioned {
     Program,
     User,
     WorkingDir,
-    EnvFile,
+    /// By its number.
+    EnvFile(usize),
 }
 
 /// Parses and checks `source`.
@@ -161,17 +166,18 @@ impl Reader<'_> {
             );
         }
         mention(Mentioned::Program, command.as_ref());
-        let command = command.and_then(|item| settle(argv(&item), report));
+        let command = command.and_then(|item| settle(command_line(&item), report));
+        let description = top.read("description", report, line);
         let user_item = top.take("user");
         mention(Mentioned::User, user_item.as_ref());
         let user = user_item.map_or(Some(RunAs::Gateway), |item| self.user(&item, report));
         let working_dir = top.take("working_dir");
         mention(Mentioned::WorkingDir, working_dir.as_ref());
-        let working_dir = working_dir.and_then(|item| settle(absolute(&item), report));
-        let env = top.read("env", report, environment).unwrap_or_default();
-        let env_file = top.take("env_file");
-        mention(Mentioned::EnvFile, env_file.as_ref());
-        let env_file = env_file.and_then(|item| self.env_file(&item, user.as_ref(), report));
+        let working_dir = working_dir.and_then(|item| settle(directory(&item), report));
+        let (trust, home) = (self.subject.trust, &self.surroundings.home);
+        let variables = environment::read(&mut top, user.as_ref(), trust, home, report);
+        let files = variables.places.iter().enumerate();
+        mentions.extend(files.map(|(n, span)| Mention { what: Mentioned::EnvFile(n), span: span.clone() }));
         let umask = top.read("umask", report, |item| item.parsed(octal_mode));
         let autostart = top.read("autostart", report, Item::boolean).unwrap_or(true);
         let kinds = [("daemon", Kind::Daemon), (ONESHOT, Kind::Oneshot)];
@@ -201,16 +207,23 @@ impl Reader<'_> {
         not_built_yet(&mut top, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
+        let (command, in_command) = command.unzip();
+        let (working_dir, in_directory) = working_dir.unzip();
+        let has_variables = [in_command, in_directory, Some(variables.has_variables)].contains(&Some(true));
         let hash = fingerprint(std::iter::once(report.source.text.as_str()).chain(filled));
         Some(Definition {
             name: self.subject.name.clone(),
             origin: self.subject.origin,
+            description,
             command: command?,
             working_dir: working_dir
                 .or_else(|| user.as_ref().map(|user| self.surroundings.working_dir(user)))?,
             user: user?,
-            env,
-            env_file,
+            env: variables.env,
+            env_clear: variables.clear,
+            env_files: variables.files,
+            secrets: variables.secrets,
+            has_variables,
             umask,
             autostart,
             policy: Arc::new(Policy { kind, role, restart, stop, ready: patience, finish: None }),
@@ -265,17 +278,6 @@ impl Reader<'_> {
         Some(role)
     }
 
-    /// What the gateway user can write must not become the environment of anybody else (LD_PRELOAD is enough).
-    fn env_file(&self, item: &Item<'_>, user: Option<&RunAs>, report: &mut Report<'_>) -> Option<PathBuf> {
-        let path = settle(absolute(item), report)?;
-        if matches!(user, Some(RunAs::Named(_))) && path.starts_with(&self.surroundings.home) {
-            let message = "an env_file below --home is only read for services of the default user; \
-                           put it elsewhere, owned by root or the service's user";
-            report.wrong(&item.span(), About::Text, message);
-        }
-        Some(path)
-    }
-
     fn services(
         &self,
         top: &mut Table<'_>,
@@ -321,29 +323,32 @@ fn argv(item: &Item<'_>) -> Read<Vec<String>> {
     }
 }
 
-fn absolute(item: &Item<'_>) -> Read<PathBuf> {
-    item.parsed(|text| match text.starts_with('/') {
-        true => Ok(PathBuf::from(text)),
-        false => Err(ValueError::NotAbsolute),
-    })
+/// argv as `argv` has it, and whether it has variables.
+fn command_line(item: &Item<'_>) -> Read<(Vec<String>, bool)> {
+    argv(item)?;
+    let words: Vec<(String, bool)> = item.elements()?.iter().map(with_variables).collect::<Read<_>>()?;
+    let found = words.iter().any(|(_, found)| *found);
+    Ok((words.into_iter().map(|(word, _)| word).collect(), found))
 }
 
-fn environment(item: &Item<'_>) -> Read<BTreeMap<String, String>> {
-    let mut env = BTreeMap::new();
-    for (key, value) in item.table("env")?.into_items() {
-        if !is_variable_name(key) {
-            return Err(value.fault(format!(
-                "{} cannot be the name of a variable; it must not be empty nor contain '=' or NUL",
-                quoted(key)
-            )));
-        }
-        env.insert(key.to_owned(), value.text()?);
+/// An absolute path, or one that begins with a variable; and whether it has variables.
+fn directory(item: &Item<'_>) -> Read<(PathBuf, bool)> {
+    let (text, found) = with_variables(item)?;
+    if !text.starts_with('/') && !text.starts_with("${") {
+        return Err(item.fault(format!("{} {}", quoted(&text), ValueError::NotAbsolute)));
     }
-    Ok(env)
+    Ok((PathBuf::from(text), found))
 }
 
-pub(super) fn is_variable_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0'])
+/// A line for people.
+fn line(item: &Item<'_>) -> Read<String> {
+    let text = item.text()?;
+    match text.chars().any(char::is_control) || text.chars().count() > MOST_DESCRIPTION {
+        true => Err(item.fault(format!(
+            "'description' is not one line of at most {MOST_DESCRIPTION} characters; shorten it"
+        ))),
+        false => Ok(text),
+    }
 }
 
 /// `None`: the highest rung that works.

@@ -55,11 +55,15 @@ fn a_command_alone_has_the_documented_defaults() {
     let expected = Definition {
         name: ServiceName::new("web").unwrap(),
         origin: Origin::File(PathBuf::from("web.toml")),
+        description: None,
         command: ["python3", "-m", "http.server"].map(str::to_owned).into(),
         user: RunAs::Gateway,
         working_dir: PathBuf::from("/opt/data"),
         env: BTreeMap::new(),
-        env_file: None,
+        env_clear: false,
+        env_files: vec![],
+        secrets: Secrets { ours: true, ..Secrets::default() },
+        has_variables: false,
         umask: None,
         autostart: true,
         policy: Arc::new(Policy::default()),
@@ -80,11 +84,13 @@ fn a_command_alone_has_the_documented_defaults() {
 
 /// The example of the documentation, with another value than the default wherever one is built.
 const EVERYTHING: &str = r#"
-command = ["python3", "-m", "http.server"]   # argv, no shell
+description = "The web server"
+command = ["python3", "-m", "http.server", "${PORT:-8000}"]   # argv, no shell
 user = "10001"
 working_dir = "/srv"
 env = { KEY = "value" }
-env_file = "/etc/web.env"
+env_file = ["/etc/web.env", "?/etc/web.local"]
+env_clear = true
 umask = "0022"
 autostart = false
 type = "oneshot"
@@ -131,6 +137,9 @@ cpu_max = "150%"
 oom = "service"
 nofile = 1024
 
+[secrets]
+TOKEN = "/run/secrets/token"
+
 [security]
 no_new_privs = true
 capabilities = []
@@ -143,7 +152,12 @@ fn every_key_is_understood() {
     assert_eq!(made.user, RunAs::Named("10001".to_owned()));
     assert_eq!(made.working_dir, Path::new("/srv"));
     assert_eq!(made.env, BTreeMap::from([("KEY".to_owned(), "value".to_owned())]));
-    assert_eq!(made.env_file.as_deref(), Some(Path::new("/etc/web.env")));
+    let file = |path: &str, optional| EnvFile { path: PathBuf::from(path), optional };
+    assert_eq!(made.env_files, [file("/etc/web.env", false), file("/etc/web.local", true)]);
+    assert_eq!(made.description.as_deref(), Some("The web server"));
+    let secret = ("TOKEN".to_owned(), PathBuf::from("/run/secrets/token"));
+    assert_eq!(made.secrets, Secrets { files: [secret].into(), ours: true });
+    assert!(made.env_clear && made.has_variables);
     assert_eq!(made.umask, Some(0o022));
     assert!(!made.autostart);
     assert_eq!((made.policy.kind, made.policy.role), (Kind::Oneshot, Role::Essential));
@@ -311,6 +325,18 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
             "2:10: unknown key 'sigal' in [stop]; allowed: signal, timeout, leftovers",
         ),
         (
+            "description = \"two\\nlines\"",
+            "2:15: 'description' is not one line of at most 200 characters; shorten it",
+        ),
+        ("env_file = ['/a', 'b']", "2:19: 'b' is not an absolute path; begin it with '/'"),
+        ("env_clear = 'yes'", "2:13: 'env_clear' is a string; write true or false"),
+        (
+            "working_dir = '/a/${'",
+            "2:15: '/a/${' has a '${' that begins no variable; write ${NAME} or ${NAME:-default}, or $${ for the text '${'",
+        ),
+        ("env = { A = 'x' }\nsecrets = { A = '/a' }", "3:17: 'A' is also in 'env'; write it once"),
+        ("secrets = { A = 'a' }", "2:17: 'a' is not an absolute path; begin it with '/'"),
+        (
             "env_file = '/opt/data/.env'\nuser = '10001'",
             "2:12: an env_file below --home is only read for services of the default user; put it elsewhere, owned by root or the service's user",
         ),
@@ -322,10 +348,9 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
 #[test]
 fn an_unknown_key_is_refused_with_the_known_ones() {
     let found = wrong("comand = 1");
-    assert!(
-        found[0]
-            .starts_with("web.toml:2:1: unknown key 'comand' in the definition; allowed: command, user, ")
-    );
+    assert!(found[0].starts_with(
+        "web.toml:2:1: unknown key 'comand' in the definition; allowed: command, description, user, "
+    ));
     for known in ["env_file", "security", "limits", "hooks", "health", "ready", "restart", "stop", "log"] {
         assert!(found[0].contains(known), "{known}: {found:?}");
     }

@@ -3,8 +3,9 @@
 //! For `check`, which may run elsewhere or before the image is complete: a warning, never an error. What we may not look at is
 //! taken to be there.
 
+use super::environment::has_variables;
 use super::parse::Mentioned;
-use super::resolved::Definition;
+use super::resolved::{Definition, EnvFile};
 use super::users::{Surroundings, UserError};
 use rustix::fs::{Access, AtFlags, CWD};
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,8 @@ pub(super) fn absent(
     search: &OsStr,
     surroundings: &Surroundings,
 ) -> Option<String> {
+    // What it is to be only the environment of a supervisor says.
+    let is_open = |text: &str| definition.has_variables && has_variables(text) != Ok(false);
     match what {
         Mentioned::Service { .. } => None,
         Mentioned::User => match surroundings.lookup(&definition.user) {
@@ -25,21 +28,26 @@ pub(super) fn absent(
             Err(UserError::NotRoot { .. } | UserError::NotTrusted { .. } | UserError::Database(_))
             | Ok(_) => None,
         },
+        Mentioned::WorkingDir if is_open(&definition.working_dir.to_string_lossy()) => None,
         Mentioned::WorkingDir => match std::fs::metadata(&definition.working_dir) {
             Ok(found) if found.is_dir() => None,
             Ok(_) => Some(format!("'{}' is not a directory", definition.working_dir.display())),
             Err(error) => is_missing(&error)
                 .then(|| format!("there is no directory '{}'", definition.working_dir.display())),
         },
-        Mentioned::EnvFile => {
-            let path = definition.env_file.as_ref()?;
+        Mentioned::EnvFile(number) => {
+            let EnvFile { path, optional: false } = definition.env_files.get(*number)? else { return None };
             let error = std::fs::metadata(path).err()?;
             is_missing(&error).then(|| format!("there is no file '{}'", path.display()))
         }
         Mentioned::Program => {
             let own = definition.env.get("PATH").map(OsString::from);
             let search = own.as_deref().unwrap_or(search);
-            no_program(definition.command.first()?, search, &definition.working_dir)
+            let program = definition.command.first().filter(|program| !is_open(program))?;
+            if is_open(&search.to_string_lossy()) || is_open(&definition.working_dir.to_string_lossy()) {
+                return None;
+            }
+            no_program(program, search, &definition.working_dir)
         }
     }
 }

@@ -5,6 +5,7 @@
 //! see all of them at once, each with what is allowed. Nothing here knows what a key means.
 
 use super::diagnose::{About, Report, quoted};
+use super::environment::escaped;
 use super::values::{self, ValueError};
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -63,10 +64,22 @@ impl<'t> Item<'t> {
     }
 
     fn borrowed_text(&self) -> Read<Cow<'t, str>> {
+        self.replaced(Cow::Borrowed)
+    }
+
+    /// A text whose variables are filled in at each start; those of a placeholder's meaning are none.
+    pub(super) fn expandable(&self) -> Read<String> {
+        self.replaced(|meaning| Cow::Owned(escaped(meaning))).map(Cow::into_owned)
+    }
+
+    fn replaced<'m>(&self, as_written: impl Fn(&'m str) -> Cow<'m, str>) -> Read<Cow<'t, str>>
+    where
+        't: 'm,
+    {
         let DeValue::String(text) = self.value.get_ref() else { return self.mistyped("a text in quotes") };
         let mut text = Cow::Borrowed(text.as_ref());
         for (placeholder, meaning) in self.placeholders {
-            text = Cow::Owned(text.replace(placeholder, meaning));
+            text = Cow::Owned(text.replace(placeholder, &as_written(meaning)));
         }
         if text.contains('\0') {
             // Such a text cannot be handed to a program: execve(2) takes NUL-terminated ones.
@@ -161,6 +174,11 @@ impl<'t> Item<'t> {
             DeValue::Array(array) => Ok(array.iter().map(|value| Item { value, ..*self }).collect()),
             _ => self.mistyped("a list in brackets, as in [\"a\", \"b\"]"),
         }
+    }
+
+    /// One value, or a list of them.
+    pub(super) fn one_or_more(&self) -> Read<Vec<Item<'t>>> {
+        if matches!(self.value.get_ref(), DeValue::Array(_)) { self.elements() } else { Ok(vec![*self]) }
     }
 
     pub(super) fn texts(&self) -> Read<Vec<String>> {

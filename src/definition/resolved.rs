@@ -1,6 +1,7 @@
 //! A checked definition: what everyone else knows about a service. It is complete (defaults filled in), in range, and
 //! says whom it may run as only as far as its source is trusted.
 
+use super::environment::escaped;
 use super::stamp::Stamp;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
@@ -106,6 +107,25 @@ impl Security {
     pub const INHERITED: Self = Self { no_new_privs: None, capabilities: Capabilities::Inherited };
 }
 
+/// A file of variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvFile {
+    /// Absolute.
+    pub path: PathBuf,
+    /// It may be missing.
+    pub optional: bool,
+}
+
+/// Variables whose values are the content of files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// Absolute paths, by the names of the variables.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Root has written the definition: they are read with our own rights, as the manager of systemd does
+    /// (systemd.exec(5), LoadCredential). Otherwise with those of the service.
+    pub ours: bool,
+}
+
 /// Programs that run beside the main process when something happens to the service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
@@ -118,15 +138,22 @@ pub struct Hooks {
 pub struct Definition {
     pub name: ServiceName,
     pub origin: Origin,
+    /// What it is, in the owner's words: one line.
+    pub description: Option<String>,
     /// argv, at least one, none with a NUL, the first not empty.
     pub command: Vec<String>,
     pub user: RunAs,
-    /// Absolute. Without a word of the owner, [`Surroundings::working_dir`].
+    /// Absolute once its variables are filled in. Without a word of the owner, [`Surroundings::working_dir`].
     pub working_dir: PathBuf,
-    /// Added to the supervisor's environment; wins over `env_file`.
+    /// Added to the supervisor's environment; wins over the files.
     pub env: BTreeMap<String, String>,
-    /// Absolute; read at each start by [`super::environment::read_env_file`].
-    pub env_file: Option<PathBuf>,
+    /// Of the supervisor's environment only what no program does without is handed on.
+    pub env_clear: bool,
+    /// Read at each start by [`super::environment::read_files`], a later one wins.
+    pub env_files: Vec<EnvFile>,
+    pub secrets: Secrets,
+    /// `command`, `env` and `working_dir` have variables that are filled in at each start: [`super::environment::expanded`].
+    pub has_variables: bool,
     /// `None`: inherited. At most 0o777.
     pub umask: Option<u32>,
     /// The want on first sight; afterwards the database decides.
@@ -190,6 +217,19 @@ pub fn check_variables(name: &ServiceName, env: &BTreeMap<String, String>) -> Re
 }
 
 impl Definition {
+    /// Adds arguments to the command that mean themselves.
+    pub fn add_arguments(&mut self, extra: &[String]) {
+        let has_variables = self.has_variables;
+        self.command
+            .extend(extra.iter().map(|word| if has_variables { escaped(word) } else { word.clone() }));
+    }
+
+    /// Sets a variable to a value that means itself.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        let value = if self.has_variables { escaped(value) } else { value.to_owned() };
+        self.env.insert(name.to_owned(), value);
+    }
+
     /// The definition that a record stands for. `trust` is that of the place the database lies in
     /// ([`super::trust::Place`]): the owner of the volume can put another database there.
     ///
@@ -220,11 +260,15 @@ impl Definition {
         Ok(Self {
             name,
             origin: Origin::Record,
+            description: None,
             command: record.argv.to_vec(),
             working_dir: surroundings.working_dir(&user),
             user,
             env: record.env.clone(),
-            env_file: None,
+            env_clear: false,
+            env_files: Vec::new(),
+            secrets: Secrets::default(),
+            has_variables: false,
             umask: None,
             autostart: false,
             policy: Arc::default(),

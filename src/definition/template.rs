@@ -129,7 +129,7 @@ impl Template {
             become_named(&mut definition);
         }
         if let Profile::Directory(directory) = profile {
-            definition.env.insert("HERMES_HOME".to_owned(), directory.clone());
+            definition.set_variable("HERMES_HOME", directory);
             definition.hash = fingerprint([&definition.hash.to_string(), directory.as_str()]);
         }
         Ok(definition)

@@ -2,6 +2,7 @@
 
 use crate::harness::setup::HERMES;
 use crate::harness::{Rung, Setup, World};
+use std::os::unix::fs::PermissionsExt;
 
 crate::on_every_rung!(a_service_starts_clean);
 
@@ -76,6 +77,53 @@ fn the_environment_is_the_supervisors_plus_its_own() {
     }
     assert!(lines.iter().any(|line| line.starts_with("env PATH=")));
     assert!(!lines.iter().any(|line| line.contains("COMMENT")));
+}
+
+/// `docker run -e` reaches a service that wants nothing else of it, a secret of root's reaches one that is not root, and a start
+/// that lacks a variable says so.
+#[test]
+fn a_cleared_environment_has_what_its_definition_takes_from_the_container() {
+    let mut world = World::new(Setup::plain().env("PORT", "8080").env("OTHER", "no"));
+    let token = world.write("/run/secrets/token", "s3cret\n");
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).expect("its mode");
+    world.write("/etc/a.env", "A=1\nB=1\n");
+    world.write("/etc/b.env", "B=2\n");
+    let rest = "description = \"Says what it has\"\nuser = \"10001\"\nenv_clear = true\n\
+                env_file = [\"/etc/a.env\", \"?/etc/none.env\", \"/etc/b.env\"]\n\
+                env = { URL = \"http://${HOST:-localhost}:${PORT}/$${x}\" }\n\
+                [secrets]\nTOKEN = \"/run/secrets/token\"";
+    world.adversary("env", "print-env", rest);
+    let slow = "[restart]\nbackoff = { initial = \"1h\", max = \"1h\" }";
+    world.define("unset", &format!("command = [\"/adversary\", \"${{NOBODY}}\"]\n{slow}"));
+    world.define("where", "command = [\"/adversary\", \"print-ids\"]\nworking_dir = \"${NOWHERE:-/tmp}\"");
+    // Who owns the volume reads no secret of root's.
+    world.write_as_hermes(
+        "/opt/data/services/curious.toml",
+        format!(
+            "command = [\"/adversary\", \"print-env\"]\n[secrets]\nTOKEN = \"/run/secrets/token\"\n{slow}"
+        ),
+    );
+    let _supervisor = world.start();
+    world.wait_log("env", "ready");
+    let lines = world.log_lines("env");
+    for expected in ["A=1", "B=2", "URL=http://localhost:8080/${x}", "TOKEN=s3cret", "USER=alice"] {
+        assert!(lines.contains(&format!("env {expected}")), "{expected}: {lines:#?}");
+    }
+    for absent in ["PORT=", "OTHER="] {
+        assert!(!lines.iter().any(|line| line.contains(absent)), "{absent}: {lines:#?}");
+    }
+    world.wait_log("where", "Cwd /tmp");
+    let reason =
+        |name: &str| world.wait_state(name, &["backoff"])["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason("unset").contains("'command' needs the variable NOBODY"), "{}", reason("unset"));
+    let why = reason("curious");
+    assert!(why.contains("secret TOKEN: /run/secrets/token: Permission denied"), "{why}");
+    assert_eq!(world.status("env")["description"], "Says what it has");
+    let card = world.ctl(&["status", "env"]).ok();
+    assert!(card.contains("description  Says what it has"), "{card}");
+    // The card ends with what the service itself has printed; nothing of ours does.
+    let ours = [world.ctl(&["--json", "status"]).out, world.ctl(&["audit", "env"]).ok(), world.stderr()];
+    assert!(!ours.concat().contains("s3cret"), "{ours:?}");
 }
 
 /// A soft limit that the supervisor raises for itself must not reach the services.

@@ -81,6 +81,7 @@ pub(crate) fn supervisor() -> SupervisorStatus {
 pub(crate) fn service(name: &str) -> ServiceStatus {
     ServiceStatus {
         name: name.to_owned(),
+        description: None,
         kind: Kind::Gateway,
         want: Want::Up,
         state: State::Up,

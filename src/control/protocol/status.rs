@@ -48,6 +48,9 @@ pub struct SupervisorStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
+    /// What it is, in its owner's words.
+    #[serde(default)]
+    pub description: Option<String>,
     pub kind: Kind,
     pub want: Want,
     pub state: State,
@@ -102,6 +105,7 @@ impl ServiceStatus {
     pub fn down(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            description: None,
             kind: Kind::Daemon,
             want: Want::Down,
             state: State::Down,
@@ -264,11 +268,11 @@ mod tests {
             r#""uptime_ms":7980000,"containment":"keeper","containment_reason":"/sys/fs/cgroup is read-only","#,
             r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
             r#""stopping":false,"warnings":[]},"services":["#,
-            r#"{"name":"b","kind":"daemon","want":"down","state":"down","frozen":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
+            r#"{"name":"b","description":null,"kind":"daemon","want":"down","state":"down","frozen":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
-            r#"{"name":"coder","kind":"gateway","want":"up","state":"up","frozen":false,"served_by":null,"reason":null,"pid":42,"#,
+            r#"{"name":"coder","description":null,"kind":"gateway","want":"up","state":"up","frozen":false,"served_by":null,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"oom_memory_max":50331648,"oom_outside":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,

@@ -67,7 +67,7 @@ impl Supervisor {
             };
             let wish = row.and_then(|row| found.outside_wish(row, mirrored, intent));
             if let Some(extra) = supervised {
-                definition.command.extend(extra.iter().cloned());
+                definition.add_arguments(extra);
             }
             if supervised.is_some() && !continued {
                 if row.is_none_or(|_| wanted == Want::Down) {

@@ -16,7 +16,7 @@ use crate::daemon::services::process_limits;
 use crate::daemon::surface::slots;
 use crate::daemon::view::decide;
 use crate::daemon::{Notice, Supervisor};
-use crate::definition::environment::{Environment, environment, read_env_file};
+use crate::definition::environment::{Environment, base, environment, expanded, read_files};
 use crate::definition::limits::inherited;
 use crate::definition::resolved::{Definition, Origin, Ready};
 use crate::definition::template::DEFAULT_PROFILE;
@@ -43,7 +43,7 @@ impl Supervisor {
         fresh.unwrap_or_else(|_| self.surroundings.clone())
     }
 
-    /// First half of a start: an env file, a gateway's state file and a slot that is to run as root are looked at by
+    /// First half of a start: env files and secrets, a gateway's state file and a slot that is to run as root are looked at by
     /// another thread, because the disk may hang.
     pub(in crate::daemon) fn prepare(
         &mut self,
@@ -62,7 +62,9 @@ impl Supervisor {
         let Some(service) = self.services.get(&id).map(Box::as_ref) else { return };
         let definition = &service.definition;
         let (reads, mirrors) = (
-            definition.env_file.is_some() || slots::runs_as_root(definition, &self.surroundings),
+            !definition.env_files.is_empty()
+                || !definition.secrets.files.is_empty()
+                || slots::runs_as_root(definition, &self.surroundings),
             mirror.is_some(),
         );
         let gateway = service.gateway_directory(&self.options.home);
@@ -250,8 +252,10 @@ impl Supervisor {
             .child_ends(SourceId(id.0))
             .map_err(|error| format!("failed to open its log: {error}"))?;
         let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
-        let env = environment(&self.options.environment, definition, &user, &file, around, &self.programs);
-        let mut plan = child_plan(definition, &user, program, env, around, [null, stdout, stderr])?;
+        let base = base(&self.options.environment, &user, around, &self.programs);
+        let definition = expanded(definition, &base).map_err(|error| error.to_string())?;
+        let env = environment(base, &definition, &file);
+        let mut plan = child_plan(&definition, &user, program, env, around, [null, stdout, stderr])?;
         if !self.socket.starts_with(RUNTIME_DIR) {
             // A service may have another home than we, in which its tools would look for us in vain.
             plan.set_env("HERMES_SUP_SOCKET", &self.socket.to_string_lossy()).map_err(|e| e.to_string())?;
@@ -333,14 +337,14 @@ fn argv(definition: &Definition, user: &User, program: Program) -> Vec<OsString>
     }
 }
 
-/// Whether it may be started as its definition says, and the variables of its env file.
+/// Whether it may be started as its definition says, and the variables of its env files and secrets.
 fn look_before_start(
     definition: &Definition,
     around: &Surroundings,
 ) -> Result<BTreeMap<String, String>, String> {
     slots::check_root(definition, around)?;
     let user = around.lookup(&definition.user).map_err(|error| error.to_string())?;
-    read_env_file(definition, &user, around).map_err(|error| error.to_string())
+    read_files(definition, &user, around).map_err(|error| error.to_string())
 }
 
 fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, around: &Surroundings) -> LogSpec {
@@ -415,7 +419,7 @@ mod tests {
         let inherited = BTreeMap::from([(OsString::from("PATH"), OsString::from(path))]);
         let (file, programs) = (BTreeMap::new(), Programs::default());
         for program in [Program::Command, Program::Hook(vec!["tool".to_owned()])] {
-            let env = environment(&inherited, definition, &user, &file, &around, &programs);
+            let env = environment(base(&inherited, &user, &around, &programs), definition, &file);
             let streams = std::array::from_fn(|_| dev_null().unwrap());
             let plan = child_plan(definition, &user, program, env, &around, streams).unwrap();
             let found: Vec<PathBuf> =

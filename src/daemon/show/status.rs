@@ -131,6 +131,7 @@ impl Supervisor {
         }
         Some(ServiceStatus {
             name: service.name.to_string(),
+            description: service.definition.description.clone(),
             kind: match (&service.definition.origin, gateway.policy().kind) {
                 (Origin::Profile { .. }, _) => Kind::Gateway,
                 (_, policy::Kind::Daemon) => Kind::Daemon,

@@ -13,7 +13,7 @@ use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, Servi
 use crate::core::policy::{Policy, StopPolicy};
 use crate::core::words::Want;
 use crate::daemon::surface::static_slots;
-use crate::definition::resolved::{Hooks, LogPolicy, Origin, Ready, RunAs, Security, Slot};
+use crate::definition::resolved::{Hooks, LogPolicy, Origin, Ready, RunAs, Secrets, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir};
@@ -178,11 +178,15 @@ fn definition(
     Definition {
         name,
         origin: Origin::Slot,
+        description: None,
         command: vec![RUN.to_owned()],
         user: if as_root { RunAs::Named("0".to_owned()) } else { RunAs::Gateway },
         working_dir: place.dir.clone(),
         env: BTreeMap::new(),
-        env_file: None,
+        env_clear: false,
+        env_files: Vec::new(),
+        secrets: Secrets::default(),
+        has_variables: false,
         umask: None,
         autostart: !read.down,
         hash: fingerprint([format!("{policy:?}").as_str(), &format!("{as_root} {after:?}")]),

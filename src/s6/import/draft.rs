@@ -5,6 +5,7 @@
 use super::{Gathered, Imported, Outcome};
 use crate::core::name::{MAX_LEN, RESERVED, ServiceName};
 use crate::core::signal::Signal;
+use crate::definition::environment::escaped;
 use crate::definition::load::MOST_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -188,11 +189,12 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
         let _ = writeln!(text, "# not carried over: {note}");
     }
     let mut top = Keys::default();
-    top.put("command", list(&draft.command));
+    let command: Vec<String> = draft.command.iter().map(|word| escaped(word)).collect();
+    top.put("command", list(&command));
     top.put_if("user", draft.user.clone());
-    top.put_if("working_dir", draft.working_dir.clone());
+    top.put_if("working_dir", draft.working_dir.as_deref().map(escaped));
     if !draft.env.is_empty() {
-        let env = draft.env.iter().map(|(key, value)| (key.clone(), Value::String(value.clone())));
+        let env = draft.env.iter().map(|(key, value)| (key.clone(), Value::String(escaped(value))));
         top.put("env", table(env));
     }
     top.put_if("umask", draft.umask.map(|mask| format!("{mask:04o}")));

@@ -225,7 +225,7 @@ struct Again<'a> {
 impl Again<'_> {
     fn decide(self, report: &mut Report, view: &View<'_>) -> Actions {
         let Self { id, service, mut definition, record, restart } = self;
-        definition.command.extend(service.extra_args.iter().cloned());
+        definition.add_arguments(&service.extra_args);
         let old = &service.definition;
         let changed = old.hash != definition.hash || old.origin != definition.origin;
         let gateway = view.fleet.gateway(id);

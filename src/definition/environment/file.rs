@@ -1,21 +1,20 @@
-//! The environment of a service: the supervisor's own, the variables of its user, `env_file`, then `env`.
+//! Env files and secrets: files whose content becomes variables, read at each start.
 //!
-//! An env file often holds secrets, so no message here shows any of its content.
+//! They hold secrets, so no message here shows any of their content.
 
-use super::parse::is_variable_name;
-use super::programs::Programs;
-use super::resolved::Definition;
-use super::trust;
-use super::users::Surroundings;
+use super::is_variable_name;
+use crate::definition::resolved::{Definition, EnvFile};
+use crate::definition::trust::{self, Eyes};
+use crate::definition::users::Surroundings;
 use crate::sys::users::User;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Largest env file, in bytes.
 const MOST: u64 = 1 << 20;
+/// Largest secret, in bytes. A program takes no longer variable than 128 KiB (execve(2)).
+const MOST_SECRET: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
@@ -23,9 +22,13 @@ pub enum EnvFileError {
     Unreadable { path: PathBuf, error: io::Error },
     #[error("env_file {path}:{line}: {wrong}", path = .path.display())]
     Malformed { path: PathBuf, line: usize, wrong: LineError },
+    #[error("secret {name}: {path}: {error}", path = .path.display())]
+    NoSecret { name: String, path: PathBuf, error: io::Error },
+    #[error("secret {name}: {path} {wrong}", path = .path.display())]
+    BadSecret { name: String, path: PathBuf, wrong: LineError },
 }
 
-/// What is wrong with a line of an env file. It shows none of it.
+/// What is wrong with a secret, or a line of an env file. It shows none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     #[error("is not UTF-8 text")]
@@ -42,20 +45,42 @@ pub enum LineError {
     AfterQuote,
 }
 
-/// The variables of the definition's `env_file`; none without one. `user` is who the service is about to run as: the
-/// file is opened with that user's credentials. Blocks on the file system.
+/// The variables of the definition's env files and secrets; none without any. A later file wins over an earlier one, a secret
+/// over all of them. `user` is who the service is about to run as: env files are opened with that user's credentials, secrets
+/// as [`Secrets`](crate::definition::resolved::Secrets) says. Blocks on the file system.
 ///
 /// # Errors
 /// [`EnvFileError`] with file and line: a service is not started with half of its environment.
-pub fn read_env_file(
+pub fn read_files(
     definition: &Definition,
     user: &User,
     surroundings: &Surroundings,
 ) -> Result<BTreeMap<String, String>, EnvFileError> {
-    let Some(path) = &definition.env_file else { return Ok(BTreeMap::new()) };
-    let bytes = trust::read_private(path, user, MOST, surroundings)
-        .map_err(|error| EnvFileError::Unreadable { path: path.clone(), error })?;
-    parse(path, &bytes)
+    let mut all = BTreeMap::new();
+    for EnvFile { path, optional } in &definition.env_files {
+        match trust::read_private(path, user, MOST, surroundings, Eyes::Users) {
+            Ok(bytes) => all.append(&mut parse(path, &bytes)?),
+            Err(error) if *optional && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(EnvFileError::Unreadable { path: path.clone(), error }),
+        }
+    }
+    let eyes = if definition.secrets.ours { Eyes::Ours } else { Eyes::Users };
+    for (name, path) in &definition.secrets.files {
+        let bad = |wrong| EnvFileError::BadSecret { name: name.clone(), path: path.clone(), wrong };
+        let bytes = trust::read_private(path, user, MOST_SECRET, surroundings, eyes)
+            .map_err(|error| EnvFileError::NoSecret { name: name.clone(), path: path.clone(), error })?;
+        all.insert(name.clone(), secret(bytes).map_err(bad)?);
+    }
+    Ok(all)
+}
+
+/// Without the line end that editors and `echo` leave.
+fn secret(bytes: Vec<u8>) -> Result<String, LineError> {
+    let mut text = String::from_utf8(bytes).map_err(|_| LineError::NotText)?;
+    if text.ends_with('\n') {
+        text.truncate(text.len() - if text.ends_with("\r\n") { 2 } else { 1 });
+    }
+    if text.contains('\0') { Err(LineError::Nul) } else { Ok(text) }
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, EnvFileError> {
@@ -125,55 +150,9 @@ fn unquoted(value: &str) -> Result<String, LineError> {
     if after.is_empty() || after.starts_with('#') { Ok(text) } else { Err(LineError::AfterQuote) }
 }
 
-/// What a service sees: variables with their values, in order.
-pub type Environment<'a> = Vec<(Cow<'a, OsStr>, Cow<'a, OsStr>)>;
-
-/// Everything the service sees. `inherited` is the supervisor's environment, `file` what [`read_env_file`] gave.
-///
-/// A service of another user than the gateway's, and one of root in any case, looks for programs only where nobody else
-/// can put some: other directories are left out of the inherited PATH.
-pub fn environment<'a>(
-    inherited: &'a BTreeMap<OsString, OsString>,
-    definition: &'a Definition,
-    user: &'a User,
-    file: &'a BTreeMap<String, String>,
-    surroundings: &Surroundings,
-    programs: &Programs,
-) -> Environment<'a> {
-    let mut all = Environment::with_capacity(inherited.len() + 3 + file.len() + definition.env.len());
-    for (key, value) in inherited {
-        if key == "PATH" && (user.uid != surroundings.gateway.uid || user.uid == 0) {
-            all.push((key.into(), programs.path_of(value, user.uid).into()));
-        } else {
-            all.push((key.into(), value.into()));
-        }
-    }
-    if user.uid != surroundings.own_uid {
-        set(&mut all, OsStr::new("HOME"), user.home.as_os_str());
-        set(&mut all, OsStr::new("USER"), OsStr::new(&user.name));
-        set(&mut all, OsStr::new("LOGNAME"), OsStr::new(&user.name));
-    }
-    for (key, value) in file.iter().chain(&definition.env) {
-        set(&mut all, OsStr::new(key), OsStr::new(value));
-    }
-    all
-}
-
-/// Sets one variable of what is in order.
-fn set<'a>(all: &mut Environment<'a>, key: &'a OsStr, value: &'a OsStr) {
-    match all.binary_search_by(|(known, _)| (**known).cmp(key)) {
-        Ok(place) => all.get_mut(place).into_iter().for_each(|entry| entry.1 = value.into()),
-        Err(place) => all.insert(place, (key.into(), value.into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::name::ServiceName;
-    use crate::definition::resolved::Record;
-    use crate::definition::trust::Trust;
-    use crate::sys::users::nameless;
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<BTreeMap<String, String>, String> {
@@ -200,6 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_the_content_of_its_file_without_the_last_line_end() {
+        for (bytes, expected) in
+            [("s3cret\n", "s3cret"), ("a\r\n", "a"), ("a\nb\n\n", "a\nb\n"), ("", ""), (" x ", " x ")]
+        {
+            assert_eq!(secret(bytes.into()).as_deref(), Ok(expected), "{bytes:?}");
+        }
+        assert_eq!(secret(b"a\0b".to_vec()), Err(LineError::Nul));
+        assert_eq!(secret(b"\xff".to_vec()), Err(LineError::NotText));
+    }
+
+    #[test]
     fn an_error_names_file_and_line_and_shows_no_secret() {
         for (text, expected) in [
             ("A=1\nsecret", "env_file /opt/data/.env:2: is not an assignment; write KEY=VALUE"),
@@ -217,33 +207,6 @@ mod tests {
         assert!(
             parse(Path::new("/f"), b"A=\xff").unwrap_err().to_string().ends_with("/f:1: is not UTF-8 text")
         );
-    }
-
-    #[test]
-    fn what_the_definition_says_wins_over_the_file_and_the_file_over_what_is_inherited() {
-        let home = PathBuf::from("/opt/data");
-        let surroundings = Surroundings { home, gateway: nameless(10000, 10000), own_uid: 0 };
-        let (name, argv) = (ServiceName::new("web").unwrap(), ["x".to_owned()]);
-        let env = BTreeMap::from([("BOTH".to_owned(), "env".to_owned())]);
-        let record = Record { name: &name, argv: &argv, env: &env, user: "10000" };
-        let definition = Definition::from_record(record, &Trust::Trusted, &surroundings).unwrap();
-        let seen = |uid: u32| {
-            let inherited =
-                [("PATH", "/tmp:/usr/bin"), ("HOME", "/root"), ("BOTH", "inherited"), ("FILE", "no")];
-            let file =
-                [("BOTH", "file"), ("FILE", "file")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-            let inherited = inherited.map(|(key, value)| (key.into(), value.into())).into();
-            let (user, file) = (nameless(uid, uid), file.into());
-            let all = environment(&inherited, &definition, &user, &file, &surroundings, &Programs::default());
-            assert!(all.is_sorted() && all.windows(2).all(|pair| pair[0].0 != pair[1].0), "{all:?}");
-            ["PATH", "HOME", "USER", "BOTH", "FILE"].map(|key| {
-                let found = all.iter().find(|(known, _)| known == OsStr::new(key));
-                found.map_or("-".to_owned(), |(_, value)| value.display().to_string())
-            })
-        };
-        assert_eq!(seen(10000), ["/tmp:/usr/bin", "/", "10000", "env", "file"]);
-        assert_eq!(seen(10001), ["/usr/bin", "/", "10001", "env", "file"]);
-        assert_eq!(seen(0), ["/usr/bin", "/root", "-", "env", "file"]);
     }
 
     proptest! {
