@@ -8,7 +8,7 @@
 //!   which are the only ones that may wait.
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
-//! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
+//! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line; [`monitor`] is what probes and scrapers ask.
 //! * [`s6`] reads and writes what lies on disk where s6 would look for it, and is this binary under the names of the s6
 //!   tools.
 //! * [`sys`] is the kernel's edge: all unsafe code, one topic a file.
@@ -24,6 +24,7 @@ pub mod daemon;
 pub mod definition;
 pub mod hermes;
 pub mod log;
+pub mod monitor;
 pub mod s6;
 pub mod store;
 pub mod sys;

@@ -20,6 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A caller is known by its uid, and where a request is about the calling process, by a pidfd of it.
     ("control", &["core", "sys::peer", "sys::pidfd"]),
     ("health", &["core", "sys"]),
+    // What a probe or a scraper is told is made of a status, which the endpoint asks for as any client does.
+    ("monitor", &["core", "control::client", "control::protocol"]),
     // Who answers on a gateway's socket is known by its peer credentials.
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials", "sys::peer"]),
     // The applets are command lines of this binary: where the socket is and how a line is shown is decided once, in cli;
@@ -27,7 +29,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("s6", &["core", "control", "definition", "log", "sys", "cli::render", "cli::settings"]),
     (
         "daemon",
-        &["core", "sys", "containment", "store", "log", "definition", "control", "health", "hermes", "s6"],
+        &[
+            "core",
+            "sys",
+            "containment",
+            "store",
+            "log",
+            "definition",
+            "control",
+            "health",
+            "hermes",
+            "monitor",
+            "s6",
+        ],
     ),
     // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's,
     // of which it knows the zones of log files.
@@ -48,7 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // Times are typed and shown as local ones.
-    ("cli", &["core", "control::client", "control::protocol", "definition", "sys::localtime"]),
+    ("cli", &["core", "control::client", "control::protocol", "definition", "monitor", "sys::localtime"]),
 ];
 
 /// What the core must not know: the clock, files, descriptors, and the crates that reach the kernel.

@@ -116,6 +116,17 @@ enum Typed {
         #[arg(value_name = "FILE|DIR")]
         paths: Vec<PathBuf>,
     },
+    /// One line and exit code 0 or 1: everything that is wanted is up, ready and well
+    Healthcheck {
+        /// The supervisor's socket [env: HERMES_SUP_SOCKET]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// One JSON document instead of text
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// What this kernel and container allow, and what would allow more
     Doctor,
     /// Make definitions from s6 service directories and supervisord programs
@@ -138,12 +149,23 @@ enum Typed {
     },
 }
 
+/// What `healthcheck` is about.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Asked {
+    /// These only, whatever is wanted of them; without any: everything that is wanted
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::services))]
+    pub names: Vec<String>,
+    /// The gateway of a profile, or the one that serves it
+    #[arg(long, value_name = "PROFILE", conflicts_with = "names")]
+    pub profile: Option<String>,
+}
+
 /// Of each service, with `logs -f`.
 const FOLLOWED_LINES: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Named {
-    /// Names of services
+    /// Names of services, or patterns as in 'worker-*'
     #[arg(value_name = "NAME", required_unless_present = "all", add = ArgValueCompleter::new(candidates::services))]
     pub names: Vec<String>,
     /// All services
@@ -199,6 +221,23 @@ pub enum Verb {
         /// With exactly one: everything about it
         #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::services))]
         names: Vec<String>,
+        /// Only what has failed
+        #[arg(long)]
+        failed: bool,
+    },
+    /// One line and exit code 0 or 1: everything that is wanted is up, ready and well
+    Healthcheck {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// All services on one screen, with their figures; orders by keys
+    Top {
+        /// Print one frame as text
+        #[arg(long)]
+        once: bool,
+        /// Between two looks
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+        interval: Duration,
     },
     /// The names of all services, one a line
     List,
@@ -256,6 +295,9 @@ pub enum Verb {
         /// Without any: all services
         #[arg(value_name = "NAME", add = ArgValueCompleter::new(candidates::services))]
         names: Vec<String>,
+        /// Only of what has failed
+        #[arg(long)]
+        failed: bool,
     },
     /// What each service may do, and what could be tighter
     Audit {
@@ -370,11 +412,14 @@ impl Verb {
             Self::Once { named, timeout } => {
                 Request::Once { targets: named.targets(), timeout_ms: millis(timeout) }
             }
-            Self::Status { names } => Request::Status { targets: these_or_all(names) },
-            Self::Tree { names } => Request::Tree { targets: these_or_all(names) },
+            Self::Status { names, .. } | Self::Healthcheck { asked: Asked { names, .. } } => {
+                Request::Status { targets: these_or_all(names) }
+            }
+            Self::Tree { names, .. } => Request::Tree { targets: these_or_all(names) },
             Self::Audit { names } => Request::Audit { targets: these_or_all(names) },
             Self::Freeze { named } => Request::Freeze { targets: named.targets() },
             Self::Thaw { named } => Request::Thaw { targets: named.targets() },
+            Self::Top { .. } => Request::Status { targets: Targets::All },
             Self::List => Request::List {},
             Self::Register { name, user, env, down, profile, argv } => Request::Register(Registration {
                 name: name.clone(),
@@ -461,6 +506,10 @@ fn read(words: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
             Command::Run(Settings::new(options, demo, env)?)
         }
         Typed::Ctl { socket, json, verb } => {
+            Command::Ctl(Ctl { search: settings::search(socket, env), json, verb })
+        }
+        Typed::Healthcheck { socket, json, asked } => {
+            let verb = Verb::Healthcheck { asked };
             Command::Ctl(Ctl { search: settings::search(socket, env), json, verb })
         }
         Typed::Check { paths } => {
@@ -655,7 +704,7 @@ mod tests {
 
     #[test]
     fn each_verb_asks_for_what_was_typed() {
-        let table: [(&[&str], Request); 28] = [
+        let table: [(&[&str], Request); 31] = [
             (
                 &["set", "a", "memory_max=1G", "oom=default", "--persist"],
                 Request::Set {
@@ -683,6 +732,9 @@ mod tests {
             (&["once", "a"], Request::Once { targets: names(&["a"]), timeout_ms: None }),
             (&["status"], Request::Status { targets: Targets::All }),
             (&["status", "a"], Request::Status { targets: names(&["a"]) }),
+            (&["status", "--failed", "a*"], Request::Status { targets: names(&["a*"]) }),
+            (&["healthcheck"], Request::Status { targets: Targets::All }),
+            (&["healthcheck", "a"], Request::Status { targets: names(&["a"]) }),
             (&["list"], Request::List {}),
             (&["freeze", "a"], Request::Freeze { targets: names(&["a"]) }),
             (&["thaw", "--all"], Request::Thaw { targets: Targets::All }),
@@ -840,7 +892,11 @@ mod tests {
                 other => panic!("{words:?}: {other:?}"),
             }
         }
-        assert_eq!(Vec::from_iter(plain), ["restart", "start", "status", "stop"]);
+        assert_eq!(Vec::from_iter(plain), ["healthcheck", "restart", "start", "status", "stop"]);
+        for words in [line(&["healthcheck"]), line(&["ctl", "healthcheck"])] {
+            let Ok(Command::Ctl(Ctl { json: false, verb, .. })) = read(&words, &|_| None) else { panic!() };
+            assert_eq!(plain::verb(&words), Some(verb));
+        }
         for other in [line(&["run", "status", "a"]), line(&["ctl"]), line(&[])] {
             assert_eq!(plain::verb(&other), None);
         }

@@ -3,19 +3,21 @@
 
 use super::args::{Ctl, Verb};
 use super::logs::{self, LogFiles};
+use super::pattern::PatternError;
 use super::render::{Console, printable};
-use super::{audit, status, tree};
+use super::{audit, healthcheck, pattern, status, top, tree};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
     Audit, AuditDocument, Code, Deadline, LogPlace, Outcome, Part, Refusal, RefusalKind, Request,
-    ResultsDocument, ServiceStatus, StatusDocument, SupervisorStatus, Tree, TreesDocument, VERSION,
+    ResultsDocument, ServiceStatus, StatusDocument, SupervisorStatus, Targets, Tree, TreesDocument, VERSION,
 };
+use crate::monitor::verdict;
 use crate::sys::localtime::Zone;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
 /// How long the supervisor may take for anything that it need not wait for itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Log lines on a card.
 const CARD_LINES: usize = 10;
 
@@ -23,8 +25,14 @@ const CARD_LINES: usize = 10;
 pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
     let mut answer = Answer::default();
     let verb = &ctl.verb;
-    let request = verb.request();
-    let called = Client::connect(&ctl.search).and_then(|mut client| {
+    if let Verb::Healthcheck { asked } = verb {
+        return healthcheck::run(ctl, &asked.names, asked.profile.as_deref(), console);
+    }
+    if let Verb::Top { once, interval } = verb {
+        return top::run(ctl, *once, *interval, console, files);
+    }
+    let called = Client::connect(&ctl.search).map_err(Unanswered::from).and_then(|mut client| {
+        let request = meant(&mut client, verb)?;
         client.call(&request, patience(&request), |part| {
             // The line for a service appears when its answer does; documents are shown as a whole at the end.
             if let Part::Outcome(outcome) = &part
@@ -33,9 +41,12 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
                 show_outcome(console, outcome);
             }
             answer.take(part);
-        })
+        })?;
+        Ok(())
     });
-    let connected = !matches!(called, Err(ClientError::NoSupervisor(_)));
+    // Nothing was asked for: there is nothing to show.
+    let connected =
+        !matches!(called, Err(Unanswered::Pattern(_) | Unanswered::Client(ClientError::NoSupervisor(_))));
     let mut codes: Vec<Code> = answer.results.iter().map(outcome_code).collect();
     if let Err(error) = &called {
         console.error(&error.to_string());
@@ -48,6 +59,62 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
         codes.push(Code::Failed);
     }
     Code::common(codes)
+}
+
+/// Why there is no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+impl Unanswered {
+    fn code(&self) -> Code {
+        match self {
+            Self::Client(error) => error.code(),
+            Self::Pattern(error) => error.code(),
+        }
+    }
+}
+
+/// The request of a verb, with names for patterns.
+fn meant(client: &mut Client, verb: &Verb) -> Result<Request, Unanswered> {
+    let request = verb.request();
+    let request = match request.targets() {
+        Some(Targets::Names(words)) => {
+            let targets = targets(client, words)?;
+            request.about(targets)
+        }
+        Some(Targets::All) | None => request,
+    };
+    match verb {
+        Verb::Tree { failed: true, .. } => {
+            let mut names = Vec::new();
+            let status = Request::Status { targets: request.targets().cloned().unwrap_or(Targets::All) };
+            client.call(&status, Some(PATIENCE), |part| match part {
+                Part::Service(service) if verdict::has_failed(&service) => names.push(service.name),
+                _ => {}
+            })?;
+            Ok(request.about(Targets::Names(names)))
+        }
+        _ => Ok(request),
+    }
+}
+
+/// What these words stand for. Only where there is a pattern among them, the supervisor is asked.
+pub(super) fn targets(client: &mut Client, words: &[String]) -> Result<Targets, Unanswered> {
+    if !words.iter().any(|word| pattern::is_pattern(word)) {
+        return Ok(Targets::Names(words.to_vec()));
+    }
+    let mut known = Vec::new();
+    client.call(&Request::List {}, Some(PATIENCE), |part| {
+        if let Part::Name(name) = part {
+            known.push(name);
+        }
+    })?;
+    Ok(Targets::Names(pattern::expand(words, &known)?))
 }
 
 /// Everything that an answer can hold.
@@ -83,16 +150,22 @@ fn show(
     verb: &Verb,
     json: bool,
     complete: bool,
-    answer: Answer,
+    mut answer: Answer,
     console: &mut Console<'_>,
     files: &dyn LogFiles,
 ) -> Code {
     match verb {
-        Verb::Status { names } => return show_status(names, json, complete, answer, console, files),
+        Verb::Status { names, failed } => {
+            if *failed {
+                answer.services.retain(verdict::has_failed);
+            }
+            return show_status(names, *failed, json, complete, answer, console, files);
+        }
         Verb::Logs { .. } => return show_logs(verb, json, &answer.places, console, files),
         Verb::Tree { .. } if json => {
             document(console, &TreesDocument { version: VERSION, services: answer.trees });
         }
+        Verb::Tree { failed: true, .. } if answer.trees.is_empty() => console.line("nothing has failed"),
         Verb::Tree { .. } => console.show_rows(&tree::show(&answer.trees)),
         Verb::Audit { .. } if json => {
             document(console, &AuditDocument { version: VERSION, services: answer.audits });
@@ -114,6 +187,7 @@ fn show(
 
 fn show_status(
     names: &[String],
+    failed: bool,
     json: bool,
     complete: bool,
     answer: Answer,
@@ -129,20 +203,22 @@ fn show_status(
         return Code::Done;
     };
     let services = answer.services;
-    let not_up = !names.is_empty() && services.iter().any(|service| !service.state.does_its_work());
+    let not_up =
+        !names.is_empty() && !failed && services.iter().any(|service| !service.state.does_its_work());
     if json {
         document(console, &StatusDocument { version: VERSION, supervisor, services });
     } else {
         let header = status::header(&supervisor);
         match (names, &services[..]) {
-            ([_], [service]) => {
+            ([name], [service]) if !pattern::is_pattern(name) => {
                 let tail = service.log.as_deref().map(|dir| files.tail(dir, CARD_LINES)).unwrap_or_default();
                 console.show_rows(&header);
                 console.show(&status::card(service, &tail, console.color, Zone::own(), console.columns));
             }
             // Named, and none found: the errors have said so.
-            ([_, ..], []) => {}
-            _ => console.show_rows(&(header + &status::table(&services, console.color))),
+            ([_, ..], []) if !failed => {}
+            (_, []) if failed => console.show_rows(&(header + "nothing has failed\n")),
+            _ => console.show_rows(&(header + &status::table(&services, console.color, console.columns))),
         }
     }
     if not_up { Code::NotUp } else { Code::Done }
@@ -178,7 +254,7 @@ struct NamesDocument {
     names: Vec<String>,
 }
 
-fn document(console: &mut Console<'_>, document: &impl Serialize) {
+pub(super) fn document(console: &mut Console<'_>, document: &impl Serialize) {
     match serde_json::to_string(document) {
         Ok(text) => console.show(&format!("{text}\n")),
         Err(error) => console.error(&format!("cannot be put into JSON: {error}")),
@@ -221,7 +297,7 @@ mod tests {
     use crate::cli::args::{Command, parse};
     use crate::cli::logs::{Absent, LogQuery};
     use crate::control::codec::{FrameBuffer, decode_request, encode_reply};
-    use crate::control::protocol::{Reply, State, Targets, samples};
+    use crate::control::protocol::{Reply, State, samples};
     use crate::core::line::Line;
     use crate::core::words::Stream;
     use std::ffi::OsString;
@@ -317,8 +393,7 @@ mod tests {
         Reply::Part(Part::Service(Box::new(service)))
     }
 
-    const HEADER: &str = "supervisor pid 1, up 2h13m, containment keeper (/sys/fs/cgroup is read-only; more with \
-                          --security-opt writable-cgroups)\n";
+    const HEADER: &str = "supervisor pid 1, up 2h13m, containment keeper ('hermes-sup doctor' says more)\n";
 
     #[test]
     fn a_verb_prints_a_line_for_each_service_and_ends_with_their_common_code() {

@@ -10,8 +10,13 @@ const HEADINGS: [&str; 8] = ["NAME", "WANT", "STATE", "PID", "UPTIME", "RESTARTS
 /// Columns of numbers, flush right.
 const NUMBERS: [bool; 8] = [false, false, false, true, true, true, true, false];
 const STATE_COLUMN: usize = 2;
+/// Columns that a narrow terminal does without, the first to go first: pid, memory, restarts, want.
+const SPARE: [usize; 4] = [3, 6, 5, 1];
+/// Between two columns.
+const GAP: usize = 2;
 
-/// One line about the supervisor, and one for each thing that is not as it should be.
+/// One line about the supervisor, and one for each thing that is not as it should be. Why the containment is no better,
+/// `doctor` says.
 pub fn header(supervisor: &SupervisorStatus) -> String {
     let mut text = format!(
         "supervisor pid {}, up {}, containment {}",
@@ -19,12 +24,8 @@ pub fn header(supervisor: &SupervisorStatus) -> String {
         duration(supervisor.uptime_ms),
         printable(&supervisor.containment)
     );
-    if let Some(reason) = &supervisor.containment_reason {
-        let _ = write!(text, " ({}", printable(reason));
-        if let Some(flag) = &supervisor.containment_flag {
-            let _ = write!(text, "; more with {}", printable(flag));
-        }
-        text.push(')');
+    if supervisor.containment_flag.is_some() {
+        text.push_str(" ('hermes-sup doctor' says more)");
     }
     if supervisor.stopping {
         text.push_str(", shutting down");
@@ -36,8 +37,9 @@ pub fn header(supervisor: &SupervisorStatus) -> String {
     text
 }
 
-/// The table of services, in the order they came; a line is one service's.
-pub fn table(services: &[ServiceStatus], color: bool) -> String {
+/// The table of services, in the order they came; a line is one service's. Where it is wider than `columns`, it does without
+/// some of [`SPARE`]: the card has them.
+pub fn table(services: &[ServiceStatus], color: bool, columns: Option<usize>) -> String {
     if services.is_empty() {
         return "no services\n".to_owned();
     }
@@ -48,12 +50,26 @@ pub fn table(services: &[ServiceStatus], color: bool) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
+    let shown = shown(&widths, columns);
     let mut text = String::new();
-    line(&mut text, &HEADINGS.map(str::to_owned), &widths, None);
+    line(&mut text, &HEADINGS.map(str::to_owned), &widths, shown, None);
     for (cells, service) in rows.iter().zip(services) {
-        line(&mut text, cells, &widths, color.then_some(service.state));
+        line(&mut text, cells, &widths, shown, color.then_some(service.state));
     }
     text
+}
+
+/// Which columns there is room for.
+fn shown(widths: &[usize; 8], columns: Option<usize>) -> [bool; 8] {
+    let mut shown = [true; 8];
+    for spare in SPARE {
+        let kept = widths.iter().zip(shown).filter(|(_, shown)| *shown).map(|(width, _)| width + GAP);
+        if columns.is_none_or(|columns| kept.sum::<usize>() <= columns + GAP) {
+            break;
+        }
+        shown[spare] = false;
+    }
+    shown
 }
 
 fn row(service: &ServiceStatus) -> [String; 8] {
@@ -71,8 +87,14 @@ fn row(service: &ServiceStatus) -> [String; 8] {
 }
 
 /// One line of the table; with `colored` the state in its colour.
-fn line(text: &mut String, cells: &[String; 8], widths: &[usize; 8], colored: Option<State>) {
-    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+fn line(
+    text: &mut String,
+    cells: &[String; 8],
+    widths: &[usize; 8],
+    shown: [bool; 8],
+    colored: Option<State>,
+) {
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate().filter(|(column, _)| shown[*column]) {
         if column > 0 {
             text.push_str("  ");
         }
@@ -200,11 +222,11 @@ mod tests {
         let mut supervisor = samples::supervisor();
         assert_eq!(
             header(&supervisor),
-            "supervisor pid 1, up 2h13m, containment keeper (/sys/fs/cgroup is read-only; more with \
-             --security-opt writable-cgroups)\n"
+            "supervisor pid 1, up 2h13m, containment keeper ('hermes-sup doctor' says more)\n"
         );
+        assert!(header(&supervisor).len() <= 81, "it fits a line");
         supervisor.containment = "cgroup".to_owned();
-        supervisor.containment_reason = None;
+        supervisor.containment_flag = None;
         supervisor.stopping = true;
         supervisor.warnings = vec!["the disk is full: \x1bwants are not recorded".to_owned()];
         assert_eq!(
@@ -229,7 +251,7 @@ mod tests {
     fn the_table() {
         let services = [samples::service("coder"), samples::down("b"), waiting()];
         assert_eq!(
-            table(&services, false),
+            table(&services, false, None),
             concat!(
                 "NAME                WANT  STATE    PID  UPTIME  RESTARTS  MEMORY  REASON\n",
                 "coder               up    up        42    1m5s         2   12.3M  -\n",
@@ -237,24 +259,33 @@ mod tests {
                 "a-much-longer-name  up    backoff    -       -        12       -  exited with code 1\\nagain\n",
             )
         );
-        assert_eq!(table(&[], true), "no services\n");
+        assert_eq!(table(&[], true, None), "no services\n");
     }
 
+    /// In 80 columns there was room for ten letters of the reason, which is what people look for.
     #[test]
-    fn on_a_terminal_each_line_fits_and_is_one_services() {
+    fn a_narrow_terminal_keeps_the_reason_and_each_line_is_one_services() {
         let services = [samples::service("coder"), waiting()];
-        let table = |columns| cut(&super::table(&services, false), columns);
+        let table = |columns| cut(&super::table(&services, false, Some(columns)), columns);
         for columns in [80, 40, 10] {
             assert!(table(columns).lines().all(|line| line.chars().count() <= columns), "{}", table(columns));
         }
-        assert!(table(80).ends_with("      12       -  exited with c…\n"), "{}", table(80));
-        assert_eq!(table(200), super::table(&services, false));
+        assert_eq!(
+            table(80),
+            concat!(
+                "NAME                WANT  STATE    UPTIME  RESTARTS  REASON\n",
+                "coder               up    up         1m5s         2  -\n",
+                "a-much-longer-name  up    backoff       -        12  exited with code 1\\nagain\n",
+            )
+        );
+        assert!(table(60).starts_with("NAME                STATE    UPTIME  REASON\n"), "{}", table(60));
+        assert_eq!(table(200), super::table(&services, false, None));
     }
 
     #[test]
     fn colours_do_not_move_the_columns() {
         let services = [samples::service("coder"), waiting()];
-        let colored = table(&services, true);
+        let colored = table(&services, true, None);
         assert!(
             colored.contains("\x1b[32mup     \x1b[0m") && colored.contains("\x1b[33mbackoff\x1b[0m"),
             "{colored}"
@@ -263,7 +294,7 @@ mod tests {
         for code in ["\x1b[32m", "\x1b[33m", "\x1b[0m"] {
             plain = plain.replace(code, "");
         }
-        assert_eq!(plain, table(&services, false));
+        assert_eq!(plain, table(&services, false, None));
     }
 
     fn berlin() -> Zone {

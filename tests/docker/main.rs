@@ -6,6 +6,7 @@ mod cli;
 mod entrypoint;
 mod gateways;
 mod harness;
+mod health;
 mod image;
 mod ownership;
 mod profiles;

@@ -23,6 +23,7 @@ mod reasons;
 mod restarts;
 mod rungs;
 mod scopes;
+mod screens;
 mod signals;
 mod slow;
 mod state;

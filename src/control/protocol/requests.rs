@@ -149,6 +149,37 @@ impl Request {
         }
     }
 
+    /// The same request about other services; one that names none stays as it is.
+    #[must_use]
+    pub fn about(mut self, others: Targets) -> Self {
+        match &mut self {
+            Self::Start { targets, .. }
+            | Self::Stop { targets }
+            | Self::Restart { targets, .. }
+            | Self::Once { targets, .. }
+            | Self::Status { targets }
+            | Self::Unregister { targets }
+            | Self::Kill { targets, .. }
+            | Self::Freeze { targets }
+            | Self::Thaw { targets }
+            | Self::Tree { targets }
+            | Self::Audit { targets }
+            | Self::Wait { targets, .. }
+            | Self::Set { targets, .. }
+            | Self::LogPlaces { targets } => *targets = others,
+            Self::List {}
+            | Self::Register(_)
+            | Self::Reload { .. }
+            | Self::Shutdown { .. }
+            | Self::Upgrade { .. }
+            | Self::Rescan { .. }
+            | Self::Scope { .. }
+            | Self::ScopeStop { .. }
+            | Self::ScopeShow { .. } => {}
+        }
+        self
+    }
+
     /// How long the caller gives it; `None`: the caller says nothing, or this request has no timeout of the caller's.
     pub fn timeout(&self) -> Option<Duration> {
         match self {

@@ -86,6 +86,7 @@ pub(crate) fn service(name: &str) -> ServiceStatus {
         want: Want::Up,
         state: State::Up,
         frozen: false,
+        awaits_ready: false,
         served_by: None,
         reason: None,
         pid: Some(42),

@@ -57,6 +57,9 @@ pub struct ServiceStatus {
     /// It is up, and every process of it stands still by order.
     #[serde(default)]
     pub frozen: bool,
+    /// It has a way to say that it is ready, runs, and has not said so.
+    #[serde(default)]
+    pub awaits_ready: bool,
     /// In `served`: the gateway that serves the profile.
     #[serde(default)]
     pub served_by: Option<String>,
@@ -110,6 +113,7 @@ impl ServiceStatus {
             want: Want::Down,
             state: State::Down,
             frozen: false,
+            awaits_ready: false,
             served_by: None,
             reason: None,
             pid: None,
@@ -268,11 +272,11 @@ mod tests {
             r#""uptime_ms":7980000,"containment":"keeper","containment_reason":"/sys/fs/cgroup is read-only","#,
             r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
             r#""stopping":false,"warnings":[]},"services":["#,
-            r#"{"name":"b","description":null,"kind":"daemon","want":"down","state":"down","frozen":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
+            r#"{"name":"b","description":null,"kind":"daemon","want":"down","state":"down","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
-            r#"{"name":"coder","description":null,"kind":"gateway","want":"up","state":"up","frozen":false,"served_by":null,"reason":null,"pid":42,"#,
+            r#"{"name":"coder","description":null,"kind":"gateway","want":"up","state":"up","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"oom_memory_max":50331648,"oom_outside":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,

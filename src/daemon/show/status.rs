@@ -140,6 +140,7 @@ impl Supervisor {
             want: gateway.want(),
             state: self.state(id)?,
             frozen,
+            awaits_ready: gateway.state() == State::Up && gateway.policy().ready.is_some(),
             served_by: match gateway.elsewhere() {
                 Some(Elsewhere::Served { by }) => Some(by.to_string()),
                 Some(Elsewhere::Parked) | None => None,
