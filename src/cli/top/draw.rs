@@ -16,7 +16,7 @@ const GAP: u16 = 2;
 /// Of the sparkline, samples that a row has room for.
 const SPARK: usize = 8;
 const KEYS: &str =
-    "q quit  / filter  < > sort  ! failed  t tree  l log  s start  x stop  r restart  f freeze  ? help";
+    "? help  q quit  / filter  < > sort  t tree  l log  s start  x stop  r restart  f freeze  ! failed";
 
 /// What the keys do.
 pub const HELP: &[&str] = &[
