@@ -6,7 +6,6 @@ use crate::core::exit::{Exit, Shortage};
 use crate::core::unit::ScopeName;
 use crate::sys::spawn::plan::PlanError;
 use std::collections::VecDeque;
-use std::io;
 
 /// What has happened to an incarnation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,5 +87,5 @@ pub enum HookError {
     #[error("its service is ending")]
     Ending,
     #[error("cannot make a process: {0}")]
-    Clone(#[from] io::Error),
+    Clone(String),
 }

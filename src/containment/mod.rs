@@ -20,6 +20,7 @@ mod held;
 mod hold;
 pub mod keeper;
 pub mod ladder;
+mod no_process;
 mod oom;
 mod orders;
 mod processes;

@@ -1,6 +1,7 @@
 //! An operator sees why: the reason of each failure, in `status` and in the log, from the first one on.
 
-use crate::harness::{Setup, World};
+use crate::harness::setup::HERMES;
+use crate::harness::{Place, Rung, Setup, World};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -350,4 +351,26 @@ fn what_the_kernel_refuses_is_named_at_the_first_time() {
     std::fs::write(&cap, "0").expect("a cap on cgroups");
     fails("cgroups", &["the limit on cgroups is reached (cgroup.max.descendants"]);
     std::fs::write(&cap, "max").expect("no cap");
+}
+
+/// `docker run --user 10000 --ulimit nproc=…`: the supervisor itself, and what makes its children, may make no more.
+#[test]
+fn a_start_beyond_the_users_own_limit_of_processes_names_it() {
+    let mut world = World::new(Setup::new(Rung::KeeperSameUid, Place::Child));
+    world.adversary("web", "pause", &format!("autostart = false\n{SLOW}"));
+    let supervisor = world.start();
+    // Who is the same user may do that, as the limit that the container began with would.
+    let limit = "for each in /proc/[0-9]*; do
+        [ ${each#/proc/} = $$ ] || prlimit --pid=${each#/proc/} --nproc=1:1 2>/dev/null || :
+    done";
+    world.exec(&supervisor, HERMES, &["/bin/sh", "-c", limit]).ok();
+    drop(world.ctl(&["start", "web", "--timeout", "1s"]));
+    let status = world.wait_state("web", &["backoff"]);
+    let reason = status["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("uid 10000 has as many processes and threads as its limit nproc=1 allows"),
+        "{status}"
+    );
+    assert_eq!(status["restarts"], json!(1), "the first time: {status}");
+    world.wait_stderr(&format!("web: backoff: {reason}"));
 }

@@ -130,6 +130,36 @@ fn a_kill_for_want_of_memory_is_probable_where_the_kernel_counts_for_all() {
     }
 }
 
+/// `docker run --pids-limit`: "Resource temporarily unavailable (os error 11)" named neither the bound nor where to raise it.
+#[test]
+fn a_start_for_which_there_is_no_process_left_names_the_bound() {
+    let volume = Volume::new(64);
+    let later = "autostart = false\n[restart]\nbackoff = { initial = '1h', max = '1h', jitter = 0.0 }";
+    let mut setup = Setup::new();
+    setup.cgroup = Some("container");
+    let machine = setup
+        .adversary("grouped", "pause", later)
+        .adversary("kept", "pause", &format!("containment = 'keeper'\n{later}"))
+        .boot(&volume);
+    let bound = |text: &str| {
+        machine.run(&["/adversary", "write", "/sys/fs/cgroup/container/pids.max", text]).ok();
+    };
+    bound("2");
+    for name in ["grouped", "kept"] {
+        drop(machine.send(&["/hermes-sup", "ctl", "start", name, "--timeout", "1s"]));
+        let status = machine.await_state(name, "backoff");
+        let reason = status["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("as pids.max=2 of this container"), "{status}");
+        assert_eq!(status["restarts"], json!(1), "the first time: {status}");
+        machine.await_line(&format!("{name}: backoff: {reason}"));
+        let card = machine.ctl(&["status", name]).out;
+        assert!(card.contains("pids.max=2"), "{card}");
+    }
+    bound("max");
+    machine.ctl(&["start", "grouped", "kept"]).ok();
+    assert_eq!(machine.shutdown(0).code, 0);
+}
+
 /// Above its soft limit a service is slowed down, which is the moment to tell it.
 #[test]
 fn at_memory_high_a_hook_runs_inside_once() {

@@ -55,13 +55,20 @@ pub const OWN_LEAF: &str = "supervisor";
 
 /// `memory.events` of the nearest cgroup at or above ours that has one and can be seen; the kernel's own root has none.
 pub fn own_memory_events() -> Option<PathBuf> {
-    let cgroup = own_cgroup(&std::fs::read_to_string("/proc/self/cgroup").ok()?)?;
+    own_with("memory.events").into_iter().next().map(|dir| dir.join("memory.events"))
+}
+
+/// The directories of the cgroups at or above ours that have `file` and can be seen, the nearest first.
+pub fn own_with(file: &str) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(cgroup) = own_cgroup(&text) else { return Vec::new() };
     let of = |mount: &CgroupMount| {
         let own = find_self(mount, &cgroup)?;
         let here = own.ancestors().take_while(|dir| dir.starts_with(&mount.point));
-        here.map(|dir| dir.join("memory.events")).find(|file| file.exists())
+        Some(here.filter(|dir| dir.join(file).exists()).map(Path::to_owned).collect::<Vec<_>>())
     };
-    mount::cgroup2_mounts().ok()?.iter().find_map(of)
+    let mounts = mount::cgroup2_mounts().unwrap_or_default();
+    mounts.iter().filter_map(of).find(|dirs| !dirs.is_empty()).unwrap_or_default()
 }
 
 impl From<io::Error> for NoPlace {

@@ -11,6 +11,7 @@ use super::watch::Watched;
 use crate::containment::IncarnationId;
 use crate::containment::event::{Event, EventQueue, HookError, SpawnError};
 use crate::containment::held::{Family, Held, Look};
+use crate::containment::no_process;
 use crate::containment::oom::{LifeOom, is_kill};
 use crate::containment::processes::usage::Usage;
 use crate::containment::processes::{usage, walk};
@@ -462,8 +463,12 @@ impl Held for CgroupHandle {
         }
         self.site.books.shield(plan);
         // Kernels 6.14 to 7.2 kill a child cloned into a cgroup that was ever killed, so the hook is moved in.
-        let procs = leaf::open_main(self.tree(), &self.leaf, false)?;
-        let child = spawner.spawn(plan, Some(leaf::join(&procs, false)))?;
+        let failed = |error: io::Error| {
+            let dir = self.site.tree.path().join(&*self.leaf);
+            HookError::Clone(no_process::why(&error, || no_process::above(&dir)))
+        };
+        let procs = leaf::open_main(self.tree(), &self.leaf, false).map_err(failed)?;
+        let child = spawner.spawn(plan, Some(leaf::join(&procs, false))).map_err(failed)?;
         self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
         Ok(())
     }

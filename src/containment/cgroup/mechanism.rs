@@ -9,6 +9,7 @@ use super::tree::Tree;
 use super::watch::{Watch, Watched};
 use crate::containment::event::{EventQueue, SpawnError};
 use crate::containment::held::{Birth, CGROUPS, Held, Mechanism, Watcher, own_uid};
+use crate::containment::no_process;
 use crate::containment::processes;
 use crate::containment::retry::Retry;
 use crate::containment::rung::Rung;
@@ -20,7 +21,7 @@ use crate::core::farewell::Farewell;
 use crate::core::limits::{Key, Limits, NotInForce, Value};
 use crate::core::unit::ScopeName;
 use crate::sys::mount::Mounts;
-use crate::sys::spawn::clone::{self, Child, Subject};
+use crate::sys::spawn::clone::{Child, Subject};
 use crate::sys::spawn::plan::ChildPlan;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -233,7 +234,9 @@ impl Site {
         let born = tree.born.get();
         let child = leaf::open_main(tree.as_fd(), leaf, born).map_err(failed).and_then(|main| {
             let join = leaf::join(&main, born);
-            spawner.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(not_made(&error)))
+            let why =
+                |error: io::Error| no_process::why(&error, || no_process::above(&tree.path().join(leaf)));
+            spawner.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(why(error)))
         });
         match child {
             Ok(child) => Ok((child, not_in_force)),
@@ -312,10 +315,6 @@ impl Books {
                 writable.filter_map(|mount| CString::new(mount.point.as_os_str().as_bytes()).ok()).collect();
         }
     }
-}
-
-fn not_made(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), clone::fork_reason)
 }
 
 /// So little that a child could use it up before its exec, which takes it less than a megabyte: argument list, page tables,

@@ -7,6 +7,7 @@ use super::wire::{self, Heard, KeeperMsg, SupervisorMsg};
 use crate::containment::IncarnationId;
 use crate::containment::event::{Event, EventQueue, SpawnError};
 use crate::containment::held::{Family, Held, Look};
+use crate::containment::no_process;
 use crate::containment::oom::is_kill;
 use crate::containment::processes::usage::{self, Usage};
 use crate::containment::processes::walk;
@@ -173,7 +174,10 @@ impl KeeperHandle {
                 events.push(Event::Spawned { id: self.id.clone(), pid });
             }
             KeeperMsg::NotMade { errno: 0 } => self.fail(SpawnError::Killed, events),
-            KeeperMsg::NotMade { errno } => self.fail(SpawnError::Clone(clone::fork_reason(errno)), events),
+            KeeperMsg::NotMade { errno } => {
+                let error = io::Error::from_raw_os_error(errno);
+                self.fail(SpawnError::Clone(no_process::why(&error, no_process::around_us)), events);
+            }
             KeeperMsg::Failed { step, errno } => {
                 let words = self.words(step, errno);
                 self.fail(SpawnError::Child { words, errno }, events);

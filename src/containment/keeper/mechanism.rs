@@ -7,6 +7,7 @@ use super::{keepers_dir, keepers_path};
 use crate::containment::IncarnationId;
 use crate::containment::event::{EventQueue, SpawnError};
 use crate::containment::held::{Birth, CONTAINER_OOM, Held, Mechanism, Watcher};
+use crate::containment::no_process;
 use crate::containment::oom::ContainerOom;
 use crate::containment::processes::{self, walk};
 use crate::containment::rung::Rung;
@@ -176,7 +177,7 @@ impl KeeperMechanism {
 
 impl Mechanism for KeeperMechanism {
     fn spawn(&self, mut birth: Birth<'_>) -> Result<(Box<dyn Held>, Vec<NotInForce>), SpawnError> {
-        let failed = |error: io::Error| SpawnError::Keeper(error.to_string());
+        let failed = |error: io::Error| SpawnError::Keeper(no_process::why(&error, no_process::around_us));
         let Means { tags, apart, scoped } = self.means;
         self.keepers.open_oom(birth.watcher);
         let own = Credentials::own();
