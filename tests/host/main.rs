@@ -3,6 +3,7 @@
 mod adversaries;
 mod applets;
 mod audit;
+mod below_home;
 mod boot;
 mod completions;
 mod copies;
