@@ -126,11 +126,15 @@ pub fn lock_alone(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether the lock in this directory, which is ours alone, was left by a supervisor whose state was at `path`.
-pub(super) fn is_left_by(private: &Beneath, path: &Path) -> bool {
-    let Ok(mut file) = private.open_file(Path::new(NAME), OFlags::RDONLY, 0) else { return false };
-    let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-    free && read(&mut file).is_some_and(|holder| holder.dir.as_deref() == Some(path))
+/// Whether the lock in this directory, which is ours alone, was left by a supervisor whose state was at `path`; `None`: somebody
+/// has it. It is held for a moment, less than a supervisor waits for it.
+pub(super) fn is_left_by(private: &Beneath, path: &Path) -> Option<bool> {
+    let Ok(mut file) = private.open_file(Path::new(NAME), OFlags::RDONLY, 0) else { return Some(false) };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => None,
+        // Nor does a filesystem without locks know of a holder.
+        Ok(()) | Err(_) => Some(read(&mut file).is_some_and(|holder| holder.dir.as_deref() == Some(path))),
+    }
 }
 
 pub(super) fn open(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<File> {

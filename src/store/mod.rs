@@ -40,6 +40,7 @@
 //! | 4 | | `ends` in meta, the last histories of all in one row: read, never written. Nothing but that row is different, so a file of 4 becomes one of 3 |
 //! | 3 | 1 | `additions`, and `lies` in meta: where the state lay when it got its instance id |
 
+mod astray;
 pub mod claim;
 mod disk;
 mod engine;

@@ -9,8 +9,7 @@
 //! believed.
 //!
 //! A directory that is moved to another parent must be writable for the user that moves it (rename(2)), so the gateway user can only
-//! give ours another name beside its own. Where it is missing it is looked for there, known by the note in its lock, and gets
-//! its name back.
+//! give ours another name beside its own, and that name to another directory of ours. `astray.rs` finds it there.
 //!
 //! Only the newest few of what was set aside stay. What is removed beside the state directory is removed with the rights of the
 //! owner of the directory that it lies in, and a bounded amount of it at each start: the owner may have put anything there.
@@ -18,6 +17,7 @@
 //! Some filesystems keep neither owners nor modes (a Windows or FUSE share). What a fresh file of ours looks like
 //! there is then the measure, and a warning says what that is worth.
 
+use super::astray;
 use crate::sys::beneath::Beneath;
 use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
@@ -32,8 +32,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const DIR_MODE: u32 = 0o750;
-const PRIVATE_MODE: u32 = 0o700;
+pub(super) const DIR_MODE: u32 = 0o750;
+pub(super) const PRIVATE_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o640;
 /// How many damaged databases, and how many foreign things of one name, are kept for people to look at.
 const KEPT_ASIDE: usize = 3;
@@ -56,12 +56,12 @@ pub(super) struct StateDir {
 
 /// What "as we left it" means on this filesystem.
 #[derive(Debug, Clone, Copy)]
-struct Custody {
-    uid: u32,
+pub(super) struct Custody {
+    pub uid: u32,
     /// The gateway user's group.
-    gid: u32,
+    pub gid: u32,
     /// Owners and modes stay as they are set.
-    kept: bool,
+    pub kept: bool,
 }
 
 /// Where a state directory lies, which tells it from a copy. Device numbers are not part of it: they change with a remount.
@@ -188,7 +188,7 @@ impl StateDir {
         let parent = root.create_dirs(below.parent().unwrap_or(Path::new("")), 0o755)?;
         let name = below.file_name().ok_or_else(|| unusable(path))?;
         let mut stat = look(&parent, name)?;
-        if stat.is_none() && take_back(&parent, name, path, gid, warnings) {
+        if astray::take_back(&parent, name, path, gid, stat.as_ref(), warnings) {
             stat = look(&parent, name)?;
         }
         let stat = match stat {
@@ -203,7 +203,7 @@ impl StateDir {
                 let kept = set_aside(&parent, name, "foreign")?;
                 warnings.push(not_ours(path, &why, &kept));
                 thin_out(&parent, name, warnings);
-                if !take_back(&parent, name, path, gid, warnings) {
+                if !astray::take_back(&parent, name, path, gid, None, warnings) {
                     make(&parent, name).map_err(Unopened::Missing)?;
                 }
             }
@@ -430,7 +430,7 @@ fn host_of(home: &Path, gid: u32) -> Option<Credentials> {
 
 /// Whose something is.
 #[derive(Debug, PartialEq, Eq)]
-enum Judgement {
+pub(super) enum Judgement {
     Ours,
     /// Ours, but the gateway user's own group has been given more than we gave it.
     Loose,
@@ -438,7 +438,7 @@ enum Judgement {
     Foreign(String),
 }
 
-fn judge(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Judgement {
+pub(super) fn judge(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Judgement {
     if FileType::from_raw_mode(stat.st_mode) != kind {
         let wanted = if kind == FileType::Directory { "directory" } else { "regular file" };
         return Judgement::Foreign(format!("is not a {wanted}"));
@@ -472,7 +472,8 @@ fn warn_loose(top: &Path, warnings: &mut Vec<String>) {
 fn not_ours(path: &Path, why: &str, kept: &str) -> String {
     format!(
         "{} is not as hermes-sup left it (it {why}): set aside as {kept}, nothing in it was believed; \
-         if it was changed on purpose, give it back its owner and mode and rename it",
+         if it was changed on purpose, give it back its owner and mode, and its name in the place of the one that is there now, \
+         which must be removed",
         path.display()
     )
 }
@@ -496,7 +497,7 @@ fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
 }
 
-fn look(dir: &Beneath, name: &OsStr) -> io::Result<Option<Stat>> {
+pub(super) fn look(dir: &Beneath, name: &OsStr) -> io::Result<Option<Stat>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -513,7 +514,7 @@ fn make(parent: &Beneath, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
+pub(super) fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
     let mut time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     loop {
         let mut to = OsString::from(name);
@@ -524,61 +525,6 @@ fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
         }
         time += 1;
     }
-}
-
-/// Gives a state directory that was given another name its own back; false: there is none. The gateway user can rename it
-/// where the parent directory is its own, but neither remove it nor move it elsewhere. However many names it makes beside it,
-/// all are looked at: what was given up would be hidden. That costs one stat(2) for a directory, and only where ours is missing.
-fn take_back(parent: &Beneath, name: &OsStr, path: &Path, gid: u32, warnings: &mut Vec<String>) -> bool {
-    let custody = Custody { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
-    let Ok(entries) = rustix::fs::Dir::read_from(parent) else { return false };
-    let mut best: Option<((i64, i64), OsString)> = None;
-    for entry in entries.flatten() {
-        if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-            continue;
-        }
-        let found = OsStr::from_bytes(entry.file_name().to_bytes());
-        let Ok(Some(stat)) = look(parent, found) else { continue };
-        if matches!(judge(&stat, FileType::Directory, DIR_MODE, custody), Judgement::Foreign(_)) {
-            continue;
-        }
-        let Some(age) = parent.dir(Path::new(found)).ok().and_then(|dir| last_change(&dir, path, custody))
-        else {
-            continue;
-        };
-        if best.as_ref().is_none_or(|(newest, _)| age > *newest) {
-            best = Some((age, found.to_owned()));
-        }
-    }
-    let Some((_, found)) = best else { return false };
-    let done = parent.rename(Path::new(&found), Path::new(name));
-    let shown = parent.path().join(&found);
-    warnings.push(match &done {
-        Ok(()) => format!(
-            "{} was missing: somebody had renamed it to {}; it has its name again, and what is recorded in it is believed",
-            path.display(),
-            shown.display()
-        ),
-        Err(error) => format!("{} is missing; {} is it, but cannot be renamed: {error}", path.display(), shown.display()),
-    });
-    done.is_ok()
-}
-
-/// When the database in this directory was last changed, in seconds and nanoseconds since 1970, if the directory is the one
-/// that was at `path`, by the note in its lock, and nobody has it.
-fn last_change(dir: &Beneath, path: &Path, custody: Custody) -> Option<(i64, i64)> {
-    let private = OsStr::new(super::lock::PLACE);
-    let stat = look(dir, private).ok()??;
-    if matches!(judge(&stat, FileType::Directory, PRIVATE_MODE, custody), Judgement::Foreign(_)) {
-        return None;
-    }
-    let private = dir.dir(Path::new(private)).ok()?;
-    if !super::lock::is_left_by(&private, path) {
-        return None;
-    }
-    let stat = look(dir, OsStr::new(super::session::DATABASE)).ok()??;
-    // Their types are those of the C library or of the kernel.
-    Some((stat.st_mtime as i64, stat.st_mtime_nsec as i64))
 }
 
 /// Device and inode.

@@ -359,7 +359,7 @@ fn a_start_beyond_the_users_own_limit_of_processes_names_it() {
     let mut world = World::new(Setup::new(Rung::KeeperSameUid, Place::Child));
     world.adversary("web", "pause", &format!("autostart = false\n{SLOW}"));
     let supervisor = world.start();
-    // Who is the same user may do that, as the limit that the container began with would.
+    // The same user may do that, as the limit that the container began with would.
     let limit = "for each in /proc/[0-9]*; do
         [ ${each#/proc/} = $$ ] || prlimit --pid=${each#/proc/} --nproc=1:1 2>/dev/null || :
     done";

@@ -165,6 +165,59 @@ fn hermes_does_not_undo_a_stop_of_root_by_moving_the_state_away() {
     drop(supervisor);
 }
 
+/// Root had made a copy of the state before it stopped a service. hermes gave the copy the name of the state, and the service was up
+/// after the next boot without a word. An empty directory of root's did as well.
+#[test]
+fn hermes_does_not_undo_a_stop_of_root_by_an_older_state() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("rootjob", "pause", "user = \"root\"");
+    let mut supervisor = world.start();
+    world.ctl(&["wait", "rootjob", "--up"]).ok();
+    let root = "cp -a $0 /opt/data/backup; mkdir -m 700 /opt/data/empty";
+    world.exec(&supervisor, 0, &["/bin/sh", "-ec", root, STATE]).ok();
+    world.ctl(&["stop", "rootjob"]).ok();
+    for older in ["/opt/data/backup", "/opt/data/empty"] {
+        let exchange = ["/bin/sh", "-ec", "mv $0 /opt/data/away; mv $1 $0", STATE, older];
+        world.exec(&supervisor, HERMES, &exchange).ok();
+        supervisor.kill();
+        supervisor = world.start();
+        assert_eq!((world.want("rootjob"), world.marked("pause").len()), ("down".to_owned(), 0), "{older}");
+        assert!(world.stderr().contains("was not the state that was used last"), "{}", world.stderr());
+        assert!(!world.path("/opt/data/away").exists());
+    }
+    // Root goes back to an older state where it has removed the newer one.
+    supervisor.kill();
+    let root = "rm -r $0; rmdir $0.older-*/private 2>/dev/null || :; rmdir $0.older-* 2>/dev/null || :; mv $0.older-* $0";
+    world.inside_answer(&["/bin/sh", "-ec", root, STATE]).ok();
+    let _supervisor = world.start();
+    assert_eq!(world.want("rootjob"), "up");
+}
+
+/// However much hermes puts beside the state that it hides.
+#[test]
+fn hermes_does_not_undo_a_stop_of_root_behind_a_flood_of_directories() {
+    let home = ["--tmpfs", "/opt/data", "mode=755,uid=10000,gid=10000"];
+    let mut world = World::new(Setup::plain().world_option(&home));
+    world.adversary("rootjob", "pause", "user = \"root\"");
+    let mut supervisor = world.start();
+    world.ctl(&["wait", "rootjob", "--up"]).ok();
+    let flood = "cd /opt/data; seq 120000 | xargs mkdir; mv $0 .cache";
+    world.exec(&supervisor, HERMES, &["/bin/sh", "-ec", flood, STATE]).ok();
+    // What takes too long fails, and says so.
+    wait::until("the stop to be recorded", &world.root, || {
+        let answer = world.ctl(&["stop", "rootjob"]);
+        assert!(answer.code == 0 || answer.err.contains("not recorded"), "{answer:?}");
+        (answer.code == 0).then_some(())
+    });
+    for hidden in ["/opt/data/.cache", "/opt/data/.config"] {
+        supervisor.kill();
+        supervisor = world.start();
+        assert_eq!((world.want("rootjob"), world.marked("pause").len()), ("down".to_owned(), 0), "{hidden}");
+        world.exec(&supervisor, HERMES, &["/bin/mv", STATE, "/opt/data/.config"]).ok();
+    }
+    assert!(world.stderr().contains("had renamed it to /opt/data/.config"), "{}", world.stderr());
+}
+
 #[test]
 fn another_main_program_runs_beside_the_holder_of_the_state() {
     let mut world = World::new(Setup::plain());
