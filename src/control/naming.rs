@@ -9,6 +9,14 @@ pub fn resolve(typed: &str, exists: impl Fn(&str) -> bool) -> Option<&str> {
     if exists(typed) { Some(typed) } else { alias() }
 }
 
+/// Of `known`, the instances of the service `typed`, which is none itself.
+pub fn instances<'a>(
+    typed: &str,
+    known: impl IntoIterator<Item = &'a ServiceName>,
+) -> impl Iterator<Item = &'a ServiceName> {
+    known.into_iter().filter(move |name| name.as_instance().is_some_and(|(base, _)| base == typed))
+}
+
 /// The one line for a name that is no service. `known`: the names that the caller may see. `hermes`: there is a `hermes` here, and
 /// a service is most likely one of its gateways.
 ///
@@ -85,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn the_name_before_the_at_means_all_of_them() {
+        let known = ["work@1", "worker", "worker@1", "worker@b"].map(|name| ServiceName::new(name).unwrap());
+        let found: Vec<&str> = instances("worker", &known).map(ServiceName::as_str).collect();
+        assert_eq!(found, ["worker@1", "worker@b"]);
+        assert_eq!(instances("worker@", &known).count(), 0);
+    }
+
+    #[test]
     fn an_unknown_name_gets_the_documented_line() {
         assert_eq!(
             unknown("typo", ["coder", "tipo"], true),
@@ -105,7 +121,7 @@ mod tests {
         );
         assert_eq!(
             unknown("Ty\x1bpo", ["typo"], true),
-            "'Ty?po' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
+            "'Ty?po' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit; an instance of NAME is NAME@ARGUMENT"
         );
     }
 

@@ -108,6 +108,16 @@ impl Fleet {
         out
     }
 
+    /// It may run again as it wants.
+    pub fn unhold(&mut self, id: ServiceId, now: Tick) -> FleetEffects {
+        let (mut out, mut queue) = (Vec::new(), VecDeque::new());
+        if self.member_mut(id).and_then(|member| member.held.take()).is_some() {
+            self.settle_gate(id, &mut queue);
+            self.run(queue, now, &mut out);
+        }
+        out
+    }
+
     /// Says whether another service does its work.
     pub fn place(&mut self, id: ServiceId, place: Place, now: Tick) -> FleetEffects {
         let (mut out, mut queue) = (Vec::new(), VecDeque::new());

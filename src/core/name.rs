@@ -23,8 +23,11 @@ pub const MAX_LEN: usize = 64;
 /// Longest name of a service that is an s6 service directory, in bytes: s6-svscan takes no longer one.
 pub const MAX_SLOT_LEN: usize = 251;
 
-/// A checked service name: `[a-z0-9][a-z0-9_-]{0,63}`, not reserved; or, for s6 service directories, what
-/// [`ServiceName::of_slot`] allows. Never with a slash, white space or control characters, never beginning with a dot.
+/// Between the name of a service of which there are several, and what makes one of them: `worker@3`.
+pub const INSTANCE: char = '@';
+
+/// A checked service name: `[a-z0-9][a-z0-9_-]{0,63}`, not reserved; an instance: two of those and an `@` between them, together no
+/// longer than one; or, for s6 service directories, what [`ServiceName::of_slot`] allows. Never with a slash, white space or control characters, never beginning with a dot.
 ///
 /// Cheap to clone: every event and every reply carries one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +37,8 @@ pub struct ServiceName(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error(
-        "'{0}' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
+        "'{0}' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit; \
+         an instance of NAME is NAME@ARGUMENT"
     )]
     Malformed(String),
     #[error(
@@ -54,17 +58,31 @@ impl ServiceName {
     /// # Errors
     /// [`NameError`] when the rule is broken or the name is reserved.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let bytes = text.as_bytes();
-        let head_ok = bytes.first().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let tail_ok =
-            bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_' || *b == b'-');
-        if !head_ok || !tail_ok || bytes.len() > MAX_LEN {
+        let (base, argument) = match text.split_once(INSTANCE) {
+            Some((base, argument)) => (base, Some(argument)),
+            None => (text, None),
+        };
+        if !is_word(base) || argument.is_some_and(|argument| !is_word(argument)) || text.len() > MAX_LEN {
             return Err(NameError::Malformed(shown(text)));
         }
-        if RESERVED.contains(&text) {
+        // Their instances are as reserved as they are.
+        if RESERVED.contains(&base) {
             return Err(NameError::Reserved(text.to_owned()));
         }
         Ok(Self(text.into()))
+    }
+
+    /// The instance `argument` of this service.
+    ///
+    /// # Errors
+    /// [`NameError`] as in [`ServiceName::new`]; of what is an instance there are none.
+    pub fn instance(&self, argument: &str) -> Result<Self, NameError> {
+        Self::new(&format!("{self}{INSTANCE}{argument}"))
+    }
+
+    /// The service that this is an instance of, and which one. Of a slot only what is a name in either rule.
+    pub fn as_instance(&self) -> Option<(&str, &str)> {
+        self.0.split_once(INSTANCE).filter(|(base, argument)| is_word(base) && is_word(argument))
     }
 
     /// The Hermes dashboard, which nobody else can define or register under that name.
@@ -82,6 +100,8 @@ impl ServiceName {
             return Ok(Self(format!("{GATEWAY_PREFIX}{profile}").into()));
         }
         match Self::new(profile) {
+            // A profile is a directory of Hermes, of which there is one.
+            Ok(name) if name.as_instance().is_some() => Err(NameError::Malformed(shown(profile))),
             Ok(name) if name.profile() != profile => Err(NameError::Taken(profile.to_owned())),
             named => named,
         }
@@ -112,6 +132,12 @@ impl ServiceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_word(text: &str) -> bool {
+    let is_head = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.bytes().next().is_some_and(is_head)
+        && text.bytes().all(|byte| is_head(byte) || byte == b'_' || byte == b'-')
 }
 
 /// Shown back to a person: a hostile or huge name must not flood the terminal.
@@ -157,12 +183,15 @@ mod tests {
         for good in ["a", "0", "coder", "a-b_c", &"x".repeat(64)] {
             assert_eq!(ServiceName::new(good).map(|n| n.to_string()), Ok(good.to_owned()));
         }
-        for bad in ["", "-a", "_a", "A", "a.b", "a/b", "ä", "a b", "..", &"x".repeat(65)] {
+        for bad in
+            ["", "-a", "_a", "A", "a.b", "a/b", "ä", "a b", "..", "@a", "a@", "a@b@c", "a@-", &"x".repeat(65)]
+        {
             assert!(matches!(ServiceName::new(bad), Err(NameError::Malformed(_))), "{bad:?}");
         }
         for taken in RESERVED {
             assert!(matches!(ServiceName::new(taken), Err(NameError::Reserved(_))), "{taken}");
         }
+        assert!(matches!(ServiceName::new("gateway@1"), Err(NameError::Reserved(_))));
         // What the database keeps about it is read back under the rule for slots.
         assert_eq!(ServiceName::of_slot(DASHBOARD), Ok(ServiceName::dashboard()));
     }
@@ -197,6 +226,18 @@ mod tests {
             assert!(matches!(ServiceName::of_slot(bad), Err(NameError::Slot(_))), "{bad:?}");
         }
         assert!(matches!(ServiceName::of_slot("main-hermes"), Err(NameError::Reserved(_))));
+    }
+
+    #[test]
+    fn an_instance_is_a_service_and_no_profile() {
+        let worker = ServiceName::new("worker").unwrap();
+        let third = worker.instance("3").unwrap();
+        assert_eq!((third.as_str(), third.as_instance()), ("worker@3", Some(("worker", "3"))));
+        assert_eq!(worker.as_instance(), None);
+        assert!(third.instance("4").is_err());
+        assert!(ServiceName::new(&"x".repeat(60)).unwrap().instance("1000").is_err(), "it would be too long");
+        assert!(ServiceName::gateway_of("coder@1").is_err());
+        assert_eq!(ServiceName::of_slot("a@b@c").unwrap().as_instance(), None);
     }
 
     #[test]

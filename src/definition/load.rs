@@ -14,7 +14,7 @@ use super::stamp::Stamp;
 use super::template::{self, DEFAULT_PROFILE, Profile, Template};
 use super::trust::{Place, Trust};
 use super::users::Surroundings;
-use crate::core::name::{GATEWAY_PREFIX, ServiceName};
+use crate::core::name::{GATEWAY_PREFIX, INSTANCE, ServiceName};
 use crate::core::policy::DEFAULT_PATH;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -26,6 +26,9 @@ use std::sync::Arc;
 pub const MOST_BYTES: u64 = 64 << 10;
 /// Most definitions of one directory.
 const MOST_FILES: usize = 10_000;
+
+/// In each text of an instance's definition: which one it is.
+const PLACEHOLDER: &str = "{instance}";
 
 /// What is said of a file that is not there yet.
 pub const LATE: &str = "is still being read: it is taken when its volume has answered";
@@ -48,6 +51,10 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// What is right and has no effect.
     pub remarks: Vec<Diagnostic>,
+    /// The names of services of which there are several, with their instances.
+    pub groups: BTreeMap<ServiceName, Vec<ServiceName>>,
+    /// What `NAME@.toml` says, by its path without `.toml`.
+    templates: BTreeMap<PathBuf, String>,
     outside: Vec<Outside>,
     /// The names of services in `outside`.
     mentioned: BTreeSet<ServiceName>,
@@ -99,6 +106,13 @@ impl Unread {
             Self::Late => About::Late,
         }
     }
+}
+
+/// A definition's file, read.
+struct File {
+    source: Source,
+    trust: Trust,
+    stamp: Option<Stamp>,
 }
 
 /// A directory of definitions and the names in it, none of them read yet.
@@ -248,6 +262,7 @@ impl Loaded {
             }
         }
         self.understand(candidates, surroundings);
+        self.spread_groups();
         self
     }
 
@@ -256,8 +271,9 @@ impl Loaded {
     pub fn dangling(&self, exists: impl Fn(&ServiceName) -> bool) -> Vec<Diagnostic> {
         let here = |name: &ServiceName| self.services.contains_key(name) || self.broken.contains(name);
         let known = move |name: &ServiceName| here(name) || exists(name);
-        let missing =
-            move |name: &ServiceName| !known(name) && !aliased(name).is_some_and(|name| known(&name));
+        let missing = move |name: &ServiceName| {
+            !known(name) && !self.groups.contains_key(name) && !aliased(name).is_some_and(|name| known(&name))
+        };
         let warnings = |outside: &Outside| -> Vec<Diagnostic> {
             let dangling = outside.mentions.iter().filter_map(|mention| match &mention.what {
                 Mentioned::Service { name, key } if missing(name) => {
@@ -316,6 +332,10 @@ impl Loaded {
                 self.add_template(candidate, surroundings);
                 continue;
             }
+            if let Some(Ok(name)) = stem.strip_suffix(INSTANCE).map(ServiceName::new) {
+                self.add_instance_template(&name, candidate, surroundings);
+                continue;
+            }
             match ServiceName::new(&stem) {
                 Ok(name) => self.add_service(&name, candidate, surroundings),
                 Err(error) => {
@@ -370,32 +390,163 @@ impl Loaded {
                 return self.refuse(name.as_str(), Says::default(), vec![wrong]);
             }
         };
-        let source = Source { path: path.clone(), text };
-        let subject = Subject {
-            name,
-            origin: Origin::File(path),
-            trust: &trust,
-            security: Security::CONFINED,
-            placeholders: &[],
+        if self.services.contains_key(name) {
+            let message = "is one of the instances of another file; remove one of both";
+            let found = vec![Diagnostic::whole(&path, About::Text, message)];
+            return self.refuse(name.as_str(), Says::read(&text), found);
+        }
+        let text = match name.as_instance().and_then(|(base, _)| self.template_of(&path, base, &text)) {
+            Some(template) => template,
+            None => text,
         };
-        let read = parse(&source, subject, surroundings)
-            .and_then(|parsed| not_strangers(&source.path, &trust, parsed));
-        match read.and_then(|parsed| self.without_cycle(parsed, &source)) {
-            Ok(Parsed { mut definition, mut mentions, remarks }) => {
-                definition.stamp = stamp;
-                self.services.insert(name.clone(), definition);
+        let file = File { source: Source { path, text }, trust, stamp };
+        match self.read_one(&file, name, surroundings) {
+            Ok(Parsed { instances: Some(count), remarks, .. }) => {
                 self.remarks.extend(remarks);
-                if !self.thorough {
-                    mentions.retain(|mention| matches!(mention.what, Mentioned::Service { .. }));
-                }
-                self.mentioned.extend(mentions.iter().filter_map(Mention::service).cloned());
-                if !mentions.is_empty() {
-                    self.outside.push(Outside { service: name.clone(), source, mentions });
-                }
+                self.add_instances(name, count, &file, surroundings);
+            }
+            Ok(parsed) => {
+                self.remarks.extend(parsed.remarks.iter().cloned());
+                self.add(parsed, &file, true);
             }
             Err(diagnostics) => {
                 self.broken.insert(name.clone());
-                self.refuse(name.as_str(), Says::read(&source.text), diagnostics);
+                self.refuse(name.as_str(), Says::read(&file.source.text), diagnostics);
+            }
+        }
+    }
+
+    /// What a file says of the service `name`.
+    fn read_one(
+        &self,
+        file: &File,
+        name: &ServiceName,
+        surroundings: &Surroundings,
+    ) -> Result<Parsed, Vec<Diagnostic>> {
+        let argument = name.as_instance().map(|(_, argument)| [(PLACEHOLDER, argument.to_owned())]);
+        let subject = Subject {
+            name,
+            origin: Origin::File(file.source.path.clone()),
+            trust: &file.trust,
+            security: Security::CONFINED,
+            placeholders: argument.as_ref().map_or(&[], |argument| argument.as_slice()),
+        };
+        parse(&file.source, subject, surroundings)
+            .and_then(|parsed| not_strangers(&file.source.path, &file.trust, parsed))
+            .and_then(|parsed| self.without_cycle(parsed, &file.source))
+    }
+
+    /// A definition is taken. `outside`: what it names outside itself is of interest.
+    fn add(&mut self, parsed: Parsed, file: &File, outside: bool) {
+        let Parsed { mut definition, mut mentions, .. } = parsed;
+        let name = definition.name.clone();
+        definition.stamp = file.stamp;
+        self.services.insert(name.clone(), definition);
+        if let Some(Ok(base)) = name.as_instance().map(|(base, _)| ServiceName::new(base)) {
+            self.groups.entry(base).or_default().push(name.clone());
+        }
+        if !self.thorough {
+            mentions.retain(|mention| matches!(mention.what, Mentioned::Service { .. }));
+        }
+        self.mentioned.extend(mentions.iter().filter_map(Mention::service).cloned());
+        if outside && !mentions.is_empty() {
+            self.outside.push(Outside { service: name, source: file.source.clone(), mentions });
+        }
+    }
+
+    /// NAME@1 to NAME@`count`, of one file.
+    fn add_instances(&mut self, base: &ServiceName, count: u64, file: &File, surroundings: &Surroundings) {
+        // What it would be with none.
+        self.groups.entry(base.clone()).or_default();
+        for number in 1..=count {
+            let name = base.instance(&number.to_string());
+            let read = match &name {
+                Ok(name) if self.services.contains_key(name) || self.services.len() >= MOST_FILES => {
+                    let message = match self.services.contains_key(name) {
+                        true => format!("'{name}' has a file of its own; remove one of both"),
+                        false => {
+                            format!("there are {MOST_FILES} services before '{name}'; no more are taken")
+                        }
+                    };
+                    Err(vec![Diagnostic::whole(&file.source.path, About::Text, message)])
+                }
+                Ok(name) => self.read_one(file, name, surroundings),
+                Err(error) => Err(vec![Diagnostic::whole(&file.source.path, About::Text, error.to_string())]),
+            };
+            match read {
+                Ok(parsed) => self.add(parsed, file, number == 1),
+                // It would be so for all that follow.
+                Err(diagnostics) => {
+                    return self.refuse(base.as_str(), Says::read(&file.source.text), diagnostics);
+                }
+            }
+        }
+    }
+
+    /// `NAME@.toml`: what the instances of NAME whose own file is empty are like. Never itself a service.
+    fn add_instance_template(
+        &mut self,
+        base: &ServiceName,
+        candidate: Candidate,
+        surroundings: &Surroundings,
+    ) {
+        let Candidate { path, trust, text, stamp } = candidate;
+        let found = match text {
+            Ok(text) => {
+                let file = File { source: Source { path: path.clone(), text }, trust, stamp };
+                // Filled in once: what is wrong is said now, not at the first instance.
+                let read = base.instance("1").map(|name| self.read_one(&file, &name, surroundings));
+                self.templates.insert(path.with_extension(""), file.source.text);
+                match read {
+                    Ok(Err(diagnostics)) => diagnostics,
+                    Ok(Ok(_)) | Err(_) => return,
+                }
+            }
+            Err(unread) => vec![Diagnostic::whole(&path, unread.about(), unread.to_string())],
+        };
+        self.refuse(&format!("{base}{INSTANCE}"), Says::default(), found);
+    }
+
+    /// The text in the place of an empty file `NAME@ARGUMENT.toml`.
+    fn template_of(&self, path: &Path, base: &str, text: &str) -> Option<String> {
+        let path = path.with_file_name(format!("{base}{INSTANCE}"));
+        let is_comment = |line: &str| line.trim_start().starts_with('#');
+        let is_empty = text.lines().all(|line| line.trim().is_empty() || is_comment(line));
+        self.templates.get(&path).filter(|_| is_empty).cloned()
+    }
+
+    /// A service that comes after `worker` comes after all instances of it.
+    fn spread_groups(&mut self) {
+        let groups = &mut self.groups;
+        groups.values_mut().for_each(|names| names.sort());
+        let (services, broken) = (&self.services, &self.broken);
+        let several = |name: &ServiceName| {
+            groups.get(name).filter(|_| !services.contains_key(name) && !broken.contains(name))
+        };
+        let spread = |names: &[ServiceName]| {
+            names.iter().any(|name| several(name).is_some()).then(|| {
+                let all = names
+                    .iter()
+                    .flat_map(|name| several(name).map_or(std::slice::from_ref(name), Vec::as_slice));
+                let mut all: Vec<ServiceName> = all.cloned().collect();
+                all.sort();
+                all.dedup();
+                all
+            })
+        };
+        let spread: Vec<_> = services
+            .values()
+            .map(|definition| (&definition.name, spread(&definition.after), spread(&definition.requires)))
+            .filter(|(_, after, requires)| after.is_some() || requires.is_some())
+            .map(|(name, after, requires)| (name.clone(), after, requires))
+            .collect();
+        for (name, after, requires) in spread {
+            let Some(definition) = self.services.get_mut(&name) else { continue };
+            if let Some(after) = after {
+                definition.after = after;
+            }
+            if let Some(requires) = requires {
+                definition.requires = requires;
             }
         }
     }
@@ -407,20 +558,29 @@ impl Loaded {
         let named =
             |name: &ServiceName| *name == new.name || aliased(name).is_some_and(|name| name == new.name);
         let alias = ServiceName::new(&format!("{GATEWAY_PREFIX}{}", new.name)).ok();
+        let base = new.name.as_instance().map(|(base, _)| base);
         let known = self.mentioned.contains(&new.name)
+            || base.is_some_and(|base| self.mentioned.contains(base))
             || alias.is_some_and(|alias| self.mentioned.contains(&alias))
-            || new.after.iter().any(named);
+            || new.after.iter().any(|name| named(name) || base.is_some_and(|base| base == name.as_str()));
         if !known {
             return Ok(parsed);
         }
         let here = |name: &ServiceName| *name == new.name || self.services.contains_key(name);
-        let exact = |name: &ServiceName| {
-            let alias = if here(name) { None } else { aliased(name).filter(here) };
-            alias.unwrap_or_else(|| name.clone())
+        let meant = |name: &ServiceName| -> Vec<ServiceName> {
+            if here(name) {
+                return vec![name.clone()];
+            }
+            let mut several = self.groups.get(name).cloned().unwrap_or_default();
+            several.extend(base.is_some_and(|base| base == name.as_str()).then(|| new.name.clone()));
+            if several.is_empty() {
+                several.push(aliased(name).filter(here).unwrap_or_else(|| name.clone()));
+            }
+            several
         };
         let cycle = find_cycle(&new.name, |name| {
             let found = if *name == new.name { Some(new) } else { self.services.get(name) };
-            found.map(|definition| definition.after.iter().map(exact).collect()).unwrap_or_default()
+            found.map(|definition| definition.after.iter().flat_map(meant).collect()).unwrap_or_default()
         });
         let Some(cycle) = cycle else { return Ok(parsed) };
         let names: Vec<&str> = cycle.iter().map(ServiceName::as_str).collect();
@@ -429,7 +589,9 @@ impl Loaded {
             names.join(" -> ")
         );
         // All of `after` was mentioned, so there is a place to show.
-        let closes = |mention: &&Mention| mention.service().map(exact).as_ref() == cycle.get(1);
+        let closes = |mention: &&Mention| {
+            mention.service().is_some_and(|name| cycle.get(1).is_some_and(|next| meant(name).contains(next)))
+        };
         let span = parsed.mentions.iter().find(closes).map_or(0..0, |mention| mention.span.clone());
         Err(vec![Diagnostic::at(source, &span, About::Text, message)])
     }

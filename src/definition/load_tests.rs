@@ -519,6 +519,59 @@ fn secrets_are_read_as_root_where_root_says_so_and_otherwise_as_the_service() {
 }
 
 #[test]
+fn one_file_is_as_many_services_as_it_says() {
+    let Some(ground) = Ground::new() else { return };
+    let text = |count: u32| format!("instances = {count}\ncommand = ['work', '--number={{instance}}', '{{profile}}']");
+    put(&ground.etc, "worker.toml", &text(2), 0);
+    put(&ground.etc, "web.toml", "command = ['{instance}']\nrequires = ['worker']\nafter = ['queue']", 0);
+    put(&ground.etc, "queue@.toml", "command = ['queue', '{instance}']", 0);
+    put(&ground.etc, "queue@high.toml", "# as the others\n", 0);
+    put(&ground.etc, "queue@low.toml", "command = ['low']", 0);
+    let loaded = ground.load();
+    assert_eq!(loaded.diagnostics, [], "nothing is wrong");
+    assert_eq!(names(&loaded), ["queue@high", "queue@low", "web", "worker@1", "worker@2"]);
+    let services = &loaded.services;
+    assert_eq!(services[&name("worker@2")].command, ["work", "--number=2", "{profile}"]);
+    assert_eq!(services[&name("queue@high")].command, ["queue", "high"]);
+    let web = &services[&name("web")];
+    assert_eq!(web.command, ["{instance}"], "it is none");
+    assert_eq!(web.requires, [name("worker@1"), name("worker@2")]);
+    assert_eq!(web.after, ["queue@high", "queue@low", "worker@1", "worker@2"].map(name));
+    assert!(loaded.dangling(|_| false).is_empty());
+    // More of them make none of them another one.
+    let hash = services[&name("worker@2")].hash;
+    assert_ne!(hash, services[&name("worker@1")].hash);
+    put(&ground.etc, "worker.toml", &text(12), 0);
+    assert_eq!(ground.load().services[&name("worker@2")].hash, hash);
+}
+
+#[test]
+fn what_is_wrong_with_instances_is_said_once() {
+    let Some(ground) = Ground::new() else { return };
+    put(&ground.etc, "worker.toml", "instances = 3\ncommand = ['work']", 0);
+    put(&ground.etc, "worker@2.toml", "command = ['mine']", 0);
+    put(&ground.etc, "a.toml", "instances = 2\ncommand = ['a']\nafter = ['b']", 0);
+    put(&ground.etc, "b.toml", "instances = 2\ncommand = ['b']\nafter = ['a']", 0);
+    put(&ground.etc, "many.toml", "instances = 257\ncommand = ['many']", 0);
+    put(&ground.etc, "none@.toml", "command = []", 0);
+    put(&ground.etc, "supervisor@1.toml", "command = ['x']", 0);
+    let loaded = ground.load();
+    let said: Vec<String> = loaded.diagnostics.iter().map(Diagnostic::headline).collect();
+    for expected in [
+        "b.toml:3:10: these services wait for each other: b",
+        "many.toml:1:13: 'instances' is out of range; allowed: 1 to 256",
+        "none@.toml:1:11: 'command' names no program",
+        "supervisor@1.toml: 'supervisor@1' is reserved",
+        "worker@2.toml: is one of the instances of another file; remove one of both",
+    ] {
+        assert!(said.iter().any(|line| line.contains(expected)), "{expected}: {said:#?}");
+    }
+    assert_eq!(said.len(), 5, "{said:#?}");
+    assert_eq!(names(&loaded), ["a@1", "a@2", "worker@1", "worker@2", "worker@3"]);
+    assert_eq!(command(&loaded, "worker@2"), "work");
+}
+
+#[test]
 fn an_env_file_with_a_question_mark_may_be_missing() {
     let Some(ground) = Ground::new() else { return };
     let surroundings = ground.surroundings();

@@ -33,6 +33,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest `description`, in characters.
 const MOST_DESCRIPTION: usize = 200;
 
+/// Most services of one file.
+const MOST_INSTANCES: u64 = 256;
+
 /// In `type`.
 const ONESHOT: &str = "oneshot";
 
@@ -52,6 +55,8 @@ pub(super) struct Subject<'a> {
 pub(super) struct Parsed {
     pub definition: Definition,
     pub mentions: Vec<Mention>,
+    /// The text is that of so many services, NAME@1 and so on.
+    pub instances: Option<u64>,
     /// What is right and has no effect.
     pub remarks: Vec<Diagnostic>,
 }
@@ -131,11 +136,11 @@ pub(super) fn parse(
         return Err(report.finish());
     }
     let table = Table::new("the definition", document.get_ref(), subject.placeholders);
-    let mut mentions = Vec::new();
-    let read = Reader { subject, surroundings }.definition(table, &mut mentions, &mut report);
+    let (mut mentions, mut instances) = (Vec::new(), None);
+    let read = Reader { subject, surroundings }.definition(table, &mut mentions, &mut instances, &mut report);
     match read {
         Some(definition) if report.is_clean() => {
-            Ok(Parsed { definition, mentions, remarks: report.into_remarks() })
+            Ok(Parsed { definition, mentions, instances, remarks: report.into_remarks() })
         }
         _ => Err(report.finish()),
     }
@@ -152,6 +157,7 @@ impl Reader<'_> {
         self,
         mut top: Table<'_>,
         mentions: &mut Vec<Mention>,
+        instances: &mut Option<u64>,
         report: &mut Report<'_>,
     ) -> Option<Definition> {
         let mut mention = |what, item: Option<&Item<'_>>| {
@@ -204,13 +210,20 @@ impl Reader<'_> {
         {
             report.idle(&item.span(), message);
         }
+        let count = top.take("instances");
+        *instances = count.as_ref().and_then(|item| self.instances(item, report));
         not_built_yet(&mut top, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
         let (command, in_command) = command.unzip();
         let (working_dir, in_directory) = working_dir.unzip();
         let has_variables = [in_command, in_directory, Some(variables.has_variables)].contains(&Some(true));
-        let hash = fingerprint(std::iter::once(report.source.text.as_str()).chain(filled));
+        // How many there are makes none of them another one.
+        let text = report.source.text.as_str();
+        let Range { start, end } = count.map_or(0..0, |item| item.span());
+        let around =
+            [text.get(..start), text.get(end..)].into_iter().flatten().filter(|part| !part.is_empty());
+        let hash = fingerprint(around.chain(filled));
         Some(Definition {
             name: self.subject.name.clone(),
             origin: self.subject.origin,
@@ -276,6 +289,21 @@ impl Reader<'_> {
             report.wrong(&item.span(), About::Place, message);
         }
         Some(role)
+    }
+
+    /// Of the file of a service, which has no argument of its own.
+    fn instances(&self, item: &Item<'_>, report: &mut Report<'_>) -> Option<u64> {
+        let count = settle(item.integer(&(1..=MOST_INSTANCES)), report)?;
+        if let Origin::Profile { .. } | Origin::BuiltIn = self.subject.origin {
+            report.wrong(
+                &item.key_span(),
+                About::Text,
+                "there is one gateway of a profile; leave 'instances' out",
+            );
+            return None;
+        }
+        // The instances themselves are read from the same text.
+        self.subject.name.as_instance().is_none().then_some(count)
     }
 
     fn services(

@@ -273,7 +273,7 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
         ("after = ['web']", "2:10: 'web' cannot wait for itself; name another service"),
         (
             "requires = ['a', 'B']",
-            "2:18: 'B' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit",
+            "2:18: 'B' is not a service name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit; an instance of NAME is NAME@ARGUMENT",
         ),
         ("stop = 3", "2:8: 'stop' is an integer; write a table, as in { key = \"value\" }"),
         ("stop = { timeout = 10 }", "2:20: 'timeout' is an integer; write a text in quotes"),

@@ -84,7 +84,9 @@ impl Supervisor {
         let unknown = match incoming.request.targets() {
             Some(Targets::Names(names)) => {
                 let is_known = |name: &str| {
-                    self.resolve(name).is_some() || self.topics.definitions.is_refused(name, &self.fleet)
+                    self.resolve(name).is_some()
+                        || self.topics.definitions.is_refused(name, &self.fleet)
+                        || self.has_instances(name)
                 };
                 names.iter().any(|name| !is_known(name))
             }
@@ -109,6 +111,26 @@ impl Supervisor {
 
     pub(in crate::daemon) fn resolve(&self, typed: &str) -> Option<ServiceId> {
         naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
+    }
+
+    /// There is no service of this name, but instances of it.
+    fn has_instances(&self, typed: &str) -> bool {
+        naming::instances(typed, self.fleet.names()).next().is_some()
+    }
+
+    /// The same names, with its instances in the place of one that is no service.
+    fn with_instances(&self, names: &[String]) -> Vec<String> {
+        let mut all = Vec::with_capacity(names.len());
+        for typed in names {
+            let before = all.len();
+            if self.resolve(typed).is_none() {
+                all.extend(naming::instances(typed, self.fleet.names()).map(ToString::to_string));
+            }
+            if all.len() == before {
+                all.push(typed.clone());
+            }
+        }
+        all
     }
 
     /// Answers a request with what is known now.
@@ -281,19 +303,15 @@ impl Supervisor {
     ) -> (Vec<ServiceId>, Vec<Outcome>) {
         let mut complaints = Vec::new();
         let (mut ids, mut seen) = (Vec::new(), HashSet::new());
-        let all: Vec<String>;
         let names = match targets {
-            Targets::Names(names) => names,
-            Targets::All => {
-                all = self.fleet.names().map(ToString::to_string).collect();
-                &all
-            }
+            Targets::Names(names) => self.with_instances(names),
+            Targets::All => self.fleet.names().map(ToString::to_string).collect(),
         };
         let mut suggestions = SUGGESTIONS;
         let refusals = &self.topics.definitions;
         let is_privileged = self.rules().is_privileged(uid);
         let may_read = self.may_read(uid, &Request::List {}).is_ok();
-        for typed in names {
+        for typed in &names {
             let Some((id, service)) = self.resolve(typed).and_then(|id| Some((id, self.services.get(&id)?)))
             else {
                 if matches!(request, Request::Unregister { .. })

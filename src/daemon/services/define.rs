@@ -15,17 +15,22 @@ use crate::store::{Change, RecordRow};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Why an instance ends.
+const TOO_MANY: &str = "its definition has fewer instances now";
+
 impl Supervisor {
     /// What has become of a definition takes effect.
     pub(in crate::daemon) fn define(&mut self, define: Define) {
         match define {
             Define::Same { id, stamp, record } => {
+                self.is_back(id);
                 if let Some(service) = self.services.get_mut(&id) {
                     service.definition.stamp = stamp;
                     (service.gone, service.record, service.edited) = (false, record.map(Box::new), None);
                 }
             }
             Define::Changed { id, definition, record } => {
+                self.is_back(id);
                 self.redefine(id, *definition, record);
                 if let Some(service) = self.services.get_mut(&id) {
                     (service.gone, service.edited) = (false, None);
@@ -35,7 +40,20 @@ impl Supervisor {
                 self.services.get_mut(&id).into_iter().for_each(|service| service.gone = true);
                 self.drop_if_gone(id);
             }
+            Define::OneTooMany(id) => {
+                let effects = self.fleet.hold(id, TOO_MANY.to_owned(), self.clock.now());
+                self.execute(effects);
+                self.define(Define::Gone(id));
+            }
             Define::New(new) => self.define_new(*new),
+        }
+    }
+
+    /// What was one instance too many, and is on its way out, may run again.
+    fn is_back(&mut self, id: ServiceId) {
+        if self.services.get(&id).is_some_and(|service| service.gone && service.name.as_instance().is_some()) {
+            let effects = self.fleet.unhold(id, self.clock.now());
+            self.execute(effects);
         }
     }
 

@@ -38,6 +38,8 @@ pub enum Define {
     },
     /// There is none any more: the service is dropped once it has stopped.
     Gone(ServiceId),
+    /// Its file has fewer instances now: it is stopped and dropped.
+    OneTooMany(ServiceId),
     New(Box<New>),
 }
 
@@ -133,7 +135,15 @@ impl Definitions {
                 // Its record cannot be read now, and stays with the service.
                 self.dormant.remove(&service.name);
             }
-            if !is_kept(service, &found) && !service.gone {
+            if is_kept(service, &found) || service.gone {
+                continue;
+            }
+            let of_file = counted(service);
+            let is_there = |base| found.loaded.groups.contains_key(base) || planned.contains_key(base);
+            if of_file.is_some_and(is_there) {
+                report.say(&service.name, view.state(id), "one instance too many: stopped and dropped");
+                actions.push(Action::Define(Define::OneTooMany(id)));
+            } else {
                 report.say(&service.name, view.state(id), "definition gone: dropped once it is stopped");
                 actions.push(Action::Define(Define::Gone(id)));
             }
@@ -205,11 +215,19 @@ fn is_kept(service: &Service, found: &Found) -> bool {
     let name = &service.name;
     service.record.is_some()
         || found.loaded.broken.contains(name)
+        || counted(service).is_some_and(|base| found.loaded.broken.contains(base))
         || found.late_profiles.contains(name)
         || (is_profile(&service.definition) && (found.profiles_unread || found.loaded.template.is_none()))
         || service.definition.slot.as_ref().is_some_and(|slot| found.surface.may_hold(slot))
         || matches!(&service.definition.origin, Origin::File(path)
             if found.loaded.unread.iter().any(|dir| path.starts_with(dir)))
+}
+
+/// The name of the file of which the service is one of several instances.
+fn counted(service: &Service) -> Option<&str> {
+    let Origin::File(path) = &service.definition.origin else { return None };
+    let (base, _) = service.name.as_instance()?;
+    path.file_stem().is_some_and(|stem| stem == base).then_some(base)
 }
 
 /// A service that is defined again.

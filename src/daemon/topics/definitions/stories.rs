@@ -222,6 +222,11 @@ impl Story {
                 service.gone = true;
                 self.done.push(format!("gone {}", service.name));
             }
+            Define::OneTooMany(id) => {
+                let service = self.world.services.get_mut(&id).unwrap();
+                service.gone = true;
+                self.done.push(format!("too many {}", service.name));
+            }
             Define::New(new) => {
                 let New { definition, record, first, .. } = *new;
                 self.done.push(format!("new {} {first:?}", definition.name));
@@ -442,6 +447,25 @@ fn a_registered_service_stays_what_it_is_whatever_files_say() {
         assert_eq!(story.record("second"), Some(&gateway));
     }
     story.does(&["redefine second"]);
+}
+
+/// `instances = 4` became `instances = 2`: nobody will ever stop the two others one by one.
+#[test]
+fn an_instance_too_many_is_stopped_and_one_whose_file_cannot_be_read_stays() {
+    let mut story = Story::with_files(&[("worker@1", "/bin/w"), ("worker@a", "/bin/w")]);
+    // The first is of worker.toml, the other has a file of its own.
+    story.service("worker@1").definition.origin = Origin::File(file("worker"));
+    story.files = [("worker", "(")].into();
+    story.malformed = [("worker", "no")].into();
+    story.reload(false);
+    story.does(&["gone worker@a"]);
+    story.malformed.clear();
+    story.files.clear();
+    story.also = |found| drop(found.loaded.groups.insert(name("worker"), Vec::new()));
+    story.heard.clear();
+    story.reload(false);
+    story.does(&["too many worker@1"]);
+    assert!(story.heard[0].contains("worker@1 down one instance too many"), "{:?}", story.heard);
 }
 
 #[test]
