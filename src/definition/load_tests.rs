@@ -3,6 +3,7 @@
 //! These need root to give files to other users, and a directory that only root can write all the way from `/`; the
 //! temporary directory is not one, `/run` is. Without root they are left to the tier that has it.
 
+use super::Diagnostic;
 use super::environment::read_files;
 use super::load::{Loaded, find_cycle, load, load_file};
 use super::resolved::{Definition, EnvFile, RunAs, Secrets};
@@ -521,7 +522,9 @@ fn secrets_are_read_as_root_where_root_says_so_and_otherwise_as_the_service() {
 #[test]
 fn one_file_is_as_many_services_as_it_says() {
     let Some(ground) = Ground::new() else { return };
-    let text = |count: u32| format!("instances = {count}\ncommand = ['work', '--number={{instance}}', '{{profile}}']");
+    let text = |count: u32| {
+        format!("instances = {count}\ncommand = ['work', '--number={{instance}}', '{{profile}}']")
+    };
     put(&ground.etc, "worker.toml", &text(2), 0);
     put(&ground.etc, "web.toml", "command = ['{instance}']\nrequires = ['worker']\nafter = ['queue']", 0);
     put(&ground.etc, "queue@.toml", "command = ['queue', '{instance}']", 0);

@@ -13,6 +13,7 @@ mod harness;
 mod hygiene;
 mod idle;
 mod input;
+mod instances;
 mod killed_supervisor;
 mod limits;
 mod logs;

@@ -51,7 +51,8 @@ impl Supervisor {
 
     /// What was one instance too many, and is on its way out, may run again.
     fn is_back(&mut self, id: ServiceId) {
-        if self.services.get(&id).is_some_and(|service| service.gone && service.name.as_instance().is_some()) {
+        if self.services.get(&id).is_some_and(|service| service.gone && service.name.as_instance().is_some())
+        {
             let effects = self.fleet.unhold(id, self.clock.now());
             self.execute(effects);
         }

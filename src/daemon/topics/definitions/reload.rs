@@ -123,7 +123,8 @@ impl Definitions {
         self.dormant = dormant(&records, &plan);
         let Plan { services: mut planned, complaints, refused } = plan;
         let mut report = Report { callers: callers.iter().map(|by| by.conn).collect(), ..Report::default() };
-        let mut actions = Actions::new();
+        // What is too many ends when nobody needs it any more.
+        let (mut actions, mut last) = (Actions::new(), Actions::new());
         for id in view.fleet.ids() {
             let Some(service) = view.service(id) else { continue };
             if let Some((definition, record)) = planned.remove(&service.name) {
@@ -142,12 +143,13 @@ impl Definitions {
             let is_there = |base| found.loaded.groups.contains_key(base) || planned.contains_key(base);
             if of_file.is_some_and(is_there) {
                 report.say(&service.name, view.state(id), "one instance too many: stopped and dropped");
-                actions.push(Action::Define(Define::OneTooMany(id)));
+                last.push(Action::Define(Define::OneTooMany(id)));
             } else {
                 report.say(&service.name, view.state(id), "definition gone: dropped once it is stopped");
                 actions.push(Action::Define(Define::Gone(id)));
             }
         }
+        actions.append(&mut last);
         if let Some(template) = found.loaded.template.take() {
             self.template = Some(template);
         }
@@ -246,10 +248,12 @@ impl Again<'_> {
         definition.add_arguments(&service.extra_args);
         let old = &service.definition;
         let changed = old.hash != definition.hash || old.origin != definition.origin;
+        // There are more or fewer instances of what it comes after.
+        let moved = old.after != definition.after || old.requires != definition.requires;
         let gateway = view.fleet.gateway(id);
         let runs = gateway.is_some_and(Gateway::has_tree);
         let pending = runs && service.in_force.is_some_and(|hash| hash != definition.hash);
-        let define = match changed {
+        let define = match changed || moved {
             true => Define::Changed { id, definition: Box::new(definition), record },
             false => Define::Same { id, stamp: definition.stamp, record },
         };
