@@ -6,7 +6,7 @@ use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
 use crate::core::farewell::Farewell;
-use crate::core::fleet::ServiceId;
+use crate::core::fleet::{Place, ServiceId};
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::daemon::inbox::Input;
@@ -16,8 +16,11 @@ use crate::daemon::topics::definitions::{Define, Report};
 use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
+use crate::daemon::topics::topology::About;
+use crate::daemon::view::decide;
 use crate::daemon::{Commit, Notice, Supervisor};
 use crate::definition::trust::Trust;
+use crate::hermes::boot_log::PriorExit;
 use crate::hermes::state_watch::StateWatch;
 use crate::store::Change;
 use crate::sys::credentials::Credentials;
@@ -96,6 +99,20 @@ pub enum Action {
     Commit(Commit, Vec<Change>),
     /// The answer to something that a topic other than the requests has done.
     Answer(Ticket, Outcome),
+    /// Where the work of a gateway is done.
+    Place(ServiceId, Place),
+    /// Hear when the root gateway's state file changes.
+    WatchRoot(StateWatch),
+    UnwatchRoot,
+    /// Talk to the root gateway, which is this process; `None`: it has not said anything yet.
+    Converse {
+        pid: Option<u32>,
+        about: About,
+    },
+    /// Lines of the boot log, one a profile.
+    TellBoot(Vec<(String, PriorExit)>),
+    /// Of a gateway whose profile is gone, by its name in the scan directory.
+    RemoveSlot(String),
     /// A command that nobody waits for.
     OwnCommand(ServiceId, Command),
     /// Read everything that lies in files; by its number.
@@ -189,6 +206,19 @@ impl Supervisor {
                     }
                 }
                 Action::StopListening(id) => self.listeners.forget(&self.wakeups.registry, id),
+                Action::Place(id, place) => {
+                    let effects = self.fleet.place(id, place, self.clock.now());
+                    self.execute(effects);
+                }
+                Action::WatchRoot(watch) => {
+                    if let Err(error) = self.root_watch.begin(&self.wakeups.registry, watch) {
+                        slog::warn!(self.log, "failed to watch a state file"; "error" => %error);
+                    }
+                }
+                Action::UnwatchRoot => self.root_watch.end(&self.wakeups.registry),
+                Action::Converse { pid, about } => self.converse(pid, about),
+                Action::TellBoot(lines) => self.tell_boot(lines),
+                Action::RemoveSlot(name) => self.remove_slot(name),
                 Action::OwnCommand(id, command) => {
                     let ticket = self.topics.requests.own_ticket();
                     self.inbox.core(id, Event::Command { ticket, command });
@@ -256,9 +286,7 @@ impl Supervisor {
         together: &BTreeSet<ServiceId>,
     ) {
         for (id, ticket) in tickets {
-            if !self.ask_root(id, ticket, command, together) {
-                self.inbox.core(id, Event::Command { ticket, command });
-            }
+            decide!(self.topology.command(id, ticket, command, together));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::core::signal::Signal;
 use crate::core::words::{Cause, State, Want};
 use crate::daemon::inbox::Input;
 use crate::daemon::services::{Service, Told};
-use crate::daemon::view::decide;
+use crate::daemon::view::{decide, view};
 use crate::daemon::{Commit, STORE, Supervisor};
 use crate::definition::resolved::Ready;
 use crate::log::{LogEvent, SourceId};
@@ -91,12 +91,14 @@ impl Supervisor {
                 self.containment.release(&life(incarnation), self.clock.now());
                 decide!(self.scopes.released(&life(incarnation), false));
             }
-            Effect::Reply { ticket, outcome } => match (outcome, self.prepared_answer(id, ticket)) {
-                (Outcome::Done { unrecorded: None, .. }, Some(prepared)) => {
-                    decide!(self.requests.finish(ticket, prepared));
+            Effect::Reply { ticket, outcome } => {
+                match (outcome, self.topics.topology.prepared_answer(id, ticket, &view!(self))) {
+                    (Outcome::Done { unrecorded: None, .. }, Some(prepared)) => {
+                        decide!(self.requests.finish(ticket, prepared));
+                    }
+                    (outcome, _) => decide!(self.requests.answer(id, ticket, outcome)),
                 }
-                (outcome, _) => decide!(self.requests.answer(id, ticket, outcome)),
-            },
+            }
             Effect::Changed => self.changed(id),
             Effect::Report(incident) => self.report(&name, &incident),
             Effect::Retired => self.retire(id),
@@ -142,7 +144,7 @@ impl Supervisor {
         self.mirror_at_rest(id);
         decide!(self.requests.changed(id));
         decide!(self.readiness.changed(id));
-        self.topology_changed(id);
+        self.topics.topology.changed(id, &view!(self));
         self.check_essential(id);
         self.drop_if_gone(id);
     }
@@ -159,13 +161,13 @@ impl Supervisor {
     pub(super) fn forget(&mut self, id: ServiceId) {
         decide!(self.requests.retired(id));
         decide!(self.readiness.forget(id));
-        self.topology_forget(id);
+        self.topics.topology.forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
         if let Some(service) = removed {
             self.topics.limits.forget(id, &service.name);
-            self.profile_is_free(&service.name);
+            decide!(self.profiles.free(&service.name));
         }
         // Its slot may have come back while this one was leaving.
         self.scan(None);

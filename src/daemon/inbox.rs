@@ -16,6 +16,7 @@ use crate::daemon::topics::definitions::Report;
 use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::ScopeAnswer;
+use crate::hermes::profile_watch;
 use crate::sys::signal::Received;
 use std::collections::VecDeque;
 
@@ -39,7 +40,7 @@ pub enum Input {
     /// Another container claims the state, or did before we listened.
     Claim,
     /// Something happened in `profiles/`.
-    Profiles,
+    Profiles(Vec<profile_watch::Change>),
     /// Something happened in the directory of the root gateway's state file.
     RootDirectory,
     /// The answer to something that a topic other than the requests does.

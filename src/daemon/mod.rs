@@ -9,7 +9,6 @@ mod boot;
 mod clock;
 mod execute;
 mod fault;
-mod gateways;
 mod inbox;
 mod main_program;
 mod serve;
@@ -29,7 +28,6 @@ use crate::control::server::Server;
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::Event;
-use crate::core::fights::Fights;
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
@@ -38,12 +36,11 @@ use crate::definition::limits::inherited;
 use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
 use crate::hermes::presence::Presence;
+use crate::hermes::profile_watch::ProfileWatch;
 use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use boot::ownership::GivingWay;
 use clock::Clock;
-use gateways::profile_life::ProfileLife;
-use gateways::topology::Topology;
 use inbox::{Inbox, Input};
 use main_program::MainProgram;
 use mio::{Events, Poll};
@@ -53,12 +50,14 @@ use services::mirror::Mirrored;
 use services::starts::Starts;
 use sources::listeners::Listeners;
 use sources::reaping::Unreaped;
+use sources::root_watch::RootWatch;
 use sources::{Room, Wakeups, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use surface::scanning::Scanning;
 use surface::slots::Slots;
@@ -68,10 +67,12 @@ use topics::definitions::found::Found;
 use topics::essential;
 use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
+use topics::profiles::Profiles;
 use topics::readiness::{self, Readiness};
 use topics::requests::Requests;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
+use topics::topology::{self, Topology};
 use topics::upgrade::Upgrade;
 use view::{View, decide, view};
 
@@ -165,9 +166,9 @@ pub enum Notice {
     /// A gateway's state file was looked at.
     Seen(readiness::Seen),
     /// The root gateway's state file was read, for those that it may serve.
-    RootHeard(gateways::topology::Heard),
+    RootHeard(topology::Heard),
     /// The root gateway has answered a question, or is not going to.
-    GatewayConversed(gateways::topology::Conversed),
+    GatewayConversed(topology::Conversed),
     /// Whether a gateway that ended with 78 had begun to work.
     GatewayEnded {
         id: ServiceId,
@@ -219,8 +220,8 @@ struct Topics {
     scopes: Scopes,
     shutdown: Shutdown,
     upgrade: Upgrade,
+    profiles: Profiles,
     topology: Topology,
-    fights: Fights,
 }
 
 /// Everything, owned by the loop.
@@ -282,7 +283,9 @@ struct Supervisor {
     giving_way: GivingWay,
     /// Counts the looks at definition files.
     looks: u64,
-    profile_life: ProfileLife,
+    /// `None`: it cannot be watched, and profiles are found at a boot, a reload, or when somebody names them.
+    profile_watch: Option<Arc<ProfileWatch>>,
+    root_watch: RootWatch,
 }
 
 impl Supervisor {
@@ -362,8 +365,12 @@ impl Supervisor {
             Room::MainProgram => self.inbox.push(Input::MainReported),
             Room::ScanDirectory => self.inbox.push(Input::ScanDirectory),
             Room::Claims => self.inbox.push(Input::Claim),
-            Room::Profiles => self.inbox.push(Input::Profiles),
-            Room::Topology => self.inbox.push(Input::RootDirectory),
+            Room::Profiles => {
+                let changes = self.profile_watch.as_ref().and_then(|watch| watch.take());
+                changes.into_iter().for_each(|changes| self.inbox.push(Input::Profiles(changes)));
+            }
+            Room::Topology if self.root_watch.has_news() => self.inbox.push(Input::RootDirectory),
+            Room::Topology => {}
             Room::Readiness => self.inbox.push(Input::Readiness(ServiceId(slot), generation)),
         }
     }
@@ -395,7 +402,8 @@ impl Supervisor {
                 let busy = self.is_busy();
                 decide!(self.upgrade.pass_time(busy));
             }
-            self.settle_topology();
+            decide!(self.topology.settle());
+            decide!(self.topology.placed());
             self.hear_containment();
             if self.inbox.is_empty() && self.outbox.is_empty() {
                 return;
@@ -427,7 +435,7 @@ impl Supervisor {
         match input {
             Input::Core(id, event) => {
                 if let Event::MainExited { incarnation, exit } = event {
-                    self.gateway_exited(id, incarnation, exit);
+                    decide!(self.topology.exited(id, incarnation, exit));
                 }
                 let effects = self.fleet.step(id, event, self.clock.now());
                 self.execute(effects);
@@ -441,8 +449,11 @@ impl Supervisor {
             Input::Readiness(id, generation) => self.hear_readiness(id, generation),
             Input::ScanDirectory => self.scan_directory_changed(),
             Input::Claim => self.claimed(),
-            Input::Profiles => self.profiles_changed(),
-            Input::RootDirectory => self.root_directory_changed(),
+            Input::Profiles(changes) => {
+                decide!(self.profiles.changed(changes));
+                decide!(self.definitions.profiles_changed());
+            }
+            Input::RootDirectory => decide!(self.topology.root_directory_changed()),
             Input::Answer(ticket, outcome) => decide!(self.requests.finish(ticket, outcome)),
             Input::Killed(kill, error) => decide!(self.requests.killed(kill, error)),
             Input::FreezeOrdered { life, frozen, ticket, error } => {
@@ -528,7 +539,8 @@ impl Supervisor {
                     self.mirrored(id, &name, written);
                 }
                 let around = self.surroundings_now();
-                let file = presence.map_or(Ok(()), |found| self.may_start(id, found)).and(file);
+                let may_start = presence.map_or(Ok(()), |found| self.may_start(id, found));
+                let file = may_start.map_err(|why| why.to_string()).and(file);
                 self.launch(id, incarnation, file, &around);
             }
             Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
@@ -538,9 +550,9 @@ impl Supervisor {
             Notice::Late { reading, found } => decide!(self.definitions.late_came(reading, *found)),
             Notice::NotFound(why) => decide!(self.definitions.not_found(&why)),
             Notice::Seen(seen) => decide!(self.readiness.seen(seen)),
-            Notice::RootHeard(heard) => self.root_heard(heard),
-            Notice::GatewayConversed(conversed) => self.conversed(conversed),
-            Notice::GatewayEnded { id, began } => self.gateway_ended(id, began),
+            Notice::RootHeard(heard) => decide!(self.topology.heard(heard)),
+            Notice::GatewayConversed(conversed) => decide!(self.topology.conversed(conversed)),
+            Notice::GatewayEnded { id, began } => decide!(self.topology.ended(id, began)),
             Notice::Slots(slots) => self.take_slots(slots),
             Notice::Claimed(claimant) => self.take_claim(claimant),
             Notice::UpgradeChecked(checked) => decide!(self.upgrade.checked(checked)),

@@ -21,6 +21,8 @@ pub struct View<'a> {
     pub options: &'a Options,
     pub around: &'a Surroundings,
     pub trees: &'a dyn Trees,
+    /// The main program's process, while it runs.
+    pub main: Option<i32>,
     /// How far what the database holds may be believed.
     pub trust: &'a Trust,
     /// A shutdown is under way.
@@ -125,6 +127,7 @@ macro_rules! view {
             options: &$supervisor.options,
             around: &$supervisor.surroundings,
             trees: &$supervisor.containment,
+            main: $supervisor.main.as_ref().map(|main| main.pid()),
             trust: &$supervisor.state_trust,
             closing: $supervisor.topics.shutdown.is_on(),
         }

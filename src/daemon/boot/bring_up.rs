@@ -17,6 +17,7 @@ use crate::daemon::execute::history;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::surface::slots;
 use crate::daemon::topics::definitions::found::{Found, Plan, first_want, is_profile};
+use crate::daemon::view::view;
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::breadcrumb;
@@ -147,7 +148,9 @@ impl Supervisor {
         let is_root = |name: &ServiceName| name.as_str() == DEFAULT_PROFILE;
         let foreground = matches!(cmd, Cmd::Foreground(_, held) if held.iter().any(is_root));
         let tells = !continued && found.surface.slots.as_ref().is_none_or(|slots| slots.gateways.is_empty());
-        if !self.hold_before_boot(&mut restored, foreground) {
+        let (waits, actions) = self.topics.topology.before_boot(&mut restored, foreground, &view!(self));
+        self.carry_out(actions);
+        if !waits {
             let line = |(name, prior, exit): (ServiceName, Option<String>, PriorExit)| {
                 (boot_log::line(&name, prior.as_deref(), Action::Started), exit)
             };
@@ -158,7 +161,7 @@ impl Supervisor {
         }
         if tells {
             self.tell_boot(boot_lines);
-            self.tell_boot_later(later);
+            self.topics.topology.tell_later(later);
         }
         restored
     }

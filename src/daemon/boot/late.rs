@@ -38,7 +38,7 @@ impl Supervisor {
     /// Reads everything that lies in files again, on threads that may wait for it.
     pub(in crate::daemon) fn read_definitions(&mut self, reading: u64) {
         self.surroundings = self.surroundings_now();
-        let watch = self.profile_life.watch.clone();
+        let watch = self.profile_watch.clone();
         let around = self.surroundings.clone();
         let sources = Sources::new(&self.options, around, self.has_hermes, watch, self.busy.clone());
         let (first, later) = (self.wakeups.notifier.clone(), self.wakeups.notifier.clone());

@@ -10,20 +10,21 @@ use crate::daemon::boot::reading::Finding;
 use crate::daemon::boot::start_error::StartError;
 use crate::daemon::boot::{ALARM, Given, Start};
 use crate::daemon::clock::Clock;
-use crate::daemon::gateways::profile_life::ProfileLife;
 use crate::daemon::main_program::MainProgram;
-use crate::daemon::sources::{Notifier, Room, Timer, Wakeups, plain_token};
+use crate::daemon::sources::{Notifier, Room, Timer, Wakeups, plain_token, watch_profiles};
 use crate::daemon::surface::scanning::Scanning;
 use crate::daemon::{Mode, Options};
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
 use crate::hermes::command::Command;
+use crate::hermes::profile_watch::ProfileWatch;
 use crate::hermes::routing::{Route, route};
 use crate::sys::signal::SignalFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 pub(super) struct Prepared {
     pub given: Given,
@@ -37,7 +38,7 @@ pub(super) struct Prepared {
     pub has_hermes: bool,
     /// `None` without the s6 surface.
     pub scanning: Option<Scanning>,
-    pub profile_life: ProfileLife,
+    pub profile_watch: Option<Arc<ProfileWatch>>,
     pub busy: Busy,
     /// Goes on while the database is opened.
     pub finding: Finding,
@@ -82,13 +83,12 @@ impl Prepared {
             })
         });
         let has_hermes = options.executable(OsStr::new("hermes"));
-        let profile_life = ProfileLife::new(&wakeups.registry).unwrap_or_else(|error| {
+        let unwatched = |error: &std::io::Error| {
             slog::warn!(given.log, "the home is not watched: what is moved or removed in it is seen at a reload"; "error" => %error);
-            ProfileLife::default()
-        });
+        };
+        let profile_watch = watch_profiles(&wakeups.registry).inspect_err(unwatched).ok();
         let busy = Busy::default();
-        let sources =
-            Sources::new(options, around.clone(), has_hermes, profile_life.watch.clone(), busy.clone());
+        let sources = Sources::new(options, around.clone(), has_hermes, profile_watch.clone(), busy.clone());
         let finding = Finding::begin(sources, &wakeups.notifier)
             .map_err(StartError::kernel("start the reading of definitions"))?;
         let claims = Claims::of(command);
@@ -102,7 +102,7 @@ impl Prepared {
             around,
             has_hermes,
             scanning,
-            profile_life,
+            profile_watch,
             busy,
             finding,
         })))

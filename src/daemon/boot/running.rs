@@ -15,6 +15,7 @@ use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
 use crate::daemon::sources::listeners::Listeners;
 use crate::daemon::sources::reaping::Unreaped;
+use crate::daemon::sources::root_watch::RootWatch;
 use crate::daemon::topics::definitions::Definitions;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::limits::ServiceLimits;
@@ -124,7 +125,8 @@ impl Supervisor {
             busy: prepared.busy,
             giving_way: opened.giving_way,
             looks: 0,
-            profile_life: prepared.profile_life,
+            profile_watch: prepared.profile_watch,
+            root_watch: RootWatch::default(),
         };
         let parts = Parts {
             poll: prepared.poll,

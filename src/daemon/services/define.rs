@@ -9,6 +9,7 @@ use crate::daemon::boot::ownership::{Gateways, SWITCHED_OFF};
 use crate::daemon::services::Service;
 use crate::daemon::topics::definitions::found::is_profile;
 use crate::daemon::topics::definitions::{Define, First, New};
+use crate::daemon::view::decide;
 use crate::definition::Definition;
 use crate::hermes::state_json::Intent;
 use crate::store::{Change, RecordRow};
@@ -94,7 +95,8 @@ impl Supervisor {
         intent: Option<&Intent>,
     ) {
         let name = definition.name.clone();
-        let moved = if is_profile(&definition) { self.moved_want(&name) } else { None };
+        let moved =
+            if is_profile(&definition) { self.topics.profiles.moved_want(&name, &self.fleet) } else { None };
         let (want, cause) = moved.map_or((want, cause), |(want, _)| (want, Cause::ProfileMoved));
         let free = moved.is_none_or(|(_, free)| free);
         let starts = want == Want::Up && free && !self.stays_down(&definition);
@@ -153,7 +155,7 @@ impl Supervisor {
             let effects = self.fleet.hold(id, SWITCHED_OFF.to_owned(), self.clock.now());
             self.execute(effects);
         }
-        self.place_new(id);
+        decide!(self.topology.joined(id));
         id
     }
 

@@ -1,6 +1,7 @@
 //! The services as the daemon knows them: what defines each, and what a start of it needs.
 
 pub(in crate::daemon) mod define;
+pub(in crate::daemon) mod gateways;
 pub(in crate::daemon) mod launch;
 pub(in crate::daemon) mod mirror;
 pub(in crate::daemon) mod privileges;

@@ -92,7 +92,7 @@ impl Supervisor {
         {
             add(hanging);
         }
-        if let Some(text) = self.unserved(id) {
+        if let Some(text) = self.topics.topology.unserved(id, &self.view()) {
             add(text);
         }
         let frozen = life.as_ref().is_some_and(|life| self.containment.is_frozen(life));

@@ -2,16 +2,18 @@
 
 pub(in crate::daemon) mod listeners;
 pub(in crate::daemon) mod reaping;
+pub(in crate::daemon) mod root_watch;
 pub(in crate::daemon) mod sender;
 pub(in crate::daemon) mod signals;
 
 use crate::core::clock::Tick;
 use crate::daemon::Notice;
+use crate::hermes::profile_watch::ProfileWatch;
 use crate::sys::signal::SignalFd;
 use mio::{Interest, Registry, Token, Waker, unix::SourceFd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -72,6 +74,17 @@ pub fn containment_token(slot: u32, generation: u32) -> Token {
 
 pub fn readiness_token(slot: u32, generation: u32) -> Token {
     token(Room::Readiness, slot, generation)
+}
+
+/// Watches `profiles/`, once it is armed.
+///
+/// # Errors
+/// As inotify_init(2), epoll_ctl(2).
+pub fn watch_profiles(registry: &Registry) -> io::Result<Arc<ProfileWatch>> {
+    let watch = ProfileWatch::new()?;
+    let fd = watch.as_fd().as_raw_fd();
+    registry.register(&mut SourceFd(&fd), plain_token(Room::Profiles), Interest::READABLE)?;
+    Ok(Arc::new(watch))
 }
 
 pub fn plain_token(room: Room) -> Token {

@@ -8,12 +8,14 @@ pub mod definitions;
 pub mod essential;
 pub mod limits;
 pub mod planned;
+pub mod profiles;
 pub mod readiness;
 pub mod requests;
 pub mod scopes;
 pub mod shutdown;
 #[cfg(test)]
 pub mod testing;
+pub mod topology;
 pub mod upgrade;
 
 use crate::core::clock::Tick;

@@ -56,6 +56,7 @@ pub struct World {
     pub options: Options,
     pub around: Surroundings,
     pub trees: FakeTrees,
+    pub main: Option<i32>,
     pub trust: Trust,
     pub closing: bool,
 }
@@ -73,6 +74,7 @@ impl Default for World {
                 own_uid: 0,
             },
             trees: FakeTrees::default(),
+            main: None,
             trust: Trust::Trusted,
             closing: false,
             options: Options {
@@ -106,6 +108,7 @@ impl World {
             options: &self.options,
             around: &self.around,
             trees: &self.trees,
+            main: self.main,
             trust: &self.trust,
             closing: self.closing,
         }
