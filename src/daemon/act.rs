@@ -7,12 +7,15 @@ use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Incarnation, Ticket};
 use crate::core::farewell::Farewell;
 use crate::core::fleet::{Place, ServiceId};
+use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
+use crate::core::words::Want;
 use crate::daemon::inbox::Input;
 use crate::daemon::services::process_limits;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::definitions::{Define, Report};
+use crate::daemon::topics::edits::Edit;
 use crate::daemon::topics::limits;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
@@ -113,6 +116,14 @@ pub enum Action {
     TellBoot(Vec<(String, PriorExit)>),
     /// Of a gateway whose profile is gone, by its name in the scan directory.
     RemoveSlot(String),
+    /// Show these gateways in the scan directory, then read it.
+    ReadSlots(Vec<(ServiceName, Want)>),
+    /// A gateway has come to be known, and is to be shown in the scan directory.
+    ShowGateway(ServiceName, Want),
+    /// The scan directory may be another.
+    Scan,
+    /// What has become of definition files.
+    Edited(Vec<Edit>),
     /// A command that nobody waits for.
     OwnCommand(ServiceId, Command),
     /// Read everything that lies in files; by its number.
@@ -219,6 +230,14 @@ impl Supervisor {
                 Action::Converse { pid, about } => self.converse(pid, about),
                 Action::TellBoot(lines) => self.tell_boot(lines),
                 Action::RemoveSlot(name) => self.remove_slot(name),
+                Action::ReadSlots(shown) => self.read_slots(shown),
+                Action::ShowGateway(name, want) => decide!(self.scanning.show(name, want)),
+                Action::Scan => decide!(self.scanning.scan()),
+                Action::Edited(edits) => {
+                    for (id, edit) in edits {
+                        self.services.get_mut(&id).into_iter().for_each(|service| service.edited = edit);
+                    }
+                }
                 Action::OwnCommand(id, command) => {
                     let ticket = self.topics.requests.own_ticket();
                     self.inbox.core(id, Event::Command { ticket, command });

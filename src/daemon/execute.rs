@@ -170,7 +170,7 @@ impl Supervisor {
             decide!(self.profiles.free(&service.name));
         }
         // Its slot may have come back while this one was leaving.
-        self.scan(None);
+        decide!(self.scanning.scan());
     }
 
     /// A service without a definition is dropped once it has stopped.

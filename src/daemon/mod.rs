@@ -44,13 +44,13 @@ use clock::Clock;
 use inbox::{Inbox, Input};
 use main_program::MainProgram;
 use mio::{Events, Poll};
-use serve::Postponed;
 use services::Services;
 use services::mirror::Mirrored;
 use services::starts::Starts;
 use sources::listeners::Listeners;
 use sources::reaping::Unreaped;
 use sources::root_watch::RootWatch;
+use sources::scan_watch::ScanWatch;
 use sources::{Room, Wakeups, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -59,17 +59,18 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use surface::scanning::Scanning;
 use surface::slots::Slots;
 use topics::Deadlines;
 use topics::definitions::Definitions;
 use topics::definitions::found::Found;
+use topics::edits::{self, Edits};
 use topics::essential;
 use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
 use topics::profiles::Profiles;
 use topics::readiness::{self, Readiness};
 use topics::requests::Requests;
+use topics::scanning::Scanning;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
 use topics::topology::{self, Topology};
@@ -152,7 +153,7 @@ pub enum Notice {
     /// Definition files below home were looked at.
     LookedAt {
         ticket: u64,
-        edits: Vec<serve::edits::Edit>,
+        edits: Vec<edits::Edit>,
     },
     /// Definitions and profiles, read again.
     Found(Box<Found>),
@@ -212,11 +213,12 @@ enum Over {
 #[derive(Debug, Default)]
 struct Topics {
     requests: Requests,
-    postponed: Postponed,
+    edits: Edits,
     limits: ServiceLimits,
     definitions: Definitions,
     readiness: Readiness,
     planned: PlannedStops,
+    scanning: Scanning,
     scopes: Scopes,
     shutdown: Shutdown,
     upgrade: Upgrade,
@@ -273,16 +275,14 @@ struct Supervisor {
     /// What is in it is left to the kernel where the container ends.
     names_go_with_us: bool,
     has_hermes: bool,
-    /// `None` without the s6 surface.
-    scanning: Option<Scanning>,
+    /// `None`: there is no scan directory, or it cannot be watched.
+    scan_watch: Option<ScanWatch>,
     /// The start did without what is still being read.
     late: Option<Box<boot::late::Late>>,
     /// Where readings are.
     busy: boot::finding::Busy,
     /// Deaf in a container that keeps the state.
     giving_way: GivingWay,
-    /// Counts the looks at definition files.
-    looks: u64,
     /// `None`: it cannot be watched, and profiles are found at a boot, a reload, or when somebody names them.
     profile_watch: Option<Arc<ProfileWatch>>,
     root_watch: RootWatch,
@@ -363,7 +363,10 @@ impl Supervisor {
                 self.containment.ready(slot, generation, self.clock.now());
             }
             Room::MainProgram => self.inbox.push(Input::MainReported),
-            Room::ScanDirectory => self.inbox.push(Input::ScanDirectory),
+            Room::ScanDirectory => {
+                self.scan_watch.iter().for_each(ScanWatch::drain);
+                self.inbox.push(Input::ScanDirectory);
+            }
             Room::Claims => self.inbox.push(Input::Claim),
             Room::Profiles => {
                 let changes = self.profile_watch.as_ref().and_then(|watch| watch.take());
@@ -395,7 +398,7 @@ impl Supervisor {
             decide!(self.planned.pass_time());
             decide!(self.requests.pass_time());
             decide!(self.definitions.pass_time());
-            self.stop_looking(now);
+            decide!(self.edits.pass_time());
             let main = self.main.is_some();
             decide!(self.shutdown.pass_time(main));
             if self.topics.upgrade.is_asked() {
@@ -447,7 +450,7 @@ impl Supervisor {
             Input::CallerGone(conn) => self.caller_is_gone(conn),
             Input::MainReported => self.main_reported(),
             Input::Readiness(id, generation) => self.hear_readiness(id, generation),
-            Input::ScanDirectory => self.scan_directory_changed(),
+            Input::ScanDirectory => decide!(self.scanning.scan()),
             Input::Claim => self.claimed(),
             Input::Profiles(changes) => {
                 decide!(self.profiles.changed(changes));
@@ -496,7 +499,7 @@ impl Supervisor {
             &mut self.fleet,
             &mut self.topics.requests,
             &mut self.topics.definitions,
-            &mut self.topics.postponed,
+            &mut self.topics.edits,
             &mut self.topics.planned,
             &mut self.topics.topology,
             &mut self.topics.shutdown,
@@ -545,7 +548,7 @@ impl Supervisor {
             }
             Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
             Notice::StopMarked { id, ticket, error } => decide!(self.planned.marked(id, ticket, error)),
-            Notice::LookedAt { ticket, edits } => self.looked_at(ticket, edits),
+            Notice::LookedAt { ticket, edits } => decide!(self.edits.looked_at(ticket, edits)),
             Notice::Found(found) => decide!(self.definitions.found(*found)),
             Notice::Late { reading, found } => decide!(self.definitions.late_came(reading, *found)),
             Notice::NotFound(why) => decide!(self.definitions.not_found(&why)),
@@ -553,7 +556,11 @@ impl Supervisor {
             Notice::RootHeard(heard) => decide!(self.topology.heard(heard)),
             Notice::GatewayConversed(conversed) => decide!(self.topology.conversed(conversed)),
             Notice::GatewayEnded { id, began } => decide!(self.topology.ended(id, began)),
-            Notice::Slots(slots) => self.take_slots(slots),
+            Notice::Slots(slots) => {
+                self.surroundings = self.surroundings_now();
+                let slots = slots.map(|slots| self.topics.definitions.of_slots(*slots, &self.view()));
+                decide!(self.scanning.read(slots));
+            }
             Notice::Claimed(claimant) => self.take_claim(claimant),
             Notice::UpgradeChecked(checked) => decide!(self.upgrade.checked(checked)),
             // Its bug has been told; what it did is done no more, so this is no way to go on.

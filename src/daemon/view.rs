@@ -1,14 +1,15 @@
 //! What is so now, for those who decide and do nothing themselves.
 
 use crate::containment::{Containment, IncarnationId};
+use crate::control::naming;
 use crate::control::permission::Rules;
 use crate::core::clock::Tick;
 use crate::core::fleet::{Fleet, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::State;
 use crate::daemon::Options;
-use crate::daemon::serve::edits;
 use crate::daemon::services::{Service, Services};
+use crate::daemon::topics::edits;
 use crate::definition::resolved::Origin;
 use crate::definition::trust::Trust;
 use crate::definition::{Surroundings, dashboard};
@@ -71,6 +72,11 @@ impl Trees for Containment {
 impl View<'_> {
     pub fn rules(&self) -> Rules {
         Rules { supervisor_uid: self.around.own_uid, public_status: self.options.public_status }
+    }
+
+    /// The service that a typed name means.
+    pub fn resolve(&self, typed: &str) -> Option<ServiceId> {
+        naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
     }
 
     pub fn service(&self, id: ServiceId) -> Option<&Service> {

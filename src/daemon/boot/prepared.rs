@@ -11,8 +11,8 @@ use crate::daemon::boot::start_error::StartError;
 use crate::daemon::boot::{ALARM, Given, Start};
 use crate::daemon::clock::Clock;
 use crate::daemon::main_program::MainProgram;
+use crate::daemon::sources::scan_watch::ScanWatch;
 use crate::daemon::sources::{Notifier, Room, Timer, Wakeups, plain_token, watch_profiles};
-use crate::daemon::surface::scanning::Scanning;
 use crate::daemon::{Mode, Options};
 use crate::definition::Surroundings;
 use crate::hermes::boot_log;
@@ -36,8 +36,7 @@ pub(super) struct Prepared {
     pub claims: Claims,
     pub around: Surroundings,
     pub has_hermes: bool,
-    /// `None` without the s6 surface.
-    pub scanning: Option<Scanning>,
+    pub scan_watch: Option<ScanWatch>,
     pub profile_watch: Option<Arc<ProfileWatch>>,
     pub busy: Busy,
     /// Goes on while the database is opened.
@@ -76,12 +75,11 @@ impl Prepared {
         }
         let (poll, wakeups) = wakeups(signals)?;
         // Watched before it is read, so that nothing is missed.
-        let scanning = options.s6_surface.then(|| {
-            Scanning::watch(&wakeups.registry).unwrap_or_else(|error| {
-                slog::warn!(given.log, "the scan directory is not watched"; "error" => %error);
-                Scanning::default()
-            })
-        });
+        let unwatched = |error: &std::io::Error| {
+            slog::warn!(given.log, "the scan directory is not watched"; "error" => %error);
+        };
+        let watch_slots = || ScanWatch::begin(&wakeups.registry).inspect_err(unwatched).ok();
+        let scan_watch = options.s6_surface.then(watch_slots).flatten();
         let has_hermes = options.executable(OsStr::new("hermes"));
         let unwatched = |error: &std::io::Error| {
             slog::warn!(given.log, "the home is not watched: what is moved or removed in it is seen at a reload"; "error" => %error);
@@ -101,7 +99,7 @@ impl Prepared {
             claims,
             around,
             has_hermes,
-            scanning,
+            scan_watch,
             profile_watch,
             busy,
             finding,

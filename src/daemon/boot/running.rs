@@ -19,6 +19,7 @@ use crate::daemon::sources::root_watch::RootWatch;
 use crate::daemon::topics::definitions::Definitions;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::limits::ServiceLimits;
+use crate::daemon::topics::scanning::Scanning;
 use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::view::decide;
 use crate::daemon::{STORE, Supervisor, Topics};
@@ -82,6 +83,7 @@ impl Supervisor {
         let topics = Topics {
             limits: ServiceLimits::from_rows(&opened.rows.limits),
             definitions: Definitions::at_start(template, &contained.plan, &opened.rows, late),
+            scanning: Scanning::new(given.options.s6_surface),
             ..Topics::default()
         };
         let supervisor = Self {
@@ -120,11 +122,10 @@ impl Supervisor {
             runtime_dir: opened.identity.runtime_dir,
             socket: opened.socket,
             has_hermes: prepared.has_hermes,
-            scanning: prepared.scanning,
+            scan_watch: prepared.scan_watch,
             late: None,
             busy: prepared.busy,
             giving_way: opened.giving_way,
-            looks: 0,
             profile_watch: prepared.profile_watch,
             root_watch: RootWatch::default(),
         };

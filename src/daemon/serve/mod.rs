@@ -6,58 +6,26 @@
 
 pub use registration::Registering;
 
-pub(in crate::daemon) mod edits;
 pub(in crate::daemon) mod registration;
 
 use crate::containment::Member;
 use crate::control::naming;
-use crate::control::permission::{Facts, Rules};
+use crate::control::permission::{Denied, Facts, Rules};
 use crate::control::protocol::{
     Answer, Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, Right, Targets,
 };
 use crate::control::server::{ConnId, Incoming};
-use crate::core::clock::Tick;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::daemon::Supervisor;
-use crate::daemon::serve::edits::Looking;
 use crate::daemon::services::Service;
-use crate::daemon::topics::Deadlines;
 use crate::daemon::topics::definitions::Reloading;
 use crate::daemon::view::decide;
 use crate::definition::resolved::RunAs;
 use std::collections::HashSet;
-use std::time::Duration;
 
 /// Suggestions cost a comparison with every name: only the first few unknown names of a request get one.
 const SUGGESTIONS: usize = 3;
-
-/// Requests that wait until files were looked at.
-#[derive(Debug, Default)]
-pub struct Postponed {
-    /// Those about definition files below home.
-    pub looking: Vec<Looking>,
-}
-
-impl Postponed {
-    pub fn is_empty(&self) -> bool {
-        self.looking.is_empty()
-    }
-
-    fn caller_is_gone(&mut self, conn: ConnId) {
-        self.looking.retain(|looking| looking.incoming.id != conn);
-    }
-}
-
-impl Deadlines for Postponed {
-    fn next_deadline(&self) -> Option<Tick> {
-        self.looking.iter().map(|looking| looking.until).min()
-    }
-
-    fn postpone(&mut self, by: Duration) {
-        self.looking.iter_mut().for_each(|looking| looking.until = looking.until.after(by));
-    }
-}
 
 impl Supervisor {
     pub(in crate::daemon) fn rules(&self) -> Rules {
@@ -97,9 +65,10 @@ impl Supervisor {
         if unknown && trusted && !self.topics.shutdown.is_on() {
             return decide!(self.definitions.park(incoming));
         }
-        if !(trusted && self.looks_first(&incoming)) {
-            self.serve(incoming);
+        if trusted {
+            return decide!(self.edits.serve(incoming));
         }
+        self.serve(incoming);
     }
 
     /// Not to be asked about who is privileged anyway. Services are many, their users are few.
@@ -110,7 +79,7 @@ impl Supervisor {
     }
 
     pub(in crate::daemon) fn resolve(&self, typed: &str) -> Option<ServiceId> {
-        naming::resolve(typed, |name| self.fleet.id(name).is_some()).and_then(|name| self.fleet.id(name))
+        self.view().resolve(typed)
     }
 
     /// There is no service of this name, but instances of it.
@@ -146,7 +115,7 @@ impl Supervisor {
             Request::Register(registration) => self.register(conn, peer.uid, request, registration),
             Request::List {} => {
                 if let Err(denied) = self.may_read(peer.uid, request) {
-                    return self.refuse(conn, RefusalKind::NotPermitted, denied);
+                    return self.refuse(conn, RefusalKind::NotPermitted, denied.to_string());
                 }
                 for name in self.topics.definitions.shown_names(&self.fleet) {
                     self.reply(conn, &Reply::Part(Part::Name(name)));
@@ -172,11 +141,7 @@ impl Supervisor {
                 let runs_as = Some(self.surroundings.gateway.uid);
                 match self.rules().judge(peer.uid, request, &Facts { runs_as, ..Facts::default() }) {
                     Err(denied) => self.refuse(conn, RefusalKind::NotPermitted, denied.to_string()),
-                    Ok(()) if self.rescan(conn, nuke) => {}
-                    Ok(()) => {
-                        let text = "there is no scan directory: start with --s6-surface";
-                        self.refuse(conn, RefusalKind::Failed, text);
-                    }
+                    Ok(()) => decide!(self.scanning.rescan(conn, nuke)),
                 }
             }
             Request::Scope { .. } | Request::ScopeStop { .. } | Request::ScopeShow { .. } => {
@@ -207,10 +172,10 @@ impl Supervisor {
         self.containment.member(pid, process)
     }
 
-    fn may_read(&self, uid: u32, request: &Request) -> Result<(), String> {
+    fn may_read(&self, uid: u32, request: &Request) -> Result<(), Denied> {
         let owns_one = !self.rules().is_privileged(uid) && self.owns_one(uid);
         let facts = Facts { owns_one, ..Facts::default() };
-        self.rules().judge(uid, request, &facts).map_err(|denied| denied.to_string())
+        self.rules().judge(uid, request, &facts)
     }
 
     pub(in crate::daemon) fn runs_as(&self, service: &Service) -> Option<u32> {
@@ -226,7 +191,7 @@ impl Supervisor {
         }
         let reads = request.verb().right == Right::Read;
         if reads && let Err(denied) = self.may_read(uid, request) {
-            return self.refuse(conn, RefusalKind::NotPermitted, denied);
+            return self.refuse(conn, RefusalKind::NotPermitted, denied.to_string());
         }
         let (ids, mut complaints) = self.select(uid, request, targets, reads);
         if let (Targets::All, true, [first, ..]) = (targets, ids.is_empty(), complaints.as_slice()) {
@@ -253,12 +218,13 @@ impl Supervisor {
             Targets::All => None,
             Targets::Names(names) => Some(names.as_slice()),
         };
+        if matches!(request, Request::Status { .. }) {
+            // The supervisor comes first, as those who read the answer know it.
+            let supervisor = self.supervisor_status();
+            self.reply(conn, &Reply::Part(Part::Supervisor(Box::new(supervisor))));
+        }
         let listed = self.list(request, ids, named);
-        let complaints = complaints.into_iter().map(Part::Outcome);
-        // The supervisor comes first, as those who read the answer know it.
-        let (head, rest) = listed.into_iter().partition(|part| matches!(part, Part::Supervisor(_)));
-        let (head, rest): (Vec<Part>, Vec<Part>) = (head, rest);
-        for part in head.into_iter().chain(complaints).chain(rest) {
+        for part in complaints.into_iter().map(Part::Outcome).chain(listed) {
             self.reply(conn, &Reply::Part(part));
         }
         self.reply(conn, &Reply::End);
@@ -268,10 +234,9 @@ impl Supervisor {
     fn list(&mut self, request: &Request, ids: Vec<ServiceId>, named: Option<&[String]>) -> Vec<Part> {
         match request {
             Request::Status { .. } => {
-                let supervisor = Part::Supervisor(Box::new(self.supervisor_status()));
                 let services = ids.into_iter().filter_map(|id| self.service_status(id));
                 let rows = services.chain(self.topics.definitions.refused_rows(named, &self.fleet));
-                std::iter::once(supervisor).chain(rows.map(|row| Part::Service(Box::new(row)))).collect()
+                rows.map(|row| Part::Service(Box::new(row))).collect()
             }
             Request::Tree { .. } => ids.into_iter().flat_map(|id| self.tree(id)).map(Part::Tree).collect(),
             Request::Audit { .. } => {
@@ -368,7 +333,7 @@ impl Supervisor {
     /// A connection ended before its answer.
     pub(in crate::daemon) fn caller_is_gone(&mut self, conn: ConnId) {
         self.topics.definitions.readings.caller_is_gone(conn);
-        self.topics.postponed.caller_is_gone(conn);
+        self.topics.edits.caller_is_gone(conn);
         self.topics.scopes.caller_is_gone(conn);
         self.topics.upgrade.caller_is_gone(conn);
         self.topics.requests.caller_is_gone(conn);

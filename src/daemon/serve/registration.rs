@@ -1,14 +1,18 @@
 //! `register`: from a caller's request to a record on disk to a service.
 
-use crate::control::permission::Facts;
+use crate::control::permission::{Denied, Facts};
 use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Request, State};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
-use crate::core::name::ServiceName;
+use crate::core::name::{NameError, ServiceName};
 use crate::core::words::{Cause, Want};
+use crate::daemon::topics::definitions::Definitions;
+use crate::daemon::topics::definitions::record::DefineError;
+use crate::daemon::view::View;
 use crate::daemon::{Commit, Supervisor};
 use crate::definition::Definition;
 use crate::store::{self, Change, RecordRow};
+use crate::sys::users;
 
 /// A registration whose record is on its way to the disk.
 #[derive(Debug)]
@@ -19,6 +23,100 @@ pub struct Registering {
     ticket: Ticket,
 }
 
+/// What a registration comes to.
+#[derive(Debug)]
+enum Checked {
+    New(Box<Definition>, RecordRow),
+    /// Exactly this is registered already.
+    Known,
+}
+
+/// Why a service is not registered.
+#[derive(Debug, thiserror::Error)]
+enum RegisterError {
+    #[error("the supervisor is shutting down")]
+    Closing,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("'{0}' is being registered by somebody else: try again")]
+    UnderWay(ServiceName),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("'{0}' is registered already, differently: 'hermes-sup ctl unregister {0}' first")]
+    Different(ServiceName),
+    #[error("'{name}' exists already, from {origin}: choose another name")]
+    Exists { name: ServiceName, origin: String },
+    #[error(transparent)]
+    Definition(#[from] DefineError),
+}
+
+impl RegisterError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Denied(_) => Code::NotPermitted,
+            _ => Code::Failed,
+        }
+    }
+}
+
+/// Whether a caller may register this, and what it would be. `under_way`: a service of this name is being registered.
+fn check(
+    uid: u32,
+    request: &Request,
+    registration: &Registration,
+    definitions: &Definitions,
+    under_way: impl Fn(&ServiceName) -> bool,
+    view: &View<'_>,
+) -> Result<Checked, RegisterError> {
+    if view.closing {
+        return Err(RegisterError::Closing);
+    }
+    let name = ServiceName::new(&registration.name)?;
+    if under_way(&name) {
+        return Err(RegisterError::UnderWay(name));
+    }
+    let rules = view.rules();
+    let gateway = &view.around.gateway;
+    // Nothing below home runs as anybody but the gateway user: root's own default would be refused.
+    let user = registration
+        .user
+        .clone()
+        .unwrap_or_else(|| if rules.is_privileged(uid) { gateway.name.clone() } else { uid.to_string() });
+    let row = RecordRow {
+        registrant_uid: uid,
+        user,
+        program: match &registration.program {
+            Program::Argv(argv) => store::Program::Argv(argv.clone()),
+            Program::Profile(dir) => store::Program::Profile(dir.to_string_lossy().into_owned()),
+        },
+        env: registration.env.clone(),
+        registered_at_ms: view.now.0,
+    };
+    let judge = |runs_as| {
+        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
+        rules.judge(uid, request, &facts)
+    };
+    judge(users::resolve(&row.user).ok().flatten().map(|user| user.uid))?;
+    if let Some(id) = view.fleet.id(name.as_str()) {
+        return match view.service(id).and_then(|service| service.record.as_ref()) {
+            Some(old) if is_same(old, &row) => Ok(Checked::Known),
+            Some(_) => Err(RegisterError::Different(name)),
+            None => Err(RegisterError::Exists { name, origin: view.origin(id) }),
+        };
+    }
+    if definitions.dormant(&name).is_some_and(|old| !is_same(old, &row)) {
+        return Err(RegisterError::Different(name));
+    }
+    let definition = definitions.of_record(&name, &row, view)?;
+    // What the definition really runs as is what counts: a template has its own idea.
+    judge(view.around.lookup(&definition.user).ok().map(|user| user.uid))?;
+    Ok(Checked::New(Box::new(definition), row))
+}
+
+fn is_same(old: &RecordRow, new: &RecordRow) -> bool {
+    old.user == new.user && old.program == new.program && old.env == new.env
+}
+
 impl Supervisor {
     pub(in crate::daemon) fn register(
         &mut self,
@@ -27,24 +125,34 @@ impl Supervisor {
         request: &Request,
         registration: &Registration,
     ) {
-        let asked = match self.registering(uid, request, registration) {
-            Ok(Some(asked)) => asked,
-            Ok(None) => {
-                let state =
-                    self.fleet.id(&registration.name).and_then(|id| self.state(id)).unwrap_or(State::Down);
-                self.part(
-                    conn,
-                    Outcome::done(&registration.name, state, Some("already registered".to_owned())),
-                );
-                return self.reply(conn, &Reply::End);
+        self.surroundings = self.surroundings_now();
+        let under_way = |name: &ServiceName| self.topics.requests.registers(name);
+        let checked = check(uid, request, registration, &self.topics.definitions, under_way, &self.view());
+        let name = &registration.name;
+        let outcome = match checked {
+            Ok(Checked::New(definition, record)) => {
+                let want = if registration.down { Want::Down } else { Want::Up };
+                return self.record(conn, uid, request, *definition, record, want);
             }
-            Err((code, message)) => {
-                self.part(conn, Outcome::failed(&registration.name, code, None, message));
-                return self.reply(conn, &Reply::End);
+            Ok(Checked::Known) => {
+                let state = self.fleet.id(name).and_then(|id| self.state(id)).unwrap_or(State::Down);
+                Outcome::done(name, state, Some("already registered".to_owned()))
             }
+            Err(error) => Outcome::failed(name, error.code(), None, error.to_string()),
         };
-        let (definition, record) = asked;
-        let want = if registration.down { Want::Down } else { Want::Up };
+        self.part(conn, outcome);
+        self.reply(conn, &Reply::End);
+    }
+
+    fn record(
+        &mut self,
+        conn: ConnId,
+        uid: u32,
+        request: &Request,
+        definition: Definition,
+        record: RecordRow,
+        want: Want,
+    ) {
         let timeout = request.deadline().after(request.timeout());
         let ask = self.topics.requests.open(conn, timeout.map(|timeout| self.clock.now().after(timeout)));
         let name = definition.name.clone();
@@ -56,91 +164,27 @@ impl Supervisor {
             cause: Cause::Register,
             definition_hash: Some(definition.hash),
         };
-        let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name.clone(), row)];
+        let changes = vec![Change::Record(name.clone(), record.clone()), Change::Want(name, row)];
         let registering = Registering { definition, record, want, ticket };
         self.commit(Commit::Registration(Box::new(registering)), changes);
-    }
-
-    /// The checked registration; `None` when exactly this is registered already.
-    fn registering(
-        &mut self,
-        uid: u32,
-        request: &Request,
-        registration: &Registration,
-    ) -> Result<Option<(Definition, RecordRow)>, (Code, String)> {
-        let failed = |message: String| (Code::Failed, message);
-        if self.topics.shutdown.is_on() {
-            return Err(failed("the supervisor is shutting down".to_owned()));
-        }
-        let name = ServiceName::new(&registration.name).map_err(|error| failed(error.to_string()))?;
-        if self.topics.requests.registers(&name) {
-            return Err(failed(format!("'{name}' is being registered by somebody else: try again")));
-        }
-        self.surroundings = self.surroundings_now();
-        let gateway = &self.surroundings.gateway;
-        // Nothing below home runs as anybody but the gateway user: root's own default would be refused.
-        let user = registration.user.clone().unwrap_or_else(|| {
-            if self.rules().is_privileged(uid) { gateway.name.clone() } else { uid.to_string() }
-        });
-        let row = RecordRow {
-            registrant_uid: uid,
-            user,
-            program: match &registration.program {
-                Program::Argv(argv) => store::Program::Argv(argv.clone()),
-                Program::Profile(dir) => store::Program::Profile(dir.to_string_lossy().into_owned()),
-            },
-            env: registration.env.clone(),
-            registered_at_ms: self.clock.now().0,
-        };
-        let runs_as = crate::sys::users::resolve(&row.user).ok().flatten().map(|user| user.uid);
-        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
-        self.rules()
-            .judge(uid, request, &facts)
-            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
-        if let Some(id) = self.fleet.id(name.as_str()) {
-            let existing = self.services.get(&id);
-            let same =
-                existing.and_then(|service| service.record.as_ref()).is_some_and(|old| is_same(old, &row));
-            let origin = self.view().origin(id);
-            let recorded = existing.is_some_and(|service| service.record.is_some());
-            return match (same, recorded) {
-                (true, _) => Ok(None),
-                (false, true) => Err(failed(registered_differently(&name))),
-                (false, false) => {
-                    Err(failed(format!("'{name}' exists already, from {origin}: choose another name")))
-                }
-            };
-        }
-        if self.topics.definitions.dormant(&name).is_some_and(|old| !is_same(old, &row)) {
-            return Err(failed(registered_differently(&name)));
-        }
-        let definition = self.topics.definitions.of_record(&name, &row, &self.view());
-        let definition = definition.map_err(|error| failed(error.to_string()))?;
-        // What the definition really runs as is what counts: a template has its own idea.
-        let runs_as = self.surroundings.lookup(&definition.user).ok().map(|user| user.uid);
-        let facts = Facts { name: name.as_str(), runs_as, owns_one: false, ..Facts::default() };
-        self.rules()
-            .judge(uid, request, &facts)
-            .map_err(|denied| (Code::NotPermitted, denied.to_string()))?;
-        Ok(Some((definition, row)))
     }
 
     /// The record is on disk, or could not be put there.
     pub(in crate::daemon) fn registered(&mut self, registering: Registering, error: Option<String>) {
         let Registering { definition, record, want, ticket } = registering;
         let name = definition.name.clone();
-        if let Some(why) = error {
-            let message = format!("'{name}' is not registered: {why}");
-            let outcome = Outcome::failed(name.as_str(), Code::Failed, None, message);
-            return self.inbox.answer(ticket, outcome);
-        }
-        if self.fleet.id(name.as_str()).is_some() {
-            let message = format!("'{name}' came into being meanwhile: try again");
-            let outcome = Outcome::failed(name.as_str(), Code::Failed, None, message);
-            return self.inbox.answer(ticket, outcome);
+        let failed = match error {
+            Some(why) => Some(format!("'{name}' is not registered: {why}")),
+            None if self.fleet.id(name.as_str()).is_some() => {
+                Some(format!("'{name}' came into being meanwhile: try again"))
+            }
+            None => None,
+        };
+        if let Some(message) = failed {
+            return self.inbox.answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
         }
         self.topics.definitions.registered(&name);
-        let registrant = Some(record.registrant_uid);
+        let registrant = record.registrant_uid;
         let id = self.add_at_rest(definition, Some(record), want == Want::Down);
         if want == Want::Down {
             let outcome = Outcome::done(name.as_str(), State::Down, Some("registered".to_owned()));
@@ -148,17 +192,106 @@ impl Supervisor {
         }
         // The want is on disk already; the start goes the way of every other, and answers the caller.
         self.topics.requests.registered(ticket, id);
-        if let Some(uid) = registrant {
-            self.topics.requests.asked_by(id, uid);
-        }
+        self.topics.requests.asked_by(id, registrant);
         self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
     }
 }
 
-fn is_same(old: &RecordRow, new: &RecordRow) -> bool {
-    old.user == new.user && old.program == new.program && old.env == new.env
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::topics::testing::{GATEWAY_UID, World};
+    use crate::store::Opened;
 
-fn registered_differently(name: &ServiceName) -> String {
-    format!("'{name}' is registered already, differently: 'hermes-sup ctl unregister {name}' first")
+    const ROOT: u32 = 0;
+
+    fn asked(name: &str, command: &str, user: Option<&str>) -> Registration {
+        Registration {
+            name: name.to_owned(),
+            program: Program::Argv(vec![command.to_owned()]),
+            user: user.map(str::to_owned),
+            env: Default::default(),
+            down: false,
+        }
+    }
+
+    fn checked(
+        uid: u32,
+        registration: &Registration,
+        definitions: &Definitions,
+        world: &World,
+    ) -> Result<Checked, RegisterError> {
+        let request = Request::Register(registration.clone());
+        check(uid, &request, registration, definitions, |name| name.as_str() == "busy", &world.view())
+    }
+
+    /// What is registered as `asked` is a service of `world`.
+    fn register(asked: &Registration, world: &mut World) {
+        let Ok(Checked::New(definition, row)) = checked(ROOT, asked, &Definitions::default(), world) else {
+            panic!("it may be registered")
+        };
+        let id = world.add(*definition);
+        world.services.get_mut(&id).unwrap().record = Some(Box::new(row));
+    }
+
+    fn refused(uid: u32, registration: &Registration, world: &World) -> (Code, String) {
+        let error = checked(uid, registration, &Definitions::default(), world).unwrap_err();
+        (error.code(), error.to_string())
+    }
+
+    #[test]
+    fn what_root_registers_runs_as_the_gateway_user_unless_it_names_another_one() {
+        let world = World::default();
+        let new = checked(ROOT, &asked("a", "/bin/a", None), &Definitions::default(), &world);
+        let Ok(Checked::New(definition, row)) = new else { panic!("{new:?}") };
+        assert_eq!((definition.command[0].as_str(), row.registrant_uid), ("/bin/a", ROOT));
+        assert_eq!(row.user, world.around.gateway.name);
+    }
+
+    #[test]
+    fn nobody_registers_what_would_run_as_somebody_else() {
+        let world = World::default();
+        let (code, _) = refused(GATEWAY_UID, &asked("a", "/bin/a", Some("0")), &world);
+        assert_eq!(code, Code::NotPermitted);
+    }
+
+    #[test]
+    fn a_name_is_registered_once_and_the_same_again_is_no_mistake() {
+        let mut world = World::default();
+        register(&asked("a", "/bin/a", None), &mut world);
+        world.gateway("coder");
+        let again = checked(ROOT, &asked("a", "/bin/a", None), &Definitions::default(), &world);
+        assert!(matches!(again, Ok(Checked::Known)), "{again:?}");
+        let said = |name, command| refused(ROOT, &asked(name, command, None), &world).1;
+        assert_eq!(
+            said("a", "/bin/b"),
+            "'a' is registered already, differently: 'hermes-sup ctl unregister a' first"
+        );
+        assert_eq!(
+            said("coder", "/bin/b"),
+            "'coder' exists already, from the profile 'coder': choose another name"
+        );
+        assert_eq!(said("busy", "/bin/b"), "'busy' is being registered by somebody else: try again");
+        assert!(said("no name", "/bin/b").contains("no name"));
+        world.closing = true;
+        let closing = refused(ROOT, &asked("b", "/bin/b", None), &world).1;
+        assert_eq!(closing, "the supervisor is shutting down");
+    }
+
+    /// It is on record and no service, because a file hides it or it cannot be read.
+    #[test]
+    fn a_record_that_is_no_service_keeps_its_name_too() {
+        let mut world = World::default();
+        register(&asked("a", "/bin/a", None), &mut world);
+        let mut service = world.services.pop_first().unwrap().1;
+        let records = [(service.name.clone(), *service.record.take().unwrap())].into();
+        let rows = Opened { records, ..Opened::default() };
+        let plan = crate::daemon::topics::definitions::found::Plan::default();
+        let definitions = Definitions::at_start(None, &plan, &rows, false);
+        let world = World::default();
+        let other = checked(ROOT, &asked("a", "/bin/b", None), &definitions, &world);
+        assert!(matches!(other, Err(RegisterError::Different(_))), "{other:?}");
+        let same = checked(ROOT, &asked("a", "/bin/a", None), &definitions, &world);
+        assert!(matches!(same, Ok(Checked::New(..))), "{same:?}");
+    }
 }

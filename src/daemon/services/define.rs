@@ -24,18 +24,15 @@ impl Supervisor {
     pub(in crate::daemon) fn define(&mut self, define: Define) {
         match define {
             Define::Same { id, stamp, record } => {
-                self.is_back(id);
                 if let Some(service) = self.services.get_mut(&id) {
                     service.definition.stamp = stamp;
-                    (service.gone, service.record, service.edited) = (false, record.map(Box::new), None);
+                    (service.record, service.edited) = (record.map(Box::new), None);
                 }
             }
-            Define::Changed { id, definition, record } => {
+            Define::Changed { id, definition, record } => self.redefine(id, *definition, record),
+            Define::Back(id) => {
                 self.is_back(id);
-                self.redefine(id, *definition, record);
-                if let Some(service) = self.services.get_mut(&id) {
-                    (service.gone, service.edited) = (false, None);
-                }
+                self.services.get_mut(&id).into_iter().for_each(|service| service.gone = false);
             }
             Define::Gone(id) => {
                 self.services.get_mut(&id).into_iter().for_each(|service| service.gone = true);
@@ -60,34 +57,19 @@ impl Supervisor {
     }
 
     fn define_new(&mut self, New { definition, record, first, intent }: New) {
-        let unseen = is_profile(&definition) && definition.slot.is_none();
-        let name = definition.name.clone();
-        let want = match first {
-            First::Seen(want, cause) => {
-                self.introduce(definition, record, (want, cause), intent.as_ref());
-                want
-            }
+        match first {
+            First::Seen(want, cause) => self.introduce(definition, record, (want, cause), intent.as_ref()),
             First::Recorded(want) => {
                 let starts = want == Want::Up && !self.stays_down(&definition);
                 let id = self.add_service(definition, record);
                 self.set_going(id, want, starts);
-                want
             }
-            First::Down { recorded } => {
-                self.add_at_rest(definition, record, recorded);
-                return;
-            }
-        };
-        if unseen {
-            self.show_gateway(name, want);
-        } else {
-            // Its slot may have gone since the files were read.
-            self.scan(None);
+            First::Down { recorded } => drop(self.add_at_rest(definition, record, recorded)),
         }
     }
 
     /// A service that was not there before: its first want is recorded, and it starts if that is up.
-    pub(in crate::daemon) fn introduce(
+    fn introduce(
         &mut self,
         definition: Definition,
         record: Option<RecordRow>,
@@ -160,17 +142,12 @@ impl Supervisor {
     }
 
     /// A service has another definition from its next start on.
-    pub(in crate::daemon) fn redefine(
-        &mut self,
-        id: ServiceId,
-        definition: Definition,
-        record: Option<RecordRow>,
-    ) {
+    fn redefine(&mut self, id: ServiceId, definition: Definition, record: Option<RecordRow>) {
         let Some(service) = self.services.get_mut(&id) else { return };
         let (policy, after, requires) =
             (Arc::clone(&definition.policy), definition.after.clone(), definition.requires.clone());
         service.definition = definition;
-        service.record = record.map(Box::new);
+        (service.record, service.edited) = (record.map(Box::new), None);
         let effects = self.fleet.redefine(id, policy, after, requires, self.clock.now());
         self.execute(effects);
     }

@@ -1,7 +1,10 @@
 //! What is done for gateways in particular: a look at who else runs one, a conversation with the root gateway, a slot removed.
 
 use crate::core::fleet::ServiceId;
+use crate::core::name::ServiceName;
+use crate::core::words::Want;
 use crate::daemon::inbox::Input;
+use crate::daemon::surface::slots::{self, Slots};
 use crate::daemon::topics::profiles::WontStart;
 use crate::daemon::topics::topology::{About, Conversed};
 use crate::daemon::{Notice, Supervisor, surface};
@@ -10,6 +13,7 @@ use crate::hermes::presence::{Presence, descends_from, gateway_below};
 use crate::hermes::state_json;
 use crate::s6::{SCAN_DIRECTORY, materialise};
 use crate::sys::beneath::Beneath;
+use crate::sys::credentials::Credentials;
 use std::io;
 use std::path::Path;
 
@@ -68,6 +72,19 @@ impl Supervisor {
         };
         if let Err(error) = std::thread::Builder::new().name("gateway".to_owned()).spawn(work) {
             self.inbox.push(Input::Notice(told(kept, Err(error.into()))));
+        }
+    }
+
+    /// Shows these gateways in the scan directory and reads it, where that may hang.
+    pub(in crate::daemon) fn read_slots(&mut self, shown: Vec<(ServiceName, Want)>) {
+        let around = self.surroundings_now();
+        let notifier = self.wakeups.notifier.clone();
+        let work = move || slots::show(&shown, &around);
+        let done = move |slots: io::Result<io::Result<Slots>>| {
+            notifier.send(Notice::Slots(slots.and_then(|slots| slots).map(Box::new)));
+        };
+        if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
+            self.inbox.push(Input::Notice(Notice::Slots(Err(io::Error::other(refused)))));
         }
     }
 

@@ -3,6 +3,7 @@
 pub(in crate::daemon) mod listeners;
 pub(in crate::daemon) mod reaping;
 pub(in crate::daemon) mod root_watch;
+pub(in crate::daemon) mod scan_watch;
 pub(in crate::daemon) mod sender;
 pub(in crate::daemon) mod signals;
 

@@ -5,7 +5,6 @@
 //!
 //! Invariant: what is believed later, with root's rights, lies where nobody but root can write.
 
-pub(in crate::daemon) mod scanning;
 pub(in crate::daemon) mod slots;
 
 use crate::daemon::Options;

@@ -2,7 +2,7 @@
 //!
 //! A slot `gateway-X` is the gateway X: the template's user, policy and environment, with the slot's `run` as the
 //! command. Any other slot is a service of its own. Slots of the image itself come from its bundle and are only shown.
-//! When the directory is read is the matter of `scanning`.
+//! When the directory is read is the matter of `topics::scanning`.
 //!
 //! Invariant: a slot runs as root only if nobody but root could have put it there. Whoever owns a scan directory can
 //! rename in it, so there nothing runs as root, whoever owns the slot itself; and it is looked at again at each start.

@@ -5,12 +5,14 @@
 //! tested without a kernel, a disk or a clock.
 
 pub mod definitions;
+pub mod edits;
 pub mod essential;
 pub mod limits;
 pub mod planned;
 pub mod profiles;
 pub mod readiness;
 pub mod requests;
+pub mod scanning;
 pub mod scopes;
 pub mod shutdown;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! and of one whose gateway somebody else runs.
 
 use crate::core::event::Command;
-use crate::core::fleet::{Fleet, ServiceId};
+use crate::core::fleet::Fleet;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use crate::daemon::act::{Action, Actions};
@@ -134,6 +134,7 @@ impl Profiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::fleet::ServiceId;
     use crate::daemon::topics::testing::{GATEWAY_UID, World};
     use crate::definition::resolved::Slot;
     use crate::store::{Program, RecordRow};

@@ -68,7 +68,7 @@ impl Supervisor {
         !self.commits.is_empty()
             || !self.inbox.is_empty()
             || self.topics.requests.is_busy()
-            || !self.topics.postponed.is_empty()
+            || self.topics.edits.is_busy()
             || self.topics.definitions.readings.is_busy()
             || self.topics.scopes.is_busy()
     }

@@ -77,7 +77,7 @@ impl Surface {
 pub type Environment = BTreeMap<OsString, OsString>;
 
 /// What services there are to be, by name: files before records before the image's, slots and profiles.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
     pub services: BTreeMap<ServiceName, (Definition, Option<RecordRow>)>,
     pub complaints: Vec<String>,

@@ -18,9 +18,11 @@ pub use reload::{Define, First, New, Report};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use crate::daemon::act::{Action, Actions};
+use crate::daemon::surface::slots::{Slots, run_in};
 use crate::daemon::topics::definitions::found::{Plan, Unreadable, is_profile};
-use crate::daemon::topics::definitions::record::{DefineError, TemplateError, define, gateway};
+use crate::daemon::topics::definitions::record::{DefineError, define, gateway};
 use crate::daemon::topics::definitions::refused::{Refusal, Refusals, dormant};
+use crate::daemon::topics::scanning::Slotted;
 use crate::daemon::view::View;
 use crate::definition::Definition;
 use crate::definition::template::{Profile, Template};
@@ -72,12 +74,26 @@ impl Definitions {
         define(name, row, self.template.as_ref(), view.trust, view.around)
     }
 
-    /// The definition of the gateway that serves a profile.
-    ///
-    /// # Errors
-    /// What is wrong with the template.
-    pub fn of_gateway(&self, name: &ServiceName, view: &View<'_>) -> Result<Definition, TemplateError> {
-        gateway(self.template.as_ref(), name, &Profile::named(name), view.around)
+    /// The services of these slots: a gateway's is of the template.
+    pub fn of_slots(&self, slots: Slots, view: &View<'_>) -> Slotted {
+        let Slots { gateways, others, incomplete, warnings } = slots;
+        let mut there = incomplete;
+        let mut services = Vec::new();
+        for (name, (slot, down)) in gateways {
+            there.insert(slot.dir.clone());
+            let made = gateway(self.template.as_ref(), &name, &Profile::named(&name), view.around);
+            let slotted = |mut definition| {
+                run_in(&mut definition, slot);
+                definition
+            };
+            services.push((made.map(slotted), down));
+        }
+        for definition in others.into_values() {
+            there.extend(definition.slot.as_ref().map(|slot| slot.dir.clone()));
+            let down = !definition.autostart;
+            services.push((Ok(definition), down));
+        }
+        Slotted { services, there, warnings }
     }
 
     /// The record of this name that is no service.

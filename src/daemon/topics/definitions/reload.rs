@@ -36,6 +36,8 @@ pub enum Define {
         definition: Box<Definition>,
         record: Option<RecordRow>,
     },
+    /// There is one again.
+    Back(ServiceId),
     /// There is none any more: the service is dropped once it has stopped.
     Gone(ServiceId),
     /// Its file has fewer instances now: it is stopped and dropped.
@@ -87,7 +89,7 @@ impl Definitions {
         let definitions = plan.services.into_values().map(|(definition, _)| definition);
         let unknown = |definition: &Definition| view.fleet.id(definition.name.as_str()).is_none();
         let new = definitions.filter(|definition| is_profile(definition) && unknown(definition));
-        new.map(|definition| self.introduce(definition, None, found, view)).collect()
+        new.flat_map(|definition| self.introduce(definition, None, found, view)).collect()
     }
 
     fn introduce(
@@ -96,7 +98,7 @@ impl Definitions {
         record: Option<RecordRow>,
         found: &Found,
         view: &View<'_>,
-    ) -> Action {
+    ) -> [Action; 2] {
         let intent = found.intent(&definition, record.as_ref(), view.around);
         let recorded = self.refused.get(definition.name.as_str()).and_then(Refusal::recorded);
         let seen = || {
@@ -104,7 +106,16 @@ impl Definitions {
             First::Seen(want, cause)
         };
         let first = recorded.map_or_else(seen, First::Recorded);
-        Action::Define(Define::New(Box::new(New { intent: intent.cloned(), first, definition, record })))
+        let unseen = is_profile(&definition) && definition.slot.is_none();
+        let shown = match &first {
+            First::Seen(want, _) | First::Recorded(want) if unseen => {
+                Action::ShowGateway(definition.name.clone(), *want)
+            }
+            // Its slot may have gone since the files were read.
+            First::Seen(..) | First::Recorded(_) | First::Down { .. } => Action::Scan,
+        };
+        let new = New { intent: intent.cloned(), first, definition, record };
+        [Action::Define(Define::New(Box::new(new))), shown]
     }
 
     /// All records: of services, and those that are none.
@@ -175,7 +186,7 @@ impl Definitions {
         } else {
             for (definition, record) in planned.into_values() {
                 report.added.push(definition.name.clone());
-                actions.push(self.introduce(definition, record, &found, view));
+                actions.extend(self.introduce(definition, record, &found, view));
             }
             // After those that are mended have got what was wanted of them.
             self.take_refusals(refused);
@@ -257,7 +268,8 @@ impl Again<'_> {
             true => Define::Changed { id, definition: Box::new(definition), record },
             false => Define::Same { id, stamp: definition.stamp, record },
         };
-        let mut actions = vec![Action::Define(define)];
+        let back = service.gone.then_some(Action::Define(Define::Back(id)));
+        let mut actions: Actions = back.into_iter().chain([Action::Define(define)]).collect();
         if !changed && !pending {
             return actions;
         }

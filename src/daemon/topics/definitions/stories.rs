@@ -198,7 +198,7 @@ impl Story {
                     }
                 }
                 Action::Trust(trust) => self.world.trust = trust,
-                Action::SayLate(_) => {}
+                Action::SayLate(_) | Action::ShowGateway(..) | Action::Scan => {}
                 other => panic!("not expected: {other:?}"),
             }
         }
@@ -209,14 +209,15 @@ impl Story {
             Define::Same { id, stamp, record } => {
                 let service = self.world.services.get_mut(&id).unwrap();
                 service.definition.stamp = stamp;
-                (service.gone, service.record) = (false, record.map(Box::new));
+                service.record = record.map(Box::new);
             }
             Define::Changed { id, definition, record } => {
                 let service = self.world.services.get_mut(&id).unwrap();
                 service.definition = *definition;
-                (service.gone, service.record) = (false, record.map(Box::new));
+                service.record = record.map(Box::new);
                 self.done.push(format!("redefine {}", service.name));
             }
+            Define::Back(id) => self.world.services.get_mut(&id).unwrap().gone = false,
             Define::Gone(id) => {
                 let service = self.world.services.get_mut(&id).unwrap();
                 service.gone = true;
