@@ -137,6 +137,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         stop_budget: settings.stop_budget,
         s6_surface: settings.s6_surface,
         public_status: settings.public_status,
+        metrics: settings.metrics,
         demo: settings.demo,
         environment: std::env::vars_os().collect(),
         log_level: match settings.log_level {
@@ -189,6 +190,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
                 why: result.map_or_else(ToString::to_string, ToOwned::to_owned),
             };
             let rows: Vec<Row> = report.attempts().map(row).collect();
+            console.show(&doctor::platform(&doctor::Platform::of(&marks()), &rows));
             console.show(&doctor::report(Some(report.rung.as_str()), &rows));
             // Only the image with the surface of s6 is one that Hermes asks for a supervisor.
             if let Some(found) = hermes_cli().filter(|_| settings.s6_surface) {
@@ -200,6 +202,19 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
             console.error(&error.to_string());
             1
         }
+    }
+}
+
+/// What the platform has left here.
+fn marks() -> doctor::Marks {
+    let is_set = |variable: &str| std::env::var_os(variable).is_some();
+    doctor::Marks {
+        docker: Path::new("/.dockerenv").exists(),
+        podman: Path::new("/run/.containerenv").exists(),
+        kubernetes: is_set("KUBERNETES_SERVICE_HOST"),
+        nomad: is_set("NOMAD_ALLOC_ID"),
+        fly: is_set("FLY_APP_NAME"),
+        container: std::env::var("container").ok().filter(|name| !name.is_empty()),
     }
 }
 

@@ -239,6 +239,14 @@ pub enum Verb {
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
         interval: Duration,
     },
+    /// All figures, as Prometheus reads them
+    Metrics,
+    /// How long each service took to start at the boot, and the chain that took longest
+    Boot {
+        /// A picture, as systemd-analyze plot draws it
+        #[arg(long, conflicts_with = "json")]
+        svg: bool,
+    },
     /// The names of all services, one a line
     List,
     /// Make a service of a profile or a command, on record until unregistered
@@ -419,7 +427,7 @@ impl Verb {
             Self::Audit { names } => Request::Audit { targets: these_or_all(names) },
             Self::Freeze { named } => Request::Freeze { targets: named.targets() },
             Self::Thaw { named } => Request::Thaw { targets: named.targets() },
-            Self::Top { .. } => Request::Status { targets: Targets::All },
+            Self::Top { .. } | Self::Metrics | Self::Boot { .. } => Request::Status { targets: Targets::All },
             Self::List => Request::List {},
             Self::Register { name, user, env, down, profile, argv } => Request::Register(Registration {
                 name: name.clone(),

@@ -11,7 +11,7 @@ use crate::control::protocol::{
     Audit, AuditDocument, Code, Deadline, LogPlace, Outcome, Part, Refusal, RefusalKind, Request,
     ResultsDocument, ServiceStatus, StatusDocument, SupervisorStatus, Targets, Tree, TreesDocument, VERSION,
 };
-use crate::monitor::verdict;
+use crate::monitor::{chart, prometheus, verdict};
 use crate::sys::localtime::Zone;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -161,6 +161,12 @@ fn show(
             }
             return show_status(names, *failed, json, complete, answer, console, files);
         }
+        Verb::Metrics => {
+            if let Some(supervisor) = answer.supervisor.filter(|_| complete) {
+                console.show(&prometheus::text(&supervisor, &answer.services));
+            }
+        }
+        Verb::Boot { svg } => return show_boot(*svg, json, complete, &answer.services, console),
         Verb::Logs { .. } => return show_logs(verb, json, &answer.places, console, files),
         Verb::Tree { .. } if json => {
             document(console, &TreesDocument { version: VERSION, services: answer.trees });
@@ -222,6 +228,33 @@ fn show_status(
         }
     }
     if not_up { Code::NotUp } else { Code::Done }
+}
+
+fn show_boot(
+    svg: bool,
+    json: bool,
+    complete: bool,
+    services: &[ServiceStatus],
+    console: &mut Console<'_>,
+) -> Code {
+    match chart::chart(services) {
+        _ if !complete => {}
+        None => {
+            console.error("this supervisor has not started any service");
+            return Code::Failed;
+        }
+        Some(chart) if json => document(console, &BootDocument { version: VERSION, boot: &chart }),
+        Some(chart) if svg => console.show(&chart::svg(&chart)),
+        Some(chart) => console.show_rows(&chart::text(&chart)),
+    }
+    Code::Done
+}
+
+#[derive(Serialize)]
+struct BootDocument<'a> {
+    version: u32,
+    #[serde(flatten)]
+    boot: &'a chart::Chart<'a>,
 }
 
 fn show_logs(

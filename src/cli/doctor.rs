@@ -19,6 +19,96 @@ pub struct Row {
     pub flags: &'static [(&'static str, &'static str)],
 }
 
+/// Where we are, as far as that can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platform {
+    Docker,
+    Podman,
+    Kubernetes,
+    Nomad,
+    Fly,
+    /// A container of what its manager calls so.
+    Other(String),
+    Host,
+}
+
+/// The marks that platforms leave in a container.
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    /// `/.dockerenv`.
+    pub docker: bool,
+    /// `/run/.containerenv`.
+    pub podman: bool,
+    /// `KUBERNETES_SERVICE_HOST`.
+    pub kubernetes: bool,
+    /// `NOMAD_ALLOC_ID`.
+    pub nomad: bool,
+    /// `FLY_APP_NAME`.
+    pub fly: bool,
+    /// `container`, which systemd-nspawn, lxc and Podman set for the first process.
+    pub container: Option<String>,
+}
+
+impl Platform {
+    /// Who orchestrates comes before who runs: a pod may run in Docker.
+    pub fn of(marks: &Marks) -> Self {
+        match marks {
+            Marks { kubernetes: true, .. } => Self::Kubernetes,
+            Marks { nomad: true, .. } => Self::Nomad,
+            Marks { fly: true, .. } => Self::Fly,
+            Marks { podman: true, .. } => Self::Podman,
+            Marks { docker: true, .. } => Self::Docker,
+            Marks { container: Some(name), .. } if name == "podman" => Self::Podman,
+            Marks { container: Some(name), .. } => Self::Other(name.clone()),
+            Marks { container: None, .. } => Self::Host,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Docker => "Docker",
+            Self::Podman => "Podman",
+            Self::Kubernetes => "Kubernetes",
+            Self::Nomad => "Nomad",
+            Self::Fly => "Fly",
+            Self::Other(name) => name,
+            Self::Host => "a host",
+        }
+    }
+
+    /// Its own name in the options of a row.
+    fn engine(&self) -> Option<&'static str> {
+        match self {
+            Self::Docker => Some("docker"),
+            Self::Podman => Some("podman"),
+            Self::Kubernetes => Some("kubernetes"),
+            Self::Nomad | Self::Fly | Self::Other(_) | Self::Host => None,
+        }
+    }
+}
+
+/// Where we are, and what would give the best rung there; rows as in [`report`].
+pub fn platform(platform: &Platform, rows: &[Row]) -> String {
+    let name = printable(platform.as_str());
+    // The first that does not work and can be had by an option.
+    let better = rows.iter().take_while(|row| !row.available).find(|row| !row.flags.is_empty());
+    let Some(row) = better else { return format!("platform: {name}: nothing is to be gained\n") };
+    let rung = printable(&row.rung);
+    let flag = platform.engine().and_then(|engine| row.flags.iter().find(|(name, _)| *name == engine));
+    match (flag, platform) {
+        (Some((_, flag)), _) => format!("platform: {name}: for '{rung}': {flag}\n"),
+        (None, Platform::Nomad) => format!(
+            "platform: {name}: for '{rung}': security_opt = [\"writable-cgroups=true\"] in the config of the task (docker driver)\n"
+        ),
+        (None, Platform::Host) => {
+            format!(
+                "platform: {name}: for '{rung}': run it as root, or in a systemd unit with Delegate=yes\n"
+            )
+        }
+        (None, _) => format!("platform: {name}: for '{rung}': see below\n"),
+    }
+}
+
 /// The report. Rows come highest rung first; `in_force`: the one that a supervisor would take.
 pub fn report(in_force: Option<&str>, rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.rung.chars().count()).max().unwrap_or(0);
@@ -88,6 +178,31 @@ mod tests {
         assert!(line("docker-init", shim, true).contains("/opt/hermes/bin/hermes hands 'gateway start'"));
         let other = line("docker-init", "/opt/hermes/.venv/bin/hermes", false);
         assert!(other.contains("put /opt/hermes/bin first on PATH"), "{other}");
+    }
+
+    #[test]
+    fn the_platform_is_named_with_the_one_line_that_raises_the_rung_there() {
+        let row = |rung: &str, available, flags| Row {
+            rung: rung.to_owned(),
+            available,
+            why: String::new(),
+            flags,
+        };
+        let rows =
+            [row("cgroup", false, &[("docker", "--a"), ("kubernetes", "b: c")]), row("keeper", true, &[])];
+        let line = |marks: &Marks| platform(&Platform::of(marks), &rows);
+        let mut marks = Marks::default();
+        assert_eq!(
+            line(&marks),
+            "platform: a host: for 'cgroup': run it as root, or in a systemd unit with Delegate=yes\n"
+        );
+        marks.container = Some("lxc\x1b".to_owned());
+        assert_eq!(line(&marks), "platform: lxc\\u{1b}: for 'cgroup': see below\n");
+        marks.docker = true;
+        assert_eq!(line(&marks), "platform: Docker: for 'cgroup': --a\n");
+        marks.kubernetes = true;
+        assert_eq!(line(&marks), "platform: Kubernetes: for 'cgroup': b: c\n");
+        assert_eq!(platform(&Platform::Podman, &rows[1..]), "platform: Podman: nothing is to be gained\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::core::words::{LogFormat, Rung};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub stop_budget: Duration,
     pub s6_surface: bool,
     pub public_status: bool,
+    /// Absent: nothing is served over HTTP.
+    pub metrics: Option<SocketAddr>,
     pub demo: bool,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
@@ -80,6 +83,14 @@ impl Settings {
             stop_budget,
             s6_surface: options.s6_surface || flag("HERMES_SUP_S6_SURFACE", env)?,
             public_status: options.public_status || flag("HERMES_SUP_PUBLIC_STATUS", env)?,
+            metrics: match (options.metrics, text("HERMES_SUP_METRICS", env)?) {
+                (Some(address), _) => Some(address),
+                (None, Some(text)) => {
+                    let invalid = |why: NoAddress| invalid("HERMES_SUP_METRICS", &text, &why.to_string());
+                    Some(parse_address(&text).map_err(invalid)?)
+                }
+                (None, None) => None,
+            },
             demo,
             log_level: choice(options.log_level, "HERMES_SUP_LOG_LEVEL", env)?.unwrap_or(LogLevel::Info),
             log_format: choice(options.log_format, "HERMES_SUP_LOG_FORMAT", env)?.unwrap_or(LogFormat::Text),
@@ -181,6 +192,9 @@ pub(super) struct Options {
     /// Let every user read the status
     #[arg(long)]
     public_status: bool,
+    /// Serve /metrics, /healthz and /readyz over HTTP, as in 127.0.0.1:9633; ':9633' is every address
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    metrics: Option<SocketAddr>,
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -271,6 +285,16 @@ fn invalid(variable: &str, value: &str, why: &str) -> Early {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[error("use an address and a port as in 127.0.0.1:9633 or [::1]:9633, or ':9633' for every address")]
+struct NoAddress;
+
+fn parse_address(text: &str) -> Result<SocketAddr, NoAddress> {
+    let every = text.strip_prefix(':').and_then(|port| port.parse().ok());
+    let every = every.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    every.or_else(|| text.parse().ok()).ok_or(NoAddress)
+}
+
+#[derive(Debug, thiserror::Error)]
 #[error("use a duration as in 500ms, 30s or 1h30m")]
 pub(super) struct NoDuration;
 
@@ -305,6 +329,7 @@ mod tests {
             stop_budget: Duration::from_secs(9),
             s6_surface: false,
             public_status: false,
+            metrics: None,
             demo: false,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
@@ -371,6 +396,7 @@ mod tests {
             ("HERMES_SUP_MAIN_USER", "m"),
             ("HERMES_SUP_STOP_BUDGET", "1m"),
             ("HERMES_SUP_PUBLIC_STATUS", "Yes"),
+            ("HERMES_SUP_METRICS", ":9633"),
             ("HERMES_SUP_LOG_LEVEL", "debug"),
             ("HERMES_SUP_LOG_FORMAT", "json"),
         ];
@@ -387,6 +413,7 @@ mod tests {
             stop_budget: Duration::from_secs(60),
             s6_surface: false,
             public_status: true,
+            metrics: Some("0.0.0.0:9633".parse().unwrap()),
             demo: false,
             log_level: LogLevel::Debug,
             log_format: LogFormat::Json,
@@ -437,6 +464,7 @@ mod tests {
         for (variable, value, why) in [
             ("HERMES_SUP_STOP_BUDGET", "soon", "use a duration as in 500ms, 30s or 1h30m"),
             ("HERMES_SUP_PUBLIC_STATUS", "maybe", "use 1 or 0"),
+            ("HERMES_SUP_METRICS", "localhost", &NoAddress.to_string()),
             ("HERMES_SUP_LOG_LEVEL", "loud", "use error, warning, info, debug"),
             ("HERMES_SUP_GATEWAYS", "0", "use on, off"),
             (

@@ -126,6 +126,7 @@ impl Supervisor {
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
         let definition = self.services.get(&id).and_then(|service| service.in_force);
         self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
+        self.first_starts.changed(id, gateway.phase(), gateway.since(), gateway.ready_since());
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let after_success = gateway.waits_after_success();
         let service = self.services.get_mut(&id);
@@ -162,6 +163,7 @@ impl Supervisor {
         decide!(self.requests.retired(id));
         decide!(self.readiness.forget(id));
         self.topics.topology.forget(id);
+        self.first_starts.forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);

@@ -55,6 +55,7 @@ use sources::{Room, Wakeups, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,6 +98,8 @@ pub struct Options {
     /// Looks like s6 to an image that was made for it.
     pub s6_surface: bool,
     pub public_status: bool,
+    /// Where metrics are served over HTTP.
+    pub metrics: Option<SocketAddr>,
     pub demo: bool,
     /// What services and main program get; the image's preparation may add to it.
     pub environment: BTreeMap<OsString, OsString>,
@@ -268,6 +271,7 @@ struct Supervisor {
     _alive: Option<std::fs::File>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
+    first_starts: show::first_starts::FirstStarts,
     /// Where we listen.
     socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.

@@ -110,6 +110,9 @@ pub(crate) fn service(name: &str) -> ServiceStatus {
         limits: None,
         limits_not_in_force: Vec::new(),
         definition: Some("/opt/data/profiles/coder".to_owned()),
+        log_dropped: 0,
+        starts_after: Vec::new(),
+        first_start: None,
     }
 }
 

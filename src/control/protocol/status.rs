@@ -101,6 +101,25 @@ pub struct ServiceStatus {
     pub limits_not_in_force: Vec<String>,
     /// Where it was defined: a file, a profile's directory, or `registered`.
     pub definition: Option<String>,
+    /// Lines that are not in its log, or not in the container's stream, since it was opened.
+    #[serde(default)]
+    pub log_dropped: u64,
+    /// Its start waits for these.
+    #[serde(default)]
+    pub starts_after: Vec<String>,
+    /// Absent: this supervisor has not started it.
+    #[serde(default)]
+    pub first_start: Option<FirstStart>,
+}
+
+/// How the first start of a service went, in milliseconds since the supervisor started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstStart {
+    /// When nothing was left that it had to wait for.
+    pub begun_ms: u64,
+    pub up_ms: Option<u64>,
+    /// When it said that it is ready; of a oneshot, when it had succeeded.
+    pub ready_ms: Option<u64>,
 }
 
 impl ServiceStatus {
@@ -137,6 +156,9 @@ impl ServiceStatus {
             limits: None,
             limits_not_in_force: Vec::new(),
             definition: None,
+            log_dropped: 0,
+            starts_after: Vec::new(),
+            first_start: None,
         }
     }
 }
@@ -275,13 +297,13 @@ mod tests {
             r#"{"name":"b","description":null,"kind":"daemon","want":"down","state":"down","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
-            r#""limits":null,"limits_not_in_force":[],"definition":null},"#,
+            r#""limits":null,"limits_not_in_force":[],"definition":null,"log_dropped":0,"starts_after":[],"first_start":null},"#,
             r#"{"name":"coder","description":null,"kind":"gateway","want":"up","state":"up","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"oom_memory_max":50331648,"oom_outside":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
             r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
-            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder"}]}"#,
+            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder","log_dropped":0,"starts_after":[],"first_start":null}]}"#,
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);
         assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), document);

@@ -121,6 +121,7 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
             if let Some(demo) = &demo {
                 container.line(Stream::Out, demo.welcome().as_bytes());
             }
+            supervisor.serve_metrics();
             match catch_unwind(AssertUnwindSafe(|| supervisor.run(&mut poll))) {
                 Ok(Over::Ended(code)) => {
                     supervisor.say_goodbye();

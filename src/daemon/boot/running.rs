@@ -13,6 +13,7 @@ use crate::daemon::boot::start_error::StartError;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
+use crate::daemon::show::first_starts::FirstStarts;
 use crate::daemon::sources::listeners::Listeners;
 use crate::daemon::sources::reaping::Unreaped;
 use crate::daemon::sources::root_watch::RootWatch;
@@ -24,9 +25,13 @@ use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::view::decide;
 use crate::daemon::{STORE, Supervisor, Topics};
 use crate::definition::programs::Programs;
+use crate::monitor::endpoint;
 use crate::store;
 use mio::Poll;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// The topic of what is wrong with the endpoint.
+const METRICS: &str = "metrics";
 
 impl Supervisor {
     /// Begins to supervise.
@@ -64,6 +69,19 @@ impl Supervisor {
         // Of those that were taken over, or that fell to us, some may have ended before there was anybody to hear of it.
         supervisor.reap();
         Ok((supervisor, poll))
+    }
+
+    /// Where that cannot be, it is said, and supervision goes on.
+    pub(super) fn serve_metrics(&mut self) {
+        let Some(address) = self.options.metrics else { return };
+        match endpoint::start(address, &self.socket) {
+            Ok(address) => slog::info!(self.log, "metrics are served at http://{address}/metrics"),
+            Err(error) => {
+                let text = format!("metrics are not served: {address}: {error}");
+                slog::warn!(self.log, "{text}");
+                self.warnings.push((METRICS, text));
+            }
+        }
     }
 
     fn assemble(
@@ -120,6 +138,7 @@ impl Supervisor {
             state_trust: contained.found.state_trust.clone(),
             names_go_with_us: goes_with_the_container(&opened.identity.runtime_dir),
             runtime_dir: opened.identity.runtime_dir,
+            first_starts: FirstStarts::default(),
             socket: opened.socket,
             has_hermes: prepared.has_hermes,
             scan_watch: prepared.scan_watch,

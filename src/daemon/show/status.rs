@@ -183,6 +183,9 @@ impl Supervisor {
             limits: (!limits.is_empty()).then_some(limits),
             limits_not_in_force,
             definition: Some(self.view().origin(id)),
+            log_dropped: log.dropped_from_file + log.dropped_from_stream,
+            starts_after: service.definition.after.iter().map(ToString::to_string).collect(),
+            first_start: self.first_starts.of(id, self.clock.started()),
         })
     }
 }

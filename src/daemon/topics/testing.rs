@@ -90,6 +90,7 @@ impl Default for World {
                 stop_budget: Duration::from_secs(9),
                 s6_surface: false,
                 public_status: false,
+                metrics: None,
                 demo: false,
                 environment: BTreeMap::new(),
                 log_level: slog::Level::Info,
