@@ -17,6 +17,7 @@ mod parse;
 mod presence;
 pub mod programs;
 mod raw;
+pub mod reference;
 pub mod resolved;
 mod security;
 pub mod stamp;

@@ -290,6 +290,8 @@ impl<'t> Table<'t> {
 
     /// Refuses what nobody asked for.
     pub(super) fn finish(self, report: &mut Report<'_>) {
+        #[cfg(test)]
+        asked_for::note(self.section, self.known.all());
         for item in self.entries.into_iter().flatten().map(|entry| self.item(entry)) {
             if !self.known.all().contains(&item.key) {
                 let allowed = self.known.all().join(", ");
@@ -298,5 +300,32 @@ impl<'t> Table<'t> {
                 report.wrong(&item.key_span(), About::Text, message);
             }
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) use asked_for::asked;
+
+/// What the parser asks for, for the test of the reference.
+#[cfg(test)]
+mod asked_for {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    type Asked = BTreeSet<(String, &'static str)>;
+
+    thread_local! {
+        static ASKED: RefCell<Asked> = RefCell::default();
+    }
+
+    pub(super) fn note(section: &str, keys: &[&'static str]) {
+        ASKED.with_borrow_mut(|asked| asked.extend(keys.iter().map(|key| (section.to_owned(), *key))));
+    }
+
+    /// The name of the section, and the key, of all that is asked for during `work`.
+    pub(in crate::definition) fn asked(work: impl FnOnce()) -> Asked {
+        ASKED.take();
+        work();
+        ASKED.take()
     }
 }

@@ -1,0 +1,155 @@
+//! The rows of the reference, in the order in which a definition is read.
+
+use super::Default::{Nothing, Required, Value};
+use super::Type::*;
+use super::{Default, Key, Section, Type};
+use crate::definition::values::{DAY, MILLISECOND};
+use std::time::Duration as Span;
+
+const YEAR: Span = Span::from_secs(365 * 24 * 60 * 60);
+
+const fn key(
+    path: &'static str,
+    kind: Type,
+    default: Default,
+    example: &'static str,
+    what: &'static str,
+) -> Key {
+    Key { path, kind, default, example, with: "", what }
+}
+
+impl Key {
+    /// The example has an effect together with `with`.
+    const fn with(self, with: &'static str) -> Self {
+        Self { with, ..self }
+    }
+}
+
+/// The tables, in the order of the page.
+pub static SECTIONS: &[Section] = &[
+    Section { path: "", what: "What runs, as whom, and when. Before the first section." },
+    Section { path: "stop", what: "How it is ended." },
+    Section { path: "restart", what: "What an end that nobody asked for leads to." },
+    Section { path: "restart.backoff", what: "The waits between restarts, in `[restart]`." },
+    Section { path: "restart.limit", what: "When to give up, in `[restart]`." },
+    Section { path: "ready", what: "How it tells that it can be used." },
+    Section { path: "hooks", what: "Programs that run beside it." },
+    Section { path: "log", what: "Where its output goes." },
+    Section { path: "limits", what: "What it may use at most. Without a key there is no limit." },
+    Section { path: "security", what: "What its main process may become." },
+];
+
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    key("command", Command, Required, r#"["python3", "-m", "http.server"]"#,
+        "What is executed."),
+    key("user", Text, Nothing("the user of `--gateway-user`"), r#""www-data""#,
+        "Name or number of the user that it runs as. Another one than the default only in a root-owned file outside home."),
+    key("working_dir", Path, Nothing("home; of a service of another user than the default one, `/`"), r#""/srv""#,
+        "Where it starts."),
+    key("env", Variables, Value("{}"), r#"{ MODE = "fast" }"#,
+        "Variables on top of the supervisor's own environment."),
+    key("env_file", Path, Nothing("none"), r#""/etc/web.env""#,
+        "A file of `KEY=value` lines, read at each start. `env` goes before it."),
+    key("umask", Written(r#"octal digits, "0000" to "0777""#), Nothing("inherited"), r#""0027""#,
+        "The file mode creation mask."),
+    key("autostart", Boolean, Value("true"), "false",
+        "Whether it is wanted up when it is first seen. Afterwards the last command decides."),
+    key("type", Choice(&["daemon", "oneshot"]), Value(r#""daemon""#), r#""oneshot""#,
+        "A oneshot that succeeds is `finished` and not started again."),
+    key("role", Choice(&["auxiliary", "essential"]), Value(r#""auxiliary""#), r#""essential""#,
+        "When what is essential has `failed`, the container ends with its exit code. Only in a root-owned file outside home."),
+    key("requires", Services, Value("[]"), r#"["redis"]"#,
+        "Started after these, and fails and stops with them."),
+    key("after", Services, Value("[]"), r#"["migrate"]"#,
+        "Started after these; order only."),
+    key("containment", Choice(&["auto", "cgroup", "cgroup-private", "pidns", "keeper", "keeper-same-uid"]), Value(r#""auto""#), r#""keeper""#,
+        "How its tree is held. `auto` is the best that works here."),
+
+    key("stop", Table, Value("{}"), r#"{ signal = "SIGINT" }"#, "How it is ended."),
+    key("stop.signal", Written("names as SIGTERM or TERM, SIGRTMIN+3, numbers 1 to 64"), Value(r#""SIGTERM""#), r#""SIGQUIT""#,
+        "Sent to the main process."),
+    key("stop.timeout", Duration(MILLISECOND, DAY), Value(r#""10s""#), r#""75s""#,
+        "For the whole tree together; then it is killed."),
+    key("stop.leftovers", Duration(Span::ZERO, DAY), Value(r#""0s""#), r#""2s""#,
+        "What outlives a main process that died unasked gets the stop signal and this long. Zero: it is killed at once."),
+
+    key("restart", Table, Value("{}"), r#"{ policy = "never" }"#, "What an end that nobody asked for leads to."),
+    key("restart.policy", Choice(&["always", "on-failure", "never"]), Value(r#""always""#), r#""on-failure""#,
+        "`on-failure`: an exit code other than 0, or a signal. Under `always` a clean exit is no failure: it is started again and nothing is counted."),
+    key("restart.backoff", Table, Value("{}"), r#"{ initial = "1s" }"#, "The waits between restarts."),
+    key("restart.limit", TableOr(&["none"]), Value("{}"), r#""none""#,
+        "More failures than this: `failed`, and nothing is started until somebody asks."),
+    key("restart.exit_codes", ExitCodes(&["now", "later", "stop", "failed"]), Value("{}"), r#"{ 75 = "now", 78 = "failed" }"#,
+        "What an exit code means, before the policy. `now`: a failure, without a wait; `later`: no failure, after 5 s; `stop`: `finished`."),
+    key("restart.backoff.initial", Duration(MILLISECOND, DAY), Value(r#""100ms""#), r#""1s""#,
+        "The wait before the second restart in a row; the first does not wait."),
+    key("restart.backoff.factor", Number(1.0, 1000.0), Value("2.0"), "1.5",
+        "Each further wait is longer by it."),
+    key("restart.backoff.max", Duration(MILLISECOND, DAY), Value(r#""30s""#), r#""5m""#,
+        "The longest wait."),
+    key("restart.backoff.jitter", Number(0.0, 1.0), Value("0.1"), "0.0",
+        "By which share of itself a wait is longer or shorter by chance."),
+    key("restart.backoff.reset_after", Duration(Span::ZERO, YEAR), Value(r#""60s""#), r#""10m""#,
+        "What has run that long begins a new row."),
+    key("restart.limit.burst", Integer(0, 10_000), Value("10"), "3",
+        "Failures that are borne within `interval`."),
+    key("restart.limit.interval", Duration(MILLISECOND, YEAR), Value(r#""10m""#), r#""1m""#,
+        "The time in which failures are counted."),
+
+    key("log", Table, Value("{}"), r#"{ keep = 3 }"#, "Where its output goes."),
+    key("log.max_size", Size(4096, 100_000_000_000), Value(r#""1MB""#), r#""10MB""#,
+        "Bytes of a log file before it is rotated."),
+    key("log.keep", Integer(0, 10_000), Value("10"), "3",
+        "Rotated files that are kept."),
+    key("log.to_container", Boolean, Value("true"), "false",
+        "Whether its output also goes to the output of the container."),
+    key("log.overflow", Choice(&["block", "drop"]), Value(r#""block""#), r#""drop""#,
+        "What becomes of output faster than it can be written: the service waits, or lines are lost and counted."),
+
+    key("ready", Table, Value("{}"), r#"{ kind = "fd" }"#, "How it tells that it can be used."),
+    key("ready.kind", Choice(&["none", "fd", "gateway-state"]), Value(r#""none""#), r#""fd""#,
+        "`none`: as soon as it runs; `fd`: it writes a newline to a descriptor; `gateway-state`: its `gateway_state.json` says so."),
+    key("ready.timeout", Duration(MILLISECOND, DAY), Value(r#""60s""#), r#""5m""#,
+        "A `start` waits this long for it. What is not ready by then runs on.").with(r#"ready.kind = "fd""#),
+    key("ready.fd", Integer(3, 1023), Value("3"), "5",
+        "The descriptor of kind `fd`.").with(r#"ready.kind = "fd""#),
+
+    key("security", Table, Value("{}"), r#"{ no_new_privs = true }"#, "What its main process may become."),
+    key("security.no_new_privs", Boolean, Value("true"), "false",
+        "Set-uid programs and file capabilities have no effect. `false` only in a root-owned file outside home."),
+    key("security.capabilities", Capabilities, Value("[]"), r#"["NET_BIND_SERVICE", "CHOWN"]"#,
+        "What root keeps, and what others could gain. Only in a root-owned file outside home."),
+    key("security.ambient", Capabilities, Value("[]"), r#"["NET_BIND_SERVICE"]"#,
+        "What another user than root is given; part of `capabilities` without being named there. Only in a root-owned file outside home."),
+
+    key("limits", Table, Value("{}"), r#"{ nofile = 4096 }"#, "What it may use at most."),
+    key("limits.memory_max", Word(r#"a size of at least 1M, as in "512M", or "max""#), Value(r#""max""#), r#""512M""#,
+        "Memory of the whole tree; beyond it the OOM killer acts."),
+    key("limits.memory_high", Word(r#"a size of at least 1M, as in "512M", or "max""#), Value(r#""max""#), r#""448M""#,
+        "Memory beyond which the kernel takes back what it can and slows the service down."),
+    key("limits.swap_max", Word(r#"a size, as in "512M", or "max""#), Value(r#""max""#), "0",
+        "Swap of the whole tree."),
+    key("limits.pids_max", Word(r#"1 to 4194304, or "max""#), Value(r#""max""#), "256",
+        "Processes and threads of the whole tree."),
+    key("limits.cpu_max", Word(r#""150%" of one CPU, "QUOTA PERIOD" in microseconds, or "max""#), Value(r#""max""#), r#""150%""#,
+        "CPU time of the whole tree."),
+    key("limits.cpu_weight", Word("1 to 10000"), Value("100"), "50",
+        "Its share of the CPU where there is not enough."),
+    key("limits.io_weight", Word("1 to 10000"), Value("100"), "50",
+        "Its share of the disks where there is not enough."),
+    key("limits.oom", Choice(&["service", "process"]), Value(r#""process""#), r#""service""#,
+        "When the OOM killer kills a process of it: the whole tree ends, or the rest goes on."),
+    key("limits.nofile", Word("1 to 2147483584"), Nothing("inherited"), "4096",
+        "Open files of each process (the soft and the hard limit)."),
+    key("limits.nproc", Word(r#"1 to 4194304, or "max""#), Nothing("inherited"), "512",
+        "Processes of its user (RLIMIT_NPROC)."),
+    key("limits.core", Word(r#"a size, as in "512M", or "max""#), Nothing("inherited"), "0",
+        "Size of a core file."),
+    key("limits.oom_score_adj", Word("-1000 to 1000"), Nothing("inherited"), "500",
+        "How early the OOM killer chooses it; lower is later."),
+
+    key("hooks", Table, Value("{}"), "{}", "Programs that run beside it."),
+    key("hooks.memory_high", Command, Nothing("none"), r#"["sh", "-c", "kill -USR1 $HERMES_SUP_MAIN_PID"]"#,
+        "Runs when the soft limit of memory is reached, once a minute at most.").with(r#"limits.memory_high = "448M""#),
+];
