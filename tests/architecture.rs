@@ -27,6 +27,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The applets are command lines of this binary: where the socket is and how a line is shown is decided once, in cli;
     // s6-log writes files as the logger does; s6-setuidgid is the kernel's business.
     ("s6", &["core", "control", "definition", "log", "sys", "cli::render", "cli::settings"]),
+    // What lies on disk for s6 is read by the room that serves it.
+    ("import", &["core", "definition", "s6::bundle", "s6::slot", "sys::beneath"]),
     (
         "daemon",
         &[
@@ -56,6 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "definition",
             "log",
             "hermes",
+            "import",
             "s6",
             "store",
             "sys::localtime",

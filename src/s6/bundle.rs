@@ -65,7 +65,7 @@ pub fn read(sources: &Path, legacy: &Path) -> Bundle {
 }
 
 /// The services in `sources` that the bundles start, of whatever kind.
-pub(super) fn named(sources: &Path) -> BTreeSet<String> {
+pub(crate) fn named(sources: &Path) -> BTreeSet<String> {
     let mut reader = Reader::new(sources);
     let pipelines = pipelines(sources);
     let mut named = BTreeSet::new();
@@ -101,7 +101,7 @@ fn pipelines(sources: &Path) -> BTreeMap<String, Vec<String>> {
 }
 
 /// What the service `dir` depends on, bundles expanded, and what is wrong with those lists.
-pub(super) fn depends_on(sources: &Path, dir: &Path) -> (Vec<String>, Vec<String>) {
+pub(crate) fn depends_on(sources: &Path, dir: &Path) -> (Vec<String>, Vec<String>) {
     let mut reader = Reader::new(sources);
     let names = reader.dependencies(dir);
     (names, reader.bundle.warnings)
@@ -266,7 +266,7 @@ fn producers(dir: &Path) -> Vec<String> {
 }
 
 /// Names in the directory, sorted, without those that begin with a dot; none if it is missing.
-pub(super) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -287,7 +287,7 @@ fn first_line(path: &Path) -> io::Result<String> {
 }
 
 /// A FIFO in the place of a file would wait for ever without O_NONBLOCK.
-pub(super) fn text(path: &Path) -> io::Result<String> {
+pub(crate) fn text(path: &Path) -> io::Result<String> {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {

@@ -7,7 +7,6 @@
 pub mod applets;
 pub mod bundle;
 pub mod container_environment;
-pub mod import;
 pub mod materialise;
 pub mod scan;
 pub mod script;

@@ -1,14 +1,21 @@
-//! `import`: definitions from what another supervisor was told: s6 service directories and supervisord programs.
+//! `import`: definitions from what another supervisor was told: s6 service directories, supervisord programs, systemd units and
+//! compose services.
 //!
 //! What is written passes `check`. What cannot be said in a definition is never dropped silently: it stands in a
 //! comment of the file and on the error stream. Nothing is executed; files are read as the caller.
 
+mod compose;
 mod directory;
 mod draft;
+#[cfg(test)]
+mod foreign_tests;
 mod ini;
 mod supervisord;
+mod systemd;
 #[cfg(test)]
 mod tests;
+mod unit;
+mod yaml;
 
 use crate::core::name::ServiceName;
 use draft::{Draft, clean};
@@ -18,7 +25,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A variable of the environment, for `%(ENV_X)s`.
+/// A variable of the environment, for `%(ENV_X)s` of supervisord and `${X}` of compose.
 pub type Env<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// One definition.
@@ -59,14 +66,19 @@ impl Gathered {
     }
 }
 
-/// Reads every path: a directory is an s6 service directory or one of many, a file is a supervisord.conf. Blocks on
-/// the file system.
+/// Reads every path: a directory is an s6 service directory, one of many, or one of units; a file is a unit or a compose file by its
+/// name, and any other a supervisord.conf. Blocks on the file system.
 pub fn import(paths: &[PathBuf], env: &Env<'_>) -> Outcome {
     let mut gathered = Gathered::default();
     for (scope, path) in paths.iter().enumerate() {
         let read = std::path::absolute(path).and_then(|path| Ok((std::fs::metadata(&path)?.is_dir(), path)));
         match read {
+            Ok((true, path)) if systemd::directory(&path, &mut gathered) => {}
             Ok((true, path)) => directory::import(&path, scope, &mut gathered),
+            Ok((false, path)) if systemd::is_unit(&path) => systemd::import(&path, &mut gathered),
+            Ok((false, path)) if compose::is_compose(&path) => {
+                compose::import(&path, scope, env, &mut gathered);
+            }
             Ok((false, path)) => supervisord::import(&path, scope, env, &mut gathered),
             Err(error) => gathered.fail(path, &format!("cannot be read: {error}")),
         }
@@ -92,7 +104,7 @@ pub fn write(dir: &Path, service: &Imported) -> io::Result<(PathBuf, bool)> {
             written.map(|()| (path, true))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if super::bundle::text(&path).is_ok_and(|there| there == service.text) {
+            if crate::s6::bundle::text(&path).is_ok_and(|there| there == service.text) {
                 return Ok((path, false));
             }
             let why = "is there already and differs; remove it, or choose another directory";

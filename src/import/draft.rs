@@ -32,9 +32,12 @@ pub(super) struct Draft {
     /// What is not carried over.
     pub notes: Vec<String>,
     pub command: Vec<String>,
+    pub description: Option<String>,
     pub user: Option<String>,
     pub working_dir: Option<String>,
     pub env: BTreeMap<String, String>,
+    /// Absolute; one that need not be there has a `?` before it.
+    pub env_files: Vec<String>,
     pub umask: Option<u32>,
     pub held_down: bool,
     pub oneshot: bool,
@@ -46,13 +49,23 @@ pub(super) struct Draft {
     pub stop_timeout: Option<Duration>,
     pub policy: Option<&'static str>,
     pub reset_after: Option<Duration>,
+    /// The first wait and the longest.
+    pub backoff: Option<(Duration, Duration)>,
     pub limit: Option<(u32, Duration)>,
+    /// Failures are not counted.
+    pub unlimited: bool,
     pub exit_codes: BTreeMap<u8, &'static str>,
     /// Where it writes a newline when it is ready; 3 to 1023.
     pub ready_fd: Option<u32>,
     pub log_size: Option<u64>,
     pub log_keep: Option<u32>,
     pub files_only: bool,
+    /// In the words of `[limits]`.
+    pub limits: BTreeMap<&'static str, String>,
+    pub no_new_privs: Option<bool>,
+    /// Without them, root has what the container has.
+    pub capabilities: Option<Vec<String>>,
+    pub ambient: Option<Vec<String>>,
 }
 
 impl Draft {
@@ -197,6 +210,11 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
         let env = draft.env.iter().map(|(key, value)| (key.clone(), Value::String(escaped(value))));
         top.put("env", table(env));
     }
+    match draft.env_files.as_slice() {
+        [] => {}
+        [one] => top.put("env_file", one.as_str()),
+        many => top.put("env_file", list(many)),
+    }
     top.put_if("umask", draft.umask.map(|mask| format!("{mask:04o}")));
     top.put_if("autostart", draft.held_down.then_some(false));
     top.put_if("type", draft.oneshot.then_some("oneshot"));
@@ -211,10 +229,16 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
 
     let mut restart = Keys::default();
     restart.put_if("policy", draft.policy);
-    restart.put_if(
-        "backoff",
-        draft.reset_after.map(|after| table([("reset_after".to_owned(), duration(after).into())])),
-    );
+    let mut backoff = Vec::new();
+    if let Some((first, longest)) = draft.backoff {
+        backoff.push(("initial".to_owned(), duration(first).into()));
+        backoff.push(("max".to_owned(), duration(longest).into()));
+    }
+    backoff.extend(draft.reset_after.map(|after| ("reset_after".to_owned(), duration(after).into())));
+    if !backoff.is_empty() {
+        restart.put("backoff", table(backoff));
+    }
+    restart.put_if("limit", draft.unlimited.then_some("none"));
     restart.put_if(
         "limit",
         draft.limit.map(|(burst, interval)| {
@@ -241,12 +265,22 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     log.put_if("to_container", draft.files_only.then_some(false));
     log.section("log", &mut text);
 
-    let mut security = Keys::default();
-    if draft.user.as_deref().is_some_and(|user| matches!(user, ROOT | "0")) {
-        // What root has there: all that the container has.
-        security.put("no_new_privs", false);
-        security.put("capabilities", list(&["ALL".to_owned()]));
+    let mut limits = Keys::default();
+    for (key, value) in &draft.limits {
+        match value.parse::<i64>() {
+            Ok(number) => limits.put(key, number),
+            Err(_) => limits.put(key, value.as_str()),
+        }
     }
+    limits.section("limits", &mut text);
+
+    let mut security = Keys::default();
+    let is_root = draft.user.as_deref().is_some_and(|user| matches!(user, ROOT | "0"));
+    // What root has there: all that the container has.
+    security.put_if("no_new_privs", draft.no_new_privs.or(is_root.then_some(false)));
+    let all = is_root.then(|| vec!["ALL".to_owned()]);
+    security.put_if("capabilities", draft.capabilities.clone().or(all).map(|names| list(&names)));
+    security.put_if("ambient", draft.ambient.as_ref().map(|names| list(names)));
     security.section("security", &mut text);
     text
 }

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-struct Source(tempfile::TempDir);
+pub(super) struct Source(tempfile::TempDir);
 
 impl Source {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
@@ -21,7 +21,7 @@ impl Source {
         self.0.path().join(name)
     }
 
-    fn put(&self, name: &str, text: &str) -> &Self {
+    pub(super) fn put(&self, name: &str, text: &str) -> &Self {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
@@ -36,7 +36,7 @@ impl Source {
     }
 
     /// The outcome with the source's own directory as `/src`.
-    fn import(&self, name: &str) -> Outcome {
+    pub(super) fn import(&self, name: &str) -> Outcome {
         let env = |name: &str| (name == "HOST").then(|| OsString::from("there"));
         let mut outcome = import(&[self.path(name)], &env);
         let own = self.0.path().display().to_string();
@@ -51,11 +51,20 @@ impl Source {
 }
 
 /// What the supervisor makes of the texts. A user that is refused for the place of a file is no matter here.
-fn parsed(outcome: &Outcome) -> Result<Vec<Definition>, String> {
+pub(super) fn parsed(outcome: &Outcome) -> Result<Vec<Definition>, String> {
     let dir = tempfile::tempdir().unwrap();
     for service in &outcome.services {
         // Nor are rights.
-        let place = ["user = ", "capabilities = ", "no_new_privs = false"];
+        let place = [
+            "user = ",
+            "capabilities = ",
+            "ambient = ",
+            "no_new_privs = false",
+            "oom_score_adj = ",
+            "nofile = ",
+            "nproc = ",
+            "core = ",
+        ];
         let stays = |line: &&str| !place.iter().any(|start| line.starts_with(start));
         let text: Vec<&str> = service.text.lines().filter(stays).collect();
         write(dir.path(), &Imported { text: text.join("\n"), ..service.clone() }).unwrap();
@@ -76,7 +85,7 @@ fn parsed(outcome: &Outcome) -> Result<Vec<Definition>, String> {
     }
 }
 
-fn texts(outcome: &Outcome) -> String {
+pub(super) fn texts(outcome: &Outcome) -> String {
     outcome
         .services
         .iter()
