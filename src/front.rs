@@ -6,7 +6,7 @@ use hermes_sup::cli::doctor::{self, HermesCli, Row};
 use hermes_sup::cli::logs::{self, Absent, LogFiles, LogQuery};
 use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{LogLevel, Settings};
-use hermes_sup::cli::{check, generate};
+use hermes_sup::cli::{check, generate, manual};
 use hermes_sup::containment::{self, Rung, Wish};
 use hermes_sup::control::protocol::LogPlace;
 use hermes_sup::core::words::Stream;
@@ -76,7 +76,8 @@ fn carry_out(command: Command, console: &mut Console<'_>, env: &import::Env<'_>)
         }
         Command::Import { paths, to } => bring_in(console, &paths, to.as_deref(), env),
         Command::Completions(shell) => show(console, generate::completions(shell)),
-        Command::Man(words) => show(console, generate::man(&words)),
+        Command::Man(words) => show(console, manual::page(&words)),
+        Command::Schema => show(console, generate::schema()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::candidates;
 use super::logs::{LogQuery, When};
+use super::manual::facts;
 use super::plain;
 use super::settings::{self, Env, Options, Settings, absolute, parse_duration};
 use crate::control::client::Search;
@@ -40,6 +41,8 @@ pub enum Command {
     Completions(clap_complete::Shell),
     /// Of which subcommand; empty for the program itself.
     Man(Vec<String>),
+    /// The JSON schema of a definition.
+    Schema,
 }
 
 /// `hermes-sup ctl`.
@@ -142,11 +145,13 @@ enum Typed {
     },
     /// Print the completions of a shell
     Completions { shell: clap_complete::Shell },
-    /// Print the manual page of the program or of one command, as in 'man ctl stop'
+    /// Print the manual page of the program or of one command, as in 'man ctl stop', or of a 'definition'
     Man {
         #[arg(value_name = "COMMAND", add = ArgValueCompleter::new(candidates::commands))]
         command: Vec<String>,
     },
+    /// Print the JSON schema of a definition, for editors
+    Schema,
 }
 
 /// What `healthcheck` is about.
@@ -527,6 +532,7 @@ fn read(words: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
         Typed::Import { paths, to } => Command::Import { paths, to },
         Typed::Completions { shell } => Command::Completions(shell),
         Typed::Man { command } => Command::Man(command),
+        Typed::Schema => Command::Schema,
     })
 }
 
@@ -576,10 +582,15 @@ fn early(error: &clap::Error, arguments: &[OsString]) -> Early {
     use clap::error::ErrorKind;
     let text = error.render().to_string();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Early { code: Code::Done, text },
+        ErrorKind::DisplayHelp => {
+            let examples = facts::help(&called(arguments).join(" "));
+            return Early { code: Code::Done, text: text + &examples };
+        }
+        ErrorKind::DisplayVersion => return Early { code: Code::Done, text },
         _ => {}
     }
-    let more = format!("try '{} --help'", called(arguments));
+    let called = std::iter::once("hermes-sup".to_owned()).chain(called(arguments)).collect::<Vec<_>>();
+    let more = format!("try '{} --help'", called.join(" "));
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Early::usage(format!("a command is missing: {more}"));
     }
@@ -592,11 +603,11 @@ fn early(error: &clap::Error, arguments: &[OsString]) -> Early {
 }
 
 /// The command that the words mean, as far as they mean one.
-fn called(words: &[OsString]) -> String {
-    let (mut command, mut path) = (definition(), "hermes-sup".to_owned());
+fn called(words: &[OsString]) -> Vec<String> {
+    let (mut command, mut path) = (definition(), Vec::new());
     for word in words {
         if let Some(found) = command.find_subcommand(word).cloned() {
-            path = format!("{path} {}", found.get_name());
+            path.push(found.get_name().to_owned());
             command = found;
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! A user who presses Tab waits for it: a supervisor that does not answer at once has no names, and nothing is an error.
 
-use super::settings;
+use super::{manual, settings};
 use crate::control::client::Client;
 use crate::control::protocol::{Part, Request};
 use crate::core::limits::Key;
@@ -55,12 +55,12 @@ pub(super) fn limits(begun: &OsStr) -> Vec<CompletionCandidate> {
     beginning_with(begun, Key::ALL.map(|key| format!("{}=", key.as_str())))
 }
 
-/// Of `man`: the commands and the verbs of `ctl`.
+/// Of `man`: the commands, the verbs of `ctl`, and the format of definitions.
 pub(super) fn commands(begun: &OsStr) -> Vec<CompletionCandidate> {
     let definition = super::args::definition();
     let verbs = definition.find_subcommand("ctl").into_iter().flat_map(clap::Command::get_subcommands);
     let names = definition.get_subcommands().chain(verbs).map(|command| command.get_name().to_owned());
-    beginning_with(begun, names.collect::<Vec<_>>())
+    beginning_with(begun, names.chain([manual::DEFINITION.to_owned()]).collect::<Vec<_>>())
 }
 
 fn beginning_with(begun: &OsStr, names: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {

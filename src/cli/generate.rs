@@ -1,7 +1,8 @@
-//! Completions and manual pages, made from the command definitions.
+//! Completions, made from the command definitions, and the schema of a definition.
 
 use super::args::{Early, definition};
 use crate::control::protocol::Code;
+use crate::definition::reference;
 use clap_complete::env::Shells;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -52,25 +53,15 @@ fn failed(written: io::Result<()>) -> Result<(), Early> {
     written.map_err(|error| Early { code: Code::Failed, text: error.to_string() })
 }
 
-/// The manual page (roff) of one command, given as its words; without any, of the program.
+/// The JSON schema of a definition.
 ///
 /// # Errors
-/// [`Early`] for words that are no command.
-pub fn man(words: &[String]) -> Result<Vec<u8>, Early> {
-    let mut whole = definition().disable_help_subcommand(true);
-    whole.build();
-    let mut command = &whole;
-    for word in words {
-        command = command.find_subcommand(word).ok_or_else(|| Early {
-            code: Code::Usage,
-            text: format!("no such command '{}': try 'hermes-sup --help'", words.join(" ")),
-        })?;
-    }
-    let title = command.get_display_name().unwrap_or("hermes-sup").to_owned();
-    let page = clap_mangen::Man::new(command.clone()).title(title);
-    let mut roff = Vec::new();
-    failed(page.render(&mut roff))?;
-    Ok(roff)
+/// None that is known: [`Early`] if it could not be written.
+pub fn schema() -> Result<Vec<u8>, Early> {
+    let mut text = Vec::new();
+    failed(serde_json::to_writer_pretty(&mut text, &reference::schema()).map_err(io::Error::from))?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -88,20 +79,5 @@ mod tests {
         let answer = complete(OsStr::new("fish"), &words).unwrap();
         assert!(String::from_utf8(answer).unwrap().starts_with("unregister"));
         assert_eq!(complete(OsStr::new("tcsh"), &words).unwrap_err().code, Code::Usage);
-    }
-
-    #[test]
-    fn each_command_has_its_page() {
-        let page = |words: &[&str]| {
-            man(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
-                .map(|roff| String::from_utf8(roff).unwrap())
-        };
-        assert!(page(&[]).unwrap().contains(".TH hermes-sup 1"));
-        let stop = page(&["ctl", "stop"]).unwrap();
-        assert!(
-            stop.contains(".TH hermes-sup-ctl-stop 1") && stop.contains("every process is gone"),
-            "{stop}"
-        );
-        assert_eq!(page(&["ctl", "halt"]).unwrap_err().code, Code::Usage);
     }
 }

@@ -13,6 +13,7 @@ pub mod generate;
 pub mod healthcheck;
 pub mod logs;
 mod pattern;
+pub mod manual;
 mod plain;
 pub mod render;
 pub mod settings;
