@@ -5,6 +5,8 @@
 //! what is not known is null, times are RFC 3339 in UTC, durations whole milliseconds. A field may be added within
 //! version 1; none may change its meaning or go away. No I/O, no policy.
 
+#[cfg(test)]
+mod page;
 mod replies;
 mod requests;
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod monitor;
 mod names;
 mod paused;
 mod profiles;
+mod protocol;
 mod reasons;
 mod restarts;
 mod rungs;

@@ -18,6 +18,7 @@ pub enum Reply {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     Supervisor(Box<SupervisorStatus>),
@@ -50,6 +51,7 @@ impl Part {
 
 /// Where the log files of one service are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LogPlace {
     pub name: String,
     pub dir: PathBuf,
@@ -60,6 +62,7 @@ pub struct LogPlace {
 
 /// Processes of one service, parents before their children; a service of many comes in several parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tree {
     pub name: String,
     pub processes: Vec<Process>,
@@ -69,6 +72,7 @@ pub struct Tree {
 
 /// One process, as /proc showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Process {
     pub pid: u32,
     /// Its parent if that is in the tree too; absent: a root of the tree.
@@ -87,6 +91,7 @@ pub struct Process {
 
 /// The whole of `tree --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TreesDocument {
     pub version: u32,
     pub services: Vec<Tree>,
@@ -94,6 +99,7 @@ pub struct TreesDocument {
 
 /// What a service may do. While it runs, its main process as the kernel shows it; otherwise its next start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Audit {
     pub name: String,
     pub state: State,
@@ -117,6 +123,7 @@ pub struct Audit {
 
 /// Of a process (capabilities(7), prctl(2), seccomp(2)).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Privileges {
     /// Those it holds, by their names.
     pub capabilities: Vec<String>,
@@ -129,6 +136,7 @@ pub struct Privileges {
 
 /// The whole of `audit --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditDocument {
     pub version: u32,
     pub services: Vec<Audit>,
@@ -136,6 +144,7 @@ pub struct AuditDocument {
 
 /// One scope of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ScopeStatus {
     /// With `.scope`.
     pub unit: String,
@@ -158,9 +167,11 @@ pub struct ScopeStatus {
 
 /// The result of a verb for one service, as in `"results"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Outcome {
     pub name: String,
     pub ok: bool,
+    #[cfg_attr(test, schemars(with = "u8"))]
     pub code: Code,
     /// The state after the verb; absent when there is no such service.
     pub state: Option<State>,
@@ -200,6 +211,7 @@ impl Refusal {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalKind {
     Malformed,

@@ -9,6 +9,7 @@ use std::time::Duration;
 /// What a client asks for. Names are as the user typed them: aliases are resolved by the supervisor. How it looks on the
 /// wire is the codec's: what serde makes of it, `{"METHOD":PARAMETERS}`, is only a step on the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// `timeout_ms`: how long the service may take to be up; absent: the supervisor's 30 s. `force`: also when the
@@ -194,6 +195,7 @@ impl Request {
 
 /// `"all"` or `{"names":[…]}`: an empty list never means everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Targets {
     All,
@@ -201,6 +203,7 @@ pub enum Targets {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     pub name: String,
@@ -215,6 +218,7 @@ pub struct Registration {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Program {
     /// An absolute profile directory.
@@ -224,6 +228,7 @@ pub enum Program {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Until {
     /// Also satisfied by ready.
@@ -234,6 +239,7 @@ pub enum Until {
 
 /// What the kernel's out-of-memory killer may take of a scope that is over its bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OomPolicy {
     /// All of it (`memory.oom.group`).
@@ -245,7 +251,8 @@ pub enum OomPolicy {
 
 /// A signal by its name (`"SIGTERM"`); anything that [`Signal::parse`] knows is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignalName(pub Signal);
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SignalName(#[cfg_attr(test, schemars(with = "String"))] pub Signal);
 
 impl Serialize for SignalName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

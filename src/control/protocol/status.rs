@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 /// The whole of `status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StatusDocument {
     pub version: u32,
     pub supervisor: SupervisorStatus,
@@ -21,12 +22,14 @@ pub struct StatusDocument {
 
 /// The whole of `--json` of a verb.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResultsDocument {
     pub version: u32,
     pub results: Vec<Outcome>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SupervisorStatus {
     pub pid: u32,
     /// Of the program, as in `--version`.
@@ -46,6 +49,7 @@ pub struct SupervisorStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServiceStatus {
     pub name: String,
     /// What it is, in its owner's words.
@@ -164,6 +168,7 @@ impl ServiceStatus {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Gateway,
@@ -173,6 +178,7 @@ pub enum Kind {
 
 /// How the last incarnation's main process ended: one of `code`, `signal` and `unknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastExit {
     pub code: Option<u8>,
     pub signal: Option<SignalName>,
@@ -237,6 +243,7 @@ impl LastExit {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Io {
     pub read_bytes: u64,
     pub write_bytes: u64,
@@ -244,6 +251,7 @@ pub struct Io {
 
 /// Share of the last 10 s in which something waited, in percent (`some avg10` of the kernel's pressure files).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pressure {
     pub cpu: Option<f64>,
     pub memory: Option<f64>,
@@ -252,7 +260,8 @@ pub struct Pressure {
 
 /// A moment, written as RFC 3339 in UTC with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Utc(pub SystemTime);
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Utc(#[cfg_attr(test, schemars(with = "String"))] pub SystemTime);
 
 impl Serialize for Utc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
