@@ -9,6 +9,7 @@ mod boot;
 mod clock;
 mod execute;
 mod fault;
+mod herald;
 mod inbox;
 mod main_program;
 mod serve;
@@ -41,6 +42,7 @@ use crate::log::{Container, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use boot::ownership::GivingWay;
 use clock::Clock;
+use herald::Herald;
 use inbox::{Inbox, Input};
 use main_program::MainProgram;
 use mio::{Events, Poll};
@@ -290,6 +292,7 @@ struct Supervisor {
     /// `None`: it cannot be watched, and profiles are found at a boot, a reload, or when somebody names them.
     profile_watch: Option<Arc<ProfileWatch>>,
     root_watch: RootWatch,
+    herald: Herald,
 }
 
 impl Supervisor {
@@ -318,6 +321,7 @@ impl Supervisor {
             {
                 return Over::Replaced(program);
             }
+            self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
             self.arm_timer();
             self.container.gather(false);
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
@@ -516,7 +520,8 @@ impl Supervisor {
         // The others are only looked at: it does no harm when that is late.
         let timeouts = self.timeouts().into_iter().filter_map(|topic| topic.next_deadline()).min();
         let timeouts = self.lost_time.wait_until(now, timeouts);
-        let looks = [self.containment.next_deadline(), self.unreaped.next_deadline()];
+        let looks =
+            [self.containment.next_deadline(), self.unreaped.next_deadline(), self.herald.next_deadline()];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
         if let Err(error) = self.wakeups.timer.arm(next, wait) {

@@ -18,6 +18,7 @@ mod killed_supervisor;
 mod limits;
 mod logs;
 mod main_program;
+mod manager;
 mod monitor;
 mod names;
 mod paused;

@@ -26,6 +26,7 @@ mod start_error;
 use crate::core::farewell::Farewell;
 use crate::core::words::Stream;
 use crate::daemon::clock::Clock;
+use crate::daemon::herald::Herald;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::sources::Notifier;
 use crate::daemon::upgrade::handover::{Handover, OURSELVES};
@@ -69,6 +70,7 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         }
     }));
     let former = Handover::take(&mut options.environment);
+    let herald = Herald::take(&mut options.environment);
     // A stop signal that arrives from here on is kept until the loop reads it.
     let signals = match SignalFd::block() {
         Ok(signals) => signals,
@@ -100,7 +102,11 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
     }
     let bare = former.as_ref().map(Handover::bare);
     let is_demo = options.demo;
-    let given = Given { options, former, nofile, container: container.clone(), log: log.clone() };
+    let herald = herald.unwrap_or_else(|error| {
+        slog::warn!(log, "{error}");
+        Herald::default()
+    });
+    let given = Given { options, former, nofile, container: container.clone(), log: log.clone(), herald };
     let started = catch_unwind(AssertUnwindSafe(|| start(given, signals, &mode)));
     let started = match (started, bare) {
         (Ok(Err(error)), Some(bare)) => {
@@ -205,6 +211,7 @@ struct Given {
     nofile: Option<(u64, u64)>,
     container: Container,
     log: slog::Logger,
+    herald: Herald,
 }
 
 enum Start {

@@ -147,6 +147,7 @@ impl Supervisor {
             giving_way: opened.giving_way,
             profile_watch: prepared.profile_watch,
             root_watch: RootWatch::default(),
+            herald: given.herald,
         };
         let parts = Parts {
             poll: prepared.poll,
