@@ -204,6 +204,9 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     let mut top = Keys::default();
     let command: Vec<String> = draft.command.iter().map(|word| escaped(word)).collect();
     top.put("command", list(&command));
+    let description =
+        draft.description.as_deref().map(|text| clean(text).chars().take(SHOWN).collect::<String>());
+    top.put_if("description", description);
     top.put_if("user", draft.user.clone());
     top.put_if("working_dir", draft.working_dir.as_deref().map(escaped));
     if !draft.env.is_empty() {

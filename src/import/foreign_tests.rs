@@ -25,6 +25,7 @@ User=www-data
 WorkingDirectory=/srv
 Environment="MODE=fast and loose" PORT=80
 EnvironmentFile=/etc/default/web
+EnvironmentFile=-/etc/web.env
 ExecStart=-/usr/bin/web --port ${PORT} \
     --name "%n" --pid $MAINPID
 ExecReload=/bin/kill -HUP $MAINPID
@@ -70,10 +71,11 @@ capabilities = ["ALL"]
 # not carried over: ExecReload: ask for it by 'hermes-sup ctl kill NAME HUP'
 # not carried over: PrivateTmp: it has no counterpart
 command = ["/usr/bin/web", "--port", "80", "--name", "web.service", "--pid", "$MAINPID"]
+description = "The web server"
 user = "www-data"
 working_dir = "/srv"
 env = { EXTRA = "1", MODE = "fast and loose", PORT = "80" }
-env_file = "/etc/default/web"
+env_file = ["/etc/default/web", "?/etc/web.env"]
 after = ["redis"]
 requires = ["redis"]
 

@@ -57,6 +57,10 @@ pub enum Type {
     Text,
     /// An absolute path.
     Path,
+    /// An absolute path; one with a `?` before it need not be there.
+    EnvFile,
+    /// Names that the owner chooses, with absolute paths.
+    Paths,
     /// A program and its arguments.
     Command,
     Texts,
@@ -101,7 +105,8 @@ impl Type {
     pub fn name(self) -> &'static str {
         match self {
             Self::Text | Self::Written(_) => "text",
-            Self::Path => "path",
+            Self::Path | Self::EnvFile => "path",
+            Self::Paths => "table of paths",
             Self::Command | Self::Texts | Self::Services | Self::Capabilities => "list of texts",
             Self::Variables => "table of texts",
             Self::Boolean => "boolean",
@@ -114,7 +119,7 @@ impl Type {
             Self::ExitCodes(_) => "table of words",
             Self::Table => "table",
             Self::TableOr(_) => "table or word",
-            Self::OneOrMore(Self::Path) => "path or list of paths",
+            Self::OneOrMore(Self::Path | Self::EnvFile) => "path or list of paths",
             Self::OneOrMore(_) => "text or list of texts",
         }
     }
@@ -124,7 +129,9 @@ impl Type {
         let words =
             |words: &[&str]| words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
         Some(match self {
-            Self::Path | Self::OneOrMore(Self::Path) => "absolute".to_owned(),
+            Self::Path | Self::EnvFile | Self::Paths | Self::OneOrMore(Self::Path | Self::EnvFile) => {
+                "absolute".to_owned()
+            }
             Self::Command => "a program and its arguments; no shell".to_owned(),
             Self::Services => "names of services".to_owned(),
             Self::Capabilities => "names of capabilities(7), with or without `CAP_`, or \"ALL\"".to_owned(),

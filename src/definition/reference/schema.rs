@@ -52,7 +52,12 @@ fn property(key: &Key) -> Value {
 fn of(kind: Type, path: &str) -> Value {
     match kind {
         Type::Text | Type::Written(_) => json!({ "type": "string" }),
-        Type::Path => json!({ "type": "string", "pattern": "^/" }),
+        // A variable may stand for its beginning.
+        Type::Path => json!({ "type": "string", "pattern": r"^(/|\$\{)" }),
+        Type::EnvFile => json!({ "type": "string", "pattern": r"^\??/" }),
+        Type::Paths => {
+            json!({ "type": "object", "additionalProperties": { "type": "string", "pattern": "^/" } })
+        }
         Type::Command => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
         Type::Texts | Type::Services | Type::Capabilities => {
             json!({ "type": "array", "items": { "type": "string" } })
