@@ -9,7 +9,6 @@
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
 //! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line; [`monitor`] is what probes and scrapers ask.
-//! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line.
 //! * [`import`] makes definitions of what other supervisors were told.
 //! * [`s6`] reads and writes what lies on disk where s6 would look for it, and is this binary under the names of the s6
 //!   tools.
