@@ -19,16 +19,14 @@ pub const DEFINITION: &str = "definition";
 /// # Errors
 /// [`Early`] for words that are neither.
 pub fn page(words: &[String]) -> Result<Vec<u8>, Early> {
-    let mut roff = Vec::new();
     let written = match words {
-        [word] if word == DEFINITION => definition::page().to_writer(&mut roff),
-        _ => command(words)?.and_then(|page| {
-            roff = page;
-            Ok(())
-        }),
+        [word] if word == DEFINITION => {
+            let mut roff = Vec::new();
+            definition::page().to_writer(&mut roff).map(|()| roff)
+        }
+        _ => command(words)?,
     };
-    written.map_err(|error| Early { code: Code::Failed, text: error.to_string() })?;
-    Ok(roff)
+    written.map_err(|error| Early { code: Code::Failed, text: error.to_string() })
 }
 
 fn command(words: &[String]) -> Result<io::Result<Vec<u8>>, Early> {
