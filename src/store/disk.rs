@@ -2,9 +2,13 @@
 //!
 //! The engine writes new pages before it frees old ones, into a sparse file. So the space for the whole length is
 //! reserved after opening and with each growth: what fits in the file can then be written on a full disk too.
+//!
+//! And it is written once, with zeros, and the file does not shrink. The first write to a place that is only reserved, as any change
+//! of the length, goes through the journal of the file system: the sync of that commit would wait for whatever everybody on that
+//! disk has in the journal. The sync of a place that was written before waits for its own pages alone.
 
 use redb::StorageBackend;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -30,7 +34,30 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?)
+    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?;
+    // Where this fails, commits take longer.
+    let _ = fill(file, len);
+    Ok(())
+}
+
+/// Writes zeros where nothing was written yet: to lseek(2) a place that is only reserved is a hole.
+fn fill(file: &File, len: u64) -> io::Result<()> {
+    let zeros = vec![0; 32 << 10];
+    let mut at = 0;
+    while at < len {
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+        at = match rustix::fs::seek(file, SeekFrom::Data(hole)) {
+            Ok(data) => data.min(len),
+            // Nothing but a hole up to the end.
+            Err(rustix::io::Errno::NXIO) => len,
+            Err(error) => return Err(error.into()),
+        };
+        for begin in (hole..at).step_by(zeros.len()) {
+            let count = usize::try_from(at - begin).unwrap_or(zeros.len()).min(zeros.len());
+            file.write_all_at(&zeros[..count], begin)?;
+        }
+    }
+    Ok(())
 }
 
 impl StorageBackend for DiskFile {
@@ -44,18 +71,19 @@ impl StorageBackend for DiskFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let before = self.0.metadata()?.len();
-        if len > before {
-            match reserve(&self.0, len) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    // Part of it may have been given out.
-                    let _ = self.0.set_len(before);
-                    return Err(error);
-                }
-                // Not every filesystem can reserve.
-                Ok(()) | Err(_) => {}
-            }
+        // The engine takes a file that is longer than it knew for one that it had begun to grow.
+        if len <= before {
+            return Ok(());
         }
-        self.0.set_len(len)
+        match reserve(&self.0, len) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // Part of it may have been given out.
+                let _ = self.0.set_len(before);
+                Err(error)
+            }
+            // Not every filesystem can reserve.
+            Ok(()) | Err(_) => self.0.set_len(len),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -129,14 +157,23 @@ mod tests {
             return; // This filesystem cannot reserve.
         }
         let placed = |file: &File| file.metadata().unwrap().blocks() * 512;
+        let is_written = |file: &File| {
+            rustix::fs::seek(file, SeekFrom::Hole(0)).unwrap() == file.metadata().unwrap().len()
+        };
         let disk = DiskFile::new(file.try_clone().unwrap());
         disk.set_len(1 << 20).unwrap();
         assert!(disk.len().unwrap() == 1 << 20 && placed(&file) >= 1 << 20, "{}", placed(&file));
+        assert!(is_written(&file), "no page that is only reserved");
+        disk.write(5000, b"kept").unwrap();
         disk.set_len(8192).unwrap();
-        assert_eq!(disk.len().unwrap(), 8192);
+        assert_eq!(disk.len().unwrap(), 1 << 20, "to shrink and grow again is work for the journal");
+        file.set_len(8192).unwrap();
         file.set_len(1 << 20).unwrap();
         assert!(placed(&file) < 1 << 20, "sparse before it is opened");
         drop(DiskFile::new(file.try_clone().unwrap()));
-        assert!(placed(&file) >= 1 << 20);
+        assert!(placed(&file) >= 1 << 20 && is_written(&file));
+        let mut kept = [0; 4];
+        disk.read(5000, &mut kept).unwrap();
+        assert_eq!(&kept, b"kept");
     }
 }

@@ -274,12 +274,12 @@ fn a_full_state_disk_never_keeps_a_service_running() {
     assert_eq!(world.state("s0") == "up", started.code == 0);
 }
 
-/// A world whose home is an ext4 image, which can be made to hang.
-fn on_a_disk_of_its_own(images: &tempfile::TempDir) -> World {
+/// A world whose home is an ext4 image, which can be made to hang. `features` as `mkfs.ext4 -O` takes them.
+fn on_a_disk_of_its_own(images: &tempfile::TempDir, features: &str) -> World {
     let image = images.path().join("disk");
     std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
     let made =
-        std::process::Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&image).status();
+        std::process::Command::new("mkfs.ext4").args(["-q", "-F", "-O", features]).arg(&image).status();
     assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4 is needed here");
     let mut world =
         World::new(Setup::plain().world_option(&["--disk", "/opt/data", &image.to_string_lossy()]));
@@ -288,11 +288,45 @@ fn on_a_disk_of_its_own(images: &tempfile::TempDir) -> World {
     world
 }
 
+/// How many commits of the journal of the world's disk somebody has waited for, as with fsync(2): jbd2's own count.
+fn journal_commits(world: &World) -> u64 {
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", world.holder_pid())).expect("its mounts");
+    let device = mounts.lines().find_map(|line| line.split_once(" /opt/data ")?.0.strip_prefix("/dev/"));
+    let info = format!("/proc/fs/jbd2/{}-8/info", device.expect("a loop device"));
+    let info = std::fs::read_to_string(&info).expect("a journal");
+    let requested = info.split_once('(').and_then(|(_, rest)| rest.split_once(" requested"));
+    requested.and_then(|(count, _)| count.parse().ok()).expect("a count")
+}
+
+/// A start took longer the more services there were: pages of the database that had never been written, and a file that shrank and
+/// grew, took each commit through the journal, with the log directories of all the others in it.
+#[test]
+fn a_command_waits_for_nothing_that_others_have_in_the_journal() {
+    let images = tempfile::tempdir().expect("a directory");
+    let mut world = on_a_disk_of_its_own(&images, "has_journal");
+    for n in 0..20 {
+        world.adversary(&format!("s{n}"), "pause", "");
+    }
+    let _supervisor = world.start();
+    world.ctl(&["wait", "--all", "--up"]).ok();
+    world.wait_log("s19", "ready");
+    let home = std::fs::File::open(world.path("/opt/data")).expect("home");
+    rustix::fs::syncfs(&home).expect("what the boot made is on the disk");
+    let before = journal_commits(&world);
+    for n in 0..20 {
+        let name = format!("s{n}");
+        world.ctl(&["stop", &name]).ok();
+        world.ctl(&["start", &name]).ok();
+    }
+    let commits = journal_commits(&world) - before;
+    assert!(commits <= 2, "{commits} of the commits of forty commands went through the journal");
+}
+
 /// The marker of a planned stop cannot be written then; the stop signal goes without it.
 #[test]
 fn a_hung_disk_delays_the_stop_signal_of_a_gateway_by_a_second_at_most() {
     let images = tempfile::tempdir().expect("a directory");
-    let mut world = on_a_disk_of_its_own(&images);
+    let mut world = on_a_disk_of_its_own(&images, "^has_journal");
     let mark = world.mark.clone();
     let template =
         format!("command = [\"/adversary\", \"wait-signal\", \"{mark}\"]\n[stop]\ntimeout = \"75s\"\n");
@@ -317,7 +351,7 @@ fn a_hung_disk_delays_the_stop_signal_of_a_gateway_by_a_second_at_most() {
 #[test]
 fn a_hung_disk_delays_a_stop_by_two_seconds_at_most() {
     let images = tempfile::tempdir().expect("a directory");
-    let mut world = on_a_disk_of_its_own(&images);
+    let mut world = on_a_disk_of_its_own(&images, "^has_journal");
     world.adversary("wood", "tree 5", "[stop]\ntimeout = \"100ms\"").adversary("clock", "tick 10", "");
     let mut supervisor = world.start();
     world.wait_log("wood", "ready");
