@@ -58,7 +58,11 @@ impl Supervisor {
             Effect::Spawn { incarnation } => self.starts.push(id, incarnation),
             Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned } => {
-                self.surroundings = self.surroundings_now();
+                // Only of a gateway something is written first, as the gateway user of now.
+                let is_marked = |service: &Service| service.gateway_directory(&self.options.home).is_some();
+                if planned && self.services.get(&id).is_some_and(|service| is_marked(service)) {
+                    self.surroundings = self.surroundings_now();
+                }
                 decide!(self.planned.stop(id, incarnation, signal, planned));
             }
             Effect::SignalTree { incarnation, signal } => {

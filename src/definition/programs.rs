@@ -4,7 +4,7 @@
 //! runs as somebody else, or as root, must find no program there that this user has put in.
 
 use super::trust::is_filled_by;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -19,9 +19,22 @@ pub fn path_of(path: &OsStr, uid: u32) -> OsString {
     if joined.is_empty() { OsString::from(SYSTEM) } else { joined }
 }
 
-/// The last answer of [`path_of`], for a fleet that asks the same at each start. It holds while its directories are the same.
+/// The last answer of [`path_of`], for a fleet that asks the same at each start. It holds while its directories are the same, and
+/// within a row of starts they are looked at once.
 #[derive(Debug, Default)]
-pub struct Programs(RefCell<Option<Last>>);
+pub struct Programs {
+    last: RefCell<Option<Last>>,
+    row: Cell<Row>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Row {
+    #[default]
+    None,
+    Begun,
+    /// The directories of the last answer are those of this row.
+    Looked,
+}
 
 #[derive(Debug)]
 struct Last {
@@ -32,16 +45,32 @@ struct Last {
 }
 
 impl Programs {
+    /// From here to [`Self::end_row`] nobody changes a directory.
+    pub fn begin_row(&self) {
+        self.row.set(Row::Begun);
+    }
+
+    pub fn end_row(&self) {
+        self.row.set(Row::None);
+    }
+
     /// As [`path_of`].
     pub fn path_of(&self, path: &OsStr, uid: u32) -> OsString {
-        let marks = marks(path);
-        if let Some(last) = self.0.borrow().as_ref()
-            && (last.path == path && last.uid == uid && last.marks == marks)
+        let same = |last: &Last| last.path == path && last.uid == uid;
+        if self.row.get() == Row::Looked
+            && let Some(last) = self.last.borrow().as_ref().filter(|last| same(last))
         {
             return last.answer.clone();
         }
+        let marks = marks(path);
+        if self.row.get() == Row::Begun {
+            self.row.set(Row::Looked);
+        }
+        if let Some(last) = self.last.borrow().as_ref().filter(|last| same(last) && last.marks == marks) {
+            return last.answer.clone();
+        }
         let answer = path_of(path, uid);
-        self.0.replace(Some(Last { path: path.to_owned(), uid, marks, answer: answer.clone() }));
+        self.last.replace(Some(Last { path: path.to_owned(), uid, marks, answer: answer.clone() }));
         answer
     }
 }
@@ -100,6 +129,13 @@ mod tests {
         assert_eq!(programs.path_of(&path, 0), usable(&[&roots]));
         chown(&roots, Some(10000), None).unwrap();
         assert_eq!(programs.path_of(&path, 0), "/usr/bin");
+        // Within a row it is looked at once.
+        programs.begin_row();
+        assert_eq!(programs.path_of(&path, 0), "/usr/bin");
+        chown(&roots, Some(0), None).unwrap();
+        assert_eq!(programs.path_of(&path, 0), "/usr/bin");
+        programs.end_row();
+        assert_eq!(programs.path_of(&path, 0), usable(&[&roots]));
     }
 
     #[test]

@@ -40,12 +40,14 @@ impl Supervisor {
             return false;
         }
         let until = self.clock.now().after(ROW);
-        // Users do not change within a row.
+        // Users and the directories of a PATH do not change within a row.
         let around = self.surroundings_now();
+        self.programs.begin_row();
         while let Some((id, incarnation)) = self.starts.next(self.clock.now(), until) {
             self.prepare(id, incarnation, &around);
             fault::point();
         }
+        self.programs.end_row();
         if self.starts.is_empty() {
             // What a boot has left behind is not kept for the next one.
             self.starts = Starts::default();
