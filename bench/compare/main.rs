@@ -4,6 +4,7 @@
 
 mod clock;
 mod events;
+mod ground;
 mod machine;
 mod options;
 mod peer;
@@ -17,6 +18,7 @@ mod statistics;
 mod trace;
 mod world;
 
+use ground::Ground;
 use options::Options;
 use results::Results;
 use row::Bench;
@@ -50,7 +52,13 @@ fn compare(options: &Options) -> Result<(), String> {
     let mut bench = Bench { options, peers: &peers, results: Results::default(), troubles: Vec::new() };
     type Measure = fn(&mut Bench<'_>);
     let wants = |names: &[&str]| names.iter().any(|name| options.wants_row(name));
-    let groups: [(&str, bool, Measure); 7] = [
+    // Where it runs changes what these cost; the others are of one world.
+    let everywhere: [(&str, bool, Measure); 2] = [
+        ("fleet", wants(&row::fleet::NAMES), row::fleet::run),
+        ("commands", wants(&row::commands::NAMES), row::commands::run),
+    ];
+    let engine: [(&str, bool, Measure); 1] = [("engine", wants(&row::engine::NAMES), row::engine::run)];
+    let all: [(&str, bool, Measure); 7] = [
         ("crash", wants(&["crash"]), row::crash::run),
         ("orphans", wants(&["reap"]), row::orphans::run),
         ("logs", wants(&["log", "log-cpu", "lost"]), row::logs::run),
@@ -59,8 +67,13 @@ fn compare(options: &Options) -> Result<(), String> {
         ("commands", wants(&row::commands::NAMES), row::commands::run),
         ("containers", options.image.is_some(), row::containers::run),
     ];
+    let groups = match options.ground {
+        Ground::Memory => &all[..],
+        ground if ground.is_container() => &engine,
+        _ => &everywhere,
+    };
     for (name, wanted, measure) in groups {
-        if wanted {
+        if *wanted {
             say(&format!("== {name} ({} s)", (clock::now() - begun) / 1_000_000_000));
             measure(&mut bench);
         }

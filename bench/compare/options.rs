@@ -1,10 +1,13 @@
 //! The command line of the harness, which `bench/run` fills in.
 
+use crate::ground::Ground;
 use std::path::PathBuf;
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub quick: bool,
+    /// Where the supervisors run.
+    pub ground: Ground,
     /// Names of rows; empty means all.
     pub only: Vec<String>,
     /// Numbers of services or of processes in a tree; empty means all that the row has.
@@ -35,6 +38,7 @@ impl Options {
     pub fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             quick: false,
+            ground: Ground::Memory,
             only: Vec::new(),
             sizes: Vec::new(),
             peers: Vec::new(),
@@ -55,6 +59,7 @@ impl Options {
             let mut value = || args.next().ok_or_else(|| format!("{word} wants a value"));
             match word.as_str() {
                 "--quick" => options.quick = true,
+                "--world" => options.ground = Ground::parse(&value()?)?,
                 "--only" => options.only.extend(value()?.split(',').map(str::to_owned)),
                 "--sizes" => {
                     for size in value()?.split(',') {

@@ -17,7 +17,7 @@ const fn row(name: &'static str, title: &'static str, unit: &'static str, floor:
 }
 
 /// In the order of the report.
-pub const ROWS: [Row; 25] = [
+pub const ROWS: [Row; 27] = [
     row("crash", "crash → new process runs", "ms", "clone + exec + wait of the same program"),
     row(
         "crash-one",
@@ -27,6 +27,8 @@ pub const ROWS: [Row; 25] = [
     ),
     row("boot", "boot: launch → all N services run", "ms", "a loop of fork + exec"),
     row("stop", "shutdown: signal → everything ended", "ms", "kill(-1) + reap"),
+    row("restart", "boot after `docker restart`: launch → all N services run", "ms", ""),
+    row("restart-10", "the same after the tenth", "ms", ""),
     row("private", "private memory of supervision", "MB", ""),
     row("pss", "the same with its share of mapped files, PSS", "MB", ""),
     row("processes", "processes of supervision", "", ""),

@@ -1,12 +1,13 @@
 //! A world: the place in which one supervisor runs. Fresh pid, mount, cgroup, ipc and uts namespaces, a root directory of
-//! its own with the system's programs, a cgroup2 mount of its own that may be written, `/run` in memory, and the FIFO
-//! of the test service. Everything is gone when it is dropped.
+//! its own with the system's programs, a cgroup2 mount of its own that may be written, `/run` in memory unless the ground is
+//! another, and the FIFO of the test service. Everything is gone when it is dropped.
 //!
 //! The namespaces are made by `adversary world`, as for the host tests; `bench/run` has put the harness into a mount
 //! namespace of its own, so that the mounts of a run that is killed go with it.
 
 use crate::clock;
 use crate::events::{self, Events};
+use crate::ground::Ground;
 use crate::options::Options;
 use crate::process;
 use crate::record::{COMPLAINTS, Kind, Record};
@@ -30,9 +31,65 @@ pub const CRASHERS: usize = 8;
 /// What must happen sooner or later, happens within this time, or the cell is given up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-pub struct World {
+/// Inodes that are made and removed before a supervisor starts on a disk: as many as a boot of two thousand services made.
+const HISTORY: usize = 4000;
+
+/// A root directory with the programs of the comparison in it.
+pub struct Layout {
     dir: tempfile::TempDir,
     pub root: PathBuf,
+}
+
+impl Layout {
+    /// # Errors
+    /// As of std::fs.
+    pub fn new(options: &Options) -> io::Result<Self> {
+        // The path is short: the control sockets of the peers lie below it, and 107 bytes are all there is (unix(7)).
+        let dir = tempfile::Builder::new().prefix("hsb").rand_bytes(4).tempdir_in(&options.work)?;
+        let root = dir.path().join("r");
+        std::fs::create_dir_all(root.join("bench"))?;
+        for (from, to) in [(&options.service, "bench/service"), (&options.hermes, "bench/hermes-sup")] {
+            place(from, &root.join(to))?;
+        }
+        if let Some(dinit) = &options.dinit {
+            for name in ["dinit", "dinitctl"] {
+                place(&dinit.join(name), &root.join("bench").join(name))?;
+            }
+        }
+        // Where it was built for, and first in the PATH of the world.
+        if let Some(s6) = &options.s6 {
+            std::fs::create_dir(root.join("bench/s6"))?;
+            for program in std::fs::read_dir(s6)?.flatten().filter(|entry| entry.path().is_file()) {
+                place(&program.path(), &root.join("bench/s6").join(program.file_name()))?;
+            }
+        }
+        Ok(Self { dir, root })
+    }
+
+    /// What it lies in, for what is beside the root.
+    pub fn outside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.root.join(inside.trim_start_matches('/'))
+    }
+
+    /// # Errors
+    /// As of std::fs.
+    pub fn write(&self, inside: &str, content: &str, mode: u32) -> io::Result<()> {
+        let path = self.path(inside);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&path, content)?;
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    }
+}
+
+pub struct World {
+    layout: Layout,
+    ground: Ground,
     pub cgroup: PathBuf,
     pub events: Events,
     adversary: PathBuf,
@@ -45,9 +102,8 @@ pub struct World {
 impl World {
     pub fn new(options: &Options) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // The path is short: the control sockets of the peers lie below it, and 107 bytes are all there is (unix(7)).
-        let dir = tempfile::Builder::new().prefix("hsb").rand_bytes(4).tempdir_in(&options.work)?;
-        let root = dir.path().join("r");
+        let layout = Layout::new(options)?;
+        let root = layout.root.clone();
         for inside in
             ["dev", "proc", "sys/fs/cgroup", "etc", "run", "root", "tmp", "opt/data", "bench", "var/log"]
         {
@@ -66,28 +122,12 @@ impl World {
             "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
         )?;
         std::fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
-        for (from, to) in [(&options.service, "bench/service"), (&options.hermes, "bench/hermes-sup")] {
-            place(from, &root.join(to))?;
+        if options.ground == Ground::Disk {
+            remove_many(&root.join("run"))?;
+        } else {
+            let mode = Some(c"mode=755,nr_inodes=0");
+            rustix::mount::mount("tmpfs", root.join("run"), "tmpfs", MountFlags::empty(), mode)?;
         }
-        if let Some(dinit) = &options.dinit {
-            for name in ["dinit", "dinitctl"] {
-                place(&dinit.join(name), &root.join("bench").join(name))?;
-            }
-        }
-        // Where it was built for, and first in the PATH of the world.
-        if let Some(s6) = &options.s6 {
-            std::fs::create_dir(root.join("bench/s6"))?;
-            for program in std::fs::read_dir(s6)?.flatten().filter(|entry| entry.path().is_file()) {
-                place(&program.path(), &root.join("bench/s6").join(program.file_name()))?;
-            }
-        }
-        rustix::mount::mount(
-            "tmpfs",
-            root.join("run"),
-            "tmpfs",
-            MountFlags::empty(),
-            Some(c"mode=755,nr_inodes=0"),
-        )?;
         let events = Events::make(&root.join("bench/events"))?;
         for id in 0..CRASHERS {
             events::fifo(&root.join(format!("bench/crash{id}")))?;
@@ -95,22 +135,8 @@ impl World {
         let id = format!("hermes-sup-bench.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let cgroup = cgroup_mount()?.join(id);
         std::fs::create_dir(&cgroup)?;
-        Ok(Self { dir, root, cgroup, events, adversary: options.adversary.clone(), outer: None, first: 0 })
-    }
-
-    pub fn path(&self, inside: &str) -> PathBuf {
-        self.root.join(inside.trim_start_matches('/'))
-    }
-
-    /// # Errors
-    /// As of std::fs.
-    pub fn write(&self, inside: &str, content: &str, mode: u32) -> io::Result<()> {
-        let path = self.path(inside);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&path, content)?;
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        let (ground, adversary) = (options.ground, options.adversary.clone());
+        Ok(Self { layout, ground, cgroup, events, adversary, outer: None, first: 0 })
     }
 
     fn sandbox(&self, verb: &str) -> Command {
@@ -131,9 +157,9 @@ impl World {
     pub fn start(&mut self, words: &[String]) -> io::Result<()> {
         let mut command = self.sandbox("world");
         command.arg("--root").arg(&self.root).args(["--cgroup-mount", "rw"]);
-        let said = self.dir.path().join("said");
+        let said = self.outside("said");
         command.arg("--stdout").arg("/dev/null").arg("--stderr").arg(said).arg("--").args(words);
-        let mut outer = command.stdout(Stdio::piped()).spawn()?;
+        let mut outer = self.ground.spawning(|| command.stdout(Stdio::piped()).spawn())?;
         let mut reports = BufReader::new(outer.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
         let mut line = String::new();
         reports.read_line(&mut line)?;
@@ -150,7 +176,7 @@ impl World {
     pub fn enter(&self, words: &[String]) -> io::Result<Child> {
         let mut command = self.sandbox("enter");
         command.args(["--target", &self.first.to_string(), "--quiet", "--"]).args(words);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        self.ground.spawning(|| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn())
     }
 
     /// The exit code of such a command.
@@ -200,7 +226,7 @@ impl World {
 
     /// What the supervisor complained about.
     pub fn said(&self) -> String {
-        end_of(&self.dir.path().join("said"), 5)
+        end_of(&self.outside("said"), 5)
     }
 
     /// What the commands of the stopwatch complained about.
@@ -235,6 +261,14 @@ impl World {
     }
 }
 
+impl std::ops::Deref for World {
+    type Target = Layout;
+
+    fn deref(&self) -> &Layout {
+        &self.layout
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::write(self.cgroup.join("cgroup.kill"), "1");
@@ -248,6 +282,13 @@ impl Drop for World {
         }
         let _ = rustix::mount::unmount(self.root.join("run"), UnmountFlags::DETACH);
     }
+}
+
+/// Makes and removes FIFOs in a directory: ext4 gives out none of their inodes for a minute, and looks at each in turn.
+fn remove_many(dir: &Path) -> io::Result<()> {
+    let paths: Vec<PathBuf> = (0..HISTORY).map(|number| dir.join(format!("before-{number}"))).collect();
+    paths.iter().try_for_each(|path| events::fifo(path))?;
+    paths.iter().try_for_each(std::fs::remove_file)
 }
 
 /// The last lines of a file, in one, the last one first.

@@ -3,7 +3,7 @@
 
 use super::{All, Peer, Service, Verb, words};
 use crate::options::Options;
-use crate::world::World;
+use crate::world::Layout;
 use std::io;
 
 pub struct Dinit {
@@ -23,7 +23,7 @@ impl Peer for Dinit {
         self.version.clone()
     }
 
-    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+    fn prepare(&self, world: &Layout, services: &[Service]) -> io::Result<()> {
         let mut boot = "type = internal\n".to_owned();
         for service in services {
             let text = format!(

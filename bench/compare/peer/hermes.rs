@@ -2,8 +2,9 @@
 //! its database, whether a row asks for that or not.
 
 use super::{All, Peer, Service, Verb, words};
+use crate::ground::Ground;
 use crate::options::Options;
-use crate::world::World;
+use crate::world::{Layout, World};
 use std::io;
 use std::path::PathBuf;
 
@@ -27,6 +28,14 @@ impl Peer for Hermes {
         self.version.clone()
     }
 
+    fn runs_on(&self, ground: Ground) -> Result<(), &'static str> {
+        match (ground, self.rung) {
+            (Ground::Container, "cgroup") => Err("no writable cgroups here"),
+            (Ground::WritableCgroups, "keeper") => Err("as in a plain container"),
+            _ => Ok(()),
+        }
+    }
+
     fn most(&self) -> (usize, &'static str) {
         if self.rung == "cgroup" {
             (usize::MAX, "")
@@ -43,7 +52,7 @@ impl Peer for Hermes {
         super::stamped(&world.path(&format!("/opt/data/logs/gateways/{service}")))
     }
 
-    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+    fn prepare(&self, world: &Layout, services: &[Service]) -> io::Result<()> {
         for service in services {
             // A second up ends the row of failures, so that each is the first one and is answered at once: the others
             // are told the same in their words. A hostile tree gets a tenth of a second before it is killed, who obeys what

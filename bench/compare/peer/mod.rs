@@ -10,8 +10,9 @@ mod s6;
 mod small;
 mod supervisord;
 
+use crate::ground::Ground;
 use crate::options::Options;
-use crate::world::World;
+use crate::world::{Layout, World};
 use rustix::process::Signal;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,14 @@ pub trait Peer {
         (usize::MAX, "")
     }
 
+    /// Why it is not asked to run on this ground.
+    ///
+    /// # Errors
+    /// The reason.
+    fn runs_on(&self, _ground: Ground) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     /// It supervises services, rather than run one command.
     fn supervises(&self) -> bool {
         true
@@ -87,7 +96,7 @@ pub trait Peer {
     ///
     /// # Errors
     /// As of std::fs.
-    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()>;
+    fn prepare(&self, world: &Layout, services: &[Service]) -> io::Result<()>;
 
     /// What is executed as the world's PID 1.
     fn command(&self, services: &[Service]) -> Vec<String>;

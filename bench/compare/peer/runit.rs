@@ -3,7 +3,8 @@
 
 use super::s6::service_directory;
 use super::{All, Peer, Service, Verb, words};
-use crate::world::{World, service};
+use crate::ground::Ground;
+use crate::world::{Layout, World, service};
 use rustix::process::Signal;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,14 @@ impl Peer for Runit {
         self.version.clone()
     }
 
+    fn runs_on(&self, ground: Ground) -> Result<(), &'static str> {
+        if ground.is_container() {
+            Err("no first process: nobody there would hear `docker stop`")
+        } else {
+            Ok(())
+        }
+    }
+
     fn most(&self) -> (usize, &'static str) {
         (900, "runsvdir holds at most 1000 directories")
     }
@@ -33,7 +42,7 @@ impl Peer for Runit {
         super::stamped(&world.path(&format!("/opt/data/log-{service}")))
     }
 
-    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+    fn prepare(&self, world: &Layout, services: &[Service]) -> io::Result<()> {
         std::fs::create_dir_all(world.path("/run/service"))?;
         for service in services {
             let dir = service_directory(world, service)?;

@@ -5,7 +5,7 @@
 
 use super::{Peer, Service, Verb, words};
 use crate::options::Options;
-use crate::world::{SERVICE, World};
+use crate::world::{Layout, SERVICE, World};
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -38,7 +38,7 @@ fn version(options: &Options) -> Option<String> {
 }
 
 /// The directory of a service as s6 and runit share it.
-pub fn service_directory(world: &World, service: &Service) -> io::Result<String> {
+pub fn service_directory(world: &Layout, service: &Service) -> io::Result<String> {
     let dir = format!("/run/service/{}", service.name);
     world.write(&format!("{dir}/words"), &service.words.join(" "), 0o644)?;
     std::os::unix::fs::symlink(SERVICE, world.path(&format!("{dir}/run")))?;
@@ -65,7 +65,7 @@ impl Peer for S6 {
         super::stamped(&world.path(&format!("/opt/data/log-{service}")))
     }
 
-    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+    fn prepare(&self, world: &Layout, services: &[Service]) -> io::Result<()> {
         for service in services {
             let dir = service_directory(world, service)?;
             if let Some(keep) = service.logged {

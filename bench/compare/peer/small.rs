@@ -1,7 +1,7 @@
 //! tini and dumb-init: a first process for one command. They take part in the row on orphans only.
 
 use super::{Peer, Service, Verb};
-use crate::world::World;
+use crate::world::Layout;
 use std::io;
 
 pub struct Small {
@@ -22,7 +22,7 @@ impl Peer for Small {
         false
     }
 
-    fn prepare(&self, _: &World, _: &[Service]) -> io::Result<()> {
+    fn prepare(&self, _: &Layout, _: &[Service]) -> io::Result<()> {
         Ok(())
     }
 

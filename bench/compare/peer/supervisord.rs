@@ -1,7 +1,7 @@
 //! supervisord, a Python program that looks once a second. It keeps output in rotated files, without times.
 
 use super::{All, Peer, Service, Verb, words};
-use crate::world::World;
+use crate::world::{Layout, World};
 use std::io;
 use std::path::PathBuf;
 
@@ -47,7 +47,7 @@ impl Peer for Supervisord {
         files
     }
 
-    fn prepare(&self, world: &World, services: &[Service]) -> io::Result<()> {
+    fn prepare(&self, world: &Layout, services: &[Service]) -> io::Result<()> {
         let mut text = HEAD.to_owned();
         for service in services {
             let output = match service.logged {

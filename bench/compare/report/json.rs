@@ -37,7 +37,7 @@ pub fn document(bench: &Bench<'_>, machine: &BTreeMap<&'static str, String>, sec
         })
         .collect();
     let document = json!({
-        "version": 1, "command": bench.options.command, "quick": bench.options.quick, "seconds": seconds,
+        "version": 1, "world": bench.options.ground.describe(), "command": bench.options.command, "quick": bench.options.quick, "seconds": seconds,
         "machine": machine, "versions": versions, "cells": cells, "notes": notes, "growth": growth,
         "troubles": bench.troubles,
     });

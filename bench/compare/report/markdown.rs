@@ -21,7 +21,8 @@ fn number(value: f64) -> String {
 fn head(bench: &Bench<'_>, machine: &BTreeMap<&'static str, String>) -> String {
     let of = |key: &str| machine.get(key).map_or("", String::as_str);
     format!(
-        "Measured {} with `{}` on {} × {}, {}, Linux {}; load at the end {}.\n",
+        "World: {}. Measured {} with `{}` on {} × {}, {}, Linux {}; load at the end {}.\n",
+        bench.options.ground.describe(),
         of("date"),
         bench.options.command,
         of("cores"),
@@ -112,11 +113,13 @@ fn growth(bench: &Bench<'_>) -> String {
 }
 
 /// What the README shows: these rows at these sizes, medians only.
-const SHOWN: [(&str, &[usize]); 23] = [
+const SHOWN: [(&str, &[usize]); 25] = [
     ("crash", &[0]),
     ("crash-one", &[1000]),
     ("boot", &[100, 1000]),
     ("stop", &[100, 1000]),
+    ("restart", &[100, 1000]),
+    ("restart-10", &[100, 1000]),
     ("private", &[100, 1000]),
     ("pss", &[100, 1000]),
     ("processes", &[1000]),

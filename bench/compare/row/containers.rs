@@ -215,7 +215,7 @@ fn gateway(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn docker(command: &mut Command) -> io::Result<()> {
+pub(super) fn docker(command: &mut Command) -> io::Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
@@ -225,7 +225,7 @@ fn docker(command: &mut Command) -> io::Result<()> {
 }
 
 /// The last words of a container.
-fn said(container: &str) -> String {
+pub(super) fn said(container: &str) -> String {
     let output = Command::new("docker").args(["logs", "--tail", "5", container]).output();
     let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
     String::from_utf8_lossy(&text).replace('\n', " | ")

@@ -23,8 +23,7 @@ pub fn run(bench: &mut Bench<'_>) {
         &[(1, 7), (10, 7), (100, 5), (1000, 3), (5000, 2)]
     };
     for (size, rounds) in bench.options.sizes(plan) {
-        let services: Vec<Service> =
-            (0..size).map(|id| Service::new(&format!("s{id}"), &["unit", &id.to_string()])).collect();
+        let services = services(size);
         for round in 0..rounds {
             crate::say(&format!("  {size} services, round {} of {rounds}", round + 1));
             for peer in bench.supervisors() {
@@ -44,6 +43,11 @@ pub fn run(bench: &mut Bench<'_>) {
             }
         }
     }
+}
+
+/// `s0`, `s1`, …: each says that it runs, and sleeps.
+pub(super) fn services(size: usize) -> Vec<Service> {
+    (0..size).map(|id| Service::new(&format!("s{id}"), &["unit", &id.to_string()])).collect()
 }
 
 fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bool) -> io::Result<()> {

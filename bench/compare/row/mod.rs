@@ -4,11 +4,13 @@
 pub mod commands;
 pub mod containers;
 pub mod crash;
+pub mod engine;
 pub mod fleet;
 pub mod logs;
 pub mod orphans;
 pub mod trees;
 
+use crate::ground::Ground;
 use crate::options::Options;
 use crate::peer::{Peer, Service};
 use crate::results::Results;
@@ -61,7 +63,8 @@ pub fn started(options: &Options, peer: &dyn Peer, services: &[Service]) -> io::
     let mut words = peer.command(services);
     // A first process of ours launches the peer itself.
     if words.first().is_none_or(|program| program != world::SERVICE) {
-        words.splice(0..0, world::service(&["launch"]));
+        let first = if options.ground == Ground::Child { "first" } else { "launch" };
+        words.splice(0..0, world::service(&[first]));
     }
     world.start(&words)?;
     Ok(world)
