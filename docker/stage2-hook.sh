@@ -158,7 +158,7 @@ take_over() {
         say "Fixing ownership of $home: what hermes works in"
         refused chown "$home" || give "$home" "$home" -maxdepth 0
         for sub in cron sessions logs hooks memories skills skins plans workspace home profiles pairing \
-            platforms/pairing lazy-packages; do
+            platforms/pairing lazy-packages services; do
             give_tree "$home/$sub"
         done
     else

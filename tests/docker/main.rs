@@ -1,6 +1,7 @@
 //! The docker tier: the image with the real Hermes gateway, in a real engine, run in every way that users run it.
 //! `tests/run docker` provides the engine and the image.
 
+mod attacks;
 mod capabilities;
 mod cli;
 mod entrypoint;

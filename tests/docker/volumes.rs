@@ -151,3 +151,33 @@ fn the_gateway_user_rules_its_gateways_and_others_do_not() {
     assert_eq!(typo.code, 4, "{typo:?}");
     assert!(typo.err.contains("did you mean 'coder'"), "{typo:?}");
 }
+
+/// A NAS gives its share to another user, or other ids are asked for: hermes's own services stayed those of the old uid, and were
+/// refused. `chown -R` takes the state from root, too: nothing in it is believed then, and what helps is in the documentation.
+#[test]
+fn another_uid_of_hermes_keeps_its_services_and_what_was_wanted() {
+    let volume = Volume::new();
+    volume.sh(
+        "hermes",
+        "mkdir services; for each in runs rests; do echo 'command = [\"sleep\", \"1000\"]' >services/$each.toml; done",
+    );
+    let run = |uid: u32| {
+        let ids = [format!("--env=HERMES_UID={uid}"), format!("--env=HERMES_GID={uid}")];
+        let flags = ids.each_ref().map(|flag| &**flag);
+        let container = Run::new().volume(&volume).flags(&flags).cmd(&["sleep", "infinity"]).supervised();
+        let pid = container.await_up(&["runs"]).to_string();
+        assert_eq!(container.exec(&["ps", "-o", "uid=", "-p", &pid]).ok().trim(), uid.to_string());
+        container
+    };
+    run(2000).ctl(&["stop", "rests"]).ok();
+    assert_eq!(run(3000).state("rests"), "down");
+    volume.sh("root", "chown -R 4000:4000 /opt/data");
+    run(4000).await_log("set aside as supervisor.foreign-");
+    volume.sh(
+        "root",
+        "chown -R root:4000 supervisor.foreign-*; rm -r supervisor; mv supervisor.foreign-* supervisor",
+    );
+    let container = run(4000);
+    assert_eq!(container.state("rests"), "down");
+    assert!(!container.logs().contains("set aside"), "{}", container.logs());
+}
