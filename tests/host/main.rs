@@ -34,6 +34,7 @@ mod slow;
 mod state;
 mod surface;
 mod surface_trust;
+mod tasks;
 mod topologies;
 mod trees;
 mod trust;
