@@ -50,6 +50,7 @@ pub static VARIABLES: &[Variable] = {
         variable("HERMES_SUP_PUBLIC_STATUS", Supervisor, "1: every user may read the status, as --public-status."),
         variable("HERMES_SUP_LOG_LEVEL", Supervisor, "error, warning, info or debug, as --log-level."),
         variable("HERMES_SUP_LOG_FORMAT", Supervisor, "text or json, as --log-format."),
+        variable("HERMES_SUP_METRICS", Supervisor, "Where to serve metrics and probes over HTTP, as --metrics."),
         variable("HERMES_SUP_DEMO", Supervisor, "1: a few built-in services in a temporary home, as run --demo."),
         variable("HERMES_SUP_SERVICE", Service, "The name of the service, for a hook."),
         variable("HERMES_SUP_MAIN_PID", Service, "The pid of the main process, for a hook."),
@@ -164,6 +165,13 @@ static EXAMPLES: &[(&str, &[Example])] = {
         ("ctl reload", &[
             example("hermes-sup ctl reload --restart", "Read the definitions again and restart what has changed."),
         ]),
+        ("ctl top", &[
+            example("hermes-sup ctl top --once", "One look, for a script."),
+        ]),
+        ("healthcheck", &[
+            example("hermes-sup healthcheck", "In a HEALTHCHECK or a readiness probe: all that is wanted."),
+            example("hermes-sup healthcheck web redis", "These two."),
+        ]),
         ("check", &[
             example("hermes-sup check web.toml", "One file, in a build or a test."),
         ]),
@@ -254,7 +262,10 @@ mod tests {
             .chain(OWN)
             .map(str::to_owned)
             .collect();
-        assert_eq!(found, known);
+        let missing: Vec<_> = found.difference(&known).collect();
+        assert!(missing.is_empty(), "variables without a row in manual/facts.rs: {missing:?}");
+        let idle: Vec<_> = known.difference(&found).collect();
+        assert!(idle.is_empty(), "rows of manual/facts.rs that no source speaks of: {idle:?}");
     }
 
     const PREFIX: &str = "HERMES_SUP_";

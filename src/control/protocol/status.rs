@@ -118,6 +118,7 @@ pub struct ServiceStatus {
 
 /// How the first start of a service went, in milliseconds since the supervisor started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FirstStart {
     /// When nothing was left that it had to wait for.
     pub begun_ms: u64,

@@ -67,6 +67,8 @@ pub static KEYS: &[Key] = &[
         "Started after these, and fails and stops with them."),
     key("after", Services, Value("[]"), r#"["migrate"]"#,
         "Started after these; order only."),
+    key("instances", Integer(1, 256), Nothing("one service, of the file's own name"), "4",
+        "So many services, `NAME@1` and so on; `{instance}` in any text is the part behind the `@`."),
     key("containment", Choice(&["auto", "cgroup", "cgroup-private", "pidns", "keeper", "keeper-same-uid"]), Value(r#""auto""#), r#""keeper""#,
         "How its tree is held. `auto` is the best that works here."),
 

@@ -37,8 +37,9 @@ fn read(lines: &str) -> Result<Parsed, Vec<Diagnostic>> {
 }
 
 /// What it comes to, whatever its text is.
-fn meaning(lines: &str) -> Option<Definition> {
-    read(lines).ok().map(|parsed| Definition { hash: 0, ..parsed.definition })
+fn meaning(lines: &str) -> Option<(Definition, Option<u64>)> {
+    let parsed = read(lines).ok()?;
+    Some((Definition { hash: 0, ..parsed.definition }, parsed.instances))
 }
 
 fn with(key: &Key, value: &str) -> String {
