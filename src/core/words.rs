@@ -169,6 +169,17 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Those that this release knows.
+    const KNOWN: [Self; 7] = [
+        Self::Operator,
+        Self::Register,
+        Self::GatewayRun,
+        Self::FirstBoot,
+        Self::GatewayState,
+        Self::Slot,
+        Self::ProfileMoved,
+    ];
+
     pub fn as_str(&self) -> &str {
         match self {
             Self::Operator => "operator",
@@ -185,16 +196,7 @@ impl Cause {
 
 impl From<String> for Cause {
     fn from(text: String) -> Self {
-        let known = [
-            Self::Operator,
-            Self::Register,
-            Self::GatewayRun,
-            Self::FirstBoot,
-            Self::GatewayState,
-            Self::Slot,
-            Self::ProfileMoved,
-        ];
-        known.into_iter().find(|cause| cause.as_str() == text).unwrap_or(Self::Other(text))
+        Self::KNOWN.into_iter().find(|cause| cause.as_str() == text).unwrap_or(Self::Other(text))
     }
 }
 
@@ -243,17 +245,8 @@ mod tests {
         State::ALL.into_iter().for_each(has_one_text);
         Rung::ALL.into_iter().for_each(has_one_text);
         [Stream::Out, Stream::Err].into_iter().for_each(has_one_text);
-        let causes = [
-            Cause::Operator,
-            Cause::Register,
-            Cause::GatewayRun,
-            Cause::FirstBoot,
-            Cause::GatewayState,
-            Cause::Slot,
-            Cause::ProfileMoved,
-            Cause::Other("of the future".to_owned()),
-        ];
-        causes.into_iter().for_each(has_one_text);
+        Cause::KNOWN.into_iter().for_each(has_one_text);
+        has_one_text(Cause::Other("of the future".to_owned()));
         assert!(Rung::ALL.iter().all(|rung| Rung::parse(rung.as_str()) == Some(*rung)));
     }
 }

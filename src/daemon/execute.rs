@@ -9,6 +9,7 @@ use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::{Cause, State, Want};
 use crate::daemon::inbox::Input;
+use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::services::{Service, Told};
 use crate::daemon::view::{decide, view};
 use crate::daemon::{Commit, STORE, Supervisor};
@@ -72,7 +73,7 @@ impl Supervisor {
             }
             // Its env file is still being read.
             Effect::KillTree { incarnation } if self.containment.rung(&life(incarnation)).is_none() => {
-                self.never_ran(id, incarnation, "stopped before it was started".to_owned());
+                self.never_ran(id, incarnation, &LaunchError::Stopped);
             }
             Effect::KillTree { incarnation } => {
                 self.containment.kill(&life(incarnation), self.clock.now());

@@ -47,6 +47,7 @@ use inbox::{Inbox, Input};
 use main_program::MainProgram;
 use mio::{Events, Poll};
 use services::Services;
+use services::launch_error::LaunchError;
 use services::mirror::Mirrored;
 use services::starts::Starts;
 use sources::listeners::Listeners;
@@ -77,7 +78,7 @@ use topics::scanning::Scanning;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
 use topics::topology::{self, Topology};
-use topics::upgrade::Upgrade;
+use topics::upgrade::{CheckError, Upgrade};
 use view::{View, decide, view};
 
 /// What the supervisor was told. Paths are absolute.
@@ -138,7 +139,7 @@ pub enum Notice {
     Prepared {
         id: ServiceId,
         incarnation: u64,
-        file: Result<BTreeMap<String, String>, String>,
+        file: Result<BTreeMap<String, String>, LaunchError>,
         mirrored: Option<(ServiceName, Mirrored)>,
         /// Of a gateway: what was found in its home.
         presence: Option<Presence>,
@@ -183,7 +184,7 @@ pub enum Notice {
     /// The scan directory, read again.
     Slots(io::Result<Box<Slots>>),
     /// The program that we are to become, or why not.
-    UpgradeChecked(Result<PathBuf, String>),
+    UpgradeChecked(Result<PathBuf, CheckError>),
     /// The state was claimed: by whom, if that one is still there.
     Claimed(Option<store::Holder>),
     /// A helper thread has a bug, and is no more.
@@ -552,7 +553,7 @@ impl Supervisor {
                 }
                 let around = self.surroundings_now();
                 let may_start = presence.map_or(Ok(()), |found| self.may_start(id, found));
-                let file = may_start.map_err(|why| why.to_string()).and(file);
+                let file = may_start.map_err(LaunchError::from).and(file);
                 self.launch(id, incarnation, file, &around);
             }
             Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),

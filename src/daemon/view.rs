@@ -9,6 +9,7 @@ use crate::core::name::ServiceName;
 use crate::core::words::State;
 use crate::daemon::Options;
 use crate::daemon::services::{Service, Services};
+use crate::daemon::show::first_of;
 use crate::daemon::topics::edits;
 use crate::definition::resolved::Origin;
 use crate::definition::trust::Trust;
@@ -53,11 +54,7 @@ impl Trees for Containment {
     fn hanging(&self, life: &IncarnationId) -> Option<String> {
         const SHOWN: usize = 5;
         let stuck = self.stuck(life);
-        let mut words: Vec<String> = stuck.iter().take(SHOWN).map(ToString::to_string).collect();
-        if stuck.len() > SHOWN {
-            words.push(format!("and {} more", stuck.len() - SHOWN));
-        }
-        (!words.is_empty()).then(|| words.join(", "))
+        (!stuck.is_empty()).then(|| first_of(SHOWN, &stuck))
     }
 
     fn is_held(&self, life: &IncarnationId) -> bool {

@@ -11,6 +11,7 @@ use crate::daemon::Supervisor;
 use crate::daemon::boot::identity::Kinship;
 use crate::daemon::boot::start_error::StartError;
 use crate::daemon::fault;
+use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::view::decide;
 use crate::definition::limits::inherited;
 use crate::store::Opened;
@@ -126,7 +127,7 @@ impl Supervisor {
         let name = service.name.clone();
         let opened = around
             .lookup(&service.definition.user)
-            .map_err(|error| error.to_string())
+            .map_err(LaunchError::from)
             .and_then(|user| self.open_log(id, &user, &around));
         if let Err(error) = opened {
             slog::warn!(self.log, "{name}: what it writes is not read: {error}");

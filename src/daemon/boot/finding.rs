@@ -127,7 +127,7 @@ enum Done {
 }
 
 /// A profile with what its state file says, nothing, or what is wrong with the entry.
-type Judged = Result<Option<(ServiceName, Result<Intent, String>)>, ProfileError>;
+type Judged = Result<Option<(ServiceName, io::Result<Intent>)>, ProfileError>;
 
 impl Task {
     /// What is read, for messages.
@@ -159,7 +159,7 @@ impl Task {
                 let judged = profiles::judge(&directory, &user, &name).map(|profile| {
                     let profile = profile?;
                     let intent = state_json::read(&directory, &user, Path::new(&name));
-                    Some((profile, intent.map_err(|error| error.to_string())))
+                    Some((profile, intent))
                 });
                 Done::Profile(name, judged)
             }
@@ -237,7 +237,7 @@ struct Gathering {
     entries: Vec<OsString>,
     profiles_unread: bool,
     judged: BTreeMap<OsString, Judged>,
-    root: Option<Result<Intent, String>>,
+    root: Option<io::Result<Intent>>,
     /// Of each directory that was listed.
     listed: BTreeMap<PathBuf, io::Result<Arc<Listed>>>,
     candidates: BTreeMap<PathBuf, Candidate>,
@@ -355,7 +355,7 @@ impl Gathering {
             }
             Done::Profiles(Err(error)) => self.warnings.push(format!("the profiles cannot be read: {error}")),
             Done::Profile(name, judged) => drop(self.judged.insert(name, judged)),
-            Done::Root(intent) => self.root = Some(intent.map_err(|error| error.to_string())),
+            Done::Root(intent) => self.root = Some(intent),
             Done::Directory(path, listed) => {
                 let listed = listed.map(Arc::new);
                 if let Ok(listed) = &listed {
@@ -401,7 +401,7 @@ impl Gathering {
         let mut warnings = self.warnings.clone();
         let mut discovered = Discovered::default();
         let (mut intents, mut late_profiles) = (BTreeMap::new(), Vec::new());
-        let mut say = |name: &ServiceName, intent: &Result<Intent, String>| match intent {
+        let mut say = |name: &ServiceName, intent: &io::Result<Intent>| match intent {
             Ok(intent) => drop(intents.insert(name.clone(), intent.clone())),
             Err(error) => warnings.push(format!("gateway_state.json of '{name}' is not read: {error}")),
         };

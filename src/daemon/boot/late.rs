@@ -9,6 +9,7 @@ use crate::daemon::boot::cmd::Cmd;
 use crate::daemon::boot::finding::{self, Sources};
 use crate::daemon::boot::reconcile::Reconciled;
 use crate::daemon::inbox::Input;
+use crate::daemon::show::first_of;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::{Notice, Supervisor};
 use crate::store::Opened;
@@ -63,13 +64,9 @@ impl Supervisor {
             }
             return;
         }
-        let mut names: Vec<String> =
-            late.iter().take(MOST_NAMED).map(|path| path.display().to_string()).collect();
-        if late.len() > MOST_NAMED {
-            names.push(format!("{} more", late.len() - MOST_NAMED));
-        }
+        let names = first_of(MOST_NAMED, late.iter().map(|path| path.display()));
         let verb = if late.len() == 1 { "is" } else { "are" };
-        let text = format!("{} {verb} still being read, and taken when that is done", names.join(", "));
+        let text = format!("{names} {verb} still being read, and taken when that is done");
         if !self.warnings.iter().any(|(_, known)| *known == text) {
             self.warnings.retain(|(topic, _)| *topic != TOPIC);
             self.warn(TOPIC, text);

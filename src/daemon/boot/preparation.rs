@@ -18,10 +18,10 @@ use crate::sys::pidfd::Pidfd;
 use crate::sys::reap::{self, Left};
 use crate::sys::signal::SignalFd;
 use crate::sys::spawn::clone::{self, Child, Progress, Subject};
-use crate::sys::spawn::plan::{ChildPlan, Stdio};
+use crate::sys::spawn::plan::{ChildPlan, PlanError, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -105,6 +105,17 @@ enum Ended {
     AskedToStop,
 }
 
+/// Why there is no process for a script.
+#[derive(Debug, thiserror::Error)]
+enum NotStarted {
+    #[error("failed to open /dev/null: {0}")]
+    Null(io::Error),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Clone(io::Error),
+}
+
 fn run(
     script: &Path,
     options: &Options,
@@ -114,7 +125,7 @@ fn run(
 ) -> Ended {
     let (mut child, subject) = match start(script, options, nofile, aside) {
         Ok(started) => started,
-        Err(why) => return Ended::NotStarted { why, code: NOT_EXECUTABLE },
+        Err(error) => return Ended::NotStarted { why: error.to_string(), code: NOT_EXECUTABLE },
     };
     let Some(code) = wait(&child, options, signals) else { return Ended::AskedToStop };
     match child.report.read() {
@@ -132,17 +143,16 @@ fn start(
     options: &Options,
     nofile: Option<(u64, u64)>,
     aside: bool,
-) -> Result<(Child, Subject), String> {
-    let null = || dev_null().map_err(|error| format!("failed to open /dev/null: {error}"));
+) -> Result<(Child, Subject), NotStarted> {
+    let null = || dev_null().map_err(NotStarted::Null);
     let mut argv = vec![script.as_os_str()];
     if is_plain_script(script) {
         argv.insert(0, OsStr::new("/bin/sh"));
     }
-    let mut plan = ChildPlan::new(&argv, &options.environment, None, [null()?, null()?, null()?])
-        .map_err(|error| error.to_string())?;
+    let mut plan = ChildPlan::new(&argv, &options.environment, None, [null()?, null()?, null()?])?;
     if let (0, Some(path)) = (rustix::process::geteuid().as_raw(), options.variable("PATH")) {
         let path = programs::path_of(&path, 0);
-        plan.set_env("PATH", &path.to_string_lossy()).map_err(|error| error.to_string())?;
+        plan.set_env("PATH", &path.to_string_lossy())?;
     }
     let stderr = || rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0);
     // Without a stderr there is nothing to put aside to.
@@ -150,7 +160,7 @@ fn start(
     plan.stderr = Stdio::Inherit;
     plan.nofile = nofile;
     let subject = Subject::of(&plan);
-    let child = clone::spawn(&mut plan, None).map_err(|error| error.to_string())?;
+    let child = clone::spawn(&mut plan, None).map_err(NotStarted::Clone)?;
     Ok((child, subject))
 }
 

@@ -10,6 +10,7 @@ use crate::daemon::boot::places::RUNTIME_DIR;
 use crate::daemon::boot::planned::note_to_successor;
 use crate::daemon::execute::log_dir;
 use crate::daemon::services::Service;
+use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::services::mirror::Mirrored;
 use crate::daemon::services::privileges;
 use crate::daemon::services::process_limits;
@@ -34,7 +35,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 impl Supervisor {
     /// The surroundings of now: the gateway user may have been remapped since we started.
@@ -88,17 +88,18 @@ impl Supervisor {
             (file, mirrored, presence)
         };
         let named = name.clone();
-        let done = move |prepared: io::Result<(Result<_, String>, Option<Mirrored>, Option<Presence>)>| {
-            let (file, mirrored, presence) =
-                prepared.unwrap_or_else(|error| (Err(error.to_string()), None, None));
-            let mirrored = mirrored.map(|written| (named, written));
-            notifier.send(Notice::Prepared { id, incarnation, file, mirrored, presence });
-        };
+        let done =
+            move |prepared: io::Result<(Result<_, LaunchError>, Option<Mirrored>, Option<Presence>)>| {
+                let (file, mirrored, presence) =
+                    prepared.unwrap_or_else(|error| (Err(LaunchError::Files(error)), None, None));
+                let mirrored = mirrored.map(|written| (named, written));
+                notifier.send(Notice::Prepared { id, incarnation, file, mirrored, presence });
+            };
         if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
             if mirrors {
-                self.mirrored(id, &name, Err(refused.to_string()));
+                self.mirrored(id, &name, Err(io::Error::other(refused.to_string())));
             }
-            let file = if reads { Err(refused.to_string()) } else { Ok(BTreeMap::new()) };
+            let file = if reads { Err(refused.into()) } else { Ok(BTreeMap::new()) };
             self.launch(id, incarnation, file, around);
         }
     }
@@ -108,14 +109,14 @@ impl Supervisor {
         &mut self,
         id: ServiceId,
         incarnation: Incarnation,
-        file: Result<BTreeMap<String, String>, String>,
+        file: Result<BTreeMap<String, String>, LaunchError>,
         around: &Surroundings,
     ) {
         let current =
             self.fleet.gateway(id).is_some_and(|g| g.has_tree() && g.history().incarnation == incarnation);
         let Some(service) = self.services.get(&id).filter(|_| current) else { return };
         if self.fleet.gateway(id).is_some_and(|gateway| gateway.phase() != Phase::Starting) {
-            return self.never_ran(id, incarnation, "stopped before it was started".to_owned());
+            return self.never_ran(id, incarnation, &LaunchError::Stopped);
         }
         let name = service.name.clone();
         let started = file.and_then(|file| {
@@ -123,8 +124,8 @@ impl Supervisor {
             self.give_readiness(id, incarnation, &mut plan)?;
             self.spawn(id, IncarnationId { name, n: incarnation }, plan)
         });
-        if let Err(reason) = started {
-            self.never_ran(id, incarnation, reason);
+        if let Err(error) = started {
+            self.never_ran(id, incarnation, &error);
         }
     }
 
@@ -134,12 +135,11 @@ impl Supervisor {
         id: ServiceId,
         incarnation: Incarnation,
         plan: &mut ChildPlan,
-    ) -> Result<(), String> {
+    ) -> Result<(), LaunchError> {
         match self.services.get(&id).map(|service| service.definition.ready) {
             Some(Ready::Fd(number)) => {
                 let pass = self.listeners.pipe(&self.wakeups.registry, id, incarnation, number);
-                plan.pass =
-                    Some(pass.map_err(|error| format!("failed to make its readiness pipe: {error}"))?);
+                plan.pass = Some(pass.map_err(LaunchError::ReadinessPipe)?);
             }
             Some(Ready::GatewayState | Ready::None) | None => {}
         }
@@ -167,10 +167,12 @@ impl Supervisor {
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
         let around = self.surroundings_now();
-        let plan = allowed.and_then(|()| self.plan(id, BTreeMap::new(), Program::Finish(arguments), &around));
+        let plan = allowed
+            .map_err(LaunchError::from)
+            .and_then(|()| self.plan(id, BTreeMap::new(), Program::Finish(arguments), &around));
         let started = plan.and_then(|plan| self.spawn(id, IncarnationId { name, n: incarnation }, plan));
-        if let Err(reason) = started {
-            self.never_ran(id, incarnation, reason);
+        if let Err(error) = started {
+            self.never_ran(id, incarnation, &error);
         }
     }
 
@@ -182,9 +184,9 @@ impl Supervisor {
         life: &IncarnationId,
         hook: &str,
         argv: Vec<String>,
-    ) -> Result<(), String> {
+    ) -> Result<(), LaunchError> {
         let mut plan = self.plan(id, BTreeMap::new(), Program::Hook(argv), &self.surroundings_now())?;
-        let service = self.services.get(&id).ok_or("the service is gone")?;
+        let service = self.services.get(&id).ok_or(LaunchError::Gone)?;
         process_limits::give(&mut plan, &self.topics.limits.of(service, &self.state_trust, inherited).0);
         let main_pid = self.fleet.gateway(id).and_then(|gateway| gateway.pid()).unwrap_or_default();
         for (variable, value) in [
@@ -192,9 +194,9 @@ impl Supervisor {
             ("HERMES_SUP_SERVICE", life.name.as_str()),
             ("HERMES_SUP_MAIN_PID", &main_pid.to_string()),
         ] {
-            plan.set_env(variable, value).map_err(|error| error.to_string())?;
+            plan.set_env(variable, value)?;
         }
-        self.containment.run_hook(life, plan).map_err(|error| error.to_string())
+        Ok(self.containment.run_hook(life, plan)?)
     }
 
     /// What runs was started with another definition than the one that its next start has.
@@ -206,8 +208,8 @@ impl Supervisor {
     }
 
     /// Into its containment, within its limits.
-    fn spawn(&mut self, id: ServiceId, life: IncarnationId, mut plan: ChildPlan) -> Result<(), String> {
-        let service = self.services.get(&id).ok_or("the service is gone")?;
+    fn spawn(&mut self, id: ServiceId, life: IncarnationId, mut plan: ChildPlan) -> Result<(), LaunchError> {
+        let service = self.services.get(&id).ok_or(LaunchError::Gone)?;
         let rung = service.definition.containment;
         let (limits, mut not_in_force) = self.topics.limits.of(service, &self.state_trust, inherited);
         process_limits::give(&mut plan, &limits);
@@ -218,7 +220,7 @@ impl Supervisor {
                 self.store.commit_lazily(vec![Change::Boot(note)]);
             }
         }
-        not_in_force.extend(spawned.map_err(|error| error.to_string())?);
+        not_in_force.extend(spawned?);
         decide!(self.limits.begun(id, limits, not_in_force));
         if let Some(service) = self.services.get_mut(&id) {
             service.in_force = Some(service.definition.hash);
@@ -227,7 +229,13 @@ impl Supervisor {
     }
 
     /// There is no process of this life, and there will be none.
-    pub(in crate::daemon) fn never_ran(&mut self, id: ServiceId, incarnation: Incarnation, reason: String) {
+    pub(in crate::daemon) fn never_ran(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        why: &LaunchError,
+    ) {
+        let reason = why.to_string();
         self.inbox.core(id, Event::SpawnFailed { incarnation, reason });
         self.inbox.core(id, Event::TreeEmpty { incarnation });
     }
@@ -238,27 +246,23 @@ impl Supervisor {
         file: BTreeMap<String, String>,
         program: Program,
         around: &Surroundings,
-    ) -> Result<ChildPlan, String> {
-        let gone = "the service is gone";
-        let definition = &self.services.get(&id).ok_or(gone)?.definition;
-        let user = around.lookup(&definition.user).map_err(|error| error.to_string())?;
+    ) -> Result<ChildPlan, LaunchError> {
+        let definition = &self.services.get(&id).ok_or(LaunchError::Gone)?.definition;
+        let user = around.lookup(&definition.user)?;
         // A hook writes where the life writes that it belongs to.
         if !matches!(program, Program::Hook(_)) {
             self.open_log(id, &user, around)?;
         }
-        let definition = &self.services.get(&id).ok_or(gone)?.definition;
-        let (stdout, stderr) = self
-            .logs
-            .child_ends(SourceId(id.0))
-            .map_err(|error| format!("failed to open its log: {error}"))?;
-        let null = self.null.try_clone().map_err(|error| format!("failed to open /dev/null: {error}"))?;
+        let definition = &self.services.get(&id).ok_or(LaunchError::Gone)?.definition;
+        let (stdout, stderr) = self.logs.child_ends(SourceId(id.0)).map_err(LaunchError::Log)?;
+        let null = self.null.try_clone().map_err(LaunchError::Null)?;
         let base = base(&self.options.environment, &user, around, &self.programs);
-        let definition = expanded(definition, &base).map_err(|error| error.to_string())?;
+        let definition = expanded(definition, &base)?;
         let env = environment(base, &definition, &file);
         let mut plan = child_plan(&definition, &user, program, env, around, [null, stdout, stderr])?;
         if !self.socket.starts_with(RUNTIME_DIR) {
             // A service may have another home than we, in which its tools would look for us in vain.
-            plan.set_env("HERMES_SUP_SOCKET", &self.socket.to_string_lossy()).map_err(|e| e.to_string())?;
+            plan.set_env("HERMES_SUP_SOCKET", &self.socket.to_string_lossy())?;
         }
         plan.nofile = self.nofile;
         Ok(plan)
@@ -273,10 +277,10 @@ fn child_plan(
     env: Environment<'_>,
     around: &Surroundings,
     streams: [OwnedFd; 3],
-) -> Result<ChildPlan, String> {
+) -> Result<ChildPlan, LaunchError> {
     let directory = Some(definition.working_dir.as_os_str());
     let argv = argv(definition, user, program);
-    let mut plan = ChildPlan::new(&argv, env, directory, streams).map_err(|error| error.to_string())?;
+    let mut plan = ChildPlan::new(&argv, env, directory, streams)?;
     plan.umask = definition.umask;
     plan.identity = (around.own_uid == 0).then(|| user.credentials());
     plan.no_new_privs = definition.security.no_new_privs == Some(true);
@@ -290,18 +294,19 @@ impl Supervisor {
     /// Where the service's output goes, made if it is not there.
     ///
     /// # Errors
-    /// One line.
+    /// [`LaunchError::Pipes`].
     pub(in crate::daemon) fn open_log(
         &mut self,
         id: ServiceId,
         user: &User,
         around: &Surroundings,
-    ) -> Result<(), String> {
+    ) -> Result<(), LaunchError> {
         let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
         let now = (service.definition.log, user.uid);
         if service.logged != Some(now) {
             let spec = log_spec(&service.definition, log_dir(service), user, around);
-            self.logs.open(SourceId(id.0), spec).map_err(|error| no_pipes(&self.runtime_dir, &error))?;
+            let no_pipes = |error| LaunchError::Pipes { dir: self.runtime_dir.clone(), error };
+            self.logs.open(SourceId(id.0), spec).map_err(no_pipes)?;
             service.logged = Some(now);
         }
         Ok(())
@@ -341,10 +346,10 @@ fn argv(definition: &Definition, user: &User, program: Program) -> Vec<OsString>
 fn look_before_start(
     definition: &Definition,
     around: &Surroundings,
-) -> Result<BTreeMap<String, String>, String> {
+) -> Result<BTreeMap<String, String>, LaunchError> {
     slots::check_root(definition, around)?;
-    let user = around.lookup(&definition.user).map_err(|error| error.to_string())?;
-    read_files(definition, &user, around).map_err(|error| error.to_string())
+    let user = around.lookup(&definition.user)?;
+    Ok(read_files(definition, &user, around)?)
 }
 
 fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, around: &Surroundings) -> LogSpec {
@@ -365,15 +370,6 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
         readers,
         writer: user.credentials(),
     }
-}
-
-/// The pipes that a service writes into are files.
-fn no_pipes(dir: &Path, error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::StorageFull => "there is no space or no inode left".to_owned(),
-        _ => error.to_string(),
-    };
-    format!("failed to make the pipes of its log in {}: {why}", dir.display())
 }
 
 pub(in crate::daemon) fn dev_null() -> io::Result<OwnedFd> {

@@ -16,7 +16,7 @@ use crate::sys::credentials::Credentials;
 use std::io;
 
 /// What the work on the file came to.
-pub type Mirrored = Result<MirroredRow, String>;
+pub type Mirrored = io::Result<MirroredRow>;
 
 impl Supervisor {
     /// The work that brings the file up to date before a start, for the thread that may wait. `None`: nothing to do.
@@ -52,11 +52,11 @@ impl Supervisor {
         let notifier = self.wakeups.notifier.clone();
         let named = name.clone();
         let done = move |written: io::Result<Mirrored>| {
-            let written = written.map_err(|error| error.to_string()).and_then(|written| written);
+            let written = written.and_then(|written| written);
             notifier.send(Notice::Mirrored { id, name: named, written });
         };
         if let Err(refused) = self.logs.files().run(Credentials::own(), work, done) {
-            self.mirrored(id, &name, Err(refused.to_string()));
+            self.mirrored(id, &name, Err(io::Error::other(refused)));
         }
     }
 
@@ -73,8 +73,7 @@ impl Supervisor {
         service.mirrored = None;
         Some(move || {
             let home = Beneath::open(&home);
-            let written = home.and_then(|home| state_json::mirror(&home, &user, &directory, want, now));
-            written.map_err(|error| error.to_string())
+            home.and_then(|home| state_json::mirror(&home, &user, &directory, want, now))
         })
     }
 

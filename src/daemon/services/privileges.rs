@@ -31,8 +31,8 @@ pub enum PrivilegeError {
 /// The masks for a process of the user `uid`; `None`: it inherits what we have.
 ///
 /// # Errors
-/// One line that names the capability.
-pub fn masks(security: Security, uid: u32) -> Result<Option<CapabilityMasks>, String> {
+/// [`PrivilegeError`].
+pub fn masks(security: Security, uid: u32) -> Result<Option<CapabilityMasks>, PrivilegeError> {
     // We never give any up.
     static OWN: OnceLock<Own> = OnceLock::new();
     let own = *OWN.get_or_init(|| {
@@ -40,7 +40,7 @@ pub fn masks(security: Security, uid: u32) -> Result<Option<CapabilityMasks>, St
         let may_drop = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false);
         Own { bounding: read(CapSet::Bounding), permitted: read(CapSet::Permitted), may_drop }
     });
-    decide(security, uid, own).map_err(|error| error.to_string())
+    decide(security, uid, own)
 }
 
 fn mask_of(set: &CapsHashSet) -> u64 {

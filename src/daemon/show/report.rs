@@ -6,6 +6,7 @@ use crate::core::effect::Incident;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::daemon::Supervisor;
+use crate::daemon::show::first_of;
 use crate::sys::peer::Peer;
 use crate::sys::users;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl Supervisor {
         }
         let names = ids.iter().filter_map(|id| self.fleet.name(*id)).map(ServiceName::as_str);
         let who = users::by_uid(peer.uid).ok().flatten().map(|user| user.name);
-        slog::info!(self.log, "{}", request(verb, names, ids.len(), who.as_deref(), peer));
+        slog::info!(self.log, "{}", request(verb, names, who.as_deref(), peer));
     }
 }
 
@@ -57,21 +58,10 @@ fn sentence(incident: &Incident) -> String {
 }
 
 /// Who asked for what: `stop of web, db asked for by root (uid 0, pid 42)`.
-fn request<'a>(
-    verb: &str,
-    names: impl Iterator<Item = &'a str>,
-    count: usize,
-    who: Option<&str>,
-    peer: &Peer,
-) -> String {
-    let named: Vec<&str> = names.take(NAMED).collect();
-    let rest = match count.saturating_sub(named.len()) {
-        0 => String::new(),
-        rest => format!(" and {rest} more"),
-    };
+fn request<'a>(verb: &str, names: impl Iterator<Item = &'a str>, who: Option<&str>, peer: &Peer) -> String {
     let user = who.map(|who| format!("{who} ")).unwrap_or_default();
     let pid = peer.pid.map_or_else(|| "of another container".to_owned(), |pid| format!("pid {pid}"));
-    format!("{verb} of {}{rest} asked for by {user}(uid {}, {pid})", named.join(", "), peer.uid)
+    format!("{verb} of {} asked for by {user}(uid {}, {pid})", first_of(NAMED, names), peer.uid)
 }
 
 /// To the second, or to the millisecond where it is less than one.
@@ -121,11 +111,11 @@ mod tests {
     fn who_asked_is_one_line_however_many_are_meant() {
         let peer = Peer { pid: Some(42), uid: 1000, gid: 1000 };
         assert_eq!(
-            request("stop", ["web", "db"].into_iter(), 2, Some("deploy"), &peer),
+            request("stop", ["web", "db"].into_iter(), Some("deploy"), &peer),
             "stop of web, db asked for by deploy (uid 1000, pid 42)"
         );
         let many: Vec<String> = (0..23).map(|n| format!("n{n}")).collect();
-        let line = request("restart", many.iter().map(String::as_str), many.len(), None, &peer);
+        let line = request("restart", many.iter().map(String::as_str), None, &peer);
         assert!(line.ends_with(", n19 and 3 more asked for by (uid 1000, pid 42)"), "{line}");
     }
 }

@@ -16,7 +16,7 @@ use crate::daemon::surface::static_slots;
 use crate::definition::resolved::{Hooks, LogPolicy, Origin, Ready, RunAs, Secrets, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
-use crate::s6::scan::{Opened, ScanDir};
+use crate::s6::scan::{Opened, ScanDir, SlotError};
 use crate::s6::slot::{self, FinishTimeout, Run};
 use crate::s6::{SCAN_DIRECTORY, bundle, script};
 use crate::sys::credentials::Credentials;
@@ -43,6 +43,22 @@ pub struct Slots {
     /// Directories without a `run`: still being filled, or being removed. They make no service and end none.
     pub incomplete: BTreeSet<PathBuf>,
     pub warnings: Vec<String>,
+}
+
+/// Why a slot is no service, or is not started.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotFault {
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The directory that it is in.
+    #[error(transparent)]
+    Directory(#[from] io::Error),
+    #[error(
+        "{} is no longer root's alone: it does not run as root; 'hermes-sup ctl reload' reads it again", .0.display()
+    )]
+    NotRoots(PathBuf),
 }
 
 impl Slots {
@@ -117,8 +133,8 @@ fn image_service(
     member: &bundle::Member,
     around: &Surroundings,
     warnings: &mut Vec<String>,
-) -> Result<Definition, String> {
-    let name = ServiceName::of_slot(&member.name).map_err(|error| error.to_string())?;
+) -> Result<Definition, SlotFault> {
+    let name = ServiceName::of_slot(&member.name)?;
     let opened = open_slot(&member.dir, around)?;
     let place = Slot { dir: member.dir.clone(), name: member.name.clone(), rendered: false };
     warnings.extend(opened.warnings);
@@ -128,9 +144,9 @@ fn image_service(
 }
 
 /// Opens a service directory where it lies, judged by all that leads to it.
-fn open_slot(dir: &Path, around: &Surroundings) -> Result<Opened, String> {
-    let parent = ScanDir::open(dir.parent().unwrap_or(Path::new("/")), around).map_err(|e| e.to_string())?;
-    parent.slot(&OsString::from(dir.file_name().unwrap_or_default())).map_err(|error| error.to_string())
+fn open_slot(dir: &Path, around: &Surroundings) -> Result<Opened, SlotFault> {
+    let parent = ScanDir::open(dir.parent().unwrap_or(Path::new("/")), around)?;
+    Ok(parent.slot(&OsString::from(dir.file_name().unwrap_or_default()))?)
 }
 
 /// Nothing in the dashboard needs root, and the gateway user is to control it. Its variables are its definition.
@@ -270,17 +286,11 @@ pub fn is_roots(definition: &Definition, around: &Surroundings) -> bool {
 /// Looks again whether a slot may run as root, if it is to. Blocks.
 ///
 /// # Errors
-/// Why not, in words.
-pub fn check_root(definition: &Definition, around: &Surroundings) -> Result<(), String> {
+/// Why not.
+pub fn check_root(definition: &Definition, around: &Surroundings) -> Result<(), SlotFault> {
     let Some(Slot { dir, .. }) = definition.slot.as_ref().filter(|_| runs_as_root(definition, around)) else {
         return Ok(());
     };
     let opened = open_slot(dir, around)?;
-    if opened.slot.root_owned {
-        return Ok(());
-    }
-    let shown = dir.display();
-    Err(format!(
-        "{shown} is no longer root's alone: it does not run as root; 'hermes-sup ctl reload' reads it again"
-    ))
+    opened.slot.root_owned.then_some(()).ok_or_else(|| SlotFault::NotRoots(dir.clone()))
 }

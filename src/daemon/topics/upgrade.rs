@@ -10,6 +10,7 @@ use crate::core::gateway::Stage;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::topics::Deadlines;
 use crate::daemon::view::View;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// An upgrade, if one was asked for.
 #[derive(Debug, Default)]
 pub struct Upgrade(Option<Asked>);
+
+/// Why a program cannot take our place.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error("our own program cannot be found: {0}")]
+    NoOwn(io::Error),
+    #[error("{}: {error}", program.display())]
+    Unfit { program: PathBuf, error: io::Error },
+    /// The next one has only the files to know it by.
+    #[error(
+        "'{service}' is up and would be ended, because its definition is refused: {why}; correct it first"
+    )]
+    WouldEnd { service: String, why: String },
+    #[error("no thread: {0}")]
+    NoThread(io::Error),
+}
 
 #[derive(Debug)]
 struct Asked {
@@ -66,13 +83,13 @@ impl Upgrade {
     }
 
     /// The program was looked at.
-    pub fn checked(&mut self, checked: Result<PathBuf, String>, _: &View<'_>) -> Actions {
+    pub fn checked(&mut self, checked: Result<PathBuf, CheckError>, _: &View<'_>) -> Actions {
         match (checked, &mut self.0) {
             (Ok(program), Some(asked)) => {
                 asked.program = Some(program);
                 Actions::new()
             }
-            (Err(why), Some(_)) => self.give_up(&why),
+            (Err(why), Some(_)) => self.give_up(&why.to_string()),
             (_, None) => Actions::new(),
         }
     }
@@ -273,7 +290,8 @@ mod tests {
         let mut upgrade = begun(&world);
         let second = upgrade.hold(&asked(2)).unwrap_or_default();
         assert_eq!(refusals(&second).first().map(|(conn, _)| *conn), Some(2));
-        let bad = upgrade.checked(Err("/new: no such file".to_owned()), &world.view());
+        let unfit = CheckError::Unfit { program: "/new".into(), error: io::Error::other("no such file") };
+        let bad = upgrade.checked(Err(unfit), &world.view());
         assert_eq!(refusals(&bad), [(1, "not upgraded: /new: no such file".to_owned())]);
         assert!(upgrade.checked(Ok("/late".into()), &world.view()).is_empty());
     }

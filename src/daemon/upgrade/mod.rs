@@ -13,6 +13,7 @@ use crate::core::gateway::Gateway;
 use crate::core::signal::Signal;
 use crate::daemon::inbox::Input;
 use crate::daemon::topics::requests::Targeted;
+use crate::daemon::topics::upgrade::CheckError;
 use crate::daemon::upgrade::handover::{Caller, Handover, own_path};
 use crate::daemon::{Notice, Supervisor};
 use crate::definition::load::{RefusedFile, load};
@@ -30,12 +31,9 @@ const VERSION_PATIENCE: i64 = 10;
 
 /// Which service that is up would be ended, because what defines it is refused by now: the next one has only the files to
 /// know it by. Asked of the files outside home alone, or the owner of home could keep root from upgrading.
-fn ended_by_refusal(refused: &BTreeMap<String, RefusedFile>, up: &[String]) -> Option<String> {
+fn ended_by_refusal(refused: &BTreeMap<String, RefusedFile>, up: &[String]) -> Option<CheckError> {
     let (name, file) = refused.iter().find(|(name, _)| up.contains(name))?;
-    let why = file.wrong.headline();
-    Some(format!(
-        "'{name}' is up and would be ended, because its definition is refused: {why}; correct it first"
-    ))
+    Some(CheckError::WouldEnd { service: name.clone(), why: file.wrong.headline() })
 }
 
 impl Supervisor {
@@ -45,21 +43,20 @@ impl Supervisor {
         let up: Vec<String> = up.filter_map(|id| Some(self.fleet.name(id)?.to_string())).collect();
         let dirs = self.options.services.iter().filter(|dir| !dir.starts_with(&self.options.home));
         let (dirs, around): (Vec<PathBuf>, _) = (dirs.cloned().collect(), self.surroundings.clone());
-        let work = move || -> Result<PathBuf, String> {
+        let work = move || -> Result<PathBuf, CheckError> {
             let program = match program {
                 Some(program) => program,
-                None => own_path().map_err(|error| format!("our own program cannot be found: {error}"))?,
+                None => own_path().map_err(CheckError::NoOwn)?,
             };
-            check(&program).map_err(|error| format!("{}: {error}", program.display()))?;
-            match ended_by_refusal(&load(&dirs, &around).refused, &up) {
-                Some(why) => Err(why),
-                None => Ok(program),
+            if let Err(error) = check(&program) {
+                return Err(CheckError::Unfit { program, error });
             }
+            ended_by_refusal(&load(&dirs, &around).refused, &up).map_or(Ok(program), Err)
         };
         let notifier = self.wakeups.notifier.clone();
         let work = move || notifier.send(Notice::UpgradeChecked(work()));
         if let Err(error) = std::thread::Builder::new().name("upgrade".to_owned()).spawn(work) {
-            self.inbox.push(Input::Notice(Notice::UpgradeChecked(Err(format!("no thread: {error}")))));
+            self.inbox.push(Input::Notice(Notice::UpgradeChecked(Err(CheckError::NoThread(error)))));
         }
     }
 
