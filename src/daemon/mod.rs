@@ -285,9 +285,9 @@ struct Supervisor {
     /// `None`: there is no scan directory, or it cannot be watched.
     scan_watch: Option<ScanWatch>,
     /// The start did without what is still being read.
-    late: Option<Box<boot::late::Late>>,
+    late: Option<Box<boot::reading::late::Late>>,
     /// Where readings are.
-    busy: boot::finding::Busy,
+    busy: boot::reading::finding::Busy,
     /// Deaf in a container that keeps the state.
     giving_way: GivingWay,
     /// `None`: it cannot be watched, and profiles are found at a boot, a reload, or when somebody names them.

@@ -1,27 +1,15 @@
 //! The life of the process: a start as a pipeline of values (prepared → opened → contained → planned → running), the loop, the
 //! end. Up to the loop, an error refuses to start with one line; from the loop on, nothing ends the process but its own orders.
 
-pub(in crate::daemon) mod adoption;
 mod alone;
 mod bring_up;
 pub(in crate::daemon) mod cmd;
-mod contained;
 mod demo;
-pub(in crate::daemon) mod finding;
-mod identity;
-pub(in crate::daemon) mod late;
-mod opened;
 pub(in crate::daemon) mod ownership;
 pub(in crate::daemon) mod patience;
-pub(in crate::daemon) mod places;
-pub(in crate::daemon) mod planned;
 pub(in crate::daemon) mod preparation;
-mod prepared;
-mod reading;
-pub(in crate::daemon) mod reconcile;
-pub(in crate::daemon) mod running;
-pub(in crate::daemon) mod runtime_dir;
-mod start_error;
+pub(in crate::daemon) mod reading;
+pub(in crate::daemon) mod steps;
 
 use crate::core::farewell::Farewell;
 use crate::core::words::Stream;
@@ -37,20 +25,20 @@ use crate::store;
 use crate::sys::signal::SignalFd;
 use alone::alone;
 use cmd::command_of;
-use contained::Contained;
 use mio::Poll;
-use opened::{Opened, Opening};
-use planned::Planned;
 use preparation::Told;
-use prepared::{Prepared, Preparing};
 use rustix::process::{Resource, Rlimit};
 use slog::Drain;
-use start_error::StartError;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
+use steps::contained::Contained;
+use steps::opened::{Opened, Opening};
+use steps::planned::Planned;
+use steps::prepared::{Prepared, Preparing};
+use steps::start_error::StartError;
 
 /// How long the end waits for a disk or a reader to take the last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@ use crate::control::protocol;
 use crate::core::name::ServiceName;
 use crate::core::policy;
 use crate::core::words::{Cause, Want};
-use crate::daemon::boot::finding::unknown_trust;
+use crate::daemon::boot::reading::finding::unknown_trust;
 use crate::daemon::surface::slots::{self, Slots};
 use crate::daemon::topics::definitions::record::{DefineError, define};
 use crate::definition::diagnose::{About, Diagnostic};

@@ -4,10 +4,10 @@
 //! What is there is taken without them. When they come, they are taken as they would have been: after a start, with what the
 //! database wants of them. Until then `status` says what is being read.
 
-use crate::daemon::boot::adoption::Inheritance;
 use crate::daemon::boot::cmd::Cmd;
-use crate::daemon::boot::finding::{self, Sources};
-use crate::daemon::boot::reconcile::Reconciled;
+use crate::daemon::boot::ownership::adoption::Inheritance;
+use crate::daemon::boot::reading::finding::{self, Sources};
+use crate::daemon::boot::reading::reconcile::Reconciled;
 use crate::daemon::inbox::Input;
 use crate::daemon::show::first_of;
 use crate::daemon::topics::definitions::found::{Found, Plan};

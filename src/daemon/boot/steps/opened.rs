@@ -4,14 +4,14 @@ use crate::containment::Predecessor;
 use crate::control::server::Server;
 use crate::daemon::Notice;
 use crate::daemon::boot::Start;
-use crate::daemon::boot::adoption::note_of;
 use crate::daemon::boot::cmd::Claims;
-use crate::daemon::boot::identity::{Identity, Kinship};
+use crate::daemon::boot::ownership::adoption::note_of;
+use crate::daemon::boot::ownership::identity::{Identity, Kinship};
+use crate::daemon::boot::ownership::places::{host_name, listen, parent};
 use crate::daemon::boot::ownership::{GivingWay, open_state};
 use crate::daemon::boot::patience::{DISK_PATIENCE, with_patience};
-use crate::daemon::boot::places::{host_name, listen, parent};
-use crate::daemon::boot::prepared::Prepared;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::steps::prepared::Prepared;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::sources::control_token;
 use crate::daemon::topics::definitions::found::Found;
@@ -22,7 +22,7 @@ use crate::sys::posture;
 use mio::Registry;
 use std::path::PathBuf;
 
-pub(super) struct Opened {
+pub(in crate::daemon::boot) struct Opened {
     pub store: Store,
     /// What the database holds.
     pub rows: store::Opened,
@@ -36,7 +36,7 @@ pub(super) struct Opened {
 }
 
 /// What becomes of a start.
-pub(super) enum Opening {
+pub(in crate::daemon::boot) enum Opening {
     GoesOn(Box<Prepared>, Box<Opened>, Box<Found>),
     /// Another supervisor has the state, and the command can do without.
     Over(Start),

@@ -2,19 +2,19 @@
 
 use crate::containment::{self, Containment, Predecessor};
 use crate::daemon::boot::cmd::{Cmd, judge_cmd};
-use crate::daemon::boot::contained::Contained;
-use crate::daemon::boot::identity::Kinship;
-use crate::daemon::boot::opened::Opened;
+use crate::daemon::boot::ownership::identity::Kinship;
 use crate::daemon::boot::patience::{wait_for, with_patience};
-use crate::daemon::boot::prepared::Prepared;
-use crate::daemon::boot::reconcile::{Reconciled, Task};
+use crate::daemon::boot::reading::reconcile::{Reconciled, Task};
+use crate::daemon::boot::steps::contained::Contained;
+use crate::daemon::boot::steps::opened::Opened;
+use crate::daemon::boot::steps::prepared::Prepared;
 use crate::daemon::show::status::why_not_higher;
 use crate::daemon::{Notice, Options, fault};
 use crate::store::{Change, StoreEvent};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
-pub(super) struct Planned {
+pub(in crate::daemon::boot) struct Planned {
     pub reconciled: Reconciled,
     /// What becomes of the container's command.
     pub cmd: Cmd,

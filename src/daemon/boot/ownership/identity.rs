@@ -6,8 +6,8 @@
 //! be, as we hold the lock of its state.
 
 use crate::containment::Predecessor;
-use crate::daemon::boot::runtime_dir::{Places, SHARED_MEMORY, Settled, is_ours};
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::ownership::runtime_dir::{Places, SHARED_MEMORY, Settled, is_ours};
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::store::{self, Lies, Opened};
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -2,11 +2,11 @@
 
 use crate::containment::{self, AdoptionRecord, Containment, Home, Rung, Wish};
 use crate::core::name::ServiceName;
-use crate::daemon::boot::adoption::Heritage;
-use crate::daemon::boot::opened::Opened;
-use crate::daemon::boot::prepared::Prepared;
-use crate::daemon::boot::runtime_dir;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::ownership::adoption::Heritage;
+use crate::daemon::boot::ownership::runtime_dir;
+use crate::daemon::boot::steps::opened::Opened;
+use crate::daemon::boot::steps::prepared::Prepared;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::sources::containment_token;
 use crate::daemon::topics::definitions::found::{Found, Plan};
@@ -14,7 +14,7 @@ use crate::daemon::upgrade::handover::Handover;
 use crate::log::Logs;
 use std::collections::BTreeMap;
 
-pub(super) struct Contained {
+pub(in crate::daemon::boot) struct Contained {
     pub containment: Containment,
     pub report: containment::Report,
     pub found: Found,

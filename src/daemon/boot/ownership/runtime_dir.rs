@@ -11,8 +11,8 @@
 //! A predecessor of this boot may have chosen otherwise, as another release or with another socket. Its choice holds while what
 //! it left may go on: FIFOs are not moved.
 
-use crate::daemon::boot::identity::Kinship;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::ownership::identity::Kinship;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::sys::mount;
 use rustix::fs::{Mode, OFlags};
 use std::fs::DirBuilder;

@@ -8,8 +8,8 @@ use crate::containment::{AdoptionRecord, AdoptionRecords, Containment, Patience,
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::daemon::Supervisor;
-use crate::daemon::boot::identity::Kinship;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::ownership::identity::Kinship;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::fault;
 use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::view::decide;

@@ -2,7 +2,7 @@
 
 use crate::control::server::{ListenError, Server};
 use crate::daemon::Options;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::definition::Surroundings;
 use crate::sys::beneath::Beneath;
 use crate::sys::bestow;

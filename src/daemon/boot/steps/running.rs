@@ -2,14 +2,14 @@
 
 use crate::core::clock::LostTime;
 use crate::core::fleet::Fleet;
-use crate::daemon::boot::adoption::Inheritance;
-use crate::daemon::boot::contained::Contained;
-use crate::daemon::boot::late::Late;
-use crate::daemon::boot::opened::Opened;
-use crate::daemon::boot::planned::Planned;
-use crate::daemon::boot::prepared::Prepared;
-use crate::daemon::boot::runtime_dir::goes_with_the_container;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::ownership::adoption::Inheritance;
+use crate::daemon::boot::ownership::runtime_dir::goes_with_the_container;
+use crate::daemon::boot::reading::late::Late;
+use crate::daemon::boot::steps::contained::Contained;
+use crate::daemon::boot::steps::opened::Opened;
+use crate::daemon::boot::steps::planned::Planned;
+use crate::daemon::boot::steps::prepared::Prepared;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
@@ -35,7 +35,7 @@ const METRICS: &str = "metrics";
 
 impl Supervisor {
     /// Begins to supervise.
-    pub(super) fn running(
+    pub(in crate::daemon::boot) fn running(
         prepared: Prepared,
         opened: Opened,
         contained: Contained,

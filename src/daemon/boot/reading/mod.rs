@@ -1,7 +1,12 @@
-//! The reading of definitions and profiles, which goes on while the database is opened.
+//! The reading of definitions and profiles, which goes on while the database is opened; what comes late; and what a boot does
+//! about the homes of profiles.
 
-use crate::daemon::boot::finding::{self, Sources};
+pub(in crate::daemon) mod finding;
+pub(in crate::daemon) mod late;
+pub(in crate::daemon) mod reconcile;
+
 use crate::daemon::boot::patience::DISK_PATIENCE;
+use crate::daemon::boot::reading::finding::Sources;
 use crate::daemon::sources::Notifier;
 use crate::daemon::topics::definitions::found::Found;
 use crate::daemon::{Notice, Options};

@@ -2,12 +2,12 @@
 
 use crate::daemon::boot::bring_up::say_first;
 use crate::daemon::boot::cmd::{Claims, command_of};
-use crate::daemon::boot::finding::{Busy, Sources};
 use crate::daemon::boot::ownership::Gateways;
+use crate::daemon::boot::ownership::places::{may_run_others, prepare_home};
 use crate::daemon::boot::patience::with_patience;
-use crate::daemon::boot::places::{may_run_others, prepare_home};
 use crate::daemon::boot::reading::Finding;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::reading::finding::{Busy, Sources};
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::boot::{ALARM, Given, Start};
 use crate::daemon::clock::Clock;
 use crate::daemon::main_program::MainProgram;
@@ -26,7 +26,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-pub(super) struct Prepared {
+pub(in crate::daemon::boot) struct Prepared {
     pub given: Given,
     pub clock: Clock,
     pub poll: Poll,
@@ -44,7 +44,7 @@ pub(super) struct Prepared {
 }
 
 /// What becomes of a start.
-pub(super) enum Preparing {
+pub(in crate::daemon::boot) enum Preparing {
     GoesOn(Box<Prepared>),
     /// There is nothing to prepare, as with [`Start::Alone`].
     Over(Start),

@@ -3,9 +3,14 @@
 //! A container with `gateway run` claims a state whose holder gives it up, and waits for that; the holder ends its
 //! services, closes the state, and goes on as a plain init.
 
+pub(in crate::daemon) mod adoption;
+pub(in crate::daemon) mod identity;
+pub(in crate::daemon) mod places;
+pub(in crate::daemon) mod runtime_dir;
+
 use crate::core::signal::Signal;
 use crate::daemon::boot::cmd::Claims;
-use crate::daemon::boot::start_error::StartError;
+use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::sources::{Room, plain_token};
 use crate::daemon::view::decide;
 use crate::daemon::{Notice, Supervisor};
