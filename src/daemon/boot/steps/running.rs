@@ -72,7 +72,7 @@ impl Supervisor {
     }
 
     /// Where that cannot be, it is said, and supervision goes on.
-    pub(super) fn serve_metrics(&mut self) {
+    pub(in crate::daemon::boot) fn serve_metrics(&mut self) {
         let Some(address) = self.options.metrics else { return };
         match endpoint::start(address, &self.socket) {
             Ok(address) => slog::info!(self.log, "metrics are served at http://{address}/metrics"),
