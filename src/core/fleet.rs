@@ -341,7 +341,7 @@ impl Fleet {
         let mut waits = None;
         for name in &member.requires {
             let Some(other) = self.named(name) else {
-                return Gate::Refused(format!("requires '{name}', which does not exist"));
+                return Gate::Refused(format!("requires '{name}', for which there is no valid definition"));
             };
             let gateway = &other.gateway;
             if matches!(gateway.elsewhere(), Some(Elsewhere::Served { .. })) {

@@ -126,7 +126,12 @@ fn a_migration_comes_first_and_its_failure_is_told() {
         "command = [\"/bin/sh\", \"-c\", \"exit 9\"]\ntype = \"oneshot\"\n[restart]\npolicy = \"never\"\n",
     );
     world.define("worker", &format!("{web}requires = [\"broken\"]\n"));
+    // It said that what it requires does not exist, where only its definition was wrong.
+    world.define("typo", "comand = [\"/bin/true\"]\n");
+    world.define("orphan", &format!("{web}requires = [\"typo\"]\n"));
     let _supervisor = world.start();
+    let orphan = world.wait_state("orphan", &["down"]);
+    assert_eq!(orphan["reason"], json!("requires 'typo', for which there is no valid definition"));
     world.wait_state("web", &["up"]);
     let migrated = world.status("migrate");
     assert_eq!(
