@@ -29,3 +29,11 @@ fn docker_follows_the_health_of_the_services() {
     becomes("healthy");
     assert_eq!(container.exec(&["hermes-sup", "healthcheck", "--profile", "coder"]).code, 0);
 }
+
+/// The list of every engine's options was long, and which of them was ours was for the reader to know.
+#[test]
+fn doctor_names_docker_and_the_one_option_that_raises_the_rung() {
+    let said = Run::new().cmd(&["hermes-sup", "doctor"]).output().ok();
+    let line = "platform: Docker: for 'cgroup': --security-opt writable-cgroups=true (Docker 29 or later)\n";
+    assert!(said.contains(line), "{said}");
+}

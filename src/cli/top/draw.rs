@@ -4,10 +4,9 @@ use super::super::render::{bytes, duration, printable};
 use super::screen::{Page, Screen, Sort, word};
 use crate::control::protocol::{ServiceStatus, State};
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Text};
-use ratatui::widgets::{Cell, HighlightSpacing, Paragraph, Row, Table};
 
 /// Rows that are not the table's: the head, its headings, the foot.
 pub const AROUND: u16 = 3;
@@ -114,23 +113,37 @@ fn spark<'a>(newest_first: impl Iterator<Item = &'a f64>) -> String {
 
 impl Screen {
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
-        let [head, body, foot] =
-            Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
-                .areas(frame.area());
-        frame.render_widget(Paragraph::new(self.head()), head);
-        let title = match &self.page {
-            Page::Table => None,
-            Page::Tree(name) => Some(format!("processes of {name}")),
-            Page::Log(name) => Some(format!("log of {name}")),
-            Page::Help => Some("keys".to_owned()),
+        let area = frame.area();
+        self.paint(area, frame.buffer_mut());
+    }
+
+    /// By hand rather than by widgets: their layout is a solver of equations, which the columns here do not need.
+    pub fn paint(&mut self, area: Rect, buffer: &mut Buffer) {
+        let Rect { y: top, height, .. } = area;
+        let mut row = |number: u16, text: &str, style: Style| {
+            if number < height {
+                buffer.set_stringn(area.x, top + number, printable(text), area.width.into(), style);
+            }
         };
-        match title {
-            Some(title) => self.draw_text(frame, body, title),
-            None => self.draw_table(frame, body),
+        row(0, &self.head(), Style::new());
+        let prompt = self.prompt();
+        let foot = prompt.as_deref().or(self.told.as_deref()).unwrap_or(KEYS);
+        let style = if prompt.is_some() { bold() } else { Style::new() };
+        row(height.saturating_sub(1), foot, style);
+        let body = Rect { y: top + 1, height: height.saturating_sub(2), ..area };
+        let title = match &self.page {
+            Page::Table => return self.paint_table(body, buffer),
+            Page::Tree(name) => format!("processes of {name}"),
+            Page::Log(name) => format!("log of {name}"),
+            Page::Help => "keys".to_owned(),
+        };
+        row(1, &title, bold());
+        self.window = usize::from(body.height.saturating_sub(1));
+        // The last page is a full one.
+        self.scroll = if self.at_end { self.last_top() } else { self.scroll.min(self.last_top()) };
+        for (number, line) in (2..).zip(self.lines.iter().skip(self.scroll).take(self.window)) {
+            row(number, line, Style::new());
         }
-        let line = self.prompt().or_else(|| self.told.clone()).unwrap_or_else(|| KEYS.to_owned());
-        let style = if self.prompt().is_some() { bold() } else { Style::new() };
-        frame.render_widget(Paragraph::new(printable(&line).into_owned()).style(style), foot);
     }
 
     fn head(&self) -> String {
@@ -140,72 +153,74 @@ impl Screen {
         let mut text = format!(
             "hermes-sup up {}, {}: {} services, {} up, {} failed",
             duration(sample.supervisor.uptime_ms),
-            printable(&sample.supervisor.containment),
+            sample.supervisor.containment,
             sample.services.len(),
             count(|one| one.state.is_up()),
             count(crate::monitor::verdict::has_failed),
         );
         if !self.filter.is_empty() {
-            text.push_str(&format!(", filter '{}'", printable(&self.filter)));
+            text.push_str(&format!(", filter '{}'", self.filter));
         }
         if self.failed_only {
             text.push_str(", failed only");
         }
         if let Some(warning) = sample.supervisor.warnings.first() {
-            text.push_str(&format!(", warning: {}", printable(warning)));
+            text.push_str(&format!(", warning: {warning}"));
         }
         text
     }
 
-    fn draw_table(&mut self, frame: &mut Frame<'_>, area: Rect) {
+    fn paint_table(&mut self, area: Rect, buffer: &mut Buffer) {
+        let Some(room) = area.height.checked_sub(1) else { return };
         let rows = self.rows();
         let longest = rows.iter().map(|service| service.name.chars().count()).max().unwrap_or(0);
         let columns = columns(area.width, u16::try_from(longest).unwrap_or(u16::MAX));
-        let headings = columns.iter().map(|(column, _)| {
+        let mut x = area.x + CURSOR.len() as u16;
+        let places = columns.iter().map(|(column, width)| {
+            let place = (*column, x, *width);
+            x += width + GAP;
+            place
+        });
+        let places: Vec<(Column, u16, u16)> = places.collect();
+        for (column, x, width) in &places {
             let (heading, _, sort) = column.shape();
             let is_sorted = sort == Some(self.sort);
-            let mark = if is_sorted { "*" } else { "" };
-            cell(*column, format!("{heading}{mark}"), if is_sorted { bold() } else { Style::new() })
-        });
-        let lines: Vec<Row<'_>> = rows
-            .iter()
-            .map(|service| {
-                let cells = columns.iter().map(|(column, width)| {
-                    let style = match column {
-                        Column::State if self.color => Style::new().fg(color(service)),
-                        _ => Style::new(),
-                    };
-                    let text = column.text(self, service);
-                    cell(*column, if *column == Column::Name { squeeze(&text, *width) } else { text }, style)
-                });
-                Row::new(cells)
-            })
-            .collect();
-        let is_empty = lines.is_empty();
-        let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
-        let table = Table::new(lines, widths)
-            .header(Row::new(headings))
-            .column_spacing(GAP)
-            .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
-            .highlight_symbol(CURSOR)
-            .highlight_spacing(HighlightSpacing::Always);
-        frame.render_stateful_widget(table, area, &mut self.table);
-        if is_empty && area.height > 1 {
-            let below = Rect { y: area.y + 1, height: area.height - 1, ..area };
-            frame.render_widget(Paragraph::new("  no services to show"), below);
+            let heading = if is_sorted { format!("{heading}*") } else { heading.to_owned() };
+            let style = if is_sorted { bold() } else { Style::new() };
+            cell(buffer, *column, (*x, area.y, *width), &heading, style);
         }
+        if rows.is_empty() && room > 0 {
+            let text = "  no services to show";
+            buffer.set_stringn(area.x, area.y + 1, text, area.width.into(), Style::new());
+        }
+        // The window follows the cursor.
+        let at = rows.iter().position(|service| self.selected.as_deref() == Some(&service.name));
+        let (at, room) = (at.unwrap_or(0), usize::from(room));
+        let first = self.first.min(at).max((at + 1).saturating_sub(room));
+        for (y, (number, service)) in (area.y + 1..).zip(rows.iter().enumerate().skip(first).take(room)) {
+            for (column, x, width) in &places {
+                let style = match column {
+                    Column::State if self.color => Style::new().fg(color(service)),
+                    _ => Style::new(),
+                };
+                cell(buffer, *column, (*x, y, *width), &column.text(self, service), style);
+            }
+            if number == at {
+                buffer.set_stringn(area.x, y, CURSOR, area.width.into(), Style::new());
+                let line = Rect { y, height: 1, ..area };
+                buffer.set_style(line, Style::new().add_modifier(Modifier::REVERSED));
+            }
+        }
+        self.first = first;
     }
+}
 
-    fn draw_text(&mut self, frame: &mut Frame<'_>, area: Rect, title: String) {
-        let [top, body] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
-        frame.render_widget(Paragraph::new(title).style(bold()), top);
-        self.window = usize::from(body.height);
-        // The last page is a full one.
-        self.scroll = if self.at_end { self.last_top() } else { self.scroll.min(self.last_top()) };
-        let shown = self.lines.iter().skip(self.scroll).take(self.window);
-        let lines: Vec<Line<'_>> = shown.map(|line| Line::from(printable(line).into_owned())).collect();
-        frame.render_widget(Paragraph::new(lines), body);
-    }
+/// Writes into the place `x, y, width` of a column.
+fn cell(buffer: &mut Buffer, column: Column, (x, y, width): (u16, u16, u16), text: &str, style: Style) {
+    let text = if column == Column::Name { squeeze(text, width) } else { text.to_owned() };
+    let wide = usize::from(width);
+    let text = if column.is_number() { format!("{text:>wide$}") } else { text };
+    buffer.set_stringn(x, y, text, width.into(), style);
 }
 
 /// A name that is too long, without its middle: names differ at their ends.
@@ -222,11 +237,6 @@ fn squeeze(name: &str, width: u16) -> String {
 
 fn bold() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
-}
-
-fn cell(column: Column, text: String, style: Style) -> Cell<'static> {
-    let side = if column.is_number() { Alignment::Right } else { Alignment::Left };
-    Cell::from(Text::from(text).alignment(side)).style(style)
 }
 
 fn color(service: &ServiceStatus) -> Color {

@@ -18,7 +18,9 @@ use crossterm::event::{self, Event, KeyEventKind};
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use crossterm::{cursor, execute};
 use ratatui::Terminal;
-use ratatui::backend::{CrosstermBackend, TestBackend};
+use ratatui::backend::CrosstermBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use screen::{Input, LOG_LINES, Order, Sample, Screen, Wish};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -84,9 +86,9 @@ fn frame(ctl: &Ctl, console: &mut Console<'_>) -> Code {
 
 /// The screen in a window of this size, as lines without what ends them empty, and without its foot, which is about keys.
 fn text(screen: &mut Screen, columns: u16, rows: u16) -> String {
-    let Ok(mut terminal) = Terminal::new(TestBackend::new(columns, rows));
-    let Ok(_) = terminal.draw(|frame| screen.draw(frame));
-    let buffer = terminal.backend().buffer();
+    let area = Rect::new(0, 0, columns, rows);
+    let mut buffer = Buffer::empty(area);
+    screen.paint(area, &mut buffer);
     let line = |row: u16| {
         let cells: String = (0..columns).map(|column| buffer[(column, row)].symbol()).collect();
         format!("{}\n", cells.trim_end())
@@ -110,19 +112,24 @@ fn show(screen: &mut Screen, search: &Search, interval: Duration, files: &dyn Lo
     });
     let _guard = Guard::enter()?;
     let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+    let mut is_new = true;
     loop {
-        terminal.draw(|frame| screen.draw(frame))?;
+        if std::mem::take(&mut is_new) {
+            terminal.draw(|frame| screen.draw(frame))?;
+        }
         let mut inputs = Vec::new();
-        if event::poll(GLANCE)?
-            && let Event::Key(key) = event::read()?
-            && key.kind != KeyEventKind::Release
-        {
-            inputs.push(Input::Key(key));
+        if event::poll(GLANCE)? {
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => inputs.push(Input::Key(key)),
+                Event::Resize(..) => is_new = true,
+                _ => {}
+            }
         }
         while let Ok(input) = answered.try_recv() {
             inputs.push(input);
         }
         for input in inputs {
+            is_new = true;
             match screen.update(input) {
                 None => {}
                 Some(Wish::Quit) => return Ok(()),

@@ -5,7 +5,6 @@ use super::draw;
 use crate::control::protocol::{ServiceStatus, State, SupervisorStatus, Tree};
 use crate::monitor::verdict;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::widgets::TableState;
 use std::collections::{HashMap, VecDeque};
 
 /// Samples of a service that are kept for its sparkline.
@@ -137,7 +136,8 @@ pub struct Screen {
     mode: Mode,
     /// The name under the cursor.
     pub selected: Option<String>,
-    pub table: TableState,
+    /// The row at the top of the window.
+    pub first: usize,
     /// Lines of the page above the window.
     pub scroll: usize,
     pub lines: Vec<String>,
@@ -161,7 +161,7 @@ impl Screen {
             page: Page::Table,
             mode: Mode::Browse,
             selected: None,
-            table: TableState::default(),
+            first: 0,
             scroll: 0,
             lines: Vec::new(),
             at_end: false,
@@ -252,9 +252,7 @@ impl Screen {
         let names: Vec<&str> = self.rows().iter().map(|service| service.name.as_str()).collect();
         let at = names.iter().position(|name| self.selected.as_deref() == Some(name));
         let found = at.or(if names.is_empty() { None } else { Some(0) });
-        let name = found.map(|at| names[at].to_owned());
-        self.table.select(found);
-        self.selected = name;
+        self.selected = found.map(|at| names[at].to_owned());
     }
 
     /// The line at the top of the last page.
@@ -396,7 +394,8 @@ impl Screen {
         match self.page {
             Page::Table => {
                 let names: Vec<String> = self.rows().iter().map(|service| service.name.clone()).collect();
-                let at = moved(self.table.selected().unwrap_or(0), names.len().saturating_sub(1));
+                let at = names.iter().position(|name| self.selected.as_ref() == Some(name));
+                let at = moved(at.unwrap_or(0), names.len().saturating_sub(1));
                 self.selected = names.get(at).cloned();
                 self.keep_cursor();
             }

@@ -4,6 +4,9 @@ use super::screen::{Input, Order, Page, Sample, Screen, Wish};
 use super::text;
 use crate::control::protocol::{Io, ServiceStatus, State, Want, samples};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::{Color, Modifier};
 
 fn services() -> Vec<ServiceStatus> {
     let mut busy = ServiceStatus { cpu_ms: Some(1000), ..samples::service("busy") };
@@ -29,6 +32,39 @@ fn screen() -> Screen {
     later[2].io = Some(Io { read_bytes: 1024, write_bytes: 1024 });
     screen.update(sample(61, later));
     screen
+}
+
+/// What the terminal's own drawing makes of it is the same.
+#[test]
+fn a_frame_of_a_terminal_holds_what_is_printed_once() {
+    let mut screen = screen();
+    let mut terminal = Terminal::new(TestBackend::new(80, 6)).unwrap();
+    terminal.draw(|frame| screen.draw(frame)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let rows = (0..5).map(|y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>());
+    let rows: String = rows.map(|row| format!("{}\n", row.trim_end())).collect();
+    assert_eq!(rows, text(&mut screen, 80, 6));
+    let cursor = buffer[(0, 2)].style();
+    assert!(cursor.add_modifier.contains(Modifier::REVERSED));
+    assert!(buffer.content().iter().all(|cell| cell.fg == Color::Reset), "no colours were asked for");
+}
+
+#[test]
+fn the_window_follows_the_cursor_through_many_services() {
+    let mut screen = Screen::new(true);
+    let many = (0..100).map(|number| samples::down(&format!("s{number:02}"))).collect();
+    screen.update(sample(60, many));
+    assert!(text(&mut screen, 80, 6).contains("> s00"));
+    press(&mut screen, KeyCode::End);
+    let shown = text(&mut screen, 80, 6);
+    assert!(shown.contains("  s97") && shown.contains("> s99"), "{shown}");
+    press(&mut screen, KeyCode::Up);
+    assert!(text(&mut screen, 80, 6).contains("  s97"), "it moves no more than it must");
+    press(&mut screen, KeyCode::PageUp);
+    assert!(text(&mut screen, 80, 6).contains("> s88"));
+    for rows in 0..4 {
+        text(&mut screen, 80, rows);
+    }
 }
 
 fn press(screen: &mut Screen, code: KeyCode) -> Option<Wish> {
@@ -77,7 +113,6 @@ fn the_cursor_stays_on_its_service_while_rows_move() {
     assert_eq!(screen.selected.as_deref(), Some("broken"));
     let names: Vec<&str> = screen.rows().iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["a-rather-long-name-of-a-gateway", "broken", "busy"]);
-    assert_eq!(screen.table.selected(), Some(1));
     press(&mut screen, KeyCode::Char('v'));
     assert_eq!(screen.rows()[0].name, "busy");
     // It goes away.
