@@ -8,6 +8,7 @@
 //!   which are the only ones that may wait.
 //! * [`definition`] turns files into checked definitions and judges how far a file may be trusted; [`hermes`] knows what is
 //!   particular to the Hermes image.
+//! * [`probe`] asks a service over the network whether it does its work.
 //! * [`control`] is the socket's protocol, both ends; [`cli`] is the command line; [`monitor`] is what probes and scrapers ask.
 //! * [`import`] makes definitions of what other supervisors were told.
 //! * [`s6`] reads and writes what lies on disk where s6 would look for it, and is this binary under the names of the s6
@@ -27,6 +28,7 @@ pub mod hermes;
 pub mod import;
 pub mod log;
 pub mod monitor;
+pub mod probe;
 pub mod s6;
 pub mod store;
 pub mod sys;

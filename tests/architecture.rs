@@ -19,9 +19,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("definition", &["core", "sys::users", "sys::beneath", "sys::credentials"]),
     // A caller is known by its uid, and where a request is about the calling process, by a pidfd of it.
     ("control", &["core", "sys::peer", "sys::pidfd"]),
-    ("health", &["core", "sys"]),
     // What a probe or a scraper is told is made of a status, which the endpoint asks for as any client does.
     ("monitor", &["core", "control::client", "control::protocol"]),
+    ("probe", &["core"]),
     // Who answers on a gateway's socket is known by its peer credentials.
     ("hermes", &["core", "definition", "store", "sys::beneath", "sys::credentials", "sys::peer"]),
     // The applets are command lines of this binary: where the socket is and how a line is shown is decided once, in cli;
@@ -39,9 +39,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "log",
             "definition",
             "control",
-            "health",
             "hermes",
             "monitor",
+            "probe",
             "s6",
         ],
     ),

@@ -86,6 +86,8 @@ pub enum HookError {
     Busy,
     #[error("its service is ending")]
     Ending,
+    #[error("only in a cgroup can a program be started within a service")]
+    NoCgroup,
     #[error("cannot make a process: {0}")]
     Clone(String),
 }

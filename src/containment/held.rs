@@ -99,8 +99,11 @@ pub(super) trait Held: fmt::Debug {
     /// # Errors
     /// [`HookError`]; there is no such child then.
     fn run_hook(&mut self, _spawner: &mut Spawner, _plan: &mut ChildPlan) -> Result<(), HookError> {
-        Err(HookError::Ending)
+        Err(HookError::NoCgroup)
     }
+
+    /// Kills the hook that runs, if one does, with the processes of its session that are still in its group.
+    fn end_hook(&mut self) {}
 
     // ---- what there is ----
 

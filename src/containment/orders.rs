@@ -65,6 +65,16 @@ impl Containment {
         Ok(())
     }
 
+    /// Kills the hook that runs in the incarnation, if one does; [`Event::HookEnded`] follows.
+    pub fn end_hook(&mut self, id: &IncarnationId) {
+        let number = self.slot(id);
+        if let Some(held) =
+            number.and_then(|number| self.slots.get_mut(number as usize)).and_then(|slot| slot.held.as_mut())
+        {
+            held.end_hook();
+        }
+    }
+
     /// # Errors
     /// `ESRCH` when it has ended or was never there.
     pub fn signal_main(&self, id: &IncarnationId, signal: Signal) -> io::Result<()> {

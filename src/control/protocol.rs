@@ -14,14 +14,14 @@ pub(crate) mod samples;
 mod status;
 mod verbs;
 
-pub use crate::core::words::{State, Want};
+pub use crate::core::words::{HealthState, State, Want};
 pub use replies::{
     Audit, AuditDocument, Code, LogPlace, Outcome, Part, Privileges, Process, Refusal, RefusalKind, Reply,
     ScopeStatus, Tree, TreesDocument,
 };
 pub use requests::{OomPolicy, Program, Registration, Request, SignalName, Targets, Until};
 pub use status::{
-    FirstStart, Io, Kind, LastExit, Pressure, ResultsDocument, ServiceStatus, StatusDocument,
+    FirstStart, Health, Io, Kind, LastExit, Pressure, ResultsDocument, ServiceStatus, StatusDocument,
     SupervisorStatus, Utc,
 };
 pub use verbs::{Answer, Deadline, FREEZE_TIMEOUT, Right, START_TIMEOUT, VERBS, Verb, methods};

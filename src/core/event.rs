@@ -4,6 +4,7 @@ use super::clock::Tick;
 use super::exit::Exit;
 use super::gateway::{Gate, Restored};
 use super::name::ServiceName;
+use std::time::Duration;
 
 /// One request of one caller, so that every caller gets its own answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,16 @@ pub enum Event {
     /// The service says that it is ready.
     ReadyReported {
         incarnation: Incarnation,
+    },
+    /// It has more time for what it is doing: to be ready, or to end. Nothing is shortened by it.
+    Extended {
+        incarnation: Incarnation,
+        by: Duration,
+    },
+    /// It runs and does not do its work: this life ends, and that is a failure.
+    Unhealthy {
+        incarnation: Incarnation,
+        reason: String,
     },
     /// There will be no main process; `TreeEmpty` follows.
     SpawnFailed {

@@ -110,6 +110,8 @@ struct World {
     needed: bool,
     /// It is to be given up, and nobody has asked for it since.
     given_up: bool,
+    /// The last life was called unhealthy before it ended.
+    unhealthy: bool,
 }
 
 const FORCE: Command = Command::Start { force: true };
@@ -139,6 +141,8 @@ enum Move {
         works: bool,
     },
     Ready,
+    Unhealthy,
+    Extended,
     MainEnds(Exit, /* leaves processes */ bool),
     TreeEnds,
     Reaped(Exit),
@@ -188,6 +192,7 @@ impl World {
             elsewhere: false,
             needed: false,
             given_up: false,
+            unhealthy: false,
         };
         world.feed(Event::Boot(Restored {
             want,
@@ -225,6 +230,9 @@ impl World {
             moves.extend(gates.map(Move::Gate));
             moves.extend([false, true].map(Move::Needed));
             moves.push(Move::GiveUp);
+        }
+        if self.scope == Scope::ReadyAndFinish && self.main == Main::Alive && !self.tree_told {
+            moves.extend([Move::Unhealthy, Move::Extended]);
         }
         if self.scope == Scope::Crashes {
             moves.extend([false, true].map(|written| Move::Crash { written }));
@@ -318,6 +326,12 @@ impl World {
                 self.reported = true;
                 self.feed(Event::ReadyReported { incarnation })
             }
+            Move::Unhealthy if self.gateway.phase() != Phase::Up => Ok(()),
+            Move::Unhealthy => {
+                self.unhealthy = true;
+                self.feed(Event::Unhealthy { incarnation, reason: "no answer".into() })
+            }
+            Move::Extended => self.feed(Event::Extended { incarnation, by: Duration::from_secs(30) }),
             Move::MainEnds(exit, leaves) => {
                 self.main = Main::Dead;
                 self.tree = leaves;
@@ -435,7 +449,7 @@ impl World {
             }
         }
         let counted = self.gateway.history().failures.len() > failures && !matches!(event, Event::Boot(_));
-        if counted && self.ended == Some(Exit::Code(0)) {
+        if counted && self.ended == Some(Exit::Code(0)) && !self.unhealthy {
             return Err("a clean exit was counted as a failure".into());
         }
         // An operator's stop ends the need, too.
@@ -528,6 +542,7 @@ impl World {
         }
         (self.main, self.tree, self.tree_told, self.killed) = (Main::Making, true, false, false);
         (self.finishing, self.reported) = (false, false);
+        self.unhealthy &= self.gateway.phase() != Phase::Starting;
         Ok(())
     }
 
@@ -611,7 +626,7 @@ impl World {
             self.on_disk,
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
-            (self.elsewhere, self.needed, self.given_up),
+            (self.elsewhere, self.needed, self.given_up, self.unhealthy),
         )
     }
 }

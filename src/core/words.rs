@@ -206,6 +206,27 @@ impl From<Cause> for String {
     }
 }
 
+/// Whether a service that runs does its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthState {
+    /// Not known yet.
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+impl HealthState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// How our own log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -226,7 +247,7 @@ macro_rules! shown {
     };
 }
 
-shown!(Want, State, Rung, Stream, Cause);
+shown!(Want, State, HealthState, Rung, Stream, Cause);
 
 #[cfg(test)]
 mod tests {
@@ -244,6 +265,9 @@ mod tests {
         [Want::Up, Want::Down].into_iter().for_each(has_one_text);
         State::ALL.into_iter().for_each(has_one_text);
         Rung::ALL.into_iter().for_each(has_one_text);
+        [HealthState::Starting, HealthState::Healthy, HealthState::Unhealthy]
+            .into_iter()
+            .for_each(has_one_text);
         [Stream::Out, Stream::Err].into_iter().for_each(has_one_text);
         Cause::KNOWN.into_iter().for_each(has_one_text);
         has_one_text(Cause::Other("of the future".to_owned()));

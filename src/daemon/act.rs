@@ -17,14 +17,18 @@ use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::definitions::{Define, Report};
 use crate::daemon::topics::edits::Edit;
 use crate::daemon::topics::limits;
+use crate::daemon::topics::probing::Ask;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
 use crate::daemon::topics::topology::About;
 use crate::daemon::view::decide;
 use crate::daemon::{Commit, Notice, Supervisor};
+use crate::definition::probes::Probe;
+use crate::definition::resolved::Pattern;
 use crate::definition::trust::Trust;
 use crate::hermes::boot_log::PriorExit;
 use crate::hermes::state_watch::StateWatch;
+use crate::log::SourceId;
 use crate::store::Change;
 use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
@@ -62,6 +66,15 @@ pub enum Action {
     },
     /// Nothing more is expected of this service.
     StopListening(ServiceId),
+    /// Have its notify socket, if it is not there.
+    ListenToNotify(ServiceId, Incarnation),
+    /// Hear of a line of this life that the pattern matches.
+    WatchLog(ServiceId, Incarnation, Pattern),
+    Probe(Ask, Arc<Probe>),
+    /// Nobody waits for it any more.
+    EndProbe(Ask),
+    /// Freeze a life that is ill, and keep what it was.
+    Quarantine(ServiceId, IncarnationId),
     /// Look whether this program can take our place; ours, as it lies on disk, if none is named.
     CheckProgram(Option<PathBuf>),
     /// Deal with a request that was held back.
@@ -216,6 +229,13 @@ impl Supervisor {
                         slog::warn!(self.log, "failed to watch a state file"; "error" => %error);
                     }
                 }
+                Action::ListenToNotify(id, incarnation) => self.listen_to_notify(id, incarnation),
+                Action::WatchLog(id, incarnation, pattern) => {
+                    self.logs.watch(SourceId(id.0), incarnation, pattern.0);
+                }
+                Action::Probe(ask, probe) => self.begin_probe(ask, &probe),
+                Action::EndProbe(ask) => self.end_probe(ask),
+                Action::Quarantine(id, life) => self.quarantine(id, &life),
                 Action::StopListening(id) => self.listeners.forget(&self.wakeups.registry, id),
                 Action::Place(id, place) => {
                     let effects = self.fleet.place(id, place, self.clock.now());

@@ -150,6 +150,7 @@ impl Supervisor {
         self.mirror_at_rest(id);
         decide!(self.requests.changed(id));
         decide!(self.readiness.changed(id));
+        decide!(self.health.changed(id));
         self.topics.topology.changed(id, &view!(self));
         self.check_essential(id);
         self.drop_if_gone(id);
@@ -167,6 +168,7 @@ impl Supervisor {
     pub(super) fn forget(&mut self, id: ServiceId) {
         decide!(self.requests.retired(id));
         decide!(self.readiness.forget(id));
+        decide!(self.health.forget(id));
         self.topics.topology.forget(id);
         self.first_starts.forget(id);
         let removed = self.services.remove(&id);
@@ -301,6 +303,9 @@ impl Supervisor {
                     self.inbox.core(id, Event::LogsDrained { incarnation });
                 }
             }
+            LogEvent::Matched { id, incarnation } => {
+                decide!(self.readiness.matched(ServiceId(id.0), incarnation));
+            }
             LogEvent::Closed(source) => self.forget(ServiceId(source.0)),
             LogEvent::Warning { id, text } => {
                 let name = id.and_then(|id| self.fleet.name(ServiceId(id.0)));
@@ -343,6 +348,7 @@ impl Supervisor {
                 decide!(self.limits.oom_killed(&id, kills, main, shortage));
             }
             containment::Event::MemoryHigh { id } => decide!(self.limits.memory_high(&id)),
+            containment::Event::HookEnded { id, ended } if self.probe_ended(&id, &ended) => {}
             containment::Event::HookEnded { id, ended } => {
                 decide!(self.limits.hook_ended(&id.name, &ended));
             }

@@ -14,6 +14,7 @@ use crate::core::unit::ScopeName;
 use crate::daemon::Notice;
 use crate::daemon::topics::definitions::Report;
 use crate::daemon::topics::limits;
+use crate::daemon::topics::probing::Answer;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::ScopeAnswer;
 use crate::hermes::profile_watch;
@@ -36,6 +37,10 @@ pub enum Input {
     MainReported,
     /// Of the life with this number, in its lower half.
     Readiness(ServiceId, u32),
+    /// The connection of a probe has news.
+    Probe(u32),
+    /// What became of a probe.
+    Probed(Answer),
     ScanDirectory,
     /// Another container claims the state, or did before we listened.
     Claim,

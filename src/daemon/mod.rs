@@ -28,7 +28,7 @@ use crate::containment::{self, Containment};
 use crate::control::server::Server;
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
-use crate::core::event::Event;
+use crate::core::event::{Event, Incarnation};
 use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
@@ -51,6 +51,7 @@ use services::launch_error::LaunchError;
 use services::mirror::Mirrored;
 use services::starts::Starts;
 use sources::listeners::Listeners;
+use sources::probes::Probes;
 use sources::reaping::Unreaped;
 use sources::root_watch::RootWatch;
 use sources::scan_watch::ScanWatch;
@@ -69,8 +70,10 @@ use topics::definitions::Definitions;
 use topics::definitions::found::Found;
 use topics::edits::{self, Edits};
 use topics::essential;
+use topics::health::Health;
 use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
+use topics::probing::Answer;
 use topics::profiles::Profiles;
 use topics::readiness::{self, Readiness};
 use topics::requests::Requests;
@@ -172,6 +175,14 @@ pub enum Notice {
     NotFound(String),
     /// A gateway's state file was looked at.
     Seen(readiness::Seen),
+    /// What became of a probe that looks at files.
+    Probed(Answer),
+    /// The last lines of a life in quarantine.
+    LastLines {
+        id: ServiceId,
+        incarnation: Incarnation,
+        lines: Vec<String>,
+    },
     /// The root gateway's state file was read, for those that it may serve.
     RootHeard(topology::Heard),
     /// The root gateway has answered a question, or is not going to.
@@ -223,6 +234,7 @@ struct Topics {
     limits: ServiceLimits,
     definitions: Definitions,
     readiness: Readiness,
+    health: Health,
     planned: PlannedStops,
     scanning: Scanning,
     scopes: Scopes,
@@ -257,6 +269,7 @@ struct Supervisor {
     server: Server,
     topics: Topics,
     listeners: Listeners,
+    probes: Probes,
     main: Option<MainProgram>,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,
@@ -383,6 +396,7 @@ impl Supervisor {
             }
             Room::Topology if self.root_watch.has_news() => self.inbox.push(Input::RootDirectory),
             Room::Topology => {}
+            Room::Probes => self.inbox.push(Input::Probe(generation)),
             Room::Readiness => self.inbox.push(Input::Readiness(ServiceId(slot), generation)),
         }
     }
@@ -405,6 +419,8 @@ impl Supervisor {
                 self.containment.tick(now);
             }
             decide!(self.planned.pass_time());
+            decide!(self.readiness.pass_time());
+            decide!(self.health.pass_time());
             decide!(self.requests.pass_time());
             decide!(self.definitions.pass_time());
             decide!(self.edits.pass_time());
@@ -459,6 +475,8 @@ impl Supervisor {
             Input::CallerGone(conn) => self.caller_is_gone(conn),
             Input::MainReported => self.main_reported(),
             Input::Readiness(id, generation) => self.hear_readiness(id, generation),
+            Input::Probe(number) => self.hear_probe(number),
+            Input::Probed(answer) => self.answered(answer),
             Input::ScanDirectory => decide!(self.scanning.scan()),
             Input::Claim => self.claimed(),
             Input::Profiles(changes) => {
@@ -503,13 +521,15 @@ impl Supervisor {
     }
 
     /// All who give somebody time.
-    fn timeouts(&mut self) -> [&mut dyn Deadlines; 8] {
+    fn timeouts(&mut self) -> [&mut dyn Deadlines; 10] {
         [
             &mut self.fleet,
             &mut self.topics.requests,
             &mut self.topics.definitions,
             &mut self.topics.edits,
             &mut self.topics.planned,
+            &mut self.topics.readiness,
+            &mut self.topics.health,
             &mut self.topics.topology,
             &mut self.topics.shutdown,
             &mut self.topics.upgrade,
@@ -563,6 +583,10 @@ impl Supervisor {
             Notice::Late { reading, found } => decide!(self.definitions.late_came(reading, *found)),
             Notice::NotFound(why) => decide!(self.definitions.not_found(&why)),
             Notice::Seen(seen) => decide!(self.readiness.seen(seen)),
+            Notice::Probed(answer) => self.answered(answer),
+            Notice::LastLines { id, incarnation, lines } => {
+                decide!(self.health.snapshot(id, incarnation, lines));
+            }
             Notice::RootHeard(heard) => decide!(self.topology.heard(heard)),
             Notice::GatewayConversed(conversed) => decide!(self.topology.conversed(conversed)),
             Notice::GatewayEnded { id, began } => decide!(self.topology.ended(id, began)),

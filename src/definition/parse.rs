@@ -6,8 +6,9 @@
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::environment::{self, with_variables};
 use super::limits;
+use super::parse_probes::{health, ready};
 use super::raw::{Item, Placeholders, Read, Table};
-use super::resolved::{Definition, Hooks, LogPolicy, Origin, Ready, RunAs, Security};
+use super::resolved::{Definition, Hooks, LogPolicy, Origin, RunAs, Security};
 use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
@@ -26,9 +27,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use toml::de::DeTable;
-
-/// The documented patience for readiness.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longest `description`, in characters.
 const MOST_DESCRIPTION: usize = 200;
@@ -212,7 +210,7 @@ impl Reader<'_> {
         }
         let count = top.take("instances");
         *instances = count.as_ref().and_then(|item| self.instances(item, report));
-        not_built_yet(&mut top, report);
+        let health = health(top.section("health", "[health]", report), kind, report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
         let (command, in_command) = command.unzip();
@@ -244,6 +242,7 @@ impl Reader<'_> {
             requires: sorted(requires),
             containment,
             ready,
+            health,
             slot: None,
             stamp: None,
             hooks,
@@ -336,11 +335,11 @@ impl Reader<'_> {
     }
 }
 
-fn settle<T>(read: Read<T>, report: &mut Report<'_>) -> Option<T> {
+pub(super) fn settle<T>(read: Read<T>, report: &mut Report<'_>) -> Option<T> {
     read.map_err(|fault| report.wrong(&fault.span, About::Text, fault.message)).ok()
 }
 
-fn argv(item: &Item<'_>) -> Read<Vec<String>> {
+pub(super) fn argv(item: &Item<'_>) -> Read<Vec<String>> {
     let argv = item.texts()?;
     match argv.first() {
         Some(program) if !program.is_empty() => Ok(argv),
@@ -357,6 +356,13 @@ fn command_line(item: &Item<'_>) -> Read<(Vec<String>, bool)> {
     let words: Vec<(String, bool)> = item.elements()?.iter().map(with_variables).collect::<Read<_>>()?;
     let found = words.iter().any(|(_, found)| *found);
     Ok((words.into_iter().map(|(word, _)| word).collect(), found))
+}
+
+pub(super) fn absolute(item: &Item<'_>) -> Read<PathBuf> {
+    item.parsed(|text| match text.starts_with('/') {
+        true => Ok(PathBuf::from(text)),
+        false => Err(ValueError::NotAbsolute),
+    })
 }
 
 /// An absolute path, or one that begins with a variable; and whether it has variables.
@@ -511,33 +517,9 @@ fn log(mut table: Table<'_>, report: &mut Report<'_>) -> LogPolicy {
 }
 
 /// Remarks that `item`, if it is there, has no effect.
-fn idle(item: Option<&Item<'_>>, why: &str, report: &mut Report<'_>) {
+pub(super) fn idle(item: Option<&Item<'_>>, why: &str, report: &mut Report<'_>) {
     if let Some(item) = item {
         report.idle(&item.key_span(), format!("'{}' has no effect {why}", item.key()));
-    }
-}
-
-/// How readiness is told, and the patience for it.
-fn ready(mut table: Table<'_>, report: &mut Report<'_>) -> (Ready, Option<Duration>) {
-    let kinds = ["none", "fd", "notify", "tcp", "unix", "http", "exec", "log", "gateway-state"];
-    let kind = table.read("kind", report, |item| only(item, &kinds, &["none", "fd", "gateway-state"]));
-    let timeout = table.take("timeout");
-    let fd = table.take("fd");
-    table.finish(report);
-    if matches!(kind, None | Some("none")) {
-        idle(timeout.as_ref(), "without a 'kind' of readiness", report);
-    }
-    if kind != Some("fd") {
-        idle(fd.as_ref(), "without kind = \"fd\"", report);
-    }
-    let timeout = timeout.and_then(|item| settle(item.duration(&(MILLISECOND..=DAY)), report));
-    let fd = fd.and_then(|item| settle(item.integer(&(3..=1023)), report));
-    let fd = fd.and_then(|fd| i32::try_from(fd).ok()).unwrap_or(3);
-    let patience = Some(timeout.unwrap_or(READY_TIMEOUT));
-    match kind {
-        Some("fd") => (Ready::Fd(fd), patience),
-        Some("gateway-state") => (Ready::GatewayState, patience),
-        Some(_) | None => (Ready::None, None),
     }
 }
 
@@ -550,33 +532,6 @@ fn hooks(mut table: Table<'_>, has_memory_high: bool, report: &mut Report<'_>) -
     table.not_yet(&["pre_start", "post_stop"], report);
     table.finish(report);
     Hooks { memory_high }
-}
-
-/// `[health]`: known, and refused where it would have to do something.
-fn not_built_yet(top: &mut Table<'_>, report: &mut Report<'_>) {
-    let mut health = top.section("health", "[health]", report);
-    let kinds = ["none", "exec", "http", "tcp", "watchdog", "file-age"];
-    health.read("kind", report, |item| only(item, &kinds, &["none"]));
-    let [interval, timeout, failures, action] =
-        ["interval", "timeout", "failures", "action"].map(|key| health.take(key));
-    health.finish(report);
-    for item in [&interval, &timeout, &failures, &action].into_iter().flatten() {
-        idle(Some(item), "without a 'kind' of health check", report);
-    }
-    for item in [interval, timeout].into_iter().flatten() {
-        settle(item.duration(&(MILLISECOND..=DAY)), report);
-    }
-    failures.and_then(|item| settle(item.integer(&(1..=10_000)), report));
-    action.and_then(|item| settle(item.choice(&[("restart", ()), ("mark", ())]), report));
-}
-
-/// One of `kinds`, and of those `built` so far.
-fn only<'k>(item: &Item<'_>, kinds: &[&'k str], built: &[&str]) -> Read<&'k str> {
-    let choices: Vec<(&str, &'k str)> = kinds.iter().map(|kind| (*kind, *kind)).collect();
-    match item.choice(&choices)? {
-        kind if built.contains(&kind) => Ok(kind),
-        kind => Err(item.fault(format!("kind '{kind}' is not supported yet; allowed: {}", built.join(", ")))),
-    }
 }
 
 fn sorted(mut names: Vec<ServiceName>) -> Vec<ServiceName> {

@@ -3,6 +3,7 @@
 use super::diagnose::{About, Diagnostic, Source};
 use super::load::MOST_BYTES;
 use super::parse::{Parsed, Subject, parse};
+use super::probes::{Check, Http, Probe, Remedy};
 use super::resolved::*;
 use super::trust::Trust;
 use super::users::Surroundings;
@@ -71,6 +72,7 @@ fn a_command_alone_has_the_documented_defaults() {
         requires: vec![],
         containment: None,
         ready: Ready::None,
+        health: None,
         slot: None,
         stamp: None,
         hooks: Hooks::default(),
@@ -116,11 +118,15 @@ timeout = "30s"
 fd = 5
 
 [health]
-kind = "none"
-interval = "30s"
-timeout = "5s"
-failures = 3
-action = "restart"
+kind = "http"
+url = "http://localhost:8080/health"
+status = 204
+contains = "ok"
+interval = "10s"
+timeout = "2s"
+failures = 2
+start_period = "1m"
+action = "quarantine"
 
 [hooks]
 memory_high = ["sh", "-c", "kill -USR1 $HERMES_SUP_MAIN_PID"]
@@ -165,6 +171,7 @@ fn every_key_is_understood() {
     assert_eq!(made.requires, names(&["database"]));
     assert_eq!(made.containment, Some(Rung::Keeper));
     assert_eq!((made.ready, made.policy.ready), (Ready::Fd(5), Some(secs(30))));
+    assert_eq!(made.health, None, "a oneshot runs as long as its work takes");
     let stop = made.policy.stop;
     assert_eq!((stop.signal, stop.timeout, stop.leftovers), (Signal::INT, secs(90), secs(2)));
     let restart = &made.policy.restart;
@@ -188,13 +195,69 @@ fn secs(seconds: u64) -> Duration {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_and_never_ignored() {
-    for (text, column) in [
-        ("ready = { kind = 'notify' }", 18),
-        ("health = { kind = 'http' }", 19),
-        ("hooks = { pre_start = ['a'] }", 11),
-        ("hooks = { post_stop = ['a'] }", 11),
+fn each_kind_of_readiness_and_health_has_its_keys_and_no_others() {
+    let path = || PathBuf::from("/run/x");
+    let ready = |text: &str| read(&format!("command = ['x']\nready = {{ {text} }}")).unwrap().ready;
+    let probe = |text: &str| match ready(text) {
+        Ready::Probe(asked) => (*asked.probe).clone(),
+        other => panic!("{other:?}"),
+    };
+    let tcp = Probe::Tcp("127.0.0.1:6379".parse().unwrap());
+    assert_eq!(probe("kind = 'tcp', address = 'localhost:6379'"), tcp);
+    assert_eq!(probe("kind = 'unix', path = '/run/x'"), Probe::Unix(path()));
+    assert_eq!(probe("kind = 'exec', command = ['a', 'b']"), Probe::Exec(vec!["a".into(), "b".into()]));
+    assert_eq!(ready("kind = 'notify'"), Ready::Notify);
+    assert!(
+        matches!(ready("kind = 'log', pattern = 'ready$'"), Ready::Log(made) if made.0.is_match("is ready"))
+    );
+    let health =
+        |text: &str| read(&format!("command = ['x']\nhealth = {{ {text} }}")).unwrap().health.unwrap();
+    let asked = Http {
+        address: "127.0.0.1:8080".parse().unwrap(),
+        host: "localhost:8080".to_owned(),
+        target: "/health".to_owned(),
+        status: 204,
+        contains: Some("ok".to_owned()),
+    };
+    let all = health(
+        "kind = 'http', url = 'http://localhost:8080/health', status = 204, contains = 'ok', interval = '10s', \
+         timeout = '2s', failures = 2, start_period = '1m', action = 'quarantine'",
+    );
+    assert_eq!(all.check, Check::Probe(Arc::new(Probe::Http(asked))));
+    assert_eq!((all.interval, all.timeout, all.start_period), (secs(10), secs(2), secs(60)));
+    assert_eq!((all.failures, all.action), (2, Remedy::Quarantine));
+    let old = health("kind = 'file-age', path = '/run/x', max_age = '2m'");
+    assert_eq!(old.check, Check::Probe(Arc::new(Probe::FileAge { path: path(), max_age: secs(120) })));
+    assert_eq!((old.interval, old.timeout, old.failures, old.start_period), (secs(30), secs(5), 3, secs(60)));
+    assert_eq!(health("kind = 'watchdog', timeout = '10s'").timeout, secs(10));
+    for (text, said) in [
+        ("ready = { kind = 'tcp' }", "2:18: kind 'tcp' needs 'address'; write address = \"127.0.0.1:6379\""),
+        (
+            "health = { kind = 'file-age', path = '/x' }",
+            "2:19: kind 'file-age' needs 'max_age'; write max_age = \"2m\"",
+        ),
+        ("ready = { kind = 'log', pattern = '(' }", "2:35: '(' is no regular expression: "),
+        (
+            "ready = { kind = 'tcp', address = 'redis:6379' }",
+            "2:35: 'redis:6379' is no address; write an IP address",
+        ),
+        (
+            "health = { kind = 'http', url = 'https://localhost/' }",
+            "2:33: 'https://localhost/' is no URL that can be asked",
+        ),
+        (
+            "health = { kind = 'fd' }",
+            "2:19: 'fd' is not known here; allowed: none, exec, http, tcp, unix, watchdog, file-age",
+        ),
     ] {
+        let found = wrong(text);
+        assert!(found[0].starts_with(&format!("web.toml:{said}")) && found.len() == 1, "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_and_never_ignored() {
+    for (text, column) in [("hooks = { pre_start = ['a'] }", 11), ("hooks = { post_stop = ['a'] }", 11)] {
         let found = wrong(text);
         assert!(found[0].starts_with(&format!("web.toml:2:{column}: ")), "{found:?}");
         assert!(found[0].contains("not supported yet"), "{found:?}");

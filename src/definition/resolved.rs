@@ -2,6 +2,7 @@
 //! says whom it may run as only as far as its source is trusted.
 
 use super::environment::escaped;
+use super::probes::{Asked, Check, Health};
 use super::stamp::Stamp;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
@@ -13,6 +14,7 @@ use crate::core::words::{Overflow, Rung};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where a definition came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub enum RunAs {
 }
 
 /// How a service tells that it is ready; the patience for that is part of the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ready {
     /// It has no way to: it counts as ready when it runs.
     None,
@@ -47,6 +49,22 @@ pub enum Ready {
     Fd(i32),
     /// `gateway_state.json` of its profile says that this process is running.
     GatewayState,
+    /// It says `READY=1` on its notify socket (sd_notify(3)).
+    Notify,
+    /// It writes a line that this matches.
+    Log(Pattern),
+    /// It answers.
+    Probe(Asked),
+}
+
+/// A regular expression, made once.
+#[derive(Debug, Clone)]
+pub struct Pattern(pub regex_lite::Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
 }
 
 /// An s6 service directory. Its `run` is the command, unless the operator's template takes its place.
@@ -166,6 +184,7 @@ pub struct Definition {
     /// `None`: the highest rung that works.
     pub containment: Option<Rung>,
     pub ready: Ready,
+    pub health: Option<Box<Health>>,
     pub slot: Option<Slot>,
     /// What the file that it comes from looked like then.
     pub stamp: Option<Stamp>,
@@ -230,6 +249,16 @@ impl Definition {
         self.env.insert(name.to_owned(), value);
     }
 
+    /// It is given a socket on which it can say what sd_notify(3) says.
+    pub fn has_notify_socket(&self) -> bool {
+        self.ready == Ready::Notify || self.watchdog().is_some()
+    }
+
+    /// How long it may be silent.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.health.as_ref().filter(|health| health.check == Check::Watchdog).map(|health| health.timeout)
+    }
+
     /// The definition that a record stands for. `trust` is that of the place the database lies in
     /// ([`super::trust::Place`]): the owner of the volume can put another database there.
     ///
@@ -276,6 +305,7 @@ impl Definition {
             requires: Vec::new(),
             containment: None,
             ready: Ready::None,
+            health: None,
             slot: None,
             stamp: None,
             hooks: Hooks::default(),

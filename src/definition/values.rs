@@ -27,6 +27,14 @@ pub(super) enum ValueError {
     NoSignal,
     #[error("is not an absolute path; begin it with '/'")]
     NotAbsolute,
+    #[error(
+        "is no address; write an IP address or localhost and a port, as in \"127.0.0.1:6379\" (names are not looked up)"
+    )]
+    NoAddress,
+    #[error("is no URL that can be asked; write http://ADDRESS[:PORT]/PATH with an IP address or localhost")]
+    NoUrl,
+    #[error("is no regular expression: {0}")]
+    NoPattern(String),
     #[error("is not known here; allowed: {allowed}")]
     Unknown { allowed: String },
 }

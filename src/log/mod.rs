@@ -41,7 +41,7 @@ use crate::sys::localtime::Zone;
 use backlog::{Backlog, Item};
 use fifo::FifoDir;
 use logfile::LogFile;
-use pump::{Command, Remote};
+use pump::{Command, Remote, Watch};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,6 +64,8 @@ pub enum LogEvent {
     /// Everything that was in the service's FIFOs at [`Logs::drain`] is in its file. Also after two seconds, with a
     /// warning, when the disk hangs: what is left then stays in order before the next incarnation's lines.
     Drained(SourceId),
+    /// The pattern of [`Logs::watch`] matched a line.
+    Matched { id: SourceId, incarnation: u64 },
     /// After [`Logs::close`]: file closed, FIFOs removed.
     Closed(SourceId),
     /// For the supervisor's own log and `status`.
@@ -279,6 +281,12 @@ impl Logs {
         let sources = lock(&self.sources);
         let open = sources.get(&id).ok_or(io::ErrorKind::NotFound)?;
         self.fifos.child_ends(&open.name, &open.writer)
+    }
+
+    /// Reports the first line from now on that `pattern` matches, once, as [`LogEvent::Matched`]; in place of an earlier pattern.
+    /// Lines of an earlier life are not among them once they are drained.
+    pub fn watch(&self, id: SourceId, incarnation: u64, pattern: regex_lite::Regex) {
+        self.remote.send(Command::Watch(id, Watch { incarnation, pattern }));
     }
 
     /// The service's tree is empty: bring what it left in the FIFOs to its file, end its torn last lines, then report

@@ -44,6 +44,7 @@ pub(super) enum Command {
         overflow: Overflow,
         shared: Arc<Shared>,
     },
+    Watch(SourceId, Watch),
     Drain(SourceId),
     Close(SourceId),
     /// Nothing more comes of it.
@@ -54,6 +55,13 @@ pub(super) enum Command {
     ContainerStream(bool),
     /// Beginnings of lines go to the sender if there is one, and to their files otherwise.
     Finish(Duration, Option<Sender<(String, [Vec<u8>; 2])>>),
+}
+
+/// A line that is waited for.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub incarnation: u64,
+    pub pattern: regex_lite::Regex,
 }
 
 /// How other threads reach the pump.
@@ -177,6 +185,9 @@ struct Source {
     paused: bool,
     /// Lines left out of the file since the last that went there.
     lost: u64,
+    watch: Option<Box<Watch>>,
+    /// The life whose line was found, until that is told.
+    matched: Option<u64>,
 }
 
 impl Source {
@@ -210,6 +221,9 @@ impl Outlets {
             return;
         }
         let (shared, to_container) = (Arc::clone(&source.shared), source.to_container && self.on);
+        if source.watch.as_ref().is_some_and(|watch| has_line(data, &watch.pattern)) {
+            source.matched = source.watch.take().map(|watch| watch.incarnation);
+        }
         let side = source.side(kind);
         side.open = is_open(data);
         if to_container {
@@ -381,6 +395,8 @@ impl Pump {
                             weave,
                             paused,
                             lost,
+                            watch: None,
+                            matched: None,
                         };
                         self.add(id, source);
                     }
@@ -390,6 +406,11 @@ impl Pump {
                         }
                     }
                 },
+                Command::Watch(id, watch) => {
+                    if let Some(source) = self.sources.get_mut(&id) {
+                        source.watch = Some(Box::new(watch));
+                    }
+                }
                 Command::Drain(id) => {
                     self.begin_drain(id, After::Drain, LogEvent::Drained(id), DRAIN_LIMIT);
                 }
@@ -438,6 +459,9 @@ impl Pump {
             self.pause(id);
         } else {
             self.outlets.read(id, source, kind, &mut self.buffer, READ);
+            if let Some(incarnation) = source.matched.take() {
+                (self.notify)(LogEvent::Matched { id, incarnation });
+            }
         }
     }
 
@@ -603,4 +627,9 @@ fn token(id: SourceId, kind: Stream) -> u64 {
 fn source_of(token: u64) -> (SourceId, Stream) {
     let kind = if token & 1 == 1 { Stream::Err } else { Stream::Out };
     (SourceId(u32::try_from(token >> 1).unwrap_or(u32::MAX)), kind)
+}
+
+/// Whether a line, or a piece of a long one, matches.
+fn has_line(data: &[u8], pattern: &regex_lite::Regex) -> bool {
+    data.split(|byte| *byte == b'\n').any(|line| pattern.is_match(&String::from_utf8_lossy(line)))
 }

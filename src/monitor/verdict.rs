@@ -12,6 +12,8 @@ pub enum Fault {
     NotUp,
     /// It runs and has yet to say that it is ready.
     NotReady,
+    /// It runs, and its health check says that it does not do its work.
+    Unhealthy,
     /// It is up, and all of it stands still by order.
     Frozen,
 }
@@ -29,7 +31,8 @@ impl fmt::Display for Trouble<'_> {
         write!(f, "{}: {}", service.name, service.state)?;
         match fault {
             Fault::NotReady => f.write_str(", not ready yet")?,
-            Fault::NotUp | Fault::Frozen => {}
+            // The reason has it.
+            Fault::NotUp | Fault::Unhealthy | Fault::Frozen => {}
         }
         match &service.reason {
             Some(reason) => write!(f, ", {reason}"),
@@ -48,6 +51,7 @@ pub fn fault(service: &ServiceStatus, asked_for: bool) -> Option<Fault> {
         State::Finished if service.kind == Kind::Oneshot => None,
         State::Up | State::Ready if service.frozen => Some(Fault::Frozen),
         State::Up if service.awaits_ready => Some(Fault::NotReady),
+        State::Up | State::Ready if service.is_unhealthy() => Some(Fault::Unhealthy),
         State::Up | State::Ready => None,
         State::Down
         | State::Starting
@@ -125,7 +129,7 @@ pub fn judge(services: &[ServiceStatus], asked_for: bool) -> Verdict<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::samples;
+    use crate::control::protocol::{Health, HealthState, samples};
 
     fn with(state: State, change: impl FnOnce(&mut ServiceStatus)) -> ServiceStatus {
         let mut service = ServiceStatus { state, kind: Kind::Daemon, ..samples::service("web") };
@@ -160,6 +164,15 @@ mod tests {
         );
         let unready = with(State::Up, |service| service.awaits_ready = true);
         assert_eq!(fault(&unready, false), Some(Fault::NotReady));
+        for (state, expected) in [
+            (HealthState::Starting, None),
+            (HealthState::Healthy, None),
+            (HealthState::Unhealthy, Some(Fault::Unhealthy)),
+        ] {
+            let health = Health { state, failures: 1, reason: None, quarantine: None };
+            let checked = with(State::Ready, |service| service.health = Some(health.clone()));
+            assert_eq!(fault(&checked, false), expected, "{state}");
+        }
         for state in [State::Up, State::Ready] {
             assert_eq!(fault(&with(state, |service| service.frozen = true), false), Some(Fault::Frozen));
         }

@@ -3,6 +3,7 @@
 pub mod beneath;
 pub mod bestow;
 pub mod credentials;
+pub mod datagram;
 pub mod kernel_text;
 pub mod localtime;
 pub mod mount;

@@ -16,6 +16,7 @@ mod memory;
 mod output;
 mod sandbox;
 mod seccomp;
+mod serving;
 mod tools;
 mod trees;
 
@@ -54,6 +55,12 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "wait-signal" => ends::wait_signal(),
         "echo-signals" => ends::echo_signals(),
         "pause" => ends::announced_pause(),
+        "serve" => serving::serve(
+            rest.first().map_or("127.0.0.1:0", String::as_str),
+            rest.get(1).map(String::as_str).filter(|gate| gate.starts_with('/')),
+        ),
+        "notifies" => serving::notifies(rest),
+        "beats" => serving::beats(),
         "tick" => output::tick(number(rest, 0, 100)),
         "flood" => output::flood(number(rest, 0, 1000), number(rest, 1, 60)),
         "long-line" => output::long_line(number(rest, 0, 1 << 20)),

@@ -10,6 +10,7 @@ mod copies;
 mod freeze;
 mod gateways;
 mod harness;
+mod health;
 mod hygiene;
 mod idle;
 mod input;

@@ -446,7 +446,7 @@ fn check_names_file_line_and_column() {
     let mut world = World::new(Setup::plain());
     world.write("/tmp/defs/good.toml", "command = [\"/bin/true\"]\n");
     world.write("/tmp/defs/bad.toml", "command = [\"/bin/true\"]\n\n  colour = \"blue\"\n");
-    world.write("/tmp/defs/later.toml", "command = [\"/bin/true\"]\n[health]\nkind = \"http\"\n");
+    world.write("/tmp/defs/later.toml", "command = [\"/bin/true\"]\n[hooks]\npost_stop = [\"/bin/true\"]\n");
     let supervisor = world.start();
     let checked = world.exec(&supervisor, 0, &["/hermes-sup", "check", "/tmp/defs"]);
     assert_eq!(checked.code, 1, "{checked:?}");

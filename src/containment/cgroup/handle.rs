@@ -473,6 +473,15 @@ impl Held for CgroupHandle {
         Ok(())
     }
 
+    fn end_hook(&mut self) {
+        let Some(hook) = &self.hook else { return };
+        // Not reaped yet, so the number is its own, and that of the group that it leads from its exec on.
+        if let Some(group) = rustix::process::Pid::from_raw(hook.child.pid) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = hook.child.pidfd.send(Signal::KILL);
+    }
+
     fn main(&self) -> Option<&Pidfd> {
         Some(&self.main)
     }

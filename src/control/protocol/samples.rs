@@ -92,6 +92,7 @@ pub(crate) fn service(name: &str) -> ServiceStatus {
         pid: Some(42),
         since: Some(at(60)),
         ready_since: None,
+        health: None,
         uptime_ms: Some(65_000),
         restarts: 2,
         next_retry_ms: None,

@@ -4,7 +4,7 @@ use super::replies::Outcome;
 use super::requests::SignalName;
 use crate::core::exit::{Exit, Shortage};
 use crate::core::signal::Signal;
-use crate::core::words::{State, Want};
+use crate::core::words::{HealthState, State, Want};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -75,6 +75,9 @@ pub struct ServiceStatus {
     pub since: Option<Utc>,
     /// When readiness was reported, in `ready`.
     pub ready_since: Option<Utc>,
+    /// Absent where nobody checks, or it does not run.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Of the main process.
     pub uptime_ms: Option<u64>,
     pub restarts: u64,
@@ -127,7 +130,26 @@ pub struct FirstStart {
     pub ready_ms: Option<u64>,
 }
 
+/// What the health checks say of a life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Health {
+    pub state: HealthState,
+    /// In a row.
+    pub failures: u32,
+    /// The last failure; absent after a success.
+    pub reason: Option<String>,
+    /// In quarantine: the processes and last lines that it had, each in words.
+    #[serde(default)]
+    pub quarantine: Option<Vec<String>>,
+}
+
 impl ServiceStatus {
+    /// Its health check says that it does not do its work.
+    pub fn is_unhealthy(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.state == HealthState::Unhealthy)
+    }
+
     /// A service that is down and never ran: everything that can be absent is.
     pub fn down(name: &str) -> Self {
         Self {
@@ -143,6 +165,7 @@ impl ServiceStatus {
             pid: None,
             since: None,
             ready_since: None,
+            health: None,
             uptime_ms: None,
             restarts: 0,
             next_retry_ms: None,
@@ -305,11 +328,11 @@ mod tests {
             r#""containment_flag":"--security-opt writable-cgroups","state_dir":"/opt/data/supervisor","#,
             r#""stopping":false,"warnings":[]},"services":["#,
             r#"{"name":"b","description":null,"kind":"daemon","want":"down","state":"down","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
-            r#""ready_since":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
+            r#""ready_since":null,"health":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
             r#""limits":null,"limits_not_in_force":[],"definition":null,"log_dropped":0,"starts_after":[],"first_start":null},"#,
             r#"{"name":"coder","description":null,"kind":"gateway","want":"up","state":"up","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":42,"#,
-            r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
+            r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"health":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"oom_memory_max":50331648,"oom_outside":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
             r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,

@@ -1,10 +1,11 @@
 //! How a life ends: the stop ladder, from the signal to an empty tree.
 
-use super::life::Life;
+use super::life::{Life, Readiness};
 use super::{DRAIN_PATIENCE, Ending, Gateway, KILL_PATIENCE, Phase, Stage};
 use crate::core::clock::Tick;
 use crate::core::effect::{Effect, Effects};
 use crate::core::exit::Exit;
+use std::time::Duration;
 
 impl Gateway {
     pub(super) fn begin_stop(&mut self, now: Tick, out: &mut Effects) {
@@ -12,6 +13,27 @@ impl Gateway {
         self.enter_ending(stage, self.capped(now.after(self.policy.stop.timeout)), true, now, out);
         if stage == Stage::Grace {
             self.signal_main(out);
+        }
+    }
+
+    /// It does not do its work: it is ended as by a stop, and what comes after is that of a failure.
+    pub(super) fn unhealthy(&mut self, reason: String, now: Tick, out: &mut Effects) {
+        let Some(life) = self.life.as_mut().filter(|_| self.phase == Phase::Up) else { return };
+        life.unhealthy = Some(reason);
+        let until = self.capped(now.after(self.policy.stop.timeout));
+        self.enter_ending(Stage::Grace, until, false, now, out);
+        self.signal_main(out);
+    }
+
+    /// More time to be ready, or to end by itself; a shutdown gives nobody more than it has.
+    pub(super) fn extended(&mut self, by: Duration, now: Tick) {
+        let until = self.capped(now.after(by));
+        match (&mut self.phase, self.life.as_mut().map(|life| &mut life.readiness)) {
+            (Phase::Ending(ending), _) if ending.stage == Stage::Grace => {
+                ending.until = ending.until.max(until)
+            }
+            (Phase::Up, Some(Readiness::Awaited(at))) => *at = until.max(*at),
+            _ => {}
         }
     }
 

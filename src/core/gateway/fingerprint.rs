@@ -18,7 +18,16 @@ impl Gateway {
                 Readiness::Reported(_) => "reported".to_owned(),
                 other => format!("{other:?}"),
             };
-            life.map(|l| (l.exit, l.spawn_error.is_some(), l.empty, l.up_since.is_some(), readiness(l)))
+            life.map(|l| {
+                (
+                    l.exit,
+                    l.spawn_error.is_some(),
+                    l.empty,
+                    l.up_since.is_some(),
+                    l.unhealthy.is_some(),
+                    readiness(l),
+                )
+            })
         };
         let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(

@@ -20,7 +20,7 @@ pub struct History {
     /// Why it was given up, and when.
     pub failed: Option<(String, Tick)>,
     pub last_exit: Option<(Exit, Tick)>,
-    /// Why the last attempt to start it failed; `None` after one that did not.
+    /// Why the last attempt to start it failed, or its last life was ended as unhealthy; `None` after a start that succeeded.
     pub start_error: Option<String>,
     /// The number of the last life.
     pub incarnation: Incarnation,
@@ -85,6 +85,8 @@ pub(super) struct Life {
     pub empty: bool,
     /// It ended, or could not begin, before anybody asked for its end.
     pub unasked: bool,
+    /// Why it was ended although it ran: a failure, however it ends.
+    pub unhealthy: Option<String>,
 }
 
 /// Of a start, when the service runs and its time to report that it is ready is over.

@@ -158,6 +158,10 @@ impl Gateway {
             Event::ReadyReported { incarnation } if self.is_current(incarnation) => {
                 self.ready_reported(now, &mut out)
             }
+            Event::Extended { incarnation, by } if self.is_current(incarnation) => self.extended(by, now),
+            Event::Unhealthy { incarnation, reason } if self.is_current(incarnation) => {
+                self.unhealthy(reason, now, &mut out);
+            }
             Event::SpawnFailed { incarnation, reason } if self.is_current(incarnation) => {
                 self.spawn_failed(reason, now, &mut out);
             }
@@ -175,6 +179,8 @@ impl Gateway {
             // Late news of a life that is over or was given up.
             Event::Spawned { .. }
             | Event::ReadyReported { .. }
+            | Event::Extended { .. }
+            | Event::Unhealthy { .. }
             | Event::SpawnFailed { .. }
             | Event::MainExited { .. }
             | Event::TreeEmpty { .. }

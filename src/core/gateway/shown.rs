@@ -120,6 +120,11 @@ impl Gateway {
         self.phase == Phase::Up && matches!(self.readiness(), Readiness::Awaited(_))
     }
 
+    /// It runs and may still say that it is ready, in its time or late.
+    pub fn may_report(&self) -> bool {
+        self.phase == Phase::Up && matches!(self.readiness(), Readiness::Awaited(_) | Readiness::Overdue)
+    }
+
     /// Since when it is ready, where it can say so.
     pub fn ready_since(&self) -> Option<Tick> {
         match self.readiness() {
@@ -193,6 +198,11 @@ impl Gateway {
             }
             (Phase::Ending(Ending { stage: Stage::Finishing, .. }), _) => {
                 format!("{}; its finish program runs", last())
+            }
+            (Phase::Ending(Ending { asked: false, .. }), _)
+                if let Some(reason) = self.life.as_ref().and_then(|life| life.unhealthy.as_ref()) =>
+            {
+                format!("{reason}; it is being ended")
             }
             (Phase::Ending(Ending { asked: false, .. }), _) => format!("{}; ending what it left", last()),
             (Phase::Backoff { .. }, _) if self.waits_after_success() => format!("{}; started again", last()),

@@ -57,12 +57,22 @@ impl Gateway {
 
     /// Decides about a service that ended unasked and is wanted up; `gives_up`: its finish program has decided.
     pub(super) fn judge(&mut self, life: &Life, gives_up: bool, now: Tick, out: &mut Effects) {
-        let words = match (&life.spawn_error, life.exit) {
-            (Some(error), _) => error.clone(),
-            (None, Some(exit)) => exit.to_string(),
-            (None, None) => Exit::Unknown.to_string(),
+        let words = match (&life.unhealthy, &life.spawn_error, life.exit) {
+            (Some(reason), _, _) | (None, Some(reason), _) => reason.clone(),
+            (None, None, Some(exit)) => exit.to_string(),
+            (None, None, None) => Exit::Unknown.to_string(),
         };
+        if life.unhealthy.is_some() {
+            // Its exit, which may be a clean one, does not say it.
+            self.history.start_error = Some(words.clone());
+        }
         let verdict = match (life.exit, self.policy.restart.when) {
+            (Some(_), when) if life.unhealthy.is_some() => match when {
+                RestartWhen::Always | RestartWhen::OnFailure if !gives_up => {
+                    Verdict::Restart { skip_wait: false }
+                }
+                RestartWhen::Always | RestartWhen::OnFailure | RestartWhen::Never => Verdict::Failed,
+            },
             (Some(exit), _) if gives_up && exit.is_success() => Verdict::Finished,
             (Some(_), _) if gives_up => Verdict::Failed,
             (Some(exit), _) => self.policy.judge(exit),

@@ -327,6 +327,7 @@ impl Supervisor {
         slog::info!(self.log, "{name}: {}", if frozen { "frozen" } else { "thawed" });
         if let Some(id) = self.fleet.id(name.as_str()) {
             decide!(self.requests.changed(id));
+            decide!(self.health.frozen(id, frozen));
         }
     }
 

@@ -136,12 +136,28 @@ impl Supervisor {
         incarnation: Incarnation,
         plan: &mut ChildPlan,
     ) -> Result<(), LaunchError> {
-        match self.services.get(&id).map(|service| service.definition.ready) {
+        let definition = &self.services.get(&id).ok_or(LaunchError::Gone)?.definition;
+        if definition.has_notify_socket() {
+            let silence = definition.watchdog().map(|silence| silence.as_micros().to_string());
+            let name = self.notify_name(id, incarnation);
+            let made = self.listeners.notify(&self.wakeups.registry, id, incarnation, &name);
+            made.map_err(LaunchError::NotifySocket)?;
+            plan.set_env("NOTIFY_SOCKET", &format!("@{name}"))?;
+            if let Some(silence) = silence {
+                plan.set_env("WATCHDOG_USEC", &silence)?;
+            }
+        }
+        match self.services.get(&id).map(|service| &service.definition.ready) {
             Some(Ready::Fd(number)) => {
-                let pass = self.listeners.pipe(&self.wakeups.registry, id, incarnation, number);
+                let pass = self.listeners.pipe(&self.wakeups.registry, id, incarnation, *number);
                 plan.pass = Some(pass.map_err(LaunchError::ReadinessPipe)?);
             }
-            Some(Ready::GatewayState | Ready::None) | None => {}
+            // Before its first line.
+            Some(Ready::Log(pattern)) => {
+                let pattern = pattern.0.clone();
+                self.logs.watch(SourceId(id.0), incarnation, pattern);
+            }
+            Some(Ready::GatewayState | Ready::Notify | Ready::Probe(_) | Ready::None) | None => {}
         }
         Ok(())
     }

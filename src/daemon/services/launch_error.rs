@@ -45,6 +45,8 @@ pub enum LaunchError {
     Privileges(#[from] PrivilegeError),
     #[error("failed to make its readiness pipe: {0}")]
     ReadinessPipe(io::Error),
+    #[error("failed to make its notify socket: {0}")]
+    NotifySocket(io::Error),
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     #[error(transparent)]

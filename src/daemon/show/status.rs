@@ -1,10 +1,13 @@
 //! What `status` shows, from what everybody knows.
 
 use crate::containment::Report;
-use crate::control::protocol::{Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc};
+use crate::control::protocol::{
+    Health, Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc,
+};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Elsewhere, Phase, Stage};
 use crate::core::policy;
+use crate::core::words::HealthState;
 use crate::daemon::Supervisor;
 use crate::daemon::clock::wall;
 use crate::daemon::execute::log_dir;
@@ -99,6 +102,13 @@ impl Supervisor {
         if frozen {
             add("frozen".to_owned());
         }
+        self.topics.readiness.words(id).for_each(|words| add(words.clone()));
+        let checked = self.topics.health.of(id);
+        if let Some(checked) = checked.filter(|checked| checked.state == HealthState::Unhealthy) {
+            let why = checked.last.as_deref().unwrap_or_default();
+            let quarantined = if checked.quarantine.is_some() { "in quarantine, " } else { "" };
+            add(format!("{quarantined}unhealthy: {why}"));
+        }
         if service.gone {
             add("definition gone".to_owned());
         }
@@ -148,6 +158,12 @@ impl Supervisor {
             reason: (!reason.is_empty()).then_some(reason),
             pid: gateway.pid().and_then(|pid| u32::try_from(pid).ok()),
             since: Some(Utc(wall(gateway.since()))),
+            health: checked.map(|checked| Health {
+                state: checked.state,
+                failures: checked.failures,
+                reason: checked.last.clone(),
+                quarantine: checked.quarantine.clone(),
+            }),
             ready_since: gateway.ready_since().map(|at| Utc(wall(at))),
             uptime_ms: matches!(gateway.phase(), Phase::Up).then(|| millis(now.since(gateway.since()))),
             restarts: history.restarts,

@@ -1,6 +1,7 @@
 //! Where wake-ups come from: tokens, the one timer, and the notices of helper threads.
 
 pub(in crate::daemon) mod listeners;
+pub(in crate::daemon) mod probes;
 pub(in crate::daemon) mod reaping;
 pub(in crate::daemon) mod root_watch;
 pub(in crate::daemon) mod scan_watch;
@@ -34,9 +35,10 @@ pub enum Room {
     Claims,
     Profiles,
     Topology,
+    Probes,
 }
 
-const ROOMS: [Room; 11] = [
+const ROOMS: [Room; 12] = [
     Room::Signals,
     Room::Timer,
     Room::Notices,
@@ -48,6 +50,7 @@ const ROOMS: [Room; 11] = [
     Room::Claims,
     Room::Profiles,
     Room::Topology,
+    Room::Probes,
 ];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up
@@ -86,6 +89,11 @@ pub fn watch_profiles(registry: &Registry) -> io::Result<Arc<ProfileWatch>> {
     let fd = watch.as_fd().as_raw_fd();
     registry.register(&mut SourceFd(&fd), plain_token(Room::Profiles), Interest::READABLE)?;
     Ok(Arc::new(watch))
+}
+
+/// Probes are told apart by a number of their own.
+pub fn probe_token(number: u32) -> Token {
+    token(Room::Probes, 0, number)
 }
 
 pub fn plain_token(room: Room) -> Token {

@@ -211,6 +211,7 @@ fn definition(
         requires: Vec::new(),
         containment: None,
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
+        health: None,
         slot: Some(place),
         stamp: None,
         hooks: Hooks::default(),

@@ -4,11 +4,14 @@
 //! what is to be done as [`Action`](super::act::Action)s. No topic knows another one, none does anything itself, so each is
 //! tested without a kernel, a disk or a clock.
 
+pub mod agenda;
 pub mod definitions;
 pub mod edits;
 pub mod essential;
+pub mod health;
 pub mod limits;
 pub mod planned;
+pub mod probing;
 pub mod profiles;
 pub mod readiness;
 pub mod requests;

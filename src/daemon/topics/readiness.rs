@@ -1,21 +1,27 @@
-//! When a service is ready: by a line on a pipe that it was given (`notification-fd` of s6), or, of a Hermes gateway, by the
-//! state file of its profile.
+//! When a service is ready: by a line on a pipe that it was given (`notification-fd` of s6), by what it says on its notify socket
+//! or writes into its log, by its answer to a probe, or, of a Hermes gateway, by the state file of its profile.
 //!
 //! Invariant: only the life that is awaited can report; what an earlier one left in a file or a pipe counts for nothing.
 
+use crate::core::clock::Tick;
 use crate::core::event::{Event, Incarnation};
 use crate::core::fleet::ServiceId;
+use crate::core::gateway::Phase;
+use crate::core::notify::Message;
 use crate::daemon::Notice;
 use crate::daemon::act::{Action, Actions, FileWork};
+use crate::daemon::topics::Deadlines;
+use crate::daemon::topics::probing::{Answer, Ask, Manner, Probing, Purpose};
 use crate::daemon::view::View;
 use crate::definition::resolved::Ready;
 use crate::hermes::state_json;
 use crate::hermes::state_watch::StateWatch;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a listener heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +44,57 @@ pub struct Seen {
     pub running: Result<bool, String>,
 }
 
-/// The gateways whose state files are being looked at, with the life that is awaited.
-#[derive(Debug, Default)]
-pub struct Readiness(BTreeMap<ServiceId, Incarnation>);
+/// The services that have yet to say that they are ready, and what they say of themselves.
+#[derive(Debug)]
+pub struct Readiness {
+    /// Those whose files, logs or notify sockets are attended to, with the life that is.
+    attended: BTreeMap<ServiceId, Incarnation>,
+    probing: Probing,
+    /// The last failure of a probe.
+    failures: BTreeMap<ServiceId, String>,
+    /// What they said in words (`STATUS=`).
+    said: BTreeMap<ServiceId, String>,
+    /// A line about what is not taken from them was written, in this life.
+    refused: BTreeSet<(ServiceId, &'static str)>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            attended: BTreeMap::new(),
+            probing: Probing::new(Purpose::Ready),
+            failures: BTreeMap::new(),
+            said: BTreeMap::new(),
+            refused: BTreeSet::new(),
+        }
+    }
+}
+
+impl Deadlines for Readiness {
+    fn next_deadline(&self) -> Option<Tick> {
+        self.probing.next_deadline()
+    }
+
+    fn postpone(&mut self, by: Duration) {
+        self.probing.postpone(by);
+    }
+}
 
 impl Readiness {
     /// Nothing more is expected of this service.
     pub fn forget(&mut self, id: ServiceId, _: &View<'_>) -> Actions {
-        self.0.remove(&id);
-        vec![Action::StopListening(id)]
+        self.attended.remove(&id);
+        self.failures.remove(&id);
+        self.said.remove(&id);
+        self.refused.retain(|(of, _)| *of != id);
+        let mut actions = self.probing.forget(id);
+        actions.push(Action::StopListening(id));
+        actions
+    }
+
+    /// What it says of itself, and why it is not ready, in words.
+    pub fn words(&self, id: ServiceId) -> impl Iterator<Item = &String> {
+        self.failures.get(&id).into_iter().chain(self.said.get(&id))
     }
 
     /// A listener has news of this life.
@@ -65,32 +113,150 @@ impl Readiness {
     }
 
     fn ready(&mut self, id: ServiceId, incarnation: Incarnation, view: &View<'_>) -> Actions {
-        let mut actions = self.forget(id, view);
+        let talks_on = view.service(id).is_some_and(|service| service.definition.has_notify_socket());
+        let mut actions = if talks_on {
+            self.failures.remove(&id);
+            self.probing.forget(id)
+        } else {
+            self.forget(id, view)
+        };
         actions.push(Action::Core(id, Event::ReadyReported { incarnation }));
         actions
     }
 
-    /// The service is in another state: a gateway that runs is looked at from now on.
+    /// The service is in another state: one that runs is attended to from now on.
     pub fn changed(&mut self, id: ServiceId, view: &View<'_>) -> Actions {
         let Some((service, gateway)) = view.service(id).zip(view.fleet.gateway(id)) else {
             return Actions::new();
         };
+        let definition = &service.definition;
         let incarnation = gateway.history().incarnation;
-        let awaits = service.definition.ready == Ready::GatewayState && gateway.awaits_ready();
-        if !awaits || self.0.get(&id) == Some(&incarnation) {
+        if !gateway.has_tree() {
+            let attended = self.attended.contains_key(&id) || self.probing.asks(id, incarnation);
+            return if attended { self.forget(id, view) } else { Actions::new() };
+        }
+        if gateway.phase() == Phase::Starting {
+            // What an earlier life said.
+            self.failures.remove(&id);
+            self.said.remove(&id);
+            self.refused.retain(|(of, _)| *of != id);
+        }
+        if gateway.phase() != Phase::Up {
+            return self.probing.forget(id);
+        }
+        let (awaited, is_new) = (gateway.may_report(), self.attended.get(&id) != Some(&incarnation));
+        let actions: Actions = match &definition.ready {
+            Ready::GatewayState if awaited && is_new => {
+                look(id, incarnation, true, view).into_iter().collect()
+            }
+            Ready::Log(pattern) if awaited && is_new => {
+                vec![Action::WatchLog(id, incarnation, pattern.clone())]
+            }
+            Ready::Probe(_) if awaited && !self.probing.asks(id, incarnation) => {
+                return self.probing.begin(id, incarnation, view.now);
+            }
+            _ if definition.has_notify_socket() && is_new => {
+                vec![Action::ListenToNotify(id, incarnation)]
+            }
+            _ => Actions::new(),
+        };
+        if !actions.is_empty() {
+            self.attended.insert(id, incarnation);
+        }
+        actions
+    }
+
+    /// A probe has an answer.
+    pub fn answered(&mut self, answer: Answer, view: &View<'_>) -> Actions {
+        let Some(manner) = manner(answer.ask.id, view) else { return Actions::new() };
+        if !self.probing.takes(answer.ask, manner.interval, view.now) {
             return Actions::new();
         }
-        let look = look(id, incarnation, true, view);
-        if look.is_some() {
-            self.0.insert(id, incarnation);
+        self.judge(answer, view)
+    }
+
+    fn judge(&mut self, answer: Answer, view: &View<'_>) -> Actions {
+        let Ask { id, incarnation, .. } = answer.ask;
+        match answer.outcome {
+            Ok(_) => self.ready(id, incarnation, view),
+            Err(failure) => {
+                let what = manner(id, view).map(|manner| manner.probe.to_string()).unwrap_or_default();
+                let words = format!("not ready: {what}: {failure}");
+                let is_new = self.failures.get(&id) != Some(&words);
+                let tells = !failure.counts() && is_new;
+                let line = format!("{}: {words}", view.name(id).map(ToString::to_string).unwrap_or_default());
+                self.failures.insert(id, words);
+                tells.then(|| Action::Log(slog::Level::Warning, line)).into_iter().collect()
+            }
         }
-        look.into_iter().collect()
+    }
+
+    /// What is due: the next probes.
+    pub fn pass_time(&mut self, view: &View<'_>) -> Actions {
+        let (mut actions, late) = self.probing.pass_time(view, |id| manner(id, view));
+        for answer in late {
+            actions.extend(self.judge(answer, view));
+        }
+        actions
+    }
+
+    /// Its pattern matched a line of this life.
+    pub fn matched(&mut self, id: ServiceId, incarnation: Incarnation, view: &View<'_>) -> Actions {
+        let waits = view.service(id).is_some_and(|service| matches!(service.definition.ready, Ready::Log(_)));
+        if waits { self.ready(id, incarnation, view) } else { Actions::new() }
+    }
+
+    /// It says something on its notify socket.
+    pub fn notified(
+        &mut self,
+        id: ServiceId,
+        incarnation: Incarnation,
+        message: &Message,
+        view: &View<'_>,
+    ) -> Actions {
+        let (Some(name), Some(service)) = (view.name(id), view.service(id)) else { return Actions::new() };
+        let mut actions = Actions::new();
+        let word = match (&message.status, message.stopping, message.reloading) {
+            (Some(status), _, _) => Some(status.clone()),
+            (None, true, _) => Some("it says that it is stopping".to_owned()),
+            (None, false, true) => Some("it says that it is reloading".to_owned()),
+            (None, false, false) => None,
+        };
+        if let Some(word) = word.filter(|word| !word.is_empty()) {
+            self.said.insert(id, word);
+        }
+        if let Some(errno) = message.errno {
+            let text =
+                format!("{name}: it says that it failed: {}", std::io::Error::from_raw_os_error(errno));
+            actions.push(Action::Log(slog::Level::Warning, text));
+        }
+        let main_pid = view.fleet.gateway(id).and_then(|gateway| gateway.pid());
+        let refusals = [
+            (message.store, "FDSTORE", "no descriptors are kept for it: they are closed"),
+            (
+                message.main_pid.is_some() && message.main_pid != main_pid,
+                "MAINPID",
+                "the process that was started stays its main process",
+            ),
+        ];
+        for (is_asked, key, why) in refusals {
+            if is_asked && self.refused.insert((id, key)) {
+                actions.push(Action::Log(slog::Level::Warning, format!("{name}: {key} is not taken: {why}")));
+            }
+        }
+        if let Some(by) = message.extend {
+            actions.push(Action::Core(id, Event::Extended { incarnation, by }));
+        }
+        if message.ready && service.definition.ready == Ready::Notify {
+            actions.extend(self.ready(id, incarnation, view));
+        }
+        actions
     }
 
     /// A state file was looked at.
     pub fn seen(&mut self, seen: Seen, view: &View<'_>) -> Actions {
         let Seen { id, incarnation, watch, running } = seen;
-        if self.0.get(&id) != Some(&incarnation) {
+        if self.attended.get(&id) != Some(&incarnation) {
             return Actions::new();
         }
         let mut actions = Actions::new();
@@ -105,6 +271,18 @@ impl Readiness {
         }
         actions.extend(watch.map(|watch| Action::ListenToStateFile { id, incarnation, watch }));
         actions
+    }
+}
+
+/// How long one probe of a service that starts may take.
+const PROBE: Duration = Duration::from_secs(5);
+
+fn manner(id: ServiceId, view: &View<'_>) -> Option<Manner> {
+    match &view.service(id)?.definition.ready {
+        Ready::Probe(asked) => {
+            Some(Manner { probe: Arc::clone(&asked.probe), interval: asked.interval, timeout: PROBE })
+        }
+        Ready::None | Ready::Fd(_) | Ready::GatewayState | Ready::Notify | Ready::Log(_) => None,
     }
 }
 
@@ -131,81 +309,5 @@ fn look(id: ServiceId, incarnation: Incarnation, first: bool, view: &View<'_>) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::policy::Policy;
-    use crate::daemon::topics::testing::World;
-    use std::time::Duration;
-
-    /// A gateway that runs and has yet to say that it is ready.
-    fn awaited(world: &mut World) -> (ServiceId, Incarnation) {
-        let id = world.gateway("coder");
-        if let Some(service) = world.services.get_mut(&id) {
-            service.definition.ready = Ready::GatewayState;
-        }
-        let policy = Policy { ready: Some(Duration::from_secs(60)), ..Policy::default() };
-        world.fleet.redefine(id, policy.into(), Vec::new(), Vec::new(), world.now);
-        let life = world.up(id, 77);
-        (id, life.n)
-    }
-
-    fn says(id: ServiceId, incarnation: Incarnation, running: Result<bool, String>) -> Seen {
-        Seen { id, incarnation, watch: None, running }
-    }
-
-    fn reported(actions: &Actions) -> Option<Incarnation> {
-        actions.iter().find_map(|action| match action {
-            Action::Core(_, Event::ReadyReported { incarnation }) => Some(*incarnation),
-            _ => None,
-        })
-    }
-
-    fn looks(actions: &Actions) -> usize {
-        actions.iter().filter(|action| matches!(action, Action::Files(_))).count()
-    }
-
-    #[test]
-    fn a_gateway_is_looked_at_once_and_again_whenever_its_file_changes_until_it_says_that_it_runs() {
-        let (mut world, mut readiness) = (World::default(), Readiness::default());
-        let (id, n) = awaited(&mut world);
-        assert_eq!(looks(&readiness.changed(id, &world.view())), 1);
-        assert_eq!(looks(&readiness.changed(id, &world.view())), 0, "it is being looked at");
-        assert_eq!(reported(&readiness.seen(says(id, n, Ok(false)), &world.view())), None);
-        assert_eq!(looks(&readiness.heard(id, n, Heard::FileChanged, &world.view())), 1);
-        let ready = readiness.seen(says(id, n, Ok(true)), &world.view());
-        assert_eq!(reported(&ready), Some(n));
-        assert!(matches!(ready[0], Action::StopListening(of) if of == id));
-        assert!(readiness.seen(says(id, n, Ok(true)), &world.view()).is_empty(), "it is said once");
-    }
-
-    #[test]
-    fn what_is_seen_of_another_life_counts_for_nothing() {
-        let (mut world, mut readiness) = (World::default(), Readiness::default());
-        let (id, n) = awaited(&mut world);
-        readiness.changed(id, &world.view());
-        assert!(readiness.seen(says(id, n + 1, Ok(true)), &world.view()).is_empty());
-        readiness.forget(id, &world.view());
-        assert!(readiness.seen(says(id, n, Ok(true)), &world.view()).is_empty());
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_told_and_looked_at_again() {
-        let (mut world, mut readiness) = (World::default(), Readiness::default());
-        let (id, n) = awaited(&mut world);
-        readiness.changed(id, &world.view());
-        let told = readiness.seen(says(id, n, Err("permission denied".to_owned())), &world.view());
-        assert!(matches!(&told[0], Action::Log(_, text) if text.ends_with("permission denied")), "{told:?}");
-        assert_eq!(looks(&readiness.heard(id, n, Heard::FileChanged, &world.view())), 1);
-    }
-
-    #[test]
-    fn a_line_on_the_pipe_is_the_report_and_its_end_is_not() {
-        let (mut world, mut readiness) = (World::default(), Readiness::default());
-        let id = world.gateway("coder");
-        let life = world.up(id, 77);
-        let closed = readiness.heard(id, life.n, Heard::Closed, &world.view());
-        assert_eq!((reported(&closed), closed.len()), (None, 1));
-        assert_eq!(reported(&readiness.heard(id, life.n, Heard::Line, &world.view())), Some(life.n));
-        assert!(readiness.changed(id, &world.view()).is_empty(), "it has no state file to look at");
-    }
-}
+#[path = "readiness_stories.rs"]
+mod stories;

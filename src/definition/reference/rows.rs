@@ -8,6 +8,14 @@ use std::time::Duration as Span;
 
 const YEAR: Span = Span::from_secs(365 * 24 * 60 * 60);
 
+const PROBES: Span = Span::from_millis(50);
+const ADDRESS: &str = "IP:PORT or localhost:PORT";
+const URL: &str = "http://ADDRESS[:PORT]/PATH, with an IP address or localhost";
+const READY_TCP: &str = "ready.kind = \"tcp\"\nready.address = \"127.0.0.1:6379\"";
+const READY_HTTP: &str = "ready.kind = \"http\"\nready.url = \"http://127.0.0.1:8080/\"";
+const HEALTH_TCP: &str = "health.kind = \"tcp\"\nhealth.address = \"127.0.0.1:6379\"";
+const HEALTH_HTTP: &str = "health.kind = \"http\"\nhealth.url = \"http://127.0.0.1:8080/\"";
+
 const fn key(
     path: &'static str,
     kind: Type,
@@ -33,6 +41,7 @@ pub static SECTIONS: &[Section] = &[
     Section { path: "restart.backoff", what: "The waits between restarts, in `[restart]`." },
     Section { path: "restart.limit", what: "When to give up, in `[restart]`." },
     Section { path: "ready", what: "How it tells that it can be used." },
+    Section { path: "health", what: "Whether it does its work, and what follows if it does not." },
     Section { path: "hooks", what: "Programs that run beside it." },
     Section { path: "log", what: "Where its output goes." },
     Section { path: "limits", what: "What it may use at most. Without a key there is no limit." },
@@ -117,12 +126,56 @@ pub static KEYS: &[Key] = &[
         "What becomes of output faster than it can be written: the service waits, or lines are lost and counted."),
 
     key("ready", Table, Value("{}"), r#"{ kind = "fd" }"#, "How it tells that it can be used."),
-    key("ready.kind", Choice(&["none", "fd", "gateway-state"]), Value(r#""none""#), r#""fd""#,
-        "`none`: as soon as it runs; `fd`: it writes a newline to a descriptor; `gateway-state`: its `gateway_state.json` says so."),
+    key("ready.kind", Choice(&["none", "fd", "notify", "tcp", "unix", "http", "exec", "log", "gateway-state"]), Value(r#""none""#), r#""fd""#,
+        "`none`: as soon as it runs; `fd`, `notify`, `log`, `gateway-state`: it says so; `tcp`, `unix`, `http`, `exec`: it answers."),
     key("ready.timeout", Duration(MILLISECOND, DAY), Value(r#""60s""#), r#""5m""#,
         "A `start` waits this long for it. What is not ready by then runs on.").with(r#"ready.kind = "fd""#),
     key("ready.fd", Integer(3, 1023), Value("3"), "5",
-        "The descriptor of kind `fd`.").with(r#"ready.kind = "fd""#),
+        "The descriptor of kind `fd`, to which it writes a newline.").with(r#"ready.kind = "fd""#),
+    key("ready.interval", Duration(PROBES, DAY), Value(r#""500ms""#), r#""2s""#,
+        "From one question of `tcp`, `unix`, `http` or `exec` to the next.").with(READY_TCP),
+    key("ready.address", Written(ADDRESS), Nothing("none"), r#""127.0.0.1:6379""#,
+        "Of `tcp`: where it accepts connections. Names are not looked up.").with(r#"ready.kind = "tcp""#),
+    key("ready.path", Path, Nothing("none"), r#""/run/app.sock""#,
+        "Of `unix`: the socket on which it accepts connections.").with(r#"ready.kind = "unix""#),
+    key("ready.url", Written(URL), Nothing("none"), r#""http://127.0.0.1:8080/health""#,
+        "Of `http`: what is asked for.").with(r#"ready.kind = "http""#),
+    key("ready.status", Integer(100, 599), Value("200"), "204",
+        "Of `http`: the status that is a yes.").with(READY_HTTP),
+    key("ready.contains", Text, Nothing("anything"), r#""ok""#,
+        "Of `http`: text that the first 64 KiB of the answer must contain.").with(READY_HTTP),
+    key("ready.command", Command, Nothing("none"), r#"["pg_isready", "-q"]"#,
+        "Of `exec`: a program that ends with 0, run as the user of the service in its cgroup.").with(r#"ready.kind = "exec""#),
+    key("ready.pattern", Written("a regular expression"), Nothing("none"), r#""ready to accept connections""#,
+        "Of `log`: it writes a line that this matches.").with(r#"ready.kind = "log""#),
+
+    key("health", Table, Value("{}"), r#"{ kind = "tcp", address = "127.0.0.1:6379" }"#, "Whether it does its work, and what follows if it does not."),
+    key("health.kind", Choice(&["none", "exec", "http", "tcp", "unix", "watchdog", "file-age"]), Value(r#""none""#), r#""watchdog""#,
+        "`exec`, `http`, `tcp`, `unix`: it answers, as in `[ready]`; `watchdog`: it says `WATCHDOG=1` on its notify socket; `file-age`: it writes a file."),
+    key("health.interval", Duration(PROBES, DAY), Value(r#""30s""#), r#""10s""#,
+        "From one question to the next.").with(HEALTH_TCP),
+    key("health.timeout", Duration(MILLISECOND, DAY), Value(r#""5s""#), r#""2s""#,
+        "Of one question. Of `watchdog` the longest silence, and by default 30 s.").with(HEALTH_TCP),
+    key("health.failures", Integer(1, 10_000), Value("3"), "2",
+        "So many in a row make it unhealthy.").with(HEALTH_TCP),
+    key("health.start_period", Duration(Span::ZERO, DAY), Value(r#""60s""#), r#""5m""#,
+        "Failures within it do not count, until the first success.").with(HEALTH_TCP),
+    key("health.action", Choice(&["restart", "mark", "quarantine"]), Value(r#""restart""#), r#""mark""#,
+        "What is done about an unhealthy one: a restart, which is a failure; nothing but a word; or its tree is frozen for an operator.").with(HEALTH_TCP),
+    key("health.address", Written(ADDRESS), Nothing("none"), r#""127.0.0.1:6379""#,
+        "Of `tcp`, as in `[ready]`.").with(r#"health.kind = "tcp""#),
+    key("health.path", Path, Nothing("none"), r#""/run/app.sock""#,
+        "Of `unix`, as in `[ready]`; of `file-age` the file.").with(r#"health.kind = "unix""#),
+    key("health.max_age", Duration(MILLISECOND, DAY), Nothing("none"), r#""2m""#,
+        "Of `file-age`: the longest time without a change of the file.").with("health.kind = \"file-age\"\nhealth.path = \"/run/app/heartbeat\""),
+    key("health.url", Written(URL), Nothing("none"), r#""http://127.0.0.1:8080/health""#,
+        "Of `http`, as in `[ready]`.").with(r#"health.kind = "http""#),
+    key("health.status", Integer(100, 599), Value("200"), "204",
+        "Of `http`, as in `[ready]`.").with(HEALTH_HTTP),
+    key("health.contains", Text, Nothing("anything"), r#""ok""#,
+        "Of `http`, as in `[ready]`.").with(HEALTH_HTTP),
+    key("health.command", Command, Nothing("none"), r#"["redis-cli", "ping"]"#,
+        "Of `exec`, as in `[ready]`.").with(r#"health.kind = "exec""#),
 
     key("security", Table, Value("{}"), r#"{ no_new_privs = true }"#, "What its main process may become."),
     key("security.no_new_privs", Boolean, Value("true"), "false",

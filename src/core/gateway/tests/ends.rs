@@ -211,3 +211,59 @@ fn leftovers_of_a_crash_are_killed_before_the_restart() {
     let effects = story.feed(Event::LogsDrained { incarnation: 1 });
     assert!(effects.contains(&Effect::Spawn { incarnation: 2 }));
 }
+
+/// A wedged service that ends well on SIGTERM has failed all the same.
+#[test]
+fn what_is_unhealthy_is_ended_and_counts_as_a_failure_with_its_reason() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let unhealthy = |n| Event::Unhealthy { incarnation: n, reason: "unhealthy: no answer".to_owned() };
+    assert!(story.feed(unhealthy(0)).is_empty(), "of another life");
+    for failure in 1..=2 {
+        let n = story.n();
+        let effects = story.feed(unhealthy(n));
+        let stop = Effect::SignalMain { incarnation: n, signal: Signal::TERM, planned: false };
+        assert!(effects.contains(&stop), "{effects:?}");
+        assert_eq!(story.gateway.reason(), "unhealthy: no answer; it is being ended");
+        assert!(story.feed(unhealthy(n)).is_empty(), "it is being ended");
+        story.ends(Exit::Code(0));
+        assert_eq!(story.gateway.history().row, failure);
+        if failure == 1 {
+            assert_eq!(story.gateway.reason(), "tried again after: unhealthy: no answer");
+            story.spawned();
+            assert_eq!(story.gateway.reason(), "");
+        }
+    }
+    assert_eq!(story.gateway.reason(), "unhealthy: no answer; failure 2 in a row");
+}
+
+#[test]
+fn an_operators_stop_of_what_is_being_ended_as_unhealthy_is_a_stop() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    let incarnation = story.n();
+    story.feed(Event::Unhealthy { incarnation, reason: "unhealthy".to_owned() });
+    story.command(2, Command::Stop);
+    story.ends(Exit::Code(0));
+    assert_eq!((story.gateway.state(), story.gateway.history().row), (State::Down, 0));
+}
+
+#[test]
+fn more_time_moves_the_patience_for_readiness_and_for_an_end_but_not_a_shutdowns() {
+    let patience = Duration::from_secs(10);
+    let mut story = Story::new(Policy { ready: Some(patience), ..Policy::default() });
+    story.command(1, START);
+    story.spawned();
+    let incarnation = story.n();
+    story.feed(Event::Extended { incarnation, by: Duration::from_secs(60) });
+    assert_eq!(story.gateway.deadline(), Some(story.now.after(Duration::from_secs(60))));
+    story.feed(Event::Extended { incarnation, by: Duration::from_secs(1) });
+    assert_eq!(story.gateway.deadline(), Some(story.now.after(Duration::from_secs(60))), "never less");
+    story.command(2, Command::Stop);
+    story.feed(Event::Extended { incarnation, by: Duration::from_secs(600) });
+    assert_eq!(story.gateway.deadline(), Some(story.now.after(Duration::from_secs(600))));
+    let deadline = story.now.after(Duration::from_secs(3));
+    story.feed(Event::Shutdown { deadline });
+    story.feed(Event::Extended { incarnation, by: Duration::from_secs(600) });
+    assert_eq!(story.gateway.deadline(), Some(deadline));
+}

@@ -15,6 +15,7 @@ use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
 use crate::daemon::show::first_starts::FirstStarts;
 use crate::daemon::sources::listeners::Listeners;
+use crate::daemon::sources::probes::Probes;
 use crate::daemon::sources::reaping::Unreaped;
 use crate::daemon::sources::root_watch::RootWatch;
 use crate::daemon::topics::definitions::Definitions;
@@ -127,6 +128,7 @@ impl Supervisor {
             server: opened.server,
             topics,
             listeners: Listeners::default(),
+            probes: Probes::default(),
             main: contained.main,
             panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
             warnings,
