@@ -180,12 +180,11 @@ impl Mechanism for KeeperMechanism {
         let failed = |error: io::Error| SpawnError::Keeper(no_process::why(&error, no_process::around_us));
         let Means { tags, apart, scoped } = self.means;
         self.keepers.open_oom(birth.watcher);
-        let own = Credentials::own();
         let same_uid = birth.is_owner();
         let tag = tags.map(|tags| self.keepers.next_tag(tags));
         let plan = &mut *birth.plan;
         if let Some(tag) = tag {
-            plan.identity.get_or_insert(own).groups.push(tag);
+            plan.identity.get_or_insert_with(Credentials::own).groups.push(tag);
         }
         // Otherwise a set-uid program is all it takes to leave the rung, and a signal to end its keeper. Root's own order
         // to the contrary holds; `status` then says what it costs.
