@@ -31,8 +31,8 @@ pub const CRASHERS: usize = 8;
 /// What must happen sooner or later, happens within this time, or the cell is given up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Inodes that are made and removed before a supervisor starts on a disk: as many as a boot of two thousand services made.
-const HISTORY: usize = 4000;
+/// Inodes that are made and removed before a supervisor starts on a disk: as many as a boot of a thousand services made.
+const HISTORY: usize = 2000;
 
 /// A root directory with the programs of the comparison in it.
 pub struct Layout {
