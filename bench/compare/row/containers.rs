@@ -221,7 +221,9 @@ pub(super) fn docker(command: &mut Command) -> io::Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(text.lines().last().unwrap_or("docker failed").to_owned()))
+    // The last one only points to its help.
+    let said = text.lines().rfind(|line| !line.is_empty() && !line.starts_with("Run 'docker"));
+    Err(io::Error::other(said.unwrap_or("docker failed").to_owned()))
 }
 
 /// The last words of a container.

@@ -121,7 +121,7 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, fleet: &mut Fleet, size: usize)
     let (program, words) = fleet.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     docker(
         Command::new("docker")
-            .args(["run", "--detach", "--network=none", "--ulimit=nofile=65536", "--volume=/opt/data"])
+            .args(["run", "--detach", "--network=none", "--volume=/opt/data"])
             .args(["--name", name, &events, &format!("--entrypoint={program}")])
             .args(rights)
             .arg(&fleet.image)
