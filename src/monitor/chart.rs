@@ -85,12 +85,17 @@ fn span(millis: u64) -> String {
     if millis < 1000 { format!("{millis}ms") } else { format!("{}.{:03}s", millis / 1000, millis % 1000) }
 }
 
+fn title(chart: &Chart<'_>) -> String {
+    match (chart.took_ms, chart.services.len()) {
+        (Some(took), 1) => format!("1 service was started in {}", span(took)),
+        (Some(took), count) => format!("{count} services were started in {}", span(took)),
+        (None, _) => "the boot is not over".to_owned(),
+    }
+}
+
 /// In words: the whole, the chain, and each, the longest first.
 pub fn text(chart: &Chart<'_>) -> String {
-    let mut text = match chart.took_ms {
-        Some(took) => format!("{} services were started in {}\n", chart.services.len(), span(took)),
-        None => "the boot is not over\n".to_owned(),
-    };
+    let mut text = format!("{}\n", title(chart));
     let find = |name: &&str| chart.services.iter().find(|bar| bar.name == *name);
     let took =
         |bar: &Bar<'_>| bar.took().map_or_else(|| "not done".to_owned(), |took| format!("+{}", span(took)));
@@ -129,11 +134,7 @@ pub fn svg(chart: &Chart<'_>) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let title = match chart.took_ms {
-        Some(took) => format!("{rows} services were started in {}", span(took)),
-        None => "the boot is not over".to_owned(),
-    };
-    let _ = writeln!(text, "<text x=\"{MARGIN}\" y=\"20\" font-size=\"16\">{title}</text>");
+    let _ = writeln!(text, "<text x=\"{MARGIN}\" y=\"20\" font-size=\"16\">{}</text>", title(chart));
     for tick in (0..=end).step_by(step(end)) {
         let (x, bottom) = (x(tick), height - MARGIN);
         let _ = writeln!(
@@ -244,6 +245,8 @@ mod tests {
             )
         );
         assert!(super::chart(&[samples::down("spare")]).is_none());
+        let one = &boot()[2..3];
+        assert!(text(&super::chart(one).unwrap()).starts_with("1 service was started in 4ms\n"));
     }
 
     #[test]
