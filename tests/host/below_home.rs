@@ -5,6 +5,7 @@ use crate::harness::process::status;
 use crate::harness::setup::HERMES;
 use crate::harness::{Setup, Supervisor, World};
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 
 /// What a definition may want that is not hermes's to give; the word by which its refusal is known.
 const WANTED: [(&str, &str, &str); 9] = [
@@ -113,4 +114,37 @@ fn a_template_below_home_gains_nothing() {
     world.ctl(&["reload", "--restart"]).ok();
     world.wait_state("coder", &["up"]);
     assert_eq!(nobody_has_more(&world, false), before);
+}
+
+/// Hooks run with the rights of their service, and root's find no program of hermes's.
+#[test]
+fn a_hook_has_no_more_than_its_service_and_runs_nothing_of_anybody_elses() {
+    let bin = "/opt/data/.local/bin";
+    let mut world = World::new(Setup::plain().env("PATH", &format!("{bin}:/usr/bin:/bin")));
+    let planted = world.write_as_hermes(&format!("{bin}/notify"), "#!/bin/sh\necho planted >>/tmp/proof\n");
+    std::fs::set_permissions(&planted, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let tells = "while read -r line; do echo $line; done </proc/self/status; echo PATH $PATH";
+    let hooks = |argv: &str| format!("[hooks]\npre_start = {argv}\npost_stop = {argv}\n");
+    let command = format!("command = [\"/adversary\", \"pause\", {:?}]\n", world.mark);
+    let own = hooks(&format!("[\"/bin/sh\", \"-c\", {tells:?}]"));
+    world.write_as_hermes("/opt/data/services/own.toml", format!("{command}{own}"));
+    let slow = "[restart]\nbackoff = { initial = \"1h\", max = \"1h\" }\n";
+    world.define("roots", &format!("{command}user = \"root\"\n{slow}{}", hooks("[\"notify\"]")));
+    let supervisor = world.start();
+    world.wait_state("own", &["up"]);
+    world.ctl_as(&supervisor, HERMES, &["stop", "own"]).ok();
+    world.wait_log_times("own", "PATH", 2);
+    let lines = world.log_lines("own");
+    let ids = format!("{HERMES} {HERMES} {HERMES} {HERMES}");
+    let none = "0000000000000000";
+    for (key, value) in
+        [("Uid", &*ids), ("Gid", &ids), ("CapEff", none), ("CapBnd", none), ("NoNewPrivs", "1")]
+    {
+        let expected = format!("{key}: {value}");
+        assert_eq!(lines.iter().filter(|line| **line == expected).count(), 2, "{expected}: {lines:#?}");
+    }
+    let roots = world.wait_state("roots", &["backoff"]);
+    let reason = roots["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("'notify': not found in PATH"), "{roots}");
+    assert!(!world.path("/tmp/proof").exists());
 }
