@@ -57,6 +57,8 @@ pub(super) struct Draft {
     pub exit_codes: BTreeMap<u8, &'static str>,
     /// Where it writes a newline when it is ready; 3 to 1023.
     pub ready_fd: Option<u32>,
+    /// It tells by sd_notify(3).
+    pub ready_notify: bool,
     pub log_size: Option<u64>,
     pub log_keep: Option<u32>,
     pub files_only: bool,
@@ -258,7 +260,8 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     restart.section("restart", &mut text);
 
     let mut ready = Keys::default();
-    ready.put_if("kind", draft.ready_fd.map(|_| "fd"));
+    let kind = if draft.ready_notify { Some("notify") } else { draft.ready_fd.map(|_| "fd") };
+    ready.put_if("kind", kind);
     ready.put_if("fd", draft.ready_fd.map(i64::from));
     ready.section("ready", &mut text);
 

@@ -48,7 +48,10 @@ WantedBy=multi-user.target
 "#,
         )
         .put("web.service.d/local.conf", "[Service]\nEnvironment=EXTRA=1\nRestartSec=5\n")
-        .put("redis.service", "[Service]\nExecStart=/usr/bin/redis-server --daemonize no\nRestart=always\n");
+        .put(
+            "redis.service",
+            "[Service]\nType=notify\nExecStart=/usr/bin/redis-server --daemonize no\nRestart=always\n",
+        );
     let outcome = source.import(".");
     assert_eq!(outcome.failures, Vec::<String>::new());
     let expected = r#"# file: redis.toml
@@ -59,6 +62,9 @@ working_dir = "/"
 
 [restart]
 policy = "always"
+
+[ready]
+kind = "notify"
 
 [security]
 no_new_privs = false

@@ -288,6 +288,7 @@ impl Values<'_> {
         let kind = self.service("Type").unwrap_or_else(|| "simple".to_owned());
         match kind.as_str() {
             "simple" | "exec" | "idle" => {}
+            "notify" | "notify-reload" => self.draft.ready_notify = true,
             "oneshot" => self.draft.oneshot = true,
             "forking" => self
                 .draft
