@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// The file name in a services directory; never itself a service.
 pub const FILE_NAME: &str = "gateway.toml";
+/// The directory of the profile.
+const PROFILE_HOME: &str = "{profile_home}";
 
 /// The name of the root profile, whose directory is the home itself.
 pub const DEFAULT_PROFILE: &str = "default";
@@ -73,6 +75,15 @@ impl Profile {
         }
     }
 
+    /// Where its gateway keeps its files.
+    fn home(&self, home: &Path) -> PathBuf {
+        match self {
+            Self::Default => home.to_owned(),
+            Self::Named(name) => home.join("profiles").join(name.as_str()),
+            Self::Directory(directory) => PathBuf::from(directory),
+        }
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Default | Self::Directory(_) => DEFAULT_PROFILE,
@@ -112,7 +123,12 @@ impl Template {
         surroundings: &Surroundings,
     ) -> Result<Definition, Vec<Diagnostic>> {
         let home = surroundings.home.to_string_lossy().into_owned();
-        let placeholders = [("{profile}", profile.name().to_owned()), ("{home}", home)];
+        let mut placeholders = vec![("{profile}", profile.name().to_owned()), ("{home}", home)];
+        // Only where it is asked for: what is filled in is part of the fingerprint.
+        if self.source.text.contains(PROFILE_HOME) {
+            let own = profile.home(&surroundings.home);
+            placeholders.push((PROFILE_HOME, own.to_string_lossy().into_owned()));
+        }
         let subject = Subject {
             name,
             origin: Origin::Profile { template: self.file.clone() },

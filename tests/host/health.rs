@@ -78,16 +78,20 @@ fn each_kind_of_readiness_is_heard() {
 #[test]
 fn only_the_services_own_processes_are_heard_on_its_notify_socket() {
     let mut world = on_a_cgroup();
-    world.adversary("quiet", "pause", "[ready]\nkind = \"notify\"");
+    let quiet = "echo socket $NOTIFY_SOCKET.; exec /adversary pause";
+    world.define(
+        "quiet",
+        &format!("command = [\"/bin/sh\", \"-c\", \"{quiet}\"]\n[ready]\nkind = \"notify\""),
+    );
     world.adversary("own", "notifies MAINPID=1 FDSTORE=1 READY=1", "[ready]\nkind = \"notify\"");
     let supervisor = world.start();
     world.wait_state("own", &["ready"]);
     world.wait_stderr("own: MAINPID is not taken");
     world.wait_stderr("own: FDSTORE is not taken");
-    let pid = world.status("quiet")["pid"].as_i64().expect("a pid");
-    let environment = world.exec(&supervisor, 0, &["/bin/cat", &format!("/proc/{pid}/environ")]).ok();
-    let socket = environment.split('\0').find_map(|variable| variable.strip_prefix("NOTIFY_SOCKET="));
-    let socket = format!("NOTIFY_SOCKET={}", socket.expect("a socket"));
+    world.wait_log("quiet", "ready pause");
+    let log = world.log("quiet");
+    let socket = log.split_once("socket ").and_then(|(_, rest)| rest.split_once(".\n"));
+    let socket = format!("NOTIFY_SOCKET={}", socket.expect("a socket").0);
     let forged = ["/usr/bin/env", &socket, "/usr/bin/timeout", "2", "/adversary", "notifies", "READY=1"];
     world.exec(&supervisor, 0, &forged).fails(124);
     assert_eq!(world.state("quiet"), "up", "{}", world.stderr());
@@ -217,8 +221,8 @@ fn a_gateway_whose_loop_stands_still_is_started_again() {
     let mut world = World::new(Setup::plain());
     world.write_as_hermes("/opt/data/profiles/coder/SOUL.md", "soul");
     world.write_as_hermes("/opt/data/profiles/coder/state/README", "");
-    let script = "echo ready; while :; do date >'{home}/state/gateway.heartbeat'; sleep 0.1; done";
-    let health = "[health]\nkind = \"file-age\"\npath = \"{home}/state/gateway.heartbeat\"\nmax_age = \"1s\"\n\
+    let script = "echo ready; while :; do date >'{profile_home}/state/gateway.heartbeat'; sleep 0.1; done";
+    let health = "[health]\nkind = \"file-age\"\npath = \"{profile_home}/state/gateway.heartbeat\"\nmax_age = \"1s\"\n\
                   interval = \"200ms\"\nfailures = 1\nstart_period = \"1s\"";
     world.define(
         "gateway",
