@@ -149,6 +149,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
             LogLevel::Debug => slog::Level::Debug,
         },
         log_format: settings.log_format,
+        log_prefix: settings.log_prefix,
     };
     daemon::run(options, mode)
 }
@@ -261,11 +262,12 @@ impl LogFiles for Files {
         &self,
         places: &[LogPlace],
         query: &LogQuery,
+        handed: &mut dyn FnMut(usize) -> io::Result<Vec<logs::Handed>>,
         absent: &mut dyn FnMut(usize, Absent),
         each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
-        log::with_access(&below_home(&dirs).0, &dirs, || hand_over(places, query, absent, each))
+        log::with_access(&below_home(&dirs).0, &dirs, || hand_over(places, query, handed, absent, each))
     }
 }
 
@@ -273,6 +275,7 @@ impl LogFiles for Files {
 fn hand_over(
     places: &[LogPlace],
     query: &LogQuery,
+    handed: &mut dyn FnMut(usize) -> io::Result<Vec<logs::Handed>>,
     absent: &mut dyn FnMut(usize, Absent),
     each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -286,11 +289,28 @@ fn hand_over(
     let dirs: Vec<PathBuf> = places.iter().map(|place| place.dir.clone()).collect();
     let (home, below) = below_home(&dirs);
     let zone = logs::zone(places);
-    let mut reader = Reader::open(&home, &below, wanted, &zone, absent)?;
+    let mut closed = Vec::new();
+    let mut reader = Reader::open(&home, &below, wanted, &zone, &mut |source, why| match why {
+        Absent::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            closed.push((source, error));
+        }
+        why => absent(source, why),
+    })?;
+    for (source, error) in closed {
+        match handed(source) {
+            Ok(files) => {
+                if !reader.hand(source, files)? {
+                    absent(source, Absent::Empty);
+                }
+            }
+            // Why it could not be opened is what the caller can do something about.
+            Err(_) => absent(source, Absent::Unreadable(error)),
+        }
+    }
     reader.read(query.follow, each)?;
     if query.follow {
         let stdout = io::stdout();
-        reader.follow(Some(stdout.as_fd()), each)?;
+        reader.follow(Some(stdout.as_fd()), &mut |source| handed(source).unwrap_or_default(), each)?;
     }
     Ok(())
 }

@@ -169,6 +169,7 @@ impl Room {
             max_size: 1_000_000,
             keep: 10,
             to_container: true,
+            dress: hermes_sup::log::Dress::Plain,
             overflow: Overflow::Block,
             owner: Credentials::own(),
             readers: None,

@@ -167,6 +167,8 @@ pub struct Asked {
 
 /// Of each service, with `logs -f`.
 const FOLLOWED_LINES: usize = 10;
+/// Events that `events -f` begins with.
+const FOLLOWED_EVENTS: u32 = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Named {
@@ -338,6 +340,15 @@ pub enum Verb {
         #[arg(long)]
         stream: Option<Stream>,
     },
+    /// What has happened, and who asked for it
+    Events {
+        /// Go on with what happens from now on, beginning with the last 10 unless --since says otherwise
+        #[arg(short, long)]
+        follow: bool,
+        /// From then on: how long ago, as in 10m, a day, a local time, or one as in 2026-01-31T12:00:00Z
+        #[arg(long, value_name = "T", value_parser = When::parse)]
+        since: Option<When>,
+    },
     /// Wait until all are there
     Wait {
         #[command(flatten)]
@@ -404,6 +415,12 @@ impl UntilFlags {
     }
 }
 
+/// Unix time in milliseconds.
+fn unix_ms(moment: SystemTime) -> u64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn these_or_all(names: &[String]) -> Targets {
     if names.is_empty() { Targets::All } else { Targets::Names(names.to_vec()) }
 }
@@ -449,6 +466,11 @@ impl Verb {
                 targets: Targets::Names(vec![name.clone()]),
                 signal: SignalName(*signal),
                 tree: *tree,
+            },
+            Self::Events { follow, since } => Request::Events {
+                since_ms: since.map(|since| unix_ms(since.moment(SystemTime::now()))),
+                last: (*follow && since.is_none()).then_some(FOLLOWED_EVENTS),
+                follow: *follow,
             },
             Self::Logs { named, .. } => Request::LogPlaces { targets: named.targets() },
             Self::Wait { named, until, timeout } => {

@@ -5,7 +5,7 @@ use super::args::{Ctl, Verb};
 use super::logs::{self, LogFiles};
 use super::pattern::PatternError;
 use super::render::{Console, printable};
-use super::{audit, healthcheck, pattern, status, top, tree};
+use super::{audit, events, healthcheck, pattern, status, top, tree};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{
     Audit, AuditDocument, Code, Deadline, LogPlace, Outcome, Part, Refusal, RefusalKind, Request,
@@ -14,6 +14,7 @@ use crate::control::protocol::{
 use crate::monitor::{chart, prometheus, verdict};
 use crate::sys::localtime::Zone;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 /// How long the supervisor may take for anything that it need not wait for itself.
@@ -33,14 +34,18 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
     }
     let called = Client::connect(&ctl.search).map_err(Unanswered::from).and_then(|mut client| {
         let request = meant(&mut client, verb)?;
-        client.call(&request, patience(&request), |part| {
-            // The line for a service appears when its answer does; documents are shown as a whole at the end.
-            if let Part::Outcome(outcome) = &part
-                && (!outcome.ok || !ctl.json)
-            {
-                show_outcome(console, outcome);
+        client.listen(&request, patience(&request), |part| {
+            match &part {
+                // The line for a service appears when its answer does; documents are shown as a whole at the end.
+                Part::Outcome(outcome) if !outcome.ok || !ctl.json => show_outcome(console, outcome),
+                Part::Event(event) => events::show(console, event, ctl.json),
+                Part::Lost(lost) => events::show_lost(console, *lost, ctl.json),
+                _ => {}
             }
+            // What was asked for goes on, and has a result; a stream is nothing without its reader.
+            let streams = matches!(part, Part::Event(_) | Part::Lost(_));
             answer.take(part);
+            if streams && console.has_ended() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(())
     });
@@ -53,7 +58,7 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
         codes.push(error.code());
     }
     if connected {
-        codes.push(show(verb, ctl.json, called.is_ok(), answer, console, files));
+        codes.push(show(ctl, called.is_ok(), answer, console, files));
     }
     if console.failed() {
         codes.push(Code::Failed);
@@ -139,6 +144,10 @@ impl Answer {
             Part::LogPlace(place) => self.places.push(place),
             Part::Tree(part) => tree::join(&mut self.trees, part),
             Part::Audit(audit) => self.audits.push(*audit),
+            // They were shown as they came.
+            Part::Event(_) | Part::Lost(_) => {}
+            // It is asked for by its own call.
+            Part::LogFile(_) => {}
             // No verb asks for one.
             Part::Scope(_) => {}
         }
@@ -147,13 +156,13 @@ impl Answer {
 
 /// Shows what is left to show at the end. `complete`: the answer was.
 fn show(
-    verb: &Verb,
-    json: bool,
+    ctl: &Ctl,
     complete: bool,
     mut answer: Answer,
     console: &mut Console<'_>,
     files: &dyn LogFiles,
 ) -> Code {
+    let (verb, json) = (&ctl.verb, ctl.json);
     match verb {
         Verb::Status { names, failed } => {
             if *failed {
@@ -167,7 +176,7 @@ fn show(
             }
         }
         Verb::Boot { svg } => return show_boot(*svg, json, complete, &answer.services, console),
-        Verb::Logs { .. } => return show_logs(verb, json, &answer.places, console, files),
+        Verb::Logs { .. } => return show_logs(ctl, &answer.places, console, files),
         Verb::Tree { .. } if json => {
             document(console, &TreesDocument { version: VERSION, services: answer.trees });
         }
@@ -177,6 +186,7 @@ fn show(
             document(console, &AuditDocument { version: VERSION, services: answer.audits });
         }
         Verb::Audit { .. } => console.show(&audit::show(&answer.audits, console.columns)),
+        Verb::Events { .. } => {}
         Verb::List if json => document(console, &NamesDocument { version: VERSION, names: answer.names }),
         Verb::List => {
             let lines: String = answer.names.iter().map(|name| format!("{}\n", printable(name))).collect();
@@ -257,17 +267,16 @@ struct BootDocument<'a> {
     boot: &'a chart::Chart<'a>,
 }
 
-fn show_logs(
-    verb: &Verb,
-    json: bool,
-    places: &[LogPlace],
-    console: &mut Console<'_>,
-    files: &dyn LogFiles,
-) -> Code {
-    let Some(query) = verb.log_query(SystemTime::now()).filter(|_| !places.is_empty()) else {
+fn show_logs(ctl: &Ctl, places: &[LogPlace], console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
+    let Some(query) = ctl.verb.log_query(SystemTime::now()).filter(|_| !places.is_empty()) else {
         return Code::Done;
     };
-    let kind = match logs::show(console, files, places, &query, json) {
+    // Where the way to the files is closed to a service's own user, the supervisor opens them.
+    let mut handed = |place: &LogPlace| {
+        let mut client = Client::connect(&ctl.search).map_err(std::io::Error::other)?;
+        client.log_files(&place.name, Some(PATIENCE)).map_err(std::io::Error::other)
+    };
+    let kind = match logs::show(console, files, places, &query, &mut handed, ctl.json) {
         Ok(None) => return Code::Done,
         Ok(Some(kind)) => kind,
         Err(error) => {
@@ -356,6 +365,7 @@ mod tests {
             &self,
             places: &[LogPlace],
             query: &LogQuery,
+            _: &mut dyn FnMut(usize) -> io::Result<Vec<logs::Handed>>,
             _: &mut dyn FnMut(usize, Absent),
             each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
         ) -> io::Result<()> {

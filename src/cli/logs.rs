@@ -12,6 +12,7 @@ use serde::Serialize;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -44,13 +45,16 @@ pub struct LogQuery {
 /// Why there is nothing to read of a service.
 pub type Absent = crate::core::line::Absent<io::Error>;
 
+/// An open log file with its name.
+pub type Handed = (String, OwnedFd);
+
 /// The reader of log files.
 pub trait LogFiles {
     /// The last lines as the file has them, long ones cut; what cannot be read is none.
     fn tail(&self, dir: &Path, lines: usize) -> Vec<String>;
 
     /// Hands the lines of all places, merged in time order, to `each`, until there are no more or it fails. Of which places
-    /// there is nothing is said first.
+    /// there is nothing is said first. `handed` gives the open files of a place that the caller's own rights do not lead to.
     ///
     /// # Errors
     /// Of reading; those of `each`, as they are.
@@ -58,6 +62,7 @@ pub trait LogFiles {
         &self,
         places: &[LogPlace],
         query: &LogQuery,
+        handed: &mut dyn FnMut(usize) -> io::Result<Vec<Handed>>,
         absent: &mut dyn FnMut(usize, Absent),
         each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
     ) -> io::Result<()>;
@@ -125,6 +130,7 @@ pub fn show(
     files: &dyn LogFiles,
     places: &[LogPlace],
     query: &LogQuery,
+    handed: &mut dyn FnMut(&LogPlace) -> io::Result<Vec<Handed>>,
     json: bool,
 ) -> io::Result<Option<io::ErrorKind>> {
     let mut shape = Shape::new(places, json, console.terminal);
@@ -134,6 +140,7 @@ pub fn show(
     let shown = files.read(
         places,
         query,
+        &mut |source| handed(places.get(source).ok_or(io::ErrorKind::NotFound)?),
         &mut |source, why| {
             let name = places.get(source).map_or("", |place| &place.name);
             let note = match why {
@@ -279,6 +286,7 @@ mod tests {
             &self,
             places: &[LogPlace],
             _: &LogQuery,
+            _: &mut dyn FnMut(usize) -> io::Result<Vec<Handed>>,
             absent: &mut dyn FnMut(usize, Absent),
             each: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
         ) -> io::Result<()> {
@@ -295,6 +303,10 @@ mod tests {
             }
             Ok(())
         }
+    }
+
+    fn none(_: &LogPlace) -> io::Result<Vec<Handed>> {
+        Ok(Vec::new())
     }
 
     fn places(names: &[&str]) -> Vec<LogPlace> {
@@ -314,7 +326,10 @@ mod tests {
         let mut out = Vec::new();
         let mut console = Console::new(&mut out, io::sink());
         console.terminal = terminal;
-        assert_eq!(show(&mut console, &lines, &places(names), &LogQuery::default(), json).unwrap(), None);
+        assert_eq!(
+            show(&mut console, &lines, &places(names), &LogQuery::default(), &mut none, json).unwrap(),
+            None
+        );
         drop(console);
         out
     }
@@ -366,7 +381,7 @@ mod tests {
         ]);
         let mut out = Vec::new();
         let mut console = Console::new(&mut out, io::sink());
-        show(&mut console, &lines, &places(&["a", "b"]), &LogQuery::default(), false).unwrap();
+        show(&mut console, &lines, &places(&["a", "b"]), &LogQuery::default(), &mut none, false).unwrap();
         drop(console);
         assert_eq!(String::from_utf8(out).unwrap(), "a | begin\nb | other\na | rest\na | open\n");
     }
@@ -380,7 +395,7 @@ mod tests {
             let mut console = Console::new(&mut out, &mut err);
             let query = LogQuery { all, ..LogQuery::default() };
             let places = places(&["never", "silent", "secret", "coder"]);
-            let kind = show(&mut console, &lines, &places, &query, false).unwrap();
+            let kind = show(&mut console, &lines, &places, &query, &mut none, false).unwrap();
             drop(console);
             assert_eq!((kind, out), (Some(io::ErrorKind::PermissionDenied), b"coder  | here\n".to_vec()));
             String::from_utf8(err).unwrap()

@@ -9,6 +9,7 @@ mod candidates;
 pub mod check;
 pub mod ctl;
 pub mod doctor;
+mod events;
 pub mod generate;
 pub mod healthcheck;
 pub mod logs;

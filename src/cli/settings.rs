@@ -40,6 +40,7 @@ pub struct Settings {
     pub demo: bool,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
+    pub log_prefix: bool,
 }
 
 impl Settings {
@@ -94,6 +95,7 @@ impl Settings {
             demo,
             log_level: choice(options.log_level, "HERMES_SUP_LOG_LEVEL", env)?.unwrap_or(LogLevel::Info),
             log_format: choice(options.log_format, "HERMES_SUP_LOG_FORMAT", env)?.unwrap_or(LogFormat::Text),
+            log_prefix: options.log_prefix || flag("HERMES_SUP_LOG_PREFIX", env)?,
         })
     }
 }
@@ -201,6 +203,9 @@ pub(super) struct Options {
     /// [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+    /// Put the name of the service before each of its lines in the container's log
+    #[arg(long)]
+    log_prefix: bool,
 }
 
 /// Where a client looks, without the rest of the settings: a mistake in one of those is the supervisor's matter.
@@ -333,6 +338,7 @@ mod tests {
             demo: false,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            log_prefix: false,
         }
     }
 
@@ -362,6 +368,7 @@ mod tests {
             "PUBLIC_STATUS",
             "LOG_LEVEL",
             "LOG_FORMAT",
+            "LOG_PREFIX",
         ];
         let names = names.map(|name| format!("HERMES_SUP_{name}"));
         let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
@@ -399,6 +406,7 @@ mod tests {
             ("HERMES_SUP_METRICS", ":9633"),
             ("HERMES_SUP_LOG_LEVEL", "debug"),
             ("HERMES_SUP_LOG_FORMAT", "json"),
+            ("HERMES_SUP_LOG_PREFIX", "1"),
         ];
         let expected = Settings {
             home: "/h".into(),
@@ -417,6 +425,7 @@ mod tests {
             demo: false,
             log_level: LogLevel::Debug,
             log_format: LogFormat::Json,
+            log_prefix: true,
         };
         assert_eq!(resolved(&pairs), Ok(expected));
     }

@@ -3,13 +3,19 @@
 //! Blocks, so it is for the command line only. A client that ends takes nothing back: what it asked for goes on.
 
 use super::codec::{self, FrameBuffer};
-use super::protocol::{Code, Part, Refusal, Reply, Request};
+use super::protocol::{Code, Outcome, Part, Refusal, RefusalKind, Reply, Request, Targets};
 use crate::core::clock::{LostTime, Tick};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -71,6 +77,8 @@ pub struct Client {
     stream: OwnedFd,
     path: PathBuf,
     input: FrameBuffer,
+    /// Open files that came with the answer.
+    files: Vec<OwnedFd>,
 }
 
 impl Client {
@@ -85,7 +93,7 @@ impl Client {
             match open(&path) {
                 Ok(stream) => {
                     check_server(&stream, &path, search)?;
-                    return Ok(Self { stream, path, input: FrameBuffer::default() });
+                    return Ok(Self { stream, path, input: FrameBuffer::default(), files: Vec::new() });
                 }
                 Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => {
                     tried.push(path.display().to_string());
@@ -118,13 +126,61 @@ impl Client {
         silence: Option<Duration>,
         mut each: impl FnMut(Part),
     ) -> Result<(), ClientError> {
+        self.listen(request, silence, |part| {
+            each(part);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The open log files of a service, as the supervisor hands them to its user: each with its name.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn log_files(
+        &mut self,
+        service: &str,
+        silence: Option<Duration>,
+    ) -> Result<Vec<(String, OwnedFd)>, ClientError> {
+        let request = Request::LogFiles { targets: Targets::Names(vec![service.to_owned()]) };
+        let (mut names, mut refused) = (Vec::new(), None);
+        self.call(&request, silence, |part| match part {
+            Part::LogFile(file) => names.push(file.file),
+            Part::Outcome(outcome) => refused = Some(outcome),
+            _ => {}
+        })?;
+        if let Some(Outcome { message, code, .. }) = refused {
+            let kind =
+                if code == Code::NotPermitted { RefusalKind::NotPermitted } else { RefusalKind::Failed };
+            return Err(Refusal::new(kind, message.unwrap_or_default()).into());
+        }
+        let files = std::mem::take(&mut self.files);
+        if files.len() != names.len() {
+            return Err(ClientError::Ended { path: self.path.clone() });
+        }
+        Ok(names.into_iter().zip(files).collect())
+    }
+
+    /// The same, until `each` has heard enough.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn listen(
+        &mut self,
+        request: &Request,
+        silence: Option<Duration>,
+        mut each: impl FnMut(Part) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
         self.send(&codec::encode_request(request)?)?;
         let mut chunk = [0; 16 * 1024];
         loop {
             loop {
                 let frame = self.input.next_frame().map_err(|codec::TooLarge| codec::answer_too_large())?;
                 match frame.map(codec::decode_reply).transpose()? {
-                    Some(Reply::Part(part)) => each(part),
+                    Some(Reply::Part(part)) => {
+                        if each(part).is_break() {
+                            return Ok(());
+                        }
+                    }
                     Some(Reply::End) => return Ok(()),
                     Some(Reply::Refused(refusal)) => return Err(refusal.into()),
                     None => break,
@@ -132,7 +188,7 @@ impl Client {
             }
             self.wait(silence)?;
             let want = chunk.len().min(self.input.room());
-            match retry_on_intr(|| rustix::io::read(&self.stream, &mut chunk[..want])) {
+            match self.receive(&mut chunk[..want]) {
                 Ok(0) | Err(Errno::CONNRESET) => return Err(ClientError::Ended { path: self.path.clone() }),
                 Ok(got) => {
                     let _all = self.input.push(&chunk[..got]);
@@ -140,6 +196,26 @@ impl Client {
                 Err(errno) => return Err(self.io(errno)),
             }
         }
+    }
+
+    /// Reads what is there, and takes the open files that come with it.
+    fn receive(&mut self, chunk: &mut [u8]) -> Result<usize, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &self.stream,
+                &mut [IoSliceMut::new(chunk)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        })?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.files.extend(files);
+            }
+        }
+        Ok(received.bytes)
     }
 
     fn send(&mut self, mut bytes: &[u8]) -> Result<(), ClientError> {

@@ -149,6 +149,8 @@ mod tests {
             Request::Shutdown { code: None },
             Request::Upgrade { program: None },
             Request::LogPlaces { targets: targets() },
+            Request::LogFiles { targets: targets() },
+            Request::Events { since_ms: None, last: None, follow: true },
             Request::Rescan { nuke: false },
             Request::Scope { unit: "w".to_owned(), memory_max: None, swap_max: None, oom: OomPolicy::Kill },
             Request::ScopeStop { unit: "w".to_owned() },
@@ -182,6 +184,8 @@ mod tests {
             ("shutdown", [true, true, false, false, false]),
             ("upgrade", [true, true, false, false, false]),
             ("log-places", [true, true, true, true, false]),
+            ("log-files", [true, true, true, false, false]),
+            ("events", [true, true, true, true, false]),
             ("rescan", [true, true, true, false, false]),
             ("scope", [false; 5]),
             ("scope-stop", [false; 5]),
@@ -232,7 +236,7 @@ mod tests {
             })
             .map(Request::method)
             .collect();
-        assert_eq!(open, ["status", "list", "tree", "audit", "wait", "log-places"]);
+        assert_eq!(open, ["status", "list", "tree", "audit", "wait", "log-places", "events"]);
     }
 
     #[test]

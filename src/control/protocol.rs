@@ -5,6 +5,7 @@
 //! what is not known is null, times are RFC 3339 in UTC, durations whole milliseconds. A field may be added within
 //! version 1; none may change its meaning or go away. No I/O, no policy.
 
+mod events;
 #[cfg(test)]
 mod page;
 mod replies;
@@ -15,9 +16,10 @@ mod status;
 mod verbs;
 
 pub use crate::core::words::{HealthState, State, Want};
+pub use events::{Asker, Event, EventKind, Level};
 pub use replies::{
-    Audit, AuditDocument, Code, LogPlace, Outcome, Part, Privileges, Process, Refusal, RefusalKind, Reply,
-    ScopeStatus, Tree, TreesDocument,
+    Audit, AuditDocument, Code, LogFile, LogPlace, Outcome, Part, Privileges, Process, Refusal, RefusalKind,
+    Reply, ScopeStatus, Tree, TreesDocument,
 };
 pub use requests::{OomPolicy, Program, Registration, Request, SignalName, Targets, Until};
 pub use status::{

@@ -1,10 +1,10 @@
 //! The one way out of the loop for what topics decide.
 
 use crate::containment::{self, IncarnationId};
-use crate::control::protocol::{Outcome, Refusal, RefusalKind, Reply};
+use crate::control::protocol::{Event, Outcome, Refusal, RefusalKind, Reply};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
-use crate::core::event::{Command, Event, Incarnation, Ticket};
+use crate::core::event::{self, Command, Incarnation, Ticket};
 use crate::core::farewell::Farewell;
 use crate::core::fleet::{Place, ServiceId};
 use crate::core::name::ServiceName;
@@ -41,9 +41,15 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub enum Action {
     /// Tell the core.
-    Core(ServiceId, Event),
+    Core(ServiceId, event::Event),
     /// Answer a caller.
     Reply(ConnId, Reply),
+    /// To the readers of answers that last.
+    Stream(Vec<ConnId>, Reply),
+    /// Keep a line of the journal.
+    Note(String),
+    /// Something has happened, and is told.
+    Tell(Event),
     Log(slog::Level, String),
     /// Something wrong with the whole, by its topic, for `status` and the log.
     Warn(&'static str, String),
@@ -188,6 +194,9 @@ impl Supervisor {
             match action {
                 Action::Core(id, event) => self.inbox.core(id, event),
                 Action::Reply(conn, reply) => self.reply(conn, &reply),
+                Action::Stream(conns, part) => self.server.stream(&conns, &part),
+                Action::Note(line) => self.store.note(line),
+                Action::Tell(event) => self.happened(event),
                 Action::Log(level, text) => self.say(level, &text),
                 Action::Warn(topic, text) => self.warn(topic, text),
                 Action::SignalMain(life, signal) => self.signal_main(&life, signal),
@@ -260,7 +269,7 @@ impl Supervisor {
                 }
                 Action::OwnCommand(id, command) => {
                     let ticket = self.topics.requests.own_ticket();
-                    self.inbox.core(id, Event::Command { ticket, command });
+                    self.inbox.core(id, event::Event::Command { ticket, command });
                 }
                 Action::ReadDefinitions(number) => self.read_definitions(number),
                 Action::SayLate(late) => self.say_late(&late),

@@ -1,6 +1,7 @@
 //! Effects become system calls and messages; what helper threads and the containment answer becomes events.
 
 use crate::containment::{self, IncarnationId};
+use crate::control::protocol::{self, EventKind};
 use crate::core::effect::{Effect, Outcome};
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::ServiceId;
@@ -11,6 +12,7 @@ use crate::core::words::{Cause, State, Want};
 use crate::daemon::inbox::Input;
 use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::services::{Service, Told};
+use crate::daemon::show::report;
 use crate::daemon::view::{decide, view};
 use crate::daemon::{Commit, STORE, Supervisor};
 use crate::definition::resolved::Ready;
@@ -137,15 +139,9 @@ impl Supervisor {
         let service = self.services.get_mut(&id);
         // Being asked for what is so already changes nothing that a reader of the log does not know.
         if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
-            match (now.state, now.pid) {
-                // Its end was told.
-                (State::Backoff, _) if after_success => slog::debug!(self.log, "{name}: {now}"),
-                (State::Failed | State::Backoff, _) => slog::warn!(self.log, "{name}: {now}"),
-                (State::Starting | State::Stopping, _) => slog::debug!(self.log, "{name}: {now}"),
-                (_, Some(pid)) => slog::info!(self.log, "{name}: {now}"; "pid" => pid),
-                (_, None) => slog::info!(self.log, "{name}: {now}"),
-            }
+            let event = report::state(&now, after_success).about(name);
             service.told = Some(now);
+            self.happened(event);
         }
         self.mirror_at_rest(id);
         decide!(self.requests.changed(id));
@@ -243,13 +239,15 @@ impl Supervisor {
                 self.warn(STORE, reason);
             }
             StoreEvent::Held { reason } => {
-                slog::error!(self.log, "{reason}; what was begun here is ended");
+                let text = format!("{reason}; what was begun here is ended");
+                self.happened(protocol::Event::error(EventKind::Shutdown, text));
                 self.begin_shutdown(Some(1));
             }
             StoreEvent::Recovered { opened } => {
                 self.warnings.retain(|(topic, _)| *topic != STORE);
                 slog::info!(self.log, "wants are recorded again");
                 let opened = opened.map(|opened| *opened).unwrap_or_default();
+                self.topics.events.remember(&opened.journal);
                 self.record_since(&opened);
                 self.adopt_records(opened);
             }
@@ -332,7 +330,9 @@ impl Supervisor {
                 self.tell(&name, Event::TreeEmpty { incarnation });
             }
             containment::Event::ContainerOom { kills } => {
-                slog::warn!(self.log, "out of memory: the kernel killed processes of the container"; "kills" => kills);
+                let text =
+                    format!("out of memory: the kernel killed processes of the container, {kills} in all");
+                self.happened(protocol::Event::warning(EventKind::Oom, text));
             }
             containment::Event::MainExited { id: IncarnationId { name, n: incarnation }, exit } => {
                 if !exit.is_success() {

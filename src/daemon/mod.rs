@@ -25,7 +25,8 @@ pub use boot::ownership::Gateways;
 pub use boot::run;
 
 use crate::containment::{self, Containment};
-use crate::control::server::Server;
+use crate::control::protocol::{self, EventKind};
+use crate::control::server::{ConnId, Server};
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::{Event, Incarnation};
@@ -38,7 +39,7 @@ use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
 use crate::hermes::presence::Presence;
 use crate::hermes::profile_watch::ProfileWatch;
-use crate::log::{Container, LogEvent, Logs};
+use crate::log::{Container, Handed, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use boot::ownership::GivingWay;
 use clock::Clock;
@@ -70,6 +71,7 @@ use topics::definitions::Definitions;
 use topics::definitions::found::Found;
 use topics::edits::{self, Edits};
 use topics::essential;
+use topics::events;
 use topics::health::Health;
 use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
@@ -111,6 +113,8 @@ pub struct Options {
     pub environment: BTreeMap<OsString, OsString>,
     pub log_level: slog::Level,
     pub log_format: LogFormat,
+    /// Service lines have their service's name in front in the container's stream, where no definition says otherwise.
+    pub log_prefix: bool,
 }
 
 impl Options {
@@ -158,6 +162,12 @@ pub enum Notice {
         id: ServiceId,
         ticket: u64,
         error: Option<String>,
+    },
+    /// The log files of a service are open for a caller, or why not.
+    LogFiles {
+        conn: ConnId,
+        service: String,
+        files: Result<Vec<Handed>, String>,
     },
     /// Definition files below home were looked at.
     LookedAt {
@@ -242,6 +252,7 @@ struct Topics {
     upgrade: Upgrade,
     profiles: Profiles,
     topology: Topology,
+    events: events::Events,
 }
 
 /// Everything, owned by the loop.
@@ -268,6 +279,7 @@ struct Supervisor {
     next_commit: u64,
     server: Server,
     topics: Topics,
+    handing: serve::log_files::Handing,
     listeners: Listeners,
     probes: Probes,
     main: Option<MainProgram>,
@@ -336,6 +348,7 @@ impl Supervisor {
                 return Over::Replaced(program);
             }
             self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
+            self.server.send_streams(&self.wakeups.registry);
             self.arm_timer();
             self.container.gather(false);
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
@@ -509,12 +522,11 @@ impl Supervisor {
         let now = self.clock.now();
         let lost = self.lost_time.found(now);
         if !lost.is_zero() {
-            slog::warn!(
-                self.log,
-                "the supervisor did not run for {} ms (stopped, paused, or on a busy machine): every \
-                                   timeout is so much longer",
+            let text = format!(
+                "the supervisor did not run for {} ms (stopped, paused, or on a busy machine): every timeout is so much longer",
                 lost.as_millis()
             );
+            self.happened(protocol::Event::warning(EventKind::Paused, text));
             self.timeouts().into_iter().for_each(|topic| topic.postpone(lost));
         }
         now
@@ -578,6 +590,7 @@ impl Supervisor {
             }
             Notice::Mirrored { id, name, written } => self.mirrored(id, &name, written),
             Notice::StopMarked { id, ticket, error } => decide!(self.planned.marked(id, ticket, error)),
+            Notice::LogFiles { conn, service, files } => self.log_files_opened(conn, &service, files),
             Notice::LookedAt { ticket, edits } => decide!(self.edits.looked_at(ticket, edits)),
             Notice::Found(found) => decide!(self.definitions.found(*found)),
             Notice::Late { reading, found } => decide!(self.definitions.late_came(reading, *found)),
@@ -607,7 +620,8 @@ impl Supervisor {
             self.fleet.gateway(id).and_then(essential::ends_with).filter(|_| !self.topics.shutdown.is_on());
         if let Some(code) = ends {
             let name = self.fleet.name(id).map(ToString::to_string).unwrap_or_default();
-            slog::error!(self.log, "essential service failed, shutting down"; "service" => name, "code" => code);
+            let text = format!("essential service failed, shutting down with exit code {code}");
+            self.happened(protocol::Event::error(EventKind::Shutdown, text).about(name));
             self.begin_shutdown(Some(code));
         }
     }

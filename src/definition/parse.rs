@@ -505,6 +505,7 @@ fn log(mut table: Table<'_>, report: &mut Report<'_>) -> LogPolicy {
     let max_size = table.read("max_size", report, |item| item.size(&sizes, "4096 bytes to 100GB"));
     let keep = table.read("keep", report, |item| item.integer(&(0..=10_000)));
     let to_container = table.read("to_container", report, Item::boolean);
+    let prefix = table.read("prefix", report, Item::boolean);
     let overflows = [("block", Overflow::Block), ("drop", Overflow::Drop)];
     let overflow = table.read("overflow", report, |item| item.choice(&overflows));
     table.finish(report);
@@ -512,6 +513,7 @@ fn log(mut table: Table<'_>, report: &mut Report<'_>) -> LogPolicy {
         max_size: max_size.unwrap_or(default.max_size),
         keep: keep.and_then(|keep| u32::try_from(keep).ok()).unwrap_or(default.keep),
         to_container: to_container.unwrap_or(default.to_container),
+        prefix,
         overflow: overflow.unwrap_or(default.overflow),
     }
 }

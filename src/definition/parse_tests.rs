@@ -76,7 +76,13 @@ fn a_command_alone_has_the_documented_defaults() {
         slot: None,
         stamp: None,
         hooks: Hooks::default(),
-        log: LogPolicy { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block },
+        log: LogPolicy {
+            max_size: 1_000_000,
+            keep: 10,
+            to_container: true,
+            prefix: None,
+            overflow: Overflow::Block,
+        },
         limits: Limits::default(),
         security: Security::CONFINED,
         hash: made.hash,
@@ -135,6 +141,7 @@ memory_high = ["sh", "-c", "kill -USR1 $HERMES_SUP_MAIN_PID"]
 max_size = "2M"
 keep = 0
 to_container = false
+prefix = true
 overflow = "drop"
 
 [limits]
@@ -184,7 +191,13 @@ fn every_key_is_understood() {
     );
     let rules = [(0, ExitRule::Stop), (75, ExitRule::Now), (78, ExitRule::Failed)];
     assert_eq!(restart.exit_codes, BTreeMap::from(rules));
-    let log = LogPolicy { max_size: 2 << 20, keep: 0, to_container: false, overflow: Overflow::Drop };
+    let log = LogPolicy {
+        max_size: 2 << 20,
+        keep: 0,
+        to_container: false,
+        prefix: Some(true),
+        overflow: Overflow::Drop,
+    };
     assert_eq!(made.log, log);
     assert_eq!(made.limits.iter().count(), 4);
     assert_eq!(made.hooks.memory_high.unwrap().len(), 3);

@@ -86,12 +86,14 @@ pub struct LogPolicy {
     pub keep: u32,
     /// Also to the stdout and stderr of the container.
     pub to_container: bool,
+    /// With its name in front of each line there; `None`: as the supervisor does for all.
+    pub prefix: Option<bool>,
     pub overflow: Overflow,
 }
 
 impl Default for LogPolicy {
     fn default() -> Self {
-        Self { max_size: 1_000_000, keep: 10, to_container: true, overflow: Overflow::Block }
+        Self { max_size: 1_000_000, keep: 10, to_container: true, prefix: None, overflow: Overflow::Block }
     }
 }
 

@@ -7,7 +7,7 @@
 use super::logfile::LogFile;
 use super::stamp::Stamp;
 use super::tai64n::Label;
-use super::{LogSpec, Shared};
+use super::{Dress, LogSpec, Shared};
 use crate::core::name::ServiceName;
 use crate::core::words::{Overflow, Stream};
 use crate::sys::credentials::Credentials;
@@ -66,6 +66,7 @@ impl LogDir {
             max_size,
             keep,
             to_container: false,
+            dress: Dress::Plain,
             overflow: Overflow::Block,
             owner: Credentials::own(),
             readers: None,

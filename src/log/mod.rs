@@ -14,6 +14,7 @@
 mod backlog;
 mod busy;
 mod drain;
+mod dress;
 mod fifo;
 mod files;
 mod logdir;
@@ -29,8 +30,9 @@ pub mod tai64n;
 pub use crate::core::line::Line;
 pub use backlog::{FilesHandle, Refused};
 pub use drain::OwnLog;
+pub use dress::Dress;
 pub use logdir::{Clock, LogDir, Times};
-pub use read::{Absent, Query, Reader, with_access};
+pub use read::{Absent, Handed, Query, Reader, open_newest, with_access};
 pub use stream::{Container, StreamHealth};
 
 use crate::core::farewell::Farewell;
@@ -39,6 +41,7 @@ use crate::core::words::{Overflow, Stream};
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use backlog::{Backlog, Item};
+use dress::Dresser;
 use fifo::FifoDir;
 use logfile::LogFile;
 use pump::{Command, Remote, Watch};
@@ -84,6 +87,8 @@ pub struct LogSpec {
     /// Archives.
     pub keep: u32,
     pub to_container: bool,
+    /// How its lines look there.
+    pub dress: Dress,
     pub overflow: Overflow,
     /// Who owns the files, and with whose rights they are opened.
     pub owner: Credentials,
@@ -238,6 +243,7 @@ impl Logs {
     pub fn open(&self, id: SourceId, spec: LogSpec) -> io::Result<()> {
         let mut sources = lock(&self.sources);
         let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
+        let dresser = Dresser::new(&name, spec.dress);
         let (shared, ends, begun) = match sources.get_mut(&id) {
             Some(known) => {
                 if known.writer.uid != spec.writer.uid && self.fifos.give(&name, &spec.writer) {
@@ -259,7 +265,7 @@ impl Logs {
         };
         drop(sources);
         self.backlog.push_leisurely(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
-        self.remote.post(Command::Open { id, name, ends, begun, to_container, overflow, shared });
+        self.remote.post(Command::Open { id, name, ends, begun, to_container, dresser, overflow, shared });
         self.unannounced.store(true, Ordering::Relaxed);
         Ok(())
     }

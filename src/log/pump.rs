@@ -6,6 +6,7 @@
 //! turn; a beginning of a line is kept back until its end comes, at most [`CARRY_MAX`] bytes.
 
 use super::backlog::{Announce, Backlog, Item};
+use super::dress::Dresser;
 use super::fifo::FifoDir;
 use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
 use super::stamp::Stamp;
@@ -41,6 +42,7 @@ pub(super) enum Command {
         /// Beginnings of lines that were read before.
         begun: [Vec<u8>; 2],
         to_container: bool,
+        dresser: Option<Dresser>,
         overflow: Overflow,
         shared: Arc<Shared>,
     },
@@ -125,7 +127,7 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &remote.event, EventData::new_u64(WAKE), EventFlags::IN)?;
-    let outlets = Outlets { container, on: true, backlog, stamp: Stamp::default() };
+    let outlets = Outlets { container, on: true, backlog, stamp: Stamp::default(), dressed: Vec::new() };
     let mut pump = Pump {
         epoll,
         fifos,
@@ -178,6 +180,8 @@ struct Source {
     shared: Arc<Shared>,
     ends: Arc<Ends>,
     to_container: bool,
+    /// `None`: lines go to the container's stream as they are.
+    dresser: Option<Dresser>,
     overflow: Overflow,
     out: Side,
     err: Side,
@@ -213,6 +217,8 @@ struct Outlets {
     on: bool,
     backlog: Arc<Backlog>,
     stamp: Stamp,
+    /// Of the last lines that were dressed, to be used again.
+    dressed: Vec<u8>,
 }
 
 impl Outlets {
@@ -224,16 +230,27 @@ impl Outlets {
         if source.watch.as_ref().is_some_and(|watch| has_line(data, &watch.pattern)) {
             source.matched = source.watch.take().map(|watch| watch.incarnation);
         }
+        let dresser = source.dresser.take();
         let side = source.side(kind);
-        side.open = is_open(data);
+        let goes_on = std::mem::replace(&mut side.open, is_open(data));
         if to_container {
-            let lost = self.container.push_patiently(kind, id, &mut side.to_stream, data);
+            let shown = match &dresser {
+                None => data,
+                Some(dresser) => {
+                    self.dressed.clear();
+                    dresser.add(&mut self.dressed, data, kind, goes_on, self.container.has_colors(kind));
+                    &self.dressed
+                }
+            };
+            let lost = self.container.push_patiently(kind, id, &mut side.to_stream, shown);
             shared.dropped_from_stream.fetch_add(lost, Ordering::Relaxed);
         } else {
             // A line that begins unseen is not continued when the stream is switched on.
             let (data, _) = side.to_stream.admit(data);
             side.to_stream.refuse(data);
         }
+        source.dresser = dresser;
+        let side = source.side(kind);
         let (data, mut lost) = side.to_file.admit(data);
         let full = source.overflow == Overflow::Drop && !self.backlog.has_room(&shared, false);
         if full && !data.is_empty() {
@@ -380,32 +397,36 @@ impl Pump {
     fn obey(&mut self) {
         for command in self.remote.take() {
             match command {
-                Command::Open { id, name, ends, begun, to_container, overflow, shared } => match ends {
-                    Some(ends) => {
-                        let [out, err] = begun.map(Side::new);
-                        let (weave, paused, lost) = Default::default();
-                        let source = Source {
-                            name,
-                            shared,
-                            ends,
-                            to_container,
-                            overflow,
-                            out,
-                            err,
-                            weave,
-                            paused,
-                            lost,
-                            watch: None,
-                            matched: None,
-                        };
-                        self.add(id, source);
-                    }
-                    None => {
-                        if let Some(source) = self.sources.get_mut(&id) {
-                            (source.to_container, source.overflow) = (to_container, overflow);
+                Command::Open { id, name, ends, begun, to_container, dresser, overflow, shared } => {
+                    match ends {
+                        Some(ends) => {
+                            let [out, err] = begun.map(Side::new);
+                            let (weave, paused, lost) = Default::default();
+                            let source = Source {
+                                name,
+                                shared,
+                                ends,
+                                to_container,
+                                dresser,
+                                overflow,
+                                out,
+                                err,
+                                weave,
+                                paused,
+                                lost,
+                                watch: None,
+                                matched: None,
+                            };
+                            self.add(id, source);
+                        }
+                        None => {
+                            if let Some(source) = self.sources.get_mut(&id) {
+                                (source.to_container, source.overflow) = (to_container, overflow);
+                                source.dresser = dresser;
+                            }
                         }
                     }
-                },
+                }
                 Command::Watch(id, watch) => {
                     if let Some(source) = self.sources.get_mut(&id) {
                         source.watch = Some(Box::new(watch));

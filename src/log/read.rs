@@ -2,12 +2,13 @@
 //!
 //! For the client process: it may wait. Both streams of a service are in one file and so in order already; services are
 //! merged by the local time in their lines (in the hour that repeats when daylight saving ends, their order is a guess).
-//! Files are opened beneath the home directory without following links, with the caller's own rights.
+//! Files are opened beneath the home directory without following links, with the caller's own rights. Where the way to them is
+//! closed to the caller, open files can be handed in ([`Reader::hand`]).
 //!
 //! Invariants: memory does not depend on how long a line, a file or a directory is (lines come in pieces, holes are
 //! skipped, one file of a service is open at a time beside `current`); what is no regular file is not there.
 
-use super::rotate::{CURRENT, archives};
+use super::rotate::{CURRENT, archives, label_of};
 use super::stamp::{HEAD_LEN, Stamp, TIME_LEN};
 use super::tai64n::Label;
 use crate::core::line::Line;
@@ -16,11 +17,11 @@ use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use memchr::{memchr, memrchr};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::fs::{Access, AtFlags, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -54,7 +55,8 @@ pub type Absent = crate::core::line::Absent<io::Error>;
 /// Where the reading of some services' logs stands.
 #[derive(Debug)]
 pub struct Reader {
-    home: Beneath,
+    /// `None`: it is closed to us.
+    home: Option<Beneath>,
     /// The directories as they were given.
     dirs: Vec<PathBuf>,
     /// Services without a log directory.
@@ -98,10 +100,14 @@ impl Reader {
         zone: &Zone,
         absent: &mut dyn FnMut(usize, Absent),
     ) -> io::Result<Self> {
-        let home = Beneath::open_to_pass(home)?;
+        let home = match Beneath::open_to_pass(home) {
+            Ok(home) => Some(home),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => return Err(error),
+        };
         let (mut logs, mut missing) = (Vec::new(), Vec::new());
         for (source, dir) in dirs.iter().enumerate() {
-            match home.dir(dir).and_then(|dir| Log::open(source, dir, query.since)) {
+            match below(home.as_ref(), dir).and_then(|dir| Log::open(source, dir, query.since)) {
                 Ok(log) => {
                     if !log.has_content {
                         absent(source, Absent::Empty);
@@ -119,6 +125,19 @@ impl Reader {
         let head = |time| head_time(time, zone);
         let filter = Filter { since: since.map(head), until: until.map(head), stream };
         Ok(Self { home, dirs: dirs.to_owned(), missing, logs, filter, last, within })
+    }
+
+    /// Reads these files of a service, oldest first, as [`open_newest`] gives them to somebody else. `false`: there is nothing
+    /// in them.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn hand(&mut self, source: usize, files: Vec<Handed>) -> io::Result<bool> {
+        let mut log = Log::new(source, None);
+        log.take_handed(files)?;
+        let has_content = log.has_content;
+        self.logs.push(log);
+        Ok(has_content)
     }
 
     /// Hands over what is there. A last line without its newline is a line too, unless it is going to be followed.
@@ -160,18 +179,36 @@ impl Reader {
     /// give it the stdout that `take` writes to, whose reader may go away while nothing is to be written.
     ///
     /// # Errors
+    /// `again`: the files of a service that were handed in, as they are now.
+    ///
+    /// # Errors
     /// As inotify_add_watch(2) and read(2); what `take` answers.
-    pub fn follow(&mut self, end: Option<BorrowedFd<'_>>, take: &mut Take<'_>) -> io::Result<()> {
+    pub fn follow(
+        &mut self,
+        end: Option<BorrowedFd<'_>>,
+        again: &mut dyn FnMut(usize) -> Vec<Handed>,
+        take: &mut Take<'_>,
+    ) -> io::Result<()> {
         let mut watch = Watch::new()?;
         for (index, log) in self.logs.iter().enumerate() {
-            watch.add(&log.dir, index)?;
+            let Some(dir) = &log.dir else {
+                watch.add_handed(log, index);
+                continue;
+            };
+            watch.add(dir, index)?;
             // That it is removed is not told of what is held open. A caller that may not look there does without.
             let way = self.dirs.get(log.source).and_then(|dir| dir.parent());
-            let _ = way.map(|way| self.home.dir(way).and_then(|way| watch.add_way(&way)));
+            let _ = way.map(|way| below(self.home.as_ref(), way).and_then(|way| watch.add_way(&way)));
         }
         // The watch is there before the look: nothing can come between them unseen.
-        let mut news = News { changed: (0..self.logs.len()).collect(), way: true };
+        let all: Vec<usize> = (0..self.logs.len()).collect();
+        let mut news = News { changed: all.clone(), moved: all, way: true };
         loop {
+            for index in news.moved {
+                let Some(log) = self.logs.get_mut(index).filter(|log| log.dir.is_none()) else { continue };
+                log.take_handed(again(log.source))?;
+                watch.add_handed(log, index);
+            }
             for index in news.changed {
                 self.take_new(index, take)?;
             }
@@ -204,8 +241,8 @@ impl Reader {
     fn find_missing(&mut self, watch: &mut Watch) -> io::Result<Vec<usize>> {
         let mut found = Vec::new();
         let is_another = |log: &&Log| {
-            let now = self.dirs.get(log.source).and_then(|path| self.home.dir(path).ok());
-            !now.is_some_and(|now| is_same(&now, &log.dir))
+            let now = self.dirs.get(log.source).and_then(|path| below(self.home.as_ref(), path).ok());
+            log.dir.as_ref().is_some_and(|dir| !now.is_some_and(|now| is_same(&now, dir)))
         };
         let replaced: Vec<usize> = self.logs.iter().filter(is_another).map(|log| log.source).collect();
         self.missing.extend(replaced);
@@ -215,12 +252,15 @@ impl Reader {
             let Some(path) = self.dirs.get(source) else { continue };
             let mut watched = None;
             let log = loop {
-                if let Ok(log) = self.home.dir(path).and_then(|dir| Log::open(source, dir, None)) {
+                let opened = below(self.home.as_ref(), path).and_then(|dir| Log::open(source, dir, None));
+                if let Ok(log) = opened {
                     break Some(log);
                 }
                 // As far as the way is there; once more, because it may have become longer before it was watched.
-                let nearest =
-                    path.ancestors().skip(1).find_map(|above| Some((self.home.dir(above).ok()?, above)));
+                let nearest = path
+                    .ancestors()
+                    .skip(1)
+                    .find_map(|above| Some((below(self.home.as_ref(), above).ok()?, above)));
                 match nearest {
                     Some((dir, above)) if watched != Some(above) => {
                         watch.add_way(&dir)?;
@@ -233,7 +273,9 @@ impl Reader {
                 Some(log) => {
                     let index = self.logs.iter().position(|old| old.source == source);
                     let index = index.unwrap_or(self.logs.len());
-                    watch.add(&log.dir, index)?;
+                    if let Some(dir) = &log.dir {
+                        watch.add(dir, index)?;
+                    }
                     found.push(index);
                     match self.logs.get_mut(index) {
                         Some(old) => *old = log,
@@ -245,6 +287,35 @@ impl Reader {
         }
         Ok(found)
     }
+}
+
+/// An open log file with its name.
+pub type Handed = (String, OwnedFd);
+
+/// The newest log files of a service, oldest first, open for somebody who may read them and cannot get to them: at most `most`
+/// archives, and `current`.
+///
+/// # Errors
+/// As open(2) and getdents64(2).
+pub fn open_newest(home: &Path, dir: &Path, most: usize) -> io::Result<Vec<Handed>> {
+    let dir = Beneath::open_to_pass(home)?.dir(dir)?;
+    // First: what becomes an archive meanwhile is found again among those.
+    let current = open(&dir, CURRENT)?;
+    let names = archives(&dir, SystemTime::now())?;
+    let mut files = Vec::new();
+    for (_, name) in names.iter().skip(names.len().saturating_sub(most)) {
+        let is_current =
+            |contents: &Contents| current.as_ref().is_some_and(|current| current.id == contents.id);
+        let archive = open(&dir, name)?.filter(|contents| !is_current(contents));
+        files.extend(archive.map(|contents| (name.clone(), contents.file.into())));
+    }
+    files.extend(current.map(|contents| (CURRENT.to_owned(), contents.file.into())));
+    Ok(files)
+}
+
+/// A directory below a home that may be closed to us.
+fn below(home: Option<&Beneath>, path: &Path) -> io::Result<Beneath> {
+    home.ok_or(io::ErrorKind::PermissionDenied)?.dir(path)
 }
 
 /// A moment as it stands in the heads of lines.
@@ -286,7 +357,8 @@ enum Pending {
 #[derive(Debug)]
 struct Log {
     source: usize,
-    dir: Beneath,
+    /// `None`: its files were handed in, and are all open.
+    dir: Option<Beneath>,
     /// Oldest first; the one being read is in front.
     files: VecDeque<Pending>,
     /// The newest archive that is known.
@@ -307,8 +379,8 @@ struct Log {
 }
 
 impl Log {
-    fn open(source: usize, dir: Beneath, since: Option<SystemTime>) -> io::Result<Self> {
-        let mut log = Self {
+    fn new(source: usize, dir: Option<Beneath>) -> Self {
+        Self {
             source,
             dir,
             files: VecDeque::new(),
@@ -322,15 +394,42 @@ impl Log {
             stream: Stream::Out,
             text: 0,
             refused: false,
-        };
+        }
+    }
+
+    fn open(source: usize, dir: Beneath, since: Option<SystemTime>) -> io::Result<Self> {
+        let others = |dir: &Beneath| Ok::<_, io::Error>(!archives(dir, SystemTime::now())?.is_empty());
+        let mut log = Self::new(source, Some(dir));
         // An archive's label is the moment it was ended: all that is in it is older.
         log.look(since.map(Label::of))?;
         let first = log.files.iter().any(|file| match file {
             Pending::Archive(_) => true,
             Pending::Open(contents) => contents.file.metadata().is_ok_and(|data| data.size() > 0),
         });
-        log.has_content = first || since.is_some() && !archives(&log.dir, SystemTime::now())?.is_empty();
+        log.has_content =
+            first || since.is_some() && log.dir.as_ref().map(others).transpose()?.unwrap_or_default();
         Ok(log)
+    }
+
+    /// Takes the files that are new among those that were handed in.
+    fn take_handed(&mut self, files: Vec<Handed>) -> io::Result<()> {
+        for (name, file) in files {
+            let stat = rustix::fs::fstat(&file)?;
+            let label = label_of(&name);
+            let is_known = Some((stat.st_dev, stat.st_ino)) == self.current
+                || label.is_some_and(|label| self.newest.is_some_and(|newest| label <= newest));
+            self.newest = self.newest.max(label);
+            if is_known {
+                continue;
+            }
+            self.has_content |= stat.st_size > 0;
+            let contents = Contents::new(File::from(file), &stat);
+            if label.is_none() {
+                self.current = Some(contents.id);
+            }
+            self.files.push_back(Pending::Open(contents));
+        }
+        Ok(())
     }
 
     fn piece(&self) -> Line<'_> {
@@ -360,7 +459,7 @@ impl Log {
     fn next(&mut self, torn: bool) -> io::Result<bool> {
         loop {
             let is_last = self.files.len() == 1;
-            let Some(contents) = open_first(&self.dir, &mut self.files)? else { return Ok(false) };
+            let Some(contents) = open_first(self.dir.as_ref(), &mut self.files)? else { return Ok(false) };
             let (begins, at_end) = (self.ends, torn || !is_last);
             match contents.piece(&mut self.piece, at_end, !begins)? {
                 Some(ends) => {
@@ -397,9 +496,9 @@ impl Log {
             let mut opened = None;
             let contents = match file {
                 Pending::Open(contents) => contents,
-                Pending::Archive(name) => match open(&self.dir, name)? {
-                    Some(contents) => opened.insert(contents),
-                    None => continue,
+                Pending::Archive(name) => match self.dir.as_ref().map(|dir| open(dir, name)).transpose()? {
+                    Some(Some(contents)) => opened.insert(contents),
+                    Some(None) | None => continue,
                 },
             };
             let (start, found) = contents.find_last(wanted, &mut within, filter)?;
@@ -427,21 +526,22 @@ impl Log {
     fn look(&mut self, after: Option<Label>) -> io::Result<()> {
         // So often somebody may rotate while we look.
         const TRIES: usize = 10;
+        let Some(dir) = &self.dir else { return Ok(()) };
         for turn in 1..=TRIES {
             let now = SystemTime::now();
-            let names = archives(&self.dir, now)?;
+            let names = archives(dir, now)?;
             let newest = names.last().map(|(label, _)| *label);
             let mut files = Vec::new();
             for (_, name) in names.into_iter().filter(|(label, _)| after.is_none_or(|after| *label > after)) {
-                let is_known = self.current.is_some()
-                    && status(&self.dir, &name)?.is_some_and(|id| Some(id) == self.current);
+                let is_known =
+                    self.current.is_some() && status(dir, &name)?.is_some_and(|id| Some(id) == self.current);
                 if !is_known {
                     files.push(Pending::Archive(name));
                 }
             }
-            let current = open(&self.dir, CURRENT)?.filter(|contents| Some(contents.id) != self.current);
+            let current = open(dir, CURRENT)?.filter(|contents| Some(contents.id) != self.current);
             // A rotation in the middle would show a file twice or not at all: look again.
-            if turn < TRIES && archives(&self.dir, now)?.last().map(|(label, _)| *label) != newest {
+            if turn < TRIES && archives(dir, now)?.last().map(|(label, _)| *label) != newest {
                 continue;
             }
             self.newest = newest.max(self.newest);
@@ -457,8 +557,11 @@ impl Log {
 }
 
 /// The first file that there is, opened.
-fn open_first<'a>(dir: &Beneath, files: &'a mut VecDeque<Pending>) -> io::Result<Option<&'a mut Contents>> {
-    while let Some(Pending::Archive(name)) = files.front() {
+fn open_first<'a>(
+    dir: Option<&Beneath>,
+    files: &'a mut VecDeque<Pending>,
+) -> io::Result<Option<&'a mut Contents>> {
+    while let (Some(Pending::Archive(name)), Some(dir)) = (files.front(), dir) {
         let opened = open(dir, name)?;
         files.pop_front();
         if let Some(contents) = opened {
@@ -727,11 +830,18 @@ fn split_head(line: &[u8]) -> Option<(&[u8], Stream)> {
 struct Watch {
     fd: OwnedFd,
     logs: HashMap<i32, Vec<usize>>,
+    /// Logs whose files were handed in and cannot be watched: they are looked at again and again.
+    unwatched: BTreeSet<usize>,
 }
+
+/// How often that is.
+const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// What a watch has told of logs, by their number.
 struct News {
     changed: Vec<usize>,
+    /// Their `current` may be another file by now.
+    moved: Vec<usize>,
     /// Something has come or gone on the way to them.
     way: bool,
 }
@@ -739,7 +849,7 @@ struct News {
 impl Watch {
     fn new() -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        Ok(Self { fd, logs: HashMap::new() })
+        Ok(Self { fd, logs: HashMap::new(), unwatched: BTreeSet::new() })
     }
 
     fn watch(&self, dir: &Beneath, flags: inotify::WatchFlags) -> io::Result<i32> {
@@ -754,6 +864,27 @@ impl Watch {
         Ok(())
     }
 
+    /// The `current` of a log whose files were handed in.
+    fn add_handed(&mut self, log: &Log, index: usize) {
+        use inotify::WatchFlags as Flags;
+        let Some(Pending::Open(contents)) = log.files.back() else {
+            self.unwatched.insert(index);
+            return;
+        };
+        let path = format!("/proc/self/fd/{}", contents.file.as_raw_fd());
+        // ATTRIB: its last name is removed.
+        match inotify::add_watch(&self.fd, path, Flags::MODIFY | Flags::MOVE_SELF | Flags::ATTRIB) {
+            Ok(watch) => {
+                self.unwatched.remove(&index);
+                let logs = self.logs.entry(watch).or_default();
+                if !logs.contains(&index) {
+                    logs.push(index);
+                }
+            }
+            Err(_) => drop(self.unwatched.insert(index)),
+        }
+    }
+
     /// A directory in which what leads to a log may come into being, or be opened to us.
     fn add_way(&self, dir: &Beneath) -> io::Result<()> {
         use inotify::WatchFlags as Flags;
@@ -764,20 +895,29 @@ impl Watch {
     fn wait(&self, end: Option<BorrowedFd<'_>>, count: usize) -> io::Result<Option<News>> {
         let mut fds = vec![PollFd::from_borrowed_fd(self.fd.as_fd(), PollFlags::IN)];
         fds.extend(end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::empty())));
-        match poll(&mut fds, None) {
+        match poll(&mut fds, (!self.unwatched.is_empty()).then_some(&LOOK)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         if fds.get(1).is_some_and(|end| !end.revents().is_empty()) {
             return Ok(None);
         }
-        let (mut changed, mut way) = (Vec::new(), false);
+        let mut changed: Vec<usize> = self.unwatched.iter().copied().collect();
+        let (mut moved, mut way) = (changed.clone(), false);
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.fd, &mut space);
         loop {
             match events.next() {
                 Ok(event) => match self.logs.get(&event.wd()) {
-                    Some(indices) => changed.extend_from_slice(indices),
+                    Some(indices) => {
+                        changed.extend_from_slice(indices);
+                        if event
+                            .events()
+                            .intersects(inotify::ReadFlags::MOVE_SELF | inotify::ReadFlags::ATTRIB)
+                        {
+                            moved.extend_from_slice(indices);
+                        }
+                    }
                     // Something on the way to a log; or the queue overflowed, and any of them may have changed.
                     None => {
                         way = true;
@@ -789,8 +929,10 @@ impl Watch {
                 Err(error) => return Err(error.into()),
             }
         }
-        changed.sort_unstable();
-        changed.dedup();
-        Ok(Some(News { changed, way }))
+        for indices in [&mut changed, &mut moved] {
+            indices.sort_unstable();
+            indices.dedup();
+        }
+        Ok(Some(News { changed, moved, way }))
     }
 }

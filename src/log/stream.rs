@@ -17,7 +17,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes a stream holds for a reader that is behind.
 const LIMIT: usize = 1 << 20;
@@ -55,6 +55,7 @@ struct State {
     /// The pump's patience is used up; it comes back when half of the buffer is written.
     impatient: bool,
     stop: bool,
+    speaks_json: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +71,8 @@ struct Output {
 #[derive(Debug, Clone)]
 pub struct Container {
     streams: Arc<[Output; 2]>,
+    /// Which of them are terminals that show colours.
+    colors: [bool; 2],
     ended: Arc<Mutex<Receiver<()>>>,
 }
 
@@ -98,6 +101,9 @@ impl Container {
     /// As pthread_create(3).
     pub fn on(sinks: [Option<OwnedFd>; 2]) -> io::Result<Self> {
         let (alive, ended) = channel();
+        // no-color.org
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let colors = [0, 1].map(|index| wanted && sinks[index].as_ref().is_some_and(rustix::termios::isatty));
         let streams = Arc::new([Output::default(), Output::default()]);
         for (index, sink) in sinks.into_iter().enumerate() {
             let (streams, alive) = (Arc::clone(&streams), alive.clone());
@@ -110,7 +116,20 @@ impl Container {
                     }
                 })?;
         }
-        Ok(Self { streams, ended: Arc::new(Mutex::new(ended)) })
+        Ok(Self { streams, colors, ended: Arc::new(Mutex::new(ended)) })
+    }
+
+    /// Notices of lines that are missing are JSON documents, as the supervisor's log is.
+    pub fn speak_json(&self) {
+        self.streams.iter().for_each(|stream| lock(&stream.state).speaks_json = true);
+    }
+
+    pub(super) fn has_colors(&self, kind: Stream) -> bool {
+        let [out, err] = self.colors;
+        match kind {
+            Stream::Out => out,
+            Stream::Err => err,
+        }
     }
 
     /// Puts whole lines of the supervisor's own on a stream. Never waits.
@@ -200,8 +219,15 @@ impl State {
             self.pending.push(b'\n');
         }
         let lost = mem::take(&mut self.lost);
-        let text = format!("hermes-sup: lines dropped here: {lost} (the reader was behind)\n");
-        self.pending.extend_from_slice(text.as_bytes());
+        let text = format!("lines dropped here: {lost} (the reader was behind)");
+        let line = match self.speaks_json {
+            true => {
+                let time = humantime::format_rfc3339_millis(SystemTime::now());
+                format!("{{\"time\":\"{time}\",\"level\":\"warning\",\"message\":\"{text}\"}}\n")
+            }
+            false => format!("hermes-sup: {text}\n"),
+        };
+        self.pending.extend_from_slice(line.as_bytes());
     }
 }
 

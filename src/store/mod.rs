@@ -44,6 +44,7 @@ mod astray;
 pub mod claim;
 mod disk;
 mod engine;
+mod journal;
 mod lock;
 mod mirror;
 mod place;
@@ -65,6 +66,7 @@ pub use session::new_instance;
 pub use unwritten::{DiskError, Unwritten};
 
 use crate::core::name::ServiceName;
+use journal::Notes;
 use schema::{Key, Rows, Write};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -124,6 +126,8 @@ pub struct Opened {
     pub mirrored: BTreeMap<ServiceName, MirroredRow>,
     pub limits: BTreeMap<ServiceName, LimitsRow>,
     pub boot: Option<serde_json::Value>,
+    /// The newest lines of [`Store::note`], oldest first.
+    pub journal: Vec<String>,
     /// When the mirror of the wants was last written, Unix time in milliseconds.
     pub mirrored_at_ms: Option<u64>,
     /// Lines for log and `status`: what was set aside, rebuilt, not locked. [`Self::unrecorded`] is not among them.
@@ -336,6 +340,20 @@ impl Store {
         }
     }
 
+    /// Keeps a line of the journal, with the next commit or a little later. Never answered and never synced: after a power
+    /// failure the newest lines may be missing. Of what cannot be written only the newest lines wait.
+    pub fn note(&self, line: String) {
+        let mut state = self.shared.state();
+        if state.ended.is_none() {
+            let waited_for = state.lazy_since.is_some();
+            state.lazy_since.get_or_insert_with(Instant::now);
+            state.notes.push(line);
+            if !waited_for {
+                self.shared.changed.notify_all();
+            }
+        }
+    }
+
     /// Since when the disk has been at work without an answer; `None` when it owes nothing.
     pub fn busy_since(&self) -> Option<Instant> {
         self.shared.state().busy_since
@@ -397,6 +415,7 @@ struct State {
     /// The newest write for each row, and whether somebody waits for it.
     pending: BTreeMap<Key, (Write, Waited)>,
     tickets: Vec<u64>,
+    notes: Notes,
     /// When the oldest lazy write was asked for.
     lazy_since: Option<Instant>,
     busy_since: Option<Instant>,

@@ -8,6 +8,7 @@
 
 use super::disk::{DiskFile, Wrap};
 use super::engine::{Engine, Found, Trouble};
+use super::journal::{self, Notes};
 use super::lock::{Lock, Taken};
 use super::mirror::{self, Mirror};
 use super::place::{FILE_MODE, Lies, StateDir, Unopened, identity};
@@ -321,6 +322,16 @@ impl Session {
             path: self.dir.path_of(mirror::NAME),
             error: error.to_string(),
         })
+    }
+
+    /// # Errors
+    /// As [`journal::write`]; nothing of the notes is kept then.
+    pub(super) fn write_journal(&self, notes: &Notes) -> io::Result<()> {
+        journal::write(&self.dir, notes)
+    }
+
+    pub(super) fn read_journal(&self, warnings: &mut Vec<String>) -> Vec<String> {
+        journal::read(&self.dir, warnings)
     }
 
     /// Writes a database with these rows and puts it in the place of the one that is there.

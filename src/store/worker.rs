@@ -3,6 +3,7 @@
 //! `rows` is what was acknowledged, so it can fill a new file when the old one fails.
 
 use super::disk::Wrap;
+use super::journal::Notes;
 use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
 use super::session::{Loaded, Session, lock_home, locked_dirs};
@@ -42,6 +43,7 @@ pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
 struct Batch {
     writes: Vec<(Write, Waited)>,
     tickets: Vec<u64>,
+    notes: Notes,
     closing: bool,
 }
 
@@ -161,12 +163,13 @@ impl Worker {
             self.home = lock_home(&self.options, &mut warnings)?;
         }
         self.shared.locked(Locked::All);
-        let mut lies = None;
+        let (mut lies, mut journal) = (None, Vec::new());
         let loaded = match session {
             Ok(mut session) => {
                 lies = session.lies();
                 session.note(&self.options.host);
                 let loaded = session.load(&self.wrap, &mut warnings)?;
+                journal = session.read_journal(&mut warnings);
                 self.session = Some(session);
                 loaded
             }
@@ -179,7 +182,7 @@ impl Worker {
             },
         };
         let mut found = Opened::from_rows(&loaded.rows);
-        found.lies = lies;
+        (found.lies, found.journal) = (lies, journal);
         found.mirrored_at_ms = loaded.mirrored_at_ms;
         found.warnings = warnings;
         found.volatile.clone_from(&loaded.volatile);
@@ -210,7 +213,8 @@ impl Worker {
                 state.lazy_since = None;
                 state.busy_since = Some(now);
                 let writes = std::mem::take(&mut state.pending).into_values().collect();
-                return Batch { writes, tickets: std::mem::take(&mut state.tickets), closing: state.closing };
+                let (tickets, notes) = (std::mem::take(&mut state.tickets), std::mem::take(&mut state.notes));
+                return Batch { writes, tickets, notes, closing: state.closing };
             }
             state = match due {
                 Some(due) => {
@@ -242,6 +246,7 @@ impl Worker {
                 self.trouble = Some(reason);
             }
         }
+        self.keep_notes(batch.notes);
         self.report(before.as_ref(), unasked);
     }
 
@@ -313,6 +318,14 @@ impl Worker {
                 state.lazy_since.get_or_insert_with(Instant::now);
                 state.pending.entry(write.key()).or_insert((write, waited));
             }
+        }
+    }
+
+    /// What cannot be written waits for the next commit.
+    fn keep_notes(&self, notes: Notes) {
+        let kept = self.session.as_ref().is_some_and(|session| session.write_journal(&notes).is_ok());
+        if !kept && !notes.is_empty() {
+            self.shared.state().notes.put_back(notes);
         }
     }
 

@@ -259,6 +259,45 @@ fn a_services_own_user_reads_its_log_and_nobody_else_does() {
     assert_eq!((data.uid(), data.gid(), data.mode() & 0o777), (HERMES, 20_001, 0o640));
 }
 
+/// A `logs` directory that an older release has made is the gateway user's alone: a service's own user could not pass it, and to
+/// open it would open what else lies there.
+#[test]
+fn a_services_own_user_reads_its_log_behind_a_closed_directory_too() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let mut world = World::new(Setup::plain());
+    let logs = world.path("/opt/data/logs");
+    std::fs::create_dir_all(&logs).expect("a directory");
+    world.write_as_hermes("/opt/data/logs/private", "secret");
+    chown(&logs, Some(HERMES), Some(HERMES)).expect("chown");
+    std::fs::set_permissions(&logs, std::fs::Permissions::from_mode(0o750)).expect("chmod");
+    let small = "user = \"20001\"\n[log]\nmax_size = 4096\nkeep = 30\n";
+    world.adversary("own", "tick 10", small).adversary("other", "tick 1000", "user = \"20002\"");
+    let supervisor = world.start();
+    world.wait_log("own", "tick 150");
+    world.wait_log("other", "ready");
+    let told = world.ctl_as(&supervisor, 20_001, &["logs", "own"]);
+    assert!(told.code == 0 && told.out.contains("tick 150"), "{told:?}");
+    let counts = |text: &str| -> Vec<u64> {
+        text.lines().filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok()).collect()
+    };
+    let read = counts(&told.out);
+    assert!(read.windows(2).all(|pair| pair[1] == pair[0] + 1), "archives and all, in order: {read:?}");
+    let told = world.ctl_as(&supervisor, 20_001, &["logs", "other"]);
+    assert_eq!((told.code, told.out.as_str()), (6, ""), "{told:?}");
+    assert!(told.err.contains("other: its log cannot be read: Permission denied"), "{told:?}");
+    let mode = std::fs::metadata(&logs).expect("the directory").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o750, "nothing was opened to anybody");
+    // Its files become archives while it is followed.
+    let mut follower = world.inside_command(20_001, &["/hermes-sup", "ctl", "logs", "-f", "own"]);
+    let mut follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("a follower");
+    let lines = BufReader::new(follower.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    let followed: Vec<u64> = lines.filter_map(|line| counts(&line).first().copied()).take(250).collect();
+    let _ = follower.kill();
+    let _ = follower.wait();
+    assert_eq!(followed.len(), 250);
+    assert!(followed.windows(2).all(|pair| pair[1] == pair[0] + 1), "nothing twice or missing: {followed:?}");
+}
+
 /// `logs a b` showed nothing at all where b had no log, `logs` of a silent service was silent or an error number, and
 /// `--json` gave local times.
 #[test]
@@ -346,4 +385,34 @@ fn logs_of_a_service_that_has_yet_to_run_are_followed_from_its_start() {
     drop(out);
     follower.kill().expect("a kill");
     follower.wait().expect("its end");
+}
+
+/// Whose line it was could not be told in `docker logs`.
+#[test]
+fn a_line_in_the_containers_log_names_its_service_where_that_is_wanted() {
+    let mut world = World::new(Setup::plain().supervisor_option(&["--log-prefix"]));
+    world.adversary("named", "both-streams 2", "");
+    world.adversary("raw", "both-streams 2", "[log]\nprefix = false\n");
+    let _supervisor = world.start();
+    for name in ["named", "raw"] {
+        world.wait_log(name, "err 2");
+    }
+    world.wait_stdout("named | out 2\n");
+    world.wait_stderr("named | err 2\n");
+    world.wait_stdout("\nout 2\n");
+    assert!(!world.stdout().contains("raw | "), "{}", world.stdout());
+    assert_eq!(world.log("named").matches("named | ").count(), 0, "the file is as ever");
+}
+
+#[test]
+fn with_json_every_line_of_the_containers_log_is_a_document() {
+    let mut world = World::new(Setup::plain().supervisor_option(&["--log-format", "json"]));
+    world.adversary("both", "both-streams 3", "");
+    let _supervisor = world.start();
+    world.wait_stdout(r#""service":"both","stream":"out","line":"out 3"}"#);
+    world.wait_stderr(r#""service":"both","stream":"err","line":"err 3"}"#);
+    for line in world.stdout().lines().chain(world.stderr().lines()) {
+        let document: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(document["time"].is_string(), "{line}");
+    }
 }

@@ -7,6 +7,7 @@ mod below_home;
 mod boot;
 mod completions;
 mod copies;
+mod events;
 mod freeze;
 mod gateways;
 mod harness;

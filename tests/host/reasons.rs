@@ -67,9 +67,9 @@ fn crashes_kills_and_who_asked_are_a_line_each() {
     world.wait_stderr("crasher: killed by SIGSEGV unexpectedly, after ");
     world.wait_log_times("crasher", "ready", 2);
     world.ctl_as(&supervisor, 0, &["restart", "crasher"]).ok();
-    world.wait_stderr("restart of crasher asked for by ");
+    world.wait_stderr("crasher: restart asked for by ");
     world.ctl_as(&supervisor, 0, &["stop", "deaf"]).ok();
-    world.wait_stderr("stop of deaf asked for by ");
+    world.wait_stderr("deaf: stop asked for by ");
     assert_eq!(
         world.stderr().matches("(uid 0, pid ").count(),
         3,

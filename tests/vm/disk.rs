@@ -99,7 +99,7 @@ fn a_hung_volume_does_not_hold_up_a_shutdown() {
     machine.run(&["/adversary", "freeze", "/opt/data"]).ok();
     let start = Instant::now();
     drop(machine.send(&["/hermes-sup", "ctl", "shutdown"]));
-    machine.await_line("writer used up the stop budget and is killed");
+    machine.await_line("writer: used up the stop budget and is killed");
     machine.await_line("the state was not closed");
     let took = start.elapsed();
     figure(&format!("last words of a shutdown on a hung disk, budget 3 s: {took:?}"));

@@ -50,6 +50,7 @@ pub static VARIABLES: &[Variable] = {
         variable("HERMES_SUP_PUBLIC_STATUS", Supervisor, "1: every user may read the status, as --public-status."),
         variable("HERMES_SUP_LOG_LEVEL", Supervisor, "error, warning, info or debug, as --log-level."),
         variable("HERMES_SUP_LOG_FORMAT", Supervisor, "text or json, as --log-format."),
+        variable("HERMES_SUP_LOG_PREFIX", Supervisor, "1: lines of services have their name in front, as --log-prefix."),
         variable("HERMES_SUP_METRICS", Supervisor, "Where to serve metrics and probes over HTTP, as --metrics."),
         variable("HERMES_SUP_DEMO", Supervisor, "1: a few built-in services in a temporary home, as run --demo."),
         variable("HERMES_SUP_SERVICE", Service, "The name of the service, for a hook."),

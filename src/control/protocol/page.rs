@@ -95,6 +95,7 @@ fn methods() -> String {
         let answer = match answer {
             Answer::Outcomes => "`outcome` of each",
             Answer::Listing => "a listing",
+            Answer::Stream => "a listing, and with `follow` a stream",
         };
         table.push_str(&format!("| `{name}` | {right} | {deadline} | {answer} |\n"));
     }

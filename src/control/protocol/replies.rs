@@ -1,5 +1,6 @@
 //! The parts of an answer, its end, and what went wrong.
 
+use super::events::Event;
 use super::status::{ServiceStatus, SupervisorStatus};
 use crate::core::words::State;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,6 +32,11 @@ pub enum Part {
     Scope(Box<ScopeStatus>),
     Tree(Tree),
     Audit(Box<Audit>),
+    Event(Box<Event>),
+    /// So many events are missing here: this reader was too slow.
+    Lost(u64),
+    /// It comes with the open file (SCM_RIGHTS, unix(7)).
+    LogFile(LogFile),
 }
 
 impl Part {
@@ -45,6 +51,9 @@ impl Part {
             Self::Scope(scope) => &scope.service,
             Self::Tree(tree) => &tree.name,
             Self::Audit(audit) => &audit.name,
+            Self::Event(event) => event.service.as_deref().unwrap_or("supervisor"),
+            Self::Lost(_) => "events",
+            Self::LogFile(file) => &file.service,
         }
     }
 }
@@ -58,6 +67,15 @@ pub struct LogPlace {
     /// The supervisor's `TZ`: the lines there have its local time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tz: Option<String>,
+}
+
+/// One file of a service's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LogFile {
+    pub service: String,
+    /// Its name in the directory: `current`, or that of an archive.
+    pub file: String,
 }
 
 /// Processes of one service, parents before their children; a service of many comes in several parts.

@@ -96,6 +96,19 @@ pub enum Request {
     LogPlaces {
         targets: Targets,
     },
+    /// The open log files of a service, oldest first: for its user, whom the way to them may be closed to. The answer is a
+    /// [`Part::LogFile`](super::Part::LogFile) for the newest of them.
+    LogFiles {
+        targets: Targets,
+    },
+    /// What has happened: a [`Part::Event`](super::Part::Event) for each of what is kept, from `since_ms` (Unix time in
+    /// milliseconds) on, and of those the `last`. `follow`: and what happens from now on.
+    Events {
+        since_ms: Option<u64>,
+        last: Option<u32>,
+        #[serde(default)]
+        follow: bool,
+    },
     /// Looks at the s6 scan directory again: new slots become services. `nuke`: services whose slot is gone end.
     Rescan {
         #[serde(default)]
@@ -137,12 +150,14 @@ impl Request {
             | Self::Audit { targets }
             | Self::Wait { targets, .. }
             | Self::Set { targets, .. }
-            | Self::LogPlaces { targets } => Some(targets),
+            | Self::LogPlaces { targets }
+            | Self::LogFiles { targets } => Some(targets),
             Self::List {}
             | Self::Register(_)
             | Self::Reload { .. }
             | Self::Shutdown { .. }
             | Self::Upgrade { .. }
+            | Self::Events { .. }
             | Self::Rescan { .. }
             | Self::Scope { .. }
             | Self::ScopeStop { .. }
@@ -167,12 +182,14 @@ impl Request {
             | Self::Audit { targets }
             | Self::Wait { targets, .. }
             | Self::Set { targets, .. }
-            | Self::LogPlaces { targets } => *targets = others,
+            | Self::LogPlaces { targets }
+            | Self::LogFiles { targets } => *targets = others,
             Self::List {}
             | Self::Register(_)
             | Self::Reload { .. }
             | Self::Shutdown { .. }
             | Self::Upgrade { .. }
+            | Self::Events { .. }
             | Self::Rescan { .. }
             | Self::Scope { .. }
             | Self::ScopeStop { .. }

@@ -8,6 +8,12 @@ pub(crate) fn at(seconds: u64) -> Utc {
     Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds))
 }
 
+pub(crate) fn event(service: &str) -> Event {
+    let by = Asker { uid: 0, user: Some("root".to_owned()), pid: Some(7) };
+    let event = Event::warning(EventKind::Oom, "out of memory").about(service).by(by);
+    Event { time: at(5), ..event }
+}
+
 pub(crate) fn scope() -> ScopeStatus {
     ScopeStatus {
         unit: "hermes-worker-1.scope".to_owned(),

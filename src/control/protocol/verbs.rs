@@ -71,6 +71,8 @@ pub enum Answer {
     Outcomes,
     /// Parts that are there at once, and are sent together.
     Listing,
+    /// Parts as they come, for as long as the caller reads. A slow reader loses some, and is told how many.
+    Stream,
 }
 
 macro_rules! verbs {
@@ -117,6 +119,8 @@ verbs! {
     // What is under way comes first, for as long as a start may take.
     Upgrade:    "upgrade",    Administer,  After(START_TIMEOUT),         Outcomes;
     LogPlaces:  "log-places", Read,        AtOnce,                       Listing;
+    LogFiles:   "log-files",  Act,         AtOnce,                       Listing;
+    Events:     "events",     Read,        AtOnce,                       Stream;
     Rescan:     "rescan",     GatewayUser, AtOnce,                       Outcomes;
     Scope:      "scope",      Inside,      AtOnce,                       Listing;
     ScopeStop:  "scope-stop", Inside,      Never,                        Outcomes;
@@ -129,10 +133,10 @@ impl Request {
         self.verb().name
     }
 
-    /// That of its row, but that a reload waits for the trees that it restarts.
+    /// That of its row, but that a reload waits for the trees that it restarts, and who follows has no end.
     pub fn deadline(&self) -> Deadline {
         match self {
-            Self::Reload { restart: true } => Never,
+            Self::Reload { restart: true } | Self::Events { follow: true, .. } => Never,
             _ => self.verb().deadline,
         }
     }

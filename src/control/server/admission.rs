@@ -31,7 +31,7 @@ impl Server {
                     // Out of descriptors or memory. Whoever says nothing makes room, else it is tried again when a
                     // connection ends.
                     match self.longest_silent(|_| true) {
-                        Some(id) => self.drop_connection(registry, id),
+                        Some(id) => self.make_room(registry, id),
                         None => {
                             self.accept_again = true;
                             return;
@@ -60,7 +60,7 @@ impl Server {
             None
         };
         match victim {
-            Some(Some(id)) => self.drop_connection(registry, id),
+            Some(Some(id)) => self.make_room(registry, id),
             Some(None) => {
                 let refusal =
                     Refusal::new(RefusalKind::Busy, "too many commands are under way: try again later");
@@ -86,10 +86,13 @@ impl Server {
         Some(ConnId { slot: index as u32 + 1, generation: slot.generation })
     }
 
+    /// Who makes room: first who has asked for nothing, then the oldest stream.
     fn longest_silent(&self, eligible: impl Fn(&Connection) -> bool) -> Option<ConnId> {
+        let is_idle =
+            |connection: &Connection| connection.phase != Phase::Answering || connection.is_stream();
         self.live()
-            .filter(|(_, connection)| connection.phase != Phase::Answering && eligible(connection))
-            .min_by_key(|(_, connection)| connection.silent_since)
+            .filter(|(_, connection)| is_idle(connection) && eligible(connection))
+            .min_by_key(|(_, connection)| (connection.is_stream(), connection.silent_since))
             .map(|(id, _)| id)
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! Nothing here waits, and nothing here knows the other connections.
 
-use super::PIECE;
+use super::{ALL_STREAMS_OUTPUT, PIECE, STREAM_OUTPUT, STREAM_SHARE};
 use crate::control::codec::{self, FrameBuffer};
 use crate::control::protocol::{Answer, Code, Outcome, Part, Refusal, Reply, Request};
 use crate::sys::peer::Peer;
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::SendFlags;
-use std::os::fd::OwnedFd;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -22,6 +25,12 @@ pub(super) struct Connection {
     pub answer: Answer,
     /// When it was accepted or its last answer ended, in ticks.
     pub silent_since: u64,
+    /// Open files that go with what waits, each with the byte of all that was ever said which it goes with.
+    files: VecDeque<(u64, OwnedFd)>,
+    /// So many bytes are not in `output` any more.
+    gone: u64,
+    /// Parts of a stream for which there was no room, and which the reader has not been told of.
+    lost: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +64,42 @@ impl Connection {
             // Also that of a connection which is handed over with a request.
             answer: Answer::Outcomes,
             silent_since,
+            files: VecDeque::new(),
+            gone: 0,
+            lost: 0,
         }
+    }
+
+    /// The answer under way lasts as long as its reader does.
+    pub fn is_stream(&self) -> bool {
+        self.phase == Phase::Answering && self.answer == Answer::Stream
+    }
+
+    /// Whether so many bytes are too many for a stream, of which all together hold `all` bytes. Who has lost something gets no
+    /// more before half of what waits is read: one gap, not many.
+    pub fn has_no_room(&self, bytes: usize, all: usize) -> bool {
+        let held = self.unsent() + bytes;
+        let most = if self.lost > 0 { STREAM_OUTPUT / 2 } else { STREAM_OUTPUT };
+        held > most || (held > STREAM_SHARE && all + bytes > ALL_STREAMS_OUTPUT)
+    }
+
+    /// Adds a part of a stream, or counts it.
+    pub fn offer(&mut self, frame: &[u8], all: usize) {
+        if self.has_no_room(frame.len(), all) {
+            self.lost += 1;
+            return;
+        }
+        self.tell_lost();
+        self.output.extend_from_slice(frame);
+    }
+
+    /// Says how many parts were lost here; `false`: none.
+    pub fn tell_lost(&mut self) -> bool {
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            self.say(&Reply::Part(Part::Lost(lost)));
+        }
+        lost > 0
     }
 
     pub fn unsent(&self) -> usize {
@@ -105,37 +149,75 @@ impl Connection {
     }
 
     pub fn say(&mut self, reply: &Reply) {
-        let frame = codec::encode_reply(reply).or_else(|refusal| {
-            // What cannot be told (a path that is not UTF-8, say) must not hide the rest of the answer.
-            codec::encode_reply(&match reply {
-                Reply::Part(part) => {
-                    let name = part.name();
-                    let message = format!("'{name}': a part of the answer is missing: {refusal}");
-                    Reply::Part(Part::Outcome(Outcome::failed(name, Code::Failed, None, message)))
-                }
-                Reply::End | Reply::Refused(_) => Reply::Refused(refusal),
-            })
-        });
-        if let Ok(frame) = frame {
-            self.output.extend_from_slice(&frame);
-        }
+        self.output.extend_from_slice(&frame(reply));
+    }
+
+    /// The same, with an open file.
+    pub fn say_with(&mut self, reply: &Reply, file: OwnedFd) {
+        self.files.push_back((self.gone + self.output.len() as u64, file));
+        self.say(reply);
+    }
+
+    /// Files that wait for their frame to be sent.
+    pub fn files(&self) -> usize {
+        self.files.len()
     }
 
     pub fn send(&mut self) -> Next {
         while self.unsent() > 0 {
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match retry_on_intr(|| rustix::net::send(&self.stream, &self.output[self.sent..], flags)) {
+            match self.send_some() {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::AGAIN) => break,
                 Err(_) => return Next::Drop,
             }
         }
         if self.unsent() == 0 {
+            self.gone += self.output.len() as u64;
             (self.output, self.sent) = (Vec::new(), 0);
         } else if self.sent > PIECE {
             self.output.drain(..self.sent);
+            self.gone += self.sent as u64;
             self.sent = 0;
         }
         Next::Keep
     }
+
+    /// Sends up to the next file, or with it.
+    fn send_some(&mut self) -> Result<usize, Errno> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let now = self.gone + self.sent as u64;
+        let is_due = self.files.front().is_some_and(|(at, _)| *at <= now);
+        let next = self.files.get(usize::from(is_due)).map_or(u64::MAX, |(at, _)| *at);
+        let rest = &self.output[self.sent..];
+        let until = usize::try_from(next - now).unwrap_or(usize::MAX).min(rest.len());
+        let piece = &rest[..until];
+        let Some((_, file)) = self.files.front().filter(|_| is_due) else {
+            return retry_on_intr(|| rustix::net::send(&self.stream, piece, flags));
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files = [file.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let sent = retry_on_intr(|| {
+            rustix::net::sendmsg(&self.stream, &[IoSlice::new(piece)], &mut control, flags)
+        })?;
+        self.files.pop_front();
+        Ok(sent)
+    }
+}
+
+/// A reply as bytes.
+pub(super) fn frame(reply: &Reply) -> Vec<u8> {
+    let frame = codec::encode_reply(reply).or_else(|refusal| {
+        // What cannot be told (a path that is not UTF-8, say) must not hide the rest of the answer.
+        codec::encode_reply(&match reply {
+            Reply::Part(part) => {
+                let name = part.name();
+                let message = format!("'{name}': a part of the answer is missing: {refusal}");
+                Reply::Part(Part::Outcome(Outcome::failed(name, Code::Failed, None, message)))
+            }
+            Reply::End | Reply::Refused(_) => Reply::Refused(refusal),
+        })
+    });
+    frame.unwrap_or_default()
 }

@@ -6,8 +6,10 @@
 //! * one request of a connection is answered before the next is read, and one wake-up reads at most one frame of it;
 //! * an answer that nobody reads is kept up to [`MAX_OUTPUT`] bytes, all together up to [`MAX_ALL_OUTPUT`]; then the
 //!   connection is dropped;
+//! * a stream loses parts where its reader is slow, and says how many: at most [`STREAM_OUTPUT`] bytes wait for it (`streams`);
 //! * [`MAX_CONNECTIONS`] at once, [`MAX_PER_UID`] of each unprivileged uid, [`RESERVED`] for the operator. A newcomer takes the place of the
-//!   connection that has been without a request for the longest time; one with a command under way is never taken.
+//!   connection that has been without a request for the longest time, then that of the oldest stream, which is told so; one
+//!   with a command under way is never taken.
 //!
 //! Nothing here knows who may do what: it reads the peer's credentials at accept and hands them out.
 
@@ -15,14 +17,18 @@ mod admission;
 mod connection;
 mod listener;
 #[cfg(test)]
+mod stream_tests;
+mod streams;
+#[cfg(test)]
 mod tests;
 
 pub use crate::sys::peer::Peer;
 pub use admission::{MAX_CONNECTIONS, MAX_PER_UID, RESERVED};
 pub use listener::ListenError;
+pub use streams::{ALL_STREAMS_OUTPUT, STREAM_OUTPUT, STREAM_SHARE};
 
 use super::codec::MAX_FRAME;
-use super::protocol::{Answer, Reply, Request};
+use super::protocol::{Answer, Part, Reply, Request};
 use crate::sys::pidfd::Pidfd;
 use connection::{Connection, Next, Phase};
 use listener::Listener;
@@ -36,6 +42,8 @@ use std::path::Path;
 pub const MAX_OUTPUT: usize = 4 << 20;
 /// Bytes of all answers that wait for their clients.
 pub const MAX_ALL_OUTPUT: usize = 16 << 20;
+/// Open files that wait for their callers, all together.
+pub const MAX_FILES: usize = 256;
 /// An answer in many parts is sent in pieces of about this many bytes.
 const PIECE: usize = MAX_FRAME;
 /// The slot that stands for the listener in tokens; its generation is 0.
@@ -82,8 +90,8 @@ pub struct Carried {
     /// What it was called by the first of them.
     pub id: ConnId,
     pub stream: OwnedFd,
-    /// It is owed an answer.
-    pub answering: bool,
+    /// It is owed an answer, of this kind.
+    pub answering: Option<Answer>,
     /// It is to be closed once everything is sent.
     pub closing: bool,
     /// What came and was not looked at yet.
@@ -100,6 +108,8 @@ pub struct Server {
     /// Slot n is at n - 1.
     slots: Vec<Slot>,
     gone: Vec<ConnId>,
+    /// Streams with something new to send.
+    fresh: Vec<ConnId>,
     /// Counts what happens, to order connections by their silence without a clock.
     tick: u64,
     /// accept(2) failed for want of descriptors: to be tried again when a connection ends.
@@ -136,6 +146,7 @@ impl Server {
             token_for: |slot, _| Token(slot as usize),
             slots: Vec::new(),
             gone: Vec::new(),
+            fresh: Vec::new(),
             tick: 0,
             accept_again: false,
         }
@@ -150,10 +161,11 @@ impl Server {
         let slots = std::mem::take(&mut self.slots);
         let carried = slots.into_iter().zip(1..).filter_map(|(slot, number)| {
             let mut connection = slot.connection?;
+            connection.tell_lost();
             let _ = connection.send();
             Some(Carried {
                 id: ConnId { slot: number, generation: slot.generation },
-                answering: connection.phase == Phase::Answering,
+                answering: (connection.phase == Phase::Answering).then_some(connection.answer),
                 closing: connection.phase == Phase::Closing,
                 input: connection.input.unread().to_owned(),
                 output: connection.output.split_off(connection.sent),
@@ -171,13 +183,16 @@ impl Server {
         let _all = connection.input.push(&input);
         connection.output = output;
         connection.phase = match (answering, closing) {
-            (true, _) => Phase::Answering,
-            (false, true) => Phase::Closing,
+            (Some(answer), _) => {
+                connection.answer = answer;
+                Phase::Answering
+            }
+            (None, true) => Phase::Closing,
             // Also looks whether a next request is here already.
-            (false, false) => Phase::Flushing,
+            (None, false) => Phase::Flushing,
         };
         self.flush(registry, id);
-        answering.then_some(id)
+        answering.map(|_| id)
     }
 
     pub fn path(&self) -> &Path {
@@ -240,9 +255,13 @@ impl Server {
     /// is ignored.
     pub fn reply(&mut self, registry: &Registry, id: ConnId, reply: &Reply) {
         let tick = self.next_tick();
-        let Some(connection) = self.connection(id).filter(|c| c.phase == Phase::Answering) else { return };
-        connection.say(reply);
         let last = !matches!(reply, Reply::Part(_));
+        let Some(connection) = self.connection(id).filter(|c| c.phase == Phase::Answering) else { return };
+        if connection.is_stream() && !last {
+            return self.stream(&[id], reply);
+        }
+        connection.tell_lost();
+        connection.say(reply);
         if last {
             connection.phase = Phase::Flushing;
             connection.silent_since = tick;
@@ -251,6 +270,18 @@ impl Server {
         if last || awaited || connection.unsent() >= PIECE {
             self.flush(registry, id);
         }
+        self.bound_output(registry);
+    }
+
+    /// Adds a part that comes with an open file. What waits of those is bounded: the connection is dropped otherwise.
+    pub fn reply_with(&mut self, registry: &Registry, id: ConnId, part: &Part, file: OwnedFd) {
+        let waiting: usize = self.live().map(|(_, connection)| connection.files()).sum();
+        let Some(connection) = self.connection(id).filter(|c| c.phase == Phase::Answering) else { return };
+        if waiting >= MAX_FILES {
+            return self.drop_connection(registry, id);
+        }
+        connection.say_with(&Reply::Part(part.clone()), file);
+        self.flush(registry, id);
         self.bound_output(registry);
     }
 
@@ -274,6 +305,10 @@ impl Drop for Server {
     /// Sends what can be sent at once and closes everything; the listener removes its socket.
     fn drop(&mut self) {
         for connection in self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut()) {
+            if connection.is_stream() {
+                connection.tell_lost();
+                connection.say(&Reply::End);
+            }
             let _ = connection.send();
         }
     }
@@ -307,7 +342,12 @@ impl Server {
             return;
         }
         let mut interest = Interest::READABLE;
-        if connection.send() == Next::Drop {
+        let mut next = connection.send();
+        // There is room again for a reader that was slow.
+        if connection.unsent() == 0 && connection.tell_lost() && next == Next::Keep {
+            next = connection.send();
+        }
+        if next == Next::Drop {
             return self.drop_connection(registry, id);
         }
         if connection.unsent() > 0 {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::control::codec::MAX_FRAME;
 use crate::control::codec::{decode_reply, encode_request};
-use crate::control::protocol::{Outcome, Part, Refusal, RefusalKind};
+use crate::control::protocol::{LogFile, Outcome, Part, Refusal, RefusalKind};
 use crate::control::protocol::{State, Targets, samples};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, its loop, and the clients of one test, in one thread: turns of the loop are taken by the test.
-struct Stage {
-    server: Server,
-    poll: mio::Poll,
-    path: PathBuf,
+pub(super) struct Stage {
+    pub(super) server: Server,
+    pub(super) poll: mio::Poll,
+    pub(super) path: PathBuf,
     _dir: tempfile::TempDir,
 }
 
-fn token(slot: u32, generation: u32) -> Token {
+pub(super) fn token(slot: u32, generation: u32) -> Token {
     Token((slot as usize) << 32 | generation as usize)
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let poll = mio::Poll::new().unwrap();
@@ -33,7 +33,7 @@ impl Stage {
         Self { server, poll, path, _dir: dir }
     }
 
-    fn client(&self) -> UnixStream {
+    pub(super) fn client(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -53,7 +53,7 @@ impl Stage {
     }
 
     /// Takes turns until `done`, which sees the requests so far.
-    fn until(&mut self, mut done: impl FnMut(&Server, &[Incoming]) -> bool) -> Vec<Incoming> {
+    pub(super) fn until(&mut self, mut done: impl FnMut(&Server, &[Incoming]) -> bool) -> Vec<Incoming> {
         let end = Instant::now() + PATIENCE;
         let mut all = Vec::new();
         while !done(&self.server, &all) {
@@ -63,12 +63,12 @@ impl Stage {
         all
     }
 
-    fn request(&mut self) -> Incoming {
+    pub(super) fn request(&mut self) -> Incoming {
         self.until(|_, all| !all.is_empty()).remove(0)
     }
 
     /// Takes turns as long as something happens at once.
-    fn settle(&mut self) -> Vec<Incoming> {
+    pub(super) fn settle(&mut self) -> Vec<Incoming> {
         let mut all = Vec::new();
         loop {
             let (events, out) = self.turn(Duration::ZERO);
@@ -79,37 +79,41 @@ impl Stage {
         }
     }
 
-    fn reply(&mut self, id: ConnId, reply: Reply) {
+    pub(super) fn reply(&mut self, id: ConnId, reply: Reply) {
         self.server.reply(self.poll.registry(), id, &reply);
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.server.live().count()
     }
 }
 
-fn list() -> Vec<u8> {
+pub(super) fn list() -> Vec<u8> {
     encode_request(&Request::List {}).unwrap()
 }
 
-fn name(text: &str) -> Reply {
+pub(super) fn name(text: &str) -> Reply {
     Reply::Part(Part::Name(text.to_owned()))
 }
 
+/// Reads one frame.
+pub(super) fn next_reply(stream: &mut UnixStream) -> Reply {
+    let mut frame = Vec::new();
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte).unwrap();
+        if byte[0] == 0 {
+            return decode_reply(&frame).unwrap();
+        }
+        frame.push(byte[0]);
+    }
+}
+
 /// Reads one answer to its end.
-fn answer(stream: &mut UnixStream) -> Vec<Reply> {
+pub(super) fn answer(stream: &mut UnixStream) -> Vec<Reply> {
     let mut replies = Vec::new();
     loop {
-        let mut frame = Vec::new();
-        let mut byte = [0];
-        loop {
-            stream.read_exact(&mut byte).unwrap();
-            if byte[0] == 0 {
-                break;
-            }
-            frame.push(byte[0]);
-        }
-        let reply = decode_reply(&frame).unwrap();
+        let reply = next_reply(stream);
         let last = !matches!(reply, Reply::Part(_));
         replies.push(reply);
         if last {
@@ -118,7 +122,7 @@ fn answer(stream: &mut UnixStream) -> Vec<Reply> {
     }
 }
 
-fn is_closed(stream: &mut UnixStream) -> bool {
+pub(super) fn is_closed(stream: &mut UnixStream) -> bool {
     match stream.read(&mut [0; 16]) {
         Ok(got) => got == 0,
         Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
@@ -465,4 +469,51 @@ fn an_unprivileged_user_takes_only_its_share() {
     assert_eq!((of(&stage, 54321), of(&stage, 0)), (MAX_PER_UID, 1));
     operator.write_all(&list()).unwrap();
     assert_eq!(stage.request().peer.uid, 0);
+}
+
+/// Each file comes with its own part, however little the client reads at a time.
+#[test]
+fn an_open_file_goes_with_its_part() {
+    use crate::control::client::{Client, Search};
+    let mut stage = Stage::new();
+    let search = Search { explicit: Some(stage.path.clone()), state: "/".into() };
+    let client = std::thread::spawn(move || {
+        let mut client = Client::connect(&search).unwrap();
+        client.log_files("web", Some(PATIENCE)).unwrap()
+    });
+    let id = stage.request().id;
+    for name in ["@1.s", "@2.s", "current"] {
+        let mut file = tempfile::tempfile().unwrap();
+        writeln!(file, "of {name}").unwrap();
+        let part = Part::LogFile(LogFile { service: "web".to_owned(), file: name.to_owned() });
+        stage.server.reply_with(stage.poll.registry(), id, &part, file.into());
+    }
+    stage.reply(id, Reply::End);
+    let files = client.join().unwrap();
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["@1.s", "@2.s", "current"]);
+    for (name, file) in files {
+        use std::os::unix::fs::FileExt;
+        let mut text = [0; 64];
+        let read = std::fs::File::from(file).read_at(&mut text, 0).unwrap();
+        assert_eq!(&text[..read], format!("of {name}\n").as_bytes());
+    }
+}
+
+#[test]
+fn open_files_that_nobody_takes_are_bounded() {
+    let mut stage = Stage::new();
+    let mut clients = Vec::new();
+    let part = Part::LogFile(LogFile { service: "web".to_owned(), file: "x".repeat(60_000) });
+    for _ in 0..8 {
+        let mut client = stage.client();
+        client.write_all(&list()).unwrap();
+        let id = stage.request().id;
+        for _ in 0..60 {
+            stage.server.reply_with(stage.poll.registry(), id, &part, tempfile::tempfile().unwrap().into());
+        }
+        clients.push(client);
+        let waiting: usize = stage.server.live().map(|(_, connection)| connection.files()).sum();
+        assert!(waiting <= MAX_FILES, "{waiting}");
+    }
 }

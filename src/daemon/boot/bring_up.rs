@@ -1,5 +1,6 @@
 //! The last part of a boot: all services become known and go where the database wants them, and the main program starts.
 
+use crate::control::protocol::{self, EventKind};
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
@@ -42,7 +43,7 @@ impl Supervisor {
     ) -> BTreeMap<ServiceId, Restored> {
         let Inheritance { mut lives, goes_on, continued } = inheritance;
         for complaint in complaints {
-            slog::warn!(self.log, "{complaint}");
+            self.happened(protocol::Event::warning(EventKind::Refused, complaint));
         }
         let now = self.clock.now();
         let mut restored = BTreeMap::new();

@@ -12,7 +12,7 @@ pub(in crate::daemon) mod reading;
 pub(in crate::daemon) mod steps;
 
 use crate::core::farewell::Farewell;
-use crate::core::words::Stream;
+use crate::core::words::{LogFormat, Stream};
 use crate::daemon::clock::Clock;
 use crate::daemon::herald::Herald;
 use crate::daemon::main_program::MainProgram;
@@ -247,6 +247,9 @@ fn logger(options: &Options, mode: &Mode, container: &Container) -> slog::Logger
     } else {
         options.log_level
     };
+    if options.log_format == LogFormat::Json {
+        container.speak_json();
+    }
     slog::Logger::root(OwnLog::new(container.clone(), level, options.log_format).fuse(), slog::o!())
 }
 

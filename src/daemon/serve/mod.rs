@@ -6,13 +6,15 @@
 
 pub use registration::Registering;
 
+pub(in crate::daemon) mod log_files;
 pub(in crate::daemon) mod registration;
 
 use crate::containment::Member;
 use crate::control::naming;
 use crate::control::permission::{Denied, Facts, Rules};
 use crate::control::protocol::{
-    Answer, Code, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, Right, Targets,
+    Answer, Code, Event, EventKind, LogPlace, Outcome, Part, Refusal, RefusalKind, Reply, Request, Right,
+    Targets,
 };
 use crate::control::server::{ConnId, Incoming};
 use crate::core::fleet::ServiceId;
@@ -125,16 +127,26 @@ impl Supervisor {
             Request::Reload { restart } => {
                 let restart = *restart;
                 let words = if restart { "reload with restart" } else { "reload" };
-                slog::info!(self.log, "{words} asked for"; "uid" => peer.uid, "pid" => peer.pid);
+                self.asked_of_us(words, &peer);
                 decide!(self.definitions.ask_reload(Some(Reloading { conn, restart })));
             }
             Request::Shutdown { code } => {
-                slog::info!(self.log, "shutdown asked for"; "uid" => peer.uid, "pid" => peer.pid);
+                self.asked_of_us("shutdown", &peer);
                 let code = *code;
                 self.reply(conn, &Reply::End);
                 self.begin_shutdown(code);
             }
-            Request::Upgrade { .. } => decide!(self.upgrade.begin(incoming)),
+            Request::Upgrade { .. } => {
+                self.asked_of_us("upgrade", &peer);
+                decide!(self.upgrade.begin(incoming));
+            }
+            Request::Events { .. } => {
+                if let Err(denied) = self.may_read(peer.uid, request) {
+                    return self.refuse(conn, RefusalKind::NotPermitted, denied.to_string());
+                }
+                let actions = self.topics.events.serve(&incoming);
+                self.carry_out(actions);
+            }
             Request::Rescan { nuke } => {
                 let nuke = *nuke;
                 self.surroundings = self.surroundings_now();
@@ -161,7 +173,8 @@ impl Supervisor {
             | Request::Audit { targets }
             | Request::Wait { targets, .. }
             | Request::Set { targets, .. }
-            | Request::LogPlaces { targets } => self.serve_named(&incoming, targets),
+            | Request::LogPlaces { targets }
+            | Request::LogFiles { targets } => self.serve_named(&incoming, targets),
         }
     }
 
@@ -204,6 +217,9 @@ impl Supervisor {
             self.topics.definitions.records_to_drop(uid, request, targets, &mut complaints, &self.view());
         if all {
             complaints.clear();
+        }
+        if let Request::LogFiles { .. } = request {
+            return self.hand_out_logs(conn, &ids, complaints);
         }
         if !reads {
             self.asked(request.method(), &ids, peer);
@@ -324,7 +340,8 @@ impl Supervisor {
 
     /// A tree stands still, or goes on.
     pub(in crate::daemon) fn frozen(&mut self, name: &ServiceName, frozen: bool) {
-        slog::info!(self.log, "{name}: {}", if frozen { "frozen" } else { "thawed" });
+        let word = if frozen { "frozen" } else { "thawed" };
+        self.happened(Event::info(EventKind::Freeze, word).about(name));
         if let Some(id) = self.fleet.id(name.as_str()) {
             decide!(self.requests.changed(id));
             decide!(self.health.frozen(id, frozen));
@@ -338,5 +355,7 @@ impl Supervisor {
         self.topics.scopes.caller_is_gone(conn);
         self.topics.upgrade.caller_is_gone(conn);
         self.topics.requests.caller_is_gone(conn);
+        self.topics.events.caller_is_gone(conn);
+        self.handing.caller_is_gone(conn);
     }
 }

@@ -6,6 +6,7 @@ use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Phase};
 use crate::core::signal::Signal;
+use crate::core::words::LogFormat;
 use crate::daemon::boot::ownership::places::RUNTIME_DIR;
 use crate::daemon::boot::steps::planned::note_to_successor;
 use crate::daemon::execute::log_dir;
@@ -16,14 +17,14 @@ use crate::daemon::services::privileges;
 use crate::daemon::services::process_limits;
 use crate::daemon::surface::slots;
 use crate::daemon::view::decide;
-use crate::daemon::{Notice, Supervisor};
+use crate::daemon::{Notice, Options, Supervisor};
 use crate::definition::environment::{Environment, base, environment, expanded, read_files};
 use crate::definition::limits::inherited;
 use crate::definition::resolved::{Definition, Origin, Ready};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::definition::{Surroundings, resolved};
 use crate::hermes::presence::{self, Presence};
-use crate::log::{LogSpec, SourceId};
+use crate::log::{Dress, LogSpec, SourceId};
 use crate::s6::script;
 use crate::store::Change;
 use crate::sys::beneath::Beneath;
@@ -320,7 +321,7 @@ impl Supervisor {
         let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
         let now = (service.definition.log, user.uid);
         if service.logged != Some(now) {
-            let spec = log_spec(&service.definition, log_dir(service), user, around);
+            let spec = log_spec(&service.definition, log_dir(service), user, around, &self.options);
             let no_pipes = |error| LaunchError::Pipes { dir: self.runtime_dir.clone(), error };
             self.logs.open(SourceId(id.0), spec).map_err(no_pipes)?;
             service.logged = Some(now);
@@ -368,12 +369,27 @@ fn look_before_start(
     Ok(read_files(definition, &user, around)?)
 }
 
-fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, around: &Surroundings) -> LogSpec {
+/// Whose the log files of a service of this user are: below home they are the gateway user's, whoever the service runs as.
+pub(in crate::daemon) fn log_owner(user: &User, around: &Surroundings) -> Credentials {
+    if around.own_uid == 0 { around.gateway.credentials() } else { user.credentials() }
+}
+
+fn log_spec(
+    definition: &Definition,
+    dir: std::path::PathBuf,
+    user: &User,
+    around: &Surroundings,
+    options: &Options,
+) -> LogSpec {
     let policy = &definition.log;
-    // The directory under home belongs to the gateway user, whoever the service runs as.
-    let owner = if around.own_uid == 0 { around.gateway.credentials() } else { user.credentials() };
+    let owner = log_owner(user, around);
     // Root reads everything, and its group is for nobody else.
     let readers = (user.uid != 0 && user.uid != owner.uid && user.gid != 0).then_some(user.gid);
+    let dress = match (options.log_format, policy.prefix.unwrap_or(options.log_prefix)) {
+        (LogFormat::Json, _) => Dress::Json,
+        (LogFormat::Text, true) => Dress::Prefix,
+        (LogFormat::Text, false) => Dress::Plain,
+    };
     LogSpec {
         name: definition.name.clone(),
         home: around.home.clone(),
@@ -381,6 +397,7 @@ fn log_spec(definition: &Definition, dir: std::path::PathBuf, user: &User, aroun
         max_size: policy.max_size,
         keep: policy.keep,
         to_container: policy.to_container,
+        dress,
         overflow: policy.overflow,
         owner,
         readers,

@@ -17,6 +17,7 @@ use crate::definition::resolved::{LogPolicy, Origin};
 use crate::definition::template::Profile;
 use crate::hermes::profiles;
 use crate::store::{MirroredRow, Program, RecordRow};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub struct Service {
 }
 
 /// A line about a service's state.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     pub state: State,
     pub reason: String,

@@ -1,11 +1,13 @@
-//! What the log says of single services beside their states: what happened to them unasked, and who asked for what.
-//!
-//! The sentences are pure functions of what they are about; only the two methods write.
+//! The events of services, and who asked for what: each a pure function of what it is about, told by [`Supervisor::happened`].
 
+use crate::control::protocol::{Asker, Event, EventKind, Level, Utc};
 use crate::core::effect::Incident;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
+use crate::core::words::State;
 use crate::daemon::Supervisor;
+use crate::daemon::clock::wall;
+use crate::daemon::services::Told;
 use crate::daemon::show::first_of;
 use crate::sys::peer::Peer;
 use crate::sys::users;
@@ -15,28 +17,90 @@ use std::time::Duration;
 const NAMED: usize = 20;
 
 impl Supervisor {
-    /// Something happened that no state tells.
-    pub(in crate::daemon) fn report(&self, name: &ServiceName, incident: &Incident) {
-        match incident {
-            Incident::Ended { exit, .. } if exit.is_success() => {
-                slog::info!(self.log, "{name}: {}", sentence(incident));
-            }
-            Incident::Ended { .. }
-            | Incident::NotStarted(_)
-            | Incident::StopTimedOut { .. }
-            | Incident::FinishTimedOut { .. } => slog::warn!(self.log, "{name}: {}", sentence(incident)),
+    /// Something has happened: the log gets its line, and the event goes to those who keep it and who listen.
+    pub(in crate::daemon) fn happened(&mut self, event: Event) {
+        let event = Event { time: Utc(wall(self.clock.now())), ..event };
+        match (event.level, event.pid) {
+            (Level::Debug, _) => slog::debug!(self.log, "{event}"),
+            (Level::Info, None) => slog::info!(self.log, "{event}"),
+            (Level::Info, Some(pid)) => slog::info!(self.log, "{event}"; "pid" => pid),
+            (Level::Warning, _) => slog::warn!(self.log, "{event}"),
+            (Level::Error, _) => slog::error!(self.log, "{event}"),
         }
+        let actions = self.topics.events.take(event);
+        self.carry_out(actions);
+    }
+
+    /// Something happened that no state tells.
+    pub(in crate::daemon) fn report(&mut self, name: &ServiceName, incident: &Incident) {
+        self.happened(incident_event(incident).about(name));
     }
 
     /// A caller asked for something to be done to services. One line, however many they are.
-    pub(in crate::daemon) fn asked(&self, verb: &str, ids: &[ServiceId], peer: &Peer) {
-        if ids.is_empty() {
-            return;
-        }
-        let names = ids.iter().filter_map(|id| self.fleet.name(*id)).map(ServiceName::as_str);
-        let who = users::by_uid(peer.uid).ok().flatten().map(|user| user.name);
-        slog::info!(self.log, "{}", request(verb, names, who.as_deref(), peer));
+    pub(in crate::daemon) fn asked(&mut self, verb: &str, ids: &[ServiceId], peer: &Peer) {
+        let names: Vec<&ServiceName> = ids.iter().filter_map(|id| self.fleet.name(*id)).collect();
+        let by = asker(peer);
+        let event = match names[..] {
+            [] => return,
+            [name] => request(verb, &by).about(name),
+            _ => {
+                let what =
+                    format!("{verb} of {}", first_of(NAMED, names.into_iter().map(ServiceName::as_str)));
+                request(&what, &by)
+            }
+        };
+        self.happened(event.by(by));
     }
+
+    /// A caller asked for something to be done to the supervisor.
+    pub(in crate::daemon) fn asked_of_us(&mut self, what: &str, peer: &Peer) {
+        let by = asker(peer);
+        self.happened(request(what, &by).by(by));
+    }
+}
+
+/// A service is in another state. What passes by itself, and what its end has told already, is for those who listen.
+pub(in crate::daemon) fn state(now: &Told, after_success: bool) -> Event {
+    let event = Event::info(EventKind::State, now.to_string());
+    let level = match now.state {
+        State::Backoff if after_success => Level::Debug,
+        State::Failed | State::Backoff => Level::Warning,
+        State::Starting | State::Stopping => Level::Debug,
+        State::Down
+        | State::Up
+        | State::Ready
+        | State::Refused
+        | State::Finished
+        | State::Served
+        | State::Parked => Level::Info,
+    };
+    Event { level, state: Some(now.state), pid: now.pid.and_then(|pid| u32::try_from(pid).ok()), ..event }
+}
+
+fn incident_event(incident: &Incident) -> Event {
+    let text = sentence(incident);
+    match incident {
+        Incident::Ended { exit, .. } => {
+            let event = match exit.is_success() {
+                true => Event::info(EventKind::Exit, text),
+                false => Event::warning(EventKind::Exit, text),
+            };
+            Event { exit_code: Some(exit.shell_code()), ..event }
+        }
+        Incident::NotStarted(_) => Event::warning(EventKind::StartFailed, text),
+        Incident::StopTimedOut { .. } | Incident::FinishTimedOut { .. } => {
+            Event::warning(EventKind::Killed, text)
+        }
+    }
+}
+
+fn asker(peer: &Peer) -> Asker {
+    let user = users::by_uid(peer.uid).ok().flatten().map(|user| user.name);
+    Asker { uid: peer.uid, user, pid: peer.pid }
+}
+
+fn request(what: &str, by: &Asker) -> Event {
+    Event::info(EventKind::Command, format!("{what} asked for by {by}"))
 }
 
 /// What happened, without the name of the service.
@@ -55,13 +119,6 @@ fn sentence(incident: &Incident) -> String {
             format!("its finish program did not end within {} and is killed", words(*after))
         }
     }
-}
-
-/// Who asked for what: `stop of web, db asked for by root (uid 0, pid 42)`.
-fn request<'a>(verb: &str, names: impl Iterator<Item = &'a str>, who: Option<&str>, peer: &Peer) -> String {
-    let user = who.map(|who| format!("{who} ")).unwrap_or_default();
-    let pid = peer.pid.map_or_else(|| "of another container".to_owned(), |pid| format!("pid {pid}"));
-    format!("{verb} of {} asked for by {user}(uid {}, {pid})", first_of(NAMED, names), peer.uid)
 }
 
 /// To the second, or to the millisecond where it is less than one.
@@ -109,13 +166,31 @@ mod tests {
 
     #[test]
     fn who_asked_is_one_line_however_many_are_meant() {
-        let peer = Peer { pid: Some(42), uid: 1000, gid: 1000 };
+        let by = Asker { uid: 1000, user: Some("deploy".to_owned()), pid: Some(42) };
+        let what = format!("stop of {}", first_of(NAMED, ["web", "db"].into_iter()));
+        assert_eq!(request(&what, &by).to_string(), "stop of web, db asked for by deploy (uid 1000, pid 42)");
         assert_eq!(
-            request("stop", ["web", "db"].into_iter(), Some("deploy"), &peer),
-            "stop of web, db asked for by deploy (uid 1000, pid 42)"
+            request("stop", &by).about("web").to_string(),
+            "web: stop asked for by deploy (uid 1000, pid 42)"
         );
         let many: Vec<String> = (0..23).map(|n| format!("n{n}")).collect();
-        let line = request("restart", many.iter().map(String::as_str), None, &peer);
-        assert!(line.ends_with(", n19 and 3 more asked for by (uid 1000, pid 42)"), "{line}");
+        let line = first_of(NAMED, many.iter().map(String::as_str));
+        assert!(line.ends_with(", n19 and 3 more"), "{line}");
+    }
+
+    #[test]
+    fn a_state_is_told_with_its_weight() {
+        let told = |state, reason: &str, pid| {
+            let event = super::state(&Told { state, reason: reason.to_owned(), pid }, false);
+            (event.level, event.message, event.pid)
+        };
+        assert_eq!(told(State::Up, "", Some(7)), (Level::Info, "up".to_owned(), Some(7)));
+        assert_eq!(told(State::Failed, "why", None), (Level::Warning, "failed: why".to_owned(), None));
+        assert_eq!(told(State::Starting, "", None).0, Level::Debug);
+        let waits = Told { state: State::Backoff, reason: String::new(), pid: None };
+        assert_eq!(
+            (super::state(&waits, true).level, super::state(&waits, false).level),
+            (Level::Debug, Level::Warning)
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Signals to the supervisor, and what each asks for.
 
+use crate::control::protocol::{Event, EventKind};
 use crate::core::farewell::Farewell;
 use crate::core::signal::Signal;
 use crate::daemon::Supervisor;
@@ -17,7 +18,7 @@ impl Supervisor {
                 self.stop_signal(received);
             }
             Signal::HUP if self.main.is_none() => {
-                slog::info!(self.log, "SIGHUP received, reading definitions again");
+                self.happened(Event::info(EventKind::Reload, "SIGHUP received, reading definitions again"));
                 decide!(self.definitions.ask_reload(None));
             }
             // For a terminal's stop signals there is nobody to come back to.
@@ -37,9 +38,13 @@ impl Supervisor {
         let code = code.filter(|_| self.topics.shutdown.is_first_signal());
         match code {
             Some(code) => {
-                slog::warn!(self.log, "{signal} from {sender}: shutting down with exit code {code}");
+                let text = format!("{signal} from {sender}: shutting down with exit code {code}");
+                self.happened(Event::warning(EventKind::Shutdown, text));
             }
-            None => slog::info!(self.log, "{signal} received, shutting down"; "from" => %sender),
+            None => {
+                let text = format!("{signal} from {sender}: shutting down");
+                self.happened(Event::info(EventKind::Shutdown, text));
+            }
         }
         let farewell = self.farewell_of_all();
         decide!(self.shutdown.signalled(code, farewell));

@@ -8,6 +8,7 @@ pub mod agenda;
 pub mod definitions;
 pub mod edits;
 pub mod essential;
+pub mod events;
 pub mod health;
 pub mod limits;
 pub mod planned;

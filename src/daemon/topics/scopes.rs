@@ -5,7 +5,7 @@
 
 use crate::containment::{IncarnationId, Member, ScopeError, ScopeInfo, ScopeLimits};
 use crate::control::permission::Facts;
-use crate::control::protocol::{OomPolicy, Part, RefusalKind, Reply, Request, ScopeStatus};
+use crate::control::protocol::{Event, EventKind, OomPolicy, Part, RefusalKind, Reply, Request, ScopeStatus};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::unit::ScopeName;
 use crate::daemon::act::{Action, Actions};
@@ -121,8 +121,8 @@ impl Scopes {
         let said = match oom_kills {
             0 => debug(&id, &name, "is over"),
             kills => {
-                let text = format!("{}: {name} went over its memory and was killed, {kills} times", id.name);
-                Action::Log(slog::Level::Warning, text)
+                let text = format!("{name} went over its memory and was killed, {kills} times");
+                Action::Tell(Event::warning(EventKind::Oom, text).about(&id.name))
             }
         };
         let callers = self.0.remove(&(id, name)).unwrap_or_default();

@@ -3,6 +3,7 @@
 //! A shutdown that only gives way to another container ends the services and leaves the main program alone. It becomes a whole
 //! one when somebody asks for that meanwhile.
 
+use crate::control::protocol::{Event, EventKind};
 use crate::core::clock::Tick;
 use crate::core::farewell::Farewell;
 use crate::core::signal::Signal;
@@ -203,8 +204,8 @@ impl Shutdown {
         if closing.deadline <= view.now && !closing.hurried {
             let late = view.fleet.ids().filter_map(|id| view.name(id).zip(view.fleet.gateway(id)));
             actions.extend(late.filter(|(_, gateway)| gateway.has_tree()).map(|(name, _)| {
-                let text = format!("{name} used up the stop budget and is killed");
-                Action::Log(slog::Level::Warning, text)
+                let text = "used up the stop budget and is killed";
+                Action::Tell(Event::warning(EventKind::Killed, text).about(name))
             }));
             actions.extend(self.hurry(view));
         }
@@ -252,7 +253,7 @@ fn ask_main_to_end() -> Actions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::Event;
+    use crate::core::event;
     use crate::core::exit::Exit;
     use crate::daemon::topics::testing::World;
 
@@ -278,9 +279,9 @@ mod tests {
 
     fn killed(world: &mut World, id: crate::core::fleet::ServiceId, n: u64) {
         let exit = Exit::Signal { signal: Signal::KILL, core: false };
-        world.step(id, Event::MainExited { incarnation: n, exit });
-        world.step(id, Event::TreeEmpty { incarnation: n });
-        world.step(id, Event::LogsDrained { incarnation: n });
+        world.step(id, event::Event::MainExited { incarnation: n, exit });
+        world.step(id, event::Event::TreeEmpty { incarnation: n });
+        world.step(id, event::Event::LogsDrained { incarnation: n });
     }
 
     #[test]
@@ -296,7 +297,7 @@ mod tests {
         world.after(BUDGET);
         let late = shutdown.pass_time(true, &world.view());
         assert!(
-            matches!(&late[0], Action::Log(_, text) if text == "coder used up the stop budget and is killed")
+            matches!(&late[0], Action::Tell(event) if event.to_string() == "coder: used up the stop budget and is killed")
         );
         assert_eq!(done(&late), ["main SIGKILL", "kill services"]);
         assert_eq!(shutdown.end(true, &world.view()), None);

@@ -95,6 +95,7 @@ impl Default for World {
                 environment: BTreeMap::new(),
                 log_level: slog::Level::Info,
                 log_format: LogFormat::Text,
+                log_prefix: false,
             },
         }
     }

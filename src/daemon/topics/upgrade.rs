@@ -3,7 +3,7 @@
 //! What is being started, ended or recorded comes to its end first, and requests that arrive meanwhile wait. So all that has to
 //! be handed over is what stands still: lives that are up, and callers.
 
-use crate::control::protocol::{RefusalKind, Request};
+use crate::control::protocol::{Event, EventKind, RefusalKind, Request};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::gateway::Stage;
@@ -76,10 +76,9 @@ impl Upgrade {
             return vec![Action::refuse(incoming.id, RefusalKind::Failed, why)];
         }
         let check = Action::CheckProgram(program.clone());
-        let text = format!("upgrade asked for by uid {}", incoming.peer.uid);
         let deadline = view.now.after(PATIENCE);
         self.0 = Some(Asked { by: incoming, program: None, deadline, held: Vec::new() });
-        vec![check, Action::Log(slog::Level::Info, text)]
+        vec![check]
     }
 
     /// The program was looked at.
@@ -139,7 +138,7 @@ impl Upgrade {
         let Some(asked) = self.0.take() else { return Actions::new() };
         let text = format!("not upgraded: {why}");
         let said = [
-            Action::Log(slog::Level::Warning, text.clone()),
+            Action::Tell(Event::warning(EventKind::Upgrade, text.clone())),
             Action::refuse(asked.by.id, RefusalKind::Failed, text),
         ];
         said.into_iter().chain(asked.held.into_iter().map(Action::Request)).collect()
@@ -176,7 +175,7 @@ fn moving(busy: bool, view: &View<'_>) -> Option<Moving> {
 mod tests {
     use super::*;
     use crate::control::protocol::{Refusal, Reply, Targets};
-    use crate::core::event::{Command, Event, Ticket};
+    use crate::core::event::{self, Command, Ticket};
     use crate::core::gateway::KILL_PATIENCE;
     use crate::daemon::topics::testing::World;
     use crate::sys::peer::Peer;
@@ -235,7 +234,7 @@ mod tests {
         let upgrade = ready(&world);
         assert_eq!(upgrade.due(true, &world.view()), None, "somebody waits for an answer");
         assert_eq!(upgrade.due(false, &world.view()), Some("/new".into()));
-        world.step(id, Event::Command { ticket: Ticket(1), command: Command::Stop });
+        world.step(id, event::Event::Command { ticket: Ticket(1), command: Command::Stop });
         assert_eq!(upgrade.due(false, &world.view()), None, "a stop is being recorded");
     }
 
@@ -248,7 +247,7 @@ mod tests {
         assert!(upgrade.hold(&status(2)).is_some_and(|actions| actions.is_empty()));
         assert!(upgrade.hold(&status(3)).is_some());
         upgrade.caller_is_gone(ConnId { slot: 3, generation: 0 });
-        world.step(id, Event::Command { ticket: Ticket(1), command: Command::Stop });
+        world.step(id, event::Event::Command { ticket: Ticket(1), command: Command::Stop });
         assert!(upgrade.pass_time(false, &world.view()).is_empty());
         world.after(PATIENCE);
         let over = upgrade.pass_time(false, &world.view());
@@ -264,9 +263,9 @@ mod tests {
         let id = world.gateway("coder");
         world.up(id, 7);
         let mut upgrade = ready(&world);
-        world.step(id, Event::Command { ticket: Ticket(1), command: Command::Stop });
-        world.step(id, Event::Recorded { seq: 1 });
-        world.step(id, Event::KillNow);
+        world.step(id, event::Event::Command { ticket: Ticket(1), command: Command::Stop });
+        world.step(id, event::Event::Recorded { seq: 1 });
+        world.step(id, event::Event::KillNow);
         world.after(KILL_PATIENCE);
         world.fleet.pass_time(world.now);
         let over = upgrade.pass_time(false, &world.view());

@@ -5,6 +5,7 @@
 //! an environment variable. Another version may read it: what it does not know it leaves out, and what is missing has a
 //! default, so that at the worst a caller loses its connection.
 
+use crate::daemon::services::Told;
 use crate::sys::{posture, replace};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub struct Handover {
     /// The socket that listens for callers.
     pub listener: Option<i32>,
     pub callers: Vec<Caller>,
+    /// What was said of each service last: nothing is told twice.
+    pub told: HashMap<String, Told>,
     /// Beginnings of log lines, by service.
     pub begun: HashMap<String, [Vec<u8>; 2]>,
 }

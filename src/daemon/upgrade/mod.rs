@@ -6,12 +6,13 @@
 pub(in crate::daemon) mod handover;
 
 use crate::control::codec;
-use crate::control::protocol::{RefusalKind, Reply, Request};
+use crate::control::protocol::{Answer, Event, EventKind, RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::gateway::Gateway;
 use crate::core::signal::Signal;
 use crate::daemon::inbox::Input;
+use crate::daemon::services::Service;
 use crate::daemon::topics::requests::Targeted;
 use crate::daemon::topics::upgrade::CheckError;
 use crate::daemon::upgrade::handover::{Caller, Handover, own_path};
@@ -68,6 +69,7 @@ impl Supervisor {
             || self.topics.edits.is_busy()
             || self.topics.definitions.readings.is_busy()
             || self.topics.scopes.is_busy()
+            || self.handing.is_busy()
     }
 
     /// Ends the threads, closes the state, and returns what the next one has to know, with the descriptors that it gets.
@@ -77,7 +79,10 @@ impl Supervisor {
             self.topics.requests.targeted().into_iter().map(|targeted| self.again(targeted, now)).collect();
         let held = self.topics.upgrade.take_callers().into_iter();
         requests.extend(held.map(|incoming| (incoming.id, incoming.request)));
+        requests.extend(self.topics.events.take_followers(now));
         let mut handover = self.bare_handover();
+        let told = |service: &Service| Some((service.name.to_string(), service.told.clone()?));
+        handover.told = self.services.values().filter_map(|service| told(service)).collect();
         handover.begun = self.logs.hand_over(patience);
         self.take_last_mirrors();
         let Self { store, server, log, .. } = *self;
@@ -136,9 +141,14 @@ impl Supervisor {
             let Ok(stream) = crate::sys::posture::take_over(caller.stream) else { continue };
             let Caller { input, output, closing, request, .. } = caller;
             let id = ConnId { slot: 0, generation: 0 };
-            let carried = Carried { id, stream, answering: request.is_some(), closing, input, output };
+            let request = request.map(codec::kept_request);
+            let answer = |request: &Option<Request>| {
+                request.as_ref().map_or(Answer::Outcomes, |known| known.verb().answer)
+            };
+            let answering = request.as_ref().map(answer);
+            let carried = Carried { id, stream, answering, closing, input, output };
             let Some(id) = self.server.take_over(&self.wakeups.registry, carried) else { continue };
-            let Some(request) = request.and_then(codec::kept_request) else {
+            let Some(request) = request.flatten() else {
                 self.refuse(
                     id,
                     RefusalKind::Failed,
@@ -160,9 +170,12 @@ impl Supervisor {
             }
         }
         match refused {
-            None => slog::warn!(self.log, "goes on in another process image";
-                "was" => version, "version" => env!("CARGO_PKG_VERSION")),
-            Some(why) => slog::error!(self.log, "not upgraded: {why}"),
+            None => {
+                let new = env!("CARGO_PKG_VERSION");
+                let text = format!("goes on in another process image: version {new}, before {version}");
+                self.happened(Event::warning(EventKind::Upgrade, text));
+            }
+            Some(why) => self.happened(Event::error(EventKind::Upgrade, format!("not upgraded: {why}"))),
         }
     }
 }

@@ -122,6 +122,8 @@ pub static KEYS: &[Key] = &[
         "Rotated files that are kept."),
     key("log.to_container", Boolean, Value("true"), "false",
         "Whether its output also goes to the output of the container."),
+    key("log.prefix", Boolean, Nothing("that of `--log-prefix`"), "true",
+        "Whether its lines there have its name in front."),
     key("log.overflow", Choice(&["block", "drop"]), Value(r#""block""#), r#""drop""#,
         "What becomes of output faster than it can be written: the service waits, or lines are lost and counted."),
 

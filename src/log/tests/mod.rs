@@ -45,6 +45,7 @@ impl Room {
             max_size: 1_000_000,
             keep: 10,
             to_container: true,
+            dress: Dress::Plain,
             overflow: Overflow::Block,
             owner: Credentials::own(),
             readers: None,

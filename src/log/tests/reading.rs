@@ -222,7 +222,7 @@ fn following_misses_and_doubles_nothing_across_many_rotations() {
             seen.send(String::from_utf8(line.text.to_vec()).unwrap()).map_err(io::Error::other)
         };
         reader.read(true, &mut take).unwrap();
-        reader.follow(Some(std::os::fd::AsFd::as_fd(&end)), &mut take).unwrap();
+        reader.follow(Some(std::os::fd::AsFd::as_fd(&end)), &mut |_| Vec::new(), &mut take).unwrap();
     });
     assert_eq!(lines.recv_timeout(SECONDS).unwrap(), "n 1");
     for n in 2..5_000 {
@@ -264,7 +264,7 @@ fn a_log_that_is_not_there_yet_is_followed_when_it_comes_and_when_it_comes_again
                 let text = String::from_utf8(line.text.to_vec()).unwrap();
                 seen.send((line.source, text)).map_err(io::Error::other)
             };
-            reader.follow(Some(std::os::fd::AsFd::as_fd(&end)), &mut take).unwrap();
+            reader.follow(Some(std::os::fd::AsFd::as_fd(&end)), &mut |_| Vec::new(), &mut take).unwrap();
         });
         watching.recv_timeout(SECONDS).unwrap();
         let next = || lines.recv_timeout(SECONDS).unwrap();

@@ -25,6 +25,44 @@ fn a_line_goes_raw_to_the_container_and_with_a_head_to_the_file() {
     assert!(room.logs.finish(SECONDS) && room.container.finish(SECONDS));
 }
 
+/// In `docker logs` nobody could tell whose line it was.
+#[test]
+fn lines_in_the_containers_stream_can_name_their_service_and_the_file_is_as_ever() {
+    let room = Room::new();
+    room.open(A, LogSpec { dress: Dress::Prefix, ..room.spec("coder") });
+    room.open(B, LogSpec { dress: Dress::Json, ..room.spec("other") });
+    let (out, _err) = room.logs.child_ends(A).unwrap();
+    let (_out, err) = room.logs.child_ends(B).unwrap();
+    let long = "x".repeat(2 * split::CARRY_MAX);
+    for text in ["one\ntwo\n", &long, "\n"] {
+        write_all(&out, text.as_bytes());
+    }
+    write_all(&err, b"three \xff\n");
+    room.drained(A);
+    room.drained(B);
+    let mut out = BufReader::new(room.out.as_ref().unwrap());
+    let mut line = |expected: &str| {
+        let mut text = String::new();
+        out.read_line(&mut text).unwrap();
+        assert!(text == expected, "{} of {}", text.len(), expected.len());
+    };
+    line("coder | one\n");
+    line("coder | two\n");
+    line(&format!("coder | {long}\n"));
+    let mut text = String::new();
+    BufReader::new(room.err.as_ref().unwrap()).read_line(&mut text).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&document["service"], &document["stream"]), (&"other".into(), &"err".into()));
+    assert_eq!(document["line"], "three \u{fffd}");
+    assert_eq!(room.lines("coder")[..2], ["  one", "  two"]);
+    assert_eq!(texts_lossy(&room.dir("other")), [" !three \u{fffd}"]);
+}
+
+fn texts_lossy(dir: &Path) -> Vec<String> {
+    let bytes = std::fs::read(dir.join("current")).unwrap();
+    String::from_utf8_lossy(&bytes).lines().map(|line| line[stamp::TIME_LEN..].to_owned()).collect()
+}
+
 #[test]
 fn rotation_loses_and_doubles_nothing_and_prunes_the_oldest() {
     let room = Room::new();

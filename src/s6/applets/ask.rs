@@ -134,7 +134,10 @@ pub fn service(search: &Search, name: &str, patience: Duration) -> Result<Servic
         | Part::LogPlace(_)
         | Part::Scope(_)
         | Part::Tree(_)
-        | Part::Audit(_) => {}
+        | Part::Audit(_)
+        | Part::Event(_)
+        | Part::Lost(_)
+        | Part::LogFile(_) => {}
     })?;
     match (found, problem) {
         (Some(status), _) => Ok(status),

@@ -4,6 +4,7 @@ mod custody;
 mod damage;
 mod disk;
 mod faults;
+mod journal;
 mod locks;
 mod versions;
 

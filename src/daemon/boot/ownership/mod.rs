@@ -8,6 +8,7 @@ pub(in crate::daemon) mod identity;
 pub(in crate::daemon) mod places;
 pub(in crate::daemon) mod runtime_dir;
 
+use crate::control::protocol::{Event, EventKind};
 use crate::core::signal::Signal;
 use crate::daemon::boot::cmd::Claims;
 use crate::daemon::boot::steps::start_error::StartError;
@@ -228,11 +229,11 @@ impl Supervisor {
             return self.claimed();
         }
         if let (Some(claimant), false) = (claimant, self.topics.shutdown.is_on()) {
-            slog::warn!(
-                self.log,
+            let text = format!(
                 "a container with 'gateway run' ({claimant}) takes over: ending the services here; the command goes on \
                  without a supervisor"
             );
+            self.happened(Event::warning(EventKind::Shutdown, text));
             decide!(self.shutdown.give_way());
         }
     }

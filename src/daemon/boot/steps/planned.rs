@@ -41,7 +41,6 @@ impl Planned {
         for warning in &reconciled.warnings {
             slog::warn!(log, "{warning}");
         }
-        slog::info!(log, "{}", first_line(&contained.report); "version" => env!("CARGO_PKG_VERSION"), "pid" => std::process::id());
         fault::point();
         leave_note(prepared, opened, &contained.containment);
         Self { reconciled, cmd: judge_cmd(prepared.argv.take(), &prepared.given.options) }
@@ -65,7 +64,7 @@ fn leave_note(prepared: &Prepared, opened: &Opened, containment: &Containment) {
 }
 
 /// The rung in force, why not a better one, and the flag that would give it.
-fn first_line(report: &containment::Report) -> String {
+pub(super) fn first_line(report: &containment::Report) -> String {
     let mut line = format!("containment '{}'", report.rung);
     if let Some(why) = why_not_higher(report) {
         line.push_str(&format!(" ({why})"));

@@ -1,5 +1,6 @@
 //! Last step: all services become known and go where the database wants them, and the main program starts.
 
+use crate::control::protocol::{Event, EventKind};
 use crate::core::clock::LostTime;
 use crate::core::fleet::Fleet;
 use crate::daemon::boot::ownership::adoption::Inheritance;
@@ -7,10 +8,11 @@ use crate::daemon::boot::ownership::runtime_dir::goes_with_the_container;
 use crate::daemon::boot::reading::late::Late;
 use crate::daemon::boot::steps::contained::Contained;
 use crate::daemon::boot::steps::opened::Opened;
-use crate::daemon::boot::steps::planned::Planned;
+use crate::daemon::boot::steps::planned::{Planned, first_line};
 use crate::daemon::boot::steps::prepared::Prepared;
 use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::inbox::Inbox;
+use crate::daemon::serve::log_files::Handing;
 use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
 use crate::daemon::show::first_starts::FirstStarts;
@@ -46,7 +48,15 @@ impl Supervisor {
         let (mut supervisor, parts) = Self::assemble(prepared, opened, contained)?;
         let Parts { poll, rows, found, plan, former, inheritance } = parts;
         let (goes_on, continued) = (inheritance.goes_on, inheritance.continued);
+        supervisor.topics.events.remember(&rows.journal);
+        let begun = format!("{}, version {}", first_line(&supervisor.report), env!("CARGO_PKG_VERSION"));
+        supervisor
+            .happened(Event { pid: Some(std::process::id()), ..Event::info(EventKind::Started, begun) });
         let restored = supervisor.boot_services(plan, &rows, &found, &reconciled, inheritance, &cmd);
+        let mut told = former.as_ref().map(|former| former.told.clone()).unwrap_or_default();
+        for service in supervisor.services.values_mut() {
+            service.told = told.remove(service.name.as_str());
+        }
         if let Some(closing) = former.as_ref().and_then(|former| former.closing) {
             let farewell = supervisor.farewell_of_all();
             decide!(supervisor.shutdown.resume(closing, farewell));
@@ -127,6 +137,7 @@ impl Supervisor {
             next_commit: 0,
             server: opened.server,
             topics,
+            handing: Handing::default(),
             listeners: Listeners::default(),
             probes: Probes::default(),
             main: contained.main,

@@ -15,6 +15,7 @@ mod stories;
 pub use readings::{Readings, Reloading};
 pub use reload::{Define, First, New, Report};
 
+use crate::control::protocol::{Event, EventKind};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use crate::daemon::act::{Action, Actions};
@@ -127,7 +128,7 @@ impl Definitions {
                     actions.push(Action::Define(Define::New(Box::new(new))));
                 }
                 Err(error) => {
-                    actions.push(Action::Log(slog::Level::Warning, error.to_string()));
+                    actions.push(Action::Tell(Event::warning(EventKind::Refused, error.to_string())));
                     let refusal = Refusal::new(Unreadable::record(row, &error), want);
                     self.refused.insert(name.to_string(), refusal);
                     self.dormant.insert(name.clone(), row.clone());

@@ -1,6 +1,6 @@
 //! What a reading of all files means for each service: the same, another definition, none any more, or a new one.
 
-use crate::control::protocol::{Code, Outcome, Part, Reply};
+use crate::control::protocol::{Code, Event, EventKind, Outcome, Part, Reply};
 use crate::control::server::ConnId;
 use crate::core::event::Command;
 use crate::core::fleet::ServiceId;
@@ -169,7 +169,8 @@ impl Definitions {
         let known =
             |text: &String| callers.is_empty() && self.refused.values().any(|refusal| refusal.why == *text);
         let new = complaints.iter().filter(|complaint| !known(complaint));
-        actions.extend(new.map(|complaint| Action::Log(slog::Level::Warning, complaint.clone())));
+        actions
+            .extend(new.map(|complaint| Action::Tell(Event::warning(EventKind::Refused, complaint.clone()))));
         let malformed = |complaint: &String| {
             let line = complaint.lines().next().unwrap_or_default();
             Outcome::failed("reload", Code::Failed, None, line.to_owned())

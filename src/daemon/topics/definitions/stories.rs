@@ -189,6 +189,7 @@ impl Story {
                 }
                 Action::ReadDefinitions(number) => self.readings.push(number),
                 Action::Serve(incoming) => self.served.push(incoming.id.slot),
+                Action::Tell(event) => self.log.push(event.to_string()),
                 Action::Log(_, text) => self.log.push(text),
                 Action::BootLate(plan, _) => {
                     let names: Vec<&str> = plan.services.keys().map(ServiceName::as_str).collect();

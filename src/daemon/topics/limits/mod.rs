@@ -13,6 +13,7 @@ mod stories;
 pub use set::{Asked, InForce, Setting};
 
 use crate::containment::{IncarnationId, SpawnError};
+use crate::control::protocol::{Event, EventKind};
 use crate::core::clock::Tick;
 use crate::core::exit::{Exit, Shortage};
 use crate::core::fleet::ServiceId;
@@ -91,7 +92,7 @@ impl Bounds {
     /// This limit does not hold. Returns what there is to say of it.
     fn admit(&mut self, left: NotInForce, name: &ServiceName) -> Option<Action> {
         let is_news = !self.said.contains(&left);
-        let line = is_news.then(|| warning(format!("{name}: {left}")));
+        let line = is_news.then(|| met(name, left.to_string()));
         if is_news {
             self.said.push(left.clone());
         }
@@ -212,14 +213,20 @@ impl ServiceLimits {
         let name = &life.name;
         let bounds = view.fleet.id(name.as_str()).and_then(|id| self.bounds.get(&id));
         match (main, bounds.map_or(Oom::Process, |bounds| bounds.asked.oom())) {
-            (true, _) => vec![warning(format!("{name}: {shortage}: the kernel killed its main process"))],
-            (false, Oom::Process) => vec![warning(format!(
-                "{name}: {shortage}: the kernel killed a process of it, {kills} in this life; the rest goes on"
-            ))],
+            (true, _) => vec![oom(name, format!("{shortage}: the kernel killed its main process"))],
+            (false, Oom::Process) => vec![oom(
+                name,
+                format!(
+                    "{shortage}: the kernel killed a process of it, {kills} in this life; the rest goes on"
+                ),
+            )],
             (false, Oom::Service) => vec![
-                warning(format!(
-                    "{name}: {shortage}: the kernel killed a process of it, {kills} in this life; it ends with that"
-                )),
+                oom(
+                    name,
+                    format!(
+                        "{shortage}: the kernel killed a process of it, {kills} in this life; it ends with that"
+                    ),
+                ),
                 Action::EndForOom(life.clone()),
             ],
         }
@@ -235,12 +242,12 @@ impl ServiceLimits {
         if refused == 0 {
             return Actions::new();
         }
-        vec![warning(format!(
-            "{}: it was at its limit {}={}: the kernel refused it {refused} processes or threads",
-            life.name,
+        let text = format!(
+            "it was at its limit {}={}: the kernel refused it {refused} processes or threads",
             Key::PidsMax,
             Key::PidsMax.show(bound)
-        ))]
+        );
+        vec![met(&life.name, text)]
     }
 
     /// The kernel holds the memory of a service at `memory_high`.
@@ -253,11 +260,11 @@ impl ServiceLimits {
             return Actions::new();
         }
         let bound = bounds.asked.get(Key::MemoryHigh).map(|value| Key::MemoryHigh.show(value));
-        let mut actions = vec![warning(format!(
-            "{}: its memory is at memory_high={}: the kernel takes back what it can, and slows it down",
-            life.name,
+        let text = format!(
+            "its memory is at memory_high={}: the kernel takes back what it can, and slows it down",
             bound.unwrap_or_default()
-        ))];
+        );
+        let mut actions = vec![met(&life.name, text)];
         let runs = view.fleet.gateway(id).is_some_and(|gateway| gateway.phase() == Phase::Up);
         let hook = service.definition.hooks.memory_high.clone().filter(|_| runs);
         let run = |argv| Action::RunHook { id, life: life.clone(), hook: MEMORY_HIGH, argv };
@@ -280,6 +287,15 @@ impl ServiceLimits {
             Err(why) => warning(format!("{name}: its hook {MEMORY_HIGH} does not run: {why}")),
         }]
     }
+}
+
+/// A limit was met, or does not hold.
+fn met(name: &ServiceName, text: String) -> Action {
+    Action::Tell(Event::warning(EventKind::Limit, text).about(name))
+}
+
+fn oom(name: &ServiceName, text: String) -> Action {
+    Action::Tell(Event::warning(EventKind::Oom, text).about(name))
 }
 
 fn warning(text: String) -> Action {

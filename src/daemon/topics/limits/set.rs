@@ -1,7 +1,7 @@
 //! `ctl set`: who may set what, the record where it is to last, and what can be put into force at once.
 
 use crate::containment::IncarnationId;
-use crate::control::protocol::{Code, Outcome};
+use crate::control::protocol::{Code, Event, EventKind, Outcome};
 use crate::core::event::Ticket;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
@@ -110,8 +110,8 @@ impl ServiceLimits {
             }
         };
         let lasting = if persist { ", also for its next starts" } else { "" };
-        let text = format!("{name}: limits are set by uid {uid}: {}{lasting}", words(&over));
-        let mut actions = vec![Action::Log(slog::Level::Info, text)];
+        let text = format!("limits are set by uid {uid}: {}{lasting}", words(&over));
+        let mut actions = vec![Action::Tell(Event::info(EventKind::Limit, text).about(&name))];
         if !persist {
             actions.push(self.put_in_force(id, ticket, &over, false, view));
             return actions;

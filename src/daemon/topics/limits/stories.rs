@@ -84,6 +84,7 @@ impl Story {
                 Action::Answer(_, Outcome { code, message, .. }) => {
                     self.answers.push(format!("[{:?}] {}", code, message.unwrap()));
                 }
+                Action::Tell(event) => self.log.push(event.to_string()),
                 Action::Log(_, text) => self.log.push(text),
                 Action::Commit(Commit::Limits(setting), changes) => {
                     for change in changes {
