@@ -2,6 +2,7 @@
 
 use super::event::{Command, Incarnation, Ticket};
 use super::exit::Exit;
+use super::policy::Hook;
 use super::signal::Signal;
 use super::words::Want;
 use std::time::Duration;
@@ -21,6 +22,19 @@ pub enum Effect {
     SaveHistory,
     /// Make the place, put the main process into it, execute.
     Spawn {
+        incarnation: Incarnation,
+    },
+    /// Run the hook that comes before a start, in a place of its own: a life without a service, with the same events.
+    Prepare {
+        incarnation: Incarnation,
+    },
+    /// Run a hook beside the main process; answered by `HookEnded`, also where it cannot run.
+    RunHook {
+        incarnation: Incarnation,
+        hook: Hook,
+    },
+    /// End that hook.
+    EndHook {
         incarnation: Incarnation,
     },
     /// Run the finish program, told of this end, in a place of its own: a life without a service, with the same events.
@@ -79,6 +93,8 @@ pub enum Incident {
     NotStarted(String),
     /// The time to stop is over, and what is left is killed: the main process too, or only processes that it left.
     StopTimedOut { after: Duration, main: bool },
+    /// A hook beside the main process is ended.
+    HookTimedOut { hook: Hook },
     /// The finish program is killed.
     FinishTimedOut { after: Duration },
 }

@@ -81,6 +81,10 @@ pub enum Event {
     LogsDrained {
         incarnation: Incarnation,
     },
+    /// The hook beside its main process has ended, or does not run.
+    HookEnded {
+        incarnation: Incarnation,
+    },
     /// Time passed. Harmless when nothing is due.
     Time,
     /// What the services before it in the order allow.

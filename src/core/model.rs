@@ -10,7 +10,7 @@ use super::event::{Command, Event, Ticket};
 use super::exit::Exit;
 use super::gateway::{Elsewhere, FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage};
 use super::name::ServiceName;
-use super::policy::{BurstLimit, ExitRule, Policy};
+use super::policy::{BurstLimit, ExitRule, Hook, Hooks, Policy};
 use super::words::Want;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -35,9 +35,11 @@ enum Fault {
     NeedIsForever,
     /// A service that is to be given up is not.
     GivingUpIsIgnored,
+    /// Every hook before a start is taken for a success.
+    PreStartIsIgnored,
 }
 
-/// The search is run five times, because all together would be too many states for a test.
+/// The search is run six times, because all together would be too many states for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     TwoCallers,
@@ -46,7 +48,9 @@ enum Scope {
     OneCallerAndOthers,
     /// One caller, and a service that reports readiness and has a finish program.
     ReadyAndFinish,
-    /// The same, and a supervisor that is killed at any moment and has a successor.
+    /// One caller, and a service with every hook.
+    Hooks,
+    /// As `ReadyAndFinish`, and a supervisor that is killed at any moment and has a successor.
     Crashes,
 }
 
@@ -95,6 +99,12 @@ struct World {
     draining: bool,
     /// The main process is the finish program.
     finishing: bool,
+    /// The main process is the hook before a start.
+    preparing: bool,
+    /// That hook has succeeded, and nothing has come after it.
+    prepared: bool,
+    /// The hook beside the main process.
+    hook: Option<Hook>,
     reported: bool,
     /// How the last main process ended, unless it could not be made.
     ended: Option<Exit>,
@@ -147,6 +157,7 @@ enum Move {
     TreeEnds,
     Reaped(Exit),
     Drained,
+    HookEnds,
     Time,
     Gate(Gate),
     Needed(bool),
@@ -170,6 +181,10 @@ impl World {
             policy.ready = Some(Duration::from_secs(60));
             policy.finish = Some(Duration::from_secs(5));
         }
+        if scope == Scope::Hooks {
+            let some = Some(Duration::from_secs(3));
+            policy.hooks = Hooks { pre_start: some, post_start: some, pre_stop: some };
+        }
         let mut world = Self {
             gateway: Gateway::new(policy, 7),
             now: Tick(1_000_000),
@@ -181,6 +196,9 @@ impl World {
             killed: false,
             draining: false,
             finishing: false,
+            preparing: false,
+            prepared: false,
+            hook: None,
             reported: false,
             ended: None,
             disk: VecDeque::new(),
@@ -280,6 +298,9 @@ impl World {
         if self.draining {
             moves.push(Move::Drained);
         }
+        if self.hook.is_some() {
+            moves.push(Move::HookEnds);
+        }
         if self.gateway.deadline().is_some() {
             moves.push(Move::Time);
         }
@@ -334,10 +355,16 @@ impl World {
             Move::Extended => self.feed(Event::Extended { incarnation, by: Duration::from_secs(30) }),
             Move::MainEnds(exit, leaves) => {
                 self.main = Main::Dead;
+                // A hook is of the tree.
+                let leaves = leaves || self.hook.is_some();
                 self.tree = leaves;
                 self.note_end(exit);
+                if self.preparing {
+                    (self.ended, self.prepared) = (None, exit == Exit::Code(0));
+                }
                 let exit = match self.fault {
                     Fault::CleanExitTakenForFailure => Exit::Code(1),
+                    Fault::PreStartIsIgnored if self.preparing => Exit::Code(0),
                     _ => exit,
                 };
                 self.feed(Event::MainExited { incarnation, exit })?;
@@ -352,8 +379,12 @@ impl World {
                 self.note_end(exit);
                 self.feed(Event::MainExited { incarnation, exit })
             }
+            Move::HookEnds => {
+                self.hook = None;
+                self.feed(Event::HookEnded { incarnation })
+            }
             Move::TreeEnds => {
-                self.tree = false;
+                (self.tree, self.hook) = (false, None);
                 self.tell_empty()
             }
             Move::Drained => {
@@ -410,6 +441,7 @@ impl World {
         let kept = self.gateway.living().is_some();
         if !kept {
             (self.main, self.tree, self.draining, self.finishing) = (Main::None, false, false, false);
+            (self.preparing, self.prepared, self.hook) = (false, false, None);
         }
         (self.killed, self.closing, self.gone) = (false, false, false);
         self.gateway = Gateway::new(self.gateway.policy().clone(), 7);
@@ -480,7 +512,20 @@ impl World {
                 self.place(incarnation)?;
                 self.finishing = true;
             }
+            Effect::Prepare { incarnation } => {
+                self.spawn(incarnation)?;
+                self.preparing = true;
+            }
+            Effect::RunHook { .. } if self.hook.is_some() => return Err("two hooks at a time".into()),
+            Effect::RunHook { .. } if self.main != Main::Alive || self.preparing => {
+                return Err("a hook beside no main process".into());
+            }
+            Effect::RunHook { hook, .. } => self.hook = Some(hook),
+            Effect::EndHook { .. } => {}
             Effect::Spawn { incarnation } => {
+                if self.scope == Scope::Hooks && !self.prepared {
+                    return Err("the main process was made before its hook had succeeded".into());
+                }
                 self.spawn(incarnation)?;
                 if self.fault == Fault::SpawnIsRepeated {
                     self.spawn(incarnation)?;
@@ -503,14 +548,14 @@ impl World {
                 return Err("the place of a living tree was removed".into());
             }
             Effect::Release { .. } => {
-                self.main = Main::None;
+                (self.main, self.hook) = (Main::None, None);
                 self.draining = false;
             }
             Effect::Abandon { .. } => {
                 if self.gateway.stage() == Some(Stage::Draining) {
                     return Err("an empty tree was abandoned".into());
                 }
-                (self.main, self.tree) = (Main::None, false);
+                (self.main, self.tree, self.hook) = (Main::None, false, None);
             }
             Effect::Reply { .. } if self.fault == Fault::ReplyIsLost => {}
             Effect::Reply { ticket, outcome } => self.reply(ticket, &outcome)?,
@@ -541,7 +586,7 @@ impl World {
             return Err("spawned under an old number".into());
         }
         (self.main, self.tree, self.tree_told, self.killed) = (Main::Making, true, false, false);
-        (self.finishing, self.reported) = (false, false);
+        (self.finishing, self.reported, self.preparing, self.prepared) = (false, false, false, false);
         self.unhealthy &= self.gateway.phase() != Phase::Starting;
         Ok(())
     }
@@ -567,7 +612,7 @@ impl World {
                 return Err("stop acknowledged with a living tree".into());
             }
             let waits = self.scope.reports() && !self.reported;
-            if !down && (waits || self.finishing) {
+            if !down && (waits || self.finishing || self.preparing) && !self.elsewhere {
                 return Err("start acknowledged before the service was ready".into());
             }
             if !down && self.main != Main::Alive && !self.elsewhere {
@@ -622,7 +667,7 @@ impl World {
             self.tree,
             self.tree_told,
             self.killed,
-            (self.draining, self.finishing, self.reported),
+            (self.draining, self.finishing, self.reported, self.preparing, self.prepared, self.hook),
             self.on_disk,
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
@@ -716,6 +761,7 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
             Scope::OneCallerAndGates,
             Scope::OneCallerAndOthers,
             Scope::ReadyAndFinish,
+            Scope::Hooks,
             Scope::Crashes,
         ];
         let searches = scopes.map(|scope| threads.spawn(move || phases(scope)));
@@ -728,6 +774,7 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
         "Starting",
         "Up",
         "Grace",
+        "Hooked",
         "Unsignalled",
         "Killing",
         "Stuck",
@@ -758,6 +805,7 @@ fn the_search_catches_every_seeded_fault() {
     for fault in [Fault::ElsewhereIsIgnored, Fault::NeedIsForever, Fault::GivingUpIsIgnored] {
         assert!(verdict(fault, Scope::OneCallerAndOthers).is_err(), "{fault:?} went unnoticed");
     }
+    assert!(verdict(Fault::PreStartIsIgnored, Scope::Hooks).is_err());
     assert!(verdict(Fault::ReadyIsAssumed, Scope::ReadyAndFinish).is_err());
     assert!(verdict(Fault::NobodyIsAdopted, Scope::Crashes).is_err());
 }

@@ -84,6 +84,35 @@ pub enum Role {
     Essential,
 }
 
+/// A program that runs beside the main process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// It is up, and ready where it can say so.
+    PostStart,
+    /// It is to stop; the signal waits for this.
+    PreStop,
+}
+
+impl Hook {
+    /// Its key in `[hooks]`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PostStart => "post_start",
+            Self::PreStop => "pre_stop",
+        }
+    }
+}
+
+/// The hooks that there are, each with how long it may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Must succeed before the main process is made; runs in a tree of its own.
+    pub pre_start: Option<Duration>,
+    pub post_start: Option<Duration>,
+    /// At most half of the time to stop, so that the signal is worth something.
+    pub pre_stop: Option<Duration>,
+}
+
 /// Everything the state machine needs to know about one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -96,6 +125,7 @@ pub struct Policy {
     /// A program of its own that runs once the tree is empty and judges the end, as `finish` of s6 does: how long
     /// that may take.
     pub finish: Option<Duration>,
+    pub hooks: Hooks,
 }
 
 impl Default for Policy {
@@ -122,6 +152,7 @@ impl Default for Policy {
             },
             ready: None,
             finish: None,
+            hooks: Hooks::default(),
         }
     }
 }

@@ -12,11 +12,12 @@ use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
 use crate::core::words::Want;
 use crate::daemon::inbox::Input;
+use crate::daemon::services::beside::Beside;
 use crate::daemon::services::process_limits;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::definitions::{Define, Report};
 use crate::daemon::topics::edits::Edit;
-use crate::daemon::topics::limits;
+use crate::daemon::topics::limits::{self, MEMORY_HIGH};
 use crate::daemon::topics::probing::Ask;
 use crate::daemon::topics::requests::Kill;
 use crate::daemon::topics::scopes::{ScopeAnswer, ScopeOrder};
@@ -110,11 +111,10 @@ pub enum Action {
     ReadProcessLimits(IncarnationId, i32),
     /// The life ends because of the OOM killer.
     EndForOom(IncarnationId),
-    /// A program of `[hooks]`, beside the main process of a life.
-    RunHook {
+    /// The hook of this limit, beside the main process of a life.
+    RunMemoryHigh {
         id: ServiceId,
         life: IncarnationId,
-        hook: &'static str,
         argv: Vec<String>,
     },
     /// Put rows on disk; what becomes of it is told to whom they are for.
@@ -289,9 +289,9 @@ impl Supervisor {
                     has.into_iter().for_each(|has| self.inbox.push(Input::ProcessLimits(life.clone(), has)));
                 }
                 Action::EndForOom(life) => self.containment.end_for_oom(&life, self.clock.now()),
-                Action::RunHook { id, life, hook, argv } => {
-                    if let Err(why) = self.run_hook(id, &life, hook, argv) {
-                        slog::warn!(self.log, "{}: its hook {hook} does not run: {why}", life.name);
+                Action::RunMemoryHigh { id, life, argv } => {
+                    if let Err(why) = self.run_beside(id, &life, Beside::MemoryHigh, argv) {
+                        slog::warn!(self.log, "{}: its hook {MEMORY_HIGH} does not run: {why}", life.name);
                     }
                 }
                 Action::Commit(commit, changes) => self.commit(commit, changes),

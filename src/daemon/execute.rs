@@ -58,7 +58,11 @@ impl Supervisor {
                     }
                 }
             }
-            Effect::Spawn { incarnation } => self.starts.push(id, incarnation),
+            Effect::Spawn { incarnation } | Effect::Prepare { incarnation } => {
+                self.starts.push(id, incarnation);
+            }
+            Effect::RunHook { incarnation, hook } => self.run_core_hook(id, &life(incarnation), hook),
+            Effect::EndHook { incarnation } => self.containment.end_hook(&life(incarnation)),
             Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned } => {
                 // Only of a gateway something is written first, as the gateway user of now.
@@ -89,6 +93,7 @@ impl Supervisor {
             Effect::Release { incarnation } => {
                 self.topics.planned.forget(id);
                 self.containment.release(&life(incarnation), self.clock.now());
+                self.beside.remove(&life(incarnation));
                 decide!(self.scopes.released(&life(incarnation), true));
                 self.retire_log(id);
             }
@@ -96,6 +101,7 @@ impl Supervisor {
                 self.topics.planned.forget(id);
                 slog::warn!(self.log, "remains are left to themselves"; "service" => %name);
                 self.containment.release(&life(incarnation), self.clock.now());
+                self.beside.remove(&life(incarnation));
                 decide!(self.scopes.released(&life(incarnation), false));
             }
             Effect::Reply { ticket, outcome } => {
@@ -348,10 +354,7 @@ impl Supervisor {
                 decide!(self.limits.oom_killed(&id, kills, main, shortage));
             }
             containment::Event::MemoryHigh { id } => decide!(self.limits.memory_high(&id)),
-            containment::Event::HookEnded { id, ended } if self.probe_ended(&id, &ended) => {}
-            containment::Event::HookEnded { id, ended } => {
-                decide!(self.limits.hook_ended(&id.name, &ended));
-            }
+            containment::Event::HookEnded { id, ended } => self.beside_ended(&id, &ended),
             containment::Event::Frozen { id, frozen } => self.frozen(&id.name, frozen),
             containment::Event::ScopeEnded { id, name, oom_kills } => {
                 decide!(self.scopes.ended(id, name, oom_kills));

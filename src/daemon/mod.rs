@@ -24,7 +24,7 @@ mod view;
 pub use boot::ownership::Gateways;
 pub use boot::run;
 
-use crate::containment::{self, Containment};
+use crate::containment::{self, Containment, IncarnationId};
 use crate::control::protocol::{self, EventKind};
 use crate::control::server::{ConnId, Server};
 use crate::core::clock::{LostTime, Tick};
@@ -48,6 +48,7 @@ use inbox::{Inbox, Input};
 use main_program::MainProgram;
 use mio::{Events, Poll};
 use services::Services;
+use services::beside::Beside;
 use services::launch_error::LaunchError;
 use services::mirror::Mirrored;
 use services::starts::Starts;
@@ -282,6 +283,8 @@ struct Supervisor {
     handing: serve::log_files::Handing,
     listeners: Listeners,
     probes: Probes,
+    /// One for each life at most.
+    beside: BTreeMap<IncarnationId, Beside>,
     main: Option<MainProgram>,
     /// Of our former selves, in Unix milliseconds.
     panics: Vec<u64>,

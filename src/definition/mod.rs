@@ -11,6 +11,7 @@
 pub mod dashboard;
 pub mod diagnose;
 pub mod environment;
+mod hooks;
 pub mod limits;
 pub mod load;
 mod parse;

@@ -5,10 +5,11 @@
 
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::environment::{self, with_variables};
+use super::hooks;
 use super::limits;
 use super::parse_probes::{health, ready};
 use super::raw::{Item, Placeholders, Read, Table};
-use super::resolved::{Definition, Hooks, LogPolicy, Origin, RunAs, Security};
+use super::resolved::{Definition, LogPolicy, Origin, RunAs, Security};
 use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
@@ -202,7 +203,8 @@ impl Reader<'_> {
         let security = security::read(security, self.subject.security, self.subject.trust, report);
         let limits = limits::read(top.section("limits", "[limits]", report), self.subject.trust, report);
         let has_memory_high = limits.get(Key::MemoryHigh).is_some();
-        let hooks = hooks(top.section("hooks", "[hooks]", report), has_memory_high, report);
+        let (hooks, hooked, finish) =
+            hooks::read(top.section("hooks", "[hooks]", report), has_memory_high, report);
         if let (Some(item), Some(user)) = (user_item, &user)
             && let Some(message) = security::powerless_root(user, security, is_written)
         {
@@ -237,7 +239,7 @@ impl Reader<'_> {
             has_variables,
             umask,
             autostart,
-            policy: Arc::new(Policy { kind, role, restart, stop, ready: patience, finish: None }),
+            policy: Arc::new(Policy { kind, role, restart, stop, ready: patience, finish, hooks: hooked }),
             after: sorted(after),
             requires: sorted(requires),
             containment,
@@ -523,17 +525,6 @@ pub(super) fn idle(item: Option<&Item<'_>>, why: &str, report: &mut Report<'_>) 
     if let Some(item) = item {
         report.idle(&item.key_span(), format!("'{}' has no effect {why}", item.key()));
     }
-}
-
-fn hooks(mut table: Table<'_>, has_memory_high: bool, report: &mut Report<'_>) -> Hooks {
-    let memory_high = table.take("memory_high");
-    if !has_memory_high {
-        idle(memory_high.as_ref(), "without memory_high in [limits]", report);
-    }
-    let memory_high = memory_high.and_then(|item| settle(argv(&item), report));
-    table.not_yet(&["pre_start", "post_stop"], report);
-    table.finish(report);
-    Hooks { memory_high }
 }
 
 fn sorted(mut names: Vec<ServiceName>) -> Vec<ServiceName> {

@@ -9,7 +9,7 @@ use super::trust::Trust;
 use super::users::Surroundings;
 use crate::core::limits::Limits;
 use crate::core::name::ServiceName;
-use crate::core::policy::{ExitRule, Kind, Policy, RestartWhen, Role};
+use crate::core::policy::{self, ExitRule, Kind, Policy, RestartWhen, Role};
 use crate::core::signal::Signal;
 use crate::core::words::{Overflow, Rung};
 use crate::sys::users::nameless;
@@ -136,6 +136,11 @@ action = "quarantine"
 
 [hooks]
 memory_high = ["sh", "-c", "kill -USR1 $HERMES_SUP_MAIN_PID"]
+pre_start = ["migrate"]
+post_start = ["announce"]
+pre_stop = ["drain"]
+post_stop = ["sh", "-c", "echo ${HERMES_SUP_EXIT_CODE}"]
+timeout = "20s"
 
 [log]
 max_size = "2M"
@@ -201,6 +206,11 @@ fn every_key_is_understood() {
     assert_eq!(made.log, log);
     assert_eq!(made.limits.iter().count(), 4);
     assert_eq!(made.hooks.memory_high.unwrap().len(), 3);
+    assert_eq!(made.hooks.pre_start.unwrap(), ["migrate"]);
+    assert_eq!(made.hooks.post_stop.unwrap()[2], "echo ${HERMES_SUP_EXIT_CODE}", "that is the shell's");
+    let twenty = Some(secs(20));
+    assert_eq!(made.policy.hooks, policy::Hooks { pre_start: twenty, post_start: twenty, pre_stop: twenty });
+    assert_eq!(made.policy.finish, twenty);
 }
 
 fn secs(seconds: u64) -> Duration {
@@ -265,16 +275,6 @@ fn each_kind_of_readiness_and_health_has_its_keys_and_no_others() {
     ] {
         let found = wrong(text);
         assert!(found[0].starts_with(&format!("web.toml:{said}")) && found.len() == 1, "{found:?}");
-    }
-}
-
-#[test]
-fn what_is_not_built_yet_is_refused_and_never_ignored() {
-    for (text, column) in [("hooks = { pre_start = ['a'] }", 11), ("hooks = { post_stop = ['a'] }", 11)] {
-        let found = wrong(text);
-        assert!(found[0].starts_with(&format!("web.toml:2:{column}: ")), "{found:?}");
-        assert!(found[0].contains("not supported yet"), "{found:?}");
-        assert_eq!(found.len(), 1, "{found:?}");
     }
 }
 
@@ -386,6 +386,11 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
             "log = { max_size = 'big' }",
             "2:20: 'big' is not a size; write a number and a unit, as in \"1MB\" (10^6 bytes) or \"512M\" (2^20)",
         ),
+        (
+            "hooks = { pre_start = 'a' }",
+            "2:23: 'pre_start' is a string; write a list in brackets, as in [\"a\", \"b\"]",
+        ),
+        ("hooks = { post_stop = ['a'], timeout = '0s' }", "2:40: '0s' is out of range; allowed: 1ms to 1day"),
         ("log = { keep = 10001 }", "2:16: 'keep' is out of range; allowed: 0 to 10000"),
         ("log = { overflow = 'wait' }", "2:20: 'wait' is not known here; allowed: block, drop"),
         (

@@ -149,6 +149,11 @@ pub struct Secrets {
 /// Programs that run beside the main process when something happens to the service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
+    /// argv, as `command`, of each. When they run and for how long is part of the policy.
+    pub pre_start: Option<Vec<String>>,
+    pub post_start: Option<Vec<String>>,
+    pub pre_stop: Option<Vec<String>>,
+    pub post_stop: Option<Vec<String>>,
     /// argv, as `command`: the kernel holds its memory at `memory_high`.
     pub memory_high: Option<Vec<String>>,
 }

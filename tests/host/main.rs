@@ -12,6 +12,7 @@ mod freeze;
 mod gateways;
 mod harness;
 mod health;
+mod hooks;
 mod hygiene;
 mod idle;
 mod input;

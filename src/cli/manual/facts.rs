@@ -56,6 +56,10 @@ pub static VARIABLES: &[Variable] = {
         variable("HERMES_SUP_SERVICE", Service, "The name of the service, for a hook."),
         variable("HERMES_SUP_MAIN_PID", Service, "The pid of the main process, for a hook."),
         variable("HERMES_SUP_HOOK", Service, "Which hook it is."),
+        variable("HERMES_SUP_RESTARTS", Service, "How often the service was started again, for a hook."),
+        variable("HERMES_SUP_EXIT_CODE", Service, "With which code it ended, for post_stop."),
+        variable("HERMES_SUP_EXIT_SIGNAL", Service, "By which signal it ended, for post_stop."),
+        variable("HERMES_SUP_EXIT_REASON", Service, "How it ended, in words, for post_stop."),
         variable("HERMES_SUP_INCARNATION", Service, "The life of a service that a process belongs to."),
         variable("HERMES_SUP_SCAN_DIR", Everyone, "The s6 scan directory that the s6 tools mean."),
     ]

@@ -9,6 +9,14 @@ use std::time::Duration;
 
 impl Gateway {
     pub(super) fn begin_stop(&mut self, now: Tick, out: &mut Effects) {
+        if self.is_preparing() {
+            self.enter_ending(Stage::Killing, now.after(KILL_PATIENCE), true, now, out);
+            out.push(Effect::KillTree { incarnation: self.history.incarnation });
+            return;
+        }
+        if self.stops_by_hook(now, out) {
+            return;
+        }
         let stage = if self.phase == Phase::Up { Stage::Grace } else { Stage::Unsignalled };
         self.enter_ending(stage, self.capped(now.after(self.policy.stop.timeout)), true, now, out);
         if stage == Stage::Grace {
@@ -46,6 +54,9 @@ impl Gateway {
 
     pub(super) fn main_exited(&mut self, exit: Exit, now: Tick, out: &mut Effects) {
         let Some(life) = &mut self.life else { return };
+        if life.preparing.is_some() {
+            return self.prepared(exit, now, out);
+        }
         life.exit = Some(exit);
         life.unasked = matches!(self.phase, Phase::Starting | Phase::Up);
         let empty = life.empty;
@@ -69,6 +80,14 @@ impl Gateway {
             Phase::Ending(Ending { stage: Stage::Unsignalled | Stage::Grace, .. }) if !empty => {
                 out.push(Effect::SignalTree { incarnation, signal: stop.signal });
             }
+            // There is nobody to signal any more.
+            Phase::Ending(Ending { stage: Stage::Hooked, .. }) if !empty => {
+                let until = self.capped(self.since.after(stop.timeout));
+                if let Phase::Ending(ending) = &mut self.phase {
+                    (ending.stage, ending.until) = (Stage::Grace, until);
+                }
+                out.push(Effect::SignalTree { incarnation, signal: stop.signal });
+            }
             // A finish program leaves nothing behind.
             Phase::Ending(Ending { stage: Stage::Finishing, .. }) if !empty => self.kill(now, out),
             Phase::Ending(_)
@@ -85,6 +104,9 @@ impl Gateway {
         if let Some(life) = &mut self.life {
             // While it is up this only means that the main process is dead and not yet reaped.
             life.empty = true;
+            if self.is_prepared() {
+                return self.begin_main(out);
+            }
             self.end_if_over(now, out);
         }
     }
@@ -134,11 +156,13 @@ impl Gateway {
         self.closing = Some(deadline);
         match &mut self.phase {
             Phase::Up | Phase::Starting => self.begin_stop(now, out),
-            Phase::Ending(ending) => {
-                if matches!(ending.stage, Stage::Unsignalled | Stage::Grace | Stage::Finishing) {
+            Phase::Ending(ending) => match ending.stage {
+                Stage::Unsignalled | Stage::Grace | Stage::Finishing => {
                     ending.until = ending.until.min(deadline);
                 }
-            }
+                Stage::Hooked => ending.until = ending.until.min(now.after(deadline.since(now) / 2)),
+                Stage::Killing | Stage::Stuck | Stage::Draining => {}
+            },
             Phase::Held | Phase::Backoff { .. } => {
                 // The wait is kept in the history: the next boot waits the remainder.
                 let failed = self.history.failed.take();
@@ -150,7 +174,7 @@ impl Gateway {
     }
 
     /// No stop may take longer than a shutdown that has begun.
-    fn capped(&self, until: Tick) -> Tick {
+    pub(super) fn capped(&self, until: Tick) -> Tick {
         self.closing.map_or(until, |deadline| until.min(deadline))
     }
 

@@ -18,6 +18,8 @@ impl Gateway {
                 Readiness::Reported(_) => "reported".to_owned(),
                 other => format!("{other:?}"),
             };
+            let beside = |l: &Life| l.hook.map(|(hook, until)| (hook, until.is_some()));
+            let hooks = |l: &Life| (l.preparing.is_some(), l.doomed.is_some(), beside(l));
             life.map(|l| {
                 (
                     l.exit,
@@ -26,6 +28,7 @@ impl Gateway {
                     l.up_since.is_some(),
                     l.unhealthy.is_some(),
                     readiness(l),
+                    hooks(l),
                 )
             })
         };

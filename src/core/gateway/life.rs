@@ -4,6 +4,7 @@ use crate::core::clock::Tick;
 use crate::core::event::Incarnation;
 use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
+use crate::core::policy::Hook;
 use crate::core::words::Want;
 use std::time::Duration;
 
@@ -83,6 +84,12 @@ pub(super) struct Life {
     pub exit: Option<Exit>,
     pub spawn_error: Option<String>,
     pub empty: bool,
+    /// It is the hook before a start, not the service, and may take until then.
+    pub preparing: Option<Tick>,
+    /// Why that hook is ended, told when it has.
+    pub doomed: Option<String>,
+    /// The hook beside the main process, and until when it may run; `None`: it is being ended.
+    pub hook: Option<(Hook, Option<Tick>)>,
     /// It ended, or could not begin, before anybody asked for its end.
     pub unasked: bool,
     /// Why it was ended although it ran: a failure, however it ends.
@@ -98,6 +105,10 @@ impl Life {
             Readiness::Awaited(by) => Some(by),
             Readiness::Undefined | Readiness::Overdue | Readiness::Reported(_) => None,
         }
+    }
+
+    pub(super) fn hook_by(&self) -> Option<Tick> {
+        self.hook.and_then(|(_, until)| until)
     }
 
     /// For how long it ran, if it did.

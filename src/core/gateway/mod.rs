@@ -27,6 +27,7 @@ mod around;
 mod ending;
 #[cfg(test)]
 mod fingerprint;
+mod hooks;
 mod life;
 mod orders;
 mod shown;
@@ -83,6 +84,8 @@ pub struct Ending {
 pub enum Stage {
     /// The main process exists only halfway: the stop signal follows exec.
     Unsignalled,
+    /// A hook runs, and the stop signal follows.
+    Hooked,
     /// The stop signal was sent; the tree may end by itself.
     Grace,
     /// The tree was killed.
@@ -176,6 +179,7 @@ impl Gateway {
                     self.settle(now, &mut out);
                 }
             }
+            Event::HookEnded { incarnation } if self.is_current(incarnation) => self.hook_ended(&mut out),
             // Late news of a life that is over or was given up.
             Event::Spawned { .. }
             | Event::ReadyReported { .. }
@@ -184,14 +188,17 @@ impl Gateway {
             | Event::SpawnFailed { .. }
             | Event::MainExited { .. }
             | Event::TreeEmpty { .. }
-            | Event::LogsDrained { .. } => {}
+            | Event::LogsDrained { .. }
+            | Event::HookEnded { .. } => {}
             Event::Time => self.time(now, &mut out),
             Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
             Event::Needed(by) => self.need_moved(by, now, &mut out),
             Event::GiveUp { reason } => self.must_give_up(reason, now, &mut out),
             Event::Shutdown { deadline } => self.shutdown(deadline, now, &mut out),
             Event::KillNow => {
-                if matches!(self.stage(), Some(Stage::Unsignalled | Stage::Grace | Stage::Finishing)) {
+                let stage = self.stage();
+                if matches!(stage, Some(Stage::Unsignalled | Stage::Hooked | Stage::Grace | Stage::Finishing))
+                {
                     self.kill(now, &mut out);
                 }
             }
@@ -212,8 +219,17 @@ impl Gateway {
             self.orders.fail_starters(NOT_READY, out);
             out.push(Effect::Changed);
         }
+        let is_due = |life: &Life| life.hook_by().is_some_and(|by| by <= now);
+        if self.phase == Phase::Up && self.life.as_ref().is_some_and(is_due) {
+            self.hook_timed_out(out);
+        }
         match self.phase {
             Phase::Backoff { until } if until <= now => self.begin_start(now, out),
+            Phase::Starting
+                if self.life.as_ref().is_some_and(|life| life.preparing.is_some_and(|by| by <= now)) =>
+            {
+                self.preparing_timed_out(now, out);
+            }
             Phase::Ending(Ending { stage, until, .. }) if until <= now => match stage {
                 Stage::Unsignalled | Stage::Grace => {
                     let main = self.life.as_ref().is_some_and(|life| !life.main_is_gone());
@@ -223,6 +239,10 @@ impl Gateway {
                         out.push(Effect::Report(Incident::StopTimedOut { after, main }));
                     }
                     self.kill(now, out);
+                }
+                Stage::Hooked => {
+                    self.hook_timed_out(out);
+                    self.signal_after_hook(out);
                 }
                 Stage::Finishing => {
                     let after = self.policy.finish.unwrap_or_default();
@@ -264,17 +284,22 @@ impl Gateway {
     /// Nobody could do anything for so long: no deadline comes nearer by it. What counts the past (a run, failures) stays.
     pub(super) fn postpone(&mut self, by: Duration) {
         let patience = self.orders.pending.as_mut().and_then(|pending| pending.patience.as_mut());
-        let readiness = self.life.as_mut().and_then(|life| match &mut life.readiness {
-            Readiness::Awaited(until) => Some(until),
-            Readiness::Undefined | Readiness::Overdue | Readiness::Reported(_) => None,
-        });
+        if let Some(life) = &mut self.life {
+            let readiness = match &mut life.readiness {
+                Readiness::Awaited(until) => Some(until),
+                Readiness::Undefined | Readiness::Overdue | Readiness::Reported(_) => None,
+            };
+            let hook = life.hook.as_mut().and_then(|(_, until)| until.as_mut());
+            let all = [readiness, hook, life.preparing.as_mut()];
+            all.into_iter().flatten().for_each(|until| *until = until.after(by));
+        }
         let phase = match &mut self.phase {
             Phase::Ending(ending) => Some(&mut ending.until),
             Phase::Backoff { until } => Some(until),
             Phase::Down | Phase::Held | Phase::Starting | Phase::Up | Phase::Failed | Phase::Finished => None,
         };
         let backoff = self.history.backoff_until.as_mut();
-        let all = [patience, readiness, phase, backoff, self.closing.as_mut()];
+        let all = [patience, phase, backoff, self.closing.as_mut()];
         all.into_iter().flatten().for_each(|until| *until = until.after(by));
     }
 
@@ -285,8 +310,12 @@ impl Gateway {
             Phase::Backoff { until } => Some(until),
             Phase::Ending(Ending { stage: Stage::Stuck, .. }) => None,
             Phase::Ending(Ending { until, .. }) => Some(until),
-            Phase::Up => self.life.as_ref().and_then(Life::ready_by),
-            Phase::Down | Phase::Held | Phase::Starting | Phase::Failed | Phase::Finished => None,
+            Phase::Up => self
+                .life
+                .as_ref()
+                .and_then(|life| [life.ready_by(), life.hook_by()].into_iter().flatten().min()),
+            Phase::Starting => self.life.as_ref().and_then(|life| life.preparing),
+            Phase::Down | Phase::Held | Phase::Failed | Phase::Finished => None,
         };
         [patience, phase].into_iter().flatten().min()
     }

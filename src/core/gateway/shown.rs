@@ -104,7 +104,8 @@ impl Gateway {
 
     /// The main process, while it lives.
     pub fn pid(&self) -> Option<i32> {
-        let life = self.life.as_ref().filter(|life| self.ended.is_none() && !life.main_is_gone());
+        let is_main = self.ended.is_none() && !self.is_preparing();
+        let life = self.life.as_ref().filter(|life| is_main && !life.main_is_gone());
         life.and_then(|life| life.pid)
     }
 
@@ -199,6 +200,7 @@ impl Gateway {
             (Phase::Ending(Ending { stage: Stage::Finishing, .. }), _) => {
                 format!("{}; its finish program runs", last())
             }
+            (Phase::Ending(Ending { stage: Stage::Hooked, .. }), _) => "its hook pre_stop runs".to_owned(),
             (Phase::Ending(Ending { asked: false, .. }), _)
                 if let Some(reason) = self.life.as_ref().and_then(|life| life.unhealthy.as_ref()) =>
             {
@@ -208,6 +210,7 @@ impl Gateway {
             (Phase::Backoff { .. }, _) if self.waits_after_success() => format!("{}; started again", last()),
             (Phase::Backoff { .. }, _) if self.history.row == 0 => last(),
             (Phase::Backoff { .. }, _) => format!("{}; failure {} in a row", last(), self.history.row),
+            (Phase::Starting, _) if self.is_preparing() => "its hook pre_start runs".to_owned(),
             (Phase::Starting, _) if self.history.start_error.is_some() => {
                 format!("tried again after: {}", last())
             }

@@ -1,5 +1,6 @@
 //! How a life begins: at boot, by adoption, by a start, up to the report that it is ready.
 
+use super::hooks::PRE_START;
 use super::life::{Life, Living, Readiness, Restored};
 use super::{Gate, Gateway, KILL_PATIENCE, Phase, Stage};
 use crate::core::clock::Tick;
@@ -66,9 +67,15 @@ impl Gateway {
             Gate::Open => {
                 self.history.incarnation += 1;
                 self.history.backoff_until = None;
-                self.life = Some(Life::default());
                 self.enter(Phase::Starting, now, out);
-                out.push(Effect::Spawn { incarnation: self.history.incarnation });
+                let incarnation = self.history.incarnation;
+                if let Some(patience) = self.policy.hooks.pre_start {
+                    self.life = Some(Life { preparing: Some(now.after(patience)), ..Life::default() });
+                    out.push(Effect::Prepare { incarnation });
+                } else {
+                    self.life = Some(Life::default());
+                    out.push(Effect::Spawn { incarnation });
+                }
             }
             Gate::Wait(_) | Gate::Ask(_) => self.enter(Phase::Held, now, out),
             Gate::Refused(reason) => {
@@ -85,6 +92,9 @@ impl Gateway {
     pub(super) fn spawned(&mut self, pid: i32, now: Tick, out: &mut Effects) {
         let Some(life) = &mut self.life else { return };
         life.pid = Some(pid);
+        if life.preparing.is_some() {
+            return;
+        }
         life.up_since = Some(now);
         if self.ended.is_none() {
             self.history.start_error = None;
@@ -96,7 +106,7 @@ impl Gateway {
             Phase::Starting => {
                 self.enter(Phase::Up, now, out);
                 if !self.awaits_ready() {
-                    self.orders.answer_up(out);
+                    self.is_up(now, out);
                 }
                 out.push(Effect::SaveHistory);
             }
@@ -115,12 +125,12 @@ impl Gateway {
     }
 
     pub(super) fn ready_reported(&mut self, now: Tick, out: &mut Effects) {
-        let Some(life) = &mut self.life else { return };
+        let Some(life) = self.life.as_mut().filter(|life| life.preparing.is_none()) else { return };
         if !matches!(life.readiness, Readiness::Reported(_)) && self.policy.ready.is_some() {
             // It may come before the news that it was executed.
             life.readiness = Readiness::Reported(now);
             if self.phase == Phase::Up {
-                self.orders.answer_up(out);
+                self.is_up(now, out);
                 out.push(Effect::Changed);
             }
         }
@@ -128,6 +138,7 @@ impl Gateway {
 
     pub(super) fn spawn_failed(&mut self, reason: String, now: Tick, out: &mut Effects) {
         let Some(life) = &mut self.life else { return };
+        let reason = if life.preparing.is_some() { format!("{PRE_START}: {reason}") } else { reason };
         life.spawn_error = Some(reason.clone());
         if self.phase == Phase::Starting {
             life.unasked = true;

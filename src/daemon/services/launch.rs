@@ -5,6 +5,7 @@ use crate::core::event::{Event, Incarnation};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Phase};
+
 use crate::core::signal::Signal;
 use crate::core::words::LogFormat;
 use crate::daemon::boot::ownership::places::RUNTIME_DIR;
@@ -29,7 +30,7 @@ use crate::s6::script;
 use crate::store::Change;
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
-use crate::sys::spawn::plan::ChildPlan;
+use crate::sys::spawn::plan::{ChildPlan, PlanError};
 use crate::sys::users::User;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
@@ -120,9 +121,21 @@ impl Supervisor {
             return self.never_ran(id, incarnation, &LaunchError::Stopped);
         }
         let name = service.name.clone();
+        let first = service.definition.hooks.pre_start.clone();
+        let first = first.filter(|_| self.fleet.gateway(id).is_some_and(Gateway::is_preparing));
         let started = file.and_then(|file| {
-            let mut plan = self.plan(id, file, Program::Command, around)?;
-            self.give_readiness(id, incarnation, &mut plan)?;
+            let plan = match first {
+                Some(argv) => {
+                    let mut plan = self.plan(id, file, Program::OwnHook(argv), around)?;
+                    self.tell_hook(id, PRE_START, &mut plan)?;
+                    plan
+                }
+                None => {
+                    let mut plan = self.plan(id, file, Program::Command, around)?;
+                    self.give_readiness(id, incarnation, &mut plan)?;
+                    plan
+                }
+            };
             self.spawn(id, IncarnationId { name, n: incarnation }, plan)
         });
         if let Err(error) = started {
@@ -183,37 +196,42 @@ impl Supervisor {
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
+        let hook = service.definition.hooks.post_stop.clone().filter(|_| service.definition.slot.is_none());
+        let program = hook.map_or(Program::Finish(arguments), Program::OwnHook);
+        let is_hook = matches!(program, Program::OwnHook(_));
         let around = self.surroundings_now();
-        let plan = allowed
-            .map_err(LaunchError::from)
-            .and_then(|()| self.plan(id, BTreeMap::new(), Program::Finish(arguments), &around));
+        let plan = allowed.map_err(LaunchError::from);
+        let plan = plan.and_then(|()| self.plan(id, BTreeMap::new(), program, &around));
+        let plan = plan.and_then(|mut plan| {
+            if is_hook {
+                self.tell_hook(id, POST_STOP, &mut plan)?;
+                tell_end(&mut plan, exit, pid)?;
+            }
+            Ok(plan)
+        });
         let started = plan.and_then(|plan| self.spawn(id, IncarnationId { name, n: incarnation }, plan));
         if let Err(error) = started {
             self.never_ran(id, incarnation, &error);
         }
     }
 
-    /// A program of the definition's `[hooks]`, beside the main process of this life. It has the environment of the service, but
-    /// for its env file, which may lie where the disk hangs.
-    pub(in crate::daemon) fn run_hook(
-        &mut self,
+    /// What every hook is told.
+    pub(in crate::daemon) fn tell_hook(
+        &self,
         id: ServiceId,
-        life: &IncarnationId,
         hook: &str,
-        argv: Vec<String>,
+        plan: &mut ChildPlan,
     ) -> Result<(), LaunchError> {
-        let mut plan = self.plan(id, BTreeMap::new(), Program::Hook(argv), &self.surroundings_now())?;
-        let service = self.services.get(&id).ok_or(LaunchError::Gone)?;
-        process_limits::give(&mut plan, &self.topics.limits.of(service, &self.state_trust, inherited).0);
-        let main_pid = self.fleet.gateway(id).and_then(|gateway| gateway.pid()).unwrap_or_default();
+        let gateway = self.fleet.gateway(id).ok_or(LaunchError::Gone)?;
+        let name = self.fleet.name(id).ok_or(LaunchError::Gone)?;
         for (variable, value) in [
             ("HERMES_SUP_HOOK", hook),
-            ("HERMES_SUP_SERVICE", life.name.as_str()),
-            ("HERMES_SUP_MAIN_PID", &main_pid.to_string()),
+            ("HERMES_SUP_SERVICE", name.as_str()),
+            ("HERMES_SUP_RESTARTS", &gateway.history().restarts.to_string()),
         ] {
             plan.set_env(variable, value)?;
         }
-        Ok(self.containment.run_hook(life, plan)?)
+        Ok(())
     }
 
     /// What runs was started with another definition than the one that its next start has.
@@ -257,7 +275,7 @@ impl Supervisor {
         self.inbox.core(id, Event::TreeEmpty { incarnation });
     }
 
-    fn plan(
+    pub(in crate::daemon) fn plan(
         &mut self,
         id: ServiceId,
         file: BTreeMap<String, String>,
@@ -331,19 +349,34 @@ impl Supervisor {
 }
 
 /// Which program of a service is to be executed.
-enum Program {
+pub(in crate::daemon) enum Program {
     Command,
     /// With its arguments.
     Finish([String; 4]),
-    /// argv.
+    /// argv of a hook beside the main process.
     Hook(Vec<String>),
+    /// argv of a hook in a tree of its own.
+    OwnHook(Vec<String>),
+}
+
+const PRE_START: &str = "pre_start";
+const POST_STOP: &str = "post_stop";
+
+/// How the service ended, for the hook after that.
+fn tell_end(plan: &mut ChildPlan, exit: Exit, pid: i32) -> Result<(), PlanError> {
+    let code = if let Exit::Code(code) = exit { code.to_string() } else { String::new() };
+    let signal = exit.signal().map(|signal| signal.to_string()).unwrap_or_default();
+    plan.set_env("HERMES_SUP_EXIT_CODE", &code)?;
+    plan.set_env("HERMES_SUP_EXIT_SIGNAL", &signal)?;
+    plan.set_env("HERMES_SUP_EXIT_REASON", &exit.to_string())?;
+    plan.set_env("HERMES_SUP_MAIN_PID", &pid.to_string())
 }
 
 /// What is executed: the command, or a slot's script, which lies below /run, where no disk hangs.
 fn argv(definition: &Definition, user: &User, program: Program) -> Vec<OsString> {
     let script = |slot: &resolved::Slot, name| script::command(&slot.dir, name, &user.credentials());
     match (&definition.slot, program) {
-        (_, Program::Hook(argv)) => argv.into_iter().map(OsString::from).collect(),
+        (_, Program::Hook(argv) | Program::OwnHook(argv)) => argv.into_iter().map(OsString::from).collect(),
         (Some(slot), Program::Command) if slots::is_run(definition) => {
             let is_gateway = matches!(definition.origin, Origin::Profile { .. });
             let named = definition.name.as_str() != DEFAULT_PROFILE;

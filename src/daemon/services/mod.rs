@@ -1,5 +1,6 @@
 //! The services as the daemon knows them: what defines each, and what a start of it needs.
 
+pub(in crate::daemon) mod beside;
 pub(in crate::daemon) mod define;
 pub(in crate::daemon) mod gateways;
 pub(in crate::daemon) mod launch;

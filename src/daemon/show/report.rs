@@ -88,7 +88,7 @@ fn incident_event(incident: &Incident) -> Event {
             Event { exit_code: Some(exit.shell_code()), ..event }
         }
         Incident::NotStarted(_) => Event::warning(EventKind::StartFailed, text),
-        Incident::StopTimedOut { .. } | Incident::FinishTimedOut { .. } => {
+        Incident::StopTimedOut { .. } | Incident::HookTimedOut { .. } | Incident::FinishTimedOut { .. } => {
             Event::warning(EventKind::Killed, text)
         }
     }
@@ -114,6 +114,9 @@ fn sentence(incident: &Incident) -> String {
         }
         Incident::StopTimedOut { after, main: false } => {
             format!("processes that it left did not end within {} and are killed", words(*after))
+        }
+        Incident::HookTimedOut { hook } => {
+            format!("its hook {} did not end in its time and is killed", hook.as_str())
         }
         Incident::FinishTimedOut { after } => {
             format!("its finish program did not end within {} and is killed", words(*after))

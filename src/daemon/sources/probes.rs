@@ -7,6 +7,7 @@ use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::daemon::act::{Action, FileWork};
 use crate::daemon::inbox::Input;
+use crate::daemon::services::beside::Beside;
 use crate::daemon::sources::probe_token;
 use crate::daemon::topics::probing::{Answer, Ask, Outcome, Purpose};
 use crate::daemon::view::decide;
@@ -25,7 +26,6 @@ pub struct Probes {
     /// By the number in their token.
     connections: BTreeMap<u32, (Ask, Connection)>,
     next: u32,
-    programs: BTreeMap<IncarnationId, Ask>,
 }
 
 impl Supervisor {
@@ -68,13 +68,8 @@ impl Supervisor {
     fn run_probe(&mut self, ask: Ask, argv: Vec<String>) -> Result<(), Failure> {
         let life = self.life(ask.id).filter(|life| life.n == ask.incarnation);
         let life = life.ok_or_else(|| Failure::NotAsked("it has ended".to_owned()))?;
-        let purpose = match ask.purpose {
-            Purpose::Ready => "ready",
-            Purpose::Health => "health",
-        };
-        self.run_hook(ask.id, &life, purpose, argv).map_err(|error| Failure::NotAsked(error.to_string()))?;
-        self.probes.programs.insert(life, ask);
-        Ok(())
+        let begun = self.run_beside(ask.id, &life, Beside::Probe(ask), argv);
+        begun.map_err(|error| Failure::NotAsked(error.to_string()))
     }
 
     /// By the thread that may wait for a disk, with the rights of the service's user.
@@ -107,8 +102,8 @@ impl Supervisor {
     pub(in crate::daemon) fn end_probe(&mut self, ask: Ask) {
         self.probes.connections.retain(|_, (of, _)| *of != ask);
         // Its end comes all the same, and then the next one can be run.
-        let program = self.probes.programs.iter().find(|(_, of)| **of == ask);
-        if let Some((life, _)) = program {
+        let mut programs = self.beside.iter().filter(|(_, what)| **what == Beside::Probe(ask));
+        if let Some((life, _)) = programs.next() {
             self.containment.end_hook(life);
         }
     }
@@ -122,20 +117,20 @@ impl Supervisor {
         self.answered(Answer { ask, outcome: answer.map(|()| None) });
     }
 
-    /// A program beside the main process has ended. Returns whether it was a probe.
+    /// A program has ended, maybe to make room for a hook.
     pub(in crate::daemon) fn probe_ended(
         &mut self,
-        life: &IncarnationId,
+        ask: Ask,
+        made_room: bool,
         ended: &Result<Exit, SpawnError>,
-    ) -> bool {
-        let Some(ask) = self.probes.programs.remove(life) else { return false };
+    ) {
         let outcome: Outcome = match ended {
+            _ if made_room => Err(Failure::NotAsked("a hook takes its place".to_owned())),
             Ok(exit) if exit.is_success() => Ok(None),
             Ok(exit) => Err(Failure::Exit(*exit)),
             Err(error) => Err(Failure::NotAsked(error.to_string())),
         };
         self.inbox.push(Input::Probed(Answer { ask, outcome }));
-        true
     }
 
     /// A probe has an answer.

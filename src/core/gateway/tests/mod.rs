@@ -2,6 +2,7 @@
 
 mod around;
 mod ends;
+mod hooks;
 mod orders;
 
 use super::life::NOT_READY;

@@ -140,6 +140,7 @@ impl Supervisor {
             handing: Handing::default(),
             listeners: Listeners::default(),
             probes: Probes::default(),
+            beside: BTreeMap::new(),
             main: contained.main,
             panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
             warnings,

@@ -33,7 +33,7 @@ use std::time::Duration;
 const HIGH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The hook, by its key in `[hooks]`.
-const MEMORY_HIGH: &str = "memory_high";
+pub const MEMORY_HIGH: &str = "memory_high";
 
 /// What is known of the limits of all services.
 #[derive(Debug, Default)]
@@ -267,7 +267,7 @@ impl ServiceLimits {
         let mut actions = vec![met(&life.name, text)];
         let runs = view.fleet.gateway(id).is_some_and(|gateway| gateway.phase() == Phase::Up);
         let hook = service.definition.hooks.memory_high.clone().filter(|_| runs);
-        let run = |argv| Action::RunHook { id, life: life.clone(), hook: MEMORY_HIGH, argv };
+        let run = |argv| Action::RunMemoryHigh { id, life: life.clone(), argv };
         actions.extend(hook.map(run));
         actions
     }

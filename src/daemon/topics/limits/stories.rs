@@ -103,7 +103,9 @@ impl Story {
                     self.act(told);
                 }
                 Action::EndForOom(life) => self.done.push(format!("end {}", life.name)),
-                Action::RunHook { hook, argv, .. } => self.done.push(format!("{hook}: {}", argv.join(" "))),
+                Action::RunMemoryHigh { argv, .. } => {
+                    self.done.push(format!("{MEMORY_HIGH}: {}", argv.join(" ")))
+                }
                 Action::ReadProcessLimits(life, pid) => self.done.push(format!("read {} {pid}", life.name)),
                 other => panic!("not expected: {other:?}"),
             }

@@ -148,6 +148,9 @@ impl Story {
                 }
                 Effect::SaveHistory
                 | Effect::Finish { .. }
+                | Effect::Prepare { .. }
+                | Effect::RunHook { .. }
+                | Effect::EndHook { .. }
                 | Effect::SignalTree { .. }
                 | Effect::Release { .. }
                 | Effect::Abandon { .. }
