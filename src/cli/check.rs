@@ -151,7 +151,7 @@ mod tests {
             lines.iter().filter_map(|line| line.strip_prefix(&format!("{}:", path.display()))).collect();
         let expected = [
             "5:1: warning: 'timeout' has no effect without a 'kind' of readiness",
-            "6:1: warning: 'fd' has no effect without kind = \"fd\"",
+            "6:1: warning: 'fd' has no effect without a 'kind' that uses it",
             "9:1: warning: 'limit' has no effect with policy = \"never\"",
             "11:1: warning: 'memory_high' has no effect without memory_high in [limits]",
             "13:1: warning: 'failures' has no effect without a 'kind' of health check",

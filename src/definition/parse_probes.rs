@@ -107,7 +107,7 @@ impl<'t> Section<'t> {
             match word {
                 _ if word.has(item.key()) => section.keys.push(item),
                 Word::None if wrong => {}
-                Word::None => idle(Some(&item), "without a 'kind' that it belongs to", report),
+                Word::None => idle(Some(&item), "without a 'kind' that uses it", report),
                 _ => idle(Some(&item), &format!("with kind = \"{}\"", word.as_str()), report),
             }
         }
