@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Events that are remembered, here and of former lives.
-pub const REMEMBERED: usize = 2000;
+pub const REMEMBERED: usize = 1000;
 
 #[derive(Debug, Default)]
 pub struct Events {
