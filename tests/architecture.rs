@@ -128,7 +128,9 @@ fn the_core_is_pure() {
 #[test]
 fn messages_of_the_general_rooms_do_not_speak_of_hermes() {
     const GENERAL: [&str; 6] = ["core", "sys", "containment", "store", "log", "definition"];
-    const OF_HERMES: [&str; 2] = ["definition/template.rs", "definition/dashboard.rs"];
+    // The reference has every key, those for Hermes too.
+    const OF_HERMES: [&str; 3] =
+        ["definition/template.rs", "definition/dashboard.rs", "definition/reference/rows.rs"];
     let broken: Vec<String> = sources()
         .iter()
         .filter(|(file, _)| module_of(file).first().is_some_and(|room| GENERAL.contains(&room.as_str())))

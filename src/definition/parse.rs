@@ -296,11 +296,7 @@ impl Reader<'_> {
     fn instances(&self, item: &Item<'_>, report: &mut Report<'_>) -> Option<u64> {
         let count = settle(item.integer(&(1..=MOST_INSTANCES)), report)?;
         if let Origin::Profile { .. } | Origin::BuiltIn = self.subject.origin {
-            report.wrong(
-                &item.key_span(),
-                About::Text,
-                "there is one gateway of a profile; leave 'instances' out",
-            );
+            report.wrong(&item.key_span(), About::Text, "a profile has one service; leave 'instances' out");
             return None;
         }
         // The instances themselves are read from the same text.

@@ -276,6 +276,15 @@ fn what_is_no_compose_file_is_said() {
     }
 }
 
+/// systemd counts in microseconds; such an interval was written as it stood, and the definition was refused.
+#[test]
+fn an_interval_below_a_millisecond_is_the_shortest_that_there_is() {
+    let source = Source::new();
+    let unit = "[Unit]\nStartLimitIntervalSec=20us\nStartLimitBurst=3\n[Service]\nExecStart=/bin/x\n";
+    let outcome = source.put("a.service", unit).import("a.service");
+    assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -16,6 +16,8 @@ const SUFFIX: &str = ".service";
 pub(super) const SCOPE: usize = usize::MAX;
 /// What systemd has without `StartLimitIntervalSec` and `StartLimitBurst`.
 const LIMIT: (u32, Duration) = (5, Duration::from_secs(10));
+/// What a definition takes: systemd counts in microseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Limits with the same meaning here, by their keys there.
@@ -358,7 +360,7 @@ impl Values<'_> {
             match (burst, interval) {
                 (_, Some(Duration::ZERO)) => self.draft.unlimited = true,
                 (Ok(burst), Some(interval)) => {
-                    self.draft.limit = Some((burst.min(10_000), interval.min(YEAR)))
+                    self.draft.limit = Some((burst.min(10_000), interval.clamp(SHORTEST, YEAR)))
                 }
                 _ => self.draft.note("StartLimitBurst and StartLimitIntervalSec: are no number and time"),
             }
