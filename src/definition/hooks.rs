@@ -16,7 +16,7 @@ pub(super) fn read(
     mut table: Table<'_>,
     has_memory_high: bool,
     report: &mut Report<'_>,
-) -> (Hooks, policy::Hooks, Option<Duration>) {
+) -> (Option<Box<Hooks>>, policy::Hooks, Option<Duration>) {
     let items =
         ["pre_start", "post_start", "pre_stop", "post_stop", "memory_high"].map(|key| table.take(key));
     let timeout = table.take("timeout");
@@ -41,5 +41,5 @@ pub(super) fn read(
         pre_stop: patience(&hooks.pre_stop),
     };
     let finish = patience(&hooks.post_stop);
-    (hooks, policy, finish)
+    ((hooks != Hooks::default()).then(|| Box::new(hooks)), policy, finish)
 }

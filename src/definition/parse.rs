@@ -13,7 +13,7 @@ use super::resolved::{Definition, LogPolicy, Origin, RunAs, Security};
 use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
-use super::values::{DAY, MILLISECOND, ValueError, octal_mode};
+use super::values::{self, DAY, MILLISECOND, ValueError, octal_mode};
 use crate::core::fingerprint::fingerprint;
 use crate::core::limits::Key;
 use crate::core::name::ServiceName;
@@ -213,6 +213,7 @@ impl Reader<'_> {
         let count = top.take("instances");
         *instances = count.as_ref().and_then(|item| self.instances(item, report));
         let health = health(top.section("health", "[health]", report), kind, report);
+        top.not_yet(&["schedule", "every"], report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
         let (command, in_command) = command.unzip();
@@ -339,8 +340,13 @@ pub(super) fn settle<T>(read: Read<T>, report: &mut Report<'_>) -> Option<T> {
 
 pub(super) fn argv(item: &Item<'_>) -> Read<Vec<String>> {
     let argv = item.texts()?;
-    match argv.first() {
-        Some(program) if !program.is_empty() => Ok(argv),
+    has_program(item, argv.first())?;
+    Ok(argv)
+}
+
+fn has_program(item: &Item<'_>, first: Option<&String>) -> Read<()> {
+    match first {
+        Some(program) if !program.is_empty() => Ok(()),
         _ => {
             let key = item.key();
             Err(item.fault(format!("'{key}' names no program; write {key} = [\"program\", \"argument\"]")))
@@ -350,17 +356,14 @@ pub(super) fn argv(item: &Item<'_>) -> Read<Vec<String>> {
 
 /// argv as `argv` has it, and whether it has variables.
 fn command_line(item: &Item<'_>) -> Read<(Vec<String>, bool)> {
-    argv(item)?;
     let words: Vec<(String, bool)> = item.elements()?.iter().map(with_variables).collect::<Read<_>>()?;
-    let found = words.iter().any(|(_, found)| *found);
-    Ok((words.into_iter().map(|(word, _)| word).collect(), found))
+    let (words, found): (Vec<String>, Vec<bool>) = words.into_iter().unzip();
+    has_program(item, words.first())?;
+    Ok((words, found.contains(&true)))
 }
 
 pub(super) fn absolute(item: &Item<'_>) -> Read<PathBuf> {
-    item.parsed(|text| match text.starts_with('/') {
-        true => Ok(PathBuf::from(text)),
-        false => Err(ValueError::NotAbsolute),
-    })
+    item.parsed(values::absolute)
 }
 
 /// An absolute path, or one that begins with a variable; and whether it has variables.

@@ -239,7 +239,7 @@ impl Pattern {
     /// [`ValueError::NoPattern`].
     fn new(text: &str) -> Result<Self, ValueError> {
         let made = regex_lite::RegexBuilder::new(text).size_limit(PATTERN_SIZE).build();
-        made.map(Self).map_err(|error| ValueError::NoPattern(error.to_string()))
+        made.map(|made| Self(made.into())).map_err(|error| ValueError::NoPattern(error.to_string()))
     }
 }
 

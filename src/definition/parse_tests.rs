@@ -75,7 +75,7 @@ fn a_command_alone_has_the_documented_defaults() {
         health: None,
         slot: None,
         stamp: None,
-        hooks: Hooks::default(),
+        hooks: None,
         log: LogPolicy {
             max_size: 1_000_000,
             keep: 10,
@@ -205,9 +205,10 @@ fn every_key_is_understood() {
     };
     assert_eq!(made.log, log);
     assert_eq!(made.limits.iter().count(), 4);
-    assert_eq!(made.hooks.memory_high.unwrap().len(), 3);
-    assert_eq!(made.hooks.pre_start.unwrap(), ["migrate"]);
-    assert_eq!(made.hooks.post_stop.unwrap()[2], "echo ${HERMES_SUP_EXIT_CODE}", "that is the shell's");
+    let hooks = made.hooks.unwrap();
+    assert_eq!(hooks.memory_high.unwrap().len(), 3);
+    assert_eq!(hooks.pre_start.unwrap(), ["migrate"]);
+    assert_eq!(hooks.post_stop.unwrap()[2], "echo ${HERMES_SUP_EXIT_CODE}", "that is the shell's");
     let twenty = Some(secs(20));
     assert_eq!(made.policy.hooks, policy::Hooks { pre_start: twenty, post_start: twenty, pre_stop: twenty });
     assert_eq!(made.policy.finish, twenty);
@@ -275,6 +276,16 @@ fn each_kind_of_readiness_and_health_has_its_keys_and_no_others() {
     ] {
         let found = wrong(text);
         assert!(found[0].starts_with(&format!("web.toml:{said}")) && found.len() == 1, "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_and_never_ignored() {
+    for text in ["schedule = '*/5 * * * *'", "every = '10m'"] {
+        let found = wrong(text);
+        assert!(found[0].starts_with("web.toml:2:1: "), "{found:?}");
+        assert!(found[0].contains("not supported yet"), "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
     }
 }
 

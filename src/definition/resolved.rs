@@ -59,7 +59,7 @@ pub enum Ready {
 
 /// A regular expression, made once.
 #[derive(Debug, Clone)]
-pub struct Pattern(pub regex_lite::Regex);
+pub struct Pattern(pub Arc<regex_lite::Regex>);
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
@@ -195,7 +195,8 @@ pub struct Definition {
     pub slot: Option<Slot>,
     /// What the file that it comes from looked like then.
     pub stamp: Option<Stamp>,
-    pub hooks: Hooks,
+    /// `None`: it has none.
+    pub hooks: Option<Box<Hooks>>,
     pub log: LogPolicy,
     pub limits: Limits,
     pub security: Security,
@@ -315,7 +316,7 @@ impl Definition {
             health: None,
             slot: None,
             stamp: None,
-            hooks: Hooks::default(),
+            hooks: None,
             log: LogPolicy::default(),
             limits: Limits::default(),
             security: Security::CONFINED,

@@ -3,6 +3,7 @@
 
 use crate::core::limits;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
@@ -52,6 +53,11 @@ pub(super) fn duration(text: &str, allowed: &RangeInclusive<Duration>) -> Result
 /// A number of bytes, as [`limits::size`] reads it.
 pub(super) fn size(text: &str) -> Result<u64, ValueError> {
     limits::size(text).ok_or(ValueError::NoSize)
+}
+
+/// An absolute path.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, ValueError> {
+    if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err(ValueError::NotAbsolute) }
 }
 
 /// File mode bits in octal, `"0022"`.

@@ -8,7 +8,6 @@ use super::ini::{self, ValueError};
 use super::yaml::Node;
 use super::{Env, Gathered};
 use crate::core::limits::Key;
-use crate::core::signal::Signal;
 use crate::s6::bundle;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -255,10 +254,7 @@ impl<'a> Values<'a> {
 
     fn stop(&mut self) {
         if let Some(text) = self.text("stop_signal") {
-            self.draft.stop_signal = Signal::parse(&text);
-            if self.draft.stop_signal.is_none() {
-                self.draft.note(format!("stop_signal: {text}: is not a signal"));
-            }
+            self.draft.take_stop_signal(&text, &format!("stop_signal: {text}"));
         }
         if let Some(text) = self.text("stop_grace_period") {
             match span(&text) {
@@ -286,10 +282,7 @@ impl<'a> Values<'a> {
                 _ if text == "-1" => "max".to_owned(),
                 _ => text.clone(),
             };
-            match key.parse(&value) {
-                Ok(parsed) => drop(self.draft.limits.insert(key.as_str(), key.show(parsed))),
-                Err(error) => self.draft.note(format!("{own}: '{text}' {error}")),
-            }
+            self.draft.take_limit(key, &value, &format!("{own}: '{text}'"));
         }
         for (key, _) in deploy.map(Node::entries).unwrap_or_default() {
             if key != "resources" {

@@ -3,6 +3,7 @@
 //! Readers only put in what the documented ranges allow; names are given here, when all are known.
 
 use super::{Gathered, Imported, Outcome};
+use crate::core::limits::Key;
 use crate::core::name::{MAX_LEN, RESERVED, ServiceName};
 use crate::core::signal::Signal;
 use crate::definition::environment::escaped;
@@ -73,6 +74,22 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn note(&mut self, what: impl AsRef<str>) {
         self.notes.push(clean(what.as_ref()));
+    }
+
+    /// The signal of a stop, which the source says in `said`.
+    pub(super) fn take_stop_signal(&mut self, text: &str, said: &str) {
+        self.stop_signal = Signal::parse(text);
+        if self.stop_signal.is_none() {
+            self.note(format!("{said}: is not a signal"));
+        }
+    }
+
+    /// A limit in the words of `[limits]`; what is wrong with it is noted after `said`.
+    pub(super) fn take_limit(&mut self, key: Key, value: &str, said: &str) {
+        match key.parse(value) {
+            Ok(parsed) => drop(self.limits.insert(key.as_str(), key.show(parsed))),
+            Err(error) => self.note(format!("{said} {error}")),
+        }
     }
 }
 

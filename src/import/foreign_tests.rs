@@ -276,6 +276,14 @@ fn what_is_no_compose_file_is_said() {
     }
 }
 
+/// What the last line said went with it.
+#[test]
+fn a_last_line_that_goes_on_is_not_lost() {
+    let source = Source::new();
+    let outcome = source.put("a.service", "[Service]\nExecStart=/bin/x one \\").import("a.service");
+    assert_eq!(parsed(&outcome).unwrap()[0].command, ["/bin/x", "one"]);
+}
+
 /// systemd counts in microseconds; such an interval was written as it stood, and the definition was refused.
 #[test]
 fn an_interval_below_a_millisecond_is_the_shortest_that_there_is() {

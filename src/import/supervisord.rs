@@ -4,7 +4,6 @@
 use super::draft::{DAY, Draft, ROOT};
 use super::ini::{self, Ini, ValueError};
 use super::{Env, Gathered};
-use crate::core::signal::Signal;
 use crate::s6::bundle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -534,10 +533,7 @@ impl Values<'_> {
 
     fn stopping(&mut self) {
         if let Some(text) = self.take("stopsignal") {
-            self.draft.stop_signal = Signal::parse(&text);
-            if self.draft.stop_signal.is_none() {
-                self.draft.note(format!("stopsignal = {text}: is not a signal"));
-            }
+            self.draft.take_stop_signal(&text, &format!("stopsignal = {text}"));
         }
         if let Some(seconds) = self.integer("stopwaitsecs", 0..=i64::MAX) {
             let wait = Duration::from_secs(seconds.unsigned_abs());

@@ -5,7 +5,6 @@ use super::Gathered;
 use super::draft::{DAY, Draft, ROOT};
 use super::unit::{self, Unit, UnitError, UnitName};
 use crate::core::limits::Key;
-use crate::core::signal::Signal;
 use crate::s6::bundle;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -386,10 +385,7 @@ impl Values<'_> {
 
     fn stop(&mut self) {
         if let Some(text) = self.service("KillSignal") {
-            self.draft.stop_signal = Signal::parse(&text);
-            if self.draft.stop_signal.is_none() {
-                self.draft.note(format!("KillSignal={text}: is not a signal"));
-            }
+            self.draft.take_stop_signal(&text, &format!("KillSignal={text}"));
         }
         let both = self.duration("TimeoutSec", Duration::from_millis(1), DAY);
         self.draft.stop_timeout = self.duration("TimeoutStopSec", Duration::from_millis(1), DAY).or(both);
@@ -408,18 +404,10 @@ impl Values<'_> {
             // `SOFT:HARD`; systemd's own word for no limit.
             let hard = text.rsplit(':').next().unwrap_or_default();
             let value = if hard == "infinity" { "max" } else { hard };
-            match key.parse(value) {
-                Ok(parsed) => drop(self.draft.limits.insert(key.as_str(), key.show(parsed))),
-                Err(error) => self.draft.note(format!("{name}={text}: '{value}' {error}")),
-            }
+            self.draft.take_limit(key, value, &format!("{name}={text}: '{value}'"));
         }
         if let Some(text) = self.service("OOMScoreAdjust") {
-            match Key::OomScoreAdj.parse(&text) {
-                Ok(value) => {
-                    drop(self.draft.limits.insert(Key::OomScoreAdj.as_str(), Key::OomScoreAdj.show(value)))
-                }
-                Err(error) => self.draft.note(format!("OOMScoreAdjust={text}: '{text}' {error}")),
-            }
+            self.draft.take_limit(Key::OomScoreAdj, &text, &format!("OOMScoreAdjust={text}: '{text}'"));
         }
         match self.service("OOMPolicy").as_deref() {
             None | Some("continue") => {}

@@ -78,7 +78,8 @@ impl Unit {
         let mut faults = Vec::new();
         let mut section = None;
         let mut pending = String::new();
-        for (index, line) in text.lines().enumerate() {
+        // The empty line ends what the last one goes on with.
+        for (index, line) in text.lines().chain(std::iter::once("")).enumerate() {
             let trimmed = line.trim();
             // A comment in the midst of a continued line is left out.
             if trimmed.starts_with(['#', ';']) || (trimmed.is_empty() && pending.is_empty()) {

@@ -291,7 +291,7 @@ impl Logs {
 
     /// Reports the first line from now on that `pattern` matches, once, as [`LogEvent::Matched`]; in place of an earlier pattern.
     /// Lines of an earlier life are not among them once they are drained.
-    pub fn watch(&self, id: SourceId, incarnation: u64, pattern: regex_lite::Regex) {
+    pub fn watch(&self, id: SourceId, incarnation: u64, pattern: Arc<regex_lite::Regex>) {
         self.remote.send(Command::Watch(id, Watch { incarnation, pattern }));
     }
 

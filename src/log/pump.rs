@@ -63,7 +63,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Watch {
     pub incarnation: u64,
-    pub pattern: regex_lite::Regex,
+    pub pattern: Arc<regex_lite::Regex>,
 }
 
 /// How other threads reach the pump.

@@ -1,7 +1,6 @@
 //! A GET and what may be read of its answer.
 
 use super::{Expected, Failure};
-use memchr::memmem;
 
 /// HTTP/1.1 with a connection of its own: a body ends at the latest with it.
 pub(super) fn request(host: &str, target: &str) -> Vec<u8> {
@@ -52,7 +51,7 @@ impl Reply {
         }
         let found = self.expected.contains.as_ref().is_none_or(|text| {
             let body = self.bytes.get(self.body.unwrap_or_default()..).unwrap_or_default();
-            memmem::find(body, text.as_bytes()).is_some()
+            String::from_utf8_lossy(body).contains(text.as_str())
         });
         match (found, self.is_full()) {
             (true, _) => Some(Ok(())),

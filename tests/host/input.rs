@@ -28,7 +28,7 @@ fn a_malformed_definition_is_reported_and_the_others_go_on() {
     world.adversary("good", "pause", "");
     world.define("syntax", "command = [\"/bin/true\"\nuser = 3\n");
     world.define("unknown", "command = [\"/bin/true\"]\n\n[restart]\npolice = \"always\"\n");
-    world.define("later", "command = [\"/bin/true\"]\n[hooks]\npost_stop = [\"/bin/true\"]\n");
+    world.define("later", "command = [\"/bin/true\"]\ntype = \"oneshot\"\nevery = \"10m\"\n");
     world.define("empty", "command = []\n");
     world.define("UPPER", "command = [\"/bin/true\"]\n");
     world.write("/etc/hermes-sup/services/binary.toml", [0xff, 0xfe, 0x00]);

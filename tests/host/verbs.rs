@@ -374,7 +374,7 @@ fn who_may_do_what() {
     world.ctl_as(&supervisor, ALICE, &["status"]).ok();
     let mark = world.mark.clone();
     // A record lies under --home, where nothing may name another user than the gateway user: registering for oneself is
-    // for that user, and whoever else is refused must not find the command running as somebody.
+    // for that user, and a caller who is refused must not find the command running as somebody.
     let refused =
         world.ctl_as(&supervisor, ALICE, &["register", "own", "--", "/adversary", "print-ids", &mark]);
     assert_ne!(refused.code, 0, "{refused:?}");
@@ -446,7 +446,7 @@ fn check_names_file_line_and_column() {
     let mut world = World::new(Setup::plain());
     world.write("/tmp/defs/good.toml", "command = [\"/bin/true\"]\n");
     world.write("/tmp/defs/bad.toml", "command = [\"/bin/true\"]\n\n  colour = \"blue\"\n");
-    world.write("/tmp/defs/later.toml", "command = [\"/bin/true\"]\n[hooks]\npost_stop = [\"/bin/true\"]\n");
+    world.write("/tmp/defs/later.toml", "command = [\"/bin/true\"]\ntype = \"oneshot\"\nevery = \"10m\"\n");
     let supervisor = world.start();
     let checked = world.exec(&supervisor, 0, &["/hermes-sup", "check", "/tmp/defs"]);
     assert_eq!(checked.code, 1, "{checked:?}");

@@ -59,7 +59,7 @@ impl Supervisor {
 
     /// A hook that the core has asked for. What else is in its place makes room; one that cannot run holds nothing up.
     pub(in crate::daemon) fn run_core_hook(&mut self, id: ServiceId, life: &IncarnationId, hook: Hook) {
-        let hooks = self.services.get(&id).map(|service| &service.definition.hooks);
+        let hooks = self.services.get(&id).and_then(|service| service.definition.hooks.as_ref());
         let argv = hooks.and_then(|hooks| match hook {
             Hook::PostStart => hooks.post_start.clone(),
             Hook::PreStop => hooks.pre_stop.clone(),

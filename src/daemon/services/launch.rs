@@ -37,6 +37,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 impl Supervisor {
     /// The surroundings of now: the gateway user may have been remapped since we started.
@@ -73,7 +74,7 @@ impl Supervisor {
         if !reads && !mirrors && gateway.is_none() {
             return self.launch(id, incarnation, Ok(BTreeMap::new()), around);
         }
-        let (name, definition) = (definition.name.clone(), definition.clone());
+        let (name, definition) = (definition.name.clone(), reads.then(|| definition.clone()));
         let surroundings = around.clone();
         let notifier = self.wakeups.notifier.clone();
         let work = move || {
@@ -85,8 +86,8 @@ impl Supervisor {
             if !matches!(presence, Some(Presence::There { gateway: Some(_) })) {
                 let _ = forget.map(|forget| forget());
             }
-            let file =
-                if reads { look_before_start(&definition, &surroundings) } else { Ok(BTreeMap::new()) };
+            let look = |definition| look_before_start(&definition, &surroundings);
+            let file = definition.map_or_else(|| Ok(BTreeMap::new()), look);
             (file, mirrored, presence)
         };
         let named = name.clone();
@@ -121,11 +122,14 @@ impl Supervisor {
             return self.never_ran(id, incarnation, &LaunchError::Stopped);
         }
         let name = service.name.clone();
-        let first = service.definition.hooks.pre_start.clone();
-        let first = first.filter(|_| self.fleet.gateway(id).is_some_and(Gateway::is_preparing));
+        // What the core awaits is the preparation, also where its definition was changed meanwhile and has none.
+        let prepares = self.fleet.gateway(id).is_some_and(Gateway::is_preparing);
+        let hooks = service.definition.hooks.as_ref();
+        let first = prepares.then(|| hooks.and_then(|hooks| hooks.pre_start.clone()));
         let started = file.and_then(|file| {
             let plan = match first {
                 Some(argv) => {
+                    let argv = argv.ok_or(LaunchError::Gone)?;
                     let mut plan = self.plan(id, file, Program::OwnHook(argv), around)?;
                     self.tell_hook(id, PRE_START, &mut plan)?;
                     plan
@@ -168,8 +172,8 @@ impl Supervisor {
             }
             // Before its first line.
             Some(Ready::Log(pattern)) => {
-                let pattern = pattern.0.clone();
-                self.logs.watch(SourceId(id.0), incarnation, pattern);
+                self.logs.watch(SourceId(id.0), incarnation, Arc::clone(&pattern.0));
+                self.topics.readiness.watches(id, incarnation);
             }
             Some(Ready::GatewayState | Ready::Notify | Ready::Probe(_) | Ready::None) | None => {}
         }
@@ -196,7 +200,8 @@ impl Supervisor {
         };
         let slot = service.definition.slot.as_ref().map_or(name.as_str(), |slot| slot.name.as_str());
         let arguments = [code.to_string(), signal.to_string(), slot.to_owned(), pid.to_string()];
-        let hook = service.definition.hooks.post_stop.clone().filter(|_| service.definition.slot.is_none());
+        let hooks = service.definition.hooks.as_ref().filter(|_| service.definition.slot.is_none());
+        let hook = hooks.and_then(|hooks| hooks.post_stop.clone());
         let program = hook.map_or(Program::Finish(arguments), Program::OwnHook);
         let is_hook = matches!(program, Program::OwnHook(_));
         let around = self.surroundings_now();
@@ -402,7 +407,7 @@ fn look_before_start(
     Ok(read_files(definition, &user, around)?)
 }
 
-/// Whose the log files of a service of this user are: below home they are the gateway user's, whoever the service runs as.
+/// Whose the log files of a service of this user are: below home they are the gateway user's, whatever user the service runs as.
 pub(in crate::daemon) fn log_owner(user: &User, around: &Surroundings) -> Credentials {
     if around.own_uid == 0 { around.gateway.credentials() } else { user.credentials() }
 }

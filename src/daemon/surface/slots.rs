@@ -4,8 +4,8 @@
 //! command. Any other slot is a service of its own. Slots of the image itself come from its bundle and are only shown.
 //! When the directory is read is the matter of `topics::scanning`.
 //!
-//! Invariant: a slot runs as root only if nobody but root could have put it there. Whoever owns a scan directory can
-//! rename in it, so there nothing runs as root, whoever owns the slot itself; and it is looked at again at each start.
+//! Invariant: a slot runs as root only if nobody but root could have put it there. The owner of a scan directory can
+//! rename in it, so there nothing runs as root, whatever the owner of the slot itself; and it is looked at again at each start.
 
 use crate::core::fingerprint::fingerprint;
 use crate::core::limits::Limits;
@@ -13,7 +13,7 @@ use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, Servi
 use crate::core::policy::{Policy, StopPolicy};
 use crate::core::words::Want;
 use crate::daemon::surface::static_slots;
-use crate::definition::resolved::{Hooks, LogPolicy, Origin, Ready, RunAs, Secrets, Security, Slot};
+use crate::definition::resolved::{LogPolicy, Origin, Ready, RunAs, Secrets, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir, SlotError};
@@ -214,7 +214,7 @@ fn definition(
         health: None,
         slot: Some(place),
         stamp: None,
-        hooks: Hooks::default(),
+        hooks: None,
         log: LogPolicy::default(),
         limits: Limits::default(),
         security: Security::INHERITED,

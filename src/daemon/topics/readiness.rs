@@ -41,7 +41,7 @@ pub struct Seen {
     pub incarnation: Incarnation,
     /// With the first look.
     pub watch: Option<StateWatch>,
-    pub running: Result<bool, String>,
+    pub running: io::Result<bool>,
 }
 
 /// The services that have yet to say that they are ready, and what they say of themselves.
@@ -122,6 +122,11 @@ impl Readiness {
         };
         actions.push(Action::Core(id, Event::ReadyReported { incarnation }));
         actions
+    }
+
+    /// The log of this life is watched since before its first line.
+    pub fn watches(&mut self, id: ServiceId, incarnation: Incarnation) {
+        self.attended.insert(id, incarnation);
     }
 
     /// The service is in another state: one that runs is attended to from now on.
@@ -302,7 +307,7 @@ fn look(id: ServiceId, incarnation: Incarnation, first: bool, view: &View<'_>) -
         credentials: Credentials::own(),
         work: Box::new(move || match work() {
             Ok((watch, running)) => told(watch, Ok(running)),
-            Err(error) => told(None, Err(error.to_string())),
+            Err(error) => told(None, Err(error)),
         }),
         refused: Arc::new(move |why| told(None, Err(why))),
     }))

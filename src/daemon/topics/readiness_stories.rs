@@ -16,7 +16,7 @@ fn awaited(world: &mut World) -> (ServiceId, Incarnation) {
     (id, life.n)
 }
 
-fn says(id: ServiceId, incarnation: Incarnation, running: Result<bool, String>) -> Seen {
+fn says(id: ServiceId, incarnation: Incarnation, running: io::Result<bool>) -> Seen {
     Seen { id, incarnation, watch: None, running }
 }
 
@@ -60,7 +60,7 @@ fn a_file_that_cannot_be_read_is_told_and_looked_at_again() {
     let (mut world, mut readiness) = (World::default(), Readiness::default());
     let (id, n) = awaited(&mut world);
     readiness.changed(id, &world.view());
-    let told = readiness.seen(says(id, n, Err("permission denied".to_owned())), &world.view());
+    let told = readiness.seen(says(id, n, Err(io::Error::other("permission denied"))), &world.view());
     assert!(matches!(&told[0], Action::Log(_, text) if text.ends_with("permission denied")), "{told:?}");
     assert_eq!(looks(&readiness.heard(id, n, Heard::FileChanged, &world.view())), 1);
 }
@@ -146,11 +146,22 @@ fn a_line_of_its_log_is_the_report_where_that_is_asked_for() {
     let (mut world, mut readiness) = (World::default(), Readiness::default());
     let (id, n) = that_says_so_by(
         &mut world,
-        Ready::Log(crate::definition::resolved::Pattern(regex_lite::Regex::new("ready").unwrap())),
+        Ready::Log(crate::definition::resolved::Pattern(regex_lite::Regex::new("ready").unwrap().into())),
     );
     let begun = readiness.changed(id, &world.view());
     assert!(matches!(begun[..], [Action::WatchLog(of, life, _)] if (of, life) == (id, n)), "{begun:?}");
     assert_eq!(reported(&readiness.matched(id, n, &world.view())), Some(n));
     let other = world.gateway("other");
     assert!(readiness.matched(other, 1, &world.view()).is_empty());
+}
+
+/// It was armed a second time when the service ran, and stayed so for the whole life where the line had come before.
+#[test]
+fn a_log_that_is_watched_since_the_start_is_not_watched_again() {
+    let (mut world, mut readiness) = (World::default(), Readiness::default());
+    let pattern = crate::definition::resolved::Pattern(regex_lite::Regex::new("ready").unwrap().into());
+    let (id, n) = that_says_so_by(&mut world, Ready::Log(pattern));
+    readiness.watches(id, n);
+    assert!(readiness.changed(id, &world.view()).is_empty());
+    assert_eq!(reported(&readiness.matched(id, n, &world.view())), Some(n));
 }

@@ -5,7 +5,7 @@ use crate::definition::diagnose::{About, Report, quoted};
 use crate::definition::raw::{Item, Read, Table};
 use crate::definition::resolved::{EnvFile, RunAs, Secrets};
 use crate::definition::trust::Trust;
-use crate::definition::values::ValueError;
+use crate::definition::values::absolute;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -114,10 +114,6 @@ fn secret(name: &str, item: &Item<'_>, is_named_twice: bool) -> Read<PathBuf> {
         return Err(item.fault(format!("{} is also in 'env'; write it once", quoted(name))));
     }
     item.parsed(absolute)
-}
-
-fn absolute(text: &str) -> Result<PathBuf, ValueError> {
-    if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err(ValueError::NotAbsolute) }
 }
 
 fn checked_name(name: &str, item: &Item<'_>) -> Read<()> {

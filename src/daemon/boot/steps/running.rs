@@ -46,9 +46,9 @@ impl Supervisor {
     ) -> Result<(Box<Self>, Poll), StartError> {
         let Planned { reconciled, cmd } = planned;
         let (mut supervisor, parts) = Self::assemble(prepared, opened, contained)?;
-        let Parts { poll, rows, found, plan, former, inheritance } = parts;
+        let Parts { poll, mut rows, found, plan, former, inheritance } = parts;
         let (goes_on, continued) = (inheritance.goes_on, inheritance.continued);
-        supervisor.topics.events.remember(&rows.journal);
+        supervisor.topics.events.remember(&std::mem::take(&mut rows.journal));
         let begun = format!("{}, version {}", first_line(&supervisor.report), env!("CARGO_PKG_VERSION"));
         supervisor
             .happened(Event { pid: Some(std::process::id()), ..Event::info(EventKind::Started, begun) });
@@ -62,9 +62,9 @@ impl Supervisor {
             decide!(supervisor.shutdown.resume(closing, farewell));
         }
         supervisor.say_late(&found.late);
-        if !found.late.is_empty() {
-            supervisor.late = Some(Box::new(Late { opened: rows, cmd: cmd.clone(), goes_on, continued }));
-        }
+        let is_late = !found.late.is_empty();
+        let late = is_late.then(|| Box::new(Late { opened: rows, cmd: cmd.clone(), goes_on, continued }));
+        supervisor.late = late;
         // What was read is not needed any more: its memory is for what the services need.
         drop((found, reconciled));
         supervisor.boot_fleet(restored);

@@ -39,7 +39,7 @@ pub const MEMORY_HIGH: &str = "memory_high";
 #[derive(Debug, Default)]
 pub struct ServiceLimits {
     recorded: Recorded,
-    /// Of those that were started.
+    /// Of those that were started with limits, or given some.
     bounds: BTreeMap<ServiceId, Bounds>,
 }
 
@@ -176,6 +176,10 @@ impl ServiceLimits {
         view: &View<'_>,
     ) -> Actions {
         let Some(name) = view.name(id) else { return Actions::new() };
+        // Most have no limits, and nothing is kept for those.
+        if asked.is_empty() && not_in_force.is_empty() && !self.bounds.contains_key(&id) {
+            return Actions::new();
+        }
         let bounds = self.bounds.entry(id).or_default();
         if bounds.asked != asked {
             bounds.said.clear();
@@ -266,7 +270,8 @@ impl ServiceLimits {
         );
         let mut actions = vec![met(&life.name, text)];
         let runs = view.fleet.gateway(id).is_some_and(|gateway| gateway.phase() == Phase::Up);
-        let hook = service.definition.hooks.memory_high.clone().filter(|_| runs);
+        let hooks = service.definition.hooks.as_ref().filter(|_| runs);
+        let hook = hooks.and_then(|hooks| hooks.memory_high.clone());
         let run = |argv| Action::RunMemoryHigh { id, life: life.clone(), argv };
         actions.extend(hook.map(run));
         actions

@@ -153,7 +153,7 @@ impl ServiceLimits {
         if over.is_empty() {
             return Err(SetError::Nothing(named()));
         }
-        // What it has now, and what it will have: neither shall become more, by whoever set it.
+        // What it has now, and what it will have: neither shall become more, whichever caller set it.
         let running = within_limits(id, view).is_some();
         let present =
             running.then(|| self.bounds.get(&id).map(|bounds| bounds.asked.clone()).unwrap_or_default());
@@ -207,8 +207,10 @@ impl ServiceLimits {
             .partition(|(key, _)| life.is_some() && matches!(key.enforcer(), Enforcer::Controller(_)));
         let (now, later): (Limits, Limits) = (now.into_iter().collect(), later.into_iter().collect());
         // From here on nobody may raise them again without the right to.
-        let bounds = self.bounds.get_mut(&id).filter(|_| life.is_some());
-        bounds.into_iter().for_each(|bounds| bounds.asked = bounds.asked.with(&now));
+        if life.is_some() && !now.is_empty() {
+            let bounds = self.bounds.entry(id).or_default();
+            bounds.asked = bounds.asked.with(&now);
+        }
         let in_force = InForce { id, ticket, now, later, recorded };
         match life {
             Some(life) => Action::PutLimits(life, in_force),

@@ -5,6 +5,7 @@ use crate::control::protocol::{Code, Outcome};
 use crate::core::event::{Command, Event, Ticket};
 use crate::daemon::Commit;
 use crate::daemon::topics::testing::{GATEWAY_UID, World};
+use crate::definition::resolved::Hooks;
 use crate::store::Change;
 
 const OURS: Inherited = Inherited { nofile: 1024, nproc: u64::MAX, core: 0, oom_score_adj: 0 };
@@ -331,7 +332,8 @@ fn a_failure_at_the_limit_of_processes_says_that_it_was_there() {
 fn what_the_kernel_says_all_the_time_is_said_and_hooked_once_a_minute() {
     let (mut story, life) = Story::running();
     let definition = &mut story.world.services.get_mut(&story.id).unwrap().definition;
-    definition.hooks.memory_high = Some(vec!["/bin/shed".to_owned(), "load".to_owned()]);
+    let memory_high = Some(vec!["/bin/shed".to_owned(), "load".to_owned()]);
+    definition.hooks = Some(Box::new(Hooks { memory_high, ..Hooks::default() }));
     story.limits.begun(story.id, limits(&[(Key::MemoryHigh, "64M")]), Vec::new(), &story.world.view());
     for _ in 0..130 {
         let told = story.limits.memory_high(&life, &story.world.view());
