@@ -35,6 +35,7 @@ use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -178,7 +179,7 @@ pub struct FileWork {
     /// Returns what is to be told of it.
     pub work: Box<dyn FnOnce() -> Notice + Send>,
     /// What is to be told if it cannot be done, and why not.
-    pub refused: Arc<dyn Fn(String) -> Notice + Send + Sync>,
+    pub refused: Arc<dyn Fn(io::Error) -> Notice + Send + Sync>,
 }
 
 impl fmt::Debug for FileWork {
@@ -277,7 +278,7 @@ impl Supervisor {
                 Action::Trust(trust) => self.state_trust = trust,
                 Action::BootLate(plan, found) => self.boot_late(*plan, &found),
                 Action::Reloaded(report) => self.inbox.push(Input::Reloaded(report)),
-                Action::Serve(incoming) => self.inbox.push(Input::Serve(incoming)),
+                Action::Serve(incoming) => self.serve(incoming),
                 Action::Thaw(life) => self.containment.thaw(&life),
                 Action::SetLimits(asked) => self.inbox.push(Input::SetLimits(asked)),
                 Action::PutLimits(life, in_force) => {
@@ -298,11 +299,11 @@ impl Supervisor {
                 Action::Answer(ticket, outcome) => self.inbox.answer(ticket, outcome),
                 Action::Files(FileWork { credentials, work, refused }) => {
                     let (notifier, not_done) = (self.wakeups.notifier.clone(), Arc::clone(&refused));
-                    let done = move |answer: std::io::Result<Notice>| {
-                        notifier.send(answer.unwrap_or_else(|error| not_done(error.to_string())));
+                    let done = move |answer: io::Result<Notice>| {
+                        notifier.send(answer.unwrap_or_else(|error| not_done(error)));
                     };
                     if let Err(full) = self.logs.files().run(credentials, work, done) {
-                        self.inbox.push(Input::Notice(refused(full.to_string())));
+                        self.inbox.push(Input::Notice(refused(io::Error::other(full))));
                     }
                 }
             }
@@ -338,7 +339,7 @@ impl Supervisor {
         }
     }
 
-    fn kill(&mut self, kill: &Kill) -> std::io::Result<()> {
+    fn kill(&mut self, kill: &Kill) -> io::Result<()> {
         if kill.tree {
             self.containment.signal_tree(&kill.life, kill.signal);
         } else {

@@ -30,8 +30,6 @@ pub enum Input {
     Signal(Received),
     Notice(Notice),
     Request(Incoming),
-    /// A request that has waited for what it needs.
-    Serve(Incoming),
     CallerGone(ConnId),
     /// The exec of the main program is decided.
     MainReported,

@@ -168,7 +168,7 @@ pub enum Notice {
     LogFiles {
         conn: ConnId,
         service: String,
-        files: Result<Vec<Handed>, String>,
+        files: io::Result<Vec<Handed>>,
     },
     /// Definition files below home were looked at.
     LookedAt {
@@ -506,7 +506,6 @@ impl Supervisor {
                 decide!(self.requests.freeze_ordered(&life, frozen, ticket, error));
             }
             Input::Scope(conn, id, name, answer) => decide!(self.scopes.answered(conn, id, name, answer)),
-            Input::Serve(incoming) => self.serve(incoming),
             Input::Reloaded(report) => decide!(self.definitions.reloaded(report)),
             Input::SetLimits(asked) => decide!(self.limits.set(&asked, &inherited())),
             Input::LimitsPut { life, in_force, left } => decide!(self.limits.put(&life, &in_force, &left)),

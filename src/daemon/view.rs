@@ -80,6 +80,18 @@ impl View<'_> {
         self.services.get(&id).map(Box::as_ref)
     }
 
+    /// The services that a typed name means: one, or its instances.
+    pub fn meant(&self, typed: &str) -> Vec<ServiceId> {
+        self.resolve(typed).map_or_else(
+            || {
+                naming::instances(typed, self.fleet.names())
+                    .filter_map(|name| self.fleet.id(name.as_str()))
+                    .collect()
+            },
+            |id| vec![id],
+        )
+    }
+
     pub fn name(&self, id: ServiceId) -> Option<&ServiceName> {
         self.fleet.name(id)
     }

@@ -503,7 +503,7 @@ fn secrets_are_read_as_root_where_root_says_so_and_otherwise_as_the_service() {
     assert_eq!(read(&roots, true).as_deref(), Ok("s3cret"));
     let refused = read(&roots, false).unwrap_err();
     assert!(refused.starts_with("secret TOKEN: ") && refused.contains("Permission denied"), "{refused}");
-    // docker compose mounts a file of whoever has it outside.
+    // docker compose mounts a file of its owner outside.
     let foreign = put(&ground.etc, "foreign", "theirs", STRANGER);
     mode(&foreign, 0o600);
     assert_eq!(read(&foreign, true).as_deref(), Ok("theirs"));

@@ -6,7 +6,7 @@
 //! * [`Trust::Trusted`]: nobody but root (and we ourselves) can change it. It may name any user.
 //! * [`Trust::Untrusted`]: the gateway user can change it too. It is read with that user's credentials and runs as that
 //!   user, for whom it could as well have been written. Everything below the home directory is of this kind at most,
-//!   whoever owns it: the owner of the volume's directories can rename our files and plant others.
+//!   also where another owns it: the owner of the volume's directories can rename our files and plant others.
 //! * [`Trust::Stranger`]: somebody else can change it. It is refused, or it would give its writer the rights of the
 //!   gateway user, who may be root.
 //!

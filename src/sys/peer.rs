@@ -18,8 +18,8 @@ const SO_PEERPIDFD: libc::c_int = 77;
 pub struct Peer {
     pub uid: u32,
     pub gid: u32,
-    /// `None` for a process that our pid namespace does not contain. For messages only: a pid may be reused. Whoever
-    /// acts on the process asks [`process`] first.
+    /// `None` for a process that our pid namespace does not contain. For messages only: a pid may be reused. A
+    /// reader who acts on the process asks [`process`] first.
     pub pid: Option<u32>,
 }
 

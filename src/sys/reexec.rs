@@ -151,7 +151,7 @@ fn comet() {
     if fork() != 0 {
         return;
     }
-    // Whom it has left behind, dead. Where the oldest of them is still not reaped, whoever has to do it gets no processor,
+    // Whom it has left behind, dead. Where the oldest of them is still not reaped, its parent gets no processor,
     // and at full speed the whole machine would soon be out of pids.
     let (mut behind, mut hops) = ([0; 1024], 0);
     // SAFETY: plain system calls.

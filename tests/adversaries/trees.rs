@@ -27,7 +27,7 @@ pub fn comet(count: u64) -> i32 {
     let roll = RollCall::new();
     for _ in 0..count {
         daemonise(|| {
-            // Whom it has left behind, dead. Where the oldest of them is still not reaped, whoever has to do it gets no
+            // Whom it has left behind, dead. Where the oldest of them is still not reaped, its parent gets no
             // processor, and at full speed the whole machine would soon be out of pids.
             let (mut behind, mut hops) = ([0; 1024], 0);
             loop {

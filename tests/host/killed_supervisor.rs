@@ -36,7 +36,7 @@ fn a_successor_goes_on_with_what_is_wanted(setup: Setup) {
     std::fs::remove_file(world.path("/etc/hermes-sup/services/gone.toml")).expect("a definition");
     for round in 1..=4 {
         assert_eq!(supervisor.kill(), End::Signal(9));
-        // A private mount shows the own cgroup of whoever makes it, and no other.
+        // A private mount shows its maker's own cgroup, and no other.
         if round == 2 && world.setup.rung != Rung::CgroupPrivate {
             world.move_to_cgroup("elsewhere");
         }

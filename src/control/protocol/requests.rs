@@ -133,10 +133,10 @@ pub enum Request {
     },
 }
 
-impl Request {
-    /// The services it names; `None` for a request that is not about named services.
-    pub fn targets(&self) -> Option<&Targets> {
-        match self {
+/// The targets of a request, borrowed as the request is.
+macro_rules! targets_of {
+    ($request:expr) => {
+        match $request {
             Self::Start { targets, .. }
             | Self::Stop { targets }
             | Self::Restart { targets, .. }
@@ -163,37 +163,20 @@ impl Request {
             | Self::ScopeStop { .. }
             | Self::ScopeShow { .. } => None,
         }
+    };
+}
+
+impl Request {
+    /// The services it names; `None` for a request that is not about named services.
+    pub fn targets(&self) -> Option<&Targets> {
+        targets_of!(self)
     }
 
     /// The same request about other services; one that names none stays as it is.
     #[must_use]
     pub fn about(mut self, others: Targets) -> Self {
-        match &mut self {
-            Self::Start { targets, .. }
-            | Self::Stop { targets }
-            | Self::Restart { targets, .. }
-            | Self::Once { targets, .. }
-            | Self::Status { targets }
-            | Self::Unregister { targets }
-            | Self::Kill { targets, .. }
-            | Self::Freeze { targets }
-            | Self::Thaw { targets }
-            | Self::Tree { targets }
-            | Self::Audit { targets }
-            | Self::Wait { targets, .. }
-            | Self::Set { targets, .. }
-            | Self::LogPlaces { targets }
-            | Self::LogFiles { targets } => *targets = others,
-            Self::List {}
-            | Self::Register(_)
-            | Self::Reload { .. }
-            | Self::Shutdown { .. }
-            | Self::Upgrade { .. }
-            | Self::Events { .. }
-            | Self::Rescan { .. }
-            | Self::Scope { .. }
-            | Self::ScopeStop { .. }
-            | Self::ScopeShow { .. } => {}
+        if let Some(targets) = targets_of!(&mut self) {
+            *targets = others;
         }
         self
     }

@@ -28,7 +28,7 @@ impl Server {
                 // Gone before we came: the next one.
                 Err(Errno::CONNABORTED) => {}
                 Err(_) => {
-                    // Out of descriptors or memory. Whoever says nothing makes room, else it is tried again when a
+                    // Out of descriptors or memory. A silent connection makes room, else it is tried again when a
                     // connection ends.
                     match self.longest_silent(|_| true) {
                         Some(id) => self.make_room(registry, id),

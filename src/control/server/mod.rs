@@ -112,7 +112,7 @@ pub struct Server {
     fresh: Vec<ConnId>,
     /// Counts what happens, to order connections by their silence without a clock.
     tick: u64,
-    /// accept(2) failed for want of descriptors: to be tried again when a connection ends.
+    /// accept(2) failed, as there was no descriptor: to be tried again when a connection ends.
     accept_again: bool,
 }
 

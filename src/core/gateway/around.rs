@@ -47,7 +47,7 @@ pub(super) fn served_by(name: &ServiceName) -> String {
 }
 
 impl Gateway {
-    /// Something it requires is missing: whoever waits is told; a want that is up goes on waiting.
+    /// Something it requires is missing: its callers are told; a want that is up goes on waiting.
     pub(super) fn refused(&mut self, reason: &str, now: Tick, out: &mut Effects) {
         self.orders.fail_starters(reason, out);
         if self.is_aimed_up() {
@@ -57,7 +57,7 @@ impl Gateway {
         }
     }
 
-    /// Another service does its work: whoever asked for a start has what was asked for, unless its owner wants it to rest.
+    /// Another service does its work: a caller of start has what was asked for, unless its owner wants it to rest.
     pub(super) fn elsewhere_instead(&mut self, place: &Elsewhere, now: Tick, out: &mut Effects) {
         // What it failed at before is done by the other one.
         self.forgive(out);

@@ -50,7 +50,7 @@ pub fn prepare(options: &mut Options) -> io::Result<Demo> {
     for (name, text) in GATEWAYS {
         std::fs::write(services.join(format!("{name}.toml")), text)?;
     }
-    // Whoever runs the demo owns it, also where a user 'hermes' exists.
+    // The user who runs the demo owns it, also where a user 'hermes' exists.
     options.gateway_user = Some(rustix::process::geteuid().as_raw().to_string());
     options.home.clone_from(&home);
     options.services = vec![services];

@@ -12,6 +12,7 @@ use crate::daemon::execute::log_dir;
 use crate::daemon::services::launch::log_owner;
 use crate::daemon::{Notice, Supervisor};
 use crate::log::{Handed, open_newest};
+use std::io;
 use std::sync::Arc;
 
 /// Archives that are handed out with `current`.
@@ -60,10 +61,8 @@ impl Supervisor {
         let name = service.name.to_string();
         let (home, dir) = (self.options.home.clone(), log_dir(service));
         let (credentials, refused) = (log_owner(&user, &self.surroundings), name.clone());
-        let work = move || {
-            let files = open_newest(&home, &dir, ARCHIVES);
-            Notice::LogFiles { conn, service: name, files: files.map_err(|error| error.to_string()) }
-        };
+        let work =
+            move || Notice::LogFiles { conn, service: name, files: open_newest(&home, &dir, ARCHIVES) };
         let refused = move |why| Notice::LogFiles { conn, service: refused.clone(), files: Err(why) };
         self.handing.0.push(conn);
         self.carry_out(vec![Action::Files(FileWork {
@@ -78,7 +77,7 @@ impl Supervisor {
         &mut self,
         conn: ConnId,
         service: &str,
-        files: Result<Vec<Handed>, String>,
+        files: io::Result<Vec<Handed>>,
     ) {
         // A caller who has gone gets nothing: its number is another's by now.
         let Some(at) = self.handing.0.iter().position(|waiting| *waiting == conn) else { return };

@@ -54,15 +54,14 @@ impl Supervisor {
         let unknown = match incoming.request.targets() {
             Some(Targets::Names(names)) => {
                 let is_known = |name: &str| {
-                    self.resolve(name).is_some()
+                    !self.view().meant(name).is_empty()
                         || self.topics.definitions.is_refused(name, &self.fleet)
-                        || self.has_instances(name)
                 };
                 names.iter().any(|name| !is_known(name))
             }
             Some(Targets::All) | None => false,
         };
-        // Whoever may do nothing here shall not make us read the disk either.
+        // A caller who may do nothing here shall not make us read the disk either.
         let trusted = self.rules().is_privileged(incoming.peer.uid) || self.owns_one(incoming.peer.uid);
         if unknown && trusted && !self.topics.shutdown.is_on() {
             return decide!(self.definitions.park(incoming));
@@ -82,11 +81,6 @@ impl Supervisor {
 
     pub(in crate::daemon) fn resolve(&self, typed: &str) -> Option<ServiceId> {
         self.view().resolve(typed)
-    }
-
-    /// There is no service of this name, but instances of it.
-    fn has_instances(&self, typed: &str) -> bool {
-        naming::instances(typed, self.fleet.names()).next().is_some()
     }
 
     /// The same names, with its instances in the place of one that is no service.

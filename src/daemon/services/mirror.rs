@@ -1,4 +1,4 @@
-//! A gateway's want, told in its own `gateway_state.json` for whoever reads that: the CLI, another supervisor after us.
+//! A gateway's want, told in its own `gateway_state.json` for its readers: the CLI, another supervisor after us.
 //!
 //! The database is the truth. The file is written when the want is on disk and no gateway runs that could overwrite it:
 //! for a want that is up before the spawn, for one that is down at rest. What it said then is kept in the database, so

@@ -93,7 +93,7 @@ impl Supervisor {
                     .map_err(Failure::Io),
                 )
             }),
-            refused: Arc::new(move |why| answer(Err(Failure::NotAsked(why)))),
+            refused: Arc::new(move |why| answer(Err(Failure::NotAsked(why.to_string())))),
         })]);
         Ok(())
     }

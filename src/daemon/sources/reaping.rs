@@ -61,7 +61,7 @@ impl Supervisor {
         }
     }
 
-    /// Reaps one row of services, and whoever else has ended: one SIGCHLD can stand for any number of ends. Those that are left
+    /// Reaps one row of services, and all others that have ended: one SIGCHLD can stand for any number of ends. Those that are left
     /// then follow in the next turn of the loop, which does not sleep before it.
     pub(in crate::daemon) fn reap(&mut self) {
         let mut row = 0;

@@ -161,7 +161,7 @@ fn commands_first(environment: &mut BTreeMap<OsString, OsString>) -> io::Result<
     Ok(())
 }
 
-/// The scan directory as a boot finds it: empty but for the slots that are no directories of anybody's. Whoever owned it
+/// The scan directory as a boot finds it: empty but for the slots that are no directories of anybody's. Its former owner
 /// may still be there and rearrange it.
 fn fresh_scan_directory(owner: &Credentials) -> io::Result<()> {
     let scandir = own_directory(&Beneath::open(Path::new(RUN))?, Path::new(SCAN_NAME))?;
@@ -191,7 +191,7 @@ pub fn static_slots() -> Vec<String> {
         .collect()
 }
 
-/// Gives to whoever the gateway user is by now what was made for whom it was. Its owner may plant links meanwhile.
+/// Gives to the gateway user of now what was made for whom it was. Its owner may plant links meanwhile.
 fn hand_over(before: &Credentials, after: &Credentials) -> io::Result<()> {
     if (before.uid, before.gid) == (after.uid, after.gid) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Definition files that were edited and not read again: `status` shows it, and whoever starts such a service is told.
+//! Definition files that were edited and not read again: `status` shows it, and the caller who starts such a service is told.
 //!
 //! A file outside home is looked at when it is asked about. One below home may hang with its disk, so the thread that may wait
 //! looks at it, and the request waits for that, bounded.
@@ -71,7 +71,7 @@ fn asked_about(request: &Request, view: &View<'_>) -> Vec<(ServiceId, PathBuf, S
     };
     let ids: Vec<ServiceId> = match targets {
         Targets::All => view.fleet.ids().collect(),
-        Targets::Names(names) => names.iter().filter_map(|name| view.resolve(name)).collect(),
+        Targets::Names(names) => names.iter().flat_map(|name| view.meant(name)).collect(),
     };
     let in_home = |id: ServiceId| {
         let (path, stamp) = file(view.service(id)?)?;
@@ -180,6 +180,20 @@ mod tests {
         let seen = edits.looked_at(1, vec![(id, Some("was changed"))], &world.view());
         assert!(matches!(&seen[0], Action::Edited(edits) if *edits == [(id, Some("was changed"))]));
         assert_eq!((served(&seen), edits.is_busy()), (vec![1], false));
+    }
+
+    #[test]
+    fn a_name_that_means_instances_is_a_question_about_each() {
+        let mut world = world_of(&Path::new(HOME).join("gateway.toml"));
+        let asked = |request: &Request, world: &World| asked_about(request, &world.view()).len();
+        let worker = Request::Status { targets: Targets::Names(vec!["worker".to_owned()]) };
+        assert_eq!(asked(&worker, &world), 0);
+        for name in ["worker@1", "worker@2"] {
+            let like = world.services.get(&world.fleet.id("coder").unwrap()).unwrap().definition.clone();
+            let id = world.gateway(name);
+            world.services.get_mut(&id).unwrap().definition = like;
+        }
+        assert_eq!(asked(&worker, &world), 2);
     }
 
     #[test]

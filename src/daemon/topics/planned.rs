@@ -118,7 +118,7 @@ impl PlannedStops {
         vec![Action::Files(FileWork {
             credentials: Credentials::own(),
             work: Box::new(move || told(mark().err().map(|error| error.to_string()))),
-            refused: Arc::new(move |why| told(Some(why))),
+            refused: Arc::new(move |why| told(Some(why.to_string()))),
         })]
     }
 

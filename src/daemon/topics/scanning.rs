@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
-/// Complaints that are told; whoever owns the directory could cause any number of them.
+/// Complaints that are told; the owner of the directory could cause any number of them.
 const MOST_TOLD: usize = 1000;
 
 /// Who waits for a reading of the scan directory.

@@ -129,8 +129,8 @@ impl Supervisor {
         (conn, Request::Wait { targets, until, timeout_ms: timeout })
     }
 
-    /// We go on with what our former self has begun: its main program, and its callers. Whoever waited waits on, and whoever
-    /// asked for the upgrade has it.
+    /// We go on with what our former self has begun: its main program, and its callers. A caller who waited waits on, and
+    /// the one who asked for the upgrade has it.
     pub(in crate::daemon) fn go_on(&mut self, handover: Handover) {
         if let Some(main) = &self.main {
             self.containment.other_child(main.pid());

@@ -155,7 +155,7 @@ fn an_end_whose_meaning_was_asked_for_is_a_failure_where_no_other_one_does_its_w
     assert_eq!(story.gateway.state(), State::Starting);
     story.feed(Event::Gate(Gate::Open));
     assert_eq!((story.gateway.state(), story.n()), (State::Failed, 1), "without another try");
-    // Whoever asks for a start, or for none, does not ask about the end before.
+    // A caller who asks for a start, or for none, does not ask about the end before.
     for (command, state) in [(START, State::Starting), (Command::Stop, State::Down)] {
         let mut story = Story::new(Policy::default());
         story.up();

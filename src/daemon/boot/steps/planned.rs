@@ -1,4 +1,4 @@
-//! Fourth step: what there is to do is known, and whoever comes after us knows of us. Nothing has been started yet.
+//! Fourth step: what there is to do is known, and a successor knows of us. Nothing has been started yet.
 
 use crate::containment::{self, Containment, Predecessor};
 use crate::daemon::boot::cmd::{Cmd, judge_cmd};

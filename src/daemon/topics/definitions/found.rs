@@ -224,7 +224,7 @@ impl Unreadable {
 /// The want of a service that is seen for the first time, and why; `intent` is what its gateway's state file says.
 pub fn first_want(definition: &Definition, intent: Option<&state_json::Intent>) -> (Want, Cause) {
     match intent {
-        // Whoever made the slot has looked at the intent already.
+        // The maker of the slot has looked at the intent already.
         _ if definition.slot.is_some() => {
             (if definition.autostart { Want::Up } else { Want::Down }, Cause::Slot)
         }

@@ -75,7 +75,7 @@ pub fn define(
     }
     check_variables(name, &row.env)?;
     let mut definition = gateway(template, name, &profile, around)?;
-    // The template says who runs it; the record says for whom it was made. Whoever wrote the one must not get the
+    // The template says who runs it; the record says for whom it was made. The writer of the one must not get the
     // other's rights.
     let no_user = |error| DefineError::User { name: name.clone(), error };
     let asked = around.may_run_as(&row.user, trust).map_err(no_user)?;

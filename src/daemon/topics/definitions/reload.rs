@@ -207,7 +207,7 @@ impl Definitions {
         self.refused = refused.into_iter().map(refusal).collect();
     }
 
-    /// A reload is carried out: whoever asked for it hears what it came to.
+    /// A reload is carried out: its caller hears what it came to.
     pub fn reloaded(&mut self, report: Report, view: &View<'_>) -> Actions {
         let Report { callers, mut said, added, malformed } = report;
         let state = |name: &ServiceName| view.fleet.id(name.as_str()).and_then(|id| view.state(id));

@@ -343,7 +343,7 @@ impl Topology {
                 Ok((watch, read)) => told(watch, Ok(read)),
                 Err(error) => told(None, Err(error)),
             }),
-            refused: Arc::new(move |why| told(None, Err(io::Error::other(why)))),
+            refused: Arc::new(move |why| told(None, Err(why))),
         }))
     }
 
