@@ -20,6 +20,8 @@ pub struct Options {
     pub s6: Option<PathBuf>,
     /// The static binaries: hermes-sup, and the examples bench-service and adversary.
     pub hermes: PathBuf,
+    /// Another hermes-sup to compare with, as a static binary: an earlier one, or one without what is tried.
+    pub against: Option<PathBuf>,
     pub service: PathBuf,
     pub adversary: PathBuf,
     /// Where worlds are laid out: its file system is the one that durable commands wait for.
@@ -45,6 +47,7 @@ impl Options {
             dinit: None,
             s6: None,
             hermes: PathBuf::new(),
+            against: None,
             service: PathBuf::new(),
             adversary: PathBuf::new(),
             work: PathBuf::from("/tmp"),
@@ -70,6 +73,7 @@ impl Options {
                 "--dinit-bin" => options.dinit = Some(value()?.into()),
                 "--s6-bin" => options.s6 = Some(value()?.into()),
                 "--hermes" => options.hermes = value()?.into(),
+                "--against" => options.against = Some(value()?.into()),
                 "--service" => options.service = value()?.into(),
                 "--adversary" => options.adversary = value()?.into(),
                 "--image" => options.image = Some(value()?),

@@ -25,6 +25,10 @@ use std::time::Duration;
 /// The test service, inside.
 pub const SERVICE: &str = "/bench/service";
 
+/// hermes-sup, and the one that it is compared with, inside.
+pub const HERMES: &str = "/bench/hermes-sup";
+pub const AGAINST: &str = "/bench/against";
+
 /// Services of a world that can be made to crash, each through a FIFO of its own.
 pub const CRASHERS: usize = 8;
 
@@ -48,8 +52,15 @@ impl Layout {
         let dir = tempfile::Builder::new().prefix("hsb").rand_bytes(4).tempdir_in(&options.work)?;
         let root = dir.path().join("r");
         std::fs::create_dir_all(root.join("bench"))?;
-        for (from, to) in [(&options.service, "bench/service"), (&options.hermes, "bench/hermes-sup")] {
-            place(from, &root.join(to))?;
+        let programs = [
+            (Some(&options.service), SERVICE),
+            (Some(&options.hermes), HERMES),
+            (options.against.as_ref(), AGAINST),
+        ];
+        for (from, to) in programs {
+            if let Some(from) = from {
+                place(from, &root.join(to.trim_start_matches('/')))?;
+            }
         }
         if let Some(dinit) = &options.dinit {
             for name in ["dinit", "dinitctl"] {

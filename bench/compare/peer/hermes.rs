@@ -4,24 +4,41 @@
 use super::{All, Peer, Service, Verb, words};
 use crate::ground::Ground;
 use crate::options::Options;
-use crate::world::{Layout, World};
+use crate::world::{AGAINST, HERMES, Layout, World};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub struct Hermes {
+    pub name: &'static str,
     pub rung: &'static str,
+    /// Its path in a world.
+    pub program: &'static str,
     pub version: String,
 }
 
-pub fn version(options: &Options) -> String {
-    let version = super::first_line(&options.hermes, "--version").unwrap_or_default();
-    let size = std::fs::metadata(&options.hermes).map_or(0, |meta| meta.len());
-    format!("{version}, commit {}, {:.2} MB static", options.commit, size as f64 / 1e6)
+/// On both rungs, and the binary that it is compared with.
+pub fn all(options: &Options) -> Vec<Hermes> {
+    let this = format!("{}, commit {}", about(&options.hermes), options.commit);
+    let on = |name, rung, version| Hermes { name, rung, program: HERMES, version };
+    let mut found = vec![on("hermes-sup", "cgroup", this.clone()), on("hermes-sup (keeper)", "keeper", this)];
+    if let Some(binary) = &options.against {
+        let version = format!("{}, given with --against", about(binary));
+        let on = |name, rung, version| Hermes { name, rung, program: AGAINST, version };
+        found.push(on("against", "cgroup", version.clone()));
+        found.push(on("against (keeper)", "keeper", version));
+    }
+    found
+}
+
+fn about(binary: &Path) -> String {
+    let version = super::first_line(binary, "--version").unwrap_or_default();
+    let size = std::fs::metadata(binary).map_or(0, |meta| meta.len());
+    format!("{version}, {:.2} MB static", size as f64 / 1e6)
 }
 
 impl Peer for Hermes {
     fn name(&self) -> &'static str {
-        if self.rung == "cgroup" { "hermes-sup" } else { "hermes-sup (keeper)" }
+        self.name
     }
 
     fn version(&self) -> String {
@@ -73,7 +90,7 @@ impl Peer for Hermes {
     }
 
     fn command(&self, _: &[Service]) -> Vec<String> {
-        words(&format!("/bench/hermes-sup init --containment {} --stop-budget 60s", self.rung))
+        words(&format!("{} init --containment {} --stop-budget 60s", self.program, self.rung))
     }
 
     fn control(&self, verb: Verb, service: &str) -> Vec<String> {
@@ -82,7 +99,7 @@ impl Peer for Hermes {
             Verb::Start => "start",
             Verb::Stop => "stop",
         };
-        words(&format!("/bench/hermes-sup ctl {verb} {service}"))
+        words(&format!("{} ctl {verb} {service}", self.program))
     }
 
     fn control_all(&self, verb: All, _: &[Service]) -> Option<Vec<String>> {
@@ -91,6 +108,6 @@ impl Peer for Hermes {
             All::Start => "start --all",
             All::Stop => "stop --all",
         };
-        Some(words(&format!("/bench/hermes-sup ctl {verb}")))
+        Some(words(&format!("{} ctl {verb}", self.program)))
     }
 }

@@ -118,8 +118,9 @@ pub trait Peer {
 /// Every peer that is installed here, ours first.
 pub fn all(options: &Options) -> Vec<Box<dyn Peer>> {
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
-    peers.push(Box::new(hermes::Hermes { rung: "cgroup", version: hermes::version(options) }));
-    peers.push(Box::new(hermes::Hermes { rung: "keeper", version: hermes::version(options) }));
+    for ours in hermes::all(options) {
+        peers.push(Box::new(ours));
+    }
     if let Some(version) = dinit::version(options) {
         peers.push(Box::new(dinit::Dinit { version }));
     }
