@@ -23,79 +23,103 @@ pub enum Dress {
     Json,
 }
 
-/// The lines of one service.
-#[derive(Debug)]
-pub(super) struct Dresser {
-    name: ServiceName,
-    is_json: bool,
+/// Lines are dressed about so many bytes at a time. A document is a hundred times its line where that is one character, and what a
+/// stream cannot hold back is lost.
+const PIECE: usize = 2048;
+
+impl Dress {
+    /// Whole lines of about [`PIECE`] bytes together, at least one; the last may lack its end. All of it where nothing is made
+    /// of lines.
+    pub(super) fn pieces(self, data: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let mut left = data;
+        std::iter::from_fn(move || {
+            if left.is_empty() {
+                return None;
+            }
+            let length = match self {
+                Self::Plain => left.len(),
+                Self::Prefix | Self::Json => whole_lines(left),
+            };
+            let (piece, rest) = left.split_at(length);
+            left = rest;
+            Some(piece)
+        })
+    }
+
+    /// `data` of the service as it is to look; what is made of it lies in `room`. `goes_on`: it begins within a line. `color`:
+    /// the stream shows colours.
+    pub(super) fn put_on<'a>(
+        self,
+        room: &'a mut Vec<u8>,
+        name: &ServiceName,
+        data: &'a [u8],
+        kind: Stream,
+        goes_on: bool,
+        color: bool,
+    ) -> &'a [u8] {
+        room.clear();
+        match self {
+            Self::Plain => return data,
+            Self::Prefix => prefixed(room, name, data, goes_on, color),
+            Self::Json => documents(room, name, data, kind, SystemTime::now()),
+        }
+        room
+    }
 }
 
-impl Dresser {
-    /// `None`: nothing is made of its lines.
-    pub(super) fn new(name: &ServiceName, dress: Dress) -> Option<Self> {
-        let is_json = match dress {
-            Dress::Plain => return None,
-            Dress::Prefix => false,
-            Dress::Json => true,
+fn whole_lines(data: &[u8]) -> usize {
+    let (near, far) = data.split_at(data.len().min(PIECE));
+    match (memchr::memrchr(b'\n', near), memchr::memchr(b'\n', far)) {
+        (Some(last), _) => last + 1,
+        (None, Some(next)) => near.len() + next + 1,
+        (None, None) => data.len(),
+    }
+}
+
+fn prefixed(out: &mut Vec<u8>, name: &ServiceName, data: &[u8], goes_on: bool, color: bool) {
+    let head = match color {
+        true => format!("\x1b[{}m{} |\x1b[0m ", color_of(name), name),
+        false => format!("{name} | "),
+    };
+    let mut within = goes_on;
+    for line in data.split_inclusive(|byte| *byte == b'\n') {
+        if !std::mem::replace(&mut within, false) {
+            out.extend_from_slice(head.as_bytes());
+        }
+        out.extend_from_slice(line);
+    }
+}
+
+/// Not red: that is for what is wrong.
+fn color_of(name: &ServiceName) -> u8 {
+    const COLORS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
+    let sum = name.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31) + usize::from(byte));
+    COLORS[sum % COLORS.len()]
+}
+
+fn documents(out: &mut Vec<u8>, name: &ServiceName, data: &[u8], stream: Stream, now: SystemTime) {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        time: &'a str,
+        service: &'a str,
+        stream: Stream,
+        line: Cow<'a, str>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        continues: bool,
+    }
+    let time = humantime::format_rfc3339_millis(now).to_string();
+    for piece in data.split_inclusive(|byte| *byte == b'\n') {
+        let line = piece.strip_suffix(b"\n");
+        let document = Document {
+            time: &time,
+            service: name.as_str(),
+            stream,
+            line: String::from_utf8_lossy(line.unwrap_or(piece)),
+            continues: line.is_none(),
         };
-        Some(Self { name: name.clone(), is_json })
-    }
-
-    /// Appends `data` as it is to look. `goes_on`: it begins within a line. `color`: the stream shows colours.
-    pub(super) fn add(&self, out: &mut Vec<u8>, data: &[u8], kind: Stream, goes_on: bool, color: bool) {
-        if self.is_json {
-            self.documents(out, data, kind, SystemTime::now());
-        } else {
-            self.prefixed(out, data, goes_on, color);
-        }
-    }
-
-    fn prefixed(&self, out: &mut Vec<u8>, data: &[u8], goes_on: bool, color: bool) {
-        let head = match color {
-            true => format!("\x1b[{}m{} |\x1b[0m ", self.color(), self.name),
-            false => format!("{} | ", self.name),
-        };
-        let mut within = goes_on;
-        for line in data.split_inclusive(|byte| *byte == b'\n') {
-            if !std::mem::replace(&mut within, false) {
-                out.extend_from_slice(head.as_bytes());
-            }
-            out.extend_from_slice(line);
-        }
-    }
-
-    /// One that can be told from red, which is for what is wrong, and is a name's own.
-    fn color(&self) -> u8 {
-        const COLORS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
-        let sum =
-            self.name.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31) + usize::from(byte));
-        COLORS[sum % COLORS.len()]
-    }
-
-    fn documents(&self, out: &mut Vec<u8>, data: &[u8], stream: Stream, now: SystemTime) {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            time: &'a str,
-            service: &'a str,
-            stream: Stream,
-            line: Cow<'a, str>,
-            #[serde(skip_serializing_if = "std::ops::Not::not")]
-            continues: bool,
-        }
-        let time = humantime::format_rfc3339_millis(now).to_string();
-        for piece in data.split_inclusive(|byte| *byte == b'\n') {
-            let line = piece.strip_suffix(b"\n");
-            let document = Document {
-                time: &time,
-                service: self.name.as_str(),
-                stream,
-                line: String::from_utf8_lossy(line.unwrap_or(piece)),
-                continues: line.is_none(),
-            };
-            // Strings and a plain enum, into memory.
-            let _ = serde_json::to_writer(&mut *out, &document);
-            out.push(b'\n');
-        }
+        // Strings and a plain enum, into memory.
+        let _ = serde_json::to_writer(&mut *out, &document);
+        out.push(b'\n');
     }
 }
 
@@ -105,15 +129,18 @@ mod tests {
     use std::time::Duration;
 
     fn dressed(dress: Dress, pieces: &[&[u8]], color: bool) -> String {
-        let dresser = Dresser::new(&ServiceName::new("web").unwrap(), dress).unwrap();
+        let name = ServiceName::new("web").unwrap();
         let (mut out, mut goes_on) = (Vec::new(), false);
         for piece in pieces {
             match dress {
                 Dress::Json => {
                     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-                    dresser.documents(&mut out, piece, Stream::Err, now);
+                    documents(&mut out, &name, piece, Stream::Err, now);
                 }
-                _ => dresser.add(&mut out, piece, Stream::Err, goes_on, color),
+                _ => {
+                    let mut room = Vec::new();
+                    out.extend_from_slice(dress.put_on(&mut room, &name, piece, Stream::Err, goes_on, color));
+                }
             }
             goes_on = piece.last() != Some(&b'\n');
         }
@@ -128,7 +155,7 @@ mod tests {
         );
         let colored = dressed(Dress::Prefix, &[b"a\n"], true);
         assert!(colored.starts_with("\x1b[") && colored.ends_with("mweb |\x1b[0m a\n"), "{colored:?}");
-        assert!(Dresser::new(&ServiceName::new("web").unwrap(), Dress::Plain).is_none());
+        assert_eq!(dressed(Dress::Plain, &[b"a\n"], true), "a\n");
     }
 
     #[test]
@@ -149,5 +176,20 @@ mod tests {
             (Some(" line"), &serde_json::Value::Null)
         );
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn pieces_are_whole_lines_and_miss_nothing() {
+        let short = b"y\n".repeat(32 * 1024);
+        let long = [&b"x".repeat(3 * PIECE)[..], b"\nshort\n", &b"z".repeat(2 * PIECE)].concat();
+        for data in [&short, &long] {
+            let pieces: Vec<&[u8]> = Dress::Json.pieces(data).collect();
+            assert_eq!(&pieces.concat(), data);
+            let (last, others) = pieces.split_last().unwrap();
+            assert!(others.iter().all(|piece| piece.ends_with(b"\n")));
+            let is_short = |piece: &&[u8]| piece.len() <= PIECE || !piece[..piece.len() - 1].contains(&b'\n');
+            assert!(pieces.iter().all(|piece| is_short(piece)) && !last.is_empty());
+            assert_eq!(Dress::Plain.pieces(data).count(), 1);
+        }
     }
 }

@@ -41,7 +41,6 @@ use crate::core::words::{Overflow, Stream};
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use backlog::{Backlog, Item};
-use dress::Dresser;
 use fifo::FifoDir;
 use logfile::LogFile;
 use pump::{Command, Remote, Watch};
@@ -242,8 +241,8 @@ impl Logs {
     /// As mkfifo(3), open(2), chown(2) in the runtime directory. Trouble with the file is a later warning.
     pub fn open(&self, id: SourceId, spec: LogSpec) -> io::Result<()> {
         let mut sources = lock(&self.sources);
-        let (name, to_container, overflow) = (spec.name.clone(), spec.to_container, spec.overflow);
-        let dresser = Dresser::new(&name, spec.dress);
+        let (name, to_container, dress, overflow) =
+            (spec.name.clone(), spec.to_container, spec.dress, spec.overflow);
         let (shared, ends, begun) = match sources.get_mut(&id) {
             Some(known) => {
                 if known.writer.uid != spec.writer.uid && self.fifos.give(&name, &spec.writer) {
@@ -265,7 +264,7 @@ impl Logs {
         };
         drop(sources);
         self.backlog.push_leisurely(Item::Open(id, Box::new(LogFile::new(spec, Arc::clone(&shared)))));
-        self.remote.post(Command::Open { id, name, ends, begun, to_container, dresser, overflow, shared });
+        self.remote.post(Command::Open { id, name, ends, begun, to_container, dress, overflow, shared });
         self.unannounced.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! turn; a beginning of a line is kept back until its end comes, at most [`CARRY_MAX`] bytes.
 
 use super::backlog::{Announce, Backlog, Item};
-use super::dress::Dresser;
+use super::dress::Dress;
 use super::fifo::FifoDir;
 use super::split::{CARRY_MAX, Gate, Weave, is_open, ready};
 use super::stamp::Stamp;
@@ -42,7 +42,7 @@ pub(super) enum Command {
         /// Beginnings of lines that were read before.
         begun: [Vec<u8>; 2],
         to_container: bool,
-        dresser: Option<Dresser>,
+        dress: Dress,
         overflow: Overflow,
         shared: Arc<Shared>,
     },
@@ -180,8 +180,8 @@ struct Source {
     shared: Arc<Shared>,
     ends: Arc<Ends>,
     to_container: bool,
-    /// `None`: lines go to the container's stream as they are.
-    dresser: Option<Dresser>,
+    /// What is made of lines for the container's stream.
+    dress: Dress,
     overflow: Overflow,
     out: Side,
     err: Side,
@@ -226,30 +226,11 @@ impl Outlets {
         if data.is_empty() {
             return;
         }
-        let (shared, to_container) = (Arc::clone(&source.shared), source.to_container && self.on);
+        let shared = Arc::clone(&source.shared);
         if source.watch.as_ref().is_some_and(|watch| has_line(data, &watch.pattern)) {
             source.matched = source.watch.take().map(|watch| watch.incarnation);
         }
-        let dresser = source.dresser.take();
-        let side = source.side(kind);
-        let goes_on = std::mem::replace(&mut side.open, is_open(data));
-        if to_container {
-            let shown = match &dresser {
-                None => data,
-                Some(dresser) => {
-                    self.dressed.clear();
-                    dresser.add(&mut self.dressed, data, kind, goes_on, self.container.has_colors(kind));
-                    &self.dressed
-                }
-            };
-            let lost = self.container.push_patiently(kind, id, &mut side.to_stream, shown);
-            shared.dropped_from_stream.fetch_add(lost, Ordering::Relaxed);
-        } else {
-            // A line that begins unseen is not continued when the stream is switched on.
-            let (data, _) = side.to_stream.admit(data);
-            side.to_stream.refuse(data);
-        }
-        source.dresser = dresser;
+        self.show(id, source, kind, data);
         let side = source.side(kind);
         let (data, mut lost) = side.to_file.admit(data);
         let full = source.overflow == Overflow::Drop && !self.backlog.has_room(&shared, false);
@@ -263,6 +244,30 @@ impl Outlets {
             let mut lines = self.backlog.buffer();
             source.weave.add(&mut lines, data, kind, &self.stamp.now(kind));
             self.backlog.write(id, &shared, lines, std::mem::take(&mut source.lost));
+        }
+    }
+
+    /// Puts lines on the container's stream, where they are wanted there.
+    fn show(&mut self, id: SourceId, source: &mut Source, kind: Stream, data: &[u8]) {
+        let (is_shown, dress) = (source.to_container && self.on, source.dress);
+        let Source { name, shared, out, err, .. } = source;
+        let side = match kind {
+            Stream::Out => out,
+            Stream::Err => err,
+        };
+        let mut goes_on = std::mem::replace(&mut side.open, is_open(data));
+        if !is_shown {
+            // A line that begins unseen is not continued when the stream is switched on.
+            let (data, _) = side.to_stream.admit(data);
+            side.to_stream.refuse(data);
+            return;
+        }
+        let color = self.container.has_colors(kind);
+        for piece in dress.pieces(data) {
+            let shown = dress.put_on(&mut self.dressed, name, piece, kind, goes_on, color);
+            let lost = self.container.push_patiently(kind, id, &mut side.to_stream, shown);
+            shared.dropped_from_stream.fetch_add(lost, Ordering::Relaxed);
+            goes_on = false;
         }
     }
 
@@ -397,7 +402,7 @@ impl Pump {
     fn obey(&mut self) {
         for command in self.remote.take() {
             match command {
-                Command::Open { id, name, ends, begun, to_container, dresser, overflow, shared } => {
+                Command::Open { id, name, ends, begun, to_container, dress, overflow, shared } => {
                     match ends {
                         Some(ends) => {
                             let [out, err] = begun.map(Side::new);
@@ -407,7 +412,7 @@ impl Pump {
                                 shared,
                                 ends,
                                 to_container,
-                                dresser,
+                                dress,
                                 overflow,
                                 out,
                                 err,
@@ -422,7 +427,7 @@ impl Pump {
                         None => {
                             if let Some(source) = self.sources.get_mut(&id) {
                                 (source.to_container, source.overflow) = (to_container, overflow);
-                                source.dresser = dresser;
+                                source.dress = dress;
                             }
                         }
                     }
