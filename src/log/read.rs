@@ -17,6 +17,7 @@ use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use memchr::{memchr, memrchr};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::fs::{Access, AtFlags, FileType, OFlags, SeekFrom, Stat};
@@ -301,7 +302,11 @@ pub fn open_newest(home: &Path, dir: &Path, most: usize) -> io::Result<Vec<Hande
     let dir = Beneath::open_to_pass(home)?.dir(dir)?;
     // First: what becomes an archive meanwhile is found again among those.
     let current = open(&dir, CURRENT)?;
-    let names = archives(&dir, SystemTime::now())?;
+    // Twice, for the reason that is said in `Log::look`.
+    let now = SystemTime::now();
+    let newest = archives(&dir, now)?.pop().map(|(label, _)| label);
+    let mut names = archives(&dir, now)?;
+    names.retain(|(label, _)| Some(*label) <= newest);
     let mut files = Vec::new();
     for (_, name) in names.iter().skip(names.len().saturating_sub(most)) {
         let is_current =
@@ -529,8 +534,17 @@ impl Log {
         let Some(dir) = &self.dir else { return Ok(()) };
         for turn in 1..=TRIES {
             let now = SystemTime::now();
+            let newest = |names: &[(Label, String)]| names.last().map(|(label, _)| *label);
+            let before = newest(&archives(dir, now)?);
+            let current = open(dir, CURRENT)?.filter(|contents| Some(contents.id) != self.current);
+            // The list that counts is the second: one reading of a directory may have a new name and miss one that came just before
+            // it. What is older than the newest of the first had its name before the second began.
             let names = archives(dir, now)?;
-            let newest = names.last().map(|(label, _)| *label);
+            let newest = newest(&names);
+            // A rotation in the middle would show a file twice or not at all: look again.
+            if turn < TRIES && newest != before {
+                continue;
+            }
             let mut files = Vec::new();
             for (_, name) in names.into_iter().filter(|(label, _)| after.is_none_or(|after| *label > after)) {
                 let is_known =
@@ -538,11 +552,6 @@ impl Log {
                 if !is_known {
                     files.push(Pending::Archive(name));
                 }
-            }
-            let current = open(dir, CURRENT)?.filter(|contents| Some(contents.id) != self.current);
-            // A rotation in the middle would show a file twice or not at all: look again.
-            if turn < TRIES && archives(dir, now)?.last().map(|(label, _)| *label) != newest {
-                continue;
             }
             self.newest = newest.max(self.newest);
             self.files.extend(files);
@@ -670,11 +679,9 @@ impl Contents {
         self.buffer.drain(..std::mem::take(&mut self.done));
         loop {
             let had = self.buffer.len();
-            self.buffer.resize(had + PIECE, 0);
-            let space = self.buffer.get_mut(had..).unwrap_or_default();
-            let count = self.file.read_at(space, self.position)?;
-            let is_blank = count > 0 && space.iter().take(count).all(|byte| *byte == 0);
-            self.buffer.truncate(had + count);
+            self.buffer.reserve(PIECE);
+            let count = rustix::io::pread(&self.file, spare_capacity(&mut self.buffer), self.position)?;
+            let is_blank = count > 0 && self.buffer.iter().skip(had).all(|byte| *byte == 0);
             if count == 0 {
                 // Somebody cut it.
                 if self.file.metadata()?.size() < self.position {
@@ -742,7 +749,8 @@ impl Contents {
         let (mut found, mut start) = (0, size);
         // What follows the last newline is no line until there is something.
         let mut is_nothing = true;
-        let mut block = vec![0; PIECE];
+        let longest = extents.iter().map(|(from, to)| to - from).max().unwrap_or(0);
+        let mut block = vec![0; usize::try_from(longest).map_or(PIECE, |longest| longest.min(PIECE))];
         for (from, to) in extents.into_iter().rev() {
             let mut end = to;
             while end > from {
