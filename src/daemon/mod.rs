@@ -26,7 +26,7 @@ pub use boot::run;
 
 use crate::containment::{self, Containment, IncarnationId};
 use crate::control::protocol::{self, EventKind};
-use crate::control::server::{ConnId, Server};
+use crate::control::server::{Abandoned, ConnId, Server};
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::{Event, Incarnation};
@@ -352,6 +352,9 @@ impl Supervisor {
             }
             self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
             self.server.send_streams(&self.wakeups.registry);
+            for Abandoned { peer, why } in self.server.take_abandoned() {
+                slog::warn!(self.log, "the answer to a caller was cut short: {why}"; "uid" => peer.uid, "pid" => peer.pid);
+            }
             self.arm_timer();
             self.container.gather(false);
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {

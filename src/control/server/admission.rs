@@ -21,6 +21,7 @@ impl Server {
     /// Takes those who wait, so many at once.
     pub(super) fn accept(&mut self, registry: &Registry) {
         self.accept_again = false;
+        let mut has_made_room = false;
         for _ in 0..ACCEPTS {
             match self.listener.accept() {
                 Ok(stream) => drop(self.admit(registry, stream)),
@@ -28,15 +29,15 @@ impl Server {
                 // Gone before we came: the next one.
                 Err(Errno::CONNABORTED) => {}
                 Err(_) => {
-                    // Out of descriptors or memory. A silent connection makes room, else it is tried again when a
-                    // connection ends.
-                    match self.longest_silent(|_| true) {
-                        Some(id) => self.make_room(registry, id),
-                        None => {
-                            self.accept_again = true;
-                            return;
-                        }
-                    }
+                    // Out of descriptors or memory. One silent connection makes room, for what is short may be short in the
+                    // whole machine; then it is tried again when a connection ends.
+                    let victim = self.longest_silent(|_| true).filter(|_| !has_made_room);
+                    let Some(id) = victim else {
+                        self.accept_again = true;
+                        return;
+                    };
+                    has_made_room = true;
+                    self.make_room(registry, id);
                 }
             }
         }
@@ -86,13 +87,15 @@ impl Server {
         Some(ConnId { slot: index as u32 + 1, generation: slot.generation })
     }
 
-    /// Who makes room: first who has asked for nothing, then the oldest stream.
+    /// Who makes room: first who has asked for nothing, then the oldest stream, at last who does not read its answer.
     fn longest_silent(&self, eligible: impl Fn(&Connection) -> bool) -> Option<ConnId> {
         let is_idle =
             |connection: &Connection| connection.phase != Phase::Answering || connection.is_stream();
         self.live()
             .filter(|(_, connection)| is_idle(connection) && eligible(connection))
-            .min_by_key(|(_, connection)| (connection.is_stream(), connection.silent_since))
+            .min_by_key(|(_, connection)| {
+                (connection.phase == Phase::Flushing, connection.is_stream(), connection.silent_since)
+            })
             .map(|(id, _)| id)
     }
 }

@@ -102,6 +102,11 @@ impl Connection {
         lost > 0
     }
 
+    /// An answer is under way, or not all of it is sent. A stream has no end that anybody waits for.
+    pub fn is_owed(&self) -> bool {
+        matches!(self.phase, Phase::Answering | Phase::Flushing) && !self.is_stream()
+    }
+
     pub fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
@@ -163,12 +168,16 @@ impl Connection {
         self.files.len()
     }
 
-    pub fn send(&mut self) -> Next {
+    /// Sends what can be sent at once.
+    ///
+    /// # Errors
+    /// As send(2), but for EAGAIN.
+    pub fn send(&mut self) -> Result<(), Errno> {
         while self.unsent() > 0 {
             match self.send_some() {
                 Ok(sent) => self.sent += sent,
                 Err(Errno::AGAIN) => break,
-                Err(_) => return Next::Drop,
+                Err(error) => return Err(error),
             }
         }
         if self.unsent() == 0 {
@@ -179,7 +188,7 @@ impl Connection {
             self.gone += self.sent as u64;
             self.sent = 0;
         }
-        Next::Keep
+        Ok(())
     }
 
     /// Sends up to the next file, or with it.

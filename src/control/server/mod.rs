@@ -34,6 +34,7 @@ use connection::{Connection, Next, Phase};
 use listener::Listener;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -108,12 +109,21 @@ pub struct Server {
     /// Slot n is at n - 1.
     slots: Vec<Slot>,
     gone: Vec<ConnId>,
+    abandoned: Vec<Abandoned>,
     /// Streams with something new to send.
     fresh: Vec<ConnId>,
     /// Counts what happens, to order connections by their silence without a clock.
     tick: u64,
     /// accept(2) failed, as there was no descriptor: to be tried again when a connection ends.
     accept_again: bool,
+}
+
+/// A caller whose answer was cut short from this end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandoned {
+    pub peer: Peer,
+    /// As it continues "its answer was cut short: …".
+    pub why: String,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +156,7 @@ impl Server {
             token_for: |slot, _| Token(slot as usize),
             slots: Vec::new(),
             gone: Vec::new(),
+            abandoned: Vec::new(),
             fresh: Vec::new(),
             tick: 0,
             accept_again: false,
@@ -278,7 +289,7 @@ impl Server {
         let waiting: usize = self.live().map(|(_, connection)| connection.files()).sum();
         let Some(connection) = self.connection(id).filter(|c| c.phase == Phase::Answering) else { return };
         if waiting >= MAX_FILES {
-            return self.drop_connection(registry, id);
+            return self.abandon(registry, id, "too many open files wait for their readers".to_owned());
         }
         connection.say_with(&Reply::Part(part.clone()), file);
         self.flush(registry, id);
@@ -298,6 +309,11 @@ impl Server {
     /// The connections that ended while their request was under way, each once.
     pub fn take_gone(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.gone)
+    }
+
+    /// Those whose answer was cut short since it was last asked.
+    pub fn take_abandoned(&mut self) -> Vec<Abandoned> {
+        std::mem::take(&mut self.abandoned)
     }
 }
 
@@ -342,13 +358,16 @@ impl Server {
             return;
         }
         let mut interest = Interest::READABLE;
-        let mut next = connection.send();
+        let mut sent = connection.send();
         // There is room again for a reader that was slow.
-        if connection.unsent() == 0 && connection.tell_lost() && next == Next::Keep {
-            next = connection.send();
+        if connection.unsent() == 0 && connection.tell_lost() && sent.is_ok() {
+            sent = connection.send();
         }
-        if next == Next::Drop {
-            return self.drop_connection(registry, id);
+        if let Err(error) = sent {
+            return match error {
+                Errno::PIPE | Errno::CONNRESET => self.drop_connection(registry, id),
+                _ => self.abandon(registry, id, format!("it cannot be sent: {error}")),
+            };
         }
         if connection.unsent() > 0 {
             interest |= Interest::WRITABLE;
@@ -368,8 +387,8 @@ impl Server {
         }
         // Registering again also brings back an edge for bytes that arrived while nothing was read.
         let registered = registry.reregister(&mut SourceFd(&connection.stream.as_raw_fd()), token, interest);
-        if registered.is_err() {
-            self.drop_connection(registry, id);
+        if let Err(error) = registered {
+            self.abandon(registry, id, format!("it cannot be watched: {error}"));
         }
     }
 
@@ -382,8 +401,19 @@ impl Server {
         if let Some((bytes, slot, generation)) = largest
             && (bytes > MAX_OUTPUT || all > MAX_ALL_OUTPUT)
         {
-            self.drop_connection(registry, ConnId { slot, generation });
+            let id = ConnId { slot, generation };
+            self.abandon(registry, id, format!("{bytes} bytes of it were not read"));
         }
+    }
+
+    /// Drops a connection that its client has not left. What it is owed is told to nobody.
+    fn abandon(&mut self, registry: &Registry, id: ConnId, why: String) {
+        let Some(connection) = self.connection(id) else { return };
+        let peer = connection.peer;
+        if connection.is_owed() {
+            self.abandoned.push(Abandoned { peer, why });
+        }
+        self.drop_connection(registry, id);
     }
 
     fn drop_connection(&mut self, registry: &Registry, id: ConnId) {

@@ -158,6 +158,27 @@ fn a_stream_makes_room_for_a_newcomer_after_those_who_ask_for_nothing() {
     assert_eq!(next_reply(&mut streams[1].0), name("a"));
 }
 
+/// An answer that was complete and not yet read was cut short: its reader had been silent for longest.
+#[test]
+fn an_answer_on_its_way_to_a_slow_reader_makes_room_after_the_streams() {
+    let mut stage = Stage::new();
+    let mut slow = stage.client();
+    slow.write_all(&list()).unwrap();
+    let id = stage.request().id;
+    let parts = vec![name(&"x".repeat(50_000)); 10];
+    parts.iter().for_each(|part| stage.reply(id, part.clone()));
+    stage.reply(id, Reply::End);
+    assert!(stage.unsent() > 0, "it is not read yet");
+    let mut streams: Vec<_> = (0..MAX_CONNECTIONS).map(|_| stage.follower()).collect();
+    assert!(matches!(next_reply(&mut streams[0].0), Reply::Refused(_)), "the oldest stream made room");
+    assert_eq!(stage.server.take_abandoned(), [], "a stream is told itself");
+    let reader = std::thread::spawn(move || answer(&mut slow));
+    while !reader.is_finished() {
+        stage.settle();
+    }
+    assert_eq!(reader.join().unwrap(), [parts, vec![Reply::End]].concat());
+}
+
 /// As in an upgrade: the connection and what is left to send go to the next server, where the stream goes on.
 #[test]
 fn a_stream_goes_on_at_the_next_server() {

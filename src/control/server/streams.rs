@@ -59,6 +59,6 @@ impl Server {
             stream.say(&Reply::Refused(Refusal::new(RefusalKind::Busy, why)));
             let _ = stream.send();
         }
-        self.drop_connection(registry, id);
+        self.abandon(registry, id, "it made room for another caller".to_owned());
     }
 }

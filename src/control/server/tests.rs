@@ -325,6 +325,12 @@ fn an_answer_that_nobody_reads_is_bounded() {
     }
     assert_eq!(stage.connections(), 0);
     assert_eq!(stage.server.take_gone(), [id]);
+    // It was a riddle to the client, and the log said nothing.
+    let abandoned = stage.server.take_abandoned();
+    assert!(
+        abandoned.len() == 1 && abandoned[0].why.ends_with(" bytes of it were not read"),
+        "{abandoned:?}"
+    );
 }
 
 #[test]
@@ -351,7 +357,7 @@ fn a_client_that_hangs_up_is_reported_and_its_slot_is_another() {
     let old = stage.request().id;
     drop(client);
     stage.until(|server, _| server.live().count() == 0);
-    assert_eq!(stage.server.take_gone(), [old]);
+    assert_eq!((stage.server.take_gone(), stage.server.take_abandoned()), (vec![old], vec![]));
 
     let mut client = stage.client();
     client.write_all(&list()).unwrap();
