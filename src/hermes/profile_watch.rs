@@ -2,7 +2,8 @@
 //! name that is no more.
 //!
 //! A directory without a `SOUL.md` is no profile yet: it is watched until it has one. Where there is no `profiles/` the
-//! home is watched for it.
+//! home is watched for it, if anything is there that makes one. Otherwise there is no inotify: the end of a process that has one
+//! waits for the kernel's SRCU grace period (fs/notify/mark.c, fsnotify_wait_marks_destroyed), some milliseconds.
 
 use super::profiles::{DIRECTORY, MARK};
 use crate::sys::beneath::Beneath;
@@ -10,12 +11,13 @@ use crate::sys::credentials::Credentials;
 use rustix::fs::AtFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::{fmt, io};
 
 /// Directories that are watched for a `SOUL.md`; the owner of `profiles/` could make any number.
 const MOST_UNFINISHED: usize = 256;
@@ -27,32 +29,58 @@ pub enum Change {
     Moved { from: OsString, to: OsString },
 }
 
-/// The watch. Its descriptor is readable when something happened.
-#[derive(Debug)]
+/// Told of a descriptor that is readable when something happened.
+type Register = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
+
+/// The watch.
 pub struct ProfileWatch {
-    inotify: OwnedFd,
+    /// Made with the first watch.
+    inotify: OnceLock<OwnedFd>,
     /// The watch on `profiles/`; -1: there is none.
     profiles: AtomicI32,
+    /// A `profiles/` may come.
+    is_expected: bool,
+    register: Box<Register>,
+}
+
+impl fmt::Debug for ProfileWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProfileWatch").field("inotify", &self.inotify).finish_non_exhaustive()
+    }
 }
 
 impl ProfileWatch {
-    /// # Errors
-    /// As inotify_init(2).
-    pub fn new() -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Self { inotify, profiles: AtomicI32::new(-1) })
+    /// `register`: called once, with the descriptor that is readable when something happened.
+    pub fn new(
+        is_expected: bool,
+        register: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let register = Box::new(register);
+        Self { inotify: OnceLock::new(), profiles: AtomicI32::new(-1), is_expected, register }
+    }
+
+    fn inotify(&self) -> io::Result<&OwnedFd> {
+        if let Some(made) = self.inotify.get() {
+            return Ok(made);
+        }
+        let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        (self.register)(made.as_fd())?;
+        Ok(self.inotify.get_or_init(|| made))
     }
 
     /// Watches what there is now. What was done before is not reported: watch first, then look. Blocks on the file
     /// system.
     ///
     /// # Errors
-    /// As openat(2) and inotify_add_watch(2).
+    /// As openat(2), inotify_init(2) and inotify_add_watch(2); those of the registration.
     pub fn arm(&self, home: &Beneath, user: &Credentials) -> io::Result<()> {
         user.on_files(|| {
             let directory = match home.dir(Path::new(DIRECTORY)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return self.add(home, WatchFlags::CREATE | WatchFlags::MOVED_TO).map(drop);
+                    return match self.is_expected {
+                        true => self.add(home, WatchFlags::CREATE | WatchFlags::MOVED_TO).map(drop),
+                        false => Ok(()),
+                    };
                 }
                 opened => opened?,
             };
@@ -80,14 +108,15 @@ impl ProfileWatch {
     /// A watch on what was opened, however it is renamed. The same one again where there is one.
     fn add(&self, directory: &Beneath, flags: WatchFlags) -> io::Result<i32> {
         let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-        Ok(inotify::add_watch(&self.inotify, path, flags | WatchFlags::ONLYDIR)?)
+        Ok(inotify::add_watch(self.inotify()?, path, flags | WatchFlags::ONLYDIR)?)
     }
 
     /// Takes every event that waits. `None`: nothing of it is about profiles. Otherwise `profiles/` is to be looked at
     /// and watched again, after these changes.
     pub fn take(&self) -> Option<Vec<Change>> {
+        let inotify = self.inotify.get()?;
         let mut space = [MaybeUninit::uninit(); 4096];
-        let mut events = Reader::new(&self.inotify, &mut space);
+        let mut events = Reader::new(inotify, &mut space);
         let (mut changes, mut left, mut any) = (Vec::new(), Vec::<(u32, OsString)>::new(), false);
         // The end is EAGAIN.
         while let Ok(event) = events.next() {
@@ -104,7 +133,7 @@ impl ProfileWatch {
             if event.wd() != self.profiles.load(Ordering::Relaxed) {
                 if name == MARK || name == DIRECTORY {
                     any = true;
-                    let _ = inotify::remove_watch(&self.inotify, event.wd());
+                    let _ = inotify::remove_watch(inotify, event.wd());
                 }
                 continue;
             }
@@ -124,12 +153,6 @@ impl ProfileWatch {
     }
 }
 
-impl AsFd for ProfileWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,7 +162,7 @@ mod tests {
     fn it_tells_of_profiles_that_come_go_and_change_their_name() {
         let home = tempfile::tempdir().unwrap();
         let (beneath, own) = (Beneath::open(home.path()).unwrap(), Credentials::own());
-        let watch = ProfileWatch::new().unwrap();
+        let watch = ProfileWatch::new(true, |_| Ok(()));
         let arm = || watch.arm(&beneath, &own).unwrap();
         arm();
         fs::write(home.path().join("state.db"), "x").unwrap();
@@ -166,5 +189,19 @@ mod tests {
         assert_eq!(watch.take(), Some(vec![]));
         fs::remove_dir_all(profiles.join("c")).unwrap();
         assert_eq!(watch.take(), Some(vec![Change::Gone("c".into())]));
+    }
+
+    /// The end of every container took some milliseconds more.
+    #[test]
+    fn where_no_profile_is_or_is_expected_there_is_no_inotify() {
+        let home = tempfile::tempdir().unwrap();
+        let (beneath, own) = (Beneath::open(home.path()).unwrap(), Credentials::own());
+        let watch = ProfileWatch::new(false, |_| Ok(()));
+        watch.arm(&beneath, &own).unwrap();
+        assert!(watch.inotify.get().is_none() && watch.take().is_none());
+        fs::create_dir(home.path().join("profiles")).unwrap();
+        watch.arm(&beneath, &own).unwrap();
+        fs::create_dir(home.path().join("profiles/a")).unwrap();
+        assert_eq!(watch.take(), Some(vec![]), "it is watched from then on");
     }
 }

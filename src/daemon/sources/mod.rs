@@ -15,7 +15,7 @@ use crate::sys::signal::SignalFd;
 use mio::{Interest, Registry, Token, Waker, unix::SourceFd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -83,11 +83,13 @@ pub fn readiness_token(slot: u32, generation: u32) -> Token {
 /// Watches `profiles/`, once it is armed.
 ///
 /// # Errors
-/// As inotify_init(2), epoll_ctl(2).
-pub fn watch_profiles(registry: &Registry) -> io::Result<Arc<ProfileWatch>> {
-    let watch = ProfileWatch::new()?;
-    let fd = watch.as_fd().as_raw_fd();
-    registry.register(&mut SourceFd(&fd), plain_token(Room::Profiles), Interest::READABLE)?;
+/// As fcntl(2), F_DUPFD_CLOEXEC.
+pub fn watch_profiles(registry: &Registry, is_expected: bool) -> io::Result<Arc<ProfileWatch>> {
+    let registry = registry.try_clone()?;
+    let watch = ProfileWatch::new(is_expected, move |fd| {
+        let token = plain_token(Room::Profiles);
+        registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+    });
     Ok(Arc::new(watch))
 }
 

@@ -84,7 +84,7 @@ impl Prepared {
         let unwatched = |error: &std::io::Error| {
             slog::warn!(given.log, "the home is not watched: what is moved or removed in it is seen at a reload"; "error" => %error);
         };
-        let profile_watch = watch_profiles(&wakeups.registry).inspect_err(unwatched).ok();
+        let profile_watch = watch_profiles(&wakeups.registry, has_hermes).inspect_err(unwatched).ok();
         let busy = Busy::default();
         let sources = Sources::new(options, around.clone(), has_hermes, profile_watch.clone(), busy.clone());
         let finding = Finding::begin(sources, &wakeups.notifier)
