@@ -2,10 +2,10 @@
 
 use crate::harness::*;
 
-/// Attaches to whatever has the word `victim` in its command line, and to what holds it: the supervisor, its fork server and the
-/// keepers. What it has got it never lets go.
+/// Attaches to the service `victim`, and to what holds it: the supervisor, its fork server and the keepers. What it has got it
+/// never lets go.
 const SPY: &str = r#"
-import ctypes, os, time
+import ctypes, os, signal
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 SEIZE, TRACEEXIT = 0x4206, 0x40
@@ -19,17 +19,14 @@ def read(pid, file):
     except OSError:
         return ""
 
-own, tried = os.getpid(), 0
-while not tried:
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]:
-        if "victim" in read(pid, "cmdline"):
-            print("victim:", seize(pid), flush=True)
-            tried += 1
-        elif pid == 1 or read(pid, "comm").startswith("hermes-"):
-            print("holder:", seize(pid), flush=True)
-    time.sleep(0.05)
+for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+    if read(pid, "cmdline").endswith("\\0victim\\0"):
+        print("victim:", seize(pid), flush=True)
+    elif pid == 1 or read(pid, "comm").startswith("hermes-"):
+        print("holder:", seize(pid), flush=True)
 print("tried", flush=True)
-time.sleep(1e6)
+while True:
+    signal.pause()
 "#;
 
 /// A debugger that never answers: a process of the tree that ends waits for it, and a dead one cannot be reaped.
@@ -40,7 +37,7 @@ fn a_tracer_of_the_same_user_keeps_no_tree_from_ending() {
         let plant = format!(
             "mkdir -p /opt/data/services; cd /opt/data/services\ncat >/opt/data/spy.py <<'END'\n{SPY}\nEND\n\
              echo 'command = [\"sh\", \"-c\", \"sleep 1000 & wait\", \"victim\"]' >victim.toml\n\
-             echo 'command = [\"/opt/hermes/.venv/bin/python\", \"/opt/data/spy.py\"]' >spy.toml"
+             printf '%s\n' 'after = [\"victim\"]' 'command = [\"/opt/hermes/.venv/bin/python\", \"/opt/data/spy.py\"]' >spy.toml"
         );
         container.exec_as("10000", &["sh", "-euc", &plant]).ok();
         container.ctl(&["reload"]).ok();
@@ -49,7 +46,7 @@ fn a_tracer_of_the_same_user_keeps_no_tree_from_ending() {
             let log = container.ctl(&["logs", "spy"]).out;
             log.contains("tried").then_some(log)
         });
-        assert!(!tried.contains("holder: True"), "{}: {tried}", variant.rung);
+        assert!(tried.contains("victim: ") && !tried.contains("holder: True"), "{}: {tried}", variant.rung);
         container.ctl(&["stop", "victim"]).ok();
         assert_eq!(container.pgrep("^sleep 1000$"), "", "{}", variant.rung);
         if tried.contains("victim: True") {

@@ -94,7 +94,9 @@ struct Follower {
 
 impl Follower {
     fn of(world: &World) -> Self {
-        let mut command = world.inside_command(0, &["/hermes-sup", "ctl", "events", "-f", "--json"]);
+        // A follower that is told nothing more ends all the same.
+        let words = ["/usr/bin/timeout", "120", "/hermes-sup", "ctl", "events", "-f", "--json"];
+        let mut command = world.inside_command(0, &words);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("a follower");
         let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
         Self { child, lines, seen: Vec::new() }

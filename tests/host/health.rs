@@ -100,7 +100,7 @@ fn only_the_services_own_processes_are_heard_on_its_notify_socket() {
 fn hanging_server(world: &World, action: &str) -> String {
     let address = free_address();
     let health = format!(
-        "[health]\nkind = \"http\"\nurl = \"http://{address}/\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\n\
+        "[health]\nkind = \"http\"\nurl = \"http://{address}/\"\ninterval = \"500ms\"\ntimeout = \"2s\"\n\
          failures = 2\nstart_period = \"0s\"\naction = \"{action}\""
     );
     world.adversary("web", &format!("serve {address}"), &health);

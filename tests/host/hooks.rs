@@ -53,12 +53,13 @@ fn a_start_fails_with_the_sentence_of_its_hook_and_nothing_of_it_is_left() {
     let mut world = World::new(Setup::plain());
     let slow = "[restart]\nbackoff = { initial = \"1h\", max = \"1h\" }\n";
     let mark = world.mark.clone();
-    for (name, hook) in [
-        ("fails", shell("exit 3")),
-        ("missing", "[\"/no/such/hook\"]".to_owned()),
-        ("hangs", format!("[\"/adversary\", \"ignore-term\", {mark:?}]")),
+    for (name, hook, patience) in [
+        ("fails", shell("exit 3"), "1h"),
+        ("missing", "[\"/no/such/hook\"]".to_owned(), "1h"),
+        ("hangs", format!("[\"/adversary\", \"ignore-term\", {mark:?}]"), "300ms"),
     ] {
-        let rest = format!("autostart = false\n{slow}[hooks]\npre_start = {hook}\ntimeout = \"300ms\"\n");
+        let rest =
+            format!("autostart = false\n{slow}[hooks]\npre_start = {hook}\ntimeout = \"{patience}\"\n");
         world.adversary(name, "pause", &rest);
     }
     let _supervisor = world.start();
@@ -80,21 +81,25 @@ fn a_start_fails_with_the_sentence_of_its_hook_and_nothing_of_it_is_left() {
 #[test]
 fn a_hook_that_hangs_before_a_stop_takes_half_of_its_time() {
     let mut world = World::new(Setup::plain());
-    let hang = shell("echo hanging; exec sleep 1000");
-    let rest = format!(
-        "[stop]\ntimeout = \"2s\"\n[hooks]\npre_stop = {hang}\npost_stop = {hang}\ntimeout = \"1s\"\n"
-    );
-    world.adversary("web", "pause", &rest);
+    let hang = shell("echo hanging; exec sleep 100000");
+    // An hour of its own, of which a stop leaves it a second.
+    let before = format!("[stop]\ntimeout = \"2s\"\n[hooks]\npre_stop = {hang}\ntimeout = \"1h\"\n");
+    world.adversary("before", "pause", &before);
+    world.adversary("after", "pause", &format!("[hooks]\npost_stop = {hang}\ntimeout = \"1s\"\n"));
     let _supervisor = world.start();
-    world.wait_log("web", "ready");
-    world.ctl(&["stop", "web"]).ok();
-    world.wait_stderr("web: its hook pre_stop did not end in its time and is killed");
-    world.wait_stderr("web: its finish program did not end within ");
-    let status = world.status("web");
-    assert_eq!(
-        (status["state"].as_str(), status["last_exit"]["signal"].as_str()),
-        (Some("down"), Some("SIGTERM"))
-    );
+    for (name, words) in [
+        ("before", "before: its hook pre_stop did not end in its time and is killed"),
+        ("after", "after: its finish program did not end within "),
+    ] {
+        world.wait_log(name, "ready");
+        world.ctl(&["stop", name]).ok();
+        world.wait_stderr(words);
+        let status = world.status(name);
+        assert_eq!(
+            (status["state"].as_str(), status["last_exit"]["signal"].as_str()),
+            (Some("down"), Some("SIGTERM"))
+        );
+    }
 }
 
 /// A probe that hangs would keep the word from the load balancer.

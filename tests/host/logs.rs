@@ -288,7 +288,8 @@ fn a_services_own_user_reads_its_log_behind_a_closed_directory_too() {
     let mode = std::fs::metadata(&logs).expect("the directory").permissions().mode() & 0o777;
     assert_eq!(mode, 0o750, "nothing was opened to anybody");
     // Its files become archives while it is followed.
-    let mut follower = world.inside_command(20_001, &["/hermes-sup", "ctl", "logs", "-f", "own"]);
+    let mut follower =
+        world.inside_command(20_001, &["/usr/bin/timeout", "120", "/hermes-sup", "ctl", "logs", "-f", "own"]);
     let mut follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("a follower");
     let lines = BufReader::new(follower.stdout.take().expect("stdout")).lines().map_while(Result::ok);
     let followed: Vec<u64> = lines.filter_map(|line| counts(&line).first().copied()).take(250).collect();

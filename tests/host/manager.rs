@@ -1,8 +1,8 @@
 //! The supervisor as a service of systemd: the test is the manager at the other end of `NOTIFY_SOCKET`.
 
-use crate::harness::{Setup, World};
+use crate::harness::{Setup, World, wait};
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::time::Instant;
 
 #[test]
 fn the_manager_is_told_that_we_are_ready_well_and_stopping() {
@@ -10,18 +10,21 @@ fn the_manager_is_told_that_we_are_ready_well_and_stopping() {
     let setup = Setup::plain().env("NOTIFY_SOCKET", SOCKET).env("WATCHDOG_USEC", "200000");
     let mut world = World::new(setup.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "x"));
     let listener = UnixDatagram::bind(world.path(SOCKET)).expect("a socket");
-    listener.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    listener.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
     world.adversary("env", "print-env", "");
     let mut supervisor = world.start();
     let wait = |wanted: &str| {
         let mut buffer = [0; 4096];
-        loop {
+        // The watchdog is told again and again: messages never end.
+        let deadline = Instant::now() + wait::PATIENCE;
+        while Instant::now() < deadline {
             let length = listener.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}"));
             let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if message.lines().any(|line| line == wanted) {
                 return;
             }
         }
+        panic!("{wanted} was never told");
     };
     wait("READY=1");
     wait("STATUS=1 of 1 services up");

@@ -529,6 +529,12 @@ impl Supervisor {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.stderr();
+            let from = said.lines().count().saturating_sub(40);
+            let last: Vec<&str> = said.lines().skip(from).collect();
+            eprintln!("the supervisor's last lines:\n{}", last.join("\n"));
+        }
         // Supervisors end with their own handle; this ends the rest of the world with its PID 1.
         self.holder.take();
         let kill = self.cgroup.join("cgroup.kill");
