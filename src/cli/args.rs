@@ -132,11 +132,11 @@ enum Typed {
     },
     /// What this kernel and container allow, and what would allow more
     Doctor,
-    /// Make definitions from s6 service directories and supervisord programs
+    /// Make definitions of what s6, supervisord, systemd or Compose was told
     ///
     /// What a definition cannot say is named in a comment of its file and on the error stream.
     Import {
-        /// An s6 service directory, a directory of many, or a supervisord.conf
+        /// An s6 service directory, a directory of many, a supervisord.conf, a unit NAME.service, a directory of units, or a compose.yaml
         #[arg(value_name = "PATH", required = true)]
         paths: Vec<PathBuf>,
         /// Write NAME.toml for each into DIR, overwriting nothing, instead of printing them

@@ -3,7 +3,7 @@
 //! A service there is an image, here it is a program in this one: what the images bring, their networks and their volumes are
 //! noted and not carried over.
 
-use super::draft::{DAY, Draft};
+use super::draft::{Check, DAY, Draft, Health, Ready};
 use super::ini::{self, ValueError};
 use super::yaml::Node;
 use super::{Env, Gathered};
@@ -14,6 +14,13 @@ use std::path::Path;
 use std::time::Duration;
 
 const OWNER_ONLY: u32 = 0o600;
+
+/// What Docker has without `interval` or `timeout` of a health check.
+const ENGINES: Duration = Duration::from_secs(30);
+/// What a definition takes.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+const MOST_FAILURES: u32 = 10_000;
+const MOST_INSTANCES: u32 = 256;
 
 /// Keys that say nothing about how a program is run, or ask for what every service has here.
 const SILENT: [&str; 8] =
@@ -63,13 +70,56 @@ pub(super) fn import(path: &Path, scope: usize, env: &Env<'_>, gathered: &mut Ga
         }
     }
     let mode = std::fs::metadata(path).map_or(0o600, |stat| stat.mode());
+    let (mut drafts, mut awaited) = (Vec::new(), Vec::new());
     for (name, service) in services.entries() {
         let mut draft =
             Draft { scope, source: path.to_owned(), mode, wish: name.to_owned(), ..Draft::default() };
-        let mut values = Values { entries: service.entries(), env, dir: path.parent(), draft: &mut draft };
+        let mut values = Values {
+            entries: service.entries(),
+            env,
+            dir: path.parent(),
+            awaited: &mut awaited,
+            draft: &mut draft,
+        };
         match values.read() {
-            Ok(()) => gathered.drafts.push(draft),
+            Ok(()) => drafts.push(draft),
             Err(error) => gathered.fail(path, &format!("services.{name} {error}")),
+        }
+    }
+    for (name, until) in awaited {
+        // One that is not there is noted with the names.
+        if let Some(draft) = drafts.iter_mut().find(|draft| draft.wish == name) {
+            until.told_by(draft);
+        }
+    }
+    gathered.drafts.append(&mut drafts);
+}
+
+/// What another service waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Healthy,
+    Completed,
+}
+
+impl Until {
+    /// The one that is waited for says it by itself here.
+    fn told_by(self, draft: &mut Draft) {
+        match (self, &draft.health) {
+            (Self::Completed, _) => {
+                draft.oneshot = true;
+                if draft.policy == Some("always") {
+                    draft.policy = Some("on-failure");
+                }
+            }
+            (Self::Healthy, Some(Health { check: Check::Exec(words), .. })) => {
+                draft.ready = Some(Ready::Exec(words.clone()));
+            }
+            (Self::Healthy, _) => {
+                draft.note(
+                    "healthcheck: another one waits for that of its image, which is not known: write [ready]",
+                );
+            }
         }
     }
 }
@@ -80,6 +130,8 @@ struct Values<'a> {
     env: &'a Env<'a>,
     /// Relative paths are from here.
     dir: Option<&'a Path>,
+    /// Services that others wait for.
+    awaited: &'a mut Vec<(String, Until)>,
     draft: &'a mut Draft,
 }
 
@@ -96,11 +148,7 @@ impl<'a> Values<'a> {
         self.restart();
         self.stop();
         self.limits();
-        if let Some(check) = self.take("healthcheck")
-            && check.get("disable").and_then(Node::text) != Some("true")
-        {
-            self.draft.note("healthcheck: it is not run");
-        }
+        self.health();
         for (key, _) in std::mem::take(&mut self.entries) {
             if SILENT.contains(&key) || key.starts_with("x-") {
                 continue;
@@ -224,11 +272,87 @@ impl<'a> Values<'a> {
             self.draft.after.extend(items.filter_map(Node::text).map(str::to_owned));
         }
         for (name, how) in node.entries() {
-            match how.get("condition").and_then(Node::text) {
-                None | Some("service_started") => self.draft.after.push(name.to_owned()),
-                Some(_) => self.draft.requires.push(name.to_owned()),
+            let until = match how.get("condition").and_then(Node::text) {
+                Some("service_healthy") => Some(Until::Healthy),
+                Some("service_completed_successfully") => Some(Until::Completed),
+                _ => None,
+            };
+            self.awaited.extend(until.map(|until| (name.to_owned(), until)));
+            let is_optional = how.get("required").and_then(Node::text) == Some("false");
+            match until {
+                Some(_) if !is_optional => self.draft.requires.push(name.to_owned()),
+                _ => self.draft.after.push(name.to_owned()),
             }
         }
+    }
+
+    /// Who is unhealthy there is only shown so.
+    fn health(&mut self) {
+        let Some(node) = self.take("healthcheck") else { return };
+        if node.get("disable").and_then(Node::text) == Some("true") {
+            return;
+        }
+        let Some(words) = self.test(node) else { return };
+        let [interval, timeout, start_period, start_interval] =
+            ["interval", "timeout", "start_period", "start_interval"].map(|key| self.time(node, key));
+        let failures = node.get("retries").and_then(Node::text).and_then(|text| match text.parse::<u32>() {
+            Ok(number) => Some(number.min(MOST_FAILURES)),
+            Err(_) => {
+                self.draft.note(format!("healthcheck.retries: {text}: is not a number"));
+                None
+            }
+        });
+        // None of them is 0 to an engine.
+        let failures = failures.filter(|number| *number > 0);
+        let interval = interval.map(|time| time.max(SHORTEST_INTERVAL));
+        let whole = interval.unwrap_or(ENGINES).saturating_mul(failures.unwrap_or(3));
+        let start_period = start_period.unwrap_or_default();
+        // Others wait for it until it is unhealthy.
+        self.draft.ready_timeout = Some(whole.saturating_add(start_period).min(DAY));
+        self.draft.ready_interval = start_interval.map(|time| time.max(SHORTEST_INTERVAL));
+        self.draft.health = Some(Health {
+            interval,
+            timeout: Some(timeout.unwrap_or(ENGINES)),
+            failures,
+            start_period: Some(start_period),
+            marks: true,
+            ..Health::new(Check::Exec(words))
+        });
+    }
+
+    /// What is run; `None`: nothing.
+    fn test(&mut self, node: &Node) -> Option<Vec<String>> {
+        const KEY: &str = "healthcheck";
+        let shell = |script: String| vec!["/bin/sh".to_owned(), "-c".to_owned(), script];
+        let Some(test) = node.get("test") else {
+            self.draft.note("healthcheck: has no test, and that of its image is not known");
+            return None;
+        };
+        if let Some(script) = test.text() {
+            return Some(shell(self.filled(KEY, script)));
+        }
+        let words: Vec<&str> = test.list().into_iter().flatten().filter_map(Node::text).collect();
+        match words.as_slice() {
+            ["NONE"] => None,
+            ["CMD", program, rest @ ..] if !program.is_empty() => {
+                Some([program].into_iter().chain(rest).map(|word| self.filled(KEY, word)).collect())
+            }
+            ["CMD-SHELL", script] => Some(shell(self.filled(KEY, script))),
+            _ => {
+                self.draft.note("healthcheck.test: is none of CMD, CMD-SHELL and NONE");
+                None
+            }
+        }
+    }
+
+    /// A time of the health check; 0 is as if it were not there.
+    fn time(&mut self, node: &Node, key: &str) -> Option<Duration> {
+        let text = self.filled("healthcheck", node.get(key)?.text()?);
+        let read = span(&text);
+        if read.is_none() {
+            self.draft.note(format!("healthcheck.{key}: {text}: is not a duration"));
+        }
+        read.filter(|time| !time.is_zero()).map(|time| time.clamp(Duration::from_millis(1), DAY))
     }
 
     fn restart(&mut self) {
@@ -285,9 +409,24 @@ impl<'a> Values<'a> {
             self.draft.take_limit(key, &value, &format!("{own}: '{text}'"));
         }
         for (key, _) in deploy.map(Node::entries).unwrap_or_default() {
-            if key != "resources" {
+            if !matches!(key, "resources" | "replicas") {
                 self.draft.note(format!("deploy.{key}: it has no counterpart"));
             }
+        }
+        let replicas = deploy.and_then(|deploy| deploy.get("replicas")?.text()).map(str::to_owned);
+        if let Some(text) = self.text("scale").or(replicas) {
+            self.instances(&text);
+        }
+    }
+
+    fn instances(&mut self, text: &str) {
+        match text.parse::<u32>() {
+            Ok(0) => self.draft.held_down = true,
+            Ok(1) => {}
+            Ok(count @ ..=MOST_INSTANCES) => self.draft.instances = Some(count),
+            _ => self
+                .draft
+                .note(format!("replicas: {text}: is not a number up to {MOST_INSTANCES}, so there is one")),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! s6 service directories: one, a scan directory of many, or the source directory of s6-rc.
 
 use super::Gathered;
-use super::draft::{DAY, Draft, ROOT};
+use super::draft::{DAY, Draft, ROOT, Ready};
 use crate::core::name::GATEWAY_PREFIX;
 use crate::s6::bundle;
 use crate::s6::slot::{self, Kind, Run, SlotWarning};
@@ -88,7 +88,7 @@ fn one(dir: &Path, sources: &Path, scope: usize, gathered: &mut Gathered) {
         working_dir: Some(text.to_owned()),
         held_down: slot.down && slot.kind == Kind::Longrun,
         stop_signal: slot.down_signal,
-        ready_fd: slot.notification_fd.filter(|_| slot.kind == Kind::Longrun),
+        ready: slot.notification_fd.filter(|_| slot.kind == Kind::Longrun).map(Ready::Fd),
         ..Draft::default()
     };
     match slot.kind {

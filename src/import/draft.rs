@@ -56,10 +56,16 @@ pub(super) struct Draft {
     /// Failures are not counted.
     pub unlimited: bool,
     pub exit_codes: BTreeMap<u8, &'static str>,
-    /// Where it writes a newline when it is ready; 3 to 1023.
-    pub ready_fd: Option<u32>,
-    /// It tells by sd_notify(3).
-    pub ready_notify: bool,
+    pub ready: Option<Ready>,
+    /// This and the next only where it is asked, or says so.
+    pub ready_interval: Option<Duration>,
+    pub ready_timeout: Option<Duration>,
+    pub health: Option<Health>,
+    /// By their keys, in the order of a life.
+    pub hooks: Vec<(&'static str, Vec<String>)>,
+    pub hooks_timeout: Option<Duration>,
+    /// More than one; 256 at most.
+    pub instances: Option<u32>,
     pub log_size: Option<u64>,
     pub log_keep: Option<u32>,
     pub files_only: bool,
@@ -69,6 +75,41 @@ pub(super) struct Draft {
     /// Without them, root has what the container has.
     pub capabilities: Option<Vec<String>>,
     pub ambient: Option<Vec<String>>,
+}
+
+/// How it tells that it can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// It writes a newline to this descriptor; 3 to 1023.
+    Fd(u32),
+    /// By sd_notify(3).
+    Notify,
+    /// This program ends with 0.
+    Exec(Vec<String>),
+}
+
+/// Whether it does its work. Without a value it is the default of `[health]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Health {
+    pub check: Check,
+    pub interval: Option<Duration>,
+    pub timeout: Option<Duration>,
+    pub failures: Option<u32>,
+    pub start_period: Option<Duration>,
+    /// It is only told.
+    pub marks: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Check {
+    Exec(Vec<String>),
+    Watchdog,
+}
+
+impl Health {
+    pub(super) fn new(check: Check) -> Self {
+        Self { check, interval: None, timeout: None, failures: None, start_period: None, marks: false }
+    }
 }
 
 impl Draft {
@@ -145,6 +186,12 @@ pub(super) fn finish(gathered: Gathered) -> Outcome {
         };
         let (after, requires) = (resolve(&draft.after), resolve(&draft.requires));
         missing.into_iter().for_each(|what| draft.note(what));
+        if let Some(last) = draft.instances
+            && name.instance(&last.to_string()).is_err()
+        {
+            draft.instances = None;
+            draft.note(format!("there are {last} of it: its name is too long for numbers behind it"));
+        }
         let text = render(&draft, &name, after, requires);
         if text.len() as u64 > MOST_BYTES {
             outcome.failures.push(format!("{source}: '{name}' is larger than a definition may be"));
@@ -242,6 +289,7 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     top.put_if("type", draft.oneshot.then_some("oneshot"));
     top.put_if("after", Some(after).filter(|names| !names.is_empty()));
     top.put_if("requires", Some(requires).filter(|names| !names.is_empty()));
+    top.put_if("instances", draft.instances.map(i64::from));
     text.push_str(&top.0);
 
     let mut stop = Keys::default();
@@ -276,11 +324,14 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     }
     restart.section("restart", &mut text);
 
-    let mut ready = Keys::default();
-    let kind = if draft.ready_notify { Some("notify") } else { draft.ready_fd.map(|_| "fd") };
-    ready.put_if("kind", kind);
-    ready.put_if("fd", draft.ready_fd.map(i64::from));
-    ready.section("ready", &mut text);
+    probes(draft, &mut text);
+
+    let mut hooks = Keys::default();
+    for (key, words) in &draft.hooks {
+        hooks.put(key, list(words));
+    }
+    hooks.put_if("timeout", draft.hooks_timeout.map(duration));
+    hooks.section("hooks", &mut text);
 
     let mut log = Keys::default();
     log.put_if("max_size", draft.log_size.and_then(|size| i64::try_from(size).ok()));
@@ -306,6 +357,44 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
     security.put_if("ambient", draft.ambient.as_ref().map(|names| list(names)));
     security.section("security", &mut text);
     text
+}
+
+fn probes(draft: &Draft, text: &mut String) {
+    let mut ready = Keys::default();
+    match &draft.ready {
+        None => {}
+        Some(Ready::Fd(fd)) => {
+            ready.put("kind", "fd");
+            ready.put("fd", i64::from(*fd));
+        }
+        Some(Ready::Notify) => ready.put("kind", "notify"),
+        Some(Ready::Exec(words)) => {
+            ready.put("kind", "exec");
+            ready.put("command", list(words));
+        }
+    }
+    if draft.ready.is_some() {
+        ready.put_if("interval", draft.ready_interval.map(duration));
+        ready.put_if("timeout", draft.ready_timeout.map(duration));
+    }
+    ready.section("ready", text);
+
+    // A oneshot runs as long as its work takes.
+    let Some(check) = draft.health.as_ref().filter(|_| !draft.oneshot) else { return };
+    let mut health = Keys::default();
+    match &check.check {
+        Check::Watchdog => health.put("kind", "watchdog"),
+        Check::Exec(words) => {
+            health.put("kind", "exec");
+            health.put("command", list(words));
+        }
+    }
+    health.put_if("interval", check.interval.map(duration));
+    health.put_if("timeout", check.timeout.map(duration));
+    health.put_if("failures", check.failures.map(i64::from));
+    health.put_if("start_period", check.start_period.map(duration));
+    health.put_if("action", check.marks.then_some("mark"));
+    health.section("health", text);
 }
 
 /// Lines of `key = value`.

@@ -71,8 +71,8 @@ no_new_privs = false
 capabilities = ["ALL"]
 # file: web.toml
 # Imported from /src/web.service
-# not carried over: ExecStart with -: a failure of the program counts as one
 # not carried over: $MAINPID in ExecStart: its value is not in Environment
+# not carried over: ExecStart with -: a failure of the program counts as one
 # not carried over: it names network.target, and there are services only
 # not carried over: ExecReload: ask for it by 'hermes-sup ctl kill NAME HUP'
 # not carried over: PrivateTmp: it has no counterpart
@@ -205,7 +205,6 @@ volumes: {}
     let expected = r#"# file: web.toml
 # Imported from /src/compose.yaml
 # not carried over: user: group 101: it runs with the groups of its user
-# not carried over: healthcheck: it is not run
 # not carried over: image: what it brings has to be in this image
 # not carried over: ports: publish them from this container
 command = ["nginx", "-g", "daemon off;"]
@@ -221,6 +220,13 @@ timeout = "1m 30s"
 [restart]
 policy = "always"
 
+[health]
+kind = "exec"
+command = ["true"]
+timeout = "30s"
+start_period = "0s"
+action = "mark"
+
 [limits]
 cpu_max = "150%"
 memory_max = "512M"
@@ -229,13 +235,13 @@ memory_max = "512M"
 # not carried over: ${HOST} in command: the value at the import stands there; it may be a secret, so only the file's owner may read it
 # not carried over: ${MODE} in command: its default stands there
 # not carried over: user: that of its image is not known, so it runs as the default user
-# not carried over: deploy.replicas: it has no counterpart
 # not carried over: build: what it brings has to be in this image
 command = ["python3", "-m", "worker", "--host", "there", "--mode", "fast"]
 working_dir = "/app"
 env = { URL = "redis://redis/$0" }
 env_file = "/src/worker.env"
 after = ["redis"]
+instances = 2
 
 [restart]
 policy = "on-failure"
@@ -248,6 +254,7 @@ pids_max = 64
 # Imported from /src/compose.yaml
 # not carried over: user: that of its image is not known, so it runs as the default user
 # not carried over: image: what it brings has to be in this image
+# not carried over: healthcheck: another one waits for that of its image, which is not known: write [ready]
 command = ["redis-server"]
 
 [restart]
@@ -258,7 +265,211 @@ policy = "never"
     let modes: Vec<u32> = outcome.services.iter().map(|service| service.mode).collect();
     assert_eq!(modes, [0o644, 0o600, 0o644], "a value of our environment may be a secret");
     let definitions = parsed(&outcome).unwrap();
-    assert_eq!(definitions.len(), 3);
+    assert_eq!(definitions.len(), 4, "two workers");
+}
+
+/// A worker that needs a database that answers, and a migration that is done.
+#[test]
+fn a_health_check_and_who_waits_for_it() {
+    let source = Source::new();
+    source.put(
+        "compose.yaml",
+        r#"services:
+  db:
+    command: postgres
+    user: postgres
+    restart: always
+    healthcheck:
+      test: ["CMD-SHELL", "pg_isready -U $${USER}"]
+      interval: 10s
+      timeout: 2s
+      retries: 5
+      start_period: 1m30s
+      start_interval: 1s
+  migrate: { command: migrate, user: app, restart: always }
+  cache: { command: cache, user: app, healthcheck: { test: cache ping } }
+  worker:
+    command: worker
+    user: app
+    scale: 3
+    depends_on:
+      db: { condition: service_healthy }
+      migrate: { condition: service_completed_successfully }
+      cache: { condition: service_healthy, required: false }
+"#,
+    );
+    let outcome = source.import("compose.yaml");
+    assert_eq!((&outcome.failures, &outcome.remarks), (&vec![], &vec![]));
+    let expected = r#"# file: db.toml
+# Imported from /src/compose.yaml
+command = ["postgres"]
+user = "postgres"
+
+[restart]
+policy = "always"
+
+[ready]
+kind = "exec"
+command = ["/bin/sh", "-c", "pg_isready -U ${USER}"]
+interval = "1s"
+timeout = "2m 20s"
+
+[health]
+kind = "exec"
+command = ["/bin/sh", "-c", "pg_isready -U ${USER}"]
+interval = "10s"
+timeout = "2s"
+failures = 5
+start_period = "1m 30s"
+action = "mark"
+# file: migrate.toml
+# Imported from /src/compose.yaml
+command = ["migrate"]
+user = "app"
+type = "oneshot"
+
+[restart]
+policy = "on-failure"
+# file: cache.toml
+# Imported from /src/compose.yaml
+command = ["cache"]
+user = "app"
+
+[restart]
+policy = "never"
+
+[ready]
+kind = "exec"
+command = ["/bin/sh", "-c", "cache ping"]
+timeout = "1m 30s"
+
+[health]
+kind = "exec"
+command = ["/bin/sh", "-c", "cache ping"]
+timeout = "30s"
+start_period = "0s"
+action = "mark"
+# file: worker.toml
+# Imported from /src/compose.yaml
+command = ["worker"]
+user = "app"
+after = ["cache"]
+requires = ["db", "migrate"]
+instances = 3
+
+[restart]
+policy = "never"
+"#;
+    assert_eq!(texts(&outcome), expected);
+    assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
+}
+
+#[test]
+fn what_of_a_health_check_cannot_be_used_is_said() {
+    for (service, note) in [
+        ("healthcheck: { test: [NONE] }", None),
+        ("healthcheck: { disable: true, test: x }", None),
+        (
+            "healthcheck: { interval: 5s }",
+            Some("healthcheck: has no test, and that of its image is not known"),
+        ),
+        ("healthcheck: { test: [curl, x] }", Some("healthcheck.test: is none of CMD, CMD-SHELL and NONE")),
+        ("healthcheck: { test: x, retries: many }", Some("healthcheck.retries: many: is not a number")),
+        ("healthcheck: { test: x, timeout: long }", Some("healthcheck.timeout: long: is not a duration")),
+        ("deploy: { replicas: 257 }", Some("replicas: 257: is not a number up to 256, so there is one")),
+        ("deploy: { replicas: 1 }", None),
+    ] {
+        let source = Source::new();
+        let text = format!("services: {{ web: {{ command: web, user: app, {service} }} }}");
+        let outcome = source.put("c.yml", &text).import("c.yml");
+        let notes: Vec<_> =
+            outcome.remarks.iter().filter_map(|line| line.split_once("carried over: ")).collect();
+        assert_eq!(
+            notes.iter().map(|(_, note)| *note).collect::<Vec<_>>(),
+            Vec::from_iter(note),
+            "{service}"
+        );
+        assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
+    }
+    let source = Source::new();
+    let long = format!("services: {{ {}: {{ command: web, user: app, scale: 2 }} }}", "w".repeat(64));
+    let outcome = source.put("c.yml", &long).import("c.yml");
+    assert!(
+        outcome.remarks[0].contains("its name is too long for numbers behind it"),
+        "{:?}",
+        outcome.remarks
+    );
+    assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
+}
+
+/// What runs before and after the program of a unit was left out.
+#[test]
+fn programs_before_and_after_that_of_a_unit() {
+    let source = Source::new();
+    let unit = "[Service]\nType=notify\nUser=app\nEnvironment=DIR=/srv/app\nTimeoutStartSec=2min\n\
+                TimeoutStopSec=20\nWatchdogSec=30\nNotifyAccess=main\n\
+                ExecStartPre=/bin/mkdir -p ${DIR}\nExecStartPre=-/usr/bin/find ${DIR} -name '*.tmp' -exec rm {} \\;\n\
+                ExecStart=/usr/bin/app\nExecStartPost=-/usr/bin/announce $DIR\n\
+                ExecReload=/usr/bin/app --check\nExecReload=/bin/kill -s USR1 $MAINPID\n\
+                ExecStop=/bin/kill -WINCH $MAINPID\nExecStopPost=+/bin/rm -rf /run/app\nExecCondition=/bin/true\n";
+    let outcome = source.put("app.service", unit).import("app.service");
+    assert_eq!(outcome.failures, Vec::<String>::new());
+    let expected = r#"# file: app.toml
+# Imported from /src/app.service
+# not carried over: ExecStopPost with + or !: it runs as the user of the service, with what [security] says
+# not carried over: ExecReload: ask for it by 'hermes-sup ctl kill NAME USR1'
+# not carried over: ExecCondition: it is not run: a `pre_start` that fails is a failure, and not a reason to leave it
+command = ["/usr/bin/app"]
+user = "app"
+working_dir = "/"
+env = { DIR = "/srv/app" }
+
+[stop]
+timeout = "40s"
+
+[restart]
+policy = "never"
+
+[ready]
+kind = "notify"
+timeout = "2m"
+
+[health]
+kind = "watchdog"
+timeout = "30s"
+start_period = "0s"
+
+[hooks]
+pre_start = ["/bin/sh", "-c", "set -e; /bin/mkdir -p /srv/app; /usr/bin/find /srv/app -name '*.tmp' -exec rm '{}' ';' || :"]
+post_start = ["/usr/bin/announce", "/srv/app"]
+pre_stop = ["/bin/sh", "-c", '/bin/kill -WINCH "$HERMES_SUP_MAIN_PID"']
+post_stop = ["/bin/rm", "-rf", "/run/app"]
+timeout = "2m"
+"#;
+    assert_eq!(texts(&outcome), expected);
+    assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
+}
+
+/// A oneshot of several lines could not be imported at all.
+#[test]
+fn a_oneshot_of_several_lines_is_one_program() {
+    let source = Source::new();
+    let unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStartPre=/bin/a\nExecStart=-/bin/b 'x y'\nExecStart=/bin/c\n\
+                ExecStartPost=/bin/d\nExecStop=/bin/e\nExecReload=/bin/f\n";
+    let outcome = source.put("a.service", unit).import("a.service");
+    let text = texts(&outcome);
+    for line in [
+        r#"command = ["/bin/sh", "-c", "set -e; /bin/b 'x y' || :; /bin/c"]"#,
+        r#"pre_start = ["/bin/a"]"#,
+        "# not carried over: ExecStartPost: it is not run: nothing of a oneshot is there when it is done",
+        "# not carried over: ExecStop: it is not run: nothing of a oneshot is there when it is done",
+        "# not carried over: ExecReload: nothing is run for a reload: run it yourself",
+        "timeout = \"1day\"",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("post_start =") && !text.contains("pre_stop ="), "{text}");
+    assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
 }
 
 #[test]
@@ -308,12 +519,14 @@ proptest! {
             "[Unit]\nAfter={word}.service\nStartLimitBurst={number}\nStartLimitIntervalSec={time}\n[Service]\n\
              ExecStart=/bin/x {word}\nRestart={word}\nRestartSec={time}\nTimeoutStopSec={time}\nKillSignal={number}\n\
              UMask={number}\nTasksMax={number}\nMemoryMax={number}\nCPUQuota={number}%\nSuccessExitStatus={number}\n\
-             Environment={word}\nOOMScoreAdjust={number}\n",
+             Environment={word}\nOOMScoreAdjust={number}\nExecStartPre=-/bin/y {word}\nExecStop={word} $MAINPID\n\
+             ExecReload=/bin/kill {word}\nTimeoutStartSec={time}\nWatchdogSec={time}\nType=notify\n",
         );
         let compose = format!(
             "services:\n  web:\n    command: ['x', {word:?}]\n    restart: {word:?}\n    stop_grace_period: {time:?}\n    \
              stop_signal: {number:?}\n    pids_limit: {number}\n    mem_limit: {number}\n    cpus: {number}\n    \
-             environment: [{word:?}]\n",
+             environment: [{word:?}]\n    scale: {number}\n    depends_on: {{ x: {{ condition: service_healthy }} }}\n  x:\n    \
+             command: x\n    healthcheck: {{ test: ['CMD', 'x', {word:?}], interval: {time:?}, retries: {number}, timeout: {time:?} }}\n",
         );
         for (name, text) in [("a.service", &unit), ("c.yml", &compose)] {
             let outcome = source.put(name, text).import(name);

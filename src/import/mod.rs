@@ -7,6 +7,7 @@
 mod compose;
 mod directory;
 mod draft;
+mod exec;
 #[cfg(test)]
 mod foreign_tests;
 mod ini;

@@ -2,10 +2,12 @@
 //! systemd.kill(5), systemd.resource-control(5).
 
 use super::Gathered;
-use super::draft::{DAY, Draft, ROOT};
+use super::draft::{Check, DAY, Draft, Health, ROOT, Ready};
+use super::exec::{self, Command};
 use super::unit::{self, Unit, UnitError, UnitName};
 use crate::core::limits::Key;
 use crate::s6::bundle;
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +20,15 @@ const LIMIT: (u32, Duration) = (5, Duration::from_secs(10));
 /// What a definition takes: systemd counts in microseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// What systemd has for a start and for a stop (`DefaultTimeoutStartSec`).
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const HOOKS: [(&str, &str); 4] = [
+    ("ExecStartPre", "pre_start"),
+    ("ExecStartPost", "post_start"),
+    ("ExecStop", "pre_stop"),
+    ("ExecStopPost", "post_stop"),
+];
 
 /// Limits with the same meaning here, by their keys there.
 const LIMITS: [(&str, Key); 10] = [
@@ -34,7 +45,7 @@ const LIMITS: [(&str, Key); 10] = [
 ];
 
 /// Keys that ask for what every service has here, or that say nothing about how it is run.
-const SILENT: [(&str, &str); 11] = [
+const SILENT: [(&str, &str); 12] = [
     ("Unit", "Documentation"),
     ("Install", "WantedBy"),
     ("Install", "RequiredBy"),
@@ -45,12 +56,13 @@ const SILENT: [(&str, &str); 11] = [
     ("Service", "TasksAccounting"),
     ("Service", "IOAccounting"),
     ("Service", "GuessMainPID"),
+    ("Service", "NotifyAccess"),
     ("Service", "Delegate"),
 ];
 
 /// Keys without a counterpart, with what to do instead; for any other one there is nothing to say.
 const INSTEAD: [(&str, &str); 9] = [
-    ("ExecReload", "ask for it by 'hermes-sup ctl kill NAME HUP'"),
+    ("ExecCondition", "it is not run: a `pre_start` that fails is a failure, and not a reason to leave it"),
     ("PIDFile", "the main process is the one that is started: have it stay in the foreground"),
     ("Group", "it runs with the groups of its user"),
     ("DynamicUser", "name a user that exists"),
@@ -114,7 +126,7 @@ pub(super) fn import(path: &Path, gathered: &mut Gathered) {
         let own = std::fs::metadata(&file).map_or(0o600, |stat| stat.mode());
         mode = if index == 0 { own } else { mode & own };
     }
-    let mut values = Values { unit, name: UnitName { stem }, draft: Draft::default() };
+    let mut values = Values { unit, name: UnitName { stem }, draft: Draft::default(), start_timeout: None };
     values.draft.scope = SCOPE;
     values.draft.source = path.to_owned();
     values.draft.mode = mode;
@@ -130,6 +142,7 @@ struct Values<'a> {
     unit: Unit,
     name: UnitName<'a>,
     draft: Draft,
+    start_timeout: Option<Duration>,
 }
 
 impl Values<'_> {
@@ -141,14 +154,16 @@ impl Values<'_> {
             return Err(UnitFault::NoService);
         }
         self.identity();
-        self.command()?;
         self.kind();
+        self.command()?;
         self.order();
         self.restart();
         self.stop();
         self.limits();
         self.security();
+        self.watchdog();
         self.hooks();
+        self.reload();
         self.rest();
         Ok(())
     }
@@ -165,77 +180,35 @@ impl Values<'_> {
         }
     }
 
-    fn command(&mut self) -> Result<(), UnitFault> {
-        let lines = self.unit.take("Service", "ExecStart");
-        match lines.as_slice() {
-            [] => return Err(UnitFault::NoCommand),
-            [_] => {}
-            many => return Err(UnitFault::Commands(many.len())),
-        }
-        let line = self.name.expand(&lines[0])?;
-        let program = line.trim_start_matches(['-', '@', ':', '+', '!', '|']);
-        let marks = &line[..line.len() - program.len()];
-        let mut words = unit::words(program)?;
-        if words.iter().any(|word| word == ";") {
-            return Err(UnitFault::Commands(words.split(|word| word == ";").count()));
-        }
-        if marks.contains('@') && words.len() > 1 {
-            words.remove(1);
-            self.draft.note("ExecStart with @: a program is called by its own name");
-        }
-        if marks.contains('-') {
-            self.draft.note("ExecStart with -: a failure of the program counts as one");
-        }
-        if marks.contains(['+', '!']) {
-            self.draft.note("ExecStart with + or !: it runs as its user, with what [security] says");
-        }
-        if marks.contains('|') {
-            self.draft.note("ExecStart with |: it runs without a shell of its user");
-        }
-        self.draft.command = words.into_iter().map(|word| self.filled(&word, marks.contains(':'))).collect();
-        match self.draft.command.first() {
-            Some(program) if !program.is_empty() => Ok(()),
-            _ => Err(UnitFault::NoCommand),
-        }
+    /// The commands of all lines of a key; what is lost of them is noted.
+    fn lines(&mut self, key: &str, knows_main_pid: bool) -> Result<Vec<Command>, UnitError> {
+        let lines = self.unit.take("Service", key);
+        let is_root = self.draft.user.as_deref() == Some(ROOT);
+        let env = &self.draft.env;
+        let mut reader =
+            exec::Reader { name: self.name, env, knows_main_pid, is_root, notes: BTreeSet::new() };
+        let commands = reader.commands(key, &lines);
+        let notes = reader.notes;
+        notes.iter().for_each(|note| self.draft.note(note));
+        commands
     }
 
-    /// A word with the variables of `Environment` in it.
-    fn filled(&mut self, word: &str, plain: bool) -> String {
-        if plain || !word.contains('$') {
-            return word.to_owned();
-        }
-        let mut out = String::new();
-        let mut rest = word;
-        while let Some((before, after)) = rest.split_once('$') {
-            out.push_str(before);
-            if let Some(after) = after.strip_prefix('$') {
-                out.push('$');
-                rest = after;
-                continue;
-            }
-            let braced = after.strip_prefix('{').and_then(|after| after.split_once('}'));
-            let braced = braced.filter(|(name, _)| !name.is_empty());
-            let (name, after) = braced.unwrap_or_else(|| {
-                after.split_at(
-                    after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len()),
-                )
-            });
-            if name.is_empty() {
-                out.push('$');
-                rest = after;
-                continue;
-            }
-            match self.draft.env.get(name) {
-                Some(value) => out.push_str(value),
-                None => {
-                    self.draft.note(format!("${name} in ExecStart: its value is not in Environment"));
-                    out.push('$');
-                    out.push_str(name);
+    fn command(&mut self) -> Result<(), UnitFault> {
+        let commands = self.lines("ExecStart", false)?;
+        let words = match commands.as_slice() {
+            // What ends before the next one begins.
+            commands if self.draft.oneshot => exec::joined(commands, true),
+            [one] => {
+                if one.may_fail {
+                    self.draft.note("ExecStart with -: a failure of the program counts as one");
                 }
+                one.plain()
             }
-            rest = after;
-        }
-        out + rest
+            [] => None,
+            many => return Err(UnitFault::Commands(many.len())),
+        };
+        self.draft.command = words.ok_or(UnitFault::NoCommand)?;
+        Ok(())
     }
 
     fn identity(&mut self) {
@@ -289,7 +262,7 @@ impl Values<'_> {
         let kind = self.service("Type").unwrap_or_else(|| "simple".to_owned());
         match kind.as_str() {
             "simple" | "exec" | "idle" => {}
-            "notify" | "notify-reload" => self.draft.ready_notify = true,
+            "notify" | "notify-reload" => self.draft.ready = Some(Ready::Notify),
             "oneshot" => self.draft.oneshot = true,
             "forking" => self
                 .draft
@@ -387,8 +360,10 @@ impl Values<'_> {
         if let Some(text) = self.service("KillSignal") {
             self.draft.take_stop_signal(&text, &format!("KillSignal={text}"));
         }
-        let both = self.duration("TimeoutSec", Duration::from_millis(1), DAY);
-        self.draft.stop_timeout = self.duration("TimeoutStopSec", Duration::from_millis(1), DAY).or(both);
+        let both = self.duration("TimeoutSec", SHORTEST, DAY);
+        self.draft.stop_timeout = self.duration("TimeoutStopSec", SHORTEST, DAY).or(both);
+        self.start_timeout = self.duration("TimeoutStartSec", SHORTEST, DAY).or(both);
+        self.draft.ready_timeout = self.start_timeout;
         if let Some(mode) = self.service("KillMode").filter(|mode| mode != "control-group") {
             self.draft.note(format!("KillMode={mode}: the whole tree ends, the main process first"));
         }
@@ -430,11 +405,59 @@ impl Values<'_> {
         }
     }
 
+    fn watchdog(&mut self) {
+        let Some(silence) = self.duration("WatchdogSec", SHORTEST, DAY) else { return };
+        // It counts from the report that it is ready.
+        let health = Health {
+            timeout: Some(silence),
+            start_period: Some(Duration::ZERO),
+            ..Health::new(Check::Watchdog)
+        };
+        self.draft.health = Some(health);
+    }
+
     fn hooks(&mut self) {
-        for key in ["ExecStartPre", "ExecStartPost", "ExecStop", "ExecStopPost", "ExecCondition"] {
-            if !self.unit.take("Service", key).is_empty() {
-                self.draft.note(format!("{key}: it is not run"));
+        for (key, hook) in HOOKS {
+            let is_beside = matches!(hook, "post_start" | "pre_stop");
+            let commands = match self.lines(key, is_beside) {
+                Ok(commands) => commands,
+                Err(error) => {
+                    self.draft.note(format!("{key} {error}"));
+                    continue;
+                }
+            };
+            let Some(words) = exec::joined(&commands, hook == "pre_start") else { continue };
+            if is_beside && self.draft.oneshot {
+                self.draft
+                    .note(format!("{key}: it is not run: nothing of a oneshot is there when it is done"));
+                continue;
             }
+            self.draft.hooks.push((hook, words));
+        }
+        let has = |hook| self.draft.hooks.iter().any(|(name, _)| *name == hook);
+        let is_before_stop = has("pre_stop");
+        let start = match self.draft.oneshot {
+            true => DAY,
+            false => PATIENCE,
+        };
+        let start = (has("pre_start") || has("post_start")).then(|| self.start_timeout.unwrap_or(start));
+        let stop = self.draft.stop_timeout.unwrap_or(PATIENCE);
+        let end = (is_before_stop || has("post_stop")).then_some(stop);
+        self.draft.hooks_timeout = start.max(end);
+        if is_before_stop {
+            // The time begins again there when the program has ended; here it has half of it.
+            self.draft.stop_timeout = Some(stop.saturating_mul(2).min(DAY));
+        }
+    }
+
+    fn reload(&mut self) {
+        let Ok(commands) = self.lines("ExecReload", true) else { return };
+        match exec::signal(&commands) {
+            _ if commands.is_empty() => {}
+            Some(signal) => {
+                self.draft.note(format!("ExecReload: ask for it by 'hermes-sup ctl kill NAME {signal}'"))
+            }
+            None => self.draft.note("ExecReload: nothing is run for a reload: run it yourself"),
         }
     }
 

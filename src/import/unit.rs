@@ -138,22 +138,42 @@ impl Unit {
 /// # Errors
 /// [`UnitError::OpenQuote`], [`UnitError::Escape`].
 pub(super) fn words(text: &str) -> Result<Vec<String>, UnitError> {
+    Ok(split(text)?.into_iter().map(|(word, _)| word).collect())
+}
+
+/// The commands of a line, in words: there may be several, with a `;` between them.
+///
+/// # Errors
+/// As [`words`].
+pub(super) fn commands(text: &str) -> Result<Vec<Vec<String>>, UnitError> {
+    let words = split(text)?;
+    let commands = words.split(|(word, is_plain)| *is_plain && word == ";");
+    let commands = commands.map(|words| words.iter().map(|(word, _)| word.clone()).collect());
+    Ok(commands.filter(|words: &Vec<String>| !words.is_empty()).collect())
+}
+
+/// Each word, and whether it has neither quote nor escape.
+fn split(text: &str) -> Result<Vec<(String, bool)>, UnitError> {
     let mut words = Vec::new();
-    let mut word: Option<String> = None;
+    let mut word: Option<(String, bool)> = None;
     let mut quote: Option<char> = None;
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\\', _) => word.get_or_insert_default().push(escape(&mut chars)?),
-            (c, Some(open)) if c == open => quote = None,
-            (c, Some(_)) => word.get_or_insert_default().push(c),
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (c, None) if c.is_ascii_whitespace() => words.extend(word.take()),
-            (c, None) => word.get_or_insert_default().push(c),
+        if quote.is_none() && c.is_ascii_whitespace() {
+            words.extend(word.take());
+            continue;
         }
+        let (letters, is_plain) = word.get_or_insert_with(|| (String::new(), true));
+        match (c, quote) {
+            ('\\', _) => letters.push(escape(&mut chars)?),
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            (c, _) => {
+                letters.push(c);
+                continue;
+            }
+        }
+        *is_plain = false;
     }
     if quote.is_some() {
         return Err(UnitError::OpenQuote);
@@ -217,6 +237,13 @@ mod tests {
         }
     }
 
+    /// `find … -exec rm {} \;` was two commands.
+    #[test]
+    fn a_semicolon_of_its_own_ends_a_command() {
+        let found = commands(r"/bin/a x; ; /bin/b \; ';' ; ").unwrap();
+        assert_eq!(found, [vec!["/bin/a", "x;"], vec!["/bin/b", ";", ";"]]);
+    }
+
     #[test]
     fn specifiers_are_those_that_a_file_knows() {
         let name = UnitName { stem: "web@blue" };
@@ -233,7 +260,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "[a%=\\\\\"'\\[\\];# \n\tx08]{0,40}") {
             let _ = Unit::default().add(&text);
-            let _ = words(&text);
+            let _ = commands(&text);
             let _ = UnitName { stem: "a" }.expand(&text);
         }
     }
