@@ -61,6 +61,10 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         ),
         "notifies" => serving::notifies(rest),
         "beats" => serving::beats(),
+        "heart" => serving::heart(
+            rest.first().map_or("/tmp/heart", String::as_str),
+            rest.get(1).map_or("wait", String::as_str),
+        ),
         "tick" => output::tick(number(rest, 0, 100)),
         "flood" => output::flood(number(rest, 0, 1000), number(rest, 1, 60)),
         "long-line" => output::long_line(number(rest, 0, 1 << 20)),

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Milliseconds.
 const BEAT: u64 = 50;
@@ -74,4 +75,51 @@ pub fn beats() -> i32 {
         }
         let _ = rustix::io::read(&timer, &mut [0u8; 8][..]);
     }
+}
+
+static HANGS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn hang(_: libc::c_int) {
+    HANGS.store(true, Ordering::Relaxed);
+}
+
+/// `heart FILE HOW`: an event loop that writes FILE again and again. At USR1 it hangs: it was stopped (`stop`), spins (`spin`), or
+/// waits for what never comes (`wait`).
+pub fn heart(file: &str, how: &str) -> i32 {
+    let handler: extern "C" fn(libc::c_int) = hang;
+    // SAFETY: the handler does nothing but store.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    let timer = timer(BEAT * 4);
+    let mut beats = 0_u64;
+    while !HANGS.load(Ordering::Relaxed) {
+        beats += 1;
+        if let Err(error) = std::fs::write(file, beats.to_string()) {
+            complain(&format!("adversary: {file}: {error}"));
+            return 1;
+        }
+        if beats == 1 {
+            say("ready heart");
+        }
+        let _ = rustix::io::read(&timer, &mut [0u8; 8][..]);
+    }
+    say("hangs");
+    match how {
+        "stop" => {
+            // SAFETY: no memory involved.
+            unsafe { libc::raise(libc::SIGSTOP) };
+        }
+        "spin" => {
+            // Twenty of them would leave the rest of the machine nothing.
+            // SAFETY: no memory involved.
+            unsafe { libc::nice(19) };
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        _ => {
+            let (reader, _writer) = rustix::pipe::pipe().expect("a pipe");
+            let _ = rustix::io::read(&reader, &mut [0u8; 8][..]);
+        }
+    }
+    forever()
 }

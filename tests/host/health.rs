@@ -1,16 +1,9 @@
 //! Services that are waited for until they answer, and those that stop doing so.
 
 use crate::harness::layout::adversary_program;
-use crate::harness::{End, Place, Rung, Setup, World, wait};
+use crate::harness::{End, Place, Rung, Setup, World};
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::TcpListener;
 use std::process::Command;
-
-/// Nobody listens at this address now.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").to_string()
-}
 
 fn on_a_cgroup() -> World {
     World::new(Setup::new(Rung::Cgroup, Place::Child))
@@ -20,7 +13,7 @@ fn on_a_cgroup() -> World {
 #[test]
 fn a_worker_starts_when_what_it_requires_accepts_connections() {
     let mut world = World::new(Setup::plain());
-    let address = free_address();
+    let address = World::free_address();
     let ready = format!("[ready]\nkind = \"tcp\"\naddress = \"{address}\"\ninterval = \"100ms\"");
     world.adversary("cache", &format!("serve {address} /tmp/open"), &ready);
     world.adversary("worker", "pause", "requires = [\"cache\"]");
@@ -40,7 +33,7 @@ fn a_worker_starts_when_what_it_requires_accepts_connections() {
 #[test]
 fn each_kind_of_readiness_is_heard() {
     let mut world = on_a_cgroup();
-    let (http, unix) = (free_address(), "/tmp/there.sock");
+    let (http, unix) = (World::free_address(), "/tmp/there.sock");
     let kinds = [
         (
             "http",
@@ -98,7 +91,7 @@ fn only_the_services_own_processes_are_heard_on_its_notify_socket() {
 }
 
 fn hanging_server(world: &World, action: &str) -> String {
-    let address = free_address();
+    let address = World::free_address();
     let health = format!(
         "[health]\nkind = \"http\"\nurl = \"http://{address}/\"\ninterval = \"500ms\"\ntimeout = \"2s\"\n\
          failures = 2\nstart_period = \"0s\"\naction = \"{action}\""
@@ -113,23 +106,15 @@ fn a_server_that_hangs_is_started_again_with_the_reason() {
     let address = hanging_server(&world, "restart");
     let supervisor = world.start();
     world.wait_log("web", "listens");
-    let first = wait_health(&world, "web", "healthy");
+    let first = world.wait_health("web", "healthy");
     world.write("/tmp/hang", "");
     world.wait_stderr(&format!("web: unhealthy: http probe of http://{address}/: no answer within 300ms"));
     std::fs::remove_file(world.path("/tmp/hang")).expect("the file");
     world.wait_log_times("web", "listens", 2);
-    let again = wait_health(&world, "web", "healthy");
+    let again = world.wait_health("web", "healthy");
     assert_ne!(first["pid"], again["pid"]);
     assert!(again["restarts"].as_u64() >= Some(1), "{again}");
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
-}
-
-fn wait_health(world: &World, name: &str, state: &str) -> serde_json::Value {
-    wait::within(wait::PATIENCE, &world.path("/tmp"), || {
-        let status = world.status(name);
-        (status["health"]["state"] == state).then_some(status)
-    })
-    .unwrap_or_else(|| panic!("never {state}: {}\n{}", world.status(name), world.stderr()))
 }
 
 #[test]
@@ -137,9 +122,9 @@ fn in_quarantine_it_stands_still_with_its_processes_and_last_lines_until_it_is_t
     let mut world = on_a_cgroup();
     hanging_server(&world, "quarantine");
     let supervisor = world.start();
-    wait_health(&world, "web", "healthy");
+    world.wait_health("web", "healthy");
     world.write("/tmp/hang", "");
-    let ill = wait_health(&world, "web", "unhealthy");
+    let ill = world.wait_health("web", "unhealthy");
     world.wait_stderr("web: last line: listens");
     let ill = if ill["frozen"] == true { ill } else { world.status("web") };
     assert_eq!(
@@ -155,7 +140,7 @@ fn in_quarantine_it_stands_still_with_its_processes_and_last_lines_until_it_is_t
     );
     std::fs::remove_file(world.path("/tmp/hang")).expect("the file");
     world.ctl(&["thaw", "web"]).ok();
-    let well = wait_health(&world, "web", "healthy");
+    let well = world.wait_health("web", "healthy");
     assert_eq!((&well["pid"], &well["restarts"]), (&ill["pid"], &serde_json::json!(0)));
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
     world.assert_no_survivors("after the shutdown");
@@ -179,6 +164,10 @@ fn a_watchdog_that_falls_silent_and_a_probe_that_says_no_are_noticed() {
     world.wait_stderr("asked: unhealthy: exec probe /bin/sh: exited with code 1; it is left as it is");
     std::fs::remove_file(world.path("/tmp/silent")).expect("the file");
     world.wait_stderr("asked: healthy again");
+    let told = world.ctl(&["events", "--json"]).ok();
+    let of_asked =
+        |line: &&str| line.contains("\"service\":\"asked\"") && line.contains("\"event\":\"health\"");
+    assert_eq!(told.lines().filter(of_asked).count(), 2, "{told}");
     world.wait_log_times("dog", "ready beats", 2);
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
     world.assert_no_survivors("after the shutdown");
@@ -191,7 +180,7 @@ fn time_in_which_the_supervisor_stood_still_makes_nobody_ill() {
     hanging_server(&world, "restart");
     world.adversary("dog", "beats", "[health]\nkind = \"watchdog\"\ntimeout = \"2s\"\nstart_period = \"0s\"");
     let supervisor = world.start();
-    wait_health(&world, "web", "healthy");
+    world.wait_health("web", "healthy");
     world.wait_log("dog", "ready");
     let signal =
         |signal| kill_process(Pid::from_raw(supervisor.pid()).expect("a pid"), signal).expect("a signal");
@@ -208,7 +197,7 @@ fn time_in_which_the_supervisor_stood_still_makes_nobody_ill() {
             "{status}"
         );
     }
-    wait_health(&world, "web", "healthy");
+    world.wait_health("web", "healthy");
     assert!(!world.stderr().contains("unhealthy"), "{}", world.stderr());
 }
 
@@ -231,10 +220,10 @@ fn a_gateway_whose_loop_stands_still_is_started_again() {
     let supervisor = world.start();
     world.ctl(&["start", "coder"]).ok();
     world.wait_log("coder", "ready");
-    wait_health(&world, "coder", "healthy");
+    world.wait_health("coder", "healthy");
     world.ctl(&["kill", "coder", "STOP"]).ok();
     world.wait_stderr("coder: unhealthy: file-age probe of /opt/data/profiles/coder/state/gateway.heartbeat: not written for");
     world.wait_log_times("coder", "ready", 2);
-    wait_health(&world, "coder", "healthy");
+    world.wait_health("coder", "healthy");
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
 }

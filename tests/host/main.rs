@@ -10,6 +10,7 @@ mod copies;
 mod events;
 mod freeze;
 mod gateways;
+mod hangs;
 mod harness;
 mod health;
 mod hooks;

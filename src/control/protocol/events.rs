@@ -68,6 +68,8 @@ pub enum EventKind {
     Oom,
     /// A limit was met, set, or is not in force.
     Limit,
+    /// A health check found a service ill, or well again.
+    Health,
     /// A process tree was stopped where it is, or goes on.
     Freeze,
     /// Somebody asked for something.

@@ -5,6 +5,7 @@
 //! a clock that is set makes no file older.
 
 use crate::containment::IncarnationId;
+use crate::control::protocol::{Event as Told, EventKind};
 use crate::core::clock::Tick;
 use crate::core::event::{Event, Incarnation};
 use crate::core::fleet::ServiceId;
@@ -226,7 +227,7 @@ impl Health {
         checked.counts_from = view.now.min(checked.counts_from);
         match (was, view.name(id)) {
             (HealthState::Unhealthy, Some(name)) => {
-                vec![Action::Log(slog::Level::Info, format!("{name}: healthy again"))]
+                vec![Action::Tell(Told::info(EventKind::Health, "healthy again").about(name))]
             }
             _ => Actions::new(),
         }
@@ -255,21 +256,23 @@ impl Health {
         let was = std::mem::replace(&mut checked.state, HealthState::Unhealthy);
         let reason = format!("unhealthy: {sentence}");
         let incarnation = checked.incarnation;
-        let log = |what: &str| Action::Log(slog::Level::Warning, format!("{name}: {reason}; {what}"));
+        let tell = |what: &str| {
+            Action::Tell(Told::warning(EventKind::Health, format!("{reason}; {what}")).about(name))
+        };
         match definition.action {
             Remedy::Restart => {
-                let mut actions = vec![log("it is ended and started again")];
+                let mut actions = vec![tell("it is ended and started again")];
                 actions.push(Action::Core(id, Event::Unhealthy { incarnation, reason }));
                 actions
             }
             Remedy::Mark | Remedy::Quarantine if was == HealthState::Unhealthy => Actions::new(),
-            Remedy::Mark => vec![log("it is left as it is")],
+            Remedy::Mark => vec![tell("it is left as it is")],
             Remedy::Quarantine => {
                 checked.quarantine = Some(Vec::new());
                 let life = IncarnationId { name: name.clone(), n: incarnation };
                 self.silence.remove(id);
                 let mut actions = self.probing.cancel(id, None);
-                actions.push(log("it is frozen and waits for thaw, stop or restart"));
+                actions.push(tell("it is frozen and waits for thaw, stop or restart"));
                 actions.push(Action::Quarantine(id, life));
                 actions
             }

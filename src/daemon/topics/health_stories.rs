@@ -87,13 +87,13 @@ impl Story {
         self.done.iter().any(|action| matches!(action, Action::Quarantine(_, life) if *life == self.life))
     }
 
-    fn told(&self) -> Vec<&str> {
-        fn text(action: &Action) -> Option<&str> {
-            match action {
-                Action::Log(_, text) => Some(text),
-                _ => None,
-            }
-        }
+    /// What the log says; an event is a line of it, too.
+    fn told(&self) -> Vec<String> {
+        let text = |action: &Action| match action {
+            Action::Log(_, text) => Some(text.clone()),
+            Action::Tell(event) => Some(format!("{}: {}", event.service.as_deref()?, event.message)),
+            _ => None,
+        };
         self.done.iter().filter_map(text).collect()
     }
 }
@@ -153,7 +153,7 @@ fn what_is_only_marked_is_told_once_and_again_when_it_is_well() {
     story.refuses();
     story.refuses();
     let line = "coder: unhealthy: tcp probe of 127.0.0.1:1: connection refused; it is left as it is";
-    assert_eq!((story.told(), story.restarts()), (vec![line], None));
+    assert_eq!((story.told(), story.restarts()), (vec![line.to_owned()], None));
     story.refuses();
     assert!(story.told().is_empty());
     story.says(Ok(None));
@@ -221,6 +221,24 @@ fn a_file_is_as_old_as_it_was_seen_unchanged_whatever_the_clock_says() {
         story.says(Ok(Some(old + SECOND)));
     }
     assert_eq!(story.restarts().as_deref(), Some("unhealthy: file-age probe of /x: not written for 40s"));
+}
+
+#[test]
+fn a_loop_that_hangs_at_any_moment_is_found_by_the_second_question() {
+    for phase in 0..20 {
+        let probe = Probe::FileAge { path: "/x".into(), max_age: SECOND * 9 };
+        let mut story = Story::new(Check::Probe(Arc::new(probe)), Remedy::Restart);
+        if let Some(service) = story.world.services.get_mut(&story.id) {
+            service.definition.health.as_mut().expect("it has one").failures = 1;
+        }
+        story.says(Ok(Some(SystemTime::UNIX_EPOCH)));
+        let hangs = story.world.now.after(SECOND * 10 * phase / 20);
+        let last = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::from(phase));
+        while story.restarts().is_none() {
+            story.says(Ok(Some(last)));
+        }
+        assert!(story.world.now.since(hangs) <= SECOND * 20, "{phase}: {:?}", story.world.now.since(hangs));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::setup::{HERMES, Place, Rung, Setup};
 use super::wait::{self, PATIENCE};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -237,6 +238,16 @@ impl World {
         std::fs::write(self.cgroup.join("cgroup.kill"), "1").expect("cgroup.kill");
     }
 
+    /// Everything in the world stands still, PID 1 too, or goes on, as by `docker pause` and `docker unpause`.
+    pub fn freeze(&self, frozen: bool) {
+        let number = u8::from(frozen);
+        std::fs::write(self.cgroup.join("cgroup.freeze"), number.to_string()).expect("cgroup.freeze");
+        wait::until("the world to be frozen or thawed", &self.cgroup, || {
+            let events = std::fs::read_to_string(self.cgroup.join("cgroup.events")).expect("cgroup.events");
+            events.contains(&format!("frozen {number}\n")).then_some(())
+        });
+    }
+
     /// The command that starts the supervisor as PID 1 on whatever terminal it is itself started on.
     pub fn on_a_terminal(&mut self) -> Command {
         let mut command = self.launcher("world");
@@ -358,6 +369,22 @@ impl World {
             states.contains(&status["state"].as_str()?).then_some(status)
         })
         .unwrap_or_else(|| panic!("{name} never became {states:?}: {}\n{}", self.status(name), self.stderr()))
+    }
+
+    /// Waits until the health of `name` is this; returns its status.
+    #[track_caller]
+    pub fn wait_health(&self, name: &str, health: &str) -> Value {
+        wait::within(PATIENCE, self.dir.path(), || {
+            let status = self.status(name);
+            (status["health"]["state"] == health).then_some(status)
+        })
+        .unwrap_or_else(|| panic!("{name} never {health}: {}\n{}", self.status(name), self.stderr()))
+    }
+
+    /// Nobody listens at this address now.
+    pub fn free_address() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address").to_string()
     }
 
     // ---- logs of services ----
