@@ -25,6 +25,7 @@ mod main_program;
 mod manager;
 mod monitor;
 mod names;
+mod pages;
 mod paused;
 mod profiles;
 mod protocol;
