@@ -194,7 +194,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
             };
             let rows: Vec<Row> = report.attempts().map(row).collect();
             console.show(&doctor::platform(&doctor::Platform::of(&marks()), &rows));
-            console.show(&doctor::report(Some(report.rung.as_str()), &rows));
+            console.show(&doctor::report(Some(report.rung.as_str()), &rows, console.columns));
             // Only the image with the surface of s6 is one that Hermes asks for a supervisor.
             if let Some(found) = hermes_cli().filter(|_| settings.s6_surface) {
                 console.show(&doctor::hermes_cli(&found));

@@ -1,7 +1,7 @@
 //! What `hermes-sup doctor` shows: each rung of containment, whether it works here, and what would make it work.
 //! In the Hermes image it also says whether `hermes` reaches the supervisor. The probing is done elsewhere; here are plain rows.
 
-use super::render::printable;
+use super::render::{hanging, printable};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -109,8 +109,8 @@ pub fn platform(platform: &Platform, rows: &[Row]) -> String {
     }
 }
 
-/// The report. Rows come highest rung first; `in_force`: the one that a supervisor would take.
-pub fn report(in_force: Option<&str>, rows: &[Row]) -> String {
+/// The report. Rows come highest rung first; `in_force`: the one that a supervisor would take; `columns`: the width of a terminal.
+pub fn report(in_force: Option<&str>, rows: &[Row], columns: Option<usize>) -> String {
     let width = rows.iter().map(|row| row.rung.chars().count()).max().unwrap_or(0);
     let mut text = match in_force {
         Some(rung) => format!("containment here: {}\n", printable(rung)),
@@ -118,13 +118,14 @@ pub fn report(in_force: Option<&str>, rows: &[Row]) -> String {
     };
     for row in rows {
         let verdict = if row.available { "yes" } else { "no" };
-        let _ = writeln!(text, "  {:<width$}  {verdict:<3}  {}", printable(&row.rung), printable(&row.why));
+        let lead = format!("  {:<width$}  {verdict:<3}  ", printable(&row.rung));
+        hanging(&mut text, &lead, &row.why, columns);
         if row.flags.is_empty() {
             continue;
         }
         let _ = writeln!(text, "  {:<width$}       may work with", "");
         for (engine, flag) in row.flags {
-            let _ = writeln!(text, "  {:<width$}         {engine:<10}  {flag}", "");
+            hanging(&mut text, &format!("  {:<width$}         {engine:<10}  ", ""), flag, columns);
         }
     }
     text
@@ -218,7 +219,7 @@ mod tests {
             row("keeper", true, "works here", &[]),
         ];
         assert_eq!(
-            report(Some("keeper"), &rows),
+            report(Some("keeper"), &rows, None),
             concat!(
                 "containment here: keeper\n",
                 "  cgroup  no   /sys/fs/cgroup is read-only\n",
@@ -228,6 +229,11 @@ mod tests {
                 "  keeper  yes  works here\n",
             )
         );
-        assert_eq!(report(None, &[]), "containment here: none works, services cannot be run\n");
+        let narrow = report(Some("keeper"), &rows, Some(30));
+        assert!(
+            narrow.contains("\n  cgroup  no   /sys/fs/cgroup\n               is read-only\n"),
+            "{narrow}"
+        );
+        assert_eq!(report(None, &[], None), "containment here: none works, services cannot be run\n");
     }
 }

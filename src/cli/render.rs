@@ -210,38 +210,41 @@ fn shown_chars(line: &str) -> impl Iterator<Item = (char, bool)> {
     })
 }
 
-/// Characters before the value of a field.
-const MARGIN: usize = 15;
-
-/// Appends one `label  value` line of a card. With `columns`, the width of a terminal, it goes on below itself, between words where
-/// there are any: nothing of a card is left out.
+/// Appends one `label  value` line of a card, as [`hanging`] does.
 pub fn field(card: &mut String, label: &str, value: &str, columns: Option<usize>) {
+    hanging(card, &format!("  {label:<12} "), value, columns);
+}
+
+/// Appends `value` behind `lead`. With `columns`, the width of a terminal, it goes on below itself, between words where there are
+/// any: nothing is left out.
+pub fn hanging(text: &mut String, lead: &str, value: &str, columns: Option<usize>) {
     let value = printable(value);
-    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(MARGIN).max(1));
-    let _ = write!(card, "  {label:<12} ");
+    let margin = lead.chars().count();
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(margin).max(1));
+    text.push_str(lead);
     let mut used = 0;
     for word in value.split_inclusive(' ') {
         let mut length = word.trim_end().chars().count();
         if used > 0 && used + length > room {
-            next_line(card, &mut used);
+            next_line(text, margin, &mut used);
         }
         let mut word = word;
         while length > room {
             let at = word.char_indices().nth(room).map_or(word.len(), |(at, _)| at);
             let (first, rest) = word.split_at(at);
-            card.push_str(first);
-            next_line(card, &mut used);
+            text.push_str(first);
+            next_line(text, margin, &mut used);
             (word, length) = (rest, length - room);
         }
-        card.push_str(word);
+        text.push_str(word);
         used += word.chars().count();
     }
-    end_line(card);
+    end_line(text);
 }
 
-fn next_line(card: &mut String, used: &mut usize) {
-    end_line(card);
-    let _ = write!(card, "{:MARGIN$}", "");
+fn next_line(text: &mut String, margin: usize, used: &mut usize) {
+    end_line(text);
+    let _ = write!(text, "{:margin$}", "");
     *used = 0;
 }
 
@@ -274,6 +277,8 @@ mod tests {
 
     #[test]
     fn a_field_goes_on_below_itself_and_loses_nothing() {
+        /// Characters before the value.
+        const MARGIN: usize = 15;
         let fields = |value: &str, columns| {
             let mut card = String::new();
             field(&mut card, "could gain", value, columns);

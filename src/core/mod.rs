@@ -14,6 +14,7 @@ pub mod line;
 #[cfg(test)]
 mod model;
 pub mod name;
+pub mod near;
 pub mod notify;
 pub mod policy;
 pub mod signal;

@@ -414,7 +414,7 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
         ),
         (
             "stop = { sigal = 'TERM' }",
-            "2:10: unknown key 'sigal' in [stop]; allowed: signal, timeout, leftovers",
+            "2:10: unknown key 'sigal' in [stop] (did you mean 'signal'?); allowed: signal, timeout, leftovers",
         ),
         (
             "description = \"two\\nlines\"",
@@ -441,7 +441,7 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
 fn an_unknown_key_is_refused_with_the_known_ones() {
     let found = wrong("comand = 1");
     assert!(found[0].starts_with(
-        "web.toml:2:1: unknown key 'comand' in the definition; allowed: command, description, user, "
+        "web.toml:2:1: unknown key 'comand' in the definition (did you mean 'command'?); allowed: command, description, user, "
     ));
     for known in ["env_file", "security", "limits", "hooks", "health", "ready", "restart", "stop", "log"] {
         assert!(found[0].contains(known), "{known}: {found:?}");

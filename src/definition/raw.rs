@@ -7,6 +7,7 @@
 use super::diagnose::{About, Report, quoted};
 use super::environment::escaped;
 use super::values::{self, ValueError};
+use crate::core::near::nearest;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
@@ -295,8 +296,13 @@ impl<'t> Table<'t> {
         for item in self.entries.into_iter().flatten().map(|entry| self.item(entry)) {
             if !self.known.all().contains(&item.key) {
                 let allowed = self.known.all().join(", ");
-                let message =
-                    format!("unknown key {} in {}; allowed: {allowed}", quoted(item.key), self.section);
+                let near = nearest(item.key, self.known.all().iter().copied());
+                let guess = near.map(|key| format!(" (did you mean '{key}'?)")).unwrap_or_default();
+                let message = format!(
+                    "unknown key {} in {}{guess}; allowed: {allowed}",
+                    quoted(item.key),
+                    self.section
+                );
                 report.wrong(&item.key_span(), About::Text, message);
             }
         }

@@ -17,23 +17,36 @@ const SPARK: usize = 8;
 const KEYS: &str =
     "? help  q quit  / filter  < > sort  t tree  l log  s start  x stop  r restart  f freeze  ! failed";
 
-/// What the keys do.
+/// What the keys do; no line is wider than a terminal of 80 columns.
 pub const HELP: &[&str] = &[
     "up down j k PgUp PgDn g G   move",
-    "/                           show only names that contain what is typed; Esc shows all",
-    "!                           show only what has failed, or all",
-    "< >                         sort by the column before or after; v turns the order round",
+    "/                           only names that contain what is typed; Esc: all",
+    "!                           only what has failed, or all",
+    "< >                         sort by another column; v turns the order round",
     "t Enter                     the processes of the service",
     "l                           the end of its log",
     "s                           start",
     "x                           stop, asks first",
     "r                           restart, asks first",
     "f                           freeze, asks first; what is frozen is thawed",
+    "?                           this page, and back",
     "q Esc                       back, then q ends",
     "",
-    "CPU is the percent of one processor since the last sample. MEMORY is what is used, and its limit.",
-    "IO is what was read and written in a second. A state is 'unready' where its [ready] has not come true.",
+    "CPU is the percent of one processor since the last sample.",
+    "MEMORY is what is used, and its limit.",
+    "IO is what was read and written in a second.",
+    "A state is 'unready' where its [ready] has not come true.",
 ];
+
+/// As many keys as there is room for, none of them in part.
+fn keys(width: u16) -> &'static str {
+    let end = usize::from(width);
+    if KEYS.len() <= end {
+        return KEYS;
+    }
+    let whole = KEYS.match_indices("  ").map(|(at, _)| at).take_while(|at| *at <= end).last();
+    &KEYS[..whole.unwrap_or(0)]
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Column {
@@ -127,7 +140,7 @@ impl Screen {
         };
         row(0, &self.head(), Style::new());
         let prompt = self.prompt();
-        let foot = prompt.as_deref().or(self.told.as_deref()).unwrap_or(KEYS);
+        let foot = prompt.as_deref().or(self.told.as_deref()).unwrap_or(keys(area.width));
         let style = if prompt.is_some() { bold() } else { Style::new() };
         row(height.saturating_sub(1), foot, style);
         let body = Rect { y: top + 1, height: height.saturating_sub(2), ..area };

@@ -306,6 +306,7 @@ impl Screen {
         match code {
             KeyCode::Char('q') if self.page == Page::Table => return Some(Wish::Quit),
             KeyCode::Char('q') | KeyCode::Esc | KeyCode::Left => self.open(Page::Table),
+            KeyCode::Char('?' | 'h') if self.page == Page::Help => self.open(Page::Table),
             KeyCode::Char('?' | 'h') => self.open(Page::Help),
             KeyCode::Up | KeyCode::Char('k') => self.go(1, true),
             KeyCode::Down | KeyCode::Char('j') => self.go(1, false),

@@ -1,5 +1,6 @@
 //! The screen of `top`, driven by keys and samples and drawn into a buffer.
 
+use super::draw::HELP;
 use super::screen::{Input, Order, Page, Sample, Screen, Wish};
 use super::text;
 use crate::control::protocol::{Io, ServiceStatus, State, Want, samples};
@@ -87,6 +88,26 @@ fn at_80_columns_there_are_all_figures() {
             "  broken         backoff        -              -       -       -     7  ▁▁\n",
         )
     );
+}
+
+/// Keys and what they do ended in the middle of a word.
+#[test]
+fn at_80_columns_no_key_is_shown_in_part() {
+    let mut screen = screen();
+    let mut foot = |columns: u16| {
+        let mut terminal = Terminal::new(TestBackend::new(columns, 6)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        (0..columns).map(|x| buffer[(x, 5)].symbol()).collect::<String>().trim_end().to_owned()
+    };
+    assert!(foot(80).ends_with("  r restart"), "{}", foot(80));
+    assert!(foot(200).ends_with("  ! failed"), "{}", foot(200));
+    assert_eq!((foot(10), foot(3)), ("? help".to_owned(), String::new()));
+    assert!(HELP.iter().all(|line| line.chars().count() <= 80));
+    press(&mut screen, KeyCode::Char('?'));
+    assert_eq!(screen.page, Page::Help);
+    press(&mut screen, KeyCode::Char('?'));
+    assert_eq!(screen.page, Page::Table);
 }
 
 #[test]
