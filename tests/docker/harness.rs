@@ -95,6 +95,16 @@ fn unique() -> String {
     format!("hermes-sup-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// What `docker/build` has made.
+fn image() -> String {
+    std::env::var("HERMES_SUP_IMAGE").unwrap_or_else(|_| "hermes-sup:latest".into())
+}
+
+/// What `docker/build --binary` has made.
+pub fn binary_image() -> String {
+    std::env::var("HERMES_SUP_BINARY_IMAGE").unwrap_or_else(|_| "hermes-sup:binary".into())
+}
+
 /// A named volume for `/opt/data`.
 pub struct Volume(String);
 
@@ -150,14 +160,20 @@ impl Drop for Volume {
 
 /// A `docker run` in the making. No test needs a network.
 pub struct Run {
+    image: String,
     flags: Vec<String>,
     cmd: Vec<String>,
 }
 
 impl Run {
     pub fn new() -> Self {
+        Self::of(&image())
+    }
+
+    /// A container of another image than that of Hermes.
+    pub fn of(image: &str) -> Self {
         let flags = ["--network=none", "--label=hermes-sup-tests"];
-        Self { flags: flags.map(String::from).to_vec(), cmd: Vec::new() }
+        Self { image: image.to_owned(), flags: flags.map(String::from).to_vec(), cmd: Vec::new() }
     }
 
     pub fn variant(self, variant: &Variant) -> Self {
@@ -179,11 +195,10 @@ impl Run {
     }
 
     fn args(&self, mode: &[&str]) -> Vec<String> {
-        let image = std::env::var("HERMES_SUP_IMAGE").unwrap_or_else(|_| "hermes-sup:latest".into());
         let mut args = vec!["run".to_string()];
         args.extend(mode.iter().map(ToString::to_string));
         args.extend(self.flags.iter().cloned());
-        args.push(image);
+        args.push(self.image.clone());
         args.extend(self.cmd.iter().cloned());
         args
     }

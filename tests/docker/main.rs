@@ -9,6 +9,7 @@ mod gateways;
 mod harness;
 mod health;
 mod image;
+mod own_image;
 mod ownership;
 mod profiles;
 mod roots;
