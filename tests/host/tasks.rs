@@ -40,7 +40,10 @@ const TASKS: [(&str, &[&str]); 25] = [
     ("order: after the migration", &["host/tasks.rs::a_migration_comes_first_and_its_failure_is_told"]),
     (
         "order: after the database accepts",
-        &["host/health.rs::a_worker_starts_when_what_it_requires_accepts_connections"],
+        &[
+            "host/health.rs::a_worker_starts_when_what_it_requires_accepts_connections",
+            "docker/own_image.rs::nginx_and_a_worker_wait_for_redis_and_docker_knows_their_health",
+        ],
     ),
     (
         "HEALTHCHECK",
