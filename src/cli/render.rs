@@ -5,6 +5,7 @@
 
 use crate::control::protocol::State;
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub struct Console<'a> {
     pub terminal: bool,
     /// Colours are wanted.
     pub color: bool,
-    /// Of the terminal, if it says so.
+    /// Of the terminal.
     pub columns: Option<usize>,
     /// What stands before an error.
     program: &'static str,
@@ -38,10 +39,20 @@ impl Console<'static> {
         let color = terminal
             && env("NO_COLOR").is_none_or(|v| v.is_empty())
             && env("TERM").is_none_or(|v| v != "dumb");
-        let size = terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
-        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        let columns = terminal.then(|| {
+            let size = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+            columns(size, env("COLUMNS").as_deref())
+        });
         Self { terminal, color, columns, ..Self::new(io::stdout(), io::stderr()) }
     }
+}
+
+/// Of a terminal of this `size`. Docker tells it that of the person's terminal a moment after it has begun: before that it is 0, and
+/// lines that were made for any width broke where the terminal ends.
+fn columns(size: u16, said: Option<&OsStr>) -> usize {
+    const USUAL: usize = 80;
+    let said = || said.and_then(|said| said.to_str()?.parse().ok()).filter(|columns| *columns > 0);
+    if size > 0 { size.into() } else { said().unwrap_or(USUAL) }
 }
 
 impl<'a> Console<'a> {
@@ -265,6 +276,13 @@ mod tests {
             printable("a\x1b[31mb\n\t\u{9b}\x7f\u{202e}"),
             "a\\u{1b}[31mb\\n\\t\\u{9b}\\u{7f}\\u{202e}"
         );
+    }
+
+    #[test]
+    fn a_terminal_that_does_not_say_how_wide_it_is_is_the_usual_one() {
+        let of = |size, said: Option<&str>| columns(size, said.map(OsStr::new));
+        assert_eq!((of(200, Some("7")), of(0, Some("100")), of(0, None)), (200, 100, 80));
+        assert_eq!((of(0, Some("0")), of(0, Some("wide"))), (80, 80));
     }
 
     #[test]

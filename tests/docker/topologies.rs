@@ -3,6 +3,9 @@
 
 use crate::harness::*;
 
+#[path = "../lib/screen.rs"]
+mod screen;
+
 /// Main processes of gateways, by the kernel.
 fn gateways(container: &Container) -> usize {
     container.pgrep("hermes (-p [a-z]+ )?gateway run").lines().count()
@@ -43,6 +46,8 @@ fn what_config_yaml_gives_to_the_root_gateway_is_served_once() {
     volume.sh("hermes", "printf 'gateway:\\n  multiplex_profiles: true\\n' >config.yaml");
     let container = Run::new().volume(&volume).cmd(&["gateway", "run"]).supervised();
     stands(&container, "boot", true);
+    let shown = container.ctl(&["status", "default", "work"]).ok();
+    screen::shows("docker/gateways.md", &[("ctl status", shown)], "docker what_config_yaml");
     let boot = container.sh("cat /opt/data/logs/container-boot.log").ok();
     assert!(boot.contains("profile=work prior_state=running action=served"), "{boot}");
 
