@@ -33,6 +33,8 @@ struct Options {
     stderr: Option<String>,
     tty: bool,
     quiet: bool,
+    /// It stops itself before the command, and waits for a tracer.
+    halt: bool,
     sigchld_ignored: bool,
     /// `tmpfs PATH SIZE`, `disk PATH IMAGE`, `bind PATH SOURCE`, `ro PATH` mounts inside the new root, made in this order.
     mounts: Vec<(String, String, String)>,
@@ -59,6 +61,7 @@ fn parse(args: &[String]) -> Options {
             "--stderr" => options.stderr = Some(value()),
             "--tty" => options.tty = true,
             "--quiet" => options.quiet = true,
+            "--halt" => options.halt = true,
             "--sigchld-ignored" => options.sigchld_ignored = true,
             "--tmpfs" => options.mounts.push(("tmpfs".into(), value(), value())),
             "--disk" => options.mounts.push(("disk".into(), value(), value())),
@@ -365,6 +368,10 @@ fn become_command(options: &Options) -> i32 {
     }
     // A change of user clears it.
     die_with_parent();
+    if options.halt {
+        // SAFETY: plain numbers.
+        unsafe { libc::raise(libc::SIGSTOP) };
+    }
     execute(&options.command)
 }
 

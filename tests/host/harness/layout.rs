@@ -40,7 +40,7 @@ pub fn lay_out(root: &Path) {
     if let Ok(cache) = std::fs::read("/etc/ld.so.cache") {
         std::fs::write(root.join("etc/ld.so.cache"), cache).expect("ld.so.cache");
     }
-    place(Path::new(env!("CARGO_BIN_EXE_hermes-sup")), &root.join("hermes-sup"));
+    place(&tested_program(), &root.join("hermes-sup"));
     place(&adversary_program(), &root.join("adversary"));
     for name in ["systemd-run", "systemctl"] {
         symlink("/hermes-sup", root.join(name)).expect("a link");
@@ -52,6 +52,11 @@ fn place(program: &Path, target: &Path) {
     if std::fs::hard_link(program, target).is_err() {
         std::fs::copy(program, target).expect("a copy of the program");
     }
+}
+
+/// The one that Cargo has built with the tests, unless another is named.
+fn tested_program() -> PathBuf {
+    std::env::var_os("HERMES_SUP_TESTED").map_or(env!("CARGO_BIN_EXE_hermes-sup").into(), PathBuf::from)
 }
 
 /// Cargo builds examples with the tests, beside the binary.
