@@ -355,6 +355,7 @@ impl Supervisor {
             for Abandoned { peer, why } in self.server.take_abandoned() {
                 slog::warn!(self.log, "the answer to a caller was cut short: {why}"; "uid" => peer.uid, "pid" => peer.pid);
             }
+            self.admit_callers();
             self.arm_timer();
             self.container.gather(false);
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
@@ -368,6 +369,13 @@ impl Supervisor {
             for event in &events {
                 self.wake(event);
             }
+        }
+    }
+
+    /// Those whom we could not let in before.
+    fn admit_callers(&mut self) {
+        if let Some(error) = self.server.pass_time(&self.wakeups.registry, self.clock.now()) {
+            slog::warn!(self.log, "a caller could not be let in at once"; "error" => %error);
         }
     }
 
@@ -558,8 +566,12 @@ impl Supervisor {
         // The others are only looked at: it does no harm when that is late.
         let timeouts = self.timeouts().into_iter().filter_map(|topic| topic.next_deadline()).min();
         let timeouts = self.lost_time.wait_until(now, timeouts);
-        let looks =
-            [self.containment.next_deadline(), self.unreaped.next_deadline(), self.herald.next_deadline()];
+        let looks = [
+            self.containment.next_deadline(),
+            self.unreaped.next_deadline(),
+            self.herald.next_deadline(),
+            self.server.next_deadline(),
+        ];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
         if let Err(error) = self.wakeups.timer.arm(next, wait) {

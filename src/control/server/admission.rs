@@ -9,6 +9,7 @@ use mio::{Interest, Registry};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 pub const MAX_CONNECTIONS: usize = 256;
 /// Of [`MAX_CONNECTIONS`], those that only root and our own uid may take: an operator always gets in.
@@ -16,6 +17,8 @@ pub const RESERVED: usize = 32;
 pub const MAX_PER_UID: usize = 64;
 /// Connections taken in one wake-up.
 const ACCEPTS: usize = 64;
+/// After an accept(2) that failed it is tried again.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 impl Server {
     /// Takes those who wait, so many at once.
@@ -28,9 +31,10 @@ impl Server {
                 Err(Errno::AGAIN) => return,
                 // Gone before we came: the next one.
                 Err(Errno::CONNABORTED) => {}
-                Err(_) => {
+                Err(errno) => {
                     // Out of descriptors or memory. One silent connection makes room, for what is short may be short in the
-                    // whole machine; then it is tried again when a connection ends.
+                    // whole machine; then it is tried again when a connection ends, or after a while.
+                    self.turned_away = Some(errno);
                     let victim = self.longest_silent(|_| true).filter(|_| !has_made_room);
                     let Some(id) = victim else {
                         self.accept_again = true;
@@ -80,7 +84,8 @@ impl Server {
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         let token = (self.token_for)(index as u32 + 1, slot.generation);
-        if registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE).is_err() {
+        if let Err(error) = registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE) {
+            self.turned_away = Errno::from_io_error(&error);
             return None;
         }
         slot.connection = Some(Connection::new(stream, peer, silent_since));

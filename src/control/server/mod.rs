@@ -29,6 +29,7 @@ pub use streams::{ALL_STREAMS_OUTPUT, STREAM_OUTPUT, STREAM_SHARE};
 
 use super::codec::MAX_FRAME;
 use super::protocol::{Answer, Part, Reply, Request};
+use crate::core::clock::Tick;
 use crate::sys::pidfd::Pidfd;
 use connection::{Connection, Next, Phase};
 use listener::Listener;
@@ -114,8 +115,12 @@ pub struct Server {
     fresh: Vec<ConnId>,
     /// Counts what happens, to order connections by their silence without a clock.
     tick: u64,
-    /// accept(2) failed, as there was no descriptor: to be tried again when a connection ends.
+    /// accept(2) failed: to be tried again when a connection ends, or at the time beside it. What waits already gives no other
+    /// edge.
     accept_again: bool,
+    accept_at: Option<Tick>,
+    /// Why somebody was not let in, until it is told.
+    turned_away: Option<Errno>,
 }
 
 /// A caller whose answer was cut short from this end.
@@ -160,6 +165,8 @@ impl Server {
             fresh: Vec::new(),
             tick: 0,
             accept_again: false,
+            accept_at: None,
+            turned_away: None,
         }
     }
 
@@ -260,6 +267,22 @@ impl Server {
         if self.accept_again {
             self.accept(registry);
         }
+    }
+
+    /// When [`Self::pass_time`] has something to do.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.accept_at
+    }
+
+    /// Tries again to take those who wait, a while after that failed. Returns why it failed, once.
+    pub fn pass_time(&mut self, registry: &Registry, now: Tick) -> Option<Errno> {
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept_at = None;
+            self.accept(registry);
+        }
+        self.accept_at =
+            self.accept_again.then(|| self.accept_at.unwrap_or_else(|| now.after(admission::PAUSE)));
+        self.turned_away.take()
     }
 
     /// Adds `reply` to the answer of the request under way. A connection that is gone, or has no request under way,
