@@ -228,6 +228,14 @@ impl Candidate {
         }
     }
 
+    /// Why the system did not give its text, if that is so.
+    pub fn unread(&self) -> Option<&io::Error> {
+        match &self.text {
+            Err(Unread::Failed(error)) => Some(error),
+            Ok(_) | Err(Unread::NotText | Unread::Late) => None,
+        }
+    }
+
     /// One that is still being read. Its name is taken: what it hides must not come up in its place.
     pub fn late(place: &Place, path: PathBuf) -> Self {
         Self { path, trust: place.trust().clone(), text: Err(Unread::Late), stamp: None }

@@ -6,4 +6,8 @@ pub const FOUND: &[&str] = &[
     "stop-hostile keeper ENFILE 1 main accept4 socket:[#]+w!",
     // The caller lost its connection, and the log said nothing.
     "freeze keeper ENOMEM 1 main epoll_ctl anon_inode:[eventpoll],1",
+    // Definitions that could not be read for want of a descriptor: a running service was not adopted, but ended.
+    "adopt cgroup EMFILE 1 definition openat /etc/hermes-sup/services/one.toml",
+    "adopt keeper ENOMEM 1 definition openat /etc",
+    "boot-again keeper EMFILE 1 definition openat /etc/hermes-sup/services/.",
 ];

@@ -18,6 +18,8 @@ use crate::hermes::redirect::is_yes;
 use crate::hermes::state_json::{self, Intent};
 use crate::s6::SCAN_DIRECTORY;
 use crate::sys::beneath::Beneath;
+use rustix::event::Timespec;
+use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -34,6 +36,8 @@ const MOST_THREADS: usize = 64;
 const MOST_IN_DIRECTORY: usize = 16;
 /// Entries of `profiles/` that are looked at: its owner may have made millions.
 const MOST_ENTRIES: usize = 10_000;
+/// Between attempts to read what the system refuses for reasons that may pass, in nanoseconds.
+const PAUSES: [i64; 3] = [1_000_000, 10_000_000, 100_000_000];
 /// What comes late and close together is taken together.
 const TOGETHER: Duration = Duration::from_secs(1);
 
@@ -97,7 +101,7 @@ impl Busy {
 }
 
 /// One thing to be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Task {
     /// `profiles/`.
     Profiles,
@@ -126,6 +130,42 @@ enum Done {
     Trust(Trust),
 }
 
+impl Done {
+    /// Why the system did not let it be read.
+    fn failure(&self) -> Option<&io::Error> {
+        match self {
+            Self::Profiles(Err(error)) | Self::Root(Err(error)) | Self::Directory(_, Err(error)) => {
+                Some(error)
+            }
+            Self::Profile(_, Ok(Some((_, Err(error))))) => Some(error),
+            Self::File(_, candidate) => candidate.unread(),
+            Self::Profiles(Ok(_))
+            | Self::Profile(..)
+            | Self::Root(Ok(_))
+            | Self::Directory(_, Ok(_))
+            | Self::Surface(..)
+            | Self::Trust(_) => None,
+        }
+    }
+}
+
+/// Nothing is wrong with the file: the machine has no descriptors or no memory now, or its disk stumbled.
+fn may_pass(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::IO
+                | Errno::INTR
+                | Errno::AGAIN
+                | Errno::STALE
+        )
+    )
+}
+
 /// A profile with what its state file says, nothing, or what is wrong with the entry.
 type Judged = Result<Option<(ServiceName, io::Result<Intent>)>, ProfileError>;
 
@@ -140,6 +180,19 @@ impl Task {
             Self::Surface => SCAN_DIRECTORY.into(),
             Self::Trust => sources.state.clone(),
         }
+    }
+
+    /// Does it, and again when what hindered it may have passed: what is not read would be ended, or not begun.
+    fn run_patiently(self, sources: &Sources) -> Done {
+        for pause in PAUSES {
+            let done = self.clone().run(sources);
+            if !done.failure().is_some_and(may_pass) {
+                return done;
+            }
+            let pause = Timespec { tv_sec: 0, tv_nsec: pause };
+            let _ = rustix::event::poll(&mut [], Some(&pause));
+        }
+        self.run(sources)
     }
 
     /// Does it. Blocks on the file system.
@@ -318,7 +371,7 @@ impl Gathering {
                 let path = task.path(&sources);
                 let directory = path.parent().unwrap_or(&path);
                 let done = sources.busy.enter(directory).then(|| {
-                    let done = task.run(&sources);
+                    let done = task.run_patiently(&sources);
                     sources.busy.leave(directory);
                     done
                 });
