@@ -58,6 +58,19 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 4)?)
 }
 
+/// Closes a descriptor that was left open for us with the next execve(2). Whose it is stays open: the number is not taken.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn close_on_exec(number: i32) -> io::Result<()> {
+    if number <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the number is only looked at by fcntl, which answers EBADF if it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?)
+}
+
 /// Takes possession of a descriptor that was left open for us across an execve(2), and makes it close-on-exec again.
 ///
 /// # Errors

@@ -10,4 +10,7 @@ pub const FOUND: &[&str] = &[
     "adopt cgroup EMFILE 1 definition openat /etc/hermes-sup/services/one.toml",
     "adopt keeper ENOMEM 1 definition openat /etc",
     "boot-again keeper EMFILE 1 definition openat /etc/hermes-sup/services/.",
+    // What an upgrade had become did not start, and ended with the services still running.
+    "upgrade cgroup EMFILE 1 main open /sys/fs/cgroup/hermes-sup.#",
+    "upgrade keeper ENOMEM 1 main openat /dev/shm/hermes-sup-#/keepers/.",
 ];

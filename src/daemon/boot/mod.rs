@@ -97,8 +97,13 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
     let given = Given { options, former, nofile, container: container.clone(), log: log.clone(), herald };
     let started = catch_unwind(AssertUnwindSafe(|| start(given, signals, &mode)));
     let started = match (started, bare) {
-        (Ok(Err(error)), Some(bare)) => {
+        (Ok(Err(error)), Some(mut bare)) => {
             slog::error!(log, "{error}");
+            // We supervised a moment ago, and what we cannot do now may be possible in the next. The lives of services wait for us.
+            if !bare.gives_up() && !matches!(error, StartError::ToldToEnd { .. }) {
+                bare.panicked(Clock::start().now().0);
+                return pass(bare, Path::new(OURSELVES), &[], &container);
+            }
             // Nothing can be supervised any more, but the container is its main program.
             container.finish(LAST_WORDS);
             return bare.main.map_or_else(|| error.exit_code(), |main| main_alone(main, &log));

@@ -78,7 +78,12 @@ impl Handover {
         let mut text = String::new();
         memory.rewind().ok()?;
         memory.read_to_string(&mut text).ok()?;
-        serde_json::from_slice(text.as_bytes()).ok()
+        let handover: Self = serde_json::from_slice(text.as_bytes()).ok()?;
+        // Whoever is not taken over before we become another image learns of it by the end of the connection.
+        for number in handover.callers.iter().map(|caller| caller.stream).chain(handover.listener) {
+            let _ = posture::close_on_exec(number);
+        }
+        Some(handover)
     }
 
     /// What has to survive whatever happens.
