@@ -13,4 +13,9 @@ pub const FOUND: &[&str] = &[
     // What an upgrade had become did not start, and ended with the services still running.
     "upgrade cgroup EMFILE 1 main open /sys/fs/cgroup/hermes-sup.#",
     "upgrade keeper ENOMEM 1 main openat /dev/shm/hermes-sup-#/keepers/.",
+    // What a keeper had to say was lost where its socket did not take it, and waited for for ever.
+    "start keeper ENOBUFS 1 keeper sendmsg socket:[#]+w!",
+    "freeze keeper EAGAIN 1 keeper sendmsg socket:[#]+w!",
+    // A keeper that could not begin did not say why.
+    "rotate keeper ENOMEM 1 child signalfd4 ",
 ];

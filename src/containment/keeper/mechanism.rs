@@ -196,8 +196,13 @@ impl Mechanism for KeeperMechanism {
         let Birth { id, plan, limits, .. } = birth;
         if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, self.keepers.dir.as_fd())
         {
-            // The keeper ends by itself: its socket is closed without an order to start. Its reaping is no news.
-            return Err(failed(error));
+            // The keeper ends by itself: its socket is closed without an order to start. Its reaping is no news. One that could not
+            // begin has said why.
+            let why = match wire::hear_keeper(socket.as_fd()) {
+                Heard::Message(KeeperMsg::NotMade { errno }, _) => io::Error::from_raw_os_error(errno),
+                _ => error,
+            };
+            return Err(failed(why));
         }
         let keepers = Rc::clone(&self.keepers);
         let handle = KeeperHandle::new(keepers, id.clone(), socket, keeper, Subject::of(plan), how);

@@ -20,7 +20,7 @@ use crate::sys::{mount, peer, posture};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::WaitOptions;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -79,6 +79,8 @@ struct Keeper {
     /// Set by the order to end the tree: how long to wait before the next sweep.
     killing: Option<u32>,
     freeze: Option<Freeze>,
+    /// What the socket did not take: it is full, or the kernel has no memory for it.
+    unsent: VecDeque<(KeeperMsg, Option<Pidfd>)>,
     done: bool,
 }
 
@@ -112,8 +114,15 @@ struct Main {
 
 impl Keeper {
     fn begin(socket: OwnedFd) -> io::Result<Self> {
-        let signals = posture::block_signals()?;
-        posture::guard(c"hermes-keeper")?;
+        let signals =
+            match posture::block_signals().and_then(|fd| posture::guard(c"hermes-keeper").map(|()| fd)) {
+                Ok(signals) => signals,
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EPROTO);
+                    wire::send_report(socket.as_fd(), KeeperMsg::NotMade { errno }, None)?;
+                    return Err(error);
+                }
+            };
         let link = Link::Connected(socket);
         let own = rustix::process::getpid().as_raw_nonzero().get();
         if own == 1
@@ -124,12 +133,23 @@ impl Keeper {
             wire::send_report(socket.as_fd(), KeeperMsg::NoProc { errno }, None)?;
             return Err(error);
         }
-        Ok(Self { own, signals, link, address: None, main: None, killing: None, freeze: None, done: false })
+        Ok(Self {
+            own,
+            signals,
+            link,
+            address: None,
+            main: None,
+            killing: None,
+            freeze: None,
+            unsent: VecDeque::new(),
+            done: false,
+        })
     }
 
     fn run(mut self) -> io::Result<()> {
-        while !self.done {
+        while !self.done || !self.unsent.is_empty() {
             self.wait()?;
+            self.send_unsent();
             self.hear();
             self.look_at_report();
             self.reap();
@@ -157,7 +177,8 @@ impl Keeper {
         // No interest: a hang-up is always reported, and that is the exec.
         fds.extend(report.map(|report| PollFd::new(report, PollFlags::empty())));
         let freezing = self.freeze.as_ref().is_some_and(|freeze| !freeze.complete);
-        let timeout = self.killing.or(freezing.then_some(FIRST_WAIT)).map(|millis| Timespec {
+        let sweeps = self.killing.or(freezing.then_some(FIRST_WAIT));
+        let timeout = sweeps.or((!self.unsent.is_empty()).then_some(FIRST_WAIT)).map(|millis| Timespec {
             tv_sec: i64::from(millis / 1000),
             tv_nsec: i64::from(millis % 1000) * 1_000_000,
         });
@@ -168,7 +189,7 @@ impl Keeper {
         };
         let mut record = [0u8; 512];
         while rustix::io::read(&self.signals, &mut record).is_ok_and(|n| n > 0) {}
-        if ready == 0 {
+        if ready == 0 && sweeps.is_some() {
             self.sweep();
         }
         Ok(())
@@ -240,7 +261,7 @@ impl Keeper {
         match main.status {
             Some(status) => self.say(KeeperMsg::MainExited { status }),
             // Ours and not reaped, so the number is its own.
-            None => self.send(KeeperMsg::Spawned { pid: main.pid }, Pidfd::open(main.pid).ok().as_ref()),
+            None => self.send(KeeperMsg::Spawned { pid: main.pid }, Pidfd::open(main.pid).ok()),
         }
         if self.freeze.as_ref().is_some_and(|freeze| freeze.complete) {
             self.say(KeeperMsg::Frozen);
@@ -266,7 +287,7 @@ impl Keeper {
         };
         main.report = None;
         let pidfd = main.pidfd.take();
-        self.send(message, pidfd.as_ref());
+        self.send(message, pidfd);
     }
 
     /// Reaps all there is. `ECHILD` ends the keeper, once it has had a child at all.
@@ -348,10 +369,23 @@ impl Keeper {
         self.send(message, None);
     }
 
-    /// A supervisor that is gone is noticed where orders are read.
-    fn send(&mut self, message: KeeperMsg, pidfd: Option<&Pidfd>) {
-        if let Link::Connected(socket) = &self.link {
-            let _ = wire::send_report(socket.as_fd(), message, pidfd.map(AsFd::as_fd));
+    fn send(&mut self, message: KeeperMsg, pidfd: Option<Pidfd>) {
+        self.unsent.push_back((message, pidfd));
+        self.send_unsent();
+    }
+
+    /// In order: what is lost here is waited for by the supervisor for ever. One that is gone is noticed where orders are read,
+    /// and its successor asks.
+    fn send_unsent(&mut self) {
+        while let Some((message, pidfd)) = self.unsent.front() {
+            let Link::Connected(socket) = &self.link else {
+                self.unsent.clear();
+                return;
+            };
+            match wire::send_report(socket.as_fd(), *message, pidfd.as_ref().map(AsFd::as_fd)) {
+                Err(error) if will_pass(&error) => return,
+                Ok(()) | Err(_) => drop(self.unsent.pop_front()),
+            }
         }
     }
 
@@ -421,6 +455,11 @@ fn make(plan: &mut ChildPlan) -> io::Result<Main> {
         failure: None,
         status: None,
     })
+}
+
+/// The socket takes the packet later.
+fn will_pass(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR))
 }
 
 /// A successor: root, or our own uid. Anybody else is hung up on.
