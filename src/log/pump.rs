@@ -20,7 +20,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const READ: usize = 64 * 1024;
 /// A drain that waits for the disk is given up after this long: `down` is not to wait for a hung volume.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Between attempts to watch what could not be watched.
+const WATCH_AGAIN: Duration = Duration::from_millis(100);
 const WAKE: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -136,6 +138,7 @@ pub(super) fn start(
         notify,
         sources: HashMap::new(),
         paused: Vec::new(),
+        unwatched: Vec::new(),
         drains: Vec::new(),
         marked: VecDeque::new(),
         buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
@@ -359,6 +362,8 @@ struct Pump {
     /// Boxed: a hash table keeps up to half of its places free.
     sources: HashMap<SourceId, Box<Source>>,
     paused: Vec<SourceId>,
+    /// Those that the kernel had no memory to watch.
+    unwatched: Vec<(SourceId, Stream)>,
     /// Those with something left to read.
     drains: Vec<Drain>,
     /// Those whose mark is on its way through the files thread, which takes them in this order. Only the first is
@@ -375,6 +380,7 @@ impl Pump {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(64);
         while !(self.finishing && self.drains.is_empty() && self.marked.is_empty()) {
+            self.watch_again();
             let room = self.resume();
             let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
             events.clear();
@@ -468,11 +474,24 @@ impl Pump {
         for kind in [Stream::Out, Stream::Err] {
             let data = EventData::new_u64(token(id, kind));
             if let Err(error) = epoll::add(&self.epoll, source.ends.of(kind), data, EventFlags::IN) {
-                let text = format!("cannot watch the output of '{}': {error}", source.name);
+                let text =
+                    format!("cannot watch the output of '{}': {error}: it is tried again", source.name);
                 (self.notify)(LogEvent::Warning { id: Some(id), text });
+                self.unwatched.push((id, kind));
             }
         }
         self.sources.insert(id, Box::new(source));
+    }
+
+    /// A service whose output nobody reads stands still once its pipe is full.
+    fn watch_again(&mut self) {
+        let Self { unwatched, sources, epoll, .. } = self;
+        unwatched.retain(|(id, kind)| {
+            let Some(source) = sources.get(id) else { return false };
+            let data = EventData::new_u64(token(*id, *kind));
+            let flags = if source.paused { EventFlags::empty() } else { EventFlags::IN };
+            epoll::add(epoll.as_fd(), source.ends.of(*kind), data, flags).is_err()
+        });
     }
 
     fn readable(&mut self, token: u64) {
@@ -538,7 +557,9 @@ impl Pump {
     }
 
     fn time_left(&self) -> Option<Timespec> {
-        let next = self.drains.iter().chain(self.marked.front()).map(|drain| drain.deadline).min()?;
+        let again = (!self.unwatched.is_empty()).then(|| Instant::now() + WATCH_AGAIN);
+        let drains = self.drains.iter().chain(self.marked.front()).map(|drain| drain.deadline);
+        let next = drains.chain(again).min()?;
         // Rounded up: a poll that ends too early would find nothing due and spin.
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Timespec::try_from(wait).ok()

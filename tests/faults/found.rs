@@ -18,4 +18,6 @@ pub const FOUND: &[&str] = &[
     "freeze keeper EAGAIN 1 keeper sendmsg socket:[#]+w!",
     // A keeper that could not begin did not say why.
     "rotate keeper ENOMEM 1 child signalfd4 ",
+    // Nobody ever read the output of a service that could not be watched at once.
+    "rotate keeper ENOMEM 1 log-pump epoll_ctl anon_inode:[eventpoll],1",
 ];
