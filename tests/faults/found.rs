@@ -20,4 +20,7 @@ pub const FOUND: &[&str] = &[
     "rotate keeper ENOMEM 1 child signalfd4 ",
     // Nobody ever read the output of a service that could not be watched at once.
     "rotate keeper ENOMEM 1 log-pump epoll_ctl anon_inode:[eventpoll],1",
+    // Directories that were made stayed where what followed failed.
+    "start cgroup EMFILE 1 main pidfd_open ",
+    "boot-again cgroup ENFILE 1 main open /sys/fs/cgroup/hermes-sup.#.probe.#",
 ];

@@ -241,7 +241,10 @@ impl Site {
         match child {
             Ok(child) => Ok((child, not_in_force)),
             Err(error) => {
-                let _ = leaf::remove(tree.as_fd(), leaf);
+                // A child of which we could not have a handle is in it for a moment still.
+                if leaf::remove(tree.as_fd(), leaf).is_err() {
+                    self.books.remove_later(leaf.to_owned(), Retry::now(None, RMDIR_DELAY));
+                }
                 Err(error)
             }
         }

@@ -94,8 +94,16 @@ impl Tree {
             Err(errno) => return Err(named(errno)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(named)?;
-        let inode = rustix::fs::fstat(&dir).map_err(named)?.st_ino;
+        let open = || {
+            let dir = rustix::fs::open(&path, flags, Mode::empty())?;
+            let inode = rustix::fs::fstat(&dir)?.st_ino;
+            Ok((dir, inode))
+        };
+        let (dir, inode) = open().map_err(|errno| {
+            // Nobody else would. One with lives in it stays.
+            let _ = rustix::fs::rmdir(&path);
+            named(errno)
+        })?;
         let mut tree = Self {
             inode,
             dir,
