@@ -18,9 +18,13 @@ pub const FOUND: &[&str] = &[
     "freeze keeper EAGAIN 1 keeper sendmsg socket:[#]+w!",
     // A keeper that could not begin did not say why.
     "rotate keeper ENOMEM 1 child signalfd4 ",
+    // A keeper that could not have a session went on as a second fork server, and took orders from the first.
+    "crash keeper EPERM 1 child setsid ",
     // Nobody ever read the output of a service that could not be watched at once.
     "rotate keeper ENOMEM 1 log-pump epoll_ctl anon_inode:[eventpoll],1",
     // Directories that were made stayed where what followed failed.
     "start cgroup EMFILE 1 main pidfd_open ",
     "boot-again cgroup ENFILE 1 main open /sys/fs/cgroup/hermes-sup.#.probe.#",
+    // The go of a child was interrupted, and taken for its death.
+    "restart cgroup EINTR 1 main write pipe:[#]+w",
 ];

@@ -262,7 +262,7 @@ pub struct Go(OwnedFd);
 impl Go {
     pub fn give(self) {
         // The child may have died already: that is its report's business (SIGPIPE is ignored or blocked).
-        let _ = rustix::io::write(&self.0, b"g");
+        let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.0, b"g"));
     }
 }
 

@@ -231,7 +231,8 @@ fn make(
         return Ok(match clone::fork_beside()? {
             Some(pid) => Made::Child(pid),
             None => {
-                rustix::process::setsid().map_err(io::Error::from)?;
+                // It must not go on as a second server.
+                rustix::process::setsid().map_err(|errno| Failed::Server(errno.into()))?;
                 Made::Itself(socket)
             }
         });
