@@ -76,8 +76,9 @@ struct Memory {
 
 /// Answers that are kept: users are few, but names that callers make up are not.
 const REMEMBERED: usize = 64;
-/// A file that changed this recently may change again within the same tick of the clock that stamps it.
-const SETTLED: Duration = Duration::from_secs(2);
+/// A file that changed this recently may change again within the same tick of the clock that stamps it: one of the kernel, which
+/// is 10 ms at most (CONFIG_HZ), or of a file system that keeps no fractions of a second.
+const SETTLED: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
 
 impl Memory {
     fn known(&self, files: [Identity; 2], key: &Key) -> Option<Option<User>> {
@@ -119,10 +120,17 @@ fn settled_files() -> Option<[Identity; 2]> {
         let file = std::fs::metadata(path).ok()?;
         let changed =
             Duration::new(u64::try_from(file.ctime()).ok()?, u32::try_from(file.ctime_nsec()).ok()?);
-        let settled = now.checked_sub(changed).is_some_and(|age| age >= SETTLED);
-        settled.then(|| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
+        is_settled(now, changed)
+            .then(|| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
     };
     Some([identity("/etc/passwd")?, identity("/etc/group")?])
+}
+
+/// A file with this change time is going to have another one when it changes again. Both since the epoch.
+fn is_settled(now: Duration, changed: Duration) -> bool {
+    let [fine, coarse] = SETTLED;
+    let needed = if changed.subsec_nanos() == 0 { coarse } else { fine };
+    now.checked_sub(changed).is_some_and(|age| age >= needed)
 }
 
 /// A user name or a number. A number without an entry is a user with that gid, no other groups and home `/`.
@@ -295,6 +303,21 @@ mod tests {
             memory.learn(edited, Key::Uid(uid), None);
         }
         assert!(memory.answers.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn a_file_is_settled_when_the_clock_of_its_stamps_has_ticked() {
+        let changed = Duration::new(1000, 1);
+        for (changed, after, settled) in [
+            (changed, Duration::from_millis(19), false),
+            (changed, Duration::from_millis(20), true),
+            // No fraction: its file system may stamp whole seconds, or every other one.
+            (Duration::from_secs(1000), Duration::from_millis(1999), false),
+            (Duration::from_secs(1000), Duration::from_secs(2), true),
+        ] {
+            assert_eq!(is_settled(changed + after, changed), settled, "{after:?}");
+        }
+        assert!(!is_settled(Duration::ZERO, changed), "the clock was set back");
     }
 
     /// An entry as getpwnam_r(3) gives it. The group database has no such user.
