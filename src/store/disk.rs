@@ -5,7 +5,8 @@
 //!
 //! And it is written once, with zeros, and the file does not shrink. The first write to a place that is only reserved, as any change
 //! of the length, goes through the journal of the file system: the sync of that commit would wait for whatever everybody on that
-//! disk has in the journal. The sync of a place that was written before waits for its own pages alone.
+//! disk has in the journal. The sync of a place that was written before waits for its own pages alone. A start does not wait for
+//! those zeros: the store writes them when it has nothing else to do.
 
 use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -34,14 +35,16 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?;
-    // Where this fails, commits take longer.
-    let _ = fill(file, len);
-    Ok(())
+    Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len)?)
 }
 
-/// Writes zeros where nothing was written yet: to lseek(2) a place that is only reserved is a hole.
-fn fill(file: &File, len: u64) -> io::Result<()> {
+/// Writes zeros where nothing was written yet: to lseek(2) a place that is only reserved is a hole. Where this fails, commits take
+/// longer. Nobody else may write to the file meanwhile.
+///
+/// # Errors
+/// As lseek(2) and write(2).
+pub(super) fn write_ahead(file: &File) -> io::Result<()> {
+    let len = file.metadata()?.len();
     let zeros = vec![0; 32 << 10];
     let mut at = 0;
     while at < len {
@@ -79,11 +82,16 @@ impl StorageBackend for DiskFile {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 // Part of it may have been given out.
                 let _ = self.0.set_len(before);
-                Err(error)
+                return Err(error);
             }
             // Not every filesystem can reserve.
-            Ok(()) | Err(_) => self.0.set_len(len),
+            Ok(()) | Err(_) => self.0.set_len(len)?,
         }
+        // This commit goes through the journal in any case. The first length is that of a new file.
+        if before > 0 {
+            let _ = write_ahead(&self.0);
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -160,18 +168,23 @@ mod tests {
         let is_written = |file: &File| {
             rustix::fs::seek(file, SeekFrom::Hole(0)).unwrap() == file.metadata().unwrap().len()
         };
+        file.set_len(0).unwrap();
         let disk = DiskFile::new(file.try_clone().unwrap());
         disk.set_len(1 << 20).unwrap();
         assert!(disk.len().unwrap() == 1 << 20 && placed(&file) >= 1 << 20, "{}", placed(&file));
+        assert!(!is_written(&file), "a start waits for no zeros");
+        disk.set_len(2 << 20).unwrap();
         assert!(is_written(&file), "no page that is only reserved");
         disk.write(5000, b"kept").unwrap();
         disk.set_len(8192).unwrap();
-        assert_eq!(disk.len().unwrap(), 1 << 20, "to shrink and grow again is work for the journal");
+        assert_eq!(disk.len().unwrap(), 2 << 20, "to shrink and grow again is work for the journal");
         file.set_len(8192).unwrap();
         file.set_len(1 << 20).unwrap();
         assert!(placed(&file) < 1 << 20, "sparse before it is opened");
         drop(DiskFile::new(file.try_clone().unwrap()));
-        assert!(placed(&file) >= 1 << 20 && is_written(&file));
+        assert!(placed(&file) >= 1 << 20 && !is_written(&file));
+        write_ahead(&file).unwrap();
+        assert!(is_written(&file));
         let mut kept = [0; 4];
         disk.read(5000, &mut kept).unwrap();
         assert_eq!(&kept, b"kept");

@@ -6,7 +6,7 @@
 //! made first, how one that is damaged, outdated or not to be trusted is replaced, and why a crash in between leaves
 //! no half-made file.
 
-use super::disk::{DiskFile, Wrap};
+use super::disk::{self, DiskFile, Wrap};
 use super::engine::{Engine, Found, Trouble};
 use super::journal::{self, Notes};
 use super::lock::{Lock, Taken};
@@ -357,6 +357,13 @@ impl Session {
                 let _ = self.dir.remove(NEW);
                 Err(error)
             }
+        }
+    }
+
+    /// Writes once what is only reserved of the database's file. Where that fails, commits take longer.
+    pub(super) fn write_ahead(&self) {
+        if let Ok(Some(file)) = self.dir.existing(DATABASE, OFlags::RDWR, FILE_MODE, &mut Vec::new()) {
+            let _ = disk::write_ahead(&file);
         }
     }
 

@@ -60,6 +60,8 @@ struct Worker {
     mirror_stale: bool,
     /// When a stale mirror is to be written.
     mirror_due: Option<Instant>,
+    /// When the file that was opened is to be written ahead: not while a start needs the disk and the processor.
+    ahead_due: Option<Instant>,
     trouble: Option<Unwritten>,
     /// What was found at an opening that nobody waited for any more, until it is told.
     news: Option<Box<Opened>>,
@@ -80,6 +82,7 @@ impl Worker {
             rows: None,
             mirror_stale: true,
             mirror_due: None,
+            ahead_due: None,
             trouble: None,
             news: None,
             warned: Vec::new(),
@@ -190,6 +193,7 @@ impl Worker {
         self.trouble = loaded.volatile;
         self.retry_at = Instant::now() + self.retry_after;
         self.mirror_stale = loaded.mirror_stale;
+        self.ahead_due = Some(Instant::now() + LAZY_DELAY);
         if self.trouble.is_none() {
             self.refresh_mirror();
             found.warnings.extend(self.trouble.as_ref().map(Unwritten::to_string));
@@ -205,7 +209,7 @@ impl Worker {
                 Some(_) => Some(self.retry_at),
                 None => {
                     let lazy = state.lazy_since.map(|since| since + LAZY_DELAY);
-                    lazy.into_iter().chain(self.mirror_due).min()
+                    lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
                 }
             };
             let now = Instant::now();
@@ -247,6 +251,9 @@ impl Worker {
             }
         }
         self.keep_notes(batch.notes);
+        if !batch.closing {
+            self.write_ahead_in_time();
+        }
         self.report(before.as_ref(), unasked);
     }
 
@@ -326,6 +333,13 @@ impl Worker {
         let kept = self.session.as_ref().is_some_and(|session| session.write_journal(&notes).is_ok());
         if !kept && !notes.is_empty() {
             self.shared.state().notes.put_back(notes);
+        }
+    }
+
+    /// Writes the file ahead when its time has come. In trouble it may be another one soon.
+    fn write_ahead_in_time(&mut self) {
+        if self.trouble.is_none() && self.ahead_due.take_if(|due| *due <= Instant::now()).is_some() {
+            self.session.iter().for_each(Session::write_ahead);
         }
     }
 
