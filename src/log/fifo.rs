@@ -45,10 +45,19 @@ impl FifoDir {
 
     /// Our ends of a service's FIFOs, made if they are not there. What is in them from an earlier life stays in them.
     pub(super) fn make(&self, name: &ServiceName, owner: &Credentials) -> io::Result<[OwnedFd; 2]> {
-        for kind in [Stream::Out, Stream::Err] {
-            self.keep_or_remove(name, kind, owner)?;
+        let both = |found| -> io::Result<_> {
+            Ok([self.make_one(name, Stream::Out, found)?, self.make_one(name, Stream::Err, found)?])
+        };
+        let make = |found| owner.on_files(|| both(found))?;
+        match make(Found::Refused) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                for kind in [Stream::Out, Stream::Err] {
+                    self.keep_or_remove(name, kind, owner)?;
+                }
+                make(Found::Taken)
+            }
+            made => made,
         }
-        owner.on_files(|| Ok([self.make_one(name, Stream::Out)?, self.make_one(name, Stream::Err)?]))?
     }
 
     /// One that an earlier life left for another user becomes this one's, or goes with what is in it.
@@ -80,11 +89,12 @@ impl FifoDir {
         })
     }
 
-    fn make_one(&self, name: &ServiceName, kind: Stream) -> io::Result<OwnedFd> {
+    fn make_one(&self, name: &ServiceName, kind: Stream, found: Found) -> io::Result<OwnedFd> {
         let file = file_name(name, kind);
         let mode = Mode::RUSR | Mode::WUSR;
         match rustix::fs::mknodat(&self.0, &file, FileType::Fifo, mode, 0) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => {}
+            Err(Errno::EXIST) if found == Found::Taken => {}
             Err(error) => return Err(error.into()),
         }
         let fd = self.open_end(&file, OFlags::NONBLOCK)?;
@@ -119,6 +129,14 @@ impl FifoDir {
         let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, file, flags, Mode::empty())?)
     }
+}
+
+/// What becomes of a FIFO that is there already. Most are not, so nobody looks before one is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Whose it is has not been seen to.
+    Refused,
+    Taken,
 }
 
 fn file_name(name: &ServiceName, kind: Stream) -> String {
@@ -187,7 +205,7 @@ mod tests {
         let name = ServiceName::new("web").unwrap();
         let dir = FifoDir::open(runtime.path()).unwrap();
         for uid in [0, 33, 65534] {
-            let user = Credentials { uid, gid: uid, groups: vec![uid] };
+            let user = Credentials { uid, gid: uid, groups: [uid].into() };
             let [ours, _] = dir.make(&name, &user).unwrap();
             let owner = rustix::fs::fstat(&ours).unwrap();
             assert_eq!((owner.st_uid, owner.st_gid, owner.st_mode & 0o7777), (uid, uid, 0o600));
