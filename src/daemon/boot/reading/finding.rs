@@ -508,20 +508,23 @@ impl Gathering {
     }
 
     /// The services directories in their order, with what was read of them.
-    fn directories(&self) -> Vec<Directory> {
-        let directory = |path: &PathBuf| match self.listed.get(path) {
+    fn directories(&mut self) -> Vec<Directory> {
+        // Nobody asks again when all has come.
+        let last = self.is_over();
+        let candidates = &mut self.candidates;
+        let mut of =
+            |file: &PathBuf| if last { candidates.remove(file) } else { candidates.get(file).cloned() };
+        let mut directory = |path: &PathBuf| match self.listed.get(path) {
             None => Directory::late(path.clone()),
             Some(Err(error)) => Directory::unread(path.clone(), error),
             Some(Ok(listed)) => {
-                let candidate = |file: &PathBuf| {
-                    let read = self.candidates.get(file).cloned();
-                    read.unwrap_or_else(|| Candidate::late(&listed.place, file.clone()))
-                };
-                let read = Ok(listed.files.iter().map(candidate).collect());
+                let late = |file: &PathBuf| Candidate::late(&listed.place, file.clone());
+                let read = listed.files.iter().map(|file| of(file).unwrap_or_else(|| late(file)));
+                let read = Ok(read.collect());
                 Directory { path: path.clone(), read, cut: listed.cut }
             }
         };
-        self.sources.dirs.iter().map(directory).collect()
+        self.sources.dirs.iter().map(&mut directory).collect()
     }
 }
 
