@@ -18,7 +18,7 @@ use crate::core::farewell::Farewell;
 use crate::core::gateway::Living;
 use mio::{Registry, Token};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ pub(super) struct Slot {
     /// What its adoption record says, with the [`birth`] of the main process.
     pub(super) recorded: Option<(Living, u64)>,
     /// Tracers of which it was said that they keep it from ending.
-    tracers: HashSet<i32>,
+    tracers: BTreeSet<i32>,
 }
 
 /// Whose a child of ours is.

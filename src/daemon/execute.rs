@@ -139,10 +139,12 @@ impl Supervisor {
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
         let definition = self.services.get(&id).and_then(|service| service.in_force);
         self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
-        self.first_starts.changed(id, gateway.phase(), gateway.since(), gateway.ready_since());
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         let after_success = gateway.waits_after_success();
-        let service = self.services.get_mut(&id);
+        let mut service = self.services.get_mut(&id);
+        if let Some(service) = &mut service {
+            service.first_start.changed(gateway.phase(), gateway.since(), gateway.ready_since());
+        }
         // Being asked for what is so already changes nothing that a reader of the log does not know.
         if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
             let event = report::state(&now, after_success).about(name);
@@ -172,7 +174,6 @@ impl Supervisor {
         decide!(self.readiness.forget(id));
         decide!(self.health.forget(id));
         self.topics.topology.forget(id);
-        self.first_starts.forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);

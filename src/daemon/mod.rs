@@ -302,7 +302,6 @@ struct Supervisor {
     _alive: Option<std::fs::File>,
     /// How far what the database holds may be believed.
     state_trust: Trust,
-    first_starts: show::first_starts::FirstStarts,
     /// Where we listen.
     socket: PathBuf,
     /// FIFOs and keepers of this boot; ours alone.

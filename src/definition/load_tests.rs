@@ -494,7 +494,7 @@ fn secrets_are_read_as_root_where_root_says_so_and_otherwise_as_the_service() {
     let web = ground.load().services[&name("web")].clone();
     let read = |path: &Path, ours: bool| {
         let secrets = Secrets { files: [("TOKEN".to_owned(), path.to_owned())].into(), ours };
-        let definition = Definition { secrets, ..web.clone() };
+        let definition = Definition { secrets: Some(Box::new(secrets)), ..web.clone() };
         let read = read_files(&definition, &nameless(GATEWAY, GATEWAY), &surroundings);
         read.map(|all| all["TOKEN"].clone()).map_err(|error| error.to_string())
     };

@@ -236,7 +236,7 @@ impl Reader<'_> {
             env: variables.env,
             env_clear: variables.clear,
             env_files: variables.files,
-            secrets: variables.secrets,
+            secrets: (!variables.secrets.files.is_empty()).then(|| Box::new(variables.secrets)),
             has_variables,
             umask,
             autostart,

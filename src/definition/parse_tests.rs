@@ -63,7 +63,7 @@ fn a_command_alone_has_the_documented_defaults() {
         env: BTreeMap::new(),
         env_clear: false,
         env_files: vec![],
-        secrets: Secrets { ours: true, ..Secrets::default() },
+        secrets: None,
         has_variables: false,
         umask: None,
         autostart: true,
@@ -174,7 +174,7 @@ fn every_key_is_understood() {
     assert_eq!(made.env_files, [file("/etc/web.env", false), file("/etc/web.local", true)]);
     assert_eq!(made.description.as_deref(), Some("The web server"));
     let secret = ("TOKEN".to_owned(), PathBuf::from("/run/secrets/token"));
-    assert_eq!(made.secrets, Secrets { files: [secret].into(), ours: true });
+    assert_eq!(made.secrets.as_deref(), Some(&Secrets { files: [secret].into(), ours: true }));
     assert!(made.env_clear && made.has_variables);
     assert_eq!(made.umask, Some(0o022));
     assert!(!made.autostart);

@@ -176,7 +176,8 @@ pub struct Definition {
     pub env_clear: bool,
     /// Read at each start by [`super::environment::read_files`], a later one wins.
     pub env_files: Vec<EnvFile>,
-    pub secrets: Secrets,
+    /// `None`: it has none.
+    pub secrets: Option<Box<Secrets>>,
     /// `command`, `env` and `working_dir` have variables that are filled in at each start: [`super::environment::expanded`].
     pub has_variables: bool,
     /// `None`: inherited. At most 0o777.
@@ -192,7 +193,7 @@ pub struct Definition {
     pub containment: Option<Rung>,
     pub ready: Ready,
     pub health: Option<Box<Health>>,
-    pub slot: Option<Slot>,
+    pub slot: Option<Box<Slot>>,
     /// What the file that it comes from looked like then.
     pub stamp: Option<Stamp>,
     /// `None`: it has none.
@@ -304,7 +305,7 @@ impl Definition {
             env: record.env.clone(),
             env_clear: false,
             env_files: Vec::new(),
-            secrets: Secrets::default(),
+            secrets: None,
             has_variables: false,
             umask: None,
             autostart: false,

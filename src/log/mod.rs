@@ -102,7 +102,7 @@ impl LogSpec {
     fn file_credentials(&self) -> Credentials {
         let mut who = self.owner.clone();
         if let Some(group) = self.readers {
-            who.groups.push(who.gid);
+            who.join(who.gid);
             who.gid = group;
         }
         who

@@ -350,7 +350,7 @@ pub fn remove_anybodys(dir: &Beneath, name: &Path) -> io::Result<()> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let parent = rustix::fs::fstat(dir)?;
     for owner in [&stat, &parent] {
-        let owner = Credentials { uid: owner.st_uid, gid: owner.st_gid, groups: vec![owner.st_gid] };
+        let owner = Credentials { uid: owner.st_uid, gid: owner.st_gid, groups: [owner.st_gid].into() };
         if owner.on_files(|| remove(dir, name)).is_ok_and(|removed| removed.is_ok()) {
             return Ok(());
         }
@@ -393,7 +393,7 @@ mod tests {
     /// As root, the owner is somebody else, so that what is done with the wrong credentials shows.
     fn owner() -> Credentials {
         match Credentials::own() {
-            own if own.uid == 0 => Credentials { uid: 65534, gid: 65534, groups: vec![65534] },
+            own if own.uid == 0 => Credentials { uid: 65534, gid: 65534, groups: [65534].into() },
             own => own,
         }
     }

@@ -425,7 +425,7 @@ impl Custody {
 /// The owner of the home, with the gateway user's group, where that is somebody else than we.
 fn host_of(home: &Path, gid: u32) -> Option<Credentials> {
     let uid = rustix::fs::stat(home).ok()?.st_uid;
-    (uid != Credentials::own().uid).then(|| Credentials { uid, gid, groups: vec![gid] })
+    (uid != Credentials::own().uid).then(|| Credentials { uid, gid, groups: [gid].into() })
 }
 
 /// Whose something is.
@@ -558,7 +558,7 @@ fn thin_out(dir: &Beneath, name: &OsStr, warnings: &mut Vec<String>) {
 
 fn owner(dir: &Beneath) -> Option<Credentials> {
     let stat = rustix::fs::fstat(dir).ok()?;
-    Some(Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: Vec::new() })
+    Some(Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: [].into() })
 }
 
 /// Removes a file, or a directory with what is in it, as far as `room` goes. No link is followed.

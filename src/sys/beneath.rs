@@ -36,7 +36,7 @@ impl Beneath {
         let root = match open() {
             Err(Errno::ACCESS) if rustix::process::geteuid().is_root() => {
                 let stat = rustix::fs::stat(path)?;
-                let owner = Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: vec![stat.st_gid] };
+                let owner = Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: [stat.st_gid].into() };
                 owner.on_files(open)??
             }
             opened => opened?,

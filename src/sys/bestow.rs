@@ -97,7 +97,7 @@ mod tests {
         let root = tempfile::tempdir_in("/run").unwrap();
         std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let (home, roots) = (root.path().join("home"), root.path().join("roots"));
-        let user = Credentials { uid: 10000, gid: 10000, groups: vec![10000] };
+        let user = Credentials { uid: 10000, gid: 10000, groups: [10000].into() };
         for (dir, uid, mode) in [(&home, 10000, 0o2700), (&roots, 0, 0o755)] {
             std::fs::create_dir(dir).unwrap();
             chown(dir, Some(uid), Some(uid)).unwrap();

@@ -9,13 +9,14 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::sync::Arc;
 
-/// Who touches a file: user, primary group and supplementary groups.
+/// Who touches a file: user, primary group and supplementary groups. Of a service it is kept in several places.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub uid: u32,
     pub gid: u32,
-    pub groups: Vec<u32>,
+    pub groups: Arc<[u32]>,
 }
 
 impl Credentials {
@@ -27,6 +28,11 @@ impl Credentials {
             gid: rustix::process::getegid().as_raw(),
             groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
         }
+    }
+
+    /// In one more group.
+    pub fn join(&mut self, group: u32) {
+        self.groups = self.groups.iter().copied().chain([group]).collect();
     }
 
     /// Runs `work` on this thread with these file-system credentials, and restores our own afterwards, on a panic too.
@@ -134,7 +140,7 @@ mod tests {
         let file = dir.path().join("secret");
         std::fs::write(&file, "x").unwrap();
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let nobody = Credentials { uid: 65534, gid: 65534, groups: vec![] };
+        let nobody = Credentials { uid: 65534, gid: 65534, groups: [].into() };
         let seen = nobody.on_files(|| std::fs::read(&file).map_err(|e| e.kind())).unwrap();
         assert_eq!(seen, Err(io::ErrorKind::PermissionDenied));
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
@@ -142,7 +148,7 @@ mod tests {
         assert!(panicked.is_err());
         assert_eq!(std::fs::read(&file).unwrap(), b"x");
         // A loan within a loan ends where it began.
-        let other = Credentials { uid: 65533, gid: 65533, groups: vec![] };
+        let other = Credentials { uid: 65533, gid: 65533, groups: [].into() };
         let seen = nobody.on_files(|| {
             other.on_files(|| ()).unwrap();
             (fs_ids(), std::fs::read(&file).map_err(|e| e.kind()))
@@ -155,11 +161,11 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return; // As above.
         }
-        let nobody = Credentials { uid: 65534, gid: 65533, groups: vec![65532] };
+        let nobody = Credentials { uid: 65534, gid: 65533, groups: [65532].into() };
         let (nobody, became, again) = std::thread::spawn(move || {
             nobody.assume().unwrap();
             let became = Credentials::own();
-            (nobody, became, Credentials { uid: 0, gid: 0, groups: vec![] }.assume())
+            (nobody, became, Credentials { uid: 0, gid: 0, groups: [].into() }.assume())
         })
         .join()
         .unwrap();

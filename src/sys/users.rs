@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// One line of the user database, with every group the user is in (the primary one included).
@@ -21,7 +21,7 @@ pub struct User {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
-    pub groups: Vec<u32>,
+    pub groups: Arc<[u32]>,
     pub home: PathBuf,
     pub shell: PathBuf,
 }
@@ -185,7 +185,7 @@ pub fn nameless(uid: u32, gid: u32) -> User {
         name: uid.to_string(),
         uid,
         gid,
-        groups: vec![gid],
+        groups: [gid].into(),
         home: PathBuf::from("/"),
         shell: PathBuf::from("/bin/sh"),
     }
@@ -257,7 +257,7 @@ fn read_entry(entry: &libc::passwd) -> io::Result<Option<User>> {
     let mut groups = groups_of(entry.pw_name, entry.pw_gid)?;
     groups.retain(|group| *group != NO_ID);
     Ok(Some(User {
-        groups,
+        groups: groups.into(),
         name,
         uid: entry.pw_uid,
         gid: entry.pw_gid,

@@ -57,7 +57,7 @@ pub struct CgroupHandle {
     read_only: OnceCell<bool>,
     /// Present until the exec is decided, with what its failure would be described by.
     starting: Option<Box<(Report, Subject)>>,
-    failure: Option<SpawnError>,
+    failure: Option<Box<SpawnError>>,
     /// How the main process ended, once it was reaped.
     reaped: Option<Exit>,
     /// The main process is not our child: its end is seen at its pidfd.
@@ -234,12 +234,12 @@ impl CgroupHandle {
             Progress::Executed => events.push(Event::Spawned { id: self.id.clone(), pid: self.main_pid }),
             Progress::Failed(failure) => {
                 let words = subject.words(failure);
-                self.failure = Some(SpawnError::Child { words, errno: failure.errno });
+                self.failure = Some(Box::new(SpawnError::Child { words, errno: failure.errno }));
             }
             Progress::Pending | Progress::Killed => {
                 // Kernels 6.14 to 7.2 kill a child cloned into a cgroup below one that was ever killed: the next one is moved in.
                 self.site.tree.born.set(false);
-                self.failure = Some(SpawnError::Killed);
+                self.failure = Some(Box::new(SpawnError::Killed));
             }
         }
         self.starting = None;
@@ -367,7 +367,7 @@ impl Held for CgroupHandle {
         self.retry = None;
         let id = self.id.clone();
         let (over, event) = match self.failure.take() {
-            Some(error) => (Over::NeverRan, Event::SpawnFailed { id, error }),
+            Some(error) => (Over::NeverRan, Event::SpawnFailed { id, error: *error }),
             None => (Over::Ended, Event::TreeEmpty { id }),
         };
         self.over = Some(over);

@@ -184,7 +184,7 @@ impl Mechanism for KeeperMechanism {
         let tag = tags.map(|tags| self.keepers.next_tag(tags));
         let plan = &mut *birth.plan;
         if let Some(tag) = tag {
-            plan.identity.get_or_insert_with(Credentials::own).groups.push(tag);
+            plan.identity.get_or_insert_with(Credentials::own).join(tag);
         }
         // Otherwise a set-uid program is all it takes to leave the rung, and a signal to end its keeper. Root's own order
         // to the contrary holds; `status` then says what it costs.

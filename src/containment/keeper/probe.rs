@@ -90,7 +90,7 @@ impl Proof for KeeperProof {
 pub fn other_uid(wish: &Wish<'_>, _before: &[Attempt]) -> Tried {
     let own = Credentials::own();
     let uid = if wish.service_uid == own.uid { NOBODY } else { wish.service_uid };
-    let who = || Credentials { uid, gid: own.gid, groups: Vec::new() };
+    let who = || Credentials { uid, gid: own.gid, groups: [].into() };
     if let Some(tags) = tags(wish)
         && try_tree(wish, Some(with_tag(who(), tags)), None).is_ok()
     {
@@ -115,7 +115,7 @@ pub fn pidns(wish: &Wish<'_>, _before: &[Attempt]) -> Tried {
     let who = (wish.service_uid != own.uid).then(|| Credentials {
         uid: wish.service_uid,
         gid: own.gid,
-        groups: Vec::new(),
+        groups: [].into(),
     });
     let proof = |apart| -> Rc<dyn Proof> {
         Rc::new(KeeperProof { means: Means { apart: Some(apart), ..Means::default() } })
@@ -143,7 +143,7 @@ fn tags(wish: &Wish<'_>) -> Option<Tags> {
 const NOBODY: u32 = 65534;
 
 fn with_tag(mut who: Credentials, tags: Tags) -> Credentials {
-    who.groups.push(tags.nth(u64::MAX));
+    who.join(tags.nth(u64::MAX));
     who
 }
 

@@ -146,7 +146,7 @@ impl World {
         plan.no_new_privs = true;
         plan.capabilities = Some(CapabilityMasks { bounding: 0, ambient: 0 });
         if rung != Rung::KeeperSameUid {
-            plan.identity = Some(Credentials { uid: 65534, gid: 65534, groups: vec![65534] });
+            plan.identity = Some(Credentials { uid: 65534, gid: 65534, groups: [65534].into() });
         }
         (plan, File::from(read))
     }

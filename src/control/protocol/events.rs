@@ -9,12 +9,13 @@ use std::fmt;
 use std::time::SystemTime;
 
 /// One document of `events --json`, and one line of what the state keeps.
+// Small, as many are remembered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
     pub time: Utc,
     /// Absent: it is about the supervisor, or about several services.
-    pub service: Option<String>,
+    pub service: Option<Box<str>>,
     pub event: EventKind,
     pub level: Level,
     /// In words, without the name of the service.
@@ -26,7 +27,7 @@ pub struct Event {
     /// Where `event` is `exit`: as a shell would show it.
     pub exit_code: Option<u8>,
     /// Who asked for it.
-    pub by: Option<Asker>,
+    pub by: Option<Box<Asker>>,
 }
 
 /// A caller of the control socket.
@@ -131,12 +132,12 @@ impl Event {
 
     #[must_use]
     pub fn about(self, service: impl fmt::Display) -> Self {
-        Self { service: Some(service.to_string()), ..self }
+        Self { service: Some(service.to_string().into()), ..self }
     }
 
     #[must_use]
     pub fn by(self, by: Asker) -> Self {
-        Self { by: Some(by), ..self }
+        Self { by: Some(Box::new(by)), ..self }
     }
 }
 

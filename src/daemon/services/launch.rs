@@ -66,7 +66,7 @@ impl Supervisor {
         let definition = &service.definition;
         let (reads, mirrors) = (
             !definition.env_files.is_empty()
-                || !definition.secrets.files.is_empty()
+                || definition.secrets.is_some()
                 || slots::runs_as_root(definition, &self.surroundings),
             mirror.is_some(),
         );

@@ -13,6 +13,7 @@ pub(in crate::daemon) mod starts;
 use crate::core::fleet::ServiceId;
 use crate::core::name::ServiceName;
 use crate::core::words::State;
+use crate::daemon::show::first_starts::First;
 use crate::definition::Definition;
 use crate::definition::resolved::{LogPolicy, Origin};
 use crate::definition::template::Profile;
@@ -47,6 +48,7 @@ pub struct Service {
     pub edited: Option<&'static str>,
     /// What our own log last said of it.
     pub told: Option<Told>,
+    pub first_start: First,
 }
 
 /// A line about a service's state.
@@ -80,6 +82,7 @@ impl Service {
             in_force: None,
             edited: None,
             told: None,
+            first_start: First::default(),
         }
     }
 

@@ -32,7 +32,7 @@ impl Supervisor {
         let user = self.surroundings.lookup(&service.definition.user).ok();
         let (uid, gid, groups) = match (&main, user) {
             (Some(main), _) => (main.uid, main.gid, main.groups.clone()),
-            (None, Some(user)) => (Some(user.uid), Some(user.gid), user.groups),
+            (None, Some(user)) => (Some(user.uid), Some(user.gid), user.groups.to_vec()),
             (None, None) => (None, None, Vec::new()),
         };
         let privileges = main.map(|main| Privileges {

@@ -201,7 +201,7 @@ impl Supervisor {
             definition: Some(self.view().origin(id)),
             log_dropped: log.dropped_from_file + log.dropped_from_stream,
             starts_after: service.definition.after.iter().map(ToString::to_string).collect(),
-            first_start: self.first_starts.of(id, self.clock.started()),
+            first_start: service.first_start.shown(self.clock.started()),
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, Servi
 use crate::core::policy::{Policy, StopPolicy};
 use crate::core::words::Want;
 use crate::daemon::surface::static_slots;
-use crate::definition::resolved::{LogPolicy, Origin, Ready, RunAs, Secrets, Security, Slot};
+use crate::definition::resolved::{LogPolicy, Origin, Ready, RunAs, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir, SlotError};
@@ -201,7 +201,7 @@ fn definition(
         env: BTreeMap::new(),
         env_clear: false,
         env_files: Vec::new(),
-        secrets: Secrets::default(),
+        secrets: None,
         has_variables: false,
         umask: None,
         autostart: !read.down,
@@ -212,7 +212,7 @@ fn definition(
         containment: None,
         ready: read.notification_fd.and_then(|fd| i32::try_from(fd).ok()).map_or(Ready::None, Ready::Fd),
         health: None,
-        slot: Some(place),
+        slot: Some(Box::new(place)),
         stamp: None,
         hooks: None,
         log: LogPolicy::default(),
@@ -232,7 +232,7 @@ pub fn run_in(definition: &mut Definition, slot: Slot) {
         definition.command = vec![RUN.to_owned()];
         definition.working_dir.clone_from(&slot.dir);
     }
-    definition.slot = Some(slot);
+    definition.slot = Some(Box::new(slot));
 }
 
 /// It is made by the operator's `gateway.toml`.
@@ -289,7 +289,8 @@ pub fn is_roots(definition: &Definition, around: &Surroundings) -> bool {
 /// # Errors
 /// Why not.
 pub fn check_root(definition: &Definition, around: &Surroundings) -> Result<(), SlotFault> {
-    let Some(Slot { dir, .. }) = definition.slot.as_ref().filter(|_| runs_as_root(definition, around)) else {
+    let Some(Slot { dir, .. }) = definition.slot.as_deref().filter(|_| runs_as_root(definition, around))
+    else {
         return Ok(());
     };
     let opened = open_slot(dir, around)?;

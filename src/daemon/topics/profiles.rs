@@ -170,7 +170,8 @@ mod tests {
         world.up(id, 7);
         let service = world.services.get_mut(&id).unwrap();
         let dir = Path::new(SCAN_DIRECTORY).join("gateway-coder");
-        service.definition.slot = Some(Slot { dir, name: "gateway-coder".to_owned(), rendered: true });
+        service.definition.slot =
+            Some(Box::new(Slot { dir, name: "gateway-coder".to_owned(), rendered: true }));
         let actions = profiles.changed(vec![Change::Gone("coder".into())], &world.view());
         assert_eq!(
             words(&actions, &world),
@@ -242,7 +243,7 @@ mod tests {
         // A slot may come before its profile, but what was there and is gone was removed.
         let mut slotted = Service::new(service.definition.clone(), None);
         slotted.definition.slot =
-            Some(Slot { dir: "/run/service/x".into(), name: "x".to_owned(), rendered: true });
+            Some(Box::new(Slot { dir: "/run/service/x".into(), name: "x".to_owned(), rendered: true }));
         assert_eq!(gone(&mut profiles, &slotted), Err(WontStart::NoProfile));
         assert_eq!(gone(&mut Profiles::default(), &slotted), Ok(()));
     }

@@ -194,7 +194,10 @@ mod tests {
         let name = ServiceName::new(name).unwrap();
         let made = Template::built_in().gateway(&name, &Profile::named(&name), &world.around);
         let dir = PathBuf::from(SCAN_DIRECTORY).join(slot);
-        Definition { slot: Some(Slot { dir, name: slot.to_owned(), rendered: true }), ..made.unwrap() }
+        Definition {
+            slot: Some(Box::new(Slot { dir, name: slot.to_owned(), rendered: true })),
+            ..made.unwrap()
+        }
     }
 
     /// All that the slots of these services come to.

@@ -64,8 +64,9 @@ pub fn read_files(
             Err(error) => return Err(EnvFileError::Unreadable { path: path.clone(), error }),
         }
     }
-    let eyes = if definition.secrets.ours { Eyes::Ours } else { Eyes::Users };
-    for (name, path) in &definition.secrets.files {
+    let Some(secrets) = &definition.secrets else { return Ok(all) };
+    let eyes = if secrets.ours { Eyes::Ours } else { Eyes::Users };
+    for (name, path) in &secrets.files {
         let bad = |wrong| EnvFileError::BadSecret { name: name.clone(), path: path.clone(), wrong };
         let bytes = trust::read_private(path, user, MOST_SECRET, surroundings, eyes)
             .map_err(|error| EnvFileError::NoSecret { name: name.clone(), path: path.clone(), error })?;

@@ -77,7 +77,7 @@ pub fn with_access<T>(home: &Path, dirs: &[PathBuf], work: impl FnOnce() -> io::
         return work();
     }
     let stat = rustix::fs::stat(home)?;
-    Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: vec![stat.st_gid] }.on_files(work)?
+    Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: [stat.st_gid].into() }.on_files(work)?
 }
 
 impl Reader {

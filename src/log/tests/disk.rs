@@ -198,7 +198,7 @@ fn a_directory_that_cannot_be_rotated_keeps_every_line() {
     let current = dir.join("current");
     std::fs::write(&current, "").unwrap();
     std::os::unix::fs::chown(&current, Some(65534), Some(65534)).unwrap();
-    let owner = Credentials { uid: 65534, gid: 65534, groups: vec![] };
+    let owner = Credentials { uid: 65534, gid: 65534, groups: [].into() };
     room.open(A, LogSpec { max_size: 1000, owner, ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();
     for n in 0..2000 {
@@ -220,7 +220,7 @@ fn files_and_fifos_belong_to_the_owner_and_his_refusals_are_ours() {
     }
     use std::os::unix::fs::MetadataExt;
     let room = Room::new();
-    let owner = Credentials { uid: 65534, gid: 65534, groups: vec![] };
+    let owner = Credentials { uid: 65534, gid: 65534, groups: [].into() };
     // The home is root's, mode 0700: one warning, every line counted, nothing written.
     room.open(A, LogSpec { owner: owner.clone(), writer: owner.clone(), ..room.spec("x") });
     let (out, _err) = room.logs.child_ends(A).unwrap();

@@ -82,7 +82,7 @@ fn wanted(account: &str) -> Result<Credentials, AccountError> {
     };
     let Some(group) = group else { return Ok(found.credentials()) };
     let Some(gid) = users::group(group)? else { return Err(AccountError::UnknownGroup(group.to_owned())) };
-    Ok(Credentials { uid: found.uid, gid, groups: Vec::new() })
+    Ok(Credentials { uid: found.uid, gid, groups: [].into() })
 }
 
 /// Without privileges a process can only become what it is already, and then needs nothing: `docker run --user`.
@@ -123,7 +123,7 @@ mod tests {
     fn accounts_are_names_or_numbers_with_or_without_a_group() {
         let root = users::by_name("root").unwrap().unwrap().credentials();
         assert_eq!(wanted("root").unwrap(), root);
-        let bare = |uid, gid| Credentials { uid, gid, groups: Vec::new() };
+        let bare = |uid, gid| Credentials { uid, gid, groups: [].into() };
         assert_eq!(wanted("0:0").unwrap(), bare(0, 0));
         assert_eq!(wanted("root:4123").unwrap(), bare(0, 4123));
         assert_eq!(wanted("4123:root").unwrap(), bare(4123, 0));

@@ -453,7 +453,7 @@ mod tests {
         let mut plan = plan(&["/bin/x", "arg"], &[("A", "1")]).unwrap();
         plan.set_env("A", "2").unwrap();
         plan.umask = Some(0o27);
-        plan.identity = Some(Credentials { uid: 1, gid: 2, groups: vec![3, 4] });
+        plan.identity = Some(Credentials { uid: 1, gid: 2, groups: [3, 4].into() });
         plan.capabilities = Some(CapabilityMasks { bounding: 5, ambient: 1 });
         plan.nofile = Some((10, 20));
         plan.core = Some((0, u64::MAX));

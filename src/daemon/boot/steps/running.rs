@@ -15,7 +15,6 @@ use crate::daemon::inbox::Inbox;
 use crate::daemon::serve::log_files::Handing;
 use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
-use crate::daemon::show::first_starts::FirstStarts;
 use crate::daemon::sources::listeners::Listeners;
 use crate::daemon::sources::probes::Probes;
 use crate::daemon::sources::reaping::Unreaped;
@@ -152,7 +151,6 @@ impl Supervisor {
             state_trust: contained.found.state_trust.clone(),
             names_go_with_us: goes_with_the_container(&opened.identity.runtime_dir),
             runtime_dir: opened.identity.runtime_dir,
-            first_starts: FirstStarts::default(),
             socket: opened.socket,
             has_hermes: prepared.has_hermes,
             scan_watch: prepared.scan_watch,
