@@ -292,7 +292,7 @@ impl Supervisor {
                 Action::EndForOom(life) => self.containment.end_for_oom(&life, self.clock.now()),
                 Action::RunMemoryHigh { id, life, argv } => {
                     if let Err(why) = self.run_beside(id, &life, Beside::MemoryHigh, argv) {
-                        slog::warn!(self.log, "{}: its hook {MEMORY_HIGH} does not run: {why}", life.name);
+                        self.happened(Event::of_hook(MEMORY_HIGH, Err(&why)).about(&life.name));
                     }
                 }
                 Action::Commit(commit, changes) => self.commit(commit, changes),

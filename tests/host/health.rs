@@ -108,7 +108,7 @@ fn a_server_that_hangs_is_started_again_with_the_reason() {
     world.wait_log("web", "listens");
     let first = world.wait_health("web", "healthy");
     world.write("/tmp/hang", "");
-    world.wait_stderr(&format!("web: unhealthy: http probe of http://{address}/: no answer within 300ms"));
+    world.wait_stderr(&format!("web: unhealthy: http probe of http://{address}/: no answer within 2s"));
     std::fs::remove_file(world.path("/tmp/hang")).expect("the file");
     world.wait_log_times("web", "listens", 2);
     let again = world.wait_health("web", "healthy");

@@ -3,6 +3,7 @@
 //! A new kind is a variant of [`EventKind`] and the line where it happens.
 
 use super::status::Utc;
+use crate::core::exit::Exit;
 use crate::core::words::State;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -71,6 +72,8 @@ pub enum EventKind {
     Limit,
     /// A health check found a service ill, or well again.
     Health,
+    /// A hook beside a main process has run, or could not.
+    Hook,
     /// A process tree was stopped where it is, or goes on.
     Freeze,
     /// Somebody asked for something.
@@ -128,6 +131,15 @@ impl Event {
 
     pub fn error(event: EventKind, message: impl Into<String>) -> Self {
         Self::new(Level::Error, event, message)
+    }
+
+    /// How a hook ended, or why it does not run.
+    pub fn of_hook(hook: &str, ended: Result<Exit, &dyn fmt::Display>) -> Self {
+        match ended {
+            Ok(exit) if exit.is_success() => Self::info(EventKind::Hook, format!("its hook {hook} has run")),
+            Ok(exit) => Self::warning(EventKind::Hook, format!("its hook {hook} {exit}")),
+            Err(why) => Self::warning(EventKind::Hook, format!("its hook {hook} does not run: {why}")),
+        }
     }
 
     #[must_use]

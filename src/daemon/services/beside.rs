@@ -1,6 +1,7 @@
 //! Programs beside the main process of a life, in its one place for them: hooks and probes.
 
 use crate::containment::{HookError, IncarnationId, SpawnError};
+use crate::control::protocol::Event as Told;
 use crate::core::event::Event;
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
@@ -15,6 +16,7 @@ use crate::daemon::topics::probing::{Ask, Purpose};
 use crate::daemon::view::decide;
 use crate::definition::limits::inherited;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// What runs there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl Supervisor {
             Ok(()) => {}
             Err(LaunchError::Hook(HookError::Busy)) => self.containment.end_hook(life),
             Err(why) => {
-                slog::warn!(self.log, "{}: its hook {} does not run: {why}", life.name, hook.as_str());
+                self.happened(Told::of_hook(hook.as_str(), Err(&why)).about(&life.name));
                 self.inbox.core(id, Event::HookEnded { incarnation: life.n });
             }
         }
@@ -81,12 +83,8 @@ impl Supervisor {
         let what = self.beside.remove(life);
         let id = self.fleet.id(life.name.as_str());
         if let Some(Beside::Core(hook)) = what {
-            let (name, hook) = (&life.name, hook.as_str());
-            match ended {
-                Ok(exit) if exit.is_success() => slog::info!(self.log, "{name}: its hook {hook} has run"),
-                Ok(exit) => slog::warn!(self.log, "{name}: its hook {hook} {exit}"),
-                Err(why) => slog::warn!(self.log, "{name}: its hook {hook} does not run: {why}"),
-            }
+            let ended = ended.as_ref().map(|exit| *exit).map_err(|why| why as &dyn Display);
+            self.happened(Told::of_hook(hook.as_str(), ended).about(&life.name));
             return id.into_iter().for_each(|id| {
                 self.inbox.core(id, Event::HookEnded { incarnation: life.n });
             });

@@ -91,7 +91,7 @@ impl Story {
     fn told(&self) -> Vec<String> {
         let text = |action: &Action| match action {
             Action::Log(_, text) => Some(text.clone()),
-            Action::Tell(event) => Some(format!("{}: {}", event.service.as_deref()?, event.message)),
+            Action::Tell(event) => Some(event.to_string()),
             _ => None,
         };
         self.done.iter().filter_map(text).collect()

@@ -26,6 +26,7 @@ use crate::daemon::view::View;
 use crate::definition::trust::Trust;
 use crate::store::LimitsRow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 /// That the memory of a service is held at `memory_high` is said, and its hook run, at most this often: the kernel may say it
@@ -284,13 +285,8 @@ impl ServiceLimits {
         ended: &Result<Exit, SpawnError>,
         _: &View<'_>,
     ) -> Actions {
-        vec![match ended {
-            Ok(exit) if exit.is_success() => {
-                Action::Log(slog::Level::Info, format!("{name}: its hook {MEMORY_HIGH} has run"))
-            }
-            Ok(exit) => warning(format!("{name}: its hook {MEMORY_HIGH} {exit}")),
-            Err(why) => warning(format!("{name}: its hook {MEMORY_HIGH} does not run: {why}")),
-        }]
+        let ended = ended.as_ref().map(|exit| *exit).map_err(|why| why as &dyn Display);
+        vec![Action::Tell(Event::of_hook(MEMORY_HIGH, ended).about(name))]
     }
 }
 
@@ -301,10 +297,6 @@ fn met(name: &ServiceName, text: String) -> Action {
 
 fn oom(name: &ServiceName, text: String) -> Action {
     Action::Tell(Event::warning(EventKind::Oom, text).about(name))
-}
-
-fn warning(text: String) -> Action {
-    Action::Log(slog::Level::Warning, text)
 }
 
 /// What a process has of a key that it bears itself, when nothing is set.
