@@ -50,6 +50,7 @@ pub fn dashboard(
         trust: &Trust::Trusted,
         security: Security::INHERITED,
         placeholders: &placeholders,
+        remarked: false,
     };
     Ok(parse(&source, subject, surroundings)?.definition)
 }

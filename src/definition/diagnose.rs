@@ -160,12 +160,14 @@ pub(super) struct Report<'s> {
     pub source: &'s Source,
     found: Vec<Diagnostic>,
     left_out: bool,
-    remarks: Vec<Diagnostic>,
+    /// `None`: nobody wants them.
+    remarks: Option<Vec<Diagnostic>>,
 }
 
 impl<'s> Report<'s> {
-    pub(super) fn new(source: &'s Source) -> Self {
-        Self { source, found: Vec::new(), left_out: false, remarks: Vec::new() }
+    /// `remarked`: what has no effect is of interest, as to a check and not to a start of thousands of services.
+    pub(super) fn new(source: &'s Source, remarked: bool) -> Self {
+        Self { source, found: Vec::new(), left_out: false, remarks: remarked.then(Vec::new) }
     }
 
     pub(super) fn wrong(&mut self, span: &Range<usize>, about: About, message: impl Into<String>) {
@@ -178,11 +180,17 @@ impl<'s> Report<'s> {
 
     /// What is right and has no effect. Each key is remarked on once at most, so there are few.
     pub(super) fn idle(&mut self, span: &Range<usize>, message: impl Into<String>) {
-        self.remarks.push(Diagnostic::at(self.source, span, About::Effect, message));
+        if let Some(remarks) = &mut self.remarks {
+            remarks.push(Diagnostic::at(self.source, span, About::Effect, message));
+        }
+    }
+
+    pub(super) fn is_remarked(&self) -> bool {
+        self.remarks.is_some()
     }
 
     pub(super) fn into_remarks(self) -> Vec<Diagnostic> {
-        self.remarks
+        self.remarks.unwrap_or_default()
     }
 
     pub(super) fn is_clean(&self) -> bool {

@@ -49,7 +49,7 @@ pub struct Loaded {
     pub unread: Vec<PathBuf>,
     /// Everything that was found wrong, in the order of reading.
     pub diagnostics: Vec<Diagnostic>,
-    /// What is right and has no effect.
+    /// What is right and has no effect, where that was loaded thoroughly.
     pub remarks: Vec<Diagnostic>,
     /// The names of services of which there are several, with their instances.
     pub groups: BTreeMap<ServiceName, Vec<ServiceName>>,
@@ -58,7 +58,7 @@ pub struct Loaded {
     outside: Vec<Outside>,
     /// The names of services in `outside`.
     mentioned: BTreeSet<ServiceName>,
-    /// Everything that is named is of interest, not only services.
+    /// Everything that is named is of interest, not only services, and what has no effect.
     thorough: bool,
 }
 
@@ -438,6 +438,7 @@ impl Loaded {
             trust: &file.trust,
             security: Security::CONFINED,
             placeholders: argument.as_ref().map_or(&[], |argument| argument.as_slice()),
+            remarked: self.thorough,
         };
         parse(&file.source, subject, surroundings)
             .and_then(|parsed| not_strangers(&file.source.path, &file.trust, parsed))

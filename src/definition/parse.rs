@@ -47,6 +47,8 @@ pub(super) struct Subject<'a> {
     /// The default of `[security]`.
     pub security: Security,
     pub placeholders: Placeholders<'a>,
+    /// What has no effect is of interest.
+    pub remarked: bool,
 }
 
 /// A definition, and what of its text is of interest later.
@@ -56,7 +58,7 @@ pub(super) struct Parsed {
     pub mentions: Vec<Mention>,
     /// The text is that of so many services, NAME@1 and so on.
     pub instances: Option<u64>,
-    /// What is right and has no effect.
+    /// What is right and has no effect, where that was asked for.
     pub remarks: Vec<Diagnostic>,
 }
 
@@ -124,7 +126,7 @@ pub(super) fn parse(
     subject: Subject<'_>,
     surroundings: &Surroundings,
 ) -> Result<Parsed, Vec<Diagnostic>> {
-    let mut report = Report::new(source);
+    let mut report = Report::new(source, subject.remarked);
     let (document, syntax) = DeTable::parse_recoverable(&source.text);
     for error in &syntax {
         let end = source.text.len();
@@ -205,7 +207,8 @@ impl Reader<'_> {
         let has_memory_high = limits.get(Key::MemoryHigh).is_some();
         let (hooks, hooked, finish) =
             hooks::read(top.section("hooks", "[hooks]", report), has_memory_high, report);
-        if let (Some(item), Some(user)) = (user_item, &user)
+        if report.is_remarked()
+            && let (Some(item), Some(user)) = (user_item, &user)
             && let Some(message) = security::powerless_root(user, security, is_written)
         {
             report.idle(&item.span(), message);

@@ -32,6 +32,7 @@ fn read_parsed(text: &str, trust: &Trust, surroundings: &Surroundings) -> Result
         trust,
         security: Security::CONFINED,
         placeholders: &[],
+        remarked: true,
     };
     parse(&Source { path, text: text.to_owned() }, subject, surroundings)
 }

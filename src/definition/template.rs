@@ -135,6 +135,7 @@ impl Template {
             trust: &self.trust,
             security: Security::INHERITED,
             placeholders: &placeholders,
+            remarked: false,
         };
         let mut definition = parse(&self.source, subject, surroundings)?.definition;
         definition.stamp = self.stamp;

@@ -31,6 +31,7 @@ fn read(lines: &str) -> Result<Parsed, Vec<Diagnostic>> {
         trust: &Trust::Trusted,
         security: Security::CONFINED,
         placeholders: &[],
+        remarked: true,
     };
     parse(&Source { path, text: format!("{command}{lines}\n") }, subject, &surroundings)
 }
