@@ -25,7 +25,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Nothing came for so long: another thread goes on with the rest.
@@ -255,8 +255,7 @@ pub fn read(
         gathering.wait(patience);
         first(gathering.found());
         while !gathering.is_over() {
-            if let Ok((number, done)) = gathering.done.recv() {
-                gathering.take(number, done);
+            if gathering.take_some(Duration::MAX) {
                 gathering.wait(TOGETHER);
                 later(gathering.found());
             }
@@ -274,14 +273,37 @@ fn trust_of(state: &Path, around: &Surroundings) -> Trust {
     }
 }
 
+/// What the threads have read. With thousands of files each word of one would be a switch to another thread and back.
+#[derive(Debug, Default)]
+struct Answers {
+    come: Mutex<Vec<(usize, Option<Done>)>>,
+    changed: Condvar,
+}
+
+impl Answers {
+    /// `last`: nothing else is to be read now.
+    fn add(&self, number: usize, done: Option<Done>, last: bool) {
+        self.come.lock().unwrap_or_else(PoisonError::into_inner).push((number, done));
+        if last {
+            self.changed.notify_one();
+        }
+    }
+
+    /// All that has come when nothing else is to be read, or after `patience`.
+    fn wait(&self, patience: Duration) -> Vec<(usize, Option<Done>)> {
+        let come = self.come.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(come, patience, |come| come.is_empty());
+        std::mem::take(&mut *waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+}
+
 /// A reading under way.
 #[derive(Debug)]
 struct Gathering {
     sources: Arc<Sources>,
     queue: Sender<(usize, Task)>,
     waiting: Arc<Mutex<Receiver<(usize, Task)>>>,
-    done: Receiver<(usize, Option<Done>)>,
-    answers: Sender<(usize, Option<Done>)>,
+    answers: Arc<Answers>,
     threads: usize,
     /// What is read, by number; a task that was not tried stays.
     pending: BTreeMap<usize, PathBuf>,
@@ -302,13 +324,11 @@ struct Gathering {
 impl Gathering {
     fn begin(sources: Sources) -> Self {
         let (queue, waiting) = channel();
-        let (answers, done) = channel();
         let mut gathering = Self {
             sources: Arc::new(sources),
             queue,
             waiting: Arc::new(Mutex::new(waiting)),
-            done,
-            answers,
+            answers: Arc::default(),
             threads: 0,
             pending: BTreeMap::new(),
             untried: 0,
@@ -363,11 +383,11 @@ impl Gathering {
             return;
         }
         let (sources, waiting) = (Arc::clone(&self.sources), Arc::clone(&self.waiting));
-        let answers = self.answers.clone();
+        let answers = Arc::clone(&self.answers);
         let work = move || {
-            loop {
-                let task = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok((number, task)) = task else { return };
+            let queue = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = queue().recv().ok();
+            while let Some((number, task)) = next {
                 let path = task.path(&sources);
                 let directory = path.parent().unwrap_or(&path);
                 let done = sources.busy.enter(directory).then(|| {
@@ -375,9 +395,9 @@ impl Gathering {
                     sources.busy.leave(directory);
                     done
                 });
-                if answers.send((number, done)).is_err() {
-                    return;
-                }
+                let more = queue().try_recv().ok();
+                answers.add(number, done, more.is_none());
+                next = more.or_else(|| queue().recv().ok());
             }
         };
         let spawned = std::thread::Builder::new().name("definition".to_owned()).spawn(work);
@@ -428,6 +448,14 @@ impl Gathering {
         }
     }
 
+    /// Takes what has come, or waits for it. False: nothing came for so long.
+    fn take_some(&mut self, patience: Duration) -> bool {
+        let came = self.answers.wait(patience);
+        let some = !came.is_empty();
+        came.into_iter().for_each(|(number, done)| self.take(number, done));
+        some
+    }
+
     /// Everything that can come has come.
     fn is_over(&self) -> bool {
         self.pending.len() == self.untried
@@ -439,9 +467,8 @@ impl Gathering {
         let mut waited = Duration::ZERO;
         while !self.is_over() && waited < patience {
             let before = Instant::now();
-            match self.done.recv_timeout(HELP_AFTER) {
-                Ok((number, done)) => self.take(number, done),
-                Err(_) => self.help(),
+            if !self.take_some(HELP_AFTER) {
+                self.help();
             }
             waited += before.elapsed().min(HELP_AFTER);
         }
