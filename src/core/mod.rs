@@ -17,6 +17,7 @@ pub mod name;
 pub mod near;
 pub mod notify;
 pub mod policy;
+pub mod schedule;
 pub mod signal;
 pub mod unit;
 pub mod words;

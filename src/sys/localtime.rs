@@ -3,6 +3,7 @@
 //! The C library of our static binary does not follow every zone of the zone database, so the files are read by a crate.
 //! Zones with leap seconds (`right/…`) are read as if they had none: the system clock counts without them.
 
+use crate::core::schedule;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
@@ -90,6 +91,20 @@ impl Zone {
             }
             Some(_) | None => Some(first),
         }
+    }
+}
+
+impl schedule::Zone for Zone {
+    fn east(&self, unix: i64) -> i64 {
+        let moment = Timestamp::from_second(unix);
+        moment.map_or(0, |moment| self.at_moment(moment).to_offset(moment).seconds().into())
+    }
+
+    fn next_change(&self, unix: i64) -> Option<i64> {
+        let moment = Timestamp::from_second(unix).ok()?;
+        let mut changes = self.at_moment(moment).following(moment).map(|change| change.timestamp());
+        let another = self.later.iter().map(|(from, _)| *from).find(|from| *from > moment);
+        changes.find(|at| *at > moment).into_iter().chain(another).min().map(Timestamp::as_second)
     }
 }
 
@@ -390,6 +405,30 @@ mod tests {
         let summer = 1_784_116_800;
         assert_eq!(shown(&zone(path), summer), "2026-07-15 14:00:00");
         agrees_with_date(path, &moments());
+    }
+
+    #[test]
+    fn between_two_changes_the_distance_from_utc_is_the_same() {
+        use crate::core::schedule::Zone as _;
+        let year = 1_767_225_600..1_798_761_600;
+        for (tz, expected) in [
+            ("CET-1CEST,M3.5.0,M10.5.0/3", vec![1_774_746_000, 1_792_890_000]),
+            ("Europe/Berlin", vec![1_774_746_000, 1_792_890_000]),
+            ("/usr/share/zoneinfo/Australia/Lord_Howe", vec![1_775_314_800, 1_791_041_400]),
+            ("UTC0", vec![]),
+            ("Asia/Tokyo", vec![]),
+        ] {
+            let zone = zone(tz);
+            let next = |at: i64| zone.next_change(at).filter(|at| year.contains(at));
+            let found: Vec<i64> = std::iter::successors(next(year.start), |at| next(*at)).collect();
+            assert_eq!(found, expected, "{tz}");
+            for at in year.clone().step_by(7 * 3600) {
+                let local = zone.at(at).unwrap().time;
+                assert_eq!(Offset::UTC.to_timestamp(local).unwrap().as_second() - at, zone.east(at), "{tz}");
+                let before = found.iter().rev().find(|change| **change <= at).unwrap_or(&year.start);
+                assert_eq!(zone.east(at), zone.east(*before), "{tz} at {at}");
+            }
+        }
     }
 
     #[test]
