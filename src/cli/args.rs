@@ -215,7 +215,7 @@ pub enum Verb {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rolling: Option<u32>,
     },
-    /// Run now, without restart; want stays down
+    /// Run now, without restart; the want stays as it is
     Once {
         #[command(flatten)]
         named: Named,

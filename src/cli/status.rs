@@ -1,7 +1,7 @@
 //! What `ctl status` shows: the table of all, the card of one.
 
 use super::render::{bytes, duration, field, printable, state};
-use crate::control::protocol::{LastExit, ServiceStatus, State, SupervisorStatus, Utc};
+use crate::control::protocol::{LastExit, Schedule, ServiceStatus, State, SupervisorStatus, Utc};
 use crate::sys::localtime::Zone;
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -132,6 +132,7 @@ pub fn card(
     show("since", service.since.map(|since| local(since, zone)));
     show("last exit", service.last_exit.as_ref().map(|last| last_exit(last, zone)));
     show("restarts", Some(service.restarts.to_string()));
+    show("schedule", service.schedule.as_ref().map(|schedule| runs(schedule, zone)));
     show("next attempt", service.next_retry_ms.map(|wait| format!("in {}", duration(wait))));
     show(
         "containment",
@@ -178,6 +179,20 @@ pub fn card(
         let _ = writeln!(text, "    {}", printable(line));
     }
     text
+}
+
+/// When it runs, ran, and did not run.
+fn runs(schedule: &Schedule, zone: &Zone) -> String {
+    let mut words = schedule.when.clone();
+    for (what, time) in [("last run", schedule.last_run), ("next run", schedule.next_run)] {
+        if let Some(time) = time {
+            let _ = write!(words, ", {what} at {}", local(time, zone));
+        }
+    }
+    if schedule.skipped > 0 {
+        let _ = write!(words, ", {} skipped", schedule.skipped);
+    }
+    words
 }
 
 /// As the log has it, and how far from UTC that is.
@@ -330,6 +345,25 @@ mod tests {
              \x20 definition   /opt/data/profiles/coder\n\
              \x20 log          /opt/data/logs/gateways/coder\n\
              \x20   2026-01-31 12:00:00.000000001  hello \\u{7}\n"
+        );
+    }
+
+    #[test]
+    fn the_card_of_one_with_a_schedule_says_when_it_ran_and_runs() {
+        let at = |unix| Some(Utc(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(unix)));
+        let schedule = |last_run, skipped| Schedule {
+            when: "*/5 * * * *".to_owned(),
+            last_run,
+            next_run: at(1_774_746_000),
+            skipped,
+        };
+        assert_eq!(
+            runs(&schedule(at(1_774_745_700), 2), &berlin()),
+            "*/5 * * * *, last run at 2026-03-29 01:55:00 +0100, next run at 2026-03-29 03:00:00 +0200, 2 skipped"
+        );
+        assert_eq!(
+            runs(&schedule(None, 0), &Zone::utc()),
+            "*/5 * * * *, next run at 2026-03-29 01:00:00 +0000"
         );
     }
 

@@ -23,8 +23,8 @@ pub use replies::{
 };
 pub use requests::{OomPolicy, Program, Registration, Request, SignalName, Targets, Until};
 pub use status::{
-    FirstStart, Health, Io, Kind, LastExit, Pressure, ResultsDocument, ServiceStatus, StatusDocument,
-    SupervisorStatus, Utc,
+    FirstStart, Health, Io, Kind, LastExit, Pressure, ResultsDocument, Schedule, ServiceStatus,
+    StatusDocument, SupervisorStatus, Utc,
 };
 pub use verbs::{Answer, Deadline, FREEZE_TIMEOUT, Right, START_TIMEOUT, VERBS, Verb, methods};
 

@@ -97,6 +97,10 @@ pub enum Incident {
     HookTimedOut { hook: Hook },
     /// The finish program is killed.
     FinishTimedOut { after: Duration },
+    /// A scheduled run begins.
+    RunDue,
+    /// A scheduled run does not take place, and why; told of the first in a row.
+    RunSkipped(String),
 }
 
 /// The answer to a command.

@@ -4,6 +4,8 @@ use super::clock::Tick;
 use super::exit::Exit;
 use super::gateway::{Gate, Restored};
 use super::name::ServiceName;
+use super::policy::Policy;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One request of one caller, so that every caller gets its own answer.
@@ -19,7 +21,7 @@ pub enum Command {
     },
     Stop,
     Restart,
-    /// Runs it now; want stays down.
+    /// Runs it now; the want stays as it is.
     Once,
     /// Stop for good: the service is forgotten, on disk first.
     Unregister,
@@ -87,6 +89,10 @@ pub enum Event {
     },
     /// Time passed. Harmless when nothing is due.
     Time,
+    /// It is time for the next run of a scheduled service.
+    Due,
+    /// Its definition was changed; a running process keeps what it was started with.
+    Defined(Arc<Policy>),
     /// What the services before it in the order allow.
     Gate(Gate),
     /// This service, which is wanted up, cannot do without it: it is kept up whatever its own want; `None`: no longer.

@@ -9,7 +9,7 @@ use super::effect::Effect;
 use super::event::Event;
 use super::gateway::{Elsewhere, Gate, Gateway, Phase, Restored};
 use super::name::ServiceName;
-use super::policy::{Kind, Policy};
+use super::policy::Policy;
 use super::words::Want;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -140,7 +140,6 @@ impl Fleet {
     ) -> FleetEffects {
         self.unfollow(id);
         let Some(member) = self.member_mut(id) else { return Vec::new() };
-        member.gateway.set_policy(policy);
         member.after = after;
         member.requires = requires;
         let others: Vec<ServiceName> = member.comes_after().cloned().collect();
@@ -150,6 +149,7 @@ impl Fleet {
         let mut out = Vec::new();
         let mut queue = VecDeque::new();
         self.settle_gate(id, &mut queue);
+        queue.push_back((id, Event::Defined(policy)));
         self.run(queue, now, &mut out);
         out
     }
@@ -432,7 +432,7 @@ impl Fleet {
 /// A oneshot is there for others when it has succeeded, not while it works on it.
 fn is_unfinished(gateway: &Gateway) -> bool {
     let works = matches!(gateway.phase(), Phase::Up | Phase::Ending(_) | Phase::Backoff { .. });
-    works && gateway.policy().kind == Kind::Oneshot && gateway.want() == Want::Up
+    works && gateway.policy().kind.is_oneshot() && gateway.want() == Want::Up
 }
 
 #[cfg(test)]
@@ -440,6 +440,7 @@ mod tests {
     use super::*;
     use crate::core::event::{Command, Ticket};
     use crate::core::exit::Exit;
+    use crate::core::policy::Kind;
 
     const NOW: Tick = Tick(1000);
 

@@ -10,7 +10,7 @@ use super::event::{Command, Event, Ticket};
 use super::exit::Exit;
 use super::gateway::{Elsewhere, FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage};
 use super::name::ServiceName;
-use super::policy::{BurstLimit, ExitRule, Hook, Hooks, Policy};
+use super::policy::{BurstLimit, ExitRule, Hook, Hooks, Kind, Policy, RestartWhen};
 use super::words::Want;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -37,9 +37,11 @@ enum Fault {
     GivingUpIsIgnored,
     /// Every hook before a start is taken for a success.
     PreStartIsIgnored,
+    /// A start of a scheduled service runs it.
+    StartIsDue,
 }
 
-/// The search is run six times, because all together would be too many states for a test.
+/// The search is run seven times, because all together would be too many states for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     TwoCallers,
@@ -50,6 +52,8 @@ enum Scope {
     ReadyAndFinish,
     /// One caller, and a service with every hook.
     Hooks,
+    /// One caller, and a oneshot that runs when it is due, if what it requires lets it.
+    Scheduled,
     /// As `ReadyAndFinish`, and a supervisor that is killed at any moment and has a successor.
     Crashes,
 }
@@ -122,6 +126,8 @@ struct World {
     given_up: bool,
     /// The last life was called unhealthy before it ended.
     unhealthy: bool,
+    /// Of a scheduled service: a run was due while it waited for one, and has not begun.
+    run_is_due: bool,
 }
 
 const FORCE: Command = Command::Start { force: true };
@@ -159,6 +165,7 @@ enum Move {
     Drained,
     HookEnds,
     Time,
+    Due,
     Gate(Gate),
     Needed(bool),
     GiveUp,
@@ -184,6 +191,10 @@ impl World {
         if scope == Scope::Hooks {
             let some = Some(Duration::from_secs(3));
             policy.hooks = Hooks { pre_start: some, post_start: some, pre_stop: some };
+        }
+        if scope == Scope::Scheduled {
+            policy.kind = Kind::Scheduled;
+            policy.restart.when = RestartWhen::Never;
         }
         let mut world = Self {
             gateway: Gateway::new(policy, 7),
@@ -211,6 +222,7 @@ impl World {
             needed: false,
             given_up: false,
             unhealthy: false,
+            run_is_due: false,
         };
         world.feed(Event::Boot(Restored {
             want,
@@ -238,7 +250,10 @@ impl World {
             moves.extend(COMMANDS.into_iter().filter(|c| stuck || *c != FORCE).map(Move::Command));
         }
         moves.extend(self.environment());
-        if self.scope == Scope::OneCallerAndGates {
+        if self.scope == Scope::Scheduled {
+            moves.push(Move::Due);
+        }
+        if matches!(self.scope, Scope::OneCallerAndGates | Scope::Scheduled) {
             let gates = [Gate::Open, Gate::Wait("a".into()), Gate::Refused("a".into())];
             moves.extend(gates.map(Move::Gate));
         }
@@ -319,7 +334,11 @@ impl World {
                     (Fault::StopTakenForRestart, Command::Stop) => Command::Restart,
                     (_, command) => command,
                 };
-                self.feed(Event::Command { ticket, command })
+                self.feed(Event::Command { ticket, command })?;
+                match (self.fault, command) {
+                    (Fault::StartIsDue, Command::Start { .. }) => self.feed(Event::Due),
+                    _ => Ok(()),
+                }
             }
             Move::Disk { works } => {
                 let (seq, want) = self.disk.pop_front().ok_or("no write")?;
@@ -394,6 +413,11 @@ impl World {
             Move::Time => {
                 self.now = self.gateway.deadline().ok_or("no deadline")?.max(self.now);
                 self.feed(Event::Time)
+            }
+            Move::Due => {
+                let rests = self.gateway.awaits_run();
+                self.run_is_due |= rests;
+                self.feed(Event::Due)
             }
             Move::Gate(gate) => {
                 self.elsewhere = matches!(gate, Gate::Elsewhere(_));
@@ -575,6 +599,11 @@ impl World {
         if self.given_up {
             return Err("spawned after it was given up".into());
         }
+        let asked_for = self.tickets.values().any(|command| *command == Command::Once);
+        let may_run = std::mem::take(&mut self.run_is_due) || asked_for || self.gateway.is_once();
+        if self.scope == Scope::Scheduled && !may_run {
+            return Err("a run that was neither due nor asked for".into());
+        }
         self.place(incarnation)
     }
 
@@ -615,7 +644,8 @@ impl World {
             if !down && (waits || self.finishing || self.preparing) && !self.elsewhere {
                 return Err("start acknowledged before the service was ready".into());
             }
-            if !down && self.main != Main::Alive && !self.elsewhere {
+            let waits_for_its_time = self.scope == Scope::Scheduled && command != Command::Once;
+            if !down && self.main != Main::Alive && !self.elsewhere && !waits_for_its_time {
                 return Err("start acknowledged without a main process".into());
             }
         }
@@ -671,7 +701,7 @@ impl World {
             self.on_disk,
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
-            (self.elsewhere, self.needed, self.given_up, self.unhealthy),
+            (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due),
         )
     }
 }
@@ -762,6 +792,7 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
             Scope::OneCallerAndOthers,
             Scope::ReadyAndFinish,
             Scope::Hooks,
+            Scope::Scheduled,
             Scope::Crashes,
         ];
         let searches = scopes.map(|scope| threads.spawn(move || phases(scope)));
@@ -806,6 +837,7 @@ fn the_search_catches_every_seeded_fault() {
         assert!(verdict(fault, Scope::OneCallerAndOthers).is_err(), "{fault:?} went unnoticed");
     }
     assert!(verdict(Fault::PreStartIsIgnored, Scope::Hooks).is_err());
+    assert!(verdict(Fault::StartIsDue, Scope::Scheduled).is_err());
     assert!(verdict(Fault::ReadyIsAssumed, Scope::ReadyAndFinish).is_err());
     assert!(verdict(Fault::NobodyIsAdopted, Scope::Crashes).is_err());
 }

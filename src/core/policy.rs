@@ -75,6 +75,18 @@ pub enum Kind {
     Daemon,
     /// Success is `finished`.
     Oneshot,
+    /// A oneshot that runs when it is due ([`super::event::Event::Due`]): wanted up, it waits for that.
+    Scheduled,
+}
+
+impl Kind {
+    /// It is to end.
+    pub fn is_oneshot(self) -> bool {
+        match self {
+            Self::Daemon => false,
+            Self::Oneshot | Self::Scheduled => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,16 +196,11 @@ impl Policy {
                 None => {}
             }
         }
-        let success = exit.is_success();
-        match (self.kind, self.restart.when) {
-            (Kind::Oneshot, _) if success => Verdict::Finished,
-            (Kind::Daemon, RestartWhen::Always) if success => Verdict::Again,
-            (Kind::Oneshot | Kind::Daemon, RestartWhen::Always) => Verdict::Restart { skip_wait: false },
-            (Kind::Oneshot | Kind::Daemon, RestartWhen::OnFailure) if !success => {
-                Verdict::Restart { skip_wait: false }
-            }
-            (Kind::Daemon, RestartWhen::OnFailure | RestartWhen::Never) if success => Verdict::Finished,
-            (Kind::Oneshot | Kind::Daemon, RestartWhen::OnFailure | RestartWhen::Never) => Verdict::Failed,
+        match self.restart.when {
+            RestartWhen::Always if exit.is_success() && !self.kind.is_oneshot() => Verdict::Again,
+            _ if exit.is_success() => Verdict::Finished,
+            RestartWhen::Always | RestartWhen::OnFailure => Verdict::Restart { skip_wait: false },
+            RestartWhen::Never => Verdict::Failed,
         }
     }
 }
@@ -253,9 +260,11 @@ mod tests {
     #[test]
     fn a_oneshot_that_succeeds_is_finished_whatever_the_restart_policy() {
         for when in [RestartWhen::Always, RestartWhen::OnFailure, RestartWhen::Never] {
-            let mut policy = Policy { kind: Kind::Oneshot, ..Policy::default() };
-            policy.restart.when = when;
-            assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
+            for kind in [Kind::Oneshot, Kind::Scheduled] {
+                let mut policy = Policy { kind, ..Policy::default() };
+                policy.restart.when = when;
+                assert_eq!(policy.judge(Exit::Code(0)), Verdict::Finished);
+            }
         }
     }
 

@@ -37,6 +37,12 @@ pub fn wall_now() -> SystemTime {
     SystemTime::now()
 }
 
+/// The same, in Unix seconds.
+pub fn wall_seconds() -> i64 {
+    let since = wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// A tick as wall-clock time, for people.
 pub fn wall(tick: Tick) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(tick.0)

@@ -5,10 +5,11 @@ use crate::control::protocol::{self, EventKind};
 use crate::core::effect::{Effect, Outcome};
 use crate::core::event::{Command, Event, Incarnation};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::{Gateway, History, Phase};
+use crate::core::gateway::{Gateway, History, Phase, Runs};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::{Cause, State, Want};
+use crate::daemon::clock::wall_seconds;
 use crate::daemon::inbox::Input;
 use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::services::{Service, Told};
@@ -17,7 +18,7 @@ use crate::daemon::view::{decide, view};
 use crate::daemon::{Commit, STORE, Supervisor};
 use crate::definition::resolved::Ready;
 use crate::log::{LogEvent, SourceId};
-use crate::store::{self, Change, FailedRow, LastExit, RunRow, StoreEvent, WantRow};
+use crate::store::{self, Change, FailedRow, LastExit, RunRow, RunsRow, StoreEvent, WantRow};
 
 impl Supervisor {
     /// Carries out one thing that the core has decided.
@@ -39,7 +40,8 @@ impl Supervisor {
                     )];
                     let must_last = match gateway.state() {
                         State::Backoff => !gateway.waits_after_success(),
-                        State::Failed | State::Finished => true,
+                        // What runs again anyway loses no more than how it ended.
+                        State::Failed | State::Finished => !gateway.is_scheduled(),
                         State::Down
                         | State::Starting
                         | State::Up
@@ -140,14 +142,15 @@ impl Supervisor {
         let definition = self.services.get(&id).and_then(|service| service.in_force);
         self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
-        let after_success = gateway.waits_after_success();
+        // That its run was due is told already.
+        let is_routine = gateway.waits_after_success() || (gateway.is_scheduled() && now.state == State::Up);
         let mut service = self.services.get_mut(&id);
-        if let Some(service) = &mut service {
+        if let Some(service) = service.as_mut().filter(|_| !gateway.is_scheduled()) {
             service.first_start.changed(gateway.phase(), gateway.since(), gateway.ready_since());
         }
         // Being asked for what is so already changes nothing that a reader of the log does not know.
         if let Some(service) = service.filter(|service| service.told.as_ref() != Some(&now)) {
-            let event = report::state(&now, after_success).about(name);
+            let event = report::state(&now, is_routine).about(name);
             service.told = Some(now);
             self.happened(event);
         }
@@ -155,9 +158,19 @@ impl Supervisor {
         decide!(self.requests.changed(id));
         decide!(self.readiness.changed(id));
         decide!(self.health.changed(id));
+        self.replan(id);
         self.topics.topology.changed(id, &view!(self));
         self.check_essential(id);
         self.drop_if_gone(id);
+    }
+
+    /// When it runs next may be another time.
+    pub(super) fn replan(&mut self, id: ServiceId) {
+        let is_scheduled =
+            self.services.get(&id).is_some_and(|service| service.definition.schedule.is_some());
+        if is_scheduled || !self.topics.schedules.is_empty() {
+            decide!(self.schedules.changed(id, wall_seconds()));
+        }
     }
 
     /// A service that was unregistered and is empty: its log goes, then its callers are told, then it is no more.
@@ -173,6 +186,7 @@ impl Supervisor {
         decide!(self.requests.retired(id));
         decide!(self.readiness.forget(id));
         decide!(self.health.forget(id));
+        self.topics.schedules.forget(id);
         self.topics.topology.forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());
@@ -387,6 +401,10 @@ pub(super) fn run_row(history: &History, finished: bool, definition_hash: Option
         last_exit: history.last_exit.map(|(exit, at)| LastExit { exit, at_ms: at.0 }),
         start_error: history.start_error.clone(),
         incarnation: history.incarnation,
+        runs: history
+            .runs
+            .as_ref()
+            .map(|runs| RunsRow { started_ms: runs.started.map(|at| at.0), skipped: runs.skipped }),
     }
 }
 
@@ -403,6 +421,10 @@ pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
         last_exit: row.last_exit.map(|last| (last.exit, Tick(last.at_ms))),
         start_error: row.start_error.clone(),
         incarnation: row.incarnation,
+        runs: row.runs.map(|runs| {
+            let started = runs.started_ms.map(Tick);
+            Box::new(Runs { started, skipped: runs.skipped, in_row: 0 })
+        }),
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Input {
     CallerGone(ConnId),
     /// The exec of the main program is decided.
     MainReported,
+    /// Somebody has set the wall clock.
+    ClockSet,
     /// Of the life with this number, in its lower half.
     Readiness(ServiceId, u32),
     /// The connection of a probe has news.

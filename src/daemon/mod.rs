@@ -42,7 +42,7 @@ use crate::hermes::profile_watch::ProfileWatch;
 use crate::log::{Container, Handed, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use boot::ownership::GivingWay;
-use clock::Clock;
+use clock::{Clock, wall_seconds};
 use herald::Herald;
 use inbox::{Inbox, Input};
 use main_program::MainProgram;
@@ -81,6 +81,7 @@ use topics::profiles::Profiles;
 use topics::readiness::{self, Readiness};
 use topics::requests::Requests;
 use topics::scanning::Scanning;
+use topics::schedules::Schedules;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
 use topics::topology::{self, Topology};
@@ -248,6 +249,7 @@ struct Topics {
     health: Health,
     planned: PlannedStops,
     scanning: Scanning,
+    schedules: Schedules,
     scopes: Scopes,
     shutdown: Shutdown,
     upgrade: Upgrade,
@@ -422,6 +424,8 @@ impl Supervisor {
             }
             Room::Topology if self.root_watch.has_news() => self.inbox.push(Input::RootDirectory),
             Room::Topology => {}
+            Room::WallClock if self.wakeups.wall_timer.fired() => self.inbox.push(Input::ClockSet),
+            Room::WallClock => {}
             Room::Probes => self.inbox.push(Input::Probe(generation)),
             Room::Readiness => self.inbox.push(Input::Readiness(ServiceId(slot), generation)),
         }
@@ -443,6 +447,9 @@ impl Supervisor {
             }
             if self.containment.next_deadline().is_some_and(|at| at <= now) {
                 self.containment.tick(now);
+            }
+            if !self.topics.schedules.is_empty() {
+                decide!(self.schedules.pass_time(wall_seconds()));
             }
             decide!(self.planned.pass_time());
             decide!(self.readiness.pass_time());
@@ -500,6 +507,7 @@ impl Supervisor {
             Input::Request(incoming) => self.take_request(incoming),
             Input::CallerGone(conn) => self.caller_is_gone(conn),
             Input::MainReported => self.main_reported(),
+            Input::ClockSet => decide!(self.schedules.clock_set(wall_seconds())),
             Input::Readiness(id, generation) => self.hear_readiness(id, generation),
             Input::Probe(number) => self.hear_probe(number),
             Input::Probed(answer) => self.answered(answer),
@@ -570,11 +578,16 @@ impl Supervisor {
             self.unreaped.next_deadline(),
             self.herald.next_deadline(),
             self.server.next_deadline(),
+            self.topics.schedules.next_tick(),
         ];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));
         if let Err(error) = self.wakeups.timer.arm(next, wait) {
             slog::error!(self.log, "failed to arm the timer"; "error" => %error);
+        }
+        let due = self.topics.schedules.next_wall();
+        if let Err(error) = self.wakeups.wall_timer.arm(due, &self.wakeups.registry) {
+            slog::error!(self.log, "failed to arm the timer of schedules"; "error" => %error);
         }
     }
 

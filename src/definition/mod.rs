@@ -22,6 +22,7 @@ pub mod programs;
 mod raw;
 pub mod reference;
 pub mod resolved;
+mod schedule;
 mod security;
 pub mod stamp;
 pub mod template;

@@ -1,7 +1,6 @@
 //! The text of a definition → a checked `Definition`, or everything that is wrong with it.
 //!
-//! Every key of the documented format is asked for here, once, with its default and its range. A known key that is not
-//! built yet is refused, never ignored.
+//! Every key of the documented format is asked for here, once, with its default and its range.
 
 use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::environment::{self, with_variables};
@@ -10,6 +9,7 @@ use super::limits;
 use super::parse_probes::{health, ready};
 use super::raw::{Item, Placeholders, Read, Table};
 use super::resolved::{Definition, LogPolicy, Origin, RunAs, Security};
+use super::schedule;
 use super::security;
 use super::trust::Trust;
 use super::users::{Surroundings, UserError};
@@ -36,7 +36,7 @@ const MOST_DESCRIPTION: usize = 200;
 const MOST_INSTANCES: u64 = 256;
 
 /// In `type`.
-const ONESHOT: &str = "oneshot";
+pub(super) const ONESHOT: &str = "oneshot";
 
 /// What a text becomes, besides what it says itself.
 #[derive(Debug, Clone)]
@@ -189,6 +189,8 @@ impl Reader<'_> {
         let autostart = top.read("autostart", report, Item::boolean).unwrap_or(true);
         let kinds = [("daemon", Kind::Daemon), (ONESHOT, Kind::Oneshot)];
         let kind = top.read("type", report, |item| item.choice(&kinds)).unwrap_or(Kind::Daemon);
+        let schedule = schedule::read(&mut top, kind, report);
+        let kind = if schedule.is_some() { Kind::Scheduled } else { kind };
         let roles = [("auxiliary", Role::Auxiliary), ("essential", Role::Essential)];
         let role =
             top.take("role").and_then(|item| self.role(&item, &roles, report)).unwrap_or(Role::Auxiliary);
@@ -197,7 +199,7 @@ impl Reader<'_> {
         after.extend(requires.iter().cloned());
         let containment = top.read("containment", report, containment).unwrap_or(None);
         let stop = stop(top.section("stop", "[stop]", report), report);
-        let restart = restart(top.section("restart", "[restart]", report), report);
+        let restart = restart(top.section("restart", "[restart]", report), schedule.is_some(), report);
         let log = log(top.section("log", "[log]", report), report);
         let (ready, patience) = ready(top.section("ready", "[ready]", report), report);
         let security = top.section("security", "[security]", report);
@@ -216,7 +218,6 @@ impl Reader<'_> {
         let count = top.take("instances");
         *instances = count.as_ref().and_then(|item| self.instances(item, report));
         let health = health(top.section("health", "[health]", report), kind, report);
-        top.not_yet(&["schedule", "every"], report);
         top.finish(report);
         let filled = self.subject.placeholders.iter().map(|(_, meaning)| meaning.as_str());
         let (command, in_command) = command.unzip();
@@ -244,6 +245,7 @@ impl Reader<'_> {
             umask,
             autostart,
             policy: Arc::new(Policy { kind, role, restart, stop, ready: patience, finish, hooks: hooked }),
+            schedule,
             after: sorted(after),
             requires: sorted(requires),
             containment,
@@ -416,21 +418,28 @@ fn duration(
     table.read(key, report, |item| item.duration(&allowed)).unwrap_or(default)
 }
 
-fn restart(mut table: Table<'_>, report: &mut Report<'_>) -> RestartPolicy {
+/// `scheduled`: what fails has its next run anyway, so by default it is not tried again.
+fn restart(mut table: Table<'_>, scheduled: bool, report: &mut Report<'_>) -> RestartPolicy {
     let default = Policy::default().restart;
     let policies = [
         ("always", RestartWhen::Always),
         ("on-failure", RestartWhen::OnFailure),
         ("never", RestartWhen::Never),
     ];
-    let when = table.read("policy", report, |item| item.choice(&policies)).unwrap_or(default.when);
+    let when = table.read("policy", report, |item| item.choice(&policies));
+    let is_written = when.is_some();
+    let when = when.unwrap_or(if scheduled { RestartWhen::Never } else { default.when });
     let (waits, bound) = (table.take("backoff"), table.take("limit"));
     let exit_codes = table.take("exit_codes").map(|item| exit_codes(&item, report));
     table.finish(report);
     let restarts = exit_codes.iter().flat_map(BTreeMap::values).any(|rule| *rule == ExitRule::Now);
     if when == RestartWhen::Never && !restarts {
         for item in [&waits, &bound] {
-            idle(item.as_ref(), "with policy = \"never\"", report);
+            let why = match is_written {
+                true => "with policy = \"never\"",
+                false => "with policy = \"never\", the default of what has a schedule",
+            };
+            idle(item.as_ref(), why, report);
         }
     }
     let backoff = waits.map(|item| backoff(&item, default.backoff.clone(), report));

@@ -225,7 +225,7 @@ pub(super) fn health(mut table: Table<'_>, kind: Kind, report: &mut Report<'_>) 
         Word::Watchdog => Check::Watchdog,
         _ => Check::Probe(Arc::new(section.probe(report)?)),
     };
-    if kind == Kind::Oneshot {
+    if kind.is_oneshot() {
         // It runs as long as its work takes.
         report.idle(&(0..0), "[health] has no effect on a oneshot".to_owned());
         return None;

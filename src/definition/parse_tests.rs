@@ -69,6 +69,7 @@ fn a_command_alone_has_the_documented_defaults() {
         umask: None,
         autostart: true,
         policy: Arc::new(Policy::default()),
+        schedule: None,
         after: vec![],
         requires: vec![],
         containment: None,
@@ -281,12 +282,37 @@ fn each_kind_of_readiness_and_health_has_its_keys_and_no_others() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_and_never_ignored() {
-    for text in ["schedule = '*/5 * * * *'", "every = '10m'"] {
+fn a_oneshot_may_run_at_times_or_intervals() {
+    for (text, expected) in [
+        ("type = 'oneshot'\nschedule = ' 0 3 * * sun '", Some("0 3 * * sun")),
+        ("type = 'oneshot'\nschedule = '@hourly'", Some("@hourly")),
+        ("type = 'oneshot'\nevery = '90s'", Some("every 1m 30s")),
+        ("type = 'oneshot'", None),
+    ] {
+        let made = read(&format!("command = ['x']\n{text}\n")).unwrap();
+        assert_eq!(made.schedule.as_ref().map(ToString::to_string).as_deref(), expected, "{text}");
+        assert_eq!(made.policy.kind == Kind::Scheduled, expected.is_some());
+        let when = if expected.is_some() { RestartWhen::Never } else { RestartWhen::Always };
+        assert_eq!(made.policy.restart.when, when, "{text}");
+    }
+    let tried_again = "command = ['x']\ntype = 'oneshot'\nevery = '1s'\nrestart.policy = 'on-failure'\n";
+    assert_eq!(read(tried_again).unwrap().policy.restart.when, RestartWhen::OnFailure);
+    for (text, said) in [
+        ("every = '10m'", "2:1: 'every' is for what ends; write type = \"oneshot\" too"),
+        ("schedule = '@daily'", "2:1: 'schedule' is for what ends; write type = \"oneshot\" too"),
+        (
+            "type = 'oneshot'\nschedule = '@daily'\nevery = '1m'",
+            "4:1: there is a 'schedule' already; keep one of the two",
+        ),
+        (
+            "type = 'oneshot'\nschedule = '61 * * * *'",
+            "3:12: '61 * * * *' has \"61\" for the minute; allowed: 0 to 59",
+        ),
+        ("type = 'oneshot'\nschedule = '* * * *'", "3:12: '* * * *' has 4 fields; write five"),
+        ("type = 'oneshot'\nevery = '100ms'", "3:9: '100ms' is out of range; allowed: 1s to 1year"),
+    ] {
         let found = wrong(text);
-        assert!(found[0].starts_with("web.toml:2:1: "), "{found:?}");
-        assert!(found[0].contains("not supported yet"), "{found:?}");
-        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(&format!("web.toml:{said}")) && found.len() == 1, "{found:?}");
     }
 }
 

@@ -278,17 +278,6 @@ impl<'t> Table<'t> {
         self.read(key, report, |item| item.table(name)).unwrap_or_else(|| Self::empty(name))
     }
 
-    /// Refuses keys that are documented but not built yet, rather than ignoring them.
-    pub(super) fn not_yet(&mut self, keys: &[&'static str], report: &mut Report<'_>) {
-        for key in keys {
-            if let Some(item) = self.take(key) {
-                let message =
-                    format!("{} of {} is not supported yet; leave it out", quoted(key), self.section);
-                report.wrong(&item.key_span(), About::Text, message);
-            }
-        }
-    }
-
     /// Refuses what nobody asked for.
     pub(super) fn finish(self, report: &mut Report<'_>) {
         #[cfg(test)]

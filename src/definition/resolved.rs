@@ -10,6 +10,7 @@ use crate::core::fingerprint::fingerprint;
 use crate::core::limits::Limits;
 use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
+use crate::core::schedule::Schedule;
 use crate::core::words::{Overflow, Rung};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -185,6 +186,8 @@ pub struct Definition {
     /// The want on first sight; afterwards the database decides.
     pub autostart: bool,
     pub policy: Arc<Policy>,
+    /// `None`: it runs when it is wanted.
+    pub schedule: Option<Arc<Schedule>>,
     /// Started after these, those of `requires` included. Sorted, without repetition, never the service itself.
     pub after: Vec<ServiceName>,
     /// Fails and stops with these.
@@ -310,6 +313,7 @@ impl Definition {
             umask: None,
             autostart: false,
             policy: Arc::default(),
+            schedule: None,
             after: Vec::new(),
             requires: Vec::new(),
             containment: None,

@@ -98,6 +98,17 @@ impl Page<'_> {
         self.gauge("next_start_seconds", "Time until the next attempt, in backoff.", |one| {
             Some(seconds(one.next_retry_ms?))
         });
+        self.gauge("last_run_time_seconds", "When the last run of a schedule began, in Unix time.", |one| {
+            Some(unix(one.schedule.as_ref()?.last_run?))
+        });
+        self.gauge("next_run_time_seconds", "When the next run of a schedule is due, in Unix time.", |one| {
+            Some(unix(one.schedule.as_ref()?.next_run?))
+        });
+        self.counter(
+            "skipped_runs_total",
+            "Runs of a schedule that were due and did not take place.",
+            |one| Some(one.schedule.as_ref()?.skipped as f64),
+        );
     }
 
     fn usage(&mut self) {
@@ -221,7 +232,7 @@ fn amount(service: &ServiceStatus, key: Key) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Io, samples};
+    use crate::control::protocol::{Io, Schedule, samples};
     use std::collections::BTreeSet;
 
     fn sample() -> String {
@@ -230,6 +241,12 @@ mod tests {
         service.limits = Some(
             [("memory_max", "512M"), ("cpu_max", "150%")].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
         );
+        service.schedule = Some(Schedule {
+            when: "@daily".to_owned(),
+            last_run: None,
+            next_run: Some(Utc(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000))),
+            skipped: 2,
+        });
         let mut odd = samples::down("b");
         odd.name = "a\"b\\c\nd".to_owned();
         text(&samples::supervisor(), &[service, odd])
@@ -248,12 +265,15 @@ mod tests {
             "hermes_sup_service_memory_bytes{name=\"coder\"} 12900000",
             "hermes_sup_service_memory_limit_bytes{name=\"coder\"} 536870912",
             "hermes_sup_service_cpu_limit_cores{name=\"coder\"} 1.5",
+            "hermes_sup_service_next_run_time_seconds{name=\"coder\"} 1700000000",
+            "hermes_sup_service_skipped_runs_total{name=\"coder\"} 2",
             "hermes_sup_service_io_read_bytes_total{name=\"coder\"} 1024",
             "hermes_sup_service_healthy{name=\"a\\\"b\\\\c\\nd\"} 1",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}:\n{page}");
         }
         assert!(!page.contains("memory_bytes{name=\"a"), "{page}");
+        assert!(!page.contains("last_run_time_seconds{"), "{page}");
     }
 
     #[test]

@@ -46,8 +46,11 @@ pub fn fault(service: &ServiceStatus, asked_for: bool) -> Option<Fault> {
     if service.want == Want::Down && !asked_for {
         return None;
     }
+    let is_scheduled = service.schedule.is_some() && service.want == Want::Up;
     match service.state {
         State::Served | State::Parked => None,
+        // It has its time, or its run is about to begin or to end.
+        State::Down | State::Starting | State::Stopping | State::Finished if is_scheduled => None,
         State::Finished if service.kind == Kind::Oneshot => None,
         State::Up | State::Ready if service.frozen => Some(Fault::Frozen),
         State::Up if service.awaits_ready => Some(Fault::NotReady),
@@ -129,7 +132,7 @@ pub fn judge(services: &[ServiceStatus], asked_for: bool) -> Verdict<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Health, HealthState, samples};
+    use crate::control::protocol::{Health, HealthState, Schedule, samples};
 
     fn with(state: State, change: impl FnOnce(&mut ServiceStatus)) -> ServiceStatus {
         let mut service = ServiceStatus { state, kind: Kind::Daemon, ..samples::service("web") };
@@ -176,6 +179,26 @@ mod tests {
         for state in [State::Up, State::Ready] {
             assert_eq!(fault(&with(state, |service| service.frozen = true), false), Some(Fault::Frozen));
         }
+    }
+
+    #[test]
+    fn a_oneshot_with_a_schedule_is_well_until_a_run_of_it_fails() {
+        let scheduled = |state| {
+            with(state, |service| {
+                service.kind = Kind::Oneshot;
+                let schedule =
+                    Schedule { when: "@daily".to_owned(), last_run: None, next_run: None, skipped: 0 };
+                service.schedule = Some(schedule);
+            })
+        };
+        for state in [State::Down, State::Starting, State::Up, State::Stopping, State::Finished] {
+            assert_eq!(fault(&scheduled(state), true), None, "{state}");
+        }
+        for state in [State::Failed, State::Backoff, State::Refused] {
+            assert_eq!(fault(&scheduled(state), false), Some(Fault::NotUp), "{state}");
+        }
+        let unwanted = ServiceStatus { want: Want::Down, ..scheduled(State::Down) };
+        assert_eq!((fault(&unwanted, false), fault(&unwanted, true)), (None, Some(Fault::NotUp)));
     }
 
     #[test]

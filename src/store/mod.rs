@@ -60,7 +60,7 @@ pub use lock::{Holder, lock_alone};
 pub use place::Lies;
 pub use schema::{
     FailedRow, LastExit, LimitsRow, MAX_FAILURE_TIMES, MirroredRow, NEWEST_SCHEMA, Program, RecordRow,
-    RunRow, SCHEMA, WantRow,
+    RunRow, RunsRow, SCHEMA, WantRow,
 };
 pub use session::new_instance;
 pub use unwritten::{DiskError, Unwritten};

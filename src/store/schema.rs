@@ -103,6 +103,18 @@ pub struct RunRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_error: Option<String>,
     pub incarnation: u64,
+    /// Of a scheduled service. Absent in rows of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<RunsRow>,
+}
+
+/// The runs of a scheduled service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunsRow {
+    /// When the last one began.
+    pub started_ms: Option<u64>,
+    /// How many were due and did not take place.
+    pub skipped: u64,
 }
 
 /// Why a service is `failed`.
@@ -436,6 +448,7 @@ mod tests {
             last_exit: Some(LastExit { exit: Exit::Signal { signal: Signal::KILL, core: false }, at_ms: 2 }),
             start_error: None,
             incarnation: 4,
+            runs: None,
         };
         let bytes = row(
             r#"{"restarts":3,"failures_in_row":2,"failure_times_ms":[1,2],"backoff_until_ms":null,"failed":{"reason":"exited with code 78","at_ms":2,"definition_hash":null},"finished":false,"last_exit":{"exit":{"signal":{"number":9,"core":false}},"at_ms":2},"incarnation":4}"#,

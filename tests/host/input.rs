@@ -28,7 +28,7 @@ fn a_malformed_definition_is_reported_and_the_others_go_on() {
     world.adversary("good", "pause", "");
     world.define("syntax", "command = [\"/bin/true\"\nuser = 3\n");
     world.define("unknown", "command = [\"/bin/true\"]\n\n[restart]\npolice = \"always\"\n");
-    world.define("later", "command = [\"/bin/true\"]\ntype = \"oneshot\"\nevery = \"10m\"\n");
+    world.define("later", "command = [\"/bin/true\"]\ntype = \"oneshot\"\nschedule = \"61 * * * *\"\n");
     world.define("empty", "command = []\n");
     world.define("UPPER", "command = [\"/bin/true\"]\n");
     world.write("/etc/hermes-sup/services/binary.toml", [0xff, 0xfe, 0x00]);
@@ -36,7 +36,7 @@ fn a_malformed_definition_is_reported_and_the_others_go_on() {
     world.ctl(&["wait", "good", "--up"]).ok();
     let places =
         ["syntax.toml:", "unknown.toml:4:1", "later.toml:3:", "empty.toml:1:", "UPPER", "binary.toml"];
-    for text in places.into_iter().chain(["not supported yet"]) {
+    for text in places.into_iter().chain(["\"61\" for the minute; allowed: 0 to 59"]) {
         world.wait_stderr(text);
     }
     assert_eq!(

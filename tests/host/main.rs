@@ -32,6 +32,7 @@ mod protocol;
 mod reasons;
 mod restarts;
 mod rungs;
+mod schedules;
 mod scopes;
 mod screens;
 mod signals;

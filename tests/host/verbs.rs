@@ -446,13 +446,14 @@ fn check_names_file_line_and_column() {
     let mut world = World::new(Setup::plain());
     world.write("/tmp/defs/good.toml", "command = [\"/bin/true\"]\n");
     world.write("/tmp/defs/bad.toml", "command = [\"/bin/true\"]\n\n  colour = \"blue\"\n");
-    world.write("/tmp/defs/later.toml", "command = [\"/bin/true\"]\ntype = \"oneshot\"\nevery = \"10m\"\n");
+    let never = "command = [\"/bin/true\"]\ntype = \"oneshot\"\nschedule = \"0 0 30 2 *\"\n";
+    world.write("/tmp/defs/never.toml", never);
     let supervisor = world.start();
     let checked = world.exec(&supervisor, 0, &["/hermes-sup", "check", "/tmp/defs"]);
     assert_eq!(checked.code, 1, "{checked:?}");
     let said = format!("{}{}", checked.out, checked.err);
     assert!(said.contains("bad.toml:3:3") && said.contains("colour"), "{said}");
-    assert!(said.contains("later.toml:") && said.contains("not supported yet"), "{said}");
+    assert!(said.contains("never.toml:3:12") && said.contains("a day that none of its months has"), "{said}");
     assert!(!said.contains("good.toml:"), "{said}");
     world.exec(&supervisor, 0, &["/hermes-sup", "check", "/tmp/defs/good.toml"]).ok();
 }

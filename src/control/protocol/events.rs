@@ -76,6 +76,8 @@ pub enum EventKind {
     Hook,
     /// A process tree was stopped where it is, or goes on.
     Freeze,
+    /// A scheduled run began, was skipped or was missed.
+    Schedule,
     /// Somebody asked for something.
     Command,
     /// Definitions were read again.

@@ -120,6 +120,7 @@ pub(crate) fn service(name: &str) -> ServiceStatus {
         log_dropped: 0,
         starts_after: Vec::new(),
         first_start: None,
+        schedule: None,
     }
 }
 

@@ -117,6 +117,23 @@ pub struct ServiceStatus {
     /// Absent: this supervisor has not started it.
     #[serde(default)]
     pub first_start: Option<FirstStart>,
+    /// Absent: it runs when it is wanted.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
+}
+
+/// When a oneshot runs again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Schedule {
+    /// As its definition has it: `*/5 * * * *`, `every 10m`.
+    pub when: String,
+    /// When the last run began.
+    pub last_run: Option<Utc>,
+    /// Absent: it is wanted down.
+    pub next_run: Option<Utc>,
+    /// How often a run was due and did not take place.
+    pub skipped: u64,
 }
 
 /// How the first start of a service went, in milliseconds since the supervisor started.
@@ -187,6 +204,7 @@ impl ServiceStatus {
             log_dropped: 0,
             starts_after: Vec::new(),
             first_start: None,
+            schedule: None,
         }
     }
 }
@@ -330,13 +348,13 @@ mod tests {
             r#"{"name":"b","description":null,"kind":"daemon","want":"down","state":"down","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":null,"since":null,"#,
             r#""ready_since":null,"health":null,"uptime_ms":null,"restarts":0,"next_retry_ms":null,"last_exit":null,"containment":null,"containment_weakness":null,"procs":null,"#,
             r#""memory_bytes":null,"memory_peak_bytes":null,"cpu_ms":null,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"log":null,"#,
-            r#""limits":null,"limits_not_in_force":[],"definition":null,"log_dropped":0,"starts_after":[],"first_start":null},"#,
+            r#""limits":null,"limits_not_in_force":[],"definition":null,"log_dropped":0,"starts_after":[],"first_start":null,"schedule":null},"#,
             r#"{"name":"coder","description":null,"kind":"gateway","want":"up","state":"up","frozen":false,"awaits_ready":false,"served_by":null,"reason":null,"pid":42,"#,
             r#""since":"2023-11-14T22:14:20.000Z","ready_since":null,"health":null,"uptime_ms":65000,"restarts":2,"next_retry_ms":null,"#,
             r#""last_exit":{"code":null,"signal":"SIGKILL","core":false,"oom":true,"oom_likely":false,"oom_memory_max":50331648,"oom_outside":false,"unknown":false,"#,
             r#""at":"2023-11-14T22:14:10.000Z"},"containment":"keeper","containment_weakness":null,"procs":5,"memory_bytes":12900000,"#,
             r#""memory_peak_bytes":null,"cpu_ms":61500,"oom_kills":null,"memory_high_at":null,"io":null,"pressure":null,"#,
-            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder","log_dropped":0,"starts_after":[],"first_start":null}]}"#,
+            r#""log":"/opt/data/logs/gateways/coder","limits":null,"limits_not_in_force":[],"definition":"/opt/data/profiles/coder","log_dropped":0,"starts_after":[],"first_start":null,"schedule":null}]}"#,
         );
         assert_eq!(serde_json::to_string(&document).unwrap(), expected);
         assert_eq!(serde_json::from_str::<StatusDocument>(expected).unwrap(), document);

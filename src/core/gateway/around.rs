@@ -50,7 +50,9 @@ impl Gateway {
     /// Something it requires is missing: its callers are told; a want that is up goes on waiting.
     pub(super) fn refused(&mut self, reason: &str, now: Tick, out: &mut Effects) {
         self.orders.fail_starters(reason, out);
-        if self.is_aimed_up() {
+        if self.is_scheduled() && self.want == Want::Up {
+            self.refused_run(reason, now, out);
+        } else if self.is_aimed_up() {
             self.enter(Phase::Held, now, out);
         } else {
             self.rest(false, now, out);

@@ -34,13 +34,14 @@ impl Gateway {
         };
         let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(
-            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {} {}",
+            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {} {} {}",
             self.want,
             self.gate,
             self.orders.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
             self.orders.unrecorded.is_some(),
             self.orders.unsure,
             self.once,
+            self.again,
             self.needed.is_some(),
             self.unjudged.is_some(),
             self.condemned.is_some(),

@@ -25,6 +25,19 @@ pub struct History {
     pub start_error: Option<String>,
     /// The number of the last life.
     pub incarnation: Incarnation,
+    /// Of a scheduled service.
+    pub runs: Option<Box<Runs>>,
+}
+
+/// The runs of a scheduled service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// When the last one began, also one that was asked for.
+    pub started: Option<Tick>,
+    /// Runs that were due and did not take place.
+    pub skipped: u64,
+    /// So many of them since the last one that did.
+    pub in_row: u64,
 }
 
 /// What is known about a service when the supervisor starts.

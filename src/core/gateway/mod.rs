@@ -4,7 +4,7 @@
 //!
 //! | phase    | want up                                        | want down                                      |
 //! |----------|------------------------------------------------|------------------------------------------------|
-//! | Down     | only while the supervisor shuts down           | at rest                                        |
+//! | Down     | while the supervisor shuts down; *scheduled*   | at rest                                        |
 //! | Held     | waits for what it requires or comes after, or  | `once` or *needed* waits likewise              |
 //! |          | another service does its work ([`Elsewhere`])  |                                                |
 //! | Starting | the main process is being made                 | `once` or *needed*                             |
@@ -16,6 +16,9 @@
 //!
 //! *Needed* ([`Event::Needed`]): another service that is wanted up cannot do without this one, so it is kept up although
 //! its own want is down. It ends with an operator's stop.
+//!
+//! A *scheduled* service ([`Kind::Scheduled`](super::policy::Kind)) that is wanted up waits for [`Event::Due`] in the phase that its
+//! last run left it in: `Down` before the first one, `Finished`, or `Failed`.
 //!
 //! Invariants, searched exhaustively in `model`: nothing is spawned while an earlier tree lives, against the want, or
 //! while another service does its work; no command is acknowledged before its commit; every phase can be left; every caller is answered exactly once.
@@ -30,6 +33,7 @@ mod fingerprint;
 mod hooks;
 mod life;
 mod orders;
+mod runs;
 mod shown;
 mod start;
 #[cfg(test)]
@@ -37,7 +41,7 @@ mod tests;
 mod verdict;
 
 pub use around::{Elsewhere, Gate};
-pub use life::{History, Living, Readiness, Restored};
+pub use life::{History, Living, Readiness, Restored, Runs};
 
 use super::clock::Tick;
 use super::effect::{Effect, Effects, Incident};
@@ -113,6 +117,8 @@ pub struct Gateway {
     orders: Orders,
     /// Runs although want is down.
     once: bool,
+    /// Of a scheduled service: a run was asked for while the last one was ending.
+    again: bool,
     /// It is kept up for this service, whatever its own want.
     needed: Option<ServiceName>,
     /// A life that ended while it was not known whether another service does its work: a failure, if none does.
@@ -138,6 +144,7 @@ impl Gateway {
             history: History::default(),
             orders: Orders::default(),
             once: false,
+            again: false,
             needed: None,
             unjudged: None,
             condemned: None,
@@ -191,6 +198,8 @@ impl Gateway {
             | Event::LogsDrained { .. }
             | Event::HookEnded { .. } => {}
             Event::Time => self.time(now, &mut out),
+            Event::Due => self.due(now, &mut out),
+            Event::Defined(policy) => self.defined(policy, now, &mut out),
             Event::Gate(gate) => self.gate_moved(gate, now, &mut out),
             Event::Needed(by) => self.need_moved(by, now, &mut out),
             Event::GiveUp { reason } => self.must_give_up(reason, now, &mut out),
@@ -253,6 +262,8 @@ impl Gateway {
                     if let Phase::Ending(ending) = &mut self.phase {
                         ending.stage = Stage::Stuck;
                     }
+                    // Who asked for it is told that it does not come.
+                    self.again = false;
                     self.orders.answer_stuck(out);
                     out.push(Effect::Changed);
                 }
@@ -275,6 +286,15 @@ impl Gateway {
         self.phase = phase;
         self.since = now;
         out.push(Effect::Changed);
+    }
+
+    /// What waited for its next run, and has no schedule any more, has waited long enough.
+    fn defined(&mut self, policy: Arc<Policy>, now: Tick, out: &mut Effects) {
+        let waits = self.awaits_run() && self.phase == Phase::Down;
+        self.policy = policy;
+        if waits && !self.is_scheduled() {
+            self.begin_start(now, out);
+        }
     }
 
     fn is_current(&self, incarnation: Incarnation) -> bool {

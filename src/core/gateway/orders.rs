@@ -155,7 +155,8 @@ impl Gateway {
                 "remains of its last run cannot be killed; 'start --force' starts beside them".to_owned(),
             );
         }
-        if command == Command::Once && self.want == Want::Up && self.phase != Phase::Up {
+        let runs = self.phase == Phase::Up || self.is_scheduled();
+        if command == Command::Once && self.want == Want::Up && !runs {
             return Some("it is wanted up already; 'start' or 'restart' tries again now".to_owned());
         }
         None
@@ -201,6 +202,7 @@ impl Gateway {
     /// Carries out a command whose want is decided.
     pub(super) fn act(&mut self, command: Command, seq: u64, now: Tick, out: &mut Effects) {
         self.orders.acted = seq;
+        let was = self.want;
         match command {
             Command::Start { force } => {
                 self.want = Want::Up;
@@ -209,9 +211,12 @@ impl Gateway {
                 if force && self.stage() == Some(Stage::Stuck) {
                     out.push(Effect::Abandon { incarnation: self.history.incarnation });
                     (self.life, self.ended) = (None, None);
-                    self.begin_start(now, out);
+                    match self.is_scheduled() {
+                        true => self.await_run(false, now, out),
+                        false => self.begin_start(now, out),
+                    }
                 } else {
-                    self.ask_up(now, out);
+                    self.ask_up(command, was, now, out);
                 }
             }
             Command::Restart => {
@@ -225,12 +230,12 @@ impl Gateway {
                     | Phase::Ending(_)
                     | Phase::Backoff { .. }
                     | Phase::Failed
-                    | Phase::Finished => self.ask_up(now, out),
+                    | Phase::Finished => self.ask_up(command, was, now, out),
                 }
             }
             Command::Once => {
                 self.once = self.want == Want::Down;
-                self.ask_up(now, out);
+                self.ask_up(command, was, now, out);
             }
             Command::Stop => self.ask_down(now, out),
             Command::Unregister => {
@@ -253,8 +258,13 @@ impl Gateway {
         }
     }
 
-    fn ask_up(&mut self, now: Tick, out: &mut Effects) {
+    /// `was`: the want before this command.
+    fn ask_up(&mut self, command: Command, was: Want, now: Tick, out: &mut Effects) {
         self.unjudged = None;
+        let runs = matches!(self.phase, Phase::Up | Phase::Starting);
+        if self.is_scheduled() && self.want == Want::Up && !runs {
+            return self.ask_scheduled(command == Command::Once, was, now, out);
+        }
         match &mut self.phase {
             Phase::Up => match self.readiness() {
                 Readiness::Undefined | Readiness::Reported(_) => {
@@ -273,8 +283,8 @@ impl Gateway {
     }
 
     fn ask_down(&mut self, now: Tick, out: &mut Effects) {
-        self.want = Want::Down;
-        self.once = false;
+        let was = std::mem::replace(&mut self.want, Want::Down);
+        (self.once, self.again) = (false, false);
         self.needed = None;
         self.history.backoff_until = None;
         self.history.start_error = None;
@@ -286,7 +296,7 @@ impl Gateway {
                     self.orders.answer_stuck(out);
                 }
             }
-            Phase::Down => self.rest(true, now, out),
+            Phase::Down => self.rest(was == Want::Down, now, out),
             Phase::Held | Phase::Backoff { .. } | Phase::Failed | Phase::Finished => {
                 self.rest(false, now, out)
             }

@@ -7,7 +7,6 @@ use crate::core::clock::Tick;
 use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
 use crate::core::words::{State, Want};
-use std::sync::Arc;
 
 impl Gateway {
     pub fn want(&self) -> Want {
@@ -68,11 +67,6 @@ impl Gateway {
 
     pub fn policy(&self) -> &Policy {
         &self.policy
-    }
-
-    /// Takes a changed definition; running processes keep what they were started with.
-    pub fn set_policy(&mut self, policy: Arc<Policy>) {
-        self.policy = policy;
     }
 
     pub fn history(&self) -> &History {

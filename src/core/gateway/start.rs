@@ -36,6 +36,7 @@ impl Gateway {
             (Want::Up, _, None) if finished && self.closing.is_none() => {
                 self.enter(Phase::Finished, now, out)
             }
+            (Want::Up, _, None) if self.is_scheduled() => self.enter(Phase::Down, now, out),
             (Want::Up, _, None) => self.begin_start(now, out),
         }
     }
@@ -67,6 +68,7 @@ impl Gateway {
             Gate::Open => {
                 self.history.incarnation += 1;
                 self.history.backoff_until = None;
+                self.note_run(now);
                 self.enter(Phase::Starting, now, out);
                 let incarnation = self.history.incarnation;
                 if let Some(patience) = self.policy.hooks.pre_start {

@@ -20,6 +20,7 @@ impl Gateway {
         out.push(Effect::Release { incarnation: self.history.incarnation });
         let aimed_up = self.want == Want::Up || self.needed.is_some();
         let condemned = self.condemned.take();
+        let again = std::mem::take(&mut self.again);
         if !aimed_up || self.closing.is_some() {
             self.report_end(&life, now, out);
             out.push(Effect::SaveHistory);
@@ -27,7 +28,11 @@ impl Gateway {
         } else if let Some(reason) = condemned {
             self.report_end(&life, now, out);
             self.give_up(reason, now, out);
-        } else if asked {
+        } else if asked && self.is_scheduled() && !again {
+            self.report_end(&life, now, out);
+            out.push(Effect::SaveHistory);
+            self.await_run(false, now, out);
+        } else if asked || again {
             self.report_end(&life, now, out);
             self.begin_start(now, out);
         } else if matches!(self.gate, Gate::Elsewhere(_)) {
@@ -206,7 +211,7 @@ impl Gateway {
 
     /// No process, nothing to do. `already`: it was so before.
     pub(super) fn rest(&mut self, already: bool, now: Tick, out: &mut Effects) {
-        self.once = false;
+        (self.once, self.again) = (false, false);
         self.unjudged = None;
         self.history.failed = None;
         self.enter(Phase::Down, now, out);

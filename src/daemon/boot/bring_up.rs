@@ -14,11 +14,12 @@ use crate::daemon::boot::ownership::adoption::Inheritance;
 use crate::daemon::boot::patience::with_patience;
 use crate::daemon::boot::reading::reconcile::Reconciled;
 use crate::daemon::boot::steps::start_error::StartError;
+use crate::daemon::clock::wall_seconds;
 use crate::daemon::execute::history;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::surface::slots;
 use crate::daemon::topics::definitions::found::{Found, Plan, first_want, is_profile};
-use crate::daemon::view::view;
+use crate::daemon::view::{decide, view};
 use crate::definition::template::DEFAULT_PROFILE;
 use crate::hermes::boot_log::{self, Action, PriorExit};
 use crate::hermes::redirect::breadcrumb;
@@ -171,6 +172,7 @@ impl Supervisor {
     pub(in crate::daemon) fn boot_fleet(&mut self, restored: BTreeMap<ServiceId, Restored>) {
         let effects = self.fleet.boot(restored, self.clock.now());
         self.execute(effects);
+        decide!(self.schedules.boot(wall_seconds()));
     }
 
     /// Shows the gateways in the scan directory before anything can look for them there, and makes their slots what they

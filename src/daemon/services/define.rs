@@ -150,5 +150,6 @@ impl Supervisor {
         (service.record, service.edited) = (record.map(Box::new), None);
         let effects = self.fleet.redefine(id, policy, after, requires, self.clock.now());
         self.execute(effects);
+        self.replan(id);
     }
 }

@@ -59,11 +59,12 @@ impl Supervisor {
     }
 }
 
-/// A service is in another state. What passes by itself, and what its end has told already, is for those who listen.
-pub(in crate::daemon) fn state(now: &Told, after_success: bool) -> Event {
+/// A service is in another state. What passes by itself, and what was told already, is for those who listen. `is_routine`: it comes
+/// again and again, and nothing is wrong.
+pub(in crate::daemon) fn state(now: &Told, is_routine: bool) -> Event {
     let event = Event::info(EventKind::State, now.to_string());
     let level = match now.state {
-        State::Backoff if after_success => Level::Debug,
+        State::Backoff | State::Up if is_routine => Level::Debug,
         State::Failed | State::Backoff => Level::Warning,
         State::Starting | State::Stopping => Level::Debug,
         State::Down
@@ -91,6 +92,8 @@ fn incident_event(incident: &Incident) -> Event {
         Incident::StopTimedOut { .. } | Incident::HookTimedOut { .. } | Incident::FinishTimedOut { .. } => {
             Event::warning(EventKind::Killed, text)
         }
+        Incident::RunDue => Event::info(EventKind::Schedule, text),
+        Incident::RunSkipped(_) => Event::warning(EventKind::Schedule, text),
     }
 }
 
@@ -121,6 +124,8 @@ fn sentence(incident: &Incident) -> String {
         Incident::FinishTimedOut { after } => {
             format!("its finish program did not end within {} and is killed", words(*after))
         }
+        Incident::RunDue => "its run is due".to_owned(),
+        Incident::RunSkipped(why) => format!("its run is due and skipped: {why}"),
     }
 }
 
@@ -195,5 +200,7 @@ mod tests {
             (super::state(&waits, true).level, super::state(&waits, false).level),
             (Level::Debug, Level::Warning)
         );
+        let up = Told { state: State::Up, reason: String::new(), pid: Some(7) };
+        assert_eq!(super::state(&up, true).level, Level::Debug, "that a run was due has been told");
     }
 }

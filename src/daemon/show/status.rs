@@ -2,21 +2,23 @@
 
 use crate::containment::Report;
 use crate::control::protocol::{
-    Health, Io, Kind, LastExit, Pressure, ServiceStatus, State, SupervisorStatus, Utc,
+    Health, Io, Kind, LastExit, Pressure, Schedule, ServiceStatus, State, SupervisorStatus, Utc,
 };
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Elsewhere, Phase, Stage};
 use crate::core::policy;
 use crate::core::words::HealthState;
 use crate::daemon::Supervisor;
-use crate::daemon::clock::wall;
+use crate::daemon::clock::{wall, wall_now};
 use crate::daemon::execute::log_dir;
+use crate::daemon::topics::schedules::Moment;
 use crate::daemon::view::Trees;
 use crate::definition::limits::inherited;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
+use crate::sys::localtime::Local;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// How long a helper thread may be at one piece of work before `status` mentions it.
 const BUSY: Duration = Duration::from_secs(2);
@@ -25,6 +27,13 @@ const BUSY: Duration = Duration::from_secs(2);
 pub(in crate::daemon) fn why_not_higher(report: &Report) -> Option<String> {
     let reasons: Vec<String> = report.refused_above().map(ToString::to_string).collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// As the log has it.
+fn local(time: Utc) -> String {
+    let unix = time.0.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let local = i64::try_from(unix).ok().and_then(|unix| Local::at(unix).ok());
+    local.map_or_else(|| time.to_string(), |local| local.to_string())
 }
 
 impl Supervisor {
@@ -109,6 +118,11 @@ impl Supervisor {
             let quarantined = if checked.quarantine.is_some() { "in quarantine, " } else { "" };
             add(format!("{quarantined}unhealthy: {why}"));
         }
+        let schedule = self.shown_schedule(id);
+        let next_run = schedule.as_ref().and_then(|schedule| schedule.next_run);
+        if let Some(next) = next_run.filter(|_| gateway.awaits_run()) {
+            add(format!("next run at {}", local(next)));
+        }
         if service.gone {
             add("definition gone".to_owned());
         }
@@ -145,7 +159,7 @@ impl Supervisor {
             kind: match (&service.definition.origin, gateway.policy().kind) {
                 (Origin::Profile { .. }, _) => Kind::Gateway,
                 (_, policy::Kind::Daemon) => Kind::Daemon,
-                (_, policy::Kind::Oneshot) => Kind::Oneshot,
+                (_, policy::Kind::Oneshot | policy::Kind::Scheduled) => Kind::Oneshot,
             },
             want: gateway.want(),
             state: self.state(id)?,
@@ -202,6 +216,22 @@ impl Supervisor {
             log_dropped: log.dropped_from_file + log.dropped_from_stream,
             starts_after: service.definition.after.iter().map(ToString::to_string).collect(),
             first_start: service.first_start.shown(self.clock.started()),
+            schedule,
+        })
+    }
+
+    fn shown_schedule(&self, id: ServiceId) -> Option<Schedule> {
+        let when = self.services.get(&id)?.definition.schedule.as_ref()?.to_string();
+        let runs = self.fleet.gateway(id)?.history().runs.as_ref();
+        let next_run = self.topics.schedules.next(id).map(|next| match next {
+            Moment::Tick(at) => wall_now() + self.clock.until(at),
+            Moment::Wall(at) => UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or(0)),
+        });
+        Some(Schedule {
+            when,
+            last_run: runs.and_then(|runs| runs.started).map(|at| Utc(wall(at))),
+            next_run: next_run.map(Utc),
+            skipped: runs.map_or(0, |runs| runs.skipped),
         })
     }
 }

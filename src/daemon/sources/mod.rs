@@ -7,6 +7,7 @@ pub(in crate::daemon) mod root_watch;
 pub(in crate::daemon) mod scan_watch;
 pub(in crate::daemon) mod sender;
 pub(in crate::daemon) mod signals;
+pub(in crate::daemon) mod wall_timer;
 
 use crate::core::clock::Tick;
 use crate::daemon::Notice;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
+use wall_timer::WallTimer;
 
 /// Which part of the supervisor a token belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +38,10 @@ pub enum Room {
     Profiles,
     Topology,
     Probes,
+    WallClock,
 }
 
-const ROOMS: [Room; 12] = [
+const ROOMS: [Room; 13] = [
     Room::Signals,
     Room::Timer,
     Room::Notices,
@@ -51,6 +54,7 @@ const ROOMS: [Room; 12] = [
     Room::Profiles,
     Room::Topology,
     Room::Probes,
+    Room::WallClock,
 ];
 
 /// Bits of the slot, between room and generation. An event for a slot that was freed and used again within one wake-up
@@ -108,6 +112,7 @@ pub struct Wakeups {
     pub notifier: Notifier,
     pub notices: Receiver<Notice>,
     pub timer: Timer,
+    pub wall_timer: WallTimer,
     pub signals: SignalFd,
 }
 

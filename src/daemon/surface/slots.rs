@@ -207,6 +207,7 @@ fn definition(
         autostart: !read.down,
         hash: fingerprint([format!("{policy:?}").as_str(), &format!("{as_root} {after:?}")]),
         policy: Arc::new(policy),
+        schedule: None,
         after,
         requires: Vec::new(),
         containment: None,

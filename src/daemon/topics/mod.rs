@@ -17,6 +17,7 @@ pub mod profiles;
 pub mod readiness;
 pub mod requests;
 pub mod scanning;
+pub mod schedules;
 pub mod scopes;
 pub mod shutdown;
 #[cfg(test)]

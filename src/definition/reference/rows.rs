@@ -3,6 +3,7 @@
 use super::Default::{Nothing, Required, Value};
 use super::Type::*;
 use super::{Default, Key, Section, Type};
+use crate::core::schedule::{LEAST_EVERY, MOST_EVERY};
 use crate::definition::values::{DAY, MILLISECOND};
 use std::time::Duration as Span;
 
@@ -13,6 +14,7 @@ const ADDRESS: &str = "IP:PORT or localhost:PORT";
 const URL: &str = "http://ADDRESS[:PORT]/PATH, with an IP address or localhost";
 const READY_TCP: &str = "ready.kind = \"tcp\"\nready.address = \"127.0.0.1:6379\"";
 const READY_HTTP: &str = "ready.kind = \"http\"\nready.url = \"http://127.0.0.1:8080/\"";
+const ONESHOT: &str = "type = \"oneshot\"";
 const HEALTH_TCP: &str = "health.kind = \"tcp\"\nhealth.address = \"127.0.0.1:6379\"";
 const HEALTH_HTTP: &str = "health.kind = \"http\"\nhealth.url = \"http://127.0.0.1:8080/\"";
 
@@ -69,7 +71,11 @@ pub static KEYS: &[Key] = &[
     key("autostart", Boolean, Value("true"), "false",
         "Whether it is wanted up when it is first seen. Afterwards the last command decides."),
     key("type", Choice(&["daemon", "oneshot"]), Value(r#""daemon""#), r#""oneshot""#,
-        "A oneshot that succeeds is `finished` and not started again."),
+        "A oneshot that succeeds is `finished` and not started again, unless it has a schedule."),
+    key("schedule", Written("minute, hour, day of month, month, day of week, as in crontab(5), or @hourly, @daily, @weekly, @monthly, @yearly"), Nothing("a oneshot runs at each boot"), r#""*/5 * * * *""#,
+        "Of a oneshot: runs at these times, in the time zone of the container (`TZ`).").with(ONESHOT),
+    key("every", Duration(LEAST_EVERY, MOST_EVERY), Nothing("a oneshot runs at each boot"), r#""10m""#,
+        "Of a oneshot, instead of `schedule`: runs so long after its last start, and after the boot where none is known.").with(ONESHOT),
     key("role", Choice(&["auxiliary", "essential"]), Value(r#""auxiliary""#), r#""essential""#,
         "When what is essential has `failed`, the container ends with its exit code. Only in a root-owned file outside home."),
     key("requires", Services, Value("[]"), r#"["redis"]"#,
@@ -94,7 +100,7 @@ pub static KEYS: &[Key] = &[
 
     key("restart", Table, Value("{}"), r#"{ policy = "never" }"#, "What an end that nobody asked for leads to."),
     key("restart.policy", Choice(&["always", "on-failure", "never"]), Value(r#""always""#), r#""on-failure""#,
-        "`on-failure`: an exit code other than 0, or a signal. Under `always` a clean exit is no failure: it is started again and nothing is counted."),
+        "`on-failure`: an exit code other than 0, or a signal. Under `always` a clean exit is no failure: it is started again and nothing is counted. With a schedule the default is `never`."),
     key("restart.backoff", Table, Value("{}"), r#"{ initial = "1s" }"#, "The waits between restarts."),
     key("restart.limit", TableOr(&["none"]), Value("{}"), r#""none""#,
         "More failures than this: `failed`, and nothing is started until somebody asks."),

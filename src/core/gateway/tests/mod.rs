@@ -4,6 +4,7 @@ mod around;
 mod ends;
 mod hooks;
 mod orders;
+mod runs;
 
 use super::life::NOT_READY;
 use super::*;

@@ -12,6 +12,7 @@ use crate::daemon::boot::{ALARM, Given, Start};
 use crate::daemon::clock::Clock;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::sources::scan_watch::ScanWatch;
+use crate::daemon::sources::wall_timer::WallTimer;
 use crate::daemon::sources::{Notifier, Room, Timer, Wakeups, plain_token, watch_profiles};
 use crate::daemon::{Mode, Options};
 use crate::definition::Surroundings;
@@ -117,7 +118,7 @@ fn wakeups(signals: SignalFd) -> Result<(Poll, Wakeups), StartError> {
         .register(&mut SourceFd(&signals.as_raw_fd()), plain_token(Room::Signals), Interest::READABLE)
         .map_err(StartError::kernel("watch signals"))?;
     let _ = ALARM.set(notifier.clone());
-    Ok((poll, Wakeups { registry, notifier, notices, timer, signals }))
+    Ok((poll, Wakeups { registry, notifier, notices, timer, wall_timer: WallTimer::default(), signals }))
 }
 
 /// What the container's command is executed as.

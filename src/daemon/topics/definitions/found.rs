@@ -195,7 +195,7 @@ impl From<&RefusedFile> for Unreadable {
     fn from(RefusedFile { wrong, says }: &RefusedFile) -> Self {
         let kind = match says.kind {
             policy::Kind::Daemon => protocol::Kind::Daemon,
-            policy::Kind::Oneshot => protocol::Kind::Oneshot,
+            policy::Kind::Oneshot | policy::Kind::Scheduled => protocol::Kind::Oneshot,
         };
         let late = wrong.about == About::Late;
         let (definition, why) = (wrong.path.display().to_string(), wrong.headline());

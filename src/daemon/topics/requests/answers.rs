@@ -35,7 +35,10 @@ impl Requests {
         let outcome = match outcome {
             effect::Outcome::Done { already, unrecorded: None } => {
                 let edited = view.edited(id).filter(|_| state.is_up());
+                let is_scheduled = view.fleet.gateway(id).is_some_and(Gateway::awaits_run);
                 let message = match (already, edited) {
+                    (true, None) if is_scheduled => Some("already scheduled".to_owned()),
+                    (false, None) if is_scheduled => Some("scheduled".to_owned()),
                     (true, None) => Some(format!("already {state}")),
                     (true, Some(edited)) => Some(format!("already {state}; {edited}")),
                     (false, Some(edited)) => Some(format!("{state}; {edited}")),
