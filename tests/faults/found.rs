@@ -22,6 +22,8 @@ pub const FOUND: &[&str] = &[
     "crash keeper EPERM 1 child setsid ",
     // Nobody ever read the output of a service that could not be watched at once.
     "rotate keeper ENOMEM 1 log-pump epoll_ctl anon_inode:[eventpoll],1",
+    // A thread could not be had, and the disk was said not to answer.
+    "reload keeper ENOMEM 1 main clone ",
     // Directories that were made stayed where what followed failed.
     "start cgroup EMFILE 1 main pidfd_open ",
     "boot-again cgroup ENFILE 1 main open /sys/fs/cgroup/hermes-sup.#.probe.#",

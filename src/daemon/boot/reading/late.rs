@@ -49,7 +49,7 @@ impl Supervisor {
         let (_, opened) = channel();
         if let Err(error) = finding::read(sources, opened, PATIENCE, first, later) {
             slog::error!(self.log, "definitions are not read"; "error" => %error);
-            let why = "the disk under the home directory does not answer".to_owned();
+            let why = format!("there is no thread to read the definitions: {error}");
             self.inbox.push(Input::Notice(Notice::NotFound(why)));
         }
     }
