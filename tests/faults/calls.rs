@@ -38,6 +38,8 @@ enum Kind {
     /// eventfd, timerfd, epoll and their like.
     Event,
     Device,
+    /// memfd_create(2).
+    Memory,
     File,
 }
 
@@ -47,6 +49,7 @@ impl Kind {
             object if object.starts_with("/sys/fs/cgroup") => Self::Cgroup,
             object if object.starts_with("/proc/") => Self::Proc,
             object if object.starts_with("/dev/") && !object.starts_with("/dev/shm") => Self::Device,
+            object if object.starts_with("/memfd:") => Self::Memory,
             object if object.starts_with("pipe:") => Self::Pipe,
             object if object.starts_with("socket:") => Self::Socket,
             object if object.starts_with("anon_inode:") => Self::Event,
@@ -232,7 +235,7 @@ fn all_errors(call: &str, object: &str) -> Vec<Errno> {
                 Kind::File => errors.push(Errno::IO),
                 Kind::Cgroup if written => errors.extend([Errno::NODEV, Errno::ROFS]),
                 Kind::Pipe | Kind::Device => errors.push(Errno::INTR),
-                Kind::Cgroup | Kind::Proc | Kind::Socket | Kind::Event => {}
+                Kind::Cgroup | Kind::Proc | Kind::Socket | Kind::Event | Kind::Memory => {}
             }
             if written && kind == Kind::File {
                 errors.extend([Errno::ROFS, Errno::INTR]);
@@ -243,6 +246,7 @@ fn all_errors(call: &str, object: &str) -> Vec<Errno> {
             errors
         }
         ("read" | "pread64" | "readv", Kind::File) => vec![Errno::IO, Errno::INTR],
+        ("read" | "pread64" | "readv", Kind::Memory) => vec![],
         ("read" | "pread64" | "readv", Kind::Proc) => vec![Errno::NOMEM],
         ("read" | "pread64" | "readv", Kind::Cgroup) => vec![Errno::NODEV, Errno::NOMEM],
         ("read" | "readv", _) => vec![Errno::INTR],
@@ -252,6 +256,7 @@ fn all_errors(call: &str, object: &str) -> Vec<Errno> {
         ("write" | "writev", Kind::Cgroup) => {
             vec![Errno::BUSY, Errno::NODEV, Errno::PERM, Errno::NOMEM, Errno::INTR]
         }
+        ("write" | "writev" | "pwrite64" | "ftruncate", Kind::Memory) => vec![Errno::NOMEM, Errno::INTR],
         ("write" | "writev", Kind::Proc) => vec![Errno::PERM, Errno::NOMEM],
         ("write" | "writev", Kind::Pipe) => vec![Errno::INTR],
         ("write" | "writev", Kind::Socket) => {

@@ -122,7 +122,12 @@ fn judge(stage: &mut Stage, fault: Option<&Fault>) -> Effect {
             text.push_str(why);
         }
     }
-    let named = names(&text, fault.errno);
+    // What it found on a second attempt was the disk that is full, and it was that.
+    let is_full =
+        stage.world.setup.world.iter().any(|word| word == "--tmpfs") && text.contains("no space for");
+    // A keeper that has not come up cannot say why.
+    let is_of_keeper = fault.site.thread == "child" && text.contains("cannot start its keeper");
+    let named = names(&text, fault.errno) || is_full || is_of_keeper;
     match (refused, named) {
         (true, true) => Effect::Refused,
         (true, false) => {
@@ -157,7 +162,7 @@ fn names(text: &str, errno: Errno) -> bool {
         Errno::ACCESS | Errno::PERM => &["no permission for"],
         Errno::MFILE => &["no file descriptors available"],
         // A thread that cannot be had is EAGAIN, whatever clone(2) says (pthread_create(3)).
-        Errno::NOMEM => &["out of memory", "failed to start its threads"],
+        Errno::NOMEM => &["out of memory", "failed to start its threads", "no thread"],
         Errno::NOENT => &["does not exist"],
         Errno::BUSY => &["resource busy"],
         Errno::AGAIN => &[

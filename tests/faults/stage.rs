@@ -397,17 +397,19 @@ impl Stage {
         if !done {
             return;
         }
-        let mut count = self.processes(name);
-        if up && count == 0 {
-            // It is up from its exec on, and the kernel shows its words a moment later.
-            let shown = wait::within(Duration::from_secs(2), Path::new("/"), || {
-                Some(self.processes(name)).filter(|count| *count > 0)
-            });
-            count = shown.unwrap_or(0);
-        }
+        let count = self.shown(name, up);
         if (count > 0) != up {
             self.wrong(format!("{verb} {name} was said to be done, and it has {count} processes"));
         }
+    }
+
+    /// Its processes. One that `is_up` is so from its exec on, and the kernel shows its words a moment later.
+    fn shown(&self, name: &str, is_up: bool) -> usize {
+        let look = || Some(self.processes(name)).filter(|count| *count > 0);
+        if !is_up {
+            return self.processes(name);
+        }
+        wait::within(Duration::from_secs(2), Path::new("/"), look).unwrap_or(0)
     }
 
     /// Waits until every service is as it is wanted; says which is not.
@@ -458,8 +460,8 @@ impl Stage {
             if promised.is_some_and(|want| want != service.want) {
                 self.wrong(format!("{name}: promised {promised:?}, and status says {:?}", service.want));
             }
-            let count = self.processes(&name);
             let expected = matches!(service.state, State::Up | State::Ready);
+            let count = self.shown(&name, expected);
             if (count > 0) != expected {
                 self.wrong(format!("{name} is {:?} with {count} processes", service.state));
             }
