@@ -253,7 +253,7 @@ pub(super) const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// Whether something can be read in time.
 pub(super) fn wait_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) > 0
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&PATIENCE))).unwrap_or(0) > 0
 }
 
 /// Waits for a child of ours and reaps it. Returns its exit status, `None` if a signal ended it.

@@ -151,7 +151,8 @@ fn wait_populated(tree: &Tree, watch: &Watch, wanted: bool) -> Result<(), Why> {
             return Ok(());
         }
         let mut fds = [PollFd::new(watch, PollFlags::IN)];
-        if rustix::event::poll(&mut fds, Some(&PATIENCE)).unwrap_or(0) == 0 {
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&PATIENCE)));
+        if ready.unwrap_or(0) == 0 {
             return Err(Refusal::Silent(u8::from(wanted)).into());
         }
         // So that the next poll waits for something new.

@@ -203,7 +203,8 @@ fn check(program: &Path) -> std::io::Result<()> {
     let mut length = 0;
     if let Some(mut stdout) = child.stdout.take() {
         let patience = Timespec { tv_sec: VERSION_PATIENCE, tv_nsec: 0 };
-        let ready = rustix::event::poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&patience))?;
+        let mut speaks = [PollFd::new(&stdout, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut speaks, Some(&patience)))?;
         length = if ready == 0 { 0 } else { stdout.read(&mut said)? };
     }
     if let Ok(child) = handle {
