@@ -16,6 +16,8 @@ pub const FOUND: &[&str] = &[
     // What a keeper had to say was lost where its socket did not take it, and waited for for ever.
     "start keeper ENOBUFS 1 keeper sendmsg socket:[#]+w!",
     "freeze keeper EAGAIN 1 keeper sendmsg socket:[#]+w!",
+    // A keeper that the kernel had no memory to wait for ended, and its tree with it.
+    "freeze keeper ENOMEM 1 keeper ppoll ",
     // A keeper that could not begin did not say why.
     "rotate keeper ENOMEM 1 child signalfd4 ",
     // A keeper that could not have a session went on as a second fork server, and took orders from the first.

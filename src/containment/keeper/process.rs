@@ -184,7 +184,8 @@ impl Keeper {
         });
         let ready = match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(ready) => ready,
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            // Without memory for a moment it looks again at once: its end would be that of the tree.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::NOMEM) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let mut record = [0u8; 512];
