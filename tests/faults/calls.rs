@@ -25,6 +25,8 @@ pub enum Shape {
     Op,
     /// Children are waited for, with options in the third argument.
     Wait,
+    /// A limit is set where there is a third argument, else read.
+    Limit,
     Bare,
 }
 
@@ -99,12 +101,13 @@ const CALLS: &[Call] = calls! {
     FdOp: fcntl SYS_fcntl, ioctl SYS_ioctl, epoll_ctl SYS_epoll_ctl, fsconfig SYS_fsconfig;
     Op: prctl SYS_prctl;
     Wait: wait4 SYS_wait4;
+    Limit: prlimit64 SYS_prlimit64;
     Bare: socket SYS_socket, socketpair SYS_socketpair, pipe2 SYS_pipe2, eventfd2 SYS_eventfd2,
         timerfd_create SYS_timerfd_create, signalfd4 SYS_signalfd4, inotify_init1 SYS_inotify_init1,
         epoll_create1 SYS_epoll_create1, pidfd_open SYS_pidfd_open,
         clone SYS_clone, clone3 SYS_clone3, fork SYS_fork, vfork SYS_vfork, kill SYS_kill,
         tgkill SYS_tgkill, setsid SYS_setsid, setpgid SYS_setpgid, setuid SYS_setuid, setgid SYS_setgid,
-        setresuid SYS_setresuid, setresgid SYS_setresgid, setgroups SYS_setgroups, capset SYS_capset, prlimit64 SYS_prlimit64,
+        setresuid SYS_setresuid, setresgid SYS_setresgid, setgroups SYS_setgroups, capset SYS_capset,
         unshare SYS_unshare, poll SYS_poll, ppoll SYS_ppoll, getrandom SYS_getrandom, getcwd SYS_getcwd,
         landlock_create_ruleset SYS_landlock_create_ruleset, seccomp SYS_seccomp;
 };
@@ -341,6 +344,7 @@ fn all_errors(call: &str, object: &str) -> Vec<Errno> {
         ("wait4", _) => vec![Errno::INTR],
         ("kill" | "tgkill" | "pidfd_send_signal", _) => vec![Errno::PERM, Errno::AGAIN],
         ("prctl", _) => prctl(object),
+        ("prlimit64", _) if object == "read" => vec![],
         ("setsid" | "setpgid" | "setgid" | "setresgid" | "capset" | "prlimit64", _) => vec![Errno::PERM],
         ("setgroups", _) => vec![Errno::PERM, Errno::NOMEM],
         ("setuid" | "setresuid", _) => vec![Errno::PERM, Errno::AGAIN],

@@ -447,6 +447,7 @@ fn object(tid: i32, call: &Call, arguments: [u64; 3]) -> String {
         Shape::Op => format!(",{first}"),
         Shape::Wait if third & libc::WNOHANG as u64 != 0 => calls::NONBLOCKING.to_string(),
         Shape::Wait => String::new(),
+        Shape::Limit => if third == 0 { "read" } else { "set" }.to_owned(),
         Shape::Path => plain(&text(tid, first)),
         Shape::Fd => format!("{}{}", plain(&behind(tid, first)), manner(tid, first)),
         Shape::FdOp => format!("{},{second}", plain(&behind(tid, first))),
