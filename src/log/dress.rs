@@ -188,7 +188,7 @@ mod tests {
             let (last, others) = pieces.split_last().unwrap();
             assert!(others.iter().all(|piece| piece.ends_with(b"\n")));
             let is_short = |piece: &&[u8]| piece.len() <= PIECE || !piece[..piece.len() - 1].contains(&b'\n');
-            assert!(pieces.iter().all(|piece| is_short(piece)) && !last.is_empty());
+            assert!(pieces.iter().all(is_short) && !last.is_empty());
             assert_eq!(Dress::Plain.pieces(data).count(), 1);
         }
     }
