@@ -310,6 +310,13 @@ fn a_command_waits_for_nothing_that_others_have_in_the_journal() {
     let _supervisor = world.start();
     world.ctl(&["wait", "--all", "--up"]).ok();
     world.wait_log("s19", "ready");
+    // That of a new one is written a second after the boot: to lseek(2) it is a hole until then.
+    let state = world.path("/opt/data/supervisor");
+    let database = std::fs::File::open(state.join("state.redb")).expect("a database");
+    wait::until("a database without a place that is only reserved", &state, || {
+        let hole = rustix::fs::seek(&database, rustix::fs::SeekFrom::Hole(0)).expect("a place");
+        (hole == database.metadata().expect("its length").len()).then_some(())
+    });
     let home = std::fs::File::open(world.path("/opt/data")).expect("home");
     rustix::fs::syncfs(&home).expect("what the boot made is on the disk");
     let before = journal_commits(&world);

@@ -25,7 +25,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Nothing came for so long: another thread goes on with the rest.
@@ -254,6 +254,7 @@ pub fn read(
         gathering.judge_state(&opened);
         gathering.wait(patience);
         first(gathering.found());
+        gathering.answers.tell_each();
         while !gathering.is_over() {
             if gathering.take_some(Duration::MAX) {
                 gathering.wait(TOGETHER);
@@ -273,27 +274,43 @@ fn trust_of(state: &Path, around: &Surroundings) -> Trust {
     }
 }
 
-/// What the threads have read. With thousands of files each word of one would be a switch to another thread and back.
+/// What the threads have read.
 #[derive(Debug, Default)]
 struct Answers {
-    come: Mutex<Vec<(usize, Option<Done>)>>,
+    come: Mutex<Come>,
     changed: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct Come {
+    list: Vec<(usize, Option<Done>)>,
+    /// Each is told as it comes. At first only the last is: with thousands of files a word of each would be a switch to another
+    /// thread and back.
+    each: bool,
+}
+
 impl Answers {
+    fn lock(&self) -> MutexGuard<'_, Come> {
+        self.come.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `last`: nothing else is to be read now.
     fn add(&self, number: usize, done: Option<Done>, last: bool) {
-        self.come.lock().unwrap_or_else(PoisonError::into_inner).push((number, done));
-        if last {
+        let mut come = self.lock();
+        come.list.push((number, done));
+        if last || come.each {
             self.changed.notify_one();
         }
     }
 
-    /// All that has come when nothing else is to be read, or after `patience`.
+    fn tell_each(&self) {
+        self.lock().each = true;
+    }
+
+    /// All that has come, after `patience` at the latest.
     fn wait(&self, patience: Duration) -> Vec<(usize, Option<Done>)> {
-        let come = self.come.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(come, patience, |come| come.is_empty());
-        std::mem::take(&mut *waited.unwrap_or_else(PoisonError::into_inner).0)
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, |come| come.list.is_empty());
+        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.list)
     }
 }
 
@@ -395,7 +412,8 @@ impl Gathering {
                     sources.busy.leave(directory);
                     done
                 });
-                let more = queue().try_recv().ok();
+                // Another thread that waits for the queue has the lock.
+                let more = waiting.try_lock().ok().and_then(|queue| queue.try_recv().ok());
                 answers.add(number, done, more.is_none());
                 next = more.or_else(|| queue().recv().ok());
             }
