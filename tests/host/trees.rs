@@ -152,6 +152,8 @@ fn nothing_of_a_crashed_tree_is_left_when_the_next_life_begins(setup: Setup) {
     let supervisor = world.start();
     for life in 1..=5 {
         world.wait_log_times("exclusive", "ready exclusive", life);
+        // It may write before its exec is known.
+        world.ctl(&["wait", "exclusive", "--up"]).ok();
         world.ctl(&["kill", "exclusive", "KILL"]).ok();
     }
     world.wait_log_times("exclusive", "ready exclusive", 6);
