@@ -16,10 +16,12 @@ fn wanted() -> Story {
 }
 
 fn reports(effects: &[Effect]) -> Vec<&Incident> {
-    let report = |effect| match effect {
-        &Effect::Report(ref incident) => Some(incident),
-        _ => None,
-    };
+    fn report(effect: &Effect) -> Option<&Incident> {
+        match effect {
+            Effect::Report(incident) => Some(incident),
+            _ => None,
+        }
+    }
     effects.iter().filter_map(report).collect()
 }
 
