@@ -348,7 +348,7 @@ impl Fleet {
                 continue;
             }
             match gateway.phase() {
-                Phase::Up if is_unfinished(gateway) || gateway.awaits_ready() => waits = Some(name),
+                Phase::Up if is_unfinished(gateway) || gateway.may_report() => waits = Some(name),
                 Phase::Up | Phase::Finished => {}
                 Phase::Failed => return Gate::Refused(format!("requires '{name}', which has failed")),
                 Phase::Down | Phase::Held | Phase::Starting | Phase::Ending(_) | Phase::Backoff { .. } => {
@@ -570,6 +570,23 @@ mod tests {
             assert!(spawned(&up(&mut fleet, migrate)).is_empty(), "it works on it");
             assert_eq!(spawned(&end(&mut fleet, migrate)), [web]);
         }
+    }
+
+    /// A worker started without its database once that had been silent for the time that it may take.
+    #[test]
+    fn what_requires_a_service_that_is_late_waits_on_and_what_comes_after_it_does_not() {
+        let mut fleet = Fleet::default();
+        let policy = Policy { ready: Some(Duration::from_secs(20)), ..Policy::default() };
+        let redis = fleet.add(name("redis"), policy, Vec::new(), Vec::new(), 1);
+        let worker = add(&mut fleet, "worker", &[], &["redis"]);
+        let beside = add(&mut fleet, "beside", &["redis"], &[]);
+        boot_all(&mut fleet, Want::Up);
+        assert!(spawned(&up(&mut fleet, redis)).is_empty());
+        let late = NOW.after(Duration::from_secs(20));
+        assert_eq!(spawned(&fleet.pass_time(late)), [beside]);
+        assert_eq!(fleet.gateway(worker).unwrap().reason(), "waits for 'redis'");
+        let incarnation = fleet.gateway(redis).unwrap().history().incarnation;
+        assert_eq!(spawned(&fleet.step(redis, Event::ReadyReported { incarnation }, late)), [worker]);
     }
 
     #[test]

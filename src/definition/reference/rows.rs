@@ -137,7 +137,7 @@ pub static KEYS: &[Key] = &[
     key("ready.kind", Choice(&["none", "fd", "notify", "tcp", "unix", "http", "exec", "log", "gateway-state"]), Value(r#""none""#), r#""fd""#,
         "`none`: as soon as it runs; `fd`, `notify`, `log`, `gateway-state`: it says so; `tcp`, `unix`, `http`, `exec`: it answers."),
     key("ready.timeout", Duration(MILLISECOND, DAY), Value(r#""60s""#), r#""5m""#,
-        "A `start` waits this long for it. What is not ready by then runs on.").with(r#"ready.kind = "fd""#),
+        "A `start` waits this long for it. What is not ready by then runs on, and what requires it waits on.").with(r#"ready.kind = "fd""#),
     key("ready.fd", Integer(3, 1023), Value("3"), "5",
         "The descriptor of kind `fd`, to which it writes a newline.").with(r#"ready.kind = "fd""#),
     key("ready.interval", Duration(PROBES, DAY), Value(r#""500ms""#), r#""2s""#,
