@@ -20,7 +20,7 @@ def read(pid, file):
         return ""
 
 for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-    if read(pid, "cmdline").endswith("\\0victim\\0"):
+    if read(pid, "cmdline").endswith("\0victim\0"):
         print("victim:", seize(pid), flush=True)
     elif pid == 1 or read(pid, "comm").startswith("hermes-"):
         print("holder:", seize(pid), flush=True)
