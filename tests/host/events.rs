@@ -7,12 +7,6 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-/// The documents of `events --json`.
-fn events(world: &World) -> Vec<Value> {
-    let lines = world.ctl(&["events", "--json"]).ok();
-    lines.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect()
-}
-
 #[track_caller]
 fn assert_told(events: &[Value], service: Value, event: &str, message: &str) {
     let found = events.iter().any(|one| {
@@ -42,7 +36,7 @@ fn what_happened_is_told_with_its_cause_also_after_a_restart() {
     world.ctl_as(&supervisor, 0, &["stop", "deaf"]).ok();
     world.ctl_as(&supervisor, 0, &["reload"]);
     world.wait_state("nobody", &["failed"]);
-    let told = events(&world);
+    let told = world.events();
     assert_told(&told, Value::Null, "started", "containment");
     assert_told(&told, json!("crasher"), "state", "up");
     assert_told(&told, json!("crasher"), "command", "kill asked for by ");
@@ -75,7 +69,7 @@ fn what_happened_is_told_with_its_cause_also_after_a_restart() {
     assert_eq!(supervisor.ends(), End::Code(0), "{}", world.stderr());
 
     let supervisor = world.start();
-    let later = events(&world);
+    let later = world.events();
     assert_told(&later, json!("deaf"), "killed", "did not stop within 50ms");
     assert_told(&later, Value::Null, "shutdown", "SIGTERM from ");
     let starts = later.iter().filter(|one| one["event"] == "started").count();

@@ -3,7 +3,7 @@
 use crate::harness::layout::adversary_program;
 use crate::harness::{End, Place, Rung, Setup, World};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,8 +54,7 @@ fn a_loop_that_hangs_is_found_within_two_intervals(setup: Setup) {
     for name in &names {
         world.wait_stderr(&format!("{name}: unhealthy: file-age probe of "));
     }
-    let told = world.ctl(&["events", "--json"]).ok();
-    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).expect("a document")).collect();
+    let told = world.events();
     let when = |name: &str, event: &str| -> Timestamp {
         let found = told.iter().find(|told| told["service"] == name && told["event"] == event);
         found

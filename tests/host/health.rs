@@ -164,10 +164,9 @@ fn a_watchdog_that_falls_silent_and_a_probe_that_says_no_are_noticed() {
     world.wait_stderr("asked: unhealthy: exec probe /bin/sh: exited with code 1; it is left as it is");
     std::fs::remove_file(world.path("/tmp/silent")).expect("the file");
     world.wait_stderr("asked: healthy again");
-    let told = world.ctl(&["events", "--json"]).ok();
-    let of_asked =
-        |line: &&str| line.contains("\"service\":\"asked\"") && line.contains("\"event\":\"health\"");
-    assert_eq!(told.lines().filter(of_asked).count(), 2, "{told}");
+    let told = world.events();
+    let of_asked = |one: &&serde_json::Value| one["service"] == "asked" && one["event"] == "health";
+    assert_eq!(told.iter().filter(of_asked).count(), 2, "{told:#?}");
     world.wait_log_times("dog", "ready beats", 2);
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
     world.assert_no_survivors("after the shutdown");

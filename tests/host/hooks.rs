@@ -46,11 +46,12 @@ fn beside_the_main_process_when_it_is_up_and_before_it_is_told_to_end() {
     world.ctl(&["stop", "web"]).ok();
     world.wait_log("web", "pre_stop of the living");
     assert_eq!(world.status("web")["last_exit"]["signal"], "SIGTERM");
-    let told = world.ctl(&["events", "--json"]).ok();
-    let hooks: Vec<&str> = told.lines().filter(|line| line.contains("\"event\":\"hook\"")).collect();
+    let told = world.events();
+    let hooks = told.iter().filter(|one| one["event"] == "hook").filter_map(|one| one["message"].as_str());
+    let hooks: Vec<&str> = hooks.collect();
     assert!(
         matches!(hooks[..], [first, second] if first.contains("post_start has run") && second.contains("pre_stop has run")),
-        "{told}"
+        "{told:#?}"
     );
 }
 

@@ -33,9 +33,8 @@ fn oneshot(script: &str, rest: &str) -> String {
 }
 
 fn events(world: &World, service: &str) -> Vec<Value> {
-    let lines = world.ctl(&["events", "--json"]).ok();
-    let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("a document a line"));
-    all.filter(|one| one["service"] == service && one["event"] == "schedule").collect()
+    let is_asked = |one: &Value| one["service"] == service && one["event"] == "schedule";
+    world.events().into_iter().filter(is_asked).collect()
 }
 
 fn said(events: &[Value], text: &str) -> usize {

@@ -340,6 +340,13 @@ impl World {
         });
     }
 
+    /// The documents of `ctl events --json`.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        let lines = self.ctl(&["events", "--json"]).ok();
+        lines.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect()
+    }
+
     /// The one service `name` of `ctl --json status`.
     #[track_caller]
     pub fn status(&self, name: &str) -> Value {
