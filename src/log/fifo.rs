@@ -134,7 +134,7 @@ impl FifoDir {
 /// What becomes of a FIFO that is there already. Most are not, so nobody looks before one is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Whose it is has not been seen to.
+    /// Its owner has not been checked.
     Refused,
     Taken,
 }

@@ -79,7 +79,7 @@ impl Handover {
         memory.rewind().ok()?;
         memory.read_to_string(&mut text).ok()?;
         let handover: Self = serde_json::from_slice(text.as_bytes()).ok()?;
-        // Whoever is not taken over before we become another image learns of it by the end of the connection.
+        // A caller that is not taken over before we become another image learns of it by the end of the connection.
         for number in handover.callers.iter().map(|caller| caller.stream).chain(handover.listener) {
             let _ = posture::close_on_exec(number);
         }

@@ -151,9 +151,8 @@ impl Done {
 
 /// Nothing is wrong with the file: the machine has no descriptors or no memory now, or its disk stumbled.
 fn may_pass(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
-        errno,
+        Errno::from_io_error(error),
         Some(
             Errno::MFILE
                 | Errno::NFILE
