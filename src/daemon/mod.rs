@@ -66,7 +66,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use surface::slots::Slots;
+use surface::slots::{Slots, Supervised};
 use topics::Deadlines;
 use topics::definitions::Definitions;
 use topics::definitions::found::Found;
@@ -313,6 +313,7 @@ struct Supervisor {
     has_hermes: bool,
     /// `None`: there is no scan directory, or it cannot be watched.
     scan_watch: Option<ScanWatch>,
+    supervised: Supervised,
     /// The start did without what is still being read.
     late: Option<Box<boot::reading::late::Late>>,
     /// Where readings are.

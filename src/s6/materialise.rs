@@ -12,7 +12,7 @@ use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -97,7 +97,7 @@ pub fn make_supervise(slot: &Beneath, owner: &Credentials) -> io::Result<()> {
 }
 
 /// Removes a slot that holds nothing but what [`make_supervise`] makes. False if it is there all the same.
-pub fn remove_remains(scandir: &Beneath, slot: &str, owner: &Credentials) -> bool {
+pub fn remove_remains(scandir: &Beneath, slot: &OsStr, owner: &Credentials) -> bool {
     let removed = owner.on_files(|| -> io::Result<()> {
         let dir = scandir.dir(Path::new(slot))?;
         let names = dir.list()?;
@@ -604,17 +604,20 @@ mod tests {
         for _ in 0..2 {
             make_supervise(&slot, &scan.owner).unwrap();
         }
-        assert!(!remove_remains(&scan.beneath(), "gateway-coder", &scan.owner), "it holds more");
+        assert!(!remove_remains(&scan.beneath(), "gateway-coder".as_ref(), &scan.owner), "it holds more");
         assert_eq!(mode(at.join("event")), 0o3730);
         assert_eq!(mode(at.join("supervise")), 0o700, "what is there stays");
         let bare = scan.path.join("bare");
         std::fs::create_dir(&bare).unwrap();
         std::os::unix::fs::lchown(&bare, Some(scan.owner.uid), None).unwrap();
-        assert!(!remove_remains(&scan.beneath(), "bare", &scan.owner), "it is about to be filled");
+        assert!(!remove_remains(&scan.beneath(), "bare".as_ref(), &scan.owner), "it is about to be filled");
         make_supervise(&Beneath::open(&bare).unwrap(), &scan.owner).unwrap();
         std::fs::write(bare.join("supervise/kept"), "").unwrap();
-        assert!(!remove_remains(&scan.beneath(), "bare", &scan.owner), "something of somebody's is in it");
+        assert!(
+            !remove_remains(&scan.beneath(), "bare".as_ref(), &scan.owner),
+            "something of somebody's is in it"
+        );
         std::fs::remove_file(bare.join("supervise/kept")).unwrap();
-        assert!(remove_remains(&scan.beneath(), "bare", &scan.owner) && !bare.exists());
+        assert!(remove_remains(&scan.beneath(), "bare".as_ref(), &scan.owner) && !bare.exists());
     }
 }

@@ -18,10 +18,10 @@
 //! there is then the measure, and a warning says what that is worth.
 
 use super::astray;
-use crate::sys::beneath::Beneath;
+use crate::sys::beneath::{Beneath, Birth};
 use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -228,17 +228,8 @@ impl StateDir {
 
     /// Where it lies; `None` if that cannot be told.
     pub(super) fn lies(&self) -> Option<Lies> {
-        let mask = StatxFlags::INO | StatxFlags::BTIME;
-        match rustix::fs::statx(&self.dir, "", AtFlags::EMPTY_PATH, mask) {
-            Ok(stat) => {
-                let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-                let time = stat.stx_btime;
-                let born_ns = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
-                Some(Lies { inode: stat.stx_ino, born_ns: u64::try_from(born_ns).ok().filter(|_| known) })
-            }
-            // Filtered, or a kernel without it.
-            Err(_) => Some(Lies { inode: rustix::fs::fstat(&self.dir).ok()?.st_ino, born_ns: None }),
-        }
+        let Birth { inode, born_ns } = self.dir.birth().ok()?;
+        Some(Lies { inode, born_ns })
     }
 
     /// Whether the next boot will find this directory, and `file` as the one of that name in it.

@@ -8,7 +8,7 @@
 //! Callers choose whose credentials apply: `Credentials::on_files`.
 
 use crate::sys::credentials::Credentials;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,6 +22,15 @@ use std::path::{Component, Path, PathBuf};
 pub struct Beneath {
     root: OwnedFd,
     path: PathBuf,
+}
+
+/// Which directory it is, also where a later one has got the number of one that was removed. Device numbers are not part
+/// of it: they change with a remount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Birth {
+    pub inode: u64,
+    /// When it was made, in nanoseconds since 1970; not every filesystem knows. statx(2).
+    pub born_ns: Option<u64>,
 }
 
 impl Beneath {
@@ -56,6 +65,23 @@ impl Beneath {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which directory this is.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn birth(&self) -> io::Result<Birth> {
+        match rustix::fs::statx(&self.root, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME) {
+            Ok(stat) => {
+                let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+                let time = stat.stx_btime;
+                let born_ns = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+                Ok(Birth { inode: stat.stx_ino, born_ns: u64::try_from(born_ns).ok().filter(|_| known) })
+            }
+            // Filtered, or a kernel without it.
+            Err(_) => Ok(Birth { inode: rustix::fs::fstat(&self.root)?.st_ino, born_ns: None }),
+        }
     }
 
     /// The directory `relative`, without following links.

@@ -139,7 +139,7 @@ fn scripts_prepare_the_container_one_after_the_other() {
         .flat_map(|name| [format!("begin /etc/cont-init.d/{name} 0 deep red {path}"), "end".to_owned()])
         .collect();
     assert_eq!(begun, expected);
-    world.wait_log("shown", "lines");
+    world.wait_log("shown", "]");
     let lines: Vec<String> = world.log_lines("shown").into_iter().filter(|line| !line.is_empty()).collect();
     assert_eq!(lines, ["[two", "lines", "]"]);
     let said = world.stderr();
@@ -398,6 +398,22 @@ fn a_slot_that_the_cli_registers_is_a_service_from_then_on() {
     wait_service(&world, "x", false);
     world.assert_no_survivors("of a slot that went while it ran");
     assert!(!world.path("/tmp/logger-ran").exists() && !world.path("/tmp/finish-ran").exists());
+}
+
+/// A slot that is removed piece by piece, as `rm -r` does it, while others have the directory read again: what is gone
+/// stays gone, so that the directory that held it can go, too.
+#[test]
+fn what_is_taken_out_of_a_known_slot_is_not_put_back() {
+    let mut world = world(idle());
+    let supervisor = world.start();
+    register(&world, &supervisor, "x", "down", &format!("{TELL}; test -d gateway-x/supervise")).ok();
+    let again = format!("cd /run/service; rm -r gateway-x/supervise gateway-x/event; {TELL}; ls gateway-x");
+    assert_eq!(shell(&world, &supervisor, &again).ok(), "down\nfinish\nlog\nrun\ntype\n");
+    // The next one of that name is another slot, also where the same number is given to its directory.
+    shell(&world, &supervisor, "rm -r /run/service/gateway-x").ok();
+    let both = "test -d gateway-x/supervise; test -d gateway-x/event";
+    register(&world, &supervisor, "x", "down", &format!("{TELL}; {both}")).ok();
+    assert_eq!(supervisor.terminate(), End::Code(0));
 }
 
 /// s6 sees a new slot when it is told to look. Here a rename is seen too.

@@ -153,7 +153,8 @@ impl Field {
         let (first, last) = match range.split_once('-') {
             _ if range == "*" => (self.least, self.most),
             Some((first, last)) => {
-                let (first, last) = (self.value(first).ok_or_else(wrong)?, self.value(last).ok_or_else(wrong)?);
+                let (first, last) =
+                    (self.value(first).ok_or_else(wrong)?, self.value(last).ok_or_else(wrong)?);
                 // The week may end with its Sunday.
                 let is_last_sunday = self.most == 7 && last == 0 && first != 0;
                 (first, if is_last_sunday { self.most } else { last })

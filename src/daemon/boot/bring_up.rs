@@ -178,8 +178,8 @@ impl Supervisor {
     /// Shows the gateways in the scan directory before anything can look for them there, and makes their slots what they
     /// run in.
     fn show_at_boot(&mut self, gateways: Vec<(ServiceName, Want)>) {
-        let around = self.surroundings.clone();
-        let shown = with_patience("slots", move || slots::show(&gateways, &around));
+        let (around, supervised) = (self.surroundings.clone(), self.supervised.clone());
+        let shown = with_patience("slots", move || slots::show(&gateways, &supervised, &around));
         let shown = match shown.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(shown) => shown,
             Err(error) => return slog::warn!(self.log, "gateways are not shown to 'hermes': {error}"),

@@ -79,7 +79,8 @@ impl Supervisor {
     pub(in crate::daemon) fn read_slots(&mut self, shown: Vec<(ServiceName, Want)>) {
         let around = self.surroundings_now();
         let notifier = self.wakeups.notifier.clone();
-        let work = move || slots::show(&shown, &around);
+        let supervised = self.supervised.clone();
+        let work = move || slots::show(&shown, &supervised, &around);
         let done = move |slots: io::Result<io::Result<Slots>>| {
             notifier.send(Notice::Slots(slots.and_then(|slots| slots).map(Box::new)));
         };

@@ -19,12 +19,13 @@ use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir, SlotError};
 use crate::s6::slot::{self, FinishTimeout, Run};
 use crate::s6::{SCAN_DIRECTORY, bundle, script};
+use crate::sys::beneath::{Beneath, Birth};
 use crate::sys::credentials::Credentials;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The command of a service that runs in its slot.
@@ -43,6 +44,41 @@ pub struct Slots {
     /// Directories without a `run`: still being filled, or being removed. They make no service and end none.
     pub incomplete: BTreeSet<PathBuf>,
     pub warnings: Vec<String>,
+}
+
+/// Slots that were made to look supervised to clients of s6, by name, and which directory each was. It is done once, as
+/// s6-supervise does: what somebody removes piece by piece must not come back under their hands.
+#[derive(Debug, Clone, Default)]
+pub struct Supervised(Arc<Mutex<BTreeMap<OsString, Birth>>>);
+
+impl Supervised {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<OsString, Birth>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the new ones among `slots` look supervised, and forgets those that are gone. Blocks.
+    fn mark(&self, scandir: &Beneath, slots: &mut Slots, owner: &Credentials) {
+        let others = slots.others.values().filter_map(|definition| definition.slot.as_deref());
+        let all = slots.gateways.values().map(|(slot, _)| slot).chain(others);
+        let names: BTreeSet<OsString> = all.map(|slot| OsString::from(&slot.name)).collect();
+        self.known().retain(|name, _| names.contains(name));
+        for name in names {
+            let Ok(dir) = scandir.dir(Path::new(&name)) else { continue };
+            let Ok(birth) = dir.birth() else { continue };
+            if self.known().get(&name) == Some(&birth) {
+                continue;
+            }
+            let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
+            let maker = if of_root { &Credentials::own() } else { owner };
+            if materialise::make_supervise(&dir, maker).is_ok() {
+                self.known().insert(name, birth);
+            }
+        }
+        // Somebody who removed a slot while these directories were made in it was left with them.
+        slots.incomplete.retain(|dir| {
+            dir.file_name().is_none_or(|name| !materialise::remove_remains(scandir, name, owner))
+        });
+    }
 }
 
 /// Why a slot is no service, or is not started.
@@ -71,7 +107,7 @@ impl Slots {
         let shown = static_slots().into_iter().map(OsString::from).collect();
         let scan = scandir.scan(&shown)?;
         let mut slots = Self { warnings: scan.warnings, ..Self::default() };
-        let (own, owner) = (Credentials::own(), around.gateway.credentials());
+        let owner = around.gateway.credentials();
         for (slot_name, read) in scan.slots {
             let service = slot::service_of(&slot_name).ok_or_else(|| NameError::Taken(slot_name.clone()));
             let name = match service.and_then(ServiceName::of_slot) {
@@ -83,16 +119,8 @@ impl Slots {
             };
             let dir = Path::new(SCAN_DIRECTORY).join(&slot_name);
             if read.run == Run::Missing {
-                // Somebody who removed it while we made these directories was left with them.
-                if !materialise::remove_remains(scandir.dir(), &slot_name, &owner) {
-                    slots.incomplete.insert(dir);
-                }
+                slots.incomplete.insert(dir);
                 continue;
-            }
-            if let Ok(dir) = scandir.dir().dir(Path::new(&slot_name)) {
-                // Clients of s6 take these directories for the sign of a supervised slot; none of ours needs them.
-                let of_root = rustix::fs::fstat(&dir).is_ok_and(|stat| stat.st_uid == 0);
-                let _ = materialise::make_supervise(&dir, if of_root { &own } else { &owner });
             }
             let is_gateway = slot_name.starts_with(GATEWAY_PREFIX);
             let rendered = is_gateway && script::is_rendered(&dir, &owner);
@@ -253,11 +281,16 @@ pub fn is_run(definition: &Definition) -> bool {
     definition.slot.is_some() && definition.command == [RUN]
 }
 
-/// Shows gateways as slots, each with its want as the file `down`, then reads the directory. Blocks.
+/// Shows gateways as slots, each with its want as the file `down`, then reads the directory, and makes what is in it look
+/// supervised. Blocks.
 ///
 /// # Errors
 /// As [`Slots::read`]; a gateway that cannot be shown is a warning.
-pub fn show(gateways: &[(ServiceName, Want)], around: &Surroundings) -> io::Result<Slots> {
+pub fn show(
+    gateways: &[(ServiceName, Want)],
+    supervised: &Supervised,
+    around: &Surroundings,
+) -> io::Result<Slots> {
     let owner = around.gateway.credentials();
     let scandir = ScanDir::open(Path::new(SCAN_DIRECTORY), around)?;
     let mut warnings = Vec::new();
@@ -270,6 +303,7 @@ pub fn show(gateways: &[(ServiceName, Want)], around: &Surroundings) -> io::Resu
         }
     }
     let mut slots = Slots::read(around)?;
+    supervised.mark(scandir.dir(), &mut slots, &owner);
     slots.warnings.extend(warnings);
     Ok(slots)
 }

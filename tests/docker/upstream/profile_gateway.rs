@@ -85,7 +85,7 @@ fn s6_integration_dotfile(world: &World) {
     // As root, as upstream's probe does; the scanner's answer is waited for, so there is nothing to sleep for.
     assert_eq!(planted("gateway-raceprobe.tmp").trim(), "supervised");
     assert_eq!(planted(".gateway-raceprobe.tmp").trim(), "not supervised");
-    let clean = "cd /run/service; /command/s6-svc -d gateway-raceprobe.tmp
+    let clean = "cd /run/service; /command/s6-svc -wD -d gateway-raceprobe.tmp
         rm -r gateway-raceprobe.tmp .gateway-raceprobe.tmp; /command/s6-svscanctl -an .";
     container.exec(&["sh", "-euc", clean]).ok();
     assert_eq!(container.pgrep("s6-sleep"), "");

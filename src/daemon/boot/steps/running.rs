@@ -19,6 +19,7 @@ use crate::daemon::sources::listeners::Listeners;
 use crate::daemon::sources::probes::Probes;
 use crate::daemon::sources::reaping::Unreaped;
 use crate::daemon::sources::root_watch::RootWatch;
+use crate::daemon::surface::slots::Supervised;
 use crate::daemon::topics::definitions::Definitions;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::limits::ServiceLimits;
@@ -154,6 +155,7 @@ impl Supervisor {
             socket: opened.socket,
             has_hermes: prepared.has_hermes,
             scan_watch: prepared.scan_watch,
+            supervised: Supervised::default(),
             late: None,
             busy: prepared.busy,
             giving_way: opened.giving_way,
