@@ -85,6 +85,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Typed {
     /// The ENTRYPOINT of a container: boot, supervise, run CMD as the main program
     Init {
@@ -187,6 +188,7 @@ impl Named {
 }
 
 #[derive(Debug, Clone, PartialEq, Subcommand)]
+#[command(defer = true)]
 pub enum Verb {
     /// Want up, and wait until it is
     Start {
@@ -558,9 +560,16 @@ fn read(words: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
     })
 }
 
-/// The definition of all commands, for completions and manual pages.
-pub fn definition() -> clap::Command {
+/// What reads the command line. A command's own part is made when the words name that command.
+pub fn parser() -> clap::Command {
     Cli::command()
+}
+
+/// The definition of all commands, each with its part.
+pub fn definition() -> clap::Command {
+    let mut all = parser().disable_help_subcommand(true);
+    all.build();
+    all
 }
 
 /// What is wrong with a value that was typed, as clap puts it behind the value.
@@ -1043,6 +1052,6 @@ mod tests {
 
     #[test]
     fn clap_finds_no_fault_in_the_definitions() {
-        definition().debug_assert();
+        parser().debug_assert();
     }
 }

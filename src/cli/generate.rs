@@ -1,6 +1,6 @@
 //! Completions, made from the command definitions, and the schema of a definition.
 
-use super::args::{Early, definition};
+use super::args::{Early, parser};
 use crate::control::protocol::Code;
 use crate::definition::reference;
 use clap_complete::env::Shells;
@@ -41,7 +41,7 @@ pub fn complete(shell: &OsStr, argv: &[OsString]) -> Result<Vec<u8>, Early> {
     let words: Vec<OsString> = argv.iter().skip_while(|word| *word != "--").skip(1).cloned().collect();
     let mut text = Vec::new();
     failed(completer.write_complete(
-        &mut definition(),
+        &mut parser(),
         words,
         std::env::current_dir().ok().as_deref(),
         &mut text,

@@ -30,8 +30,7 @@ pub fn page(words: &[String]) -> Result<Vec<u8>, Early> {
 }
 
 fn command(words: &[String]) -> Result<io::Result<Vec<u8>>, Early> {
-    let mut whole = args::definition().disable_help_subcommand(true);
-    whole.build();
+    let whole = args::definition();
     let mut command = &whole;
     for word in words {
         command = command.find_subcommand(word).ok_or_else(|| Early {
