@@ -9,10 +9,14 @@ use crate::daemon::boot::steps::contained::Contained;
 use crate::daemon::boot::steps::opened::Opened;
 use crate::daemon::boot::steps::prepared::Prepared;
 use crate::daemon::show::status::why_not_higher;
+use crate::daemon::sources::Wakeups;
 use crate::daemon::{Notice, Options, fault};
 use crate::store::{Change, StoreEvent};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+
+/// The ticket of the commit that holds the note to the next supervisor; those of the loop come after it.
+const NOTE: u64 = 0;
 
 pub(in crate::daemon::boot) struct Planned {
     pub reconciled: Reconciled,
@@ -47,19 +51,21 @@ impl Planned {
     }
 }
 
-/// Tells the next supervisor on this state who we are. The first start of a service must not come before that is on disk; the
-/// store keeps the order.
+/// Tells the next supervisor on this state who we are. The answer is awaited before the first start: [`note_is_kept`].
 fn leave_note(prepared: &Prepared, opened: &Opened, containment: &Containment) {
-    let Ok(note) = serde_json::to_value(note_to_successor(containment, &prepared.given.options)) else {
-        return;
-    };
-    let mut changes = vec![Change::Boot(note)];
+    let note = serde_json::to_value(note_to_successor(containment, &prepared.given.options));
+    let mut changes: Vec<Change> = note.ok().map(Change::Boot).into_iter().collect();
     if opened.identity.kinship != Kinship::Predecessor || opened.rows.lies != opened.rows.lay {
         changes.push(Change::Identity(opened.identity.instance.clone(), opened.rows.lies));
     }
-    opened.store.commit(0, changes);
-    for early in await_commit(&prepared.wakeups.notices, 0) {
-        prepared.wakeups.notifier.send(early);
+    opened.store.commit(NOTE, changes);
+}
+
+/// Waits, bounded, until the note to the next supervisor is on disk, or cannot be kept there. What else is heard meanwhile is
+/// told again.
+pub(super) fn note_is_kept(wakeups: &Wakeups) {
+    for early in await_commit(&wakeups.notices, NOTE) {
+        wakeups.notifier.send(early);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::daemon::boot::ownership::runtime_dir::goes_with_the_container;
 use crate::daemon::boot::reading::late::Late;
 use crate::daemon::boot::steps::contained::Contained;
 use crate::daemon::boot::steps::opened::Opened;
-use crate::daemon::boot::steps::planned::{Planned, first_line};
+use crate::daemon::boot::steps::planned::{Planned, first_line, note_is_kept};
 use crate::daemon::boot::steps::prepared::Prepared;
 use crate::daemon::boot::steps::start_error::StartError;
 use crate::daemon::inbox::Inbox;
@@ -69,6 +69,7 @@ impl Supervisor {
         drop((found, reconciled));
         supervisor.boot_fleet(restored);
         supervisor.deal();
+        note_is_kept(&supervisor.wakeups);
         // The first of them before the main program; of a small fleet, all.
         supervisor.start_some();
         match former {
