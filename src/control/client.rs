@@ -171,7 +171,6 @@ impl Client {
         mut each: impl FnMut(Part) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
         self.send(&codec::encode_request(request)?)?;
-        let mut chunk = [0; 16 * 1024];
         loop {
             loop {
                 let frame = self.input.next_frame().map_err(|codec::TooLarge| codec::answer_too_large())?;
@@ -186,15 +185,22 @@ impl Client {
                     None => break,
                 }
             }
-            self.wait(silence)?;
-            let want = chunk.len().min(self.input.room());
-            match self.receive(&mut chunk[..want]) {
-                Ok(0) | Err(Errno::CONNRESET) => return Err(ClientError::Ended { path: self.path.clone() }),
-                Ok(got) => {
-                    let _all = self.input.push(&chunk[..got]);
-                }
-                Err(errno) => return Err(self.io(errno)),
+            self.more(silence)?;
+        }
+    }
+
+    /// Waits for more of the answer, and takes it in.
+    fn more(&mut self, silence: Option<Duration>) -> Result<(), ClientError> {
+        self.wait(silence)?;
+        let mut chunk = [0; 4096];
+        let want = chunk.len().min(self.input.room());
+        match self.receive(&mut chunk[..want]) {
+            Ok(0) | Err(Errno::CONNRESET) => Err(ClientError::Ended { path: self.path.clone() }),
+            Ok(got) => {
+                let _all = self.input.push(&chunk[..got]);
+                Ok(())
             }
+            Err(errno) => Err(self.io(errno)),
         }
     }
 
