@@ -177,7 +177,7 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
         runtime_dir: place,
         service_uid: around.gateway.uid,
     };
-    let found = containment::probe(&wish);
+    let found = containment::probe(&wish, containment::Begun::default());
     let _ = std::fs::remove_dir_all(place);
     match found {
         Ok(report) => {

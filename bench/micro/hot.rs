@@ -223,7 +223,9 @@ impl Database {
         let notify = move |event| {
             let _ = notify.lock().map(|notify| notify.send(event));
         };
-        let (store, opened) = store::open(options, || true, notify).expect("a fresh database");
+        let (store, opened) = store::begin(options, notify)
+            .and_then(|opening| opening.wait(|| true))
+            .expect("a fresh database");
         assert_eq!(opened.volatile, None);
         Self { store, events, ticket: 0, _dir: dir }
     }

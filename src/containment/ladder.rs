@@ -1,7 +1,7 @@
 //! The ladder: which rungs work here, found out by doing, and what would raise the best of them.
 //!
 //! [`probe`] runs once, before the loop, and may wait: each wait is a poll with a bound. Nothing it makes is used again, for a
-//! cgroup that was killed once is not as good as new.
+//! cgroup that was killed once is not as good as new. What can be tried before it is known who we are, [`begin`] tries.
 
 use super::cgroup;
 use super::cgroup::mechanism::CgroupMechanism;
@@ -174,12 +174,21 @@ impl Report {
     }
 }
 
-/// Goes down the ladder.
+/// What was tried before all of a [`Wish`] was known.
+#[derive(Debug, Default)]
+pub struct Begun(Vec<Attempt>);
+
+/// Tries the highest rung, if that is not out of the question: it takes no more than a name that nobody else has.
+pub fn begin(wanted: Option<Rung>, name: &str) -> Begun {
+    let asked = wanted.is_none_or(|wanted| wanted == Rung::Cgroup);
+    Begun(asked.then(|| (Rung::Cgroup, cgroup::probe::visible_as(name))).into_iter().collect())
+}
+
+/// Goes down the ladder, from where it was begun.
 ///
 /// # Errors
 /// [`ProbeError`] when the wish cannot be had; the text says why.
-pub fn probe(wish: &Wish<'_>) -> Result<Report, ProbeError> {
-    let mut attempts: Vec<Attempt> = Vec::new();
+pub fn probe(wish: &Wish<'_>, Begun(mut attempts): Begun) -> Result<Report, ProbeError> {
     for row in TABLE {
         let found = attempts.iter().any(is_good);
         let asked = wish.also.contains(&row.rung)

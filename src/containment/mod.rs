@@ -9,7 +9,7 @@
 //!
 //! Invariants: no process is signalled by number; no rung is dropped silently; an exit is final when it leaves the room.
 //!
-//! What may block, each time with a bound: `ladder::probe`, [`Containment::open`], `adopt` and `end_predecessor`, which run
+//! What may block, each time with a bound: `ladder::begin` and `probe`, [`Containment::open`], `adopt` and `end_predecessor`, which run
 //! before the loop does; and of what the loop calls, `spawn` and `run_hook`, for one second where the fork server
 //! was stopped (`spawner.rs`). Nothing here sleeps.
 
@@ -35,7 +35,7 @@ mod succession;
 pub use event::{Event, HookError, SpawnError};
 pub use flags::flags;
 pub use hold::{Containment, Home};
-pub use ladder::{ProbeError, Refusal, Report, Wish, probe};
+pub use ladder::{Begun, ProbeError, Refusal, Report, Wish, begin, probe};
 pub use processes::children_of_ours;
 pub use processes::usage::{ProcessInfo, Stuck, Usage};
 pub use rung::Rung;

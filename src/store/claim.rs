@@ -162,6 +162,7 @@ fn open(place: &StateDir) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{OpenError, Opened, Store, begin};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::time::Duration;
 
@@ -203,6 +204,10 @@ mod tests {
         drop(later);
     }
 
+    fn open_state(options: &Options) -> Result<(Store, Opened), OpenError> {
+        begin(options.clone(), |_| {})?.wait(|| true)
+    }
+
     /// The state of one was elsewhere: it went on with the home's gateways, and the container that is there for them was refused.
     #[test]
     fn who_has_its_state_elsewhere_hears_a_claim_on_the_home() {
@@ -210,11 +215,9 @@ mod tests {
         let usual = options(&home);
         let elsewhere = Options { dir: home.path().join("elsewhere"), ..options(&home) };
         for (holder, newcomer) in [(&elsewhere, &usual), (&usual, &elsewhere)] {
-            let (store, _) = super::super::open(holder.clone(), || true, |_| {}).unwrap();
+            let (store, _) = open_state(holder).unwrap();
             let bell = Bell::hang(holder).unwrap();
-            let Err(super::super::OpenError::Held { path, holder }) =
-                super::super::open(newcomer.clone(), || true, |_| {})
-            else {
+            let Err(OpenError::Held { path, holder }) = open_state(newcomer) else {
                 panic!("it is held");
             };
             assert_eq!(holder.and_then(|holder| holder.gives_way_ms), Some(9000));
@@ -233,10 +236,8 @@ mod tests {
     fn the_claimant_waits_for_the_lock() {
         let home = tempfile::tempdir().unwrap();
         let options = options(&home);
-        let (store, _) = super::super::open(options.clone(), || true, |_| {}).unwrap();
-        let Err(super::super::OpenError::Held { holder, .. }) =
-            super::super::open(options.clone(), || true, |_| {})
-        else {
+        let (store, _) = open_state(&options).unwrap();
+        let Err(OpenError::Held { holder, .. }) = open_state(&options) else {
             panic!("it is held");
         };
         assert_eq!(holder.and_then(|holder| holder.gives_way_ms), Some(9000));
@@ -246,6 +247,6 @@ mod tests {
             store.close(Duration::from_secs(60)).unwrap();
             waiting.join().unwrap().unwrap();
         });
-        assert!(super::super::open(options, || true, |_| {}).is_ok());
+        assert!(open_state(&options).is_ok());
     }
 }

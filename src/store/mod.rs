@@ -218,20 +218,16 @@ pub struct Store {
     shared: Arc<Shared>,
 }
 
-/// Opens the state. `notify` is called from the store's thread, and from [`Store::commit`] when it refuses; it must
-/// not block. While it cannot be told whether another supervisor has the state it waits, past its patience, as long as
-/// `go_on` says so, which is asked every tenth of a second then.
+/// Begins to open the state; [`Opening::wait`] has what came of it. `notify` is called from the store's thread, and from
+/// [`Store::commit`] when it refuses; it must not block.
 ///
 /// # Errors
-/// [`OpenError`] when another supervisor has it, or may have it, or a newer one wrote it. Everything else (read-only, full,
-/// broken, silent for longer than `patience` once it is locked) is no error: what can be read is in [`Opened`], commits fail
-/// with the reason, and it recovers by itself.
-pub fn open(
+/// [`OpenError::Unknown`]: there is no thread for it.
+pub fn begin(
     options: Options,
-    go_on: impl FnMut() -> bool,
     notify: impl Fn(StoreEvent) + Send + Sync + 'static,
-) -> Result<(Store, Opened), OpenError> {
-    open_on(options, go_on, Box::new(notify), disk::plain())
+) -> Result<Opening, OpenError> {
+    begin_on(options, Box::new(notify), disk::plain())
 }
 
 type Notify = Box<dyn Fn(StoreEvent) + Send + Sync>;
@@ -239,60 +235,76 @@ type Notify = Box<dyn Fn(StoreEvent) + Send + Sync>;
 /// Of so much time at once a wait takes notice: while we were stopped, or the machine slept, the disk had no time either.
 const SLICE: Duration = Duration::from_millis(100);
 
-fn open_on(
-    options: Options,
-    mut go_on: impl FnMut() -> bool,
-    notify: Notify,
-    wrap: disk::Wrap,
-) -> Result<(Store, Opened), OpenError> {
-    let patience = options.patience;
-    let path = options.dir.clone();
+fn begin_on(options: Options, notify: Notify, wrap: disk::Wrap) -> Result<Opening, OpenError> {
+    let (path, patience) = (options.dir.clone(), options.patience);
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
     let store = Store { shared: Arc::clone(&shared) };
     shared.state().busy_since = Some(Instant::now());
     let thread = std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || worker::run(options, wrap, shared));
-    if let Err(error) = thread {
-        return Err(OpenError::Unknown { path, reason: format!("there is no thread for it: {error}") });
+    match thread {
+        Ok(_) => Ok(Opening { store, path, patience }),
+        Err(error) => Err(OpenError::Unknown { path, reason: format!("there is no thread for it: {error}") }),
     }
-    let mut waited = Duration::ZERO;
-    let mut state = store.shared.state();
-    loop {
-        if let Boot::Done(result) = std::mem::replace(&mut state.boot, Boot::Pending) {
-            state.boot = Boot::Over;
-            drop(state);
-            return Ok((store, (*result)?));
-        }
-        if waited >= patience {
-            match state.locked {
-                Locked::Nothing => {
-                    drop(state);
-                    if !go_on() {
-                        return Err(OpenError::Silent { path });
+}
+
+/// A state that is being opened.
+#[derive(Debug)]
+pub struct Opening {
+    store: Store,
+    path: PathBuf,
+    patience: Duration,
+}
+
+impl Opening {
+    /// While it cannot be told whether another supervisor has the state this waits, past the patience, as long as `go_on` says
+    /// so, which is asked every tenth of a second then.
+    ///
+    /// # Errors
+    /// [`OpenError`] when another supervisor has it, or may have it, or a newer one wrote it. Everything else (read-only, full,
+    /// broken, silent for longer than the patience once it is locked) is no error: what can be read is in [`Opened`], commits
+    /// fail with the reason, and it recovers by itself.
+    pub fn wait(self, mut go_on: impl FnMut() -> bool) -> Result<(Store, Opened), OpenError> {
+        let Self { store, path, patience } = self;
+        let mut waited = Duration::ZERO;
+        let mut state = store.shared.state();
+        loop {
+            if let Boot::Done(result) = std::mem::replace(&mut state.boot, Boot::Pending) {
+                state.boot = Boot::Over;
+                drop(state);
+                return Ok((store, (*result)?));
+            }
+            if waited >= patience {
+                match state.locked {
+                    Locked::Nothing => {
+                        drop(state);
+                        if !go_on() {
+                            return Err(OpenError::Silent { path });
+                        }
+                        state = store.shared.state();
+                        if matches!(state.boot, Boot::Done(_)) || state.locked != Locked::Nothing {
+                            continue;
+                        }
                     }
-                    state = store.shared.state();
-                    if matches!(state.boot, Boot::Done(_)) || state.locked != Locked::Nothing {
-                        continue;
+                    Locked::State | Locked::All => {
+                        let opened = Opened {
+                            instance: session::new_instance(),
+                            home_unlocked: state.locked == Locked::State,
+                            volatile: Some(Unwritten::Silent { path, patience }),
+                            ..Opened::default()
+                        };
+                        state.boot = Boot::Over;
+                        drop(state);
+                        return Ok((store, opened));
                     }
-                }
-                Locked::State | Locked::All => {
-                    let opened = Opened {
-                        instance: session::new_instance(),
-                        home_unlocked: state.locked == Locked::State,
-                        volatile: Some(Unwritten::Silent { path, patience }),
-                        ..Opened::default()
-                    };
-                    state.boot = Boot::Over;
-                    drop(state);
-                    return Ok((store, opened));
                 }
             }
+            let slice = patience.saturating_sub(waited).clamp(Duration::from_millis(1), SLICE);
+            let began = Instant::now();
+            state = store.shared.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+            waited += began.elapsed().min(slice);
         }
-        let slice = patience.saturating_sub(waited).clamp(Duration::from_millis(1), SLICE);
-        let began = Instant::now();
-        state = store.shared.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
-        waited += began.elapsed().min(slice);
     }
 }
 

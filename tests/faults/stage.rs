@@ -496,7 +496,7 @@ impl Stage {
             patience: PATIENCE,
             gives_way: None,
         };
-        let opened = match store::open(options, || false, |_| ()) {
+        let opened = match store::begin(options, |_| ()).and_then(|opening| opening.wait(|| false)) {
             Ok((store, opened)) => {
                 let _ = store.close(PATIENCE);
                 opened

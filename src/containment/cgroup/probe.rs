@@ -73,7 +73,12 @@ impl Proof for CgroupProof {
 
 /// The mount that everybody sees.
 pub fn visible(wish: &Wish<'_>, _before: &[Attempt]) -> Tried {
-    try_place(wish, discover::own_place().map_err(Refusal::from)?)
+    visible_as(wish.instance)
+}
+
+/// The same; nobody else has the name `instance`.
+pub fn visible_as(instance: &str) -> Tried {
+    try_place(instance, discover::own_place().map_err(Refusal::from)?)
 }
 
 /// A mount that only we see.
@@ -82,11 +87,11 @@ pub fn private(wish: &Wish<'_>, before: &[Attempt]) -> Tried {
     if visible_works && wish.wanted != Some(Rung::CgroupPrivate) {
         return Err(Refusal::NotNeeded.into());
     }
-    try_place(wish, discover::private_place()?)
+    try_place(wish.instance, discover::private_place()?)
 }
 
-fn try_place(wish: &Wish<'_>, mut place: Place) -> Tried {
-    let name = format!("{}.probe.{}", wish.instance, std::process::id());
+fn try_place(instance: &str, mut place: Place) -> Tried {
+    let name = format!("{instance}.probe.{}", std::process::id());
     let tree = Tree::create(&place, &name, false).map_err(Refusal::from)?;
     place.born = try_birth(&tree);
     let result = try_leaf(&tree, place.born);

@@ -6,7 +6,7 @@
 mod played;
 mod scopes;
 
-use super::ladder::{Wish, probe};
+use super::ladder::{Begun, Wish, probe};
 use super::processes::{self, walk};
 use super::succession::predecessor::{Spared, end, is_keeper};
 use super::*;
@@ -101,7 +101,7 @@ impl World {
             runtime_dir: runtime.path(),
             service_uid: 65534,
         };
-        let mut report = probe(&wish).unwrap();
+        let mut report = probe(&wish, Begun::default()).unwrap();
         if !scope {
             for (_, result) in &mut report.attempts {
                 if let Some(unscoped) = result.as_ref().ok().and_then(|proof| proof.unscoped()) {

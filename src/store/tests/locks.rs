@@ -69,6 +69,6 @@ fn without_an_answer_about_the_lock_nothing_is_begun_however_long_it_takes() {
         assert!(held(&home, options.clone()).contains("pid "));
     }
     let notify = || Box::new(|_: StoreEvent| {});
-    let refused = open_on(options, || false, notify(), disk::plain()).map(|_| ());
+    let refused = begin_on(options, notify(), disk::plain()).unwrap().wait(|| false).map(|_| ());
     assert!(matches!(refused, Err(OpenError::Silent { .. } | OpenError::Held { .. })), "{refused:?}");
 }

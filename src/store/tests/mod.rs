@@ -54,7 +54,7 @@ impl Home {
     fn open_on(&self, options: Options, wrap: super::disk::Wrap) -> Result<Running, OpenError> {
         let (sender, events) = channel();
         let notify = Box::new(move |event| drop(sender.send(event)));
-        let (store, opened) = open_on(options, || true, notify, wrap)?;
+        let (store, opened) = begin_on(options, notify, wrap)?.wait(|| true)?;
         Ok(Running { store, opened, events })
     }
 

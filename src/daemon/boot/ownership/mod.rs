@@ -62,12 +62,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// So often the state may have gone to another holder that gives it up, in the moment in which it was free.
 const MOST_CLAIMS: usize = 3;
 
-/// Opens the state; claims and awaits it where `claims` says so and its holder gives it up. `Ok(Err(…))`: it is held,
-/// and stays so.
+/// Waits for the state that is being opened; claims and awaits it where `claims` says so and its holder gives it up.
+/// `Ok(Err(…))`: it is held, and stays so.
 ///
 /// # Errors
 /// Why this container does not start.
 pub(in crate::daemon) fn open_state(
+    mut opening: Result<store::Opening, OpenError>,
     options: &store::Options,
     claims: Claims,
     signals: &SignalFd,
@@ -79,7 +80,7 @@ pub(in crate::daemon) fn open_state(
     let mut claim = None;
     let mut waiting = WaitForLock { signals, state: &options.dir, log, told: false };
     loop {
-        let (path, holder) = match store::open(options.clone(), || waiting.goes_on(), notify.clone()) {
+        let (path, holder) = match opening.and_then(|opening| opening.wait(|| waiting.goes_on())) {
             Ok(opened) => return Ok(Ok(opened)),
             Err(OpenError::Held { path, holder }) => (path, holder),
             Err(error) => return Ok(Err(error)),
@@ -99,6 +100,7 @@ pub(in crate::daemon) fn open_state(
         drop(claim.take());
         let patience = Duration::from_millis(time).saturating_add(GRACE);
         claim = Some(await_state(options, &path, known, patience, signals)?);
+        opening = store::begin(options.clone(), notify.clone());
     }
 }
 

@@ -32,13 +32,14 @@ impl Contained {
         let (options, log) = (&prepared.given.options, &prepared.given.log);
         let (instance, runtime_dir) = (&opened.identity.instance, &opened.identity.runtime_dir);
         let also: Vec<Rung> = found.loaded.services.values().filter_map(|d| d.containment).collect();
-        let report = containment::probe(&Wish {
+        let wish = Wish {
             wanted: options.rung,
             also: &also,
             instance,
             runtime_dir,
             service_uid: prepared.around.gateway.uid,
-        })?;
+        };
+        let report = containment::probe(&wish, std::mem::take(&mut opened.probing))?;
         let heritage = Heritage::of(opened.note.take(), opened.identity.kinship, runtime_dir);
         let home = Home { instance, runtime_dir, controllers: options.controllers };
         let tokens = prepared.wakeups.registry.try_clone().map_err(StartError::kernel("share its loop"))?;

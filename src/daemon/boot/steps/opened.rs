@@ -1,6 +1,6 @@
 //! Second step: the state is ours, and with it a socket, an identity and a place for what services write.
 
-use crate::containment::Predecessor;
+use crate::containment::{self, Predecessor};
 use crate::control::server::Server;
 use crate::daemon::Notice;
 use crate::daemon::boot::Start;
@@ -33,6 +33,8 @@ pub(in crate::daemon::boot) struct Opened {
     /// What the last supervisor on this state wrote down of itself.
     pub note: Option<Predecessor>,
     pub logs: Logs,
+    /// The rungs that were tried meanwhile.
+    pub probing: containment::Begun,
 }
 
 /// What becomes of a start.
@@ -56,7 +58,11 @@ impl Opened {
         };
         let notifier = prepared.wakeups.notifier.clone();
         let notify = move |event| notifier.send(Notice::Store(event));
-        let opened = open_state(&store_options, prepared.claims, &prepared.wakeups.signals, log, notify)?;
+        let opening = store::begin(store_options.clone(), notify.clone());
+        // Beside the disk. The name is of no other supervisor's probe.
+        let probing = containment::begin(options.rung, &store::new_instance());
+        let signals = &prepared.wakeups.signals;
+        let opened = open_state(opening, &store_options, prepared.claims, signals, log, notify)?;
         let (store, rows) = match (opened, &prepared.argv) {
             (Ok(opened), _) => opened,
             (Err(error), Some(argv))
@@ -91,7 +97,7 @@ impl Opened {
         let told = move |event| notifier.send(Notice::Log(event));
         let logs = Logs::start(&identity.runtime_dir, prepared.given.container.clone(), told)
             .map_err(StartError::kernel("start logging in its runtime directory"))?;
-        let opened = Self { store, rows, giving_way, server, socket, identity, note, logs };
+        let opened = Self { store, rows, giving_way, server, socket, identity, note, logs, probing };
         let found = prepared.finding.end(options, &prepared.around, opened.rows.home_unlocked, log);
         Ok(Opening::GoesOn(prepared, Box::new(opened), Box::new(found)))
     }
