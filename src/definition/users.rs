@@ -106,7 +106,7 @@ pub fn gateway_user(chosen: Option<&str>) -> Result<User, UserError> {
         return find(text, own_uid);
     }
     if own_uid == 0
-        && let Some(user) = users::by_name(DEFAULT_GATEWAY_USER)?
+        && let Some(user) = users::by_name_or_uid(DEFAULT_GATEWAY_USER, own_uid)?
     {
         return Ok(user);
     }

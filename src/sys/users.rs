@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 /// One line of the user database, with every group the user is in (the primary one included).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +37,7 @@ impl User {
 /// # Errors
 /// As getpwnam_r(3), for example when /etc/passwd cannot be read.
 pub fn by_name(name: &str) -> io::Result<Option<User>> {
-    let Ok(c_name) = CString::new(name) else { return Ok(None) };
-    found(Key::Name(name.to_owned()), || {
-        // SAFETY: all pointers are live for the call; the callback passes buffer and length of one allocation.
-        query(|entry, buffer, length, found| unsafe {
-            libc::getpwnam_r(c_name.as_ptr(), entry, buffer, length, found)
-        })
-    })
+    found(settled_files(), Key::Name(name.to_owned()))
 }
 
 /// The user with this uid; `None` if the database has none.
@@ -51,10 +45,19 @@ pub fn by_name(name: &str) -> io::Result<Option<User>> {
 /// # Errors
 /// As getpwuid_r(3).
 pub fn by_uid(uid: u32) -> io::Result<Option<User>> {
-    found(Key::Uid(uid), || {
-        // SAFETY: as in `by_name`.
-        query(|entry, buffer, length, found| unsafe { libc::getpwuid_r(uid, entry, buffer, length, found) })
-    })
+    found(settled_files(), Key::Uid(uid))
+}
+
+/// The user called `name`, or else the one with this uid, of the same moment.
+///
+/// # Errors
+/// As [`by_name`].
+pub fn by_name_or_uid(name: &str, uid: u32) -> io::Result<Option<User>> {
+    let files = settled_files();
+    match found(files, Key::Name(name.to_owned()))? {
+        Some(user) => Ok(Some(user)),
+        None => found(files, Key::Uid(uid)),
+    }
 }
 
 /// What was asked for.
@@ -62,6 +65,26 @@ pub fn by_uid(uid: u32) -> io::Result<Option<User>> {
 enum Key {
     Name(String),
     Uid(u32),
+}
+
+impl Key {
+    fn ask(&self) -> io::Result<Option<User>> {
+        match self {
+            Self::Name(name) => {
+                let Ok(name) = CString::new(name.as_str()) else { return Ok(None) };
+                // SAFETY: all pointers are live for the call; the callback passes buffer and length of one allocation.
+                query(|entry, buffer, length, found| unsafe {
+                    libc::getpwnam_r(name.as_ptr(), entry, buffer, length, found)
+                })
+            }
+            Self::Uid(uid) => {
+                // SAFETY: as above.
+                query(|entry, buffer, length, found| unsafe {
+                    libc::getpwuid_r(*uid, entry, buffer, length, found)
+                })
+            }
+        }
+    }
 }
 
 /// Which file it was: device, inode, length, and change time in seconds and nanoseconds.
@@ -76,9 +99,8 @@ struct Memory {
 
 /// Answers that are kept: users are few, but names that callers make up are not.
 const REMEMBERED: usize = 64;
-/// A file that changed this recently may change again within the same tick of the clock that stamps it: one of the kernel, which
-/// is 10 ms at most (CONFIG_HZ), or of a file system that keeps no fractions of a second.
-const SETTLED: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
+/// A file system that keeps no fractions of a second stamps whole seconds, or every other one.
+const COARSE: Duration = Duration::from_secs(2);
 
 impl Memory {
     fn known(&self, files: [Identity; 2], key: &Key) -> Option<Option<User>> {
@@ -93,15 +115,15 @@ impl Memory {
     }
 }
 
-/// The answer that is known, or the one of `ask`.
-fn found(key: Key, ask: impl FnOnce() -> io::Result<Option<User>>) -> io::Result<Option<User>> {
+/// The answer that is known of these files, or that of the database.
+fn found(files: Option<[Identity; 2]>, key: Key) -> io::Result<Option<User>> {
     static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
     let lock = || MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(files) = settled_files() else { return ask() };
+    let Some(files) = files else { return key.ask() };
     if let Some(answer) = lock().get_or_insert_default().known(files, &key) {
         return Ok(answer);
     }
-    let answer = ask()?;
+    let answer = key.ask()?;
     // Read from the files as they were before and still are.
     if settled_files() == Some(files) {
         lock().get_or_insert_default().learn(files, key, answer.clone());
@@ -115,7 +137,7 @@ fn settled_files() -> Option<[Identity; 2]> {
     if std::fs::symlink_metadata("/var/run/nscd/socket").is_ok() {
         return None;
     }
-    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let now = stamp_now()?;
     let identity = |path: &str| {
         let file = std::fs::metadata(path).ok()?;
         let changed =
@@ -126,11 +148,18 @@ fn settled_files() -> Option<[Identity; 2]> {
     Some([identity("/etc/passwd")?, identity("/etc/group")?])
 }
 
-/// A file with this change time is going to have another one when it changes again. Both since the epoch.
+/// The clock that the kernel stamps files with, since the epoch (fs/inode.c, `current_time`): it goes on with each tick.
+fn stamp_now() -> Option<Duration> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    Some(Duration::new(u64::try_from(now.tv_sec).ok()?, u32::try_from(now.tv_nsec).ok()?))
+}
+
+/// A file that was stamped with `changed` gets another stamp when it changes again: the clock has gone on since.
 fn is_settled(now: Duration, changed: Duration) -> bool {
-    let [fine, coarse] = SETTLED;
-    let needed = if changed.subsec_nanos() == 0 { coarse } else { fine };
-    now.checked_sub(changed).is_some_and(|age| age >= needed)
+    match changed.subsec_nanos() {
+        0 => now.checked_sub(changed).is_some_and(|age| age >= COARSE),
+        _ => now > changed,
+    }
 }
 
 /// A user name or a number. A number without an entry is a user with that gid, no other groups and home `/`.
@@ -306,18 +335,35 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_settled_when_the_clock_of_its_stamps_has_ticked() {
-        let changed = Duration::new(1000, 1);
+    fn a_file_is_settled_when_the_clock_of_its_stamps_has_gone_on() {
+        let (changed, whole) = (Duration::new(1000, 1), Duration::from_secs(1000));
         for (changed, after, settled) in [
-            (changed, Duration::from_millis(19), false),
-            (changed, Duration::from_millis(20), true),
-            // No fraction: its file system may stamp whole seconds, or every other one.
-            (Duration::from_secs(1000), Duration::from_millis(1999), false),
-            (Duration::from_secs(1000), Duration::from_secs(2), true),
+            (changed, Duration::ZERO, false),
+            (changed, Duration::from_millis(4), true),
+            (whole, Duration::from_millis(1999), false),
+            (whole, Duration::from_secs(2), true),
         ] {
             assert_eq!(is_settled(changed + after, changed), settled, "{after:?}");
         }
         assert!(!is_settled(Duration::ZERO, changed), "the clock was set back");
+    }
+
+    /// Two changes within one tick have one stamp: what was read between them must not be kept.
+    #[test]
+    fn what_changes_again_within_a_tick_is_not_settled_in_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passwd");
+        for n in 0..200 {
+            std::fs::write(&path, format!("{n}")).unwrap();
+            let file = std::fs::metadata(&path).unwrap();
+            let stamp = |file: &std::fs::Metadata| {
+                Duration::new(file.ctime().unsigned_abs(), u32::try_from(file.ctime_nsec()).unwrap())
+            };
+            let settled = is_settled(stamp_now().unwrap(), stamp(&file));
+            std::fs::write(&path, format!("{n}!")).unwrap();
+            let again = stamp(&std::fs::metadata(&path).unwrap());
+            assert!(!settled || again != stamp(&file), "{again:?}");
+        }
     }
 
     /// An entry as getpwnam_r(3) gives it. The group database has no such user.
