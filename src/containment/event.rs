@@ -86,8 +86,11 @@ pub enum HookError {
     Busy,
     #[error("its service is ending")]
     Ending,
-    #[error("only in a cgroup can a program be started within a service")]
-    NoCgroup,
     #[error("cannot make a process: {0}")]
     Clone(String),
+    /// It was made by an earlier version of this program.
+    #[error("its keeper is of an earlier version, which runs no programs: restart the service once")]
+    OldKeeper,
+    #[error("its keeper cannot be told: {0}")]
+    Keeper(String),
 }

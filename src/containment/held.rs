@@ -94,21 +94,22 @@ pub(super) trait Held: fmt::Debug {
         0
     }
 
-    /// Makes a child of ours in the tree, at most one at a time.
+    /// Runs a program in the tree, beside the main process; at most one at a time.
     ///
     /// # Errors
-    /// [`HookError`]; there is no such child then.
-    fn run_hook(&mut self, _spawner: &mut Spawner, _plan: &mut ChildPlan) -> Result<(), HookError> {
-        Err(HookError::NoCgroup)
-    }
+    /// [`HookError`]; there is no such program then.
+    fn run_hook(&mut self, spawner: &mut Spawner, plan: &mut ChildPlan) -> Result<(), HookError>;
 
-    /// Kills the hook that runs, if one does, with the processes of its session that are still in its group.
-    fn end_hook(&mut self) {}
+    /// Begins to end the hook that runs, if one does, with all that it has started.
+    fn end_hook(&mut self, now: Tick);
 
     // ---- what there is ----
 
     /// The main process, from when it is known.
     fn main(&self) -> Option<&Pidfd>;
+
+    /// Its number, as its tree counts.
+    fn main_pid(&self) -> Option<i32>;
 
     /// The group by which its processes are known, where they have one.
     fn tag(&self) -> Option<u32> {

@@ -4,7 +4,7 @@ use super::event::{EventQueue, HookError, SpawnError};
 use super::held::{Birth, Held};
 use super::hold::Containment;
 use super::ladder::Refusal;
-use super::processes::{MARKER, marker};
+use super::processes::{MAIN_PID, MARKER, marker};
 use super::{IncarnationId, Rung};
 use crate::core::clock::Tick;
 use crate::core::limits::{Limits, NotInForce};
@@ -50,29 +50,29 @@ impl Containment {
 
     /// Runs a hook in the incarnation: a program of the service beside its main process, because something happened to it. It is
     /// within the limits of the tree and ends with it, and the incarnation is not empty while it lives. One at a time for each
-    /// incarnation, so that one that hangs does not become many. Only on the cgroup rungs, where a child of ours can be born into
-    /// a tree. How it went is [`Event::HookEnded`]. May wait as [`Self::spawn`].
+    /// incarnation, so that one that hangs does not become many. It is told the number of the main process. How it went is
+    /// [`Event::HookEnded`]. May wait as [`Self::spawn`].
     ///
     /// # Errors
     /// [`HookError`]; no event follows then.
     pub fn run_hook(&mut self, id: &IncarnationId, mut plan: ChildPlan) -> Result<(), HookError> {
-        plan.set_env(MARKER, &marker(&self.instance, id))?;
         let number = self.slot(id).ok_or(HookError::Ending)?;
         let held = self.slots.get_mut(number as usize).and_then(|slot| slot.held.as_mut());
-        held.ok_or(HookError::Ending)?.run_hook(&mut self.spawner, &mut plan)?;
+        let held = held.ok_or(HookError::Ending)?;
+        plan.set_env(MARKER, &marker(&self.instance, id))?;
+        plan.set_env(MAIN_PID, &held.main_pid().ok_or(HookError::Ending)?.to_string())?;
+        // So that its end is that of all it has started.
+        plan.subreaper = true;
+        held.run_hook(&mut self.spawner, &mut plan)?;
         self.know_fork_server();
         self.know_children(number);
         Ok(())
     }
 
-    /// Kills the hook that runs in the incarnation, if one does; [`Event::HookEnded`] follows.
-    pub fn end_hook(&mut self, id: &IncarnationId) {
-        let number = self.slot(id);
-        if let Some(held) =
-            number.and_then(|number| self.slots.get_mut(number as usize)).and_then(|slot| slot.held.as_mut())
-        {
-            held.end_hook();
-        }
+    /// Begins the end of the hook that runs in the incarnation, if one does, with all that it has started;
+    /// [`Event::HookEnded`] follows when nothing of that is left.
+    pub fn end_hook(&mut self, id: &IncarnationId, now: Tick) {
+        self.order(id, |held, _| held.end_hook(now));
     }
 
     /// # Errors

@@ -64,7 +64,9 @@ impl Supervisor {
                 self.starts.push(id, incarnation);
             }
             Effect::RunHook { incarnation, hook } => self.run_core_hook(id, &life(incarnation), hook),
-            Effect::EndHook { incarnation } => self.containment.end_hook(&life(incarnation)),
+            Effect::EndHook { incarnation } => {
+                self.containment.end_hook(&life(incarnation), self.clock.now())
+            }
             Effect::Finish { incarnation, exit, pid } => self.launch_finish(id, incarnation, (exit, pid)),
             Effect::SignalMain { incarnation, signal, planned } => {
                 // Only of a gateway something is written first, as the gateway user of now.

@@ -96,8 +96,13 @@ fn a_container_that_stood_still_restarts_nothing(setup: Setup) {
     world.adversary("web", &format!("serve {address}"), &web);
     world.adversary("heart", "heart /tmp/heart wait", &heart);
     world.adversary("dog", "beats", "[health]\nkind = \"watchdog\"\ntimeout = \"2s\"\nstart_period = \"0s\"");
+    // Most of the time a probe is under way: it is frozen in the middle of one.
+    let asks = "[\"/bin/sleep\", \"0.6\"]";
+    let asked = format!("[health]\nkind = \"exec\"\ncommand = {asks}\ntimeout = \"3s\"\n{checked}");
+    world.adversary("asked", "pause", &asked);
     let supervisor = world.start();
-    let lives = ["web", "heart", "dog"].map(|name| world.wait_health(name, "healthy")["pid"].clone());
+    let lives =
+        ["web", "heart", "dog", "asked"].map(|name| world.wait_health(name, "healthy")["pid"].clone());
 
     world.freeze(true);
     let pause = Command::new(adversary_program()).args(["exit-after", LONGER_THAN_ALL_MILLIS, "0"]).status();
@@ -113,7 +118,7 @@ fn a_container_that_stood_still_restarts_nothing(setup: Setup) {
     let unhealthy: Vec<String> =
         world.stderr().lines().filter(|line| line.contains(": unhealthy: ")).map(str::to_owned).collect();
     assert!(unhealthy.iter().all(|line| line.contains("no answer within 1s")), "{unhealthy:#?}");
-    for (name, life) in ["heart", "dog"].iter().zip(&lives[1..]) {
+    for (name, life) in ["heart", "dog", "asked"].iter().zip(&lives[1..]) {
         let status = world.wait_health(name, "healthy");
         assert_eq!((&status["pid"], &status["restarts"]), (life, &json!(0)), "{}", world.stderr());
     }

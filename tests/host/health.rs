@@ -1,13 +1,21 @@
 //! Services that are waited for until they answer, and those that stop doing so.
 
 use crate::harness::layout::adversary_program;
-use crate::harness::{End, Place, Rung, Setup, World};
+use crate::harness::{End, Place, Rung, Setup, World, wait};
+use crate::{on_every_rung, on_every_rung_as_a_child};
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::Command;
 
-fn on_a_cgroup() -> World {
-    World::new(Setup::new(Rung::Cgroup, Place::Child))
-}
+on_every_rung!(
+    each_kind_of_readiness_is_heard,
+    a_watchdog_that_falls_silent_and_a_probe_that_says_no_are_noticed,
+    a_probe_that_hangs_is_ended_with_all_that_it_has_started,
+);
+
+on_every_rung_as_a_child!(
+    only_the_services_own_processes_are_heard_on_its_notify_socket,
+    in_quarantine_it_stands_still_with_its_processes_and_last_lines_until_it_is_thawed,
+);
 
 /// The database takes its time; a worker that is started before it accepts ends at once.
 #[test]
@@ -30,9 +38,8 @@ fn a_worker_starts_when_what_it_requires_accepts_connections() {
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
 }
 
-#[test]
-fn each_kind_of_readiness_is_heard() {
-    let mut world = on_a_cgroup();
+fn each_kind_of_readiness_is_heard(setup: Setup) {
+    let mut world = World::new(setup);
     let (http, unix) = (World::free_address(), "/tmp/there.sock");
     let kinds = [
         (
@@ -68,9 +75,8 @@ fn each_kind_of_readiness_is_heard() {
 }
 
 /// What another service says, or what a process of nobody says, is not heard.
-#[test]
-fn only_the_services_own_processes_are_heard_on_its_notify_socket() {
-    let mut world = on_a_cgroup();
+fn only_the_services_own_processes_are_heard_on_its_notify_socket(setup: Setup) {
+    let mut world = World::new(setup);
     let quiet = "echo socket $NOTIFY_SOCKET.; exec /adversary pause";
     world.define(
         "quiet",
@@ -117,9 +123,8 @@ fn a_server_that_hangs_is_started_again_with_the_reason() {
     assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
 }
 
-#[test]
-fn in_quarantine_it_stands_still_with_its_processes_and_last_lines_until_it_is_thawed() {
-    let mut world = on_a_cgroup();
+fn in_quarantine_it_stands_still_with_its_processes_and_last_lines_until_it_is_thawed(setup: Setup) {
+    let mut world = World::new(setup);
     hanging_server(&world, "quarantine");
     let supervisor = world.start();
     world.wait_health("web", "healthy");
@@ -146,9 +151,8 @@ fn in_quarantine_it_stands_still_with_its_processes_and_last_lines_until_it_is_t
     world.assert_no_survivors("after the shutdown");
 }
 
-#[test]
-fn a_watchdog_that_falls_silent_and_a_probe_that_says_no_are_noticed() {
-    let mut world = on_a_cgroup();
+fn a_watchdog_that_falls_silent_and_a_probe_that_says_no_are_noticed(setup: Setup) {
+    let mut world = World::new(setup);
     world.adversary("dog", "beats", "[health]\nkind = \"watchdog\"\ntimeout = \"1s\"\nstart_period = \"0s\"");
     let exec = "[health]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"! test -e /tmp/silent\"]\n\
                 interval = \"200ms\"\nfailures = 1\nstart_period = \"0s\"\naction = \"mark\"";
@@ -172,10 +176,34 @@ fn a_watchdog_that_falls_silent_and_a_probe_that_says_no_are_noticed() {
     world.assert_no_survivors("after the shutdown");
 }
 
+/// What it has started has left its session and ignores every signal: it would otherwise be more with each probe, and each
+/// would have the memory of the service.
+fn a_probe_that_hangs_is_ended_with_all_that_it_has_started(setup: Setup) {
+    let mut world = World::new(setup);
+    let mark = world.mark.clone();
+    let health = format!(
+        "[health]\nkind = \"exec\"\ncommand = [\"/adversary\", \"tree\", \"5\", \"probing\", {mark:?}]\ninterval = \"500ms\"\n\
+         timeout = \"3s\"\nfailures = 2\nstart_period = \"0s\"\naction = \"mark\""
+    );
+    world.adversary("web", "pause", &health);
+    let supervisor = world.start();
+    for _ in 0..2 {
+        wait::until("a probe that hangs", &world.root, || (world.marked("probing").len() > 5).then_some(()));
+        wait::until("its end", &world.root, || world.marked("probing").is_empty().then_some(()));
+    }
+    world.wait_stderr("web: unhealthy: exec probe /adversary: no answer within 3s; it is left as it is");
+    assert_eq!(world.status("web")["restarts"], serde_json::json!(0));
+    // One that hangs at the end of its service does not outlive that either.
+    wait::until("a probe that hangs", &world.root, || (world.marked("probing").len() > 5).then_some(()));
+    world.ctl(&["stop", "web"]).ok();
+    world.assert_no_survivors("after the stop");
+    assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
+}
+
 /// A supervisor that was stopped for longer than all timeouts restarts nothing when it goes on.
 #[test]
 fn time_in_which_the_supervisor_stood_still_makes_nobody_ill() {
-    let mut world = on_a_cgroup();
+    let mut world = World::new(Setup::new(Rung::Cgroup, Place::Child));
     hanging_server(&world, "restart");
     world.adversary("dog", "beats", "[health]\nkind = \"watchdog\"\ntimeout = \"2s\"\nstart_period = \"0s\"");
     let supervisor = world.start();

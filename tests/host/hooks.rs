@@ -3,7 +3,14 @@
 use crate::harness::{Setup, World};
 use crate::on_every_rung;
 
-on_every_rung!(before_the_start_and_after_the_end);
+on_every_rung!(
+    before_the_start_and_after_the_end,
+    beside_the_main_process_when_it_is_up_and_before_it_is_told_to_end,
+    a_start_fails_with_the_sentence_of_its_hook_and_nothing_of_it_is_left,
+    a_hook_that_hangs_before_a_stop_takes_half_of_its_time,
+    a_probe_makes_room_for_the_hook_before_a_stop,
+    a_stop_by_a_word_to_the_main_process,
+);
 
 fn shell(script: &str) -> String {
     format!("[\"/bin/sh\", \"-c\", {script:?}]")
@@ -35,9 +42,8 @@ fn before_the_start_and_after_the_end(setup: Setup) {
 }
 
 /// The word before the signal, and the one after the start, are beside the main process.
-#[test]
-fn beside_the_main_process_when_it_is_up_and_before_it_is_told_to_end() {
-    let mut world = World::new(Setup::plain());
+fn beside_the_main_process_when_it_is_up_and_before_it_is_told_to_end(setup: Setup) {
+    let mut world = World::new(setup);
     let say = shell("echo $HERMES_SUP_HOOK of $(kill -0 $HERMES_SUP_MAIN_PID && echo the living)");
     world.adversary("web", "pause", &format!("[hooks]\npost_start = {say}\npre_stop = {say}\n"));
     let _supervisor = world.start();
@@ -55,9 +61,8 @@ fn beside_the_main_process_when_it_is_up_and_before_it_is_told_to_end() {
     );
 }
 
-#[test]
-fn a_start_fails_with_the_sentence_of_its_hook_and_nothing_of_it_is_left() {
-    let mut world = World::new(Setup::plain());
+fn a_start_fails_with_the_sentence_of_its_hook_and_nothing_of_it_is_left(setup: Setup) {
+    let mut world = World::new(setup);
     let slow = "[restart]\nbackoff = { initial = \"1h\", max = \"1h\" }\n";
     let mark = world.mark.clone();
     for (name, hook, patience) in [
@@ -84,10 +89,24 @@ fn a_start_fails_with_the_sentence_of_its_hook_and_nothing_of_it_is_left() {
     world.assert_no_survivors("after hooks that failed");
 }
 
+/// As `nginx -s quit` and `kill -QUIT $MAINPID` of systemd units do it. The signal is the hook's: the main process is gone before
+/// its own stop signal comes.
+fn a_stop_by_a_word_to_the_main_process(setup: Setup) {
+    let mut world = World::new(setup);
+    let quit = shell(
+        "kill -QUIT $HERMES_SUP_MAIN_PID; while kill -0 $HERMES_SUP_MAIN_PID 2>/dev/null; do sleep 0.01; done",
+    );
+    world.adversary("web", "pause", &format!("[hooks]\npre_stop = {quit}\n"));
+    let _supervisor = world.start();
+    world.wait_log("web", "ready");
+    world.ctl(&["stop", "web"]).ok();
+    assert_eq!(world.status("web")["last_exit"]["signal"], "SIGQUIT", "{}", world.stderr());
+    world.assert_no_survivors("after the stop");
+}
+
 /// A hook that hangs would hold up every stop of its service.
-#[test]
-fn a_hook_that_hangs_before_a_stop_takes_half_of_its_time() {
-    let mut world = World::new(Setup::plain());
+fn a_hook_that_hangs_before_a_stop_takes_half_of_its_time(setup: Setup) {
+    let mut world = World::new(setup);
     let hang = shell("echo hanging; exec sleep 100000");
     // An hour of its own, of which a stop leaves it a second.
     let before = format!("[stop]\ntimeout = \"2s\"\n[hooks]\npre_stop = {hang}\ntimeout = \"1h\"\n");
@@ -110,9 +129,8 @@ fn a_hook_that_hangs_before_a_stop_takes_half_of_its_time() {
 }
 
 /// A probe that hangs would keep the word from the load balancer.
-#[test]
-fn a_probe_makes_room_for_the_hook_before_a_stop() {
-    let mut world = World::new(Setup::plain());
+fn a_probe_makes_room_for_the_hook_before_a_stop(setup: Setup) {
+    let mut world = World::new(setup);
     let (hang, say) = (shell("echo probing; exec sleep 1000"), shell("echo $HERMES_SUP_HOOK is said"));
     let rest =
         format!("[health]\nkind = \"exec\"\ncommand = {hang}\ntimeout = \"1h\"\n[hooks]\npre_stop = {say}\n");

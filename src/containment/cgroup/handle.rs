@@ -13,6 +13,7 @@ use crate::containment::event::{Event, EventQueue, HookError, SpawnError};
 use crate::containment::held::{Family, Held, Look};
 use crate::containment::no_process;
 use crate::containment::oom::{LifeOom, is_kill};
+use crate::containment::processes::leader::Leader;
 use crate::containment::processes::usage::Usage;
 use crate::containment::processes::{usage, walk};
 use crate::containment::retry::Retry;
@@ -93,6 +94,8 @@ const UNEXPLAINED_LOOKS: u32 = 7;
 struct Hook {
     child: Child,
     subject: Subject,
+    /// It is being ended, with all that it has started.
+    ending: Option<(Leader, Retry)>,
 }
 
 /// A killed tree is looked at again after this long, then at doubled intervals.
@@ -335,7 +338,7 @@ impl Held for CgroupHandle {
         if pid == self.main_pid {
             self.reaped = Some(exit_of(status));
         } else if let Some(hook) = self.hook.take() {
-            let Hook { mut child, subject } = *hook;
+            let Hook { mut child, subject, ending: _ } = *hook;
             let ended = match child.report.read() {
                 Progress::Failed(failure) => {
                     Err(SpawnError::Child { words: subject.words(failure), errno: failure.errno })
@@ -375,7 +378,8 @@ impl Held for CgroupHandle {
     }
 
     fn next_look(&self) -> Option<Tick> {
-        let retries = [self.retry, self.unexplained];
+        let ending = self.hook.as_ref().and_then(|hook| hook.ending.as_ref());
+        let retries = [self.retry, self.unexplained, ending.map(|(_, retry)| *retry)];
         retries.into_iter().flatten().map(|retry| retry.next).min().filter(|_| self.over.is_none())
     }
 
@@ -384,6 +388,14 @@ impl Held for CgroupHandle {
             looks.due(now);
         }
         self.settle(Look { now, all_empty: false }, events);
+        if self.hook.as_ref().is_some_and(|hook| hook.ending.is_some()) {
+            let frozen = self.state_is_frozen();
+            if let Some((leader, retry)) = self.hook.as_mut().and_then(|hook| hook.ending.as_mut())
+                && retry.due(now)
+            {
+                leader.end(frozen);
+            }
+        }
         if self.over.is_none()
             && let Some(retry) = &mut self.retry
             && retry.due(now)
@@ -469,21 +481,22 @@ impl Held for CgroupHandle {
         };
         let procs = leaf::open_main(self.tree(), &self.leaf, false).map_err(failed)?;
         let child = spawner.spawn(plan, Some(leaf::join(&procs, false))).map_err(failed)?;
-        self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan) }));
+        self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan), ending: None }));
         Ok(())
     }
 
-    fn end_hook(&mut self) {
-        let Some(hook) = &self.hook else { return };
-        // Not reaped yet, so the number is its own, and that of the group that it leads from its exec on.
-        if let Some(group) = rustix::process::Pid::from_raw(hook.child.pid) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = hook.child.pidfd.send(Signal::KILL);
+    fn end_hook(&mut self, now: Tick) {
+        let Some(hook) = self.hook.as_mut().filter(|hook| hook.ending.is_none()) else { return };
+        // Not reaped yet, so the number is its own.
+        hook.ending = Leader::of(hook.child.pid).map(|leader| (leader, Retry::now(Some(now), FIRST_LOOK)));
     }
 
     fn main(&self) -> Option<&Pidfd> {
         Some(&self.main)
+    }
+
+    fn main_pid(&self) -> Option<i32> {
+        Some(self.main_pid)
     }
 
     fn processes(&self) -> Vec<i32> {

@@ -3,9 +3,9 @@
 use super::lost::{Lost, Sought};
 use super::mechanism::{Keepers, without_cgroup};
 use super::scope::ScopeLeader;
-use super::wire::{self, Heard, KeeperMsg, SupervisorMsg};
+use super::wire::{self, Heard, HookEnd, KeeperMsg, SupervisorMsg};
 use crate::containment::IncarnationId;
-use crate::containment::event::{Event, EventQueue, SpawnError};
+use crate::containment::event::{Event, EventQueue, HookError, SpawnError};
 use crate::containment::held::{Family, Held, Look};
 use crate::containment::no_process;
 use crate::containment::oom::is_kill;
@@ -14,6 +14,7 @@ use crate::containment::processes::walk;
 use crate::containment::retry::Retry;
 use crate::containment::rung::Rung;
 use crate::containment::scopes::{HeldScope, ScopeError, ScopeRequest};
+use crate::containment::spawner::Spawner;
 use crate::containment::succession::adopt::Process;
 use crate::containment::succession::predecessor::Spared;
 use crate::core::clock::Tick;
@@ -21,9 +22,11 @@ use crate::core::exit::Exit;
 use crate::core::farewell::Farewell;
 use crate::core::limits::{Limits, NotInForce};
 use crate::core::signal::Signal;
+use crate::sys::credentials::Credentials;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::child::Step;
 use crate::sys::spawn::clone::{self, Failure, Progress, Report, Subject};
+use crate::sys::spawn::plan::ChildPlan;
 use mio::Interest;
 use std::cell::Cell;
 use std::io;
@@ -41,9 +44,11 @@ pub struct KeeperHandle {
     keeper_started: u64,
     keeper_reaped: bool,
     main_pid: Option<i32>,
-    main: Option<Pidfd>,
+    main: Option<Main>,
     main_reaped: bool,
     subject: Option<Box<Subject>>,
+    /// Of the hook that runs.
+    hook: Option<Box<Subject>>,
     how: How,
     /// We have ended it.
     killed: bool,
@@ -62,6 +67,16 @@ pub struct KeeperHandle {
 enum Over {
     Ended,
     NeverRan,
+}
+
+/// What the keeper says of the main process.
+#[derive(Debug)]
+pub struct Main {
+    /// As its tree counts, which may be in a namespace of its own.
+    pub pid: i32,
+    pub pidfd: Pidfd,
+    /// Other programs can be run beside it.
+    pub takes_hooks: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +99,20 @@ pub struct How {
     pub scoped: bool,
     /// The keeper is the init of a namespace: its end is the end of the tree.
     pub is_init: bool,
+}
+
+impl How {
+    /// What everything that runs in the tree has to have. Returns whether it could end its keeper by a signal.
+    pub fn confine(&self, plan: &mut ChildPlan) -> bool {
+        if let Some(tag) = self.tag {
+            plan.identity.get_or_insert_with(Credentials::own).join(tag);
+        }
+        // Otherwise a set-uid program is all it takes to leave the rung, and a signal to end its keeper. Root's own order
+        // to the contrary holds; `status` then says what it costs.
+        let confined = self.same_uid && !self.is_init && !plan.may_gain;
+        plan.no_new_privs |= confined;
+        confined
+    }
 }
 
 /// A keeper that has not answered the order to kill is looked at this often: it may have been stopped.
@@ -111,7 +140,7 @@ impl KeeperHandle {
         id: IncarnationId,
         socket: OwnedFd,
         Process { pid, pidfd, foreign }: Process,
-        (main_pid, main): (i32, Pidfd),
+        (main_pid, main): (i32, Main),
         how: How,
     ) -> Self {
         let keeper = Keeper { pid, pidfd, report: None, foreign };
@@ -132,6 +161,7 @@ impl KeeperHandle {
             main: None,
             main_reaped: false,
             subject: None,
+            hook: None,
             how,
             killed: false,
             struck: Cell::new(false),
@@ -164,22 +194,20 @@ impl KeeperHandle {
 
     fn take(&mut self, message: KeeperMsg, fds: Vec<OwnedFd>, now: Tick, events: &mut EventQueue) {
         match message {
-            KeeperMsg::Spawned { pid } => {
-                self.main = fds.into_iter().next().map(Pidfd::from_fd);
+            KeeperMsg::Spawned { pid, takes_hooks } => {
+                let pidfd = fds.into_iter().next().map(Pidfd::from_fd);
+                self.main = pidfd.map(|pidfd| Main { pid, pidfd, takes_hooks });
                 // Counted anew in a namespace of its own.
-                let ours = || self.main.as_ref().and_then(Pidfd::pid);
+                let ours = || self.main().and_then(Pidfd::pid);
                 let pid = if self.how.is_init { ours().unwrap_or_default() } else { pid };
                 self.main_pid = Some(pid);
                 self.subject = None;
                 events.push(Event::Spawned { id: self.id.clone(), pid });
             }
             KeeperMsg::NotMade { errno: 0 } => self.fail(SpawnError::Killed, events),
-            KeeperMsg::NotMade { errno } => {
-                let error = io::Error::from_raw_os_error(errno);
-                self.fail(SpawnError::Clone(no_process::why(&error, no_process::around_us)), events);
-            }
+            KeeperMsg::NotMade { errno } => self.fail(not_made(errno), events),
             KeeperMsg::Failed { step, errno } => {
-                let words = self.words(step, errno);
+                let words = words(self.subject.as_deref(), step, errno);
                 self.fail(SpawnError::Child { words, errno }, events);
             }
             KeeperMsg::MainExited { status } => {
@@ -194,6 +222,26 @@ impl KeeperHandle {
             KeeperMsg::Empty => self.finish(events),
             KeeperMsg::Frozen => self.say_frozen(true, events),
             KeeperMsg::Thawed => self.say_frozen(false, events),
+            KeeperMsg::Hook(end) => {
+                let ended = match end {
+                    HookEnd::Exited { status } => Ok(Exit::from_wait_status(status).unwrap_or(Exit::Unknown)),
+                    HookEnd::Failed { step, errno } => {
+                        Err(SpawnError::Child { words: words(self.hook.as_deref(), step, errno), errno })
+                    }
+                    HookEnd::NotMade { errno: libc::EBUSY } => {
+                        Err(SpawnError::Clone("the one before still runs".to_owned()))
+                    }
+                    HookEnd::NotMade { errno } => Err(not_made(errno)),
+                };
+                self.hook_ended(ended, events);
+            }
+        }
+    }
+
+    /// Once for each that was begun.
+    fn hook_ended(&mut self, ended: Result<Exit, SpawnError>, events: &mut EventQueue) {
+        if self.hook.take().is_some() {
+            events.push(Event::HookEnded { id: self.id.clone(), ended });
         }
     }
 
@@ -201,13 +249,6 @@ impl KeeperHandle {
         if self.frozen != frozen {
             self.frozen = frozen;
             events.push(Event::Frozen { id: self.id.clone(), frozen });
-        }
-    }
-
-    fn words(&self, step: u8, errno: i32) -> String {
-        match (Step::from_byte(step), &self.subject) {
-            (Some(step), Some(subject)) => subject.words(Failure { step, errno, candidate: 0 }),
-            (Some(_) | None, _) => clone::reason(errno),
         }
     }
 
@@ -233,6 +274,7 @@ impl KeeperHandle {
         let unsaid =
             if self.killed { Exit::Signal { signal: Signal::KILL, core: false } } else { Exit::Unknown };
         self.exited(unsaid, events);
+        self.hook_ended(Ok(Exit::Unknown), events);
         self.over = Some(Over::Ended);
         self.retry = None;
         events.push(Event::TreeEmpty { id: self.id.clone() });
@@ -254,6 +296,8 @@ impl KeeperHandle {
         }
         self.retry = None;
         self.lost = Some(Lost::begin(now));
+        // It is one of those now that are ended.
+        self.hook_ended(Ok(Exit::Unknown), events);
         let text = "its keeper was killed: the supervisor ends what is left of the tree".to_owned();
         events.push(Event::Degraded { id: self.id.clone(), text });
     }
@@ -373,7 +417,7 @@ impl Held for KeeperHandle {
     fn signal_main(&self, signal: Signal) -> io::Result<()> {
         self.note_kill(signal);
         match &self.main {
-            Some(main) => main.send(signal),
+            Some(main) => main.pidfd.send(signal),
             None => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
     }
@@ -416,8 +460,37 @@ impl Held for KeeperHandle {
         without_cgroup(self.rung(), limits)
     }
 
+    fn run_hook(&mut self, _spawner: &mut Spawner, plan: &mut ChildPlan) -> Result<(), HookError> {
+        if self.hook.is_some() {
+            return Err(HookError::Busy);
+        }
+        if self.over.is_some() || self.lost.is_some() || self.retry.is_some() || self.exit_said {
+            return Err(HookError::Ending);
+        }
+        if self.main.as_ref().is_none_or(|main| !main.takes_hooks) {
+            return Err(HookError::OldKeeper);
+        }
+        // Not kept from signalling: what a hook is there for may be a word to the main process, which is in another scope.
+        self.how.confine(plan);
+        wire::send_hook(self.socket.as_fd(), plan).map_err(|error| {
+            HookError::Keeper(clone::reason(error.raw_os_error().unwrap_or(libc::EPROTO)))
+        })?;
+        self.hook = Some(Box::new(Subject::of(plan)));
+        Ok(())
+    }
+
+    fn end_hook(&mut self, _now: Tick) {
+        if self.hook.is_some() {
+            let _ = wire::send_order(self.socket.as_fd(), SupervisorMsg::EndHook);
+        }
+    }
+
     fn main(&self) -> Option<&Pidfd> {
-        self.main.as_ref()
+        self.main.as_ref().map(|main| &main.pidfd)
+    }
+
+    fn main_pid(&self) -> Option<i32> {
+        self.main.as_ref().map(|main| main.pid)
     }
 
     fn tag(&self) -> Option<u32> {
@@ -461,4 +534,17 @@ impl Held for KeeperHandle {
             self.keepers.free_tag(tag);
         }
     }
+}
+
+/// What a step of a child came to.
+fn words(subject: Option<&Subject>, step: u8, errno: i32) -> String {
+    match (Step::from_byte(step), subject) {
+        (Some(step), Some(subject)) => subject.words(Failure { step, errno, candidate: 0 }),
+        (Some(_) | None, _) => clone::reason(errno),
+    }
+}
+
+fn not_made(errno: i32) -> SpawnError {
+    let error = io::Error::from_raw_os_error(errno);
+    SpawnError::Clone(no_process::why(&error, no_process::around_us))
 }

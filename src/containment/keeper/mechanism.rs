@@ -1,6 +1,6 @@
 //! The rungs `keeper`, `keeper-same-uid` and `pidns`: makes keepers, and takes over lives whose keeper still runs.
 
-use super::handle::{How, Keeper, KeeperHandle};
+use super::handle::{How, Keeper, KeeperHandle, Main};
 use super::tags::Tags;
 use super::wire::{self, Heard, KeeperMsg, SupervisorMsg};
 use super::{keepers_dir, keepers_path};
@@ -18,7 +18,6 @@ use crate::core::clock::Tick;
 use crate::core::exit::Exit;
 use crate::core::farewell::Farewell;
 use crate::core::limits::{Enforcer, Limits, NotInForce};
-use crate::sys::credentials::Credentials;
 use crate::sys::peer;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::clone::{self, Apart, Child, Subject};
@@ -183,15 +182,10 @@ impl Mechanism for KeeperMechanism {
         let same_uid = birth.is_owner();
         let tag = tags.map(|tags| self.keepers.next_tag(tags));
         let plan = &mut *birth.plan;
-        if let Some(tag) = tag {
-            plan.identity.get_or_insert_with(Credentials::own).join(tag);
-        }
-        // Otherwise a set-uid program is all it takes to leave the rung, and a signal to end its keeper. Root's own order
-        // to the contrary holds; `status` then says what it costs.
-        let confined = same_uid && apart.is_none() && !plan.may_gain;
-        plan.no_new_privs |= confined;
+        let mut how = How { tag, same_uid, scoped: false, is_init: apart.is_some() };
+        let confined = how.confine(plan);
         plan.scope_signals = confined && scoped;
-        let how = How { tag, same_uid, scoped: plan.scope_signals, is_init: apart.is_some() };
+        how.scoped = plan.scope_signals;
         let (socket, keeper) = self.make(&mut birth).map_err(failed)?;
         let Birth { id, plan, limits, .. } = birth;
         if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, self.keepers.dir.as_fd())
@@ -257,11 +251,12 @@ fn will_listen(error: &io::Error) -> bool {
 }
 
 /// The main process, if its keeper says that it runs.
-fn hear_report(socket: &OwnedFd, patience: &Patience) -> Option<Pidfd> {
+fn hear_report(socket: &OwnedFd, patience: &Patience) -> Option<Main> {
     loop {
         match wire::hear_keeper(socket.as_fd()) {
-            Heard::Message(KeeperMsg::Spawned { .. }, fds) => {
-                return fds.into_iter().next().map(Pidfd::from_fd);
+            Heard::Message(KeeperMsg::Spawned { pid, takes_hooks }, fds) => {
+                let pidfd = fds.into_iter().next().map(Pidfd::from_fd)?;
+                return Some(Main { pid, pidfd, takes_hooks });
             }
             Heard::Message(KeeperMsg::Frozen | KeeperMsg::Thawed, _) => {}
             Heard::Nothing if !patience.is_over() => {
@@ -274,7 +269,8 @@ fn hear_report(socket: &OwnedFd, patience: &Patience) -> Option<Pidfd> {
                 | KeeperMsg::Empty
                 | KeeperMsg::NotMade { .. }
                 | KeeperMsg::Failed { .. }
-                | KeeperMsg::NoProc { .. },
+                | KeeperMsg::NoProc { .. }
+                | KeeperMsg::Hook(_),
                 _,
             ) => return None,
         }

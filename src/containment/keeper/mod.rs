@@ -1,11 +1,12 @@
 //! The rungs `keeper`, `keeper-same-uid` and `pidns`: one small process for each incarnation, which is the parent of its
 //! tree. On `pidns` it is also the first process of a PID namespace.
 //!
-//! `process.rs` is that process, `wire.rs` the messages between it and the supervisor. On the supervisor's side: `probe.rs` tries
-//! the rungs, `mechanism.rs` makes keepers, `handle.rs` is one life under a keeper, `scope.rs` a scope in it, `lost.rs` what
-//! happens when a keeper dies first, `tags.rs` the groups by which a tree is known.
+//! `process.rs` is that process, `hook.rs` a program that it runs beside the main one, `wire.rs` the messages between it and the
+//! supervisor. On the supervisor's side: `probe.rs` tries the rungs, `mechanism.rs` makes keepers, `handle.rs` is one life under a
+//! keeper, `scope.rs` a scope in it, `lost.rs` what happens when a keeper dies first, `tags.rs` the groups by which a tree is known.
 
 mod handle;
+mod hook;
 mod lost;
 pub(super) mod mechanism;
 pub(super) mod probe;

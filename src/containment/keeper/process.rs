@@ -9,8 +9,9 @@
 //!
 //! It stays small: plain descriptors and one poll, no crates beyond rustix in its path, nothing kept but numbers.
 
+use super::hook::Hook;
 use super::plan_of_self;
-use super::wire::{self, Heard, KeeperMsg, SupervisorMsg};
+use super::wire::{self, Heard, HookEnd, KeeperMsg, SupervisorMsg};
 use crate::containment::cgroup::private;
 use crate::containment::processes::walk;
 use crate::sys::pidfd::Pidfd;
@@ -79,6 +80,7 @@ struct Keeper {
     /// Set by the order to end the tree: how long to wait before the next sweep.
     killing: Option<u32>,
     freeze: Option<Freeze>,
+    hook: Option<Hook>,
     /// What the socket did not take: it is full, or the kernel has no memory for it.
     unsent: VecDeque<(KeeperMsg, Option<Pidfd>)>,
     done: bool,
@@ -141,6 +143,7 @@ impl Keeper {
             main: None,
             killing: None,
             freeze: None,
+            hook: None,
             unsent: VecDeque::new(),
             done: false,
         })
@@ -153,6 +156,8 @@ impl Keeper {
             self.hear();
             self.look_at_report();
             self.reap();
+            // At each wake-up: a service whose orphans end all the time leaves no quiet moment.
+            self.hook.iter_mut().for_each(Hook::step);
         }
         self.unlisten();
         Ok(())
@@ -178,7 +183,9 @@ impl Keeper {
         fds.extend(report.map(|report| PollFd::new(report, PollFlags::empty())));
         let freezing = self.freeze.as_ref().is_some_and(|freeze| !freeze.complete);
         let sweeps = self.killing.or(freezing.then_some(FIRST_WAIT));
-        let timeout = sweeps.or((!self.unsent.is_empty()).then_some(FIRST_WAIT)).map(|millis| Timespec {
+        let sends = (!self.unsent.is_empty()).then_some(FIRST_WAIT);
+        let steps = self.hook.as_ref().and_then(Hook::wait);
+        let timeout = [sweeps, sends, steps].into_iter().flatten().min().map(|millis| Timespec {
             tv_sec: i64::from(millis / 1000),
             tv_nsec: i64::from(millis % 1000) * 1_000_000,
         });
@@ -234,6 +241,8 @@ impl Keeper {
             }
             SupervisorMsg::Thaw => self.thaw(),
             SupervisorMsg::Report => self.report(),
+            SupervisorMsg::Hook => self.run_hook(fds),
+            SupervisorMsg::EndHook => self.hook.iter_mut().for_each(Hook::end),
         }
     }
 
@@ -252,6 +261,25 @@ impl Keeper {
         }
     }
 
+    fn run_hook(&mut self, fds: Vec<OwnedFd>) {
+        let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+        let free = if self.hook.is_some() { Err(busy()) } else { Ok(()) };
+        match free.and_then(|()| wire::read_hook(fds)).and_then(|mut plan| Hook::make(&mut plan)) {
+            Ok(hook) => {
+                self.hook = Some(hook);
+                // It stands still with the others.
+                if let Some(freeze) = &mut self.freeze {
+                    freeze.complete = false;
+                    self.freeze();
+                }
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EPROTO);
+                self.say(KeeperMsg::Hook(HookEnd::NotMade { errno }));
+            }
+        }
+    }
+
     /// For a successor of the supervisor that made us.
     fn report(&mut self) {
         let Some(main) = self.main.as_ref().filter(|main| main.report.is_none() && main.failure.is_none())
@@ -262,7 +290,7 @@ impl Keeper {
         match main.status {
             Some(status) => self.say(KeeperMsg::MainExited { status }),
             // Ours and not reaped, so the number is its own.
-            None => self.send(KeeperMsg::Spawned { pid: main.pid }, Pidfd::open(main.pid).ok()),
+            None => self.send(spawned(main.pid), Pidfd::open(main.pid).ok()),
         }
         if self.freeze.as_ref().is_some_and(|freeze| freeze.complete) {
             self.say(KeeperMsg::Frozen);
@@ -274,7 +302,7 @@ impl Keeper {
         let Some(report) = &mut main.report else { return };
         let message = match report.read() {
             Progress::Pending => return,
-            Progress::Executed => KeeperMsg::Spawned { pid: main.pid },
+            Progress::Executed => spawned(main.pid),
             Progress::Failed(failure) => {
                 main.failure = Some(KeeperMsg::Failed { step: failure.step as u8, errno: failure.errno });
                 main.report = None;
@@ -315,6 +343,9 @@ impl Keeper {
     }
 
     fn reaped(&mut self, pid: i32, status: i32) {
+        if let Some(hook) = self.hook.take_if(|hook| hook.pid == pid) {
+            return hook.ended(status).into_iter().for_each(|end| self.say(KeeperMsg::Hook(end)));
+        }
         if self.main.as_ref().is_none_or(|main| main.pid != pid) {
             return;
         }
@@ -394,6 +425,7 @@ impl Keeper {
     /// the directory, for a full one may be longer than an address takes (unix(7)).
     fn listen(&mut self) {
         self.link = Link::Alone;
+        self.hook.iter_mut().for_each(Hook::forget);
         let Some((dir, name)) = &self.address else {
             // No order to start ever came, so there is nothing to keep.
             self.done = true;
@@ -446,6 +478,10 @@ fn linger() -> io::Result<()> {
 /// Milliseconds from a sweep to the next: a tree that is dying anyway is left alone meanwhile.
 const FIRST_WAIT: u32 = 10;
 const LONGEST_WAIT: u32 = 500;
+
+fn spawned(pid: i32) -> KeeperMsg {
+    KeeperMsg::Spawned { pid, takes_hooks: true }
+}
 
 fn make(plan: &mut ChildPlan) -> io::Result<Main> {
     let child = clone::spawn(plan, None)?;

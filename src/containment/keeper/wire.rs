@@ -33,13 +33,19 @@ pub enum SupervisorMsg {
     /// Report how the main process is, as if it had just happened: [`KeeperMsg::Spawned`], or [`KeeperMsg::MainExited`]; then
     /// [`KeeperMsg::Frozen`] if that is so.
     Report,
+    /// Run a program beside the main process. Comes with four or five descriptors: see [`send_hook`]. Answered by
+    /// [`KeeperMsg::Hook`].
+    Hook,
+    /// End that program, with all that it has started.
+    EndHook,
 }
 
 /// Keeper to supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeeperMsg {
-    /// Exec succeeded. Comes with the pidfd.
-    Spawned { pid: i32 },
+    /// Exec succeeded. Comes with the pidfd. `takes_hooks`: it knows [`SupervisorMsg::Hook`], as a keeper of an earlier version
+    /// does not.
+    Spawned { pid: i32, takes_hooks: bool },
     /// It could not be made at all, or was killed on its way (errno 0). Nothing of it is left.
     NotMade { errno: i32 },
     /// A step failed; nothing of it is left.
@@ -54,6 +60,19 @@ pub enum KeeperMsg {
     Thawed,
     /// It is the first of its PID namespace and cannot mount a /proc for it. The keeper ends.
     NoProc { errno: i32 },
+    /// What became of a hook.
+    Hook(HookEnd),
+}
+
+/// How a hook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookEnd {
+    /// With this wait status.
+    Exited { status: i32 },
+    /// A step failed.
+    Failed { step: u8, errno: i32 },
+    /// It could not be made at all; `EBUSY`: an earlier one is still there.
+    NotMade { errno: i32 },
 }
 
 impl SupervisorMsg {
@@ -65,6 +84,8 @@ impl SupervisorMsg {
             Self::Freeze => [VERSION, 4, 0],
             Self::Thaw => [VERSION, 5, 0],
             Self::Report => [VERSION, 6, 0],
+            Self::Hook => [VERSION, 7, 0],
+            Self::EndHook => [VERSION, 8, 0],
         }
     }
 
@@ -75,6 +96,8 @@ impl SupervisorMsg {
             [VERSION, 4, _] => Some(Self::Freeze),
             [VERSION, 5, _] => Some(Self::Thaw),
             [VERSION, 6, _] => Some(Self::Report),
+            [VERSION, 7, _] => Some(Self::Hook),
+            [VERSION, 8, _] => Some(Self::EndHook),
             [VERSION, 3, number] => Signal::from_number(i32::from(number)).map(Self::Signal),
             _ => None,
         }
@@ -84,7 +107,7 @@ impl SupervisorMsg {
 impl KeeperMsg {
     fn encode(self) -> [u8; 7] {
         let (kind, step, number) = match self {
-            Self::Spawned { pid } => (1, 0, pid),
+            Self::Spawned { pid, takes_hooks } => (1, u8::from(takes_hooks), pid),
             Self::NotMade { errno } => (2, 0, errno),
             Self::Failed { step, errno } => (3, step, errno),
             Self::MainExited { status } => (4, 0, status),
@@ -92,6 +115,9 @@ impl KeeperMsg {
             Self::Frozen => (6, 0, 0),
             Self::Thawed => (7, 0, 0),
             Self::NoProc { errno } => (8, 0, errno),
+            Self::Hook(HookEnd::Exited { status }) => (9, 0, status),
+            Self::Hook(HookEnd::Failed { step, errno }) => (10, step, errno),
+            Self::Hook(HookEnd::NotMade { errno }) => (11, 0, errno),
         };
         let [a, b, c, d] = number.to_le_bytes();
         [VERSION, kind, step, a, b, c, d]
@@ -101,7 +127,7 @@ impl KeeperMsg {
         let &[VERSION, kind, step, a, b, c, d] = bytes else { return None };
         let number = i32::from_le_bytes([a, b, c, d]);
         match kind {
-            1 => Some(Self::Spawned { pid: number }),
+            1 => Some(Self::Spawned { pid: number, takes_hooks: step != 0 }),
             2 => Some(Self::NotMade { errno: number }),
             3 => Some(Self::Failed { step, errno: number }),
             4 => Some(Self::MainExited { status: number }),
@@ -109,6 +135,9 @@ impl KeeperMsg {
             6 => Some(Self::Frozen),
             7 => Some(Self::Thawed),
             8 => Some(Self::NoProc { errno: number }),
+            9 => Some(Self::Hook(HookEnd::Exited { status: number })),
+            10 => Some(Self::Hook(HookEnd::Failed { step, errno: number })),
+            11 => Some(Self::Hook(HookEnd::NotMade { errno: number })),
             _ => None,
         }
     }
@@ -125,15 +154,34 @@ pub fn send_start(
     plan: &ChildPlan,
     dir: BorrowedFd<'_>,
 ) -> io::Result<()> {
+    send_plan(socket, SupervisorMsg::Start, name, plan, Some(dir))
+}
+
+/// Sends the order to run a hook: its plan, and that one's own descriptors.
+///
+/// # Errors
+/// As [`send_start`].
+pub fn send_hook(socket: BorrowedFd<'_>, plan: &ChildPlan) -> io::Result<()> {
+    send_plan(socket, SupervisorMsg::Hook, "", plan, None)
+}
+
+fn send_plan(
+    socket: BorrowedFd<'_>,
+    order: SupervisorMsg,
+    name: &str,
+    plan: &ChildPlan,
+    dir: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let descriptors = plan.descriptors().ok_or(io::ErrorKind::InvalidInput)?;
     let mut memory = File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
     let length = u8::try_from(name.len()).map_err(io::Error::other)?;
     memory.write_all(&[length])?;
     memory.write_all(name.as_bytes())?;
     memory.write_all(&plan.encode())?;
-    let mut fds = vec![memory.as_fd(), dir];
+    let mut fds = vec![memory.as_fd()];
+    fds.extend(dir);
     fds.extend(descriptors);
-    send(socket, &SupervisorMsg::Start.encode(), &fds)
+    send(socket, &order.encode(), &fds)
 }
 
 /// What [`send_start`] sent, read back.
@@ -142,6 +190,18 @@ pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)>
     let (Some(memory), Some(dir)) = (fds.next(), fds.next()) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
+    let (name, plan) = read_plan(memory, fds.collect())?;
+    Ok((name, plan, dir))
+}
+
+/// What [`send_hook`] sent, read back.
+pub fn read_hook(fds: Vec<OwnedFd>) -> io::Result<ChildPlan> {
+    let mut fds = fds.into_iter();
+    let memory = fds.next().ok_or(io::ErrorKind::InvalidData)?;
+    Ok(read_plan(memory, fds.collect())?.1)
+}
+
+fn read_plan(memory: OwnedFd, descriptors: Vec<OwnedFd>) -> io::Result<(String, ChildPlan)> {
     let mut memory = File::from(memory);
     memory.rewind()?;
     if memory.metadata()?.len() > MOST_PLAN {
@@ -152,7 +212,7 @@ pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)>
     let (length, rest) = bytes.split_first().ok_or(io::ErrorKind::InvalidData)?;
     let (name, plan) = rest.split_at_checked(usize::from(*length)).ok_or(io::ErrorKind::InvalidData)?;
     let name = String::from_utf8(name.to_owned()).map_err(|_| io::ErrorKind::InvalidData)?;
-    Ok((name, ChildPlan::decode(plan, fds.collect())?, dir))
+    Ok((name, ChildPlan::decode(plan, descriptors)?))
 }
 
 pub fn send_order(socket: BorrowedFd<'_>, order: SupervisorMsg) -> io::Result<()> {
@@ -220,13 +280,14 @@ mod tests {
             SupervisorMsg::Freeze,
             SupervisorMsg::Thaw,
             SupervisorMsg::Report,
+            SupervisorMsg::EndHook,
         ] {
             send_order(ours.as_fd(), order).unwrap();
             let Heard::Message(heard, fds) = hear_supervisor(theirs.as_fd()) else { panic!("nothing came") };
             assert_eq!((heard, fds.len()), (order, 0));
         }
         let messages = [
-            KeeperMsg::Spawned { pid: 77 },
+            KeeperMsg::Spawned { pid: 77, takes_hooks: true },
             KeeperMsg::NotMade { errno: 11 },
             KeeperMsg::Failed { step: 13, errno: 2 },
             KeeperMsg::MainExited { status: -1 },
@@ -234,6 +295,9 @@ mod tests {
             KeeperMsg::Frozen,
             KeeperMsg::Thawed,
             KeeperMsg::NoProc { errno: 1 },
+            KeeperMsg::Hook(HookEnd::Exited { status: 256 }),
+            KeeperMsg::Hook(HookEnd::Failed { step: 13, errno: 2 }),
+            KeeperMsg::Hook(HookEnd::NotMade { errno: 16 }),
         ];
         for message in messages {
             send_report(theirs.as_fd(), message, Some(ours.as_fd())).unwrap();
@@ -258,6 +322,19 @@ mod tests {
         };
         let (name, back, _dir) = read_start(fds).unwrap();
         assert_eq!((name.as_str(), back.encode()), ("coder.7", plan.encode()));
+        send_hook(ours.as_fd(), &plan).unwrap();
+        let Heard::Message(SupervisorMsg::Hook, fds) = hear_supervisor(theirs.as_fd()) else {
+            panic!("nothing came")
+        };
+        assert_eq!(read_hook(fds).unwrap().encode(), plan.encode());
+    }
+
+    /// It is understood both ways: neither a service nor its adoption is to end with an upgrade.
+    #[test]
+    fn a_keeper_of_an_earlier_version_takes_no_hooks() {
+        let earlier = [VERSION, 1, 0, 77, 0, 0, 0];
+        let spawned = KeeperMsg::Spawned { pid: 77, takes_hooks: false };
+        assert_eq!((KeeperMsg::decode(&earlier), spawned.encode()), (Some(spawned), earlier));
     }
 
     #[test]

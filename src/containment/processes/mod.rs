@@ -1,6 +1,7 @@
-//! What /proc says of processes: `walk.rs` follows trees and ends them, `usage.rs` shows them to people, `tracers.rs` finds the
-//! processes that keep others from ending. Here: by what a process is known.
+//! What /proc says of processes: `walk.rs` follows trees and ends them, `leader.rs` ends a part of one, `usage.rs` shows them to
+//! people, `tracers.rs` finds the processes that keep others from ending. Here: by what a process is known.
 
+pub(super) mod leader;
 pub(super) mod tracers;
 pub(super) mod usage;
 pub(super) mod walk;
@@ -10,6 +11,9 @@ use procfs::process::{Process, Status};
 
 /// The environment variable that names an incarnation to those who may read it; the tag of the rung without tags.
 pub(super) const MARKER: &str = "HERMES_SUP_INCARNATION";
+
+/// Where a program beside the main process, or after it, finds the number of that.
+pub const MAIN_PID: &str = "HERMES_SUP_MAIN_PID";
 
 /// `<instance>:<name>.<n>`
 pub(super) fn marker(instance: &str, id: &IncarnationId) -> String {

@@ -3,6 +3,7 @@
 //! Each test runs in a process of its own (the harness started again for that one test), because a subreaper that
 //! reaps everything must not share its process with other tests.
 
+mod hooks;
 mod played;
 mod scopes;
 
@@ -418,46 +419,6 @@ fn one_life_after_another_and_each_exit_code_is_the_services_own() {
                 world.empty(n);
             }
         });
-    });
-}
-
-#[test]
-fn a_hook_is_of_the_tree_and_its_end_is_told() {
-    isolated("a_hook_is_of_the_tree_and_its_end_is_told", || {
-        for rung in [Rung::Cgroup, Rung::CgroupPrivate] {
-            let mut world = World::new(rung);
-            world.start(1, "tree:2", rung);
-            let (id, procs) = (world.id(1), world.held.usage(&world.id(1)).procs);
-            let run = |world: &mut World, argv: &[&str]| {
-                let (plan, _stdout) = world.plan(argv, "", rung);
-                world.held.run_hook(&world.id(1), plan)
-            };
-            let ended = |event: &Event| match event {
-                Event::HookEnded { ended, .. } => Some(ended.clone()),
-                _ => None,
-            };
-            run(&mut world, &["/bin/sh", "-c", "exit 3"]).unwrap();
-            assert_eq!(world.until("ended", ended), Ok(Exit::Code(3)));
-            world.forget();
-            run(&mut world, &["/no/such/program"]).unwrap();
-            let words = "cannot execute '/no/such/program': No such file or directory";
-            assert_eq!(
-                world.until("ended", ended),
-                Err(SpawnError::Child { words: words.to_owned(), errno: libc::ENOENT })
-            );
-            world.forget();
-            // One that hangs is seen, stays alone, and ends with the rest.
-            run(&mut world, &["/bin/sleep", "1000"]).unwrap();
-            while world.held.usage(&id).procs == procs {
-                world.turn();
-            }
-            assert!(matches!(run(&mut world, &["/bin/true"]), Err(HookError::Busy)));
-            let now = world.now();
-            world.held.kill(&id, now);
-            assert!(matches!(run(&mut world, &["/bin/true"]), Err(HookError::Busy | HookError::Ending)));
-            world.empty(1);
-            world.finish();
-        }
     });
 }
 

@@ -4,12 +4,13 @@
 
 use super::{isolated_in, token};
 use crate::containment::IncarnationId;
-use crate::containment::event::{Event, EventQueue, SpawnError};
+use crate::containment::event::{Event, EventQueue, HookError, SpawnError};
 use crate::containment::held::{Birth, Family, Held, Look, Mechanism, Watcher};
 use crate::containment::hold::{Containment, Home};
 use crate::containment::ladder::{Ground, Proof, Report};
 use crate::containment::processes::usage::Usage;
 use crate::containment::scopes::{HeldScope, ScopeError, ScopeRequest};
+use crate::containment::spawner::Spawner;
 use crate::containment::succession::adopt::Gone;
 use crate::containment::succession::predecessor::{Patience, Spared};
 use crate::containment::succession::record::AdoptionRecord;
@@ -164,6 +165,16 @@ impl Held for PlayedLife {
 
     fn set_limits(&self, _limits: &Limits) -> Vec<NotInForce> {
         Vec::new()
+    }
+
+    fn run_hook(&mut self, _spawner: &mut Spawner, _plan: &mut ChildPlan) -> Result<(), HookError> {
+        Err(HookError::Ending)
+    }
+
+    fn end_hook(&mut self, _now: Tick) {}
+
+    fn main_pid(&self) -> Option<i32> {
+        Some(self.pid)
     }
 
     fn main(&self) -> Option<&Pidfd> {

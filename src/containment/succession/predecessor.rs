@@ -336,7 +336,8 @@ fn end_keeper(keeper: &OwnedFd, name: &str, patience: &Patience) -> Result<(), E
                 KeeperMsg::Spawned { .. }
                 | KeeperMsg::MainExited { .. }
                 | KeeperMsg::Frozen
-                | KeeperMsg::Thawed,
+                | KeeperMsg::Thawed
+                | KeeperMsg::Hook(_),
                 _,
             ) => continue,
             // It died in the middle: the rest of its tree are strays.

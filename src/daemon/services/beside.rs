@@ -52,8 +52,6 @@ impl Supervisor {
         let service = self.services.get(&id).ok_or(LaunchError::Gone)?;
         process_limits::give(&mut plan, &self.topics.limits.of(service, &self.state_trust, inherited).0);
         self.tell_hook(id, what.word(), &mut plan)?;
-        let main_pid = self.fleet.gateway(id).and_then(|gateway| gateway.pid()).unwrap_or_default();
-        plan.set_env("HERMES_SUP_MAIN_PID", &main_pid.to_string())?;
         self.containment.run_hook(life, plan)?;
         self.beside.insert(life.clone(), what);
         Ok(())
@@ -70,7 +68,7 @@ impl Supervisor {
         let run = |argv| self.run_beside(id, life, Beside::Core(hook), argv);
         match argv.ok_or(LaunchError::Gone).and_then(run) {
             Ok(()) => {}
-            Err(LaunchError::Hook(HookError::Busy)) => self.containment.end_hook(life),
+            Err(LaunchError::Hook(HookError::Busy)) => self.containment.end_hook(life, self.clock.now()),
             Err(why) => {
                 self.happened(Told::of_hook(hook.as_str(), Err(&why)).about(&life.name));
                 self.inbox.core(id, Event::HookEnded { incarnation: life.n });

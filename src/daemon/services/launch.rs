@@ -1,6 +1,6 @@
 //! From a definition to a running main process: environment, user, streams, limits, then the containment.
 
-use crate::containment::IncarnationId;
+use crate::containment::{IncarnationId, MAIN_PID};
 use crate::core::event::{Event, Incarnation};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
@@ -374,7 +374,7 @@ fn tell_end(plan: &mut ChildPlan, exit: Exit, pid: i32) -> Result<(), PlanError>
     plan.set_env("HERMES_SUP_EXIT_CODE", &code)?;
     plan.set_env("HERMES_SUP_EXIT_SIGNAL", &signal)?;
     plan.set_env("HERMES_SUP_EXIT_REASON", &exit.to_string())?;
-    plan.set_env("HERMES_SUP_MAIN_PID", &pid.to_string())
+    plan.set_env(MAIN_PID, &pid.to_string())
 }
 
 /// What is executed: the command, or a slot's script, which lies below /run, where no disk hangs.

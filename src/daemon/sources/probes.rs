@@ -104,7 +104,7 @@ impl Supervisor {
         // Its end comes all the same, and then the next one can be run.
         let mut programs = self.beside.iter().filter(|(_, what)| **what == Beside::Probe(ask));
         if let Some((life, _)) = programs.next() {
-            self.containment.end_hook(life);
+            self.containment.end_hook(life, self.clock.now());
         }
     }
 

@@ -157,6 +157,10 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
         reset_dispositions();
     }
     session(plan)?;
+    if plan.subreaper {
+        // No kernel in use refuses it. Where a filter does, its orphans are its service's.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    }
     for (from, to) in &order.places {
         place(*from, *to).map_err(at(Step::Streams))?;
     }

@@ -54,6 +54,8 @@ pub struct ChildPlan {
     pub may_gain: bool,
     /// It may signal only what it starts (Landlock, ABI 6); needs `no_new_privs`.
     pub scope_signals: bool,
+    /// Orphans of what it starts become its children (PR_SET_CHILD_SUBREAPER): it can be ended with all that it has started.
+    pub subreaper: bool,
     /// `None`: inherit all four sets.
     pub capabilities: Option<CapabilityMasks>,
     /// Mounts that it sees read-only, in a mount namespace of its own, where that can be made (CAP_SYS_ADMIN).
@@ -139,6 +141,7 @@ impl ChildPlan {
             no_new_privs: false,
             may_gain: false,
             scope_signals: false,
+            subreaper: false,
             capabilities: None,
             read_only: Vec::new(),
             nofile: None,
@@ -206,9 +209,9 @@ impl ChildPlan {
             put_u32(out, who.groups.len());
             who.groups.iter().for_each(|group| out.extend(group.to_le_bytes()));
         });
-        out.push(u8::from(self.no_new_privs));
-        out.push(u8::from(self.scope_signals));
-        out.push(u8::from(self.scarce_memory));
+        for flag in [self.no_new_privs, self.scope_signals, self.subreaper, self.scarce_memory] {
+            out.push(u8::from(flag));
+        }
         put_option(&mut out, self.capabilities, |out, masks| {
             out.extend(masks.bounding.to_le_bytes());
             out.extend(masks.ambient.to_le_bytes());
@@ -259,9 +262,8 @@ impl ChildPlan {
             let groups = (0..count).map(|_| input.u32()).collect::<io::Result<_>>()?;
             Ok(Credentials { uid, gid, groups })
         })?;
-        let no_new_privs = input.take::<1>()? != [0];
-        let scope_signals = input.take::<1>()? != [0];
-        let scarce_memory = input.take::<1>()? != [0];
+        let mut flag = || input.take::<1>().map(|byte| byte != [0]);
+        let [no_new_privs, scope_signals, subreaper, scarce_memory] = [flag()?, flag()?, flag()?, flag()?];
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
         let mut limit = || input.option(|input| Ok((input.u64()?, input.u64()?)));
@@ -286,6 +288,7 @@ impl ChildPlan {
             no_new_privs,
             may_gain: false,
             scope_signals,
+            subreaper,
             capabilities,
             read_only,
             nofile,
@@ -371,7 +374,7 @@ fn c_string(text: &OsStr, what: &str) -> Result<CString, PlanError> {
     CString::new(text.as_bytes()).map_err(|_| PlanError::Nul(what.to_owned()))
 }
 
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 fn malformed() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)
@@ -460,6 +463,7 @@ mod tests {
         plan.oom_score_adj = Some(-7);
         plan.no_new_privs = true;
         plan.scope_signals = true;
+        plan.subreaper = true;
         plan.scarce_memory = true;
         plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });
         let bytes = plan.encode();
