@@ -639,7 +639,10 @@ impl Supervisor {
                 decide!(self.scanning.read(slots));
             }
             Notice::Claimed(claimant) => self.take_claim(claimant),
-            Notice::UpgradeChecked(checked) => decide!(self.upgrade.checked(checked)),
+            Notice::UpgradeChecked(checked) => {
+                decide!(self.upgrade.checked(checked));
+                self.make_room_for_upgrade();
+            }
             // Its bug has been told; what it did is done no more, so this is no way to go on.
             Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),
         }

@@ -101,6 +101,30 @@ fn what_was_taken_over_crashes_like_anything_else(setup: Setup) {
     assert_eq!(supervisor.ends(), End::Code(0));
 }
 
+/// Nobody would hear of its end, and nobody end it at its timeout.
+#[test]
+fn a_keeper_without_a_supervisor_ends_the_probe_that_runs() {
+    for rung in [Rung::Keeper, Rung::KeeperSameUid, Rung::Pidns] {
+        let mut world = World::new(Setup::new(rung, Place::Child));
+        let probe = format!("[\"/adversary\", \"tree\", \"2\", \"probing\", {:?}]", world.mark);
+        let health =
+            format!("[health]\nkind = \"exec\"\ncommand = {probe}\ntimeout = \"1h\"\ninterval = \"1h\"");
+        world.adversary("web", "pause", &health);
+        let supervisor = world.start();
+        let probes = |world: &World| (world.marked("probing").len() > 2).then_some(());
+        wait::until("a probe", &world.root, || probes(&world));
+        let life = world.status("web")["pid"].clone();
+        supervisor.kill();
+        wait::until("its end", &world.root, || world.marked("probing").is_empty().then_some(()));
+        let mut supervisor = world.start();
+        wait::until("a probe of the successor", &world.root, || probes(&world));
+        assert_eq!(world.status("web")["pid"], life);
+        supervisor.process.signal(Signal::TERM);
+        assert_eq!(supervisor.ends(), End::Code(0));
+        world.assert_no_survivors("after the shutdown");
+    }
+}
+
 fn parent(pid: i32) -> i32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("a parent")

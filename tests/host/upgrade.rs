@@ -6,7 +6,11 @@ use crate::harness::{End, Place, Rung, Setup, Supervisor, World, wait};
 use rustix::process::Signal;
 use serde_json::json;
 
-crate::on_every_rung!(an_upgrade_is_noticed_by_nobody, a_bug_is_survived_by_every_service,);
+crate::on_every_rung!(
+    an_upgrade_is_noticed_by_nobody,
+    a_bug_is_survived_by_every_service,
+    what_runs_beside_a_service_is_no_burden_to_an_upgrade,
+);
 
 const QUICK: &str = "[stop]\ntimeout = \"100ms\"";
 
@@ -33,6 +37,37 @@ fn assert_counted(world: &World, service: &str) {
         log.lines().filter_map(|line| line.rsplit_once("tick ")?.1.trim().parse().ok()).collect();
     let expected: Vec<u64> = (1..=counted.len() as u64).collect();
     assert_eq!(counted, expected, "every line once, in order");
+}
+
+/// A probe that hangs is ended, a hook has its time.
+fn what_runs_beside_a_service_is_no_burden_to_an_upgrade(setup: Setup) {
+    let mut world = World::new(setup);
+    let mark = world.mark.clone();
+    let probe = format!("[\"/adversary\", \"tree\", \"2\", \"probing\", {mark:?}]");
+    let asked =
+        format!("[health]\nkind = \"exec\"\ncommand = {probe}\ntimeout = \"1h\"\ninterval = \"1h\"\n{QUICK}");
+    world.adversary("asked", "pause", &asked);
+    let hook =
+        "[\"/bin/sh\", \"-c\", \"echo begun; while ! test -e /tmp/go; do sleep 0.01; done; echo done\"]";
+    world.adversary("hooked", "pause", &format!("[hooks]\npost_start = {hook}\n{QUICK}"));
+    let supervisor = world.start();
+    wait::until("the probe", &world.root, || (world.marked("probing").len() > 2).then_some(()));
+    world.wait_log("hooked", "begun");
+    let pids = |world: &World| ["asked", "hooked"].map(|name| world.status(name)["pid"].clone());
+    let before = pids(&world);
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| world.ctl(&["upgrade"]));
+        wait::until("the end of the probe", &world.root, || world.marked("probing").is_empty().then_some(()));
+        world.write("/tmp/go", "");
+        assert_eq!(upgrade.join().expect("an answer").ok(), "upgraded\n");
+    });
+    assert_eq!(pids(&world), before);
+    world.wait_log("hooked", "done");
+    world.wait_stderr("hooked: its hook post_start has run");
+    // It is asked anew.
+    wait::until("the probe", &world.root, || (world.marked("probing").len() > 2).then_some(()));
+    assert_eq!(supervisor.terminate(), End::Code(0), "{}", world.stderr());
+    world.assert_no_survivors("after the shutdown");
 }
 
 fn an_upgrade_is_noticed_by_nobody(setup: Setup) {

@@ -66,6 +66,9 @@ impl Supervisor {
 
     /// As the service's user, within its containment and its limits.
     fn run_probe(&mut self, ask: Ask, argv: Vec<String>) -> Result<(), Failure> {
+        if self.gives_way(ask) {
+            return Err(being_upgraded());
+        }
         let life = self.life(ask.id).filter(|life| life.n == ask.incarnation);
         let life = life.ok_or_else(|| Failure::NotAsked("it has ended".to_owned()))?;
         let begun = self.run_beside(ask.id, &life, Beside::Probe(ask), argv);
@@ -108,6 +111,21 @@ impl Supervisor {
         }
     }
 
+    /// An upgrade waits until nothing is under way, and the next supervisor asks anew. For a service that is still to become
+    /// ready it waits anyway.
+    fn gives_way(&self, ask: Ask) -> bool {
+        ask.purpose == Purpose::Health && self.topics.upgrade.is_asked()
+    }
+
+    /// Ends the programs that give way to an upgrade.
+    pub(in crate::daemon) fn make_room_for_upgrade(&mut self) {
+        for (life, what) in &self.beside {
+            if matches!(what, Beside::Probe(ask) if self.gives_way(*ask)) {
+                self.containment.end_hook(life, self.clock.now());
+            }
+        }
+    }
+
     /// A connection has news.
     pub(in crate::daemon) fn hear_probe(&mut self, number: u32) {
         let Some((ask, connection)) = self.probes.connections.get_mut(&number) else { return };
@@ -117,7 +135,7 @@ impl Supervisor {
         self.answered(Answer { ask, outcome: answer.map(|()| None) });
     }
 
-    /// A program has ended, maybe to make room for a hook.
+    /// A program has ended, maybe to make room for a hook or for an upgrade.
     pub(in crate::daemon) fn probe_ended(
         &mut self,
         ask: Ask,
@@ -126,6 +144,7 @@ impl Supervisor {
     ) {
         let outcome: Outcome = match ended {
             _ if made_room => Err(Failure::NotAsked("a hook takes its place".to_owned())),
+            _ if self.gives_way(ask) => Err(being_upgraded()),
             Ok(exit) if exit.is_success() => Ok(None),
             Ok(exit) => Err(Failure::Exit(*exit)),
             Err(error) => Err(Failure::NotAsked(error.to_string())),
@@ -174,6 +193,10 @@ impl Supervisor {
         }
         lines
     }
+}
+
+fn being_upgraded() -> Failure {
+    Failure::NotAsked("the supervisor is being upgraded".to_owned())
 }
 
 /// Connects and hangs up. Between Unix sockets nothing is under way: they connect at once or not at all.

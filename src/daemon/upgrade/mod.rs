@@ -69,6 +69,8 @@ impl Supervisor {
             || self.topics.edits.is_busy()
             || self.topics.definitions.readings.is_busy()
             || self.topics.scopes.is_busy()
+            // Nobody would wait for its end, nor end it.
+            || !self.beside.is_empty()
             || self.handing.is_busy()
     }
 
