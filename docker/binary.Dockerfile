@@ -1,5 +1,6 @@
 # The static binary, built without Rust on the host, in an image of nothing else: docker/build --binary.
-FROM rust:1-alpine AS build
+ARG RUST_IMAGE=rust:1-alpine
+FROM $RUST_IMAGE AS build
 RUN apk add --no-cache musl-dev
 COPY . /src
 WORKDIR /src
