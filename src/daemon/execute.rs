@@ -394,11 +394,10 @@ pub(super) fn run_row(history: &History, finished: bool, definition_hash: Option
         failures_in_row: history.row,
         failure_times_ms: history.failures.iter().map(|at| at.0).collect(),
         backoff_until_ms: history.backoff_until.map(|at| at.0),
-        failed: history.failed.as_ref().map(|(reason, at)| FailedRow {
-            reason: reason.clone(),
-            at_ms: at.0,
-            definition_hash,
-        }),
+        failed: history
+            .failed
+            .as_ref()
+            .map(|(reason, at)| Box::new(FailedRow { reason: reason.clone(), at_ms: at.0, definition_hash })),
         finished,
         last_exit: history.last_exit.map(|(exit, at)| LastExit { exit, at_ms: at.0 }),
         start_error: history.start_error.clone(),
@@ -406,14 +405,14 @@ pub(super) fn run_row(history: &History, finished: bool, definition_hash: Option
         runs: history
             .runs
             .as_ref()
-            .map(|runs| RunsRow { started_ms: runs.started.map(|at| at.0), skipped: runs.skipped }),
+            .map(|runs| Box::new(RunsRow { started_ms: runs.started.map(|at| at.0), skipped: runs.skipped })),
     }
 }
 
 /// What the database kept, for a service whose definition now has this hash: a changed definition ends `failed`.
 pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
     use crate::core::clock::Tick;
-    let same = |failed: &FailedRow| failed.definition_hash.is_none_or(|hash| hash == definition_hash);
+    let same = |failed: &Box<FailedRow>| failed.definition_hash.is_none_or(|hash| hash == definition_hash);
     History {
         restarts: row.restarts,
         row: row.failures_in_row,
@@ -423,7 +422,7 @@ pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
         last_exit: row.last_exit.map(|last| (last.exit, Tick(last.at_ms))),
         start_error: row.start_error.clone(),
         incarnation: row.incarnation,
-        runs: row.runs.map(|runs| {
+        runs: row.runs.as_ref().map(|runs| {
             let started = runs.started_ms.map(Tick);
             Box::new(Runs { started, skipped: runs.skipped, in_row: 0 })
         }),

@@ -217,6 +217,9 @@ pub enum Notice {
 /// The topic of warnings that end when the store recovers.
 const STORE: &str = "store";
 
+/// So many effects are carried out without taking memory from the kernel for them.
+const EFFECTS_KEPT: usize = 64;
+
 /// For whom a commit was made.
 #[derive(Debug)]
 enum Commit {
@@ -468,6 +471,8 @@ impl Supervisor {
             decide!(self.topology.placed());
             self.hear_containment();
             if self.inbox.is_empty() && self.outbox.is_empty() {
+                // The room that the effects of a boot took is not kept.
+                self.outbox.shrink_to(EFFECTS_KEPT);
                 return;
             }
         }

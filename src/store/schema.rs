@@ -96,7 +96,8 @@ pub struct RunRow {
     /// At most [`MAX_FAILURE_TIMES`], oldest first.
     pub failure_times_ms: Vec<u64>,
     pub backoff_until_ms: Option<u64>,
-    pub failed: Option<FailedRow>,
+    /// Boxed, as most services have none.
+    pub failed: Option<Box<FailedRow>>,
     pub finished: bool,
     pub last_exit: Option<LastExit>,
     /// Why the last attempt to start it failed. Absent in rows of earlier releases.
@@ -105,7 +106,7 @@ pub struct RunRow {
     pub incarnation: u64,
     /// Of a scheduled service. Absent in rows of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runs: Option<RunsRow>,
+    pub runs: Option<Box<RunsRow>>,
 }
 
 /// The runs of a scheduled service.
@@ -443,7 +444,11 @@ mod tests {
             failures_in_row: 2,
             failure_times_ms: vec![1, 2],
             backoff_until_ms: None,
-            failed: Some(FailedRow { reason: "exited with code 78".into(), at_ms: 2, definition_hash: None }),
+            failed: Some(Box::new(FailedRow {
+                reason: "exited with code 78".into(),
+                at_ms: 2,
+                definition_hash: None,
+            })),
             finished: false,
             last_exit: Some(LastExit { exit: Exit::Signal { signal: Signal::KILL, core: false }, at_ms: 2 }),
             start_error: None,
