@@ -412,13 +412,14 @@ pub(super) fn run_row(history: &History, finished: bool, definition_hash: Option
 /// What the database kept, for a service whose definition now has this hash: a changed definition ends `failed`.
 pub(super) fn history(row: &RunRow, definition_hash: u64) -> History {
     use crate::core::clock::Tick;
-    let same = |failed: &Box<FailedRow>| failed.definition_hash.is_none_or(|hash| hash == definition_hash);
+    let same = |failed: &&FailedRow| failed.definition_hash.is_none_or(|hash| hash == definition_hash);
+    let failed = row.failed.as_deref().filter(same);
     History {
         restarts: row.restarts,
         row: row.failures_in_row,
         failures: row.failure_times_ms.iter().map(|at| Tick(*at)).collect(),
         backoff_until: row.backoff_until_ms.map(Tick),
-        failed: row.failed.clone().filter(same).map(|failed| (failed.reason, Tick(failed.at_ms))),
+        failed: failed.map(|failed| (failed.reason.clone(), Tick(failed.at_ms))),
         last_exit: row.last_exit.map(|last| (last.exit, Tick(last.at_ms))),
         start_error: row.start_error.clone(),
         incarnation: row.incarnation,
