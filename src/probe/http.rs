@@ -12,7 +12,7 @@ pub(super) fn request(host: &str, target: &str) -> Vec<u8> {
 
 /// An answer as far as it has come.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub struct Reply {
     expected: Expected,
     bytes: Vec<u8>,
     /// Where the body begins, once the head is there and as expected.

@@ -3,7 +3,7 @@
 //! Invariants: a probe owns one socket, which is closed with it; of an answer no more than [`Reply::MOST`] bytes are kept; what a
 //! service answers is data and can end a probe in no other way than by a [`Failure`].
 
-mod http;
+pub mod http;
 
 use crate::core::exit::Exit;
 use http::Reply;
