@@ -228,22 +228,28 @@ fn name(wish: &str, taken: &mut BTreeSet<String>) -> Option<ServiceName> {
     ServiceName::new(&free).ok()
 }
 
-/// s6-rc refuses dependencies in a circle, and so does a definition: the one that closes it is left out and noted.
+/// No definition waits for one that waits for it, whether it needs the other or only comes after it: what closes a circle is left
+/// out and noted.
 fn open_circles(drafts: &mut [Draft]) {
+    type Wishes = fn(&mut Draft) -> &mut Vec<String>;
+    // What is needed is kept before what is only an order.
+    const KINDS: [(Wishes, &str); 2] =
+        [(|draft| &mut draft.requires, "depends on"), (|draft| &mut draft.after, "comes after")];
     let index: BTreeMap<_, _> =
         drafts.iter().enumerate().map(|(at, draft)| ((draft.scope, draft.wish.clone()), at)).collect();
     let mut accepted: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
-    for at in 0..drafts.len() {
-        let scope = drafts[at].scope;
-        for wish in std::mem::take(&mut drafts[at].requires) {
-            if let Some(&other) = index.get(&(scope, wish.clone())) {
-                if reaches(&accepted, other, at) {
-                    drafts[at].note(format!("it depends on '{wish}', which depends on it"));
-                    continue;
+    for (wishes, how) in KINDS {
+        for (at, draft) in drafts.iter_mut().enumerate() {
+            for wish in std::mem::take(wishes(draft)) {
+                if let Some(&other) = index.get(&(draft.scope, wish.clone())) {
+                    if reaches(&accepted, other, at) {
+                        draft.note(format!("it {how} '{wish}', which waits for it"));
+                        continue;
+                    }
+                    accepted[at].push(other);
                 }
-                accepted[at].push(other);
+                wishes(draft).push(wish);
             }
-            drafts[at].requires.push(wish);
         }
     }
 }

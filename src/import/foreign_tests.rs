@@ -6,6 +6,29 @@ use crate::core::signal::Signal;
 use proptest::prelude::*;
 use std::time::Duration;
 
+/// Of each, a definition was written that `check` refuses.
+#[test]
+fn who_only_comes_after_another_that_comes_after_it_is_imported_without_that() {
+    let unit = |other: &str| format!("[Unit]\nAfter={other}.service\n[Service]\nExecStart=/bin/x\n");
+    let service = |name: &str, other: &str| {
+        format!(
+            "  {name}:\n    command: /bin/x\n    depends_on:\n      {other}: {{condition: service_started}}\n"
+        )
+    };
+    let source = Source::new();
+    source
+        .put("units/web.service", &unit("db"))
+        .put("units/db.service", &unit("web"))
+        .put("compose.yaml", &format!("services:\n{}{}", service("web", "db"), service("db", "web")));
+    for from in ["units", "compose.yaml"] {
+        let outcome = source.import(from);
+        let definitions = parsed(&outcome).unwrap();
+        assert_eq!(definitions.iter().filter(|found| !found.after.is_empty()).count(), 1, "{outcome:?}");
+        let told = outcome.services.iter().filter(|service| service.text.contains("which waits for it"));
+        assert_eq!(told.count(), 1, "{outcome:?}");
+    }
+}
+
 #[test]
 fn units_as_packages_have_them() {
     let source = Source::new();

@@ -6,7 +6,7 @@ use hermes_sup::s6::bundle;
 use std::collections::BTreeSet;
 
 pub fn run(document: &[u8]) {
-    let place = Place::new();
+    let place = Place::of_root();
     let dir = place.lay("etc", document, "s6-rc.d");
     let (sources, legacy) = (dir.join("s6-rc.d"), dir.join("services.d"));
     let read = bundle::read(&sources, &legacy);

@@ -8,6 +8,7 @@ use hermes_sup::core::name::ServiceName;
 use hermes_sup::core::words::{Cause, Want};
 use hermes_sup::store::{self, Change, Opened, Options, Store, StoreEvent, WantRow};
 use redb::{Database, TableDefinition};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -18,16 +19,18 @@ pub fn run(document: &[u8]) {
     let place = Place::new();
     let state = place.lay("supervisor", document, "state.redb");
     make_database(&state);
-    for name in ["state.redb", "wants"].map(|name| state.join(name)).iter().filter(|path| path.is_file()) {
-        // As the store leaves them: otherwise they are set aside unread.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
-        std::fs::set_permissions(name, mode).expect("the mode of a file of ours");
+    // As the store leaves them: otherwise they are set aside unread.
+    for (name, mode) in [(".", 0o750), ("state.redb", 0o640), ("wants", 0o640)] {
+        let path = state.join(name);
+        if std::fs::symlink_metadata(&path).is_ok_and(|stat| !stat.is_symlink()) {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+                .expect("the mode of a file of ours");
+        }
     }
     let Some((store, opened, events)) = open(place.path()) else { return };
-    if opened.volatile.is_some() {
-        let _ = store.close(PATIENCE);
-        return;
-    }
+    assert_eq!(opened.volatile, None, "the disk is in order");
+    let beside = std::fs::read_dir(place.path()).expect("a directory of ours").count();
+    assert_eq!(beside, 1, "the state directory is ours, and was not set aside");
     let name = ServiceName::new("of-ours").expect("a name");
     let row = WantRow {
         want: Want::Up,

@@ -11,7 +11,7 @@ use hermes_sup::sys::users;
 use std::path::Path;
 
 pub fn run(document: &[u8]) {
-    let place = Place::new();
+    let place = Place::of_root();
     let dir = place.lay("services", document, "web.toml");
     let elsewhere = place.path().join("home");
     let trusted = checked(&dir, &elsewhere);

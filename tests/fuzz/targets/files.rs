@@ -26,9 +26,19 @@ pub struct Place(PathBuf);
 
 impl Place {
     pub fn new() -> Self {
+        Self::below(in_memory())
+    }
+
+    /// Where only root can write, if we are root: what lies there is trusted, as the directories of an image are.
+    pub fn of_root() -> Self {
+        Self::below(if rustix::process::geteuid().is_root() { PathBuf::from("/run") } else { in_memory() })
+    }
+
+    fn below(parent: PathBuf) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = parent().join(format!("hermes-sup-fuzz.{}.{number}", std::process::id()));
+        let parent = std::env::var_os(VARIABLE).map_or(parent, PathBuf::from);
+        let path = parent.join(format!("hermes-sup-fuzz.{}.{number}", std::process::id()));
         // Of an earlier process of this number, which was killed.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).expect("a directory for an input");
@@ -62,10 +72,10 @@ impl Drop for Place {
     }
 }
 
-/// Where only root can write, if we may: what lies there is trusted, as the directories of an image are.
-fn parent() -> PathBuf {
-    let of_root = || Some(PathBuf::from("/run")).filter(|_| rustix::process::geteuid().is_root());
-    std::env::var_os(VARIABLE).map(PathBuf::from).or_else(of_root).unwrap_or_else(std::env::temp_dir)
+/// In memory, where it can be had.
+fn in_memory() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
 }
 
 /// Heads of files with their contents.

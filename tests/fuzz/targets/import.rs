@@ -19,7 +19,7 @@ pub fn compose(document: &[u8]) {
 }
 
 pub fn units(document: &[u8]) {
-    let place = Place::new();
+    let place = Place::of_root();
     let dir = place.lay("units", document, "web.service");
     checked(&place, &dir);
     for name in ["web.service", "web@.service", "web.timer"].map(|name| dir.join(name)) {
@@ -30,7 +30,7 @@ pub fn units(document: &[u8]) {
 }
 
 fn one_file(document: &[u8], name: &str) {
-    let place = Place::new();
+    let place = Place::of_root();
     let dir = place.lay("from", document, name);
     checked(&place, &dir.join(name));
 }

@@ -7,6 +7,9 @@ use hermes_sup::sys::localtime::Zone;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+/// So many last lines are asked for.
+const MOST_LAST: usize = 12;
+
 /// A line as it was read: time, stream, text.
 type Read = (String, Stream, Vec<u8>);
 
@@ -15,7 +18,7 @@ pub fn run(document: &[u8]) {
     place.lay("logs/gateways/web", document, "current");
     let home = place.path();
     let Ok(all) = lines(home, Query::default()) else { return };
-    for last in [0, 1, 3, usize::MAX] {
+    for last in (0..=all.len().min(MOST_LAST)).chain([usize::MAX]) {
         let tail = lines(home, Query { last: Some(last), ..Query::default() }).expect("what was read before");
         let from = all.len().saturating_sub(last);
         // A line without a time has that of the one before it, which may not be among the last.

@@ -116,7 +116,7 @@ impl Kind {
 }
 
 fn value(root: &Value, schema: &Value, choices: &mut Choices<'_>, depth: usize) -> Value {
-    if depth > DEEPEST || choices.pick(24) == 23 {
+    if depth > DEEPEST || choices.pick(64) == 63 {
         return odd(choices);
     }
     if let Some(place) = schema["$ref"].as_str().and_then(|place| root.pointer(place.trim_start_matches('#')))
@@ -134,7 +134,7 @@ fn value(root: &Value, schema: &Value, choices: &mut Choices<'_>, depth: usize) 
     if let Some(words) = schema["enum"].as_array() {
         return words[choices.pick(words.len())].clone();
     }
-    if let Some(examples) = schema["examples"].as_array().filter(|_| choices.pick(2) == 1) {
+    if let Some(examples) = schema["examples"].as_array().filter(|_| choices.pick(8) != 7) {
         return examples[choices.pick(examples.len())].clone();
     }
     let kind = match &schema["type"] {

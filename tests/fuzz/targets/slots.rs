@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 pub fn run(document: &[u8]) {
-    let place = Place::new();
+    let place = Place::of_root();
     let dir = place.lay("scan", document, "web");
     let around = surroundings(&place.path().join("home"));
     let own = Credentials::own();
