@@ -61,7 +61,8 @@ fn open(home: &Path) -> Option<(Store, Opened, Receiver<StoreEvent>)> {
         gives_way: None,
     };
     let (sender, events) = channel();
-    match store::open(options, || true, move |event| drop(sender.send(event))) {
+    let begun = store::begin(options, move |event| drop(sender.send(event)));
+    match begun.and_then(|opening| opening.wait(|| true)) {
         Ok((store, opened)) => {
             opened.warnings.iter().for_each(|warning| one_line(warning));
             assert!(opened.instance.len() == 32, "an instance id of ours: {:?}", opened.instance);
