@@ -1,0 +1,58 @@
+//! The request of a verb: patterns become names, and how long the answer may take.
+
+use super::{PATIENCE, Unanswered};
+use crate::cli::args::Verb;
+use crate::cli::pattern;
+use crate::control::client::Client;
+use crate::control::protocol::{Deadline, Part, Request, Targets};
+use crate::monitor::verdict;
+use std::time::Duration;
+
+/// The request of a verb, with names for patterns.
+pub(super) fn meant(client: &mut Client, verb: &Verb) -> Result<Request, Unanswered> {
+    let request = verb.request();
+    let request = match request.targets() {
+        Some(Targets::Names(words)) => {
+            let targets = targets(client, words)?;
+            request.about(targets)
+        }
+        Some(Targets::All) | None => request,
+    };
+    match verb {
+        Verb::Tree { failed: true, .. } => {
+            let mut names = Vec::new();
+            let status = Request::Status { targets: request.targets().cloned().unwrap_or(Targets::All) };
+            client.call(&status, Some(PATIENCE), |part| match part {
+                Part::Service(service) if verdict::has_failed(&service) => names.push(service.name),
+                _ => {}
+            })?;
+            Ok(request.about(Targets::Names(names)))
+        }
+        _ => Ok(request),
+    }
+}
+
+/// What these words stand for. Only where there is a pattern among them, the supervisor is asked.
+pub(in crate::cli) fn targets(client: &mut Client, words: &[String]) -> Result<Targets, Unanswered> {
+    if !words.iter().any(|word| pattern::is_pattern(word)) {
+        return Ok(Targets::Names(words.to_vec()));
+    }
+    let mut known = Vec::new();
+    client.call(&Request::List {}, Some(PATIENCE), |part| {
+        if let Part::Name(name) = part {
+            known.push(name);
+        }
+    })?;
+    Ok(Targets::Names(pattern::expand(words, &known)?))
+}
+
+/// How long to bear the supervisor's silence: longer than it waits itself, as it gives up first and says why. What ends when
+/// process trees end has no bound.
+pub(super) fn patience(request: &Request) -> Option<Duration> {
+    let waits = match request.deadline() {
+        Deadline::AtOnce => Some(Duration::ZERO),
+        Deadline::Never | Deadline::CallersEach(_) => None,
+        deadline @ (Deadline::After(_) | Deadline::Callers(_)) => deadline.after(request.timeout()),
+    };
+    waits.map(|waits| waits.saturating_add(PATIENCE))
+}
