@@ -1,0 +1,160 @@
+//! The world around one service: its processes, its disk and its callers, in the state that counts for the rules. What it may do
+//! next is in `moves.rs`, how it takes what the machine asks for in `effects.rs`.
+
+use super::{Broken, Fault, Scope};
+use crate::core::clock::Tick;
+use crate::core::event::{Command, Event, Ticket};
+use crate::core::exit::Exit;
+use crate::core::gateway::{Gateway, Phase, Restored};
+use crate::core::policy::{BurstLimit, ExitRule, Hook, Hooks, Kind, Policy, RestartWhen};
+use crate::core::words::Want;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Main {
+    None,
+    Making,
+    Alive,
+    Dead,
+}
+
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) gateway: Gateway,
+    pub(super) now: Tick,
+    pub(super) fault: Fault,
+    pub(super) scope: Scope,
+    pub(super) main: Main,
+    /// Processes exist, besides a main process that is not reaped yet.
+    pub(super) tree: bool,
+    pub(super) tree_told: bool,
+    pub(super) killed: bool,
+    pub(super) draining: bool,
+    /// The main process is the finish program.
+    pub(super) finishing: bool,
+    /// The main process is the hook before a start.
+    pub(super) preparing: bool,
+    /// That hook has succeeded, and nothing has come after it.
+    pub(super) prepared: bool,
+    /// The hook beside the main process.
+    pub(super) hook: Option<Hook>,
+    pub(super) reported: bool,
+    /// How the last main process ended, unless it could not be made.
+    pub(super) ended: Option<Exit>,
+    pub(super) disk: VecDeque<(u64, Option<Want>)>,
+    pub(super) on_disk: Want,
+    pub(super) tickets: BTreeMap<Ticket, Command>,
+    pub(super) next_ticket: u64,
+    /// The shutdown was told.
+    pub(super) closing: bool,
+    pub(super) gone: bool,
+    /// Another service does its work.
+    pub(super) elsewhere: bool,
+    pub(super) needed: bool,
+    /// It is to be given up, and nobody has asked for it since.
+    pub(super) given_up: bool,
+    /// The last life was called unhealthy before it ended.
+    pub(super) unhealthy: bool,
+    /// Of a scheduled service: a run was due while it waited for one, and has not begun.
+    pub(super) run_is_due: bool,
+}
+
+impl World {
+    pub(super) fn new(fault: Fault, scope: Scope, want: Want) -> Result<Self, Broken> {
+        let mut policy = Policy::default();
+        policy.restart.limit = Some(BurstLimit { burst: 2, interval: Duration::from_secs(600) });
+        // Elsewhere a clean exit is no failure either, and it runs again.
+        if scope != Scope::OneCallerAndGates {
+            policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Stop)]);
+        }
+        if scope.reports() {
+            policy.ready = Some(Duration::from_secs(60));
+            policy.finish = Some(Duration::from_secs(5));
+        }
+        if scope == Scope::Hooks {
+            let some = Some(Duration::from_secs(3));
+            policy.hooks = Hooks { pre_start: some, post_start: some, pre_stop: some };
+        }
+        if scope == Scope::Scheduled {
+            policy.kind = Kind::Scheduled;
+            policy.restart.when = RestartWhen::Never;
+        }
+        let mut world = Self {
+            gateway: Gateway::new(policy, 7),
+            now: Tick(1_000_000),
+            fault,
+            scope,
+            main: Main::None,
+            tree: false,
+            tree_told: false,
+            killed: false,
+            draining: false,
+            finishing: false,
+            preparing: false,
+            prepared: false,
+            hook: None,
+            reported: false,
+            ended: None,
+            disk: VecDeque::new(),
+            on_disk: want,
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            closing: false,
+            gone: false,
+            elsewhere: false,
+            needed: false,
+            given_up: false,
+            unhealthy: false,
+            run_is_due: false,
+        };
+        world.feed(Event::Boot(Restored {
+            want,
+            recorded: true,
+            history: Default::default(),
+            living: None,
+            finished: false,
+            needed: None,
+        }))?;
+        Ok(world)
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        self.gateway.history().incarnation
+    }
+
+    pub(super) fn phase_name(&self) -> String {
+        match self.gateway.phase() {
+            Phase::Backoff { .. } => "Backoff".to_owned(),
+            Phase::Ending(_) => self.gateway.fingerprint_ending(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        self.fingerprint().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// What makes two worlds the same for the search: everything but absolute times and numbers.
+    pub(super) fn fingerprint(&self) -> String {
+        let phase = self.phase_name();
+        let disk: Vec<_> =
+            self.disk.iter().map(|(seq, want)| (self.gateway.fingerprint_seq(*seq), want)).collect();
+        format!(
+            "{phase} {} {:?} {} {} {} {:?} {disk:?} {:?} {:?} {} {:?}",
+            self.gateway.fingerprint(),
+            self.main,
+            self.tree,
+            self.tree_told,
+            self.killed,
+            (self.draining, self.finishing, self.reported, self.preparing, self.prepared, self.hook),
+            self.on_disk,
+            self.tickets.values().collect::<Vec<_>>(),
+            self.gone,
+            (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due),
+        )
+    }
+}
