@@ -233,7 +233,7 @@ fn test_modules(file: &Path, text: &str) -> Vec<PathBuf> {
     found
 }
 
-/// `log/pump.rs` is `log::pump`, `log/mod.rs` is `log`, `lib.rs` and `main.rs` are the crate itself.
+/// `log/rotate.rs` is `log::rotate`, `log/mod.rs` is `log`, `lib.rs` and `main.rs` are the crate itself.
 fn module_of(file: &Path) -> Vec<String> {
     let mut parts: Vec<String> =
         file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
