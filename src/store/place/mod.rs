@@ -1,46 +1,38 @@
-//! The state directory: made ours, and believed only while it is.
+//! The state directory: opened, made where it is missing, and believed only while it is as we left it.
 //!
-//! The volume often belongs to the gateway user, who may rename our directory and put another in its place. So the
-//! directory and its files are opened without following links, and whatever is not owned by us, or could have been
-//! written by somebody else (any permission beyond ours), is set aside as `<name>.foreign-<unix time>` and nothing in
-//! it is believed. After opening, everything goes through the open descriptor. A mode that allows less than ours is
-//! no sign of a stranger: it is put right. Nor are bits for the group, and setgid, where the group is the gateway user's
-//! own: kubelet sets them at each start of a pod with `fsGroup`. They are taken back with one warning, and the content is
-//! believed.
+//! The volume often belongs to the gateway user, who may rename our directory and put another in its place. Therefore:
 //!
-//! A directory that is moved to another parent must be writable for the user that moves it (rename(2)), so the gateway user can only
-//! give ours another name beside its own, and that name to another directory of ours. `astray.rs` finds it there.
+//! * The directory and its files are opened without following links. After that everything goes through the open descriptor.
+//! * What is not owned by us, or could have been written by somebody else (any permission beyond ours), is set aside as
+//!   `<name>.foreign-<unix time>`. Nothing in it is believed.
+//! * A mode that allows less than ours is corrected. So are bits for the group, and setgid, where the group is the gateway user's
+//!   own: kubelet sets them at each start of a pod with `fsGroup`. One warning is given, and the content is believed.
+//! * A directory that is moved to another parent must be writable for the user that moves it (rename(2)). So the gateway user can
+//!   only give ours another name in the same parent, and that name to another directory of ours. `astray.rs` finds it there.
 //!
-//! Only the newest few of what was set aside stay. What is removed beside the state directory is removed with the rights of the
-//! owner of the directory that it lies in, and a bounded amount of it at each start: the owner may have put anything there.
-//!
-//! Some filesystems keep neither owners nor modes (a Windows or FUSE share). What a fresh file of ours looks like
-//! there is then the measure, and a warning says what that is worth.
+//! `custody.rs` decides what is ours, `aside.rs` sets aside, `unopened.rs` has the errors.
+
+mod aside;
+mod custody;
+mod unopened;
 
 use super::astray;
 use crate::sys::beneath::{Beneath, Birth};
 use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat};
+pub(super) use aside::set_aside;
+use aside::{KEPT_ASIDE, not_ours, thin_out};
+pub(super) use custody::{Custody, DIR_MODE, FILE_MODE, Judgement, PRIVATE_MODE, judge};
+use custody::{put_right, warn_loose};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-pub(super) const DIR_MODE: u32 = 0o750;
-pub(super) const PRIVATE_MODE: u32 = 0o700;
-pub(super) const FILE_MODE: u32 = 0o640;
-/// How many damaged databases, and how many foreign things of one name, are kept for people to look at.
-const KEPT_ASIDE: usize = 3;
-/// How many files are removed at one start at most, of what was set aside before.
-const REMOVED_AT_ONCE: usize = 1000;
-/// What a group may be allowed by `fsGroup`: reading, writing, searching, and its name on new files.
-const GROUP_BITS: u32 = 0o2070;
+pub(super) use unopened::Unopened;
+use unopened::is_missing;
 
 /// The open state directory.
 #[derive(Debug)]
@@ -52,16 +44,6 @@ pub(super) struct StateDir {
     /// What [`Self::is_in_place`] starts from.
     home: PathBuf,
     custody: Custody,
-}
-
-/// What "as we left it" means on this filesystem.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Custody {
-    pub uid: u32,
-    /// The gateway user's group.
-    pub gid: u32,
-    /// Owners and modes stay as they are set.
-    pub kept: bool,
 }
 
 /// Where a state directory lies, which tells it from a copy. Device numbers are not part of it: they change with a remount.
@@ -78,55 +60,6 @@ impl Lies {
         let born = self.born_ns.zip(other.born_ns);
         self.inode == other.inode && born.is_none_or(|(one, other)| one == other)
     }
-}
-
-/// Why a state directory, or the lock in it, cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unopened {
-    /// There is none, so nobody else can have it either, and none can be made.
-    #[error("{0}")]
-    Missing(#[source] io::Error),
-    /// Somebody else may have it.
-    #[error("{0}")]
-    Unknown(#[source] io::Error),
-}
-
-impl From<io::Error> for Unopened {
-    fn from(error: io::Error) -> Self {
-        if is_missing(&error) { Self::Missing(error) } else { Self::Unknown(error) }
-    }
-}
-
-impl From<Unopened> for io::Error {
-    fn from(error: Unopened) -> Self {
-        match error {
-            Unopened::Missing(error) | Unopened::Unknown(error) => error,
-        }
-    }
-}
-
-impl From<Errno> for Unopened {
-    fn from(error: Errno) -> Self {
-        io::Error::from(error).into()
-    }
-}
-
-/// The answer of a disk on which there is nothing of ours. An error without a number is our own, about something that is
-/// not what we would make.
-fn is_missing(error: &io::Error) -> bool {
-    error.raw_os_error().is_none_or(|number| {
-        matches!(
-            Errno::from_raw_os_error(number),
-            Errno::NOENT
-                | Errno::ROFS
-                | Errno::NOSPC
-                | Errno::DQUOT
-                | Errno::LOOP
-                | Errno::NOTDIR
-                | Errno::INVAL
-                | Errno::BUSY
-        )
-    })
 }
 
 impl StateDir {
@@ -390,102 +323,10 @@ impl StateDir {
     }
 }
 
-impl Custody {
-    /// Ours strictly, unless `stat` is not and a fresh file of ours would not be either.
-    fn of(parent: &Beneath, stat: &Stat, gid: u32) -> Self {
-        let strict = Self { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
-        match judge(stat, FileType::Directory, DIR_MODE, strict) {
-            Judgement::Foreign(_) => Self::probe(parent, strict).unwrap_or(strict),
-            Judgement::Ours | Judgement::Loose => strict,
-        }
-    }
-
-    /// What a file that we make shows. Opened with O_EXCL, so it is ours, in any directory.
-    fn probe(parent: &Beneath, strict: Self) -> io::Result<Self> {
-        let name = PathBuf::from(format!(".hermes-sup-probe-{}", std::process::id()));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let file = parent.open_file(&name, flags, FILE_MODE)?;
-        let _ = parent.remove_file(&name);
-        let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(FILE_MODE));
-        let stat = rustix::fs::fstat(&file)?;
-        let kept = stat.st_uid == strict.uid && permissions(&stat) == FILE_MODE;
-        Ok(Self { uid: stat.st_uid, kept, ..strict })
-    }
-}
-
 /// The owner of the home, with the gateway user's group, where that is somebody else than we.
 fn host_of(home: &Path, gid: u32) -> Option<Credentials> {
     let uid = rustix::fs::stat(home).ok()?.st_uid;
     (uid != Credentials::own().uid).then(|| Credentials { uid, gid, groups: [gid].into() })
-}
-
-/// Whose something is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    Ours,
-    /// Ours, but the gateway user's own group has been given more than we gave it.
-    Loose,
-    /// Somebody else could have written it; the end of a sentence says why.
-    Foreign(String),
-}
-
-pub(super) fn judge(stat: &Stat, kind: FileType, mode: u32, custody: Custody) -> Judgement {
-    if FileType::from_raw_mode(stat.st_mode) != kind {
-        let wanted = if kind == FileType::Directory { "directory" } else { "regular file" };
-        return Judgement::Foreign(format!("is not a {wanted}"));
-    }
-    if stat.st_uid != custody.uid {
-        return Judgement::Foreign(format!("belongs to uid {}, not {}", stat.st_uid, custody.uid));
-    }
-    // Setgid comes from a parent directory that has it and gives nobody a right to write.
-    let setgid = if kind == FileType::Directory { 0o2000 } else { 0 };
-    let excess = permissions(stat) & !(mode | setgid);
-    match excess {
-        0 => Judgement::Ours,
-        _ if !custody.kept => Judgement::Ours,
-        _ if excess & !GROUP_BITS == 0 && stat.st_gid == custody.gid => Judgement::Loose,
-        _ => Judgement::Foreign(format!("has mode {:04o}, not {mode:04o}", permissions(stat))),
-    }
-}
-
-/// Once, however much of it is so.
-fn warn_loose(top: &Path, warnings: &mut Vec<String>) {
-    let warning = format!(
-        "the default user's group could write in {} (fsGroup of Kubernetes makes it so): the modes are put right, what is \
-         recorded there is believed",
-        top.display()
-    );
-    if !warnings.contains(&warning) {
-        warnings.push(warning);
-    }
-}
-
-fn not_ours(path: &Path, why: &str, kept: &str) -> String {
-    format!(
-        "{} is not as hermes-sup left it (it {why}): set aside as {kept}, nothing in it was believed; \
-         if it was changed on purpose, give it back its owner and mode, and its name in the place of the one that is there now, \
-         which must be removed",
-        path.display()
-    )
-}
-
-/// Owner's group and mode as they should be. What cannot be changed (no CAP_CHOWN, a read-only volume) stays: it
-/// already gives nobody more than it should.
-fn put_right(fd: &impl AsFd, stat: &Stat, gid: u32, mode: u32) {
-    if stat.st_gid != gid {
-        let give = || Ok(rustix::fs::fchown(fd, None, Some(Gid::from_raw(gid)))?);
-        if give().is_err() {
-            // In that group, root can give it to it without CAP_CHOWN.
-            let _ = Credentials { gid, ..Credentials::own() }.as_group(give);
-        }
-    }
-    if permissions(stat) != mode {
-        let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode));
-    }
-}
-
-fn permissions(stat: &Stat) -> u32 {
-    stat.st_mode & 0o7777
 }
 
 pub(super) fn look(dir: &Beneath, name: &OsStr) -> io::Result<Option<Stat>> {
@@ -505,69 +346,9 @@ fn make(parent: &Beneath, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-pub(super) fn set_aside(dir: &Beneath, name: &OsStr, kind: &str) -> io::Result<String> {
-    let mut time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    loop {
-        let mut to = OsString::from(name);
-        to.push(format!(".{kind}-{time}"));
-        if look(dir, &to)?.is_none() {
-            dir.rename(Path::new(name), Path::new(&to))?;
-            return Ok(to.to_string_lossy().into_owned());
-        }
-        time += 1;
-    }
-}
-
 /// Device and inode.
 pub(super) fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
-}
-
-/// Removes all but the newest few of what was set aside as foreign under this name.
-fn thin_out(dir: &Beneath, name: &OsStr, warnings: &mut Vec<String>) {
-    let prefix = format!("{}.foreign-", name.to_string_lossy());
-    let names = dir.list().unwrap_or_default();
-    let mut old: Vec<_> = names.iter().filter(|name| name.to_string_lossy().starts_with(&prefix)).collect();
-    old.truncate(old.len().saturating_sub(KEPT_ASIDE));
-    let Some(oldest) = old.first() else { return };
-    let mut room = REMOVED_AT_ONCE;
-    let mut remove = || old.iter().try_for_each(|name| remove_all(dir, Path::new(name), &mut room));
-    // In a directory of ours only we could put things there; elsewhere its owner removes what he could remove himself.
-    let removed = match owner(dir) {
-        Some(owner) if owner.uid != rustix::process::geteuid().as_raw() => {
-            owner.on_files(remove).unwrap_or_else(Err)
-        }
-        Some(_) | None => remove(),
-    };
-    if let Err(error) = removed {
-        warnings.push(format!(
-            "{} and what was set aside like it cannot be removed ({error}): look at it, and remove it",
-            dir.path().join(oldest).display()
-        ));
-    }
-}
-
-fn owner(dir: &Beneath) -> Option<Credentials> {
-    let stat = rustix::fs::fstat(dir).ok()?;
-    Some(Credentials { uid: stat.st_uid, gid: stat.st_gid, groups: [].into() })
-}
-
-/// Removes a file, or a directory with what is in it, as far as `room` goes. No link is followed.
-fn remove_all(dir: &Beneath, name: &Path, room: &mut usize) -> io::Result<()> {
-    match dir.remove_file(name) {
-        Err(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {}
-        done => return done,
-    }
-    let below = dir.dir(name)?;
-    for entry in rustix::fs::Dir::read_from(&below)? {
-        let entry = entry?;
-        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            continue;
-        }
-        *room = room.checked_sub(1).ok_or_else(|| io::Error::other("there is too much in it"))?;
-        remove_all(&below, Path::new(OsStr::from_bytes(entry.file_name().to_bytes())), room)?;
-    }
-    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }
 
 /// The directory to start from, and the way from there that must not contain links.
@@ -587,51 +368,4 @@ fn unusable(path: &Path) -> io::Error {
         io::ErrorKind::InvalidInput,
         format!("'{}' cannot be a state directory: name one with --state DIR", path.display()),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Such a filesystem cannot be mounted everywhere, so its custody is made by hand.
-    #[test]
-    fn where_no_modes_are_kept_only_kind_and_owner_count() {
-        let dir = tempfile::tempdir().unwrap();
-        rustix::fs::chmod(dir.path(), Mode::from_raw_mode(0o777)).unwrap();
-        let stat = rustix::fs::stat(dir.path()).unwrap();
-        let ours = |kind, custody| judge(&stat, kind, DIR_MODE, custody) == Judgement::Ours;
-        let strict = Custody { uid: stat.st_uid, gid: stat.st_gid, kept: true };
-        let loose = Custody { kept: false, ..strict };
-        assert!(!ours(FileType::Directory, strict));
-        assert!(ours(FileType::Directory, loose));
-        assert!(!ours(FileType::RegularFile, loose));
-        assert!(!ours(FileType::Directory, Custody { uid: stat.st_uid + 1, ..loose }));
-    }
-
-    #[test]
-    fn this_filesystem_keeps_what_it_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let strict = Custody { uid: rustix::process::geteuid().as_raw(), gid: 0, kept: true };
-        let seen = Custody::probe(&Beneath::open(dir.path()).unwrap(), strict).unwrap();
-        assert_eq!((seen.uid, seen.kept), (strict.uid, true));
-        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
-    }
-
-    #[test]
-    fn what_is_removed_is_bounded_and_no_link_is_followed() {
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("file"), "").unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let aside = home.path().join("aside");
-        std::fs::create_dir_all(aside.join("a/b")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), aside.join("a/link")).unwrap();
-        for number in 0..5 {
-            std::fs::write(aside.join(format!("a/b/{number}")), "").unwrap();
-        }
-        let dir = Beneath::open(home.path()).unwrap();
-        assert!(remove_all(&dir, Path::new("aside"), &mut 3).is_err());
-        assert!(aside.exists());
-        remove_all(&dir, Path::new("aside"), &mut 20).unwrap();
-        assert!(!aside.exists() && outside.path().join("file").exists());
-    }
 }
