@@ -2,7 +2,7 @@
 //!
 //! Looking a name up allocates nothing and reads nothing: it comes before everything else that the program does.
 
-use super::{contenv, execlineb, log, scope, setuidgid, sleep, svc, svscanctl, svstat, svwait};
+use super::{contenv, execlineb, log, setuidgid, sleep, svc, svscanctl, svstat, svwait, systemd};
 use crate::cli::render::Console;
 use crate::cli::settings::{self, Env};
 use crate::control::client::Search;
@@ -23,8 +23,8 @@ const TABLE: &[(&str, Main)] = &[
     ("s6-svscanctl", svscanctl::main),
     ("s6-svstat", svstat::main),
     ("s6-svwait", svwait::main),
-    ("systemctl", scope::systemctl),
-    ("systemd-run", scope::systemd_run),
+    ("systemctl", systemd::systemctl),
+    ("systemd-run", systemd::systemd_run),
     ("with-contenv", contenv::main),
 ];
 

@@ -4,7 +4,7 @@
 //! ```text
 //! argv[0] ─▶ applet (the table) ─▶ svc · svstat · svwait · svscanctl ─▶ ask ─▶ control socket
 //!                               └▶ setuidgid · contenv · execlineb ─▶ exec (the command takes our place)
-//!                               └▶ scope (`systemd-run`, `systemctl`)
+//!                               └▶ systemd (`systemd-run`, `systemctl`)
 //!                               └▶ sleep · log (stdin to rotated files)
 //! ```
 //!
@@ -15,7 +15,7 @@
 //! * The texts and codes are an interface that others parse (`s6-svstat` most of all): tests hold them.
 //! * What s6 can do and this cannot is refused as wrong usage (exit code 100) and says so; it is never ignored.
 //!
-//! Exit codes, as in s6 (those of systemd's two are in `scope`): 0 done · 1 the operation failed (`s6-svstat`: not supervised) · 99 timed out · 100 wrong usage ·
+//! Exit codes, as in s6 (those of systemd's two are in `systemd`): 0 done · 1 the operation failed (`s6-svstat`: not supervised) · 99 timed out · 100 wrong usage ·
 //! 102 no such slot, or no supervisor · 111 the system refused, permissions included · 126, 127 the command could not
 //! be executed, or was not found.
 
@@ -26,12 +26,12 @@ mod exec;
 mod execlineb;
 mod log;
 mod options;
-mod scope;
 mod setuidgid;
 mod sleep;
 mod svc;
 mod svscanctl;
 mod svstat;
 mod svwait;
+mod systemd;
 mod target;
 mod wait;
