@@ -1,0 +1,201 @@
+//! Several services with the real machine, and the order between them.
+
+use super::*;
+use crate::core::event::{Command, Ticket};
+use crate::core::exit::Exit;
+use crate::core::policy::Kind;
+use crate::core::words::Want;
+
+const NOW: Tick = Tick(1000);
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+fn add(fleet: &mut Fleet, text: &str, after: &[&str], requires: &[&str]) -> ServiceId {
+    let names = |texts: &[&str]| texts.iter().map(|text| name(text)).collect();
+    fleet.add(name(text), Policy::default(), names(after), names(requires), 1)
+}
+
+fn boot_all(fleet: &mut Fleet, want: Want) -> FleetEffects {
+    let restored = fleet
+        .ids()
+        .map(|id| {
+            (
+                id,
+                Restored {
+                    want,
+                    recorded: true,
+                    history: Default::default(),
+                    living: None,
+                    finished: false,
+                    needed: None,
+                },
+            )
+        })
+        .collect();
+    fleet.boot(restored, NOW)
+}
+
+fn spawned(effects: &FleetEffects) -> Vec<ServiceId> {
+    effects.iter().filter(|(_, e)| matches!(e, Effect::Spawn { .. })).map(|(id, _)| *id).collect()
+}
+
+fn signalled(effects: &FleetEffects) -> Vec<ServiceId> {
+    effects.iter().filter(|(_, e)| matches!(e, Effect::SignalMain { .. })).map(|(id, _)| *id).collect()
+}
+
+fn up(fleet: &mut Fleet, id: ServiceId) -> FleetEffects {
+    fleet.step(id, Event::Spawned { incarnation: 1, pid: 7 }, NOW)
+}
+
+fn end(fleet: &mut Fleet, id: ServiceId) -> FleetEffects {
+    end_with(fleet, id, Exit::Code(0))
+}
+
+fn end_with(fleet: &mut Fleet, id: ServiceId, exit: Exit) -> FleetEffects {
+    let mut all = fleet.step(id, Event::MainExited { incarnation: 1, exit }, NOW);
+    all.extend(fleet.step(id, Event::TreeEmpty { incarnation: 1 }, NOW));
+    all.extend(fleet.step(id, Event::LogsDrained { incarnation: 1 }, NOW));
+    all
+}
+
+/// Contract: 99.
+#[test]
+fn a_follower_starts_when_its_leader_is_up_and_ends_before_it() {
+    let mut fleet = Fleet::default();
+    // Named so that the alphabet is against the order.
+    let follower = add(&mut fleet, "a", &["z"], &[]);
+    let leader = add(&mut fleet, "z", &[], &[]);
+    assert_eq!(spawned(&boot_all(&mut fleet, Want::Up)), [leader]);
+    assert_eq!(spawned(&up(&mut fleet, leader)), [follower]);
+    assert!(spawned(&up(&mut fleet, follower)).is_empty());
+    let first = fleet.shutdown(NOW.after(Duration::from_secs(9)), NOW);
+    assert_eq!(signalled(&first), [follower]);
+    assert_eq!(signalled(&end(&mut fleet, follower)), [leader]);
+    assert!(!fleet.is_empty_handed());
+    end(&mut fleet, leader);
+    assert!(fleet.is_empty_handed());
+    assert_eq!(fleet.next_deadline(), None);
+}
+
+#[test]
+fn a_requirement_that_is_down_refuses_and_one_that_stops_takes_its_followers_along() {
+    let mut fleet = Fleet::default();
+    let web = add(&mut fleet, "web", &[], &["db"]);
+    let db = add(&mut fleet, "db", &[], &[]);
+    boot_all(&mut fleet, Want::Down);
+    let start = |fleet: &mut Fleet, id, ticket| {
+        let command = Command::Start { force: false };
+        let mut all = fleet.step(id, Event::Command { ticket: Ticket(ticket), command }, NOW);
+        all.extend(fleet.step(id, Event::Recorded { seq: 1 }, NOW));
+        all
+    };
+    let refused = start(&mut fleet, web, 1);
+    assert!(
+        refused
+            .iter()
+            .any(|(_, e)| format!("{e:?}").contains("requires 'db', which is down: start it first")),
+        "{refused:?}"
+    );
+    // The want stands: when the requirement comes up, so does the service.
+    start(&mut fleet, db, 2);
+    assert_eq!(spawned(&up(&mut fleet, db)), [web]);
+    up(&mut fleet, web);
+    fleet.step(db, Event::Command { ticket: Ticket(3), command: Command::Stop }, NOW);
+    let stopped = fleet.step(db, Event::Recorded { seq: 2 }, NOW);
+    assert_eq!(signalled(&stopped), [db, web]);
+    let ended = end(&mut fleet, web);
+    assert!(spawned(&ended).is_empty());
+    assert_eq!(fleet.gateway(web).unwrap().want(), Want::Up);
+}
+
+#[test]
+fn a_crash_of_a_requirement_that_restarts_stops_nobody() {
+    let mut fleet = Fleet::default();
+    let web = add(&mut fleet, "web", &[], &["db"]);
+    let db = add(&mut fleet, "db", &[], &[]);
+    boot_all(&mut fleet, Want::Up);
+    up(&mut fleet, db);
+    up(&mut fleet, web);
+    let crash = end_with(&mut fleet, db, Exit::Code(1));
+    assert_eq!(spawned(&crash), [db]);
+    assert!(signalled(&crash).is_empty());
+}
+
+#[test]
+fn a_follower_of_a_oneshot_waits_until_it_has_succeeded() {
+    for (after, requires) in [(&["migrate"][..], &[][..]), (&[], &["migrate"])] {
+        let mut fleet = Fleet::default();
+        let policy = Policy { kind: Kind::Oneshot, ..Policy::default() };
+        let migrate = fleet.add(name("migrate"), policy, Vec::new(), Vec::new(), 1);
+        let web = add(&mut fleet, "web", after, requires);
+        boot_all(&mut fleet, Want::Up);
+        assert!(spawned(&up(&mut fleet, migrate)).is_empty(), "it works on it");
+        assert_eq!(spawned(&end(&mut fleet, migrate)), [web]);
+    }
+}
+
+/// A worker started without its database once that had been silent for the time that it may take.
+#[test]
+fn what_requires_a_service_that_is_late_waits_on_and_what_comes_after_it_does_not() {
+    let mut fleet = Fleet::default();
+    let policy = Policy { ready: Some(Duration::from_secs(20)), ..Policy::default() };
+    let redis = fleet.add(name("redis"), policy, Vec::new(), Vec::new(), 1);
+    let worker = add(&mut fleet, "worker", &[], &["redis"]);
+    let beside = add(&mut fleet, "beside", &["redis"], &[]);
+    boot_all(&mut fleet, Want::Up);
+    assert!(spawned(&up(&mut fleet, redis)).is_empty());
+    let late = NOW.after(Duration::from_secs(20));
+    assert_eq!(spawned(&fleet.pass_time(late)), [beside]);
+    assert_eq!(fleet.gateway(worker).unwrap().reason(), "waits for 'redis'");
+    let incarnation = fleet.gateway(redis).unwrap().history().incarnation;
+    assert_eq!(spawned(&fleet.step(redis, Event::ReadyReported { incarnation }, late)), [worker]);
+}
+
+#[test]
+fn time_in_which_nobody_could_act_moves_every_deadline_and_nothing_of_the_past() {
+    let mut fleet = Fleet::default();
+    let (slow, late) = (add(&mut fleet, "slow", &[], &[]), add(&mut fleet, "late", &[], &[]));
+    let policy = Policy { ready: Some(Duration::from_secs(20)), ..Policy::default() };
+    fleet.redefine(late, policy.into(), Vec::new(), Vec::new(), NOW);
+    boot_all(&mut fleet, Want::Up);
+    up(&mut fleet, slow);
+    up(&mut fleet, late);
+    fleet.step(slow, Event::Command { ticket: Ticket(1), command: Command::Stop }, NOW);
+    // The stop waits for the disk, then for the tree; the start of the other one for its readiness.
+    let hour = Duration::from_secs(3600);
+    fleet.postpone(hour);
+    assert_eq!(fleet.next_deadline(), Some(NOW.after(hour + crate::core::gateway::RECORD_PATIENCE)));
+    let thaw = NOW.after(hour);
+    assert_eq!(fleet.pass_time(thaw), []);
+    fleet.step(slow, Event::Recorded { seq: 1 }, thaw);
+    fleet.postpone(hour);
+    assert_eq!(fleet.next_deadline(), Some(thaw.after(hour + Duration::from_secs(10))));
+    assert!(fleet.gateway(late).is_some_and(|late| late.awaits_ready() && late.since() == NOW));
+    fleet.shutdown(thaw.after(Duration::from_secs(5)), thaw);
+    fleet.postpone(hour);
+    assert_eq!(fleet.next_deadline(), Some(thaw.after(hour + Duration::from_secs(5))));
+}
+
+#[test]
+fn a_held_service_does_not_start_and_keeps_its_want() {
+    let mut fleet = Fleet::default();
+    let id = add(&mut fleet, "a", &[], &[]);
+    assert!(fleet.hold(id, "it runs elsewhere".into(), NOW).is_empty());
+    assert!(spawned(&boot_all(&mut fleet, Want::Up)).is_empty());
+    let gateway = fleet.gateway(id).unwrap();
+    assert_eq!((gateway.want(), gateway.reason().as_str()), (Want::Up, "it runs elsewhere"));
+}
+
+#[test]
+fn numbers_of_removed_services_are_reused_and_their_deadlines_are_gone() {
+    let mut fleet = Fleet::default();
+    let id = add(&mut fleet, "a", &["b"], &[]);
+    boot_all(&mut fleet, Want::Down);
+    fleet.step(id, Event::Command { ticket: Ticket(1), command: Command::Stop }, NOW);
+    fleet.remove(id, NOW);
+    assert_eq!((fleet.next_deadline(), fleet.id("a")), (None, None));
+    assert!(fleet.followers.is_empty());
+    assert_eq!(add(&mut fleet, "c", &[], &[]), id);
+}
