@@ -31,8 +31,6 @@ pub mod users;
 mod values;
 
 #[cfg(test)]
-mod load_tests;
-#[cfg(test)]
 mod parse_tests;
 
 pub use diagnose::Diagnostic;

@@ -3,14 +3,14 @@
 //! These need root to give files to other users, and a directory that only root can write all the way from `/`; the
 //! temporary directory is not one, `/run` is. Without root they are left to the tier that has it.
 
-use super::Diagnostic;
-use super::environment::read_files;
-use super::load::{Loaded, find_cycle, load, load_file};
-use super::resolved::{Definition, EnvFile, RunAs, Secrets};
-use super::template::Profile;
-use super::trust::{Place, Trust};
-use super::users::Surroundings;
+use super::{Loaded, find_cycle, load, load_file};
 use crate::core::name::ServiceName;
+use crate::definition::Diagnostic;
+use crate::definition::environment::read_files;
+use crate::definition::resolved::{Definition, EnvFile, RunAs, Secrets};
+use crate::definition::template::Profile;
+use crate::definition::trust::{Place, Trust};
+use crate::definition::users::Surroundings;
 use crate::sys::users::nameless;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
