@@ -39,7 +39,6 @@ mod signals;
 mod slow;
 mod state;
 mod surface;
-mod surface_trust;
 mod tasks;
 mod topologies;
 mod trees;
