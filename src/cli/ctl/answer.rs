@@ -25,9 +25,9 @@ impl Answer {
             Part::LogPlace(place) => self.places.push(place),
             Part::Tree(part) => tree::join(&mut self.trees, part),
             Part::Audit(audit) => self.audits.push(*audit),
-            // They were shown as they came.
+            // Shown as they came.
             Part::Event(_) | Part::Lost(_) => {}
-            // It is asked for by its own call.
+            // `logs` asks for it in a call of its own.
             Part::LogFile(_) => {}
             // No verb asks for one.
             Part::Scope(_) => {}

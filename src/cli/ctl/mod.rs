@@ -24,7 +24,7 @@ use show::show;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// How long the supervisor may take for anything that it need not wait for itself.
+/// How long the supervisor may take, beside what it has to wait for itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Carries out one `ctl` command.
@@ -47,14 +47,14 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
                 Part::Lost(lost) => events::show_lost(console, *lost, ctl.json),
                 _ => {}
             }
-            // What was asked for goes on, and has a result; a stream is nothing without its reader.
+            // Without a reader a stream ends. Other orders go on, and their result is waited for.
             let streams = matches!(part, Part::Event(_) | Part::Lost(_));
             answer.take(part);
             if streams && console.has_ended() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(())
     });
-    // Nothing was asked for: there is nothing to show.
+    // Otherwise nothing was asked for, and there is nothing to show.
     let connected =
         !matches!(called, Err(Unanswered::Pattern(_) | Unanswered::Client(ClientError::NoSupervisor(_))));
     let mut codes: Vec<Code> = answer.results.iter().map(outcome_code).collect();

@@ -32,7 +32,7 @@ pub(super) fn meant(client: &mut Client, verb: &Verb) -> Result<Request, Unanswe
     }
 }
 
-/// What these words stand for. Only where there is a pattern among them, the supervisor is asked.
+/// The services that these words name. The supervisor is asked only if there is a pattern among them.
 pub(in crate::cli) fn targets(client: &mut Client, words: &[String]) -> Result<Targets, Unanswered> {
     if !words.iter().any(|word| pattern::is_pattern(word)) {
         return Ok(Targets::Names(words.to_vec()));
@@ -46,8 +46,8 @@ pub(in crate::cli) fn targets(client: &mut Client, words: &[String]) -> Result<T
     Ok(Targets::Names(pattern::expand(words, &known)?))
 }
 
-/// How long to bear the supervisor's silence: longer than it waits itself, as it gives up first and says why. What ends when
-/// process trees end has no bound.
+/// How long the supervisor may be silent. It is longer than the supervisor waits itself, so that the supervisor gives up first
+/// and says why. `None`: no bound, as for what ends when process trees end.
 pub(super) fn patience(request: &Request) -> Option<Duration> {
     let waits = match request.deadline() {
         Deadline::AtOnce => Some(Duration::ZERO),

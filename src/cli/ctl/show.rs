@@ -20,7 +20,7 @@ use std::time::SystemTime;
 /// Log lines on a card.
 const CARD_LINES: usize = 10;
 
-/// Shows what is left to show at the end. `complete`: the answer was.
+/// Shows what was not shown as it came. `complete`: whether the whole answer has come.
 pub(super) fn show(
     ctl: &Ctl,
     complete: bool,
@@ -137,7 +137,7 @@ fn show_logs(ctl: &Ctl, places: &[LogPlace], console: &mut Console<'_>, files: &
     let Some(query) = ctl.verb.log_query(SystemTime::now()).filter(|_| !places.is_empty()) else {
         return Code::Done;
     };
-    // Where the way to the files is closed to a service's own user, the supervisor opens them.
+    // If a service's own user cannot reach the files, the supervisor opens them.
     let mut handed = |place: &LogPlace| {
         let mut client = Client::connect(&ctl.search).map_err(io::Error::other)?;
         client.log_files(&place.name, Some(PATIENCE)).map_err(io::Error::other)

@@ -1,4 +1,4 @@
-//! Keepers that are killed or stopped, by whom they keep or by others.
+//! Keepers that are killed or stopped, by their own service or by others.
 
 use super::{World, isolated_in, kill_nine};
 use crate::containment::processes::walk;

@@ -54,7 +54,7 @@ fn what_cannot_be_executed_says_why_and_leaves_nothing() {
     });
 }
 
-/// The process that makes ours is one more that can be killed, or stopped, which nobody is told of.
+/// The fork server can be killed, or stopped, and nothing tells us of a stop.
 #[test]
 fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
     isolated("a_fork_server_that_is_killed_or_stopped_costs_no_start", || {
@@ -111,7 +111,7 @@ fn starts_in_a_row_do_not_get_each_others_words() {
     });
 }
 
-/// The kernel adjusts all who share a memory.
+/// The kernel sets `oom_score_adj` for all processes that share their memory.
 #[test]
 fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
     isolated("what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so", || {

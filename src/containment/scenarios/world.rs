@@ -24,7 +24,7 @@ pub(super) struct World {
     begun: Instant,
     pub(super) events: Vec<Event>,
     pub(super) instance: String,
-    /// Of all services here.
+    /// The name of every service here.
     pub(super) name: ServiceName,
     _cleanup: Cleanup,
     pub(super) runtime: tempfile::TempDir,

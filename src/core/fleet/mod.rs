@@ -1,9 +1,12 @@
 //! All services together: who waits for whom, who stops before whom, and what is due next. Pure, like `gateway`.
 //!
-//! `after` is order only: a service waits while the other one is on its way up. `requires` also refuses and stops
-//! with it. A crash of a required service that restarts by itself stops nobody. Shutdown goes the other way round: a
-//! service is asked to end when everything that comes after it is gone; independent ones end in parallel.
-//! `order.rs` has that order.
+//! * `after` is order only: a service waits while the other one is starting.
+//! * `requires` is order, too. Also, a start is refused while the required service is down, and its stop stops the service. A
+//!   crash of a required service that restarts by itself stops nobody.
+//! * Shutdown has the reverse order: a service is asked to end when everything that comes after it is gone. Services that do
+//!   not depend on each other end in parallel.
+//!
+//! `order.rs` decides by these rules.
 
 mod order;
 #[cfg(test)]
@@ -29,7 +32,7 @@ struct Member {
     gateway: Gateway,
     after: Vec<ServiceName>,
     requires: Vec<ServiceName>,
-    /// Why it must not run, whatever it wants.
+    /// Why it must not run, even if its want is up.
     held: Option<String>,
     /// Whether another service does its work.
     place: Place,
@@ -47,7 +50,7 @@ impl Member {
 pub enum Place {
     #[default]
     Own,
-    /// This service has yet to say.
+    /// This service has not said yet whether it does the work.
     Ask(ServiceName),
     Elsewhere(Elsewhere),
 }
@@ -70,7 +73,7 @@ pub struct Fleet {
 pub type FleetEffects = Vec<(ServiceId, Effect)>;
 
 impl Fleet {
-    /// Adds a service at rest; `boot` or a command moves it.
+    /// Adds a service that is down. `boot` or a command starts it.
     pub fn add(
         &mut self,
         name: ServiceName,
@@ -112,7 +115,7 @@ impl Fleet {
         out
     }
 
-    /// It may run again as it wants.
+    /// Ends [`Fleet::hold`]: the service may run again.
     pub fn unhold(&mut self, id: ServiceId, now: Tick) -> FleetEffects {
         let (mut out, mut queue) = (Vec::new(), VecDeque::new());
         if self.member_mut(id).and_then(|member| member.held.take()).is_some() {
@@ -190,7 +193,7 @@ impl Fleet {
         }
     }
 
-    /// Boots every service that `restored` names, those first that others come after.
+    /// Boots every service that `restored` names. A service is booted before those that come after it.
     pub fn boot(&mut self, mut restored: BTreeMap<ServiceId, Restored>, now: Tick) -> FleetEffects {
         let mut out = Vec::new();
         for id in self.in_order() {
@@ -219,7 +222,7 @@ impl Fleet {
             self.run(VecDeque::from([(id, Event::Time)]), now, &mut out);
             let still_due = self.deadlines.first().is_some_and(|(at, first)| *at <= now && *first == id);
             if still_due && out.len() == before {
-                // Cannot happen by the machine's rules; a loop here would stop everything else.
+                // The machine's rules exclude this. If it happened, an endless loop here would stop everything else.
                 break;
             }
         }
@@ -230,7 +233,7 @@ impl Fleet {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Moves every deadline: for so long nobody could do anything ([`super::clock::LostTime`]).
+    /// Moves every deadline by the time in which no process could run ([`super::clock::LostTime`]).
     pub fn postpone(&mut self, by: Duration) {
         self.closing = self.closing.map(|deadline| deadline.after(by));
         for id in self.ids().collect::<Vec<_>>() {
@@ -241,7 +244,7 @@ impl Fleet {
         }
     }
 
-    /// Begins the end of everything: all is over by `deadline`, wants stay. A second call with an earlier deadline cuts.
+    /// Stops all services by `deadline`. Wants stay. A second call with an earlier deadline shortens it.
     pub fn shutdown(&mut self, deadline: Tick, now: Tick) -> FleetEffects {
         self.closing = Some(deadline);
         let mut out = Vec::new();
@@ -254,7 +257,7 @@ impl Fleet {
         out
     }
 
-    /// Ends the patience of a shutdown: everything that still runs is killed now.
+    /// Kills everything that still runs now, before the deadline of the shutdown.
     pub fn kill_all(&mut self, now: Tick) -> FleetEffects {
         self.closing = Some(now);
         let mut out = Vec::new();
@@ -266,7 +269,7 @@ impl Fleet {
         out
     }
 
-    /// No tree exists any more.
+    /// Whether no service has a process tree any more.
     pub fn is_empty_handed(&self) -> bool {
         self.trees == 0
     }

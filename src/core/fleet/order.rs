@@ -81,7 +81,7 @@ impl Fleet {
         waits.map_or(Gate::Open, |name| Gate::Wait(format!("waits for '{name}'")))
     }
 
-    /// Ids with every service behind those it comes after. A cycle, which definitions are checked against, is cut.
+    /// All ids, each service behind those it comes after. A cycle is cut; definitions are checked for cycles when they are read.
     pub(super) fn in_order(&self) -> Vec<ServiceId> {
         fn visit(fleet: &Fleet, id: ServiceId, seen: &mut BTreeSet<ServiceId>, order: &mut Vec<ServiceId>) {
             if !seen.insert(id) {
@@ -101,7 +101,7 @@ impl Fleet {
     }
 }
 
-/// A oneshot is there for others when it has succeeded, not while it works on it.
+/// Whether it is a oneshot that has not succeeded yet. Others wait for its success.
 fn is_unfinished(gateway: &Gateway) -> bool {
     let works = matches!(gateway.phase(), Phase::Up | Phase::Ending(_) | Phase::Backoff { .. });
     works && gateway.policy().kind.is_oneshot() && gateway.want() == Want::Up

@@ -4,8 +4,8 @@
 //! further command, a state can be reached in which every caller is answered. Seeded faults prove that the search
 //! would notice: each is a change to the stream between machine and world that some rule must catch.
 //!
-//! `world.rs` has the state of the world, `moves.rs` what it may do next, `effects.rs` what becomes of the machine's effects and the
-//! rules, `search.rs` the search.
+//! `world.rs` has the state of the world, `moves.rs` what it may do next, `effects.rs` what becomes of the machine's effects, with
+//! the rules, and `search.rs` the search.
 
 mod effects;
 mod moves;
@@ -16,7 +16,7 @@ use search::verdict;
 use std::collections::HashSet;
 use world::World;
 
-/// Deliberate bugs.
+/// Deliberate bugs, for the proof that the search finds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -30,9 +30,9 @@ enum Fault {
     ReadyIsAssumed,
     NobodyIsAdopted,
     CleanExitTakenForFailure,
-    /// That another service does its work is not heard.
+    /// The news that another service does its work is lost.
     ElsewhereIsIgnored,
-    /// That it is not needed any more is not heard.
+    /// The news that it is not needed any more is lost.
     NeedIsForever,
     /// A service that is to be given up is not.
     GivingUpIsIgnored,
@@ -42,7 +42,7 @@ enum Fault {
     StartIsDue,
 }
 
-/// The search is run seven times, because all together would be too many states for a test.
+/// What is varied in one search. All of it in one would be too many states for a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     TwoCallers,
@@ -103,7 +103,7 @@ fn every_reachable_state_keeps_the_rules_and_answers_everybody() {
         let searches = scopes.map(|scope| threads.spawn(move || phases(scope)));
         searches.into_iter().flat_map(|search| search.join().unwrap()).collect()
     });
-    // The search must have been a search: all phases were reached.
+    // A search that reaches few states proves nothing: all phases must have been reached.
     for name in [
         "Down",
         "Held",

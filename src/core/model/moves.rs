@@ -91,7 +91,7 @@ impl World {
         moves
     }
 
-    /// The moves that must suffice to answer everybody.
+    /// The moves without a further command. They must suffice to answer every caller.
     pub(super) fn environment(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         if self.gone {
@@ -191,7 +191,7 @@ impl World {
             Move::Extended => self.feed(Event::Extended { incarnation, by: Duration::from_secs(30) }),
             Move::MainEnds(exit, leaves) => {
                 self.main = Main::Dead;
-                // A hook is of the tree.
+                // A hook is one of the tree's processes.
                 let leaves = leaves || self.hook.is_some();
                 self.tree = leaves;
                 self.note_end(exit);
@@ -238,7 +238,7 @@ impl World {
             }
             Move::Gate(gate) => {
                 self.elsewhere = matches!(gate, Gate::Elsewhere(_));
-                // What it was given up for is no more.
+                // The reason for giving it up is gone.
                 self.given_up &= !self.elsewhere;
                 let heard = !self.elsewhere || self.fault != Fault::ElsewhereIsIgnored;
                 self.feed(Event::Gate(if heard { gate } else { Gate::Open }))

@@ -45,7 +45,7 @@ fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     Ok(found)
 }
 
-/// Worlds from which the environment alone cannot reach one where nobody waits.
+/// A world from which the environment alone cannot reach one where no caller waits.
 fn unanswerable(found: &Search) -> Option<String> {
     let mut inward = vec![Vec::new(); found.worlds.len()];
     for (from, tos) in found.onward.iter().enumerate() {
@@ -53,7 +53,7 @@ fn unanswerable(found: &Search) -> Option<String> {
             inward[*to].push(from);
         }
     }
-    // A start that waits for another service is answered when that one moves: the gate is not the environment's.
+    // A start that waits for another service is answered when that service moves, which is not a move of the environment.
     let fine = |world: &World| world.tickets.is_empty() || world.gateway.phase() == Phase::Held;
     let mut good: Vec<bool> = found.worlds.iter().map(fine).collect();
     let mut queue: Vec<usize> = (0..good.len()).filter(|at| good[*at]).collect();

@@ -10,7 +10,7 @@ impl Loaded {
     /// Refuses a definition that would make services wait for each other in a circle.
     pub(super) fn without_cycle(&self, parsed: Parsed, source: &Source) -> Result<Parsed, Vec<Diagnostic>> {
         let new = &parsed.definition;
-        // A circle comes back to the new one, so somebody names it; else a long chain would be walked for each of its links.
+        // In a circle something names the new service. Where nothing does, a walk along the whole chain is spared.
         let named =
             |name: &ServiceName| *name == new.name || aliased(name).is_some_and(|name| name == new.name);
         let alias = ServiceName::new(&format!("{GATEWAY_PREFIX}{}", new.name)).ok();

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Largest definition, in bytes. What the parser takes for a hostile one grows with the square of this: 0.2 s.
+/// Largest definition, in bytes. The time to parse a hostile one grows with the square of the size: 0.2 s for this.
 pub const MOST_BYTES: u64 = 64 << 10;
 /// Most definitions of one directory.
 pub(super) const MOST_FILES: usize = 10_000;

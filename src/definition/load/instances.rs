@@ -17,7 +17,7 @@ impl Loaded {
         file: &File,
         surroundings: &Surroundings,
     ) {
-        // What it would be with none.
+        // With a count of 0 the name still stands for a group.
         self.groups.entry(base.clone()).or_default();
         for number in 1..=count {
             let name = base.instance(&number.to_string());
@@ -36,7 +36,7 @@ impl Loaded {
             };
             match read {
                 Ok(parsed) => self.add(parsed, file, number == 1),
-                // It would be so for all that follow.
+                // The same would be wrong with all that follow.
                 Err(diagnostics) => {
                     return self.refuse(base.as_str(), Says::read(&file.source.text), diagnostics);
                 }
@@ -44,7 +44,7 @@ impl Loaded {
         }
     }
 
-    /// `NAME@.toml`: what the instances of NAME whose own file is empty are like. Never itself a service.
+    /// Takes `NAME@.toml`, the text for instances of NAME whose own file is empty. It is never itself a service.
     pub(super) fn add_instance_template(
         &mut self,
         base: &ServiceName,
@@ -55,7 +55,7 @@ impl Loaded {
         let found = match text {
             Ok(text) => {
                 let file = File { source: Source { path: path.clone(), text }, trust, stamp };
-                // Filled in once: what is wrong is said now, not at the first instance.
+                // Filled in once. So mistakes are told now, not at the first instance.
                 let read = base.instance("1").map(|name| self.read_one(&file, &name, surroundings));
                 self.templates.insert(path.with_extension(""), file.source.text);
                 match read {
@@ -76,7 +76,7 @@ impl Loaded {
         self.templates.get(&path).filter(|_| is_empty).cloned()
     }
 
-    /// A service that comes after `worker` comes after all instances of it.
+    /// In `after` and `requires`, replaces the name of a group by the names of its instances.
     pub(super) fn spread_groups(&mut self) {
         let groups = &mut self.groups;
         groups.values_mut().for_each(|names| names.sort());

@@ -1,9 +1,9 @@
 //! All definitions of the services directories, with everything that is wrong among them. A bad file is reported and
 //! does not stop the others.
 //!
-//! Of two files with the same name the trusted one counts, else the one in the earlier directory; the other is
-//! refused. A bad file keeps its name all the same: what it hides must not come up in its place. The order is also that
-//! in which dependencies are accepted, so the definition that closes a cycle is refused, never what was there before.
+//! * Of two files with the same name the trusted one counts, else the one in the earlier directory. The other is refused.
+//! * A bad file keeps its name: a file that it hides must not come up in its place.
+//! * Dependencies are accepted in the same order. So the definition that closes a cycle is refused, and none before it.
 //!
 //! `files.rs` lists and reads, and here what was read is understood. `instances.rs` has services of which there are several,
 //! `cycle.rs` those that wait for each other, `references.rs` what is named and does not exist.
@@ -51,7 +51,7 @@ pub struct Loaded {
     pub unread: Vec<PathBuf>,
     /// Everything that was found wrong, in the order of reading.
     pub diagnostics: Vec<Diagnostic>,
-    /// What is right and has no effect, where that was loaded thoroughly.
+    /// What is valid and has no effect. Only [`load_thoroughly`] and [`load_file`] look for it.
     pub remarks: Vec<Diagnostic>,
     /// The names of services of which there are several, with their instances.
     pub groups: BTreeMap<ServiceName, Vec<ServiceName>>,
@@ -60,7 +60,7 @@ pub struct Loaded {
     outside: Vec<Outside>,
     /// The names of services in `outside`.
     mentioned: BTreeSet<ServiceName>,
-    /// Everything that is named is of interest, not only services, and what has no effect.
+    /// Also looks for what has no effect, and keeps all names outside, not only those of services.
     thorough: bool,
 }
 
@@ -84,7 +84,7 @@ pub fn load(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
     read(dirs, surroundings, Loaded::new(false))
 }
 
-/// The same for [`Loaded::missing`].
+/// [`load`], with what [`Loaded::missing`] needs.
 pub fn load_thoroughly(dirs: &[PathBuf], surroundings: &Surroundings) -> Loaded {
     read(dirs, surroundings, Loaded::new(true))
 }
@@ -183,7 +183,7 @@ impl Loaded {
         }
     }
 
-    /// A definition is refused. The finding that came first stays the one that is shown under its name.
+    /// Refuses a definition. What was found first stays what is shown under its name.
     fn refuse(&mut self, stem: &str, says: Says, found: Vec<Diagnostic>) {
         if let Some(first) = found.first() {
             let refused = || RefusedFile { wrong: first.clone(), says };
@@ -204,7 +204,7 @@ impl Loaded {
             }
         };
         let template = Template::from_file(Source { path: path.clone(), text }, trust.clone(), stamp);
-        // Filled in once, for the profile that is always there: what is wrong is said now, not at the first gateway.
+        // Filled in once, for the profile that is always there. So mistakes are told now, not at the first gateway.
         let fill = |name| template.gateway(&name, &Profile::Default, surroundings);
         let filled = ServiceName::new(DEFAULT_PROFILE)
             .map(|name| fill(name).and_then(|_| not_strangers(&path, &trust, ())));
@@ -274,7 +274,7 @@ impl Loaded {
             .and_then(|parsed| self.without_cycle(parsed, &file.source))
     }
 
-    /// A definition is taken. `outside`: what it names outside itself is of interest.
+    /// Takes a definition. `outside`: whether what it names outside itself is kept.
     fn add(&mut self, parsed: Parsed, file: &File, outside: bool) {
         let Parsed { mut definition, mut mentions, .. } = parsed;
         let name = definition.name.clone();
@@ -293,7 +293,7 @@ impl Loaded {
     }
 }
 
-/// What a stranger can have written runs as nobody, least of all as root. Said when nothing else is wrong.
+/// Refuses what a stranger can have written. It is checked after parsing, so that other mistakes are told first.
 fn not_strangers<T>(path: &Path, trust: &Trust, read: T) -> Result<T, Vec<Diagnostic>> {
     let Trust::Stranger(reason) = trust else { return Ok(read) };
     let message = format!(

@@ -18,8 +18,8 @@ pub(super) struct Outside {
 }
 
 impl Loaded {
-    /// The warnings about services that are named in `after` or `requires` and that are neither here, right or wrong,
-    /// nor, as `exists` knows, anywhere else (a profile, a record). A few of each file.
+    /// Warnings about services that `after` or `requires` names and that do not exist: neither in a file, valid or not, nor
+    /// elsewhere (a profile, a record), which `exists` knows. A few of each file.
     pub fn dangling(&self, exists: impl Fn(&ServiceName) -> bool) -> Vec<Diagnostic> {
         let here = |name: &ServiceName| self.services.contains_key(name) || self.broken.contains(name);
         let known = move |name: &ServiceName| here(name) || exists(name);
@@ -44,7 +44,7 @@ impl Loaded {
         self.outside.iter().flat_map(warnings).collect()
     }
 
-    /// The warnings about programs, users, directories and env files that do not exist here; of what was loaded thoroughly.
+    /// Warnings about programs, users, directories and env files that do not exist here; of what was loaded thoroughly.
     /// `search` is the PATH of a service whose definition has none, if there is one. Blocks on the file system.
     pub fn missing(&self, search: Option<&OsStr>, surroundings: &Surroundings) -> Vec<Diagnostic> {
         let search = search.unwrap_or(OsStr::new(DEFAULT_PATH));

@@ -48,7 +48,7 @@ impl Common {
     }
 }
 
-/// Of a value with `%(ENV_X)s` in it: that the definition holds what X was at the import.
+/// The remark about a value with `%(ENV_X)s`: the definition holds what X was at the import.
 pub(super) fn frozen(raw: &str, place: &str) -> Option<String> {
     let names: Vec<String> =
         environment_names(raw).into_iter().map(|name| format!("%(ENV_{name})s")).collect();
@@ -77,7 +77,7 @@ fn environment_names(raw: &str) -> Vec<&str> {
 pub(super) struct Variables {
     /// `None`: what the supervisor's own environment says, or nothing.
     pub(super) values: BTreeMap<String, Option<String>>,
-    /// By the variable, or by nothing when all are concerned.
+    /// With the variable that it is about; `None`: all.
     pub(super) notes: Vec<(Option<String>, String)>,
     /// Some hold what our own environment said.
     pub(super) private: bool,

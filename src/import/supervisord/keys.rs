@@ -131,7 +131,7 @@ impl Keys<'_> {
                     self.draft
                         .note(format!("autorestart = {autorestart}: is not known, and counts as unexpected"));
                 }
-                // `on-failure` alone is what is expected by default, an exit with 0.
+                // `on-failure` expects an exit with 0, which is the default there, too.
                 let policy = if expected.contains(&0) { "on-failure" } else { "always" };
                 let others = expected.into_iter().filter(|code| *code != 0);
                 self.draft.exit_codes = others.map(|code| (code, "stop")).collect();
@@ -147,7 +147,7 @@ impl Keys<'_> {
         }
         if let Some(retries) = retries {
             let retries = retries.unsigned_abs().min(MOST_FAILURES);
-            // Its waits grow by a second each; together with the times it may be up that is how long all tries take.
+            // supervisord waits a second longer before each try. All waits and the times that it may be up make the interval.
             let waits = Duration::from_secs(retries * (retries + 1) / 2);
             let up = self
                 .draft
@@ -159,7 +159,7 @@ impl Keys<'_> {
         }
     }
 
-    /// What a definition says otherwise about starts and restarts.
+    /// Notes where starts and restarts differ from supervisord's.
     fn differences(&mut self, restarts: Option<bool>) {
         if self.left.contains_key("startsecs") {
             self.draft.note("startsecs: so long a run ends a row of failures; a start counts as done at once, and an expected exit before it is no failure");
@@ -196,7 +196,7 @@ impl Keys<'_> {
             if wait > DAY {
                 self.draft.note("stopwaitsecs: a stop takes no longer than a day");
             }
-            // No time at all is none that a definition can say.
+            // A definition cannot say zero.
             self.draft.stop_timeout = Some(wait.clamp(Duration::from_millis(1), DAY));
         }
         if self.flag("stopasgroup") == Some(true) {

@@ -72,7 +72,7 @@ pub(super) fn import(path: &Path, scope: usize, env: &Env<'_>, gathered: &mut Ga
     gathered.drafts.extend(found.into_iter().map(|(_, draft)| draft));
 }
 
-/// The same for every path of a file.
+/// One path for a file that has several.
 fn whole(file: &Path) -> PathBuf {
     std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
 }
@@ -119,7 +119,7 @@ fn included(path: &Path, ini: &Ini, env: &Env<'_>, gathered: &mut Gathered) -> V
     match ini::expand(patterns, &lookup) {
         Ok(patterns) => {
             for pattern in patterns.split_whitespace().take(MOST) {
-                // Joined as text, a special character in the directory's own name must not become a pattern.
+                // The pattern is joined as text, so special characters of the directory's own name are escaped.
                 let whole = match pattern.starts_with('/') {
                     true => pattern.to_owned(),
                     false => format!("{}/{pattern}", glob::Pattern::escape(&here.to_string_lossy())),
@@ -138,7 +138,7 @@ fn included(path: &Path, ini: &Ini, env: &Env<'_>, gathered: &mut Gathered) -> V
     files
 }
 
-/// What is known in every value.
+/// What `%(NAME)s` stands for in every value.
 fn general(name: &str, file: &Path, env: &Env<'_>) -> Option<String> {
     match name {
         "here" => file.parent().and_then(Path::to_str).map(str::to_owned),

@@ -18,7 +18,7 @@ impl Keys<'_> {
         let [out, err] = ["stdout_logfile", "stderr_logfile"].map(|key| Place::of(self.take(key)));
         let redirected = self.flag("redirect_stderr") == Some(true);
         self.named_places(&out, &err, redirected);
-        // One flag for both streams: what one of them showed is not hidden because of the other.
+        // There is one flag for both streams. So a stream that was shown is not hidden because of the other.
         let shown = out.is_container() || (!redirected && err.is_container());
         self.draft.files_only = out.is_elsewhere() && !shown;
         if out.is_elsewhere() && shown {
@@ -59,7 +59,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Places that a definition does not know.
+    /// Notes about places that a definition cannot name.
     fn named_places(&mut self, out: &Place, err: &Place, redirected: bool) {
         const LOG: &str = "the log is <home>/logs/gateways/NAME/current";
         match out {

@@ -40,7 +40,7 @@ pub(super) struct Source {
     pub(super) shared: Arc<Shared>,
     pub(super) ends: Arc<Ends>,
     pub(super) to_container: bool,
-    /// What is made of lines for the container's stream.
+    /// How lines look on the container's stream.
     pub(super) dress: Dress,
     pub(super) overflow: Overflow,
     pub(super) out: Side,

@@ -12,7 +12,7 @@ use std::path::Path;
 /// Depth to which a slot is removed: each level costs a descriptor. Deeper is no slot.
 const DEEPEST: usize = 64;
 
-/// Makes it where it is missing, with exactly this mode whatever the umask.
+/// Makes a directory where it is missing, with exactly this mode whatever the umask.
 pub(super) fn directory(parent: &Beneath, name: &str, mode: u32) -> io::Result<Beneath> {
     let name = Path::new(name);
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode)) {
@@ -61,8 +61,8 @@ pub fn remove(dir: &Beneath, name: &Path) -> io::Result<()> {
     remove_tree(dir, name, 0)
 }
 
-/// The same where `name` may be a directory of somebody else's, and our rights do not suffice (root without
-/// CAP_DAC_OVERRIDE): then its owner empties it.
+/// [`remove`], where `name` may belong to somebody else. If our rights do not suffice (root without CAP_DAC_OVERRIDE), it is
+/// removed with the rights of its owner.
 ///
 /// # Errors
 /// As [`remove`].

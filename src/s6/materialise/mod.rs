@@ -5,7 +5,7 @@
 //! without following links: a planted link can at most make that user harm itself. A slot is built under a name that
 //! begins with a dot and renamed into place, so no scan ever sees half of one.
 //!
-//! `scripts.rs` has what stands in a gateway's `run`, `finish` and `log/run`, `files.rs` how files are made and removed.
+//! `scripts.rs` has the scripts of a gateway's slot, `files.rs` how files are made and removed.
 
 mod files;
 mod scripts;
@@ -81,7 +81,7 @@ pub fn prepare(path: &Path, owner: &Credentials) -> io::Result<()> {
             }
         }
     }
-    // One that is root's alone has root's control directory.
+    // In a scan directory of root's, the control directory is root's, too.
     let writer = if rustix::fs::fstat(&scandir)?.st_uid == owner.uid { owner } else { &own };
     writer.on_files(|| {
         let control = directory(&scandir, ".s6-svscan", 0o755)?;
@@ -113,7 +113,7 @@ pub fn remove_remains(scandir: &Beneath, slot: &OsStr, owner: &Credentials) -> b
         if names.is_empty() || !names.iter().all(ours) {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        // Of these only empty ones: nobody else has put anything there yet.
+        // Only empty ones are removed, in which nobody has put anything yet.
         for name in SUPERVISOR_DIRS {
             let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
         }
@@ -126,7 +126,8 @@ pub fn remove_remains(scandir: &Beneath, slot: &OsStr, owner: &Credentials) -> b
 /// `down`; anything else of that name is replaced as a whole.
 ///
 /// # Errors
-/// As openat(2), write(2), renameat(2), and `InvalidInput` for too long a name; what is unfinished has a name that begins with a dot and goes with the next call.
+/// As openat(2), write(2), renameat(2), and `InvalidInput` for too long a name. What is unfinished has a name with a dot in front,
+/// and the next call removes it.
 pub fn materialise(scandir: &Beneath, wanted: &GatewaySlot<'_>, owner: &Credentials) -> io::Result<Made> {
     let name = format!("{GATEWAY_PREFIX}{}", wanted.profile.profile());
     checked(&name)?;
@@ -192,7 +193,7 @@ fn exists(dir: &Beneath, name: &str) -> io::Result<bool> {
     Ok(stat_beneath(dir, Path::new(name))?.is_some())
 }
 
-/// Of what may not even be a directory.
+/// The state of `run` in `name`, which may not even be a directory.
 fn run_of(scandir: &Beneath, name: &str) -> io::Result<Run> {
     let slot = match stat_beneath(scandir, Path::new(name))? {
         Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {

@@ -1,4 +1,4 @@
-//! The scripts of a gateway's slot, for those who run them themselves: we do not.
+//! The scripts of a gateway's slot: `run`, `finish` and `log/run`.
 
 use super::GatewaySlot;
 use std::os::unix::ffi::OsStrExt;

@@ -50,7 +50,8 @@ pub(super) fn thin_out(dir: &Beneath, name: &OsStr, warnings: &mut Vec<String>) 
     let Some(oldest) = old.first() else { return };
     let mut room = REMOVED_AT_ONCE;
     let mut remove = || old.iter().try_for_each(|name| remove_all(dir, Path::new(name), &mut room));
-    // In a directory of ours only we could put things there; elsewhere its owner removes what he could remove himself.
+    // In our directory only we could put things. In another one they are removed with the rights of its owner, who could do so
+    // himself.
     let removed = match owner(dir) {
         Some(owner) if owner.uid != rustix::process::geteuid().as_raw() => {
             owner.on_files(remove).unwrap_or_else(Err)

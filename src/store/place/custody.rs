@@ -1,7 +1,7 @@
 //! Whether what lies on the disk is ours: its kind, its owner and its mode, as far as the filesystem keeps them.
 //!
-//! Some filesystems keep neither owners nor modes (a Windows or FUSE share). What a fresh file of ours looks like
-//! there is then the measure.
+//! Some filesystems keep neither owners nor modes (a Windows or FUSE share). There, a thing is ours if it looks like a file that
+//! we have just made.
 
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
@@ -27,7 +27,7 @@ pub(in crate::store) struct Custody {
 }
 
 impl Custody {
-    /// Ours strictly, unless `stat` is not and a fresh file of ours would not be either.
+    /// Strict, unless `stat` is foreign by that measure and a file that we make now would be, too.
     pub(super) fn of(parent: &Beneath, stat: &Stat, gid: u32) -> Self {
         let strict = Self { uid: rustix::process::geteuid().as_raw(), gid, kept: true };
         match judge(stat, FileType::Directory, DIR_MODE, strict) {
@@ -36,7 +36,7 @@ impl Custody {
         }
     }
 
-    /// What a file that we make shows. Opened with O_EXCL, so it is ours, in any directory.
+    /// Looks at a file that we make. With O_EXCL it is ours in any directory.
     fn probe(parent: &Beneath, strict: Self) -> io::Result<Self> {
         let name = PathBuf::from(format!(".hermes-sup-probe-{}", std::process::id()));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
@@ -55,7 +55,7 @@ pub(in crate::store) enum Judgement {
     Ours,
     /// Ours, but the gateway user's own group has been given more than we gave it.
     Loose,
-    /// Somebody else could have written it; the end of a sentence says why.
+    /// Somebody else could have written it. The text is the end of a sentence that says why.
     Foreign(String),
 }
 
@@ -78,7 +78,7 @@ pub(in crate::store) fn judge(stat: &Stat, kind: FileType, mode: u32, custody: C
     }
 }
 
-/// Once, however much of it is so.
+/// One warning, however many files are like that.
 pub(super) fn warn_loose(top: &Path, warnings: &mut Vec<String>) {
     let warning = format!(
         "the default user's group could write in {} (fsGroup of Kubernetes makes it so): the modes are put right, what is \
@@ -90,13 +90,13 @@ pub(super) fn warn_loose(top: &Path, warnings: &mut Vec<String>) {
     }
 }
 
-/// Owner's group and mode as they should be. What cannot be changed (no CAP_CHOWN, a read-only volume) stays: it
-/// already gives nobody more than it should.
+/// Corrects group and mode. What cannot be changed (no CAP_CHOWN, a read-only volume) stays: it already gives nobody more
+/// than it should.
 pub(super) fn put_right(fd: &impl AsFd, stat: &Stat, gid: u32, mode: u32) {
     if stat.st_gid != gid {
         let give = || Ok(rustix::fs::fchown(fd, None, Some(Gid::from_raw(gid)))?);
         if give().is_err() {
-            // In that group, root can give it to it without CAP_CHOWN.
+            // A process in that group can give the file to it without CAP_CHOWN.
             let _ = Credentials { gid, ..Credentials::own() }.as_group(give);
         }
     }

@@ -91,7 +91,7 @@ impl StateDir {
         Ok(reached)
     }
 
-    /// With a `host`, the owner of the home: with its credentials, and it makes room for what is ours.
+    /// `host`: the owner of the home, if this runs with its credentials. The directory is then made by it and given to us.
     fn reach(
         home: &Path,
         path: &Path,
@@ -217,7 +217,7 @@ impl StateDir {
                 }
             },
         }
-        // Nobody but us can exchange what is in a directory of ours, so the look still holds.
+        // Nobody but us can exchange what is in our directory, so it is still what we looked at.
         let dir = self.dir.dir(Path::new(name))?;
         put_right(&dir, &rustix::fs::fstat(&dir)?, self.custody.gid, PRIVATE_MODE);
         Ok(Self { dir, path, top: self.top.clone(), home: self.home.clone(), custody: self.custody })
@@ -255,7 +255,7 @@ impl StateDir {
                 return Ok(None);
             }
         }
-        // Nobody but us can exchange what is in a directory of ours, so the look still holds.
+        // Nobody but us can exchange what is in our directory, so it is still what we looked at.
         let file = self.dir.open_file(Path::new(name), flags, 0)?;
         put_right(&file, &stat, self.custody.gid, mode);
         Ok(Some(file))
@@ -323,7 +323,7 @@ impl StateDir {
     }
 }
 
-/// The owner of the home, with the gateway user's group, where that is somebody else than we.
+/// The owner of the home, with the gateway user's group. `None` if that is us.
 fn host_of(home: &Path, gid: u32) -> Option<Credentials> {
     let uid = rustix::fs::stat(home).ok()?.st_uid;
     (uid != Credentials::own().uid).then(|| Credentials { uid, gid, groups: [gid].into() })
@@ -337,11 +337,11 @@ pub(super) fn look(dir: &Beneath, name: &OsStr) -> io::Result<Option<Stat>> {
     }
 }
 
-/// Made with no rights for others until owner and mode are what they should be.
+/// Makes a directory without rights for others. Owner and mode are corrected later.
 fn make(parent: &Beneath, name: &OsStr) -> io::Result<Stat> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
-    // Without it a power cut could take the whole directory along with what was acknowledged in it. Filesystems
-    // that cannot sync a directory keep its names durable by themselves.
+    // Otherwise a power cut could lose the whole directory with what was acknowledged in it. Filesystems that cannot sync a
+    // directory keep its names durable by themselves.
     let _ = rustix::fs::fsync(parent);
     Ok(rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }

@@ -34,8 +34,8 @@ impl From<Errno> for Unopened {
     }
 }
 
-/// The answer of a disk on which there is nothing of ours. An error without a number is our own, about something that is
-/// not what we would make.
+/// Whether the error means that nothing of ours is there. An error without a number is our own, about something that is
+/// not as we would make it.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     error.raw_os_error().is_none_or(|number| {
         matches!(

@@ -74,7 +74,7 @@ fn stop(call: &mut Call<'_>, unit: &str) -> Result<u8, Failure> {
         call.console.error(&format!("failed to stop {unit}: Unit {unit} not loaded."));
         NOT_LOADED
     };
-    // What is no name of a scope may be that of another unit, and there is none.
+    // It may be the name of another kind of unit. Here there are none.
     let Ok(name) = ScopeName::new(unit) else { return Ok(not_loaded(unit)) };
     let unit = name.to_string();
     match ask(&search, &Request::ScopeStop { unit: unit.clone() }, STOP_PATIENCE) {
@@ -120,7 +120,7 @@ pub(super) fn properties(unit: &str, scope: Option<&ScopeStatus>) -> Vec<(&'stat
     ]
 }
 
-/// Those that are wanted, in the order of the question; without one all. An unknown one is left out, as systemctl does.
+/// The properties that are wanted, in that order; all if none is named. An unknown one is left out, as systemctl does.
 pub(super) fn shown(all: &[(&'static str, String)], wanted: &[String], value_only: bool) -> String {
     let find = |name: &String| all.iter().find(|(known, _)| known == name);
     let chosen: Vec<_> =

@@ -7,9 +7,9 @@
 //! systemctl --user show UNIT [--property A,B]… [--value]
 //! ```
 //!
-//! Whatever else those tools can do is refused in one line and exit code 1: a caller that asks whether there is a systemd here
-//! (`is-system-running`, a unit of another type) gets no for an answer. A caller that is refused a scope has to go on
-//! without one, so nothing is executed then. Options and exit codes are those of systemd-run(1) and systemctl(1).
+//! Everything else is refused in one line with exit code 1. So a caller that asks whether there is a systemd here
+//! (`is-system-running`, a unit of another type) is told that there is none. Where a scope is refused, nothing is executed: the
+//! caller goes on without a scope. Options and exit codes are those of systemd-run(1) and systemctl(1).
 
 mod ctl;
 mod options;

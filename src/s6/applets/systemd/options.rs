@@ -14,7 +14,7 @@ pub(super) struct Opt<'a> {
 }
 
 impl<'a> Words<'a> {
-    /// The next option; `None` at the first word that is none, `--` being skipped.
+    /// The next option. `None`: the next word is no option; a `--` is skipped.
     pub(super) fn option(&mut self) -> Result<Option<Opt<'a>>, WordsError> {
         let Some((word, rest)) = self.rest.split_first() else { return Ok(None) };
         if word == "--" {

@@ -56,7 +56,7 @@ fn run(call: &mut Call<'_>) -> Result<Never, Failure> {
     }
     let (program, arguments) = command.split_first().ok_or(WordsError::NoCommand)?;
     let error = std::process::Command::new(program).args(arguments).exec();
-    // The scope is empty once we have ended, and is gone then.
+    // When this process ends, the scope is empty and goes.
     Err(Failure::Exec { program: program.clone(), error })
 }
 
@@ -75,7 +75,7 @@ impl Run {
                 // A scope is always collected: nothing of it is kept once it is empty.
                 "--collect" | "-G" => drop(option.alone()?),
                 "--unit" | "-u" => unit = Some(option.value(&mut words)?),
-                // There is nobody to be shown it to.
+                // Nothing here shows it.
                 "--description" => drop(option.value(&mut words)?),
                 "--property" | "-p" => bounds.set(&option.value(&mut words)?)?,
                 other => return Err(WordsError::Run(other.to_owned())),
@@ -110,13 +110,13 @@ impl Bounds {
             },
             "OOMPolicy" => {
                 self.oom = match value {
-                    // What is stopped is killed here.
+                    // Here a stop is a kill.
                     "kill" | "stop" => OomPolicy::Kill,
                     "continue" => OomPolicy::Continue,
                     _ => return Err(wrong("use kill, stop or continue")),
                 }
             }
-            // How long a stop may ask politely: it does not ask.
+            // A stop kills at once, so there is nothing to wait for.
             "TimeoutStopSec" => {}
             _ => {
                 return Err(wrong(
