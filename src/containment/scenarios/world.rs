@@ -214,7 +214,7 @@ impl World {
     }
 
     /// Any child but the fork server, which goes with the world.
-    pub(super) fn has_children(&self) -> bool {
+    fn has_children(&self) -> bool {
         let children = walk::children(std::process::id().cast_signed());
         children.into_iter().any(|pid| Some(pid) != self.held.spawner.pid())
     }
