@@ -32,6 +32,11 @@ fn gateway_lives(run: Run, what: &str) {
         let state = container.exec_as("hermes", &["cat", "/opt/data/gateway_state.json"]);
         state.out.contains(r#""pid":"#).then_some(())
     });
+    // As under s6 the CMD asks for its gateway, however long that is up by then, and sleeps; a stop before that is overtaken.
+    eventually("the CMD has asked for its gateway", || {
+        let events = container.ctl(&["events"]).ok();
+        events.contains("default: start asked for by hermes").then_some(())
+    });
     container.ctl(&["stop", "default"]).ok();
     assert_eq!(container.state("default"), "down", "{what}");
     container.hermes(&["gateway", "start"]).ok();
