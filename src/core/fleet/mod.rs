@@ -67,6 +67,9 @@ pub struct Fleet {
     followers: BTreeMap<ServiceName, Vec<ServiceId>>,
     deadlines: BTreeSet<(Tick, ServiceId)>,
     closing: Option<Tick>,
+    /// The greatest number of a life of those that were removed. New services count on from there: what is still on its way for a
+    /// life that is over means nothing to another service with that number or name.
+    past: u64,
 }
 
 /// Effects of several services, in order.
@@ -168,6 +171,7 @@ impl Fleet {
             return Vec::new();
         };
         self.free.push(id);
+        self.past = self.past.max(member.gateway.history().incarnation);
         self.trees -= usize::from(member.gateway.has_tree());
         if let Some(at) = member.deadline {
             self.deadlines.remove(&(at, id));
@@ -197,7 +201,8 @@ impl Fleet {
     pub fn boot(&mut self, mut restored: BTreeMap<ServiceId, Restored>, now: Tick) -> FleetEffects {
         let mut out = Vec::new();
         for id in self.in_order() {
-            if let Some(restored) = restored.remove(&id) {
+            if let Some(mut restored) = restored.remove(&id) {
+                restored.history.incarnation = restored.history.incarnation.max(self.past);
                 let mut queue = VecDeque::new();
                 self.settle_gate(id, &mut queue);
                 queue.push_back((id, Event::Boot(restored)));

@@ -101,8 +101,8 @@ impl Fleet {
     }
 }
 
-/// Whether it is a oneshot that has not succeeded yet. Others wait for its success.
+/// Whether it is a oneshot that has not succeeded yet, whoever has asked for it. Others wait for its success.
 fn is_unfinished(gateway: &Gateway) -> bool {
     let works = matches!(gateway.phase(), Phase::Up | Phase::Ending(_) | Phase::Backoff { .. });
-    works && gateway.policy().kind.is_oneshot() && gateway.want() == Want::Up
+    works && gateway.policy().kind.is_oneshot() && (gateway.want() == Want::Up || gateway.is_once())
 }

@@ -136,6 +136,25 @@ fn a_follower_of_a_oneshot_waits_until_it_has_succeeded() {
     }
 }
 
+/// `once migrate` runs a migration that is wanted down, and what requires it started in the middle of that.
+#[test]
+fn a_oneshot_that_runs_once_is_not_there_before_it_has_ended() {
+    let mut fleet = Fleet::default();
+    let policy = Policy { kind: Kind::Oneshot, ..Policy::default() };
+    let migrate = fleet.add(name("migrate"), policy, Vec::new(), Vec::new(), 1);
+    let web = add(&mut fleet, "web", &[], &["migrate"]);
+    boot_all(&mut fleet, Want::Down);
+    fleet.step(migrate, Event::Command { ticket: Ticket(1), command: Command::Once }, NOW);
+    up(&mut fleet, migrate);
+    let command = Command::Start { force: false };
+    fleet.step(web, Event::Command { ticket: Ticket(2), command }, NOW);
+    assert!(spawned(&fleet.step(web, Event::Recorded { seq: 1 }, NOW)).is_empty());
+    assert_eq!(fleet.gateway(web).unwrap().reason(), "waits for 'migrate'");
+    assert!(spawned(&end(&mut fleet, migrate)).is_empty());
+    let reason = fleet.gateway(web).unwrap().reason();
+    assert_eq!(reason, "requires 'migrate', which is down: start it first", "its success was for once");
+}
+
 /// A worker started without its database once that had been silent for the time that it may take.
 #[test]
 fn what_requires_a_service_that_is_late_waits_on_and_what_comes_after_it_does_not() {
@@ -198,4 +217,25 @@ fn numbers_of_removed_services_are_reused_and_their_deadlines_are_gone() {
     assert_eq!((fleet.next_deadline(), fleet.id("a")), (None, None));
     assert!(fleet.followers.is_empty());
     assert_eq!(add(&mut fleet, "c", &[], &[]), id);
+}
+
+/// A service that was unregistered and registered anew had its first life for the second time, and could be told of an end that was
+/// not its own.
+#[test]
+fn a_number_of_a_life_is_never_used_again() {
+    let mut fleet = Fleet::default();
+    let lives = |effects: &FleetEffects| -> Vec<u64> {
+        let life = |effect: &Effect| match effect {
+            Effect::Spawn { incarnation } => Some(*incarnation),
+            _ => None,
+        };
+        effects.iter().filter_map(|(_, effect)| life(effect)).collect()
+    };
+    let id = add(&mut fleet, "a", &[], &[]);
+    assert_eq!(lives(&boot_all(&mut fleet, Want::Up)), [1]);
+    up(&mut fleet, id);
+    assert_eq!(lives(&end_with(&mut fleet, id, Exit::Code(1))), [2]);
+    fleet.remove(id, NOW);
+    assert_eq!(add(&mut fleet, "a", &[], &[]), id);
+    assert_eq!(lives(&boot_all(&mut fleet, Want::Up)), [3]);
 }
