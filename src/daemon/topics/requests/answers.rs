@@ -8,7 +8,7 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Stage};
 use crate::core::words::{State, Want};
 use crate::daemon::act::{Action, Actions};
-use crate::daemon::topics::requests::{Awaited, Of, Requests, Stub, part, part_for};
+use crate::daemon::topics::requests::{Awaited, Of, PendingRequest, Requests, Stub, part, part_for};
 use crate::daemon::view::View;
 
 impl Requests {
@@ -58,14 +58,7 @@ impl Requests {
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
             effect::Outcome::Overtaken(by) => {
-                let by = match by {
-                    Command::Start { .. } => "start",
-                    Command::Stop => "stop",
-                    Command::Restart => "restart",
-                    Command::Once => "once",
-                    Command::Unregister => "unregister",
-                };
-                let message = format!("'{name}': overtaken by a newer '{by}'");
+                let message = format!("'{name}': overtaken by a newer '{}'", word_of(by));
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
         };
@@ -108,6 +101,14 @@ impl Requests {
             let message = format!("'{name}' was unregistered");
             let outcome = Outcome::failed(name.clone(), Code::NoSuchService, None, message);
             actions.extend(self.finish(ticket, outcome, view));
+        }
+        // Its number may be another's soon, who is not meant by a turn that is yet to come.
+        for PendingRequest { conn, queue, .. } in self.requests.values_mut() {
+            let before = queue.len();
+            queue.retain(|next| *next != id);
+            let told = (queue.len() < before)
+                .then(|| not_restarted(*conn, id, Code::NoSuchService, "it is gone", view));
+            actions.extend(told.flatten());
         }
         self.callers.remove(&id);
         actions
@@ -234,8 +235,19 @@ fn timed_out(ticket: Ticket, stub: &Stub, conn: Option<ConnId>, view: &View<'_>)
     actions
 }
 
+/// The verb of a command.
+pub(super) fn word_of(command: Command) -> &'static str {
+    match command {
+        Command::Start { .. } => "start",
+        Command::Stop => "stop",
+        Command::Restart => "restart",
+        Command::Once => "once",
+        Command::Unregister => "unregister",
+    }
+}
+
 /// The answer for one that `restart --rolling` did not come to.
-fn not_restarted(
+pub(super) fn not_restarted(
     conn: Option<ConnId>,
     id: ServiceId,
     code: Code,

@@ -12,10 +12,11 @@ use crate::core::words::State;
 use crate::daemon::Commit;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::topics::limits::Asked;
-use crate::daemon::topics::requests::{Awaited, Of, Requests, part};
+use crate::daemon::topics::requests::answers::{not_restarted, word_of};
+use crate::daemon::topics::requests::{Awaited, Of, PendingRequest, Requests, part};
 use crate::daemon::view::View;
 use crate::store::Change;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 impl Requests {
     /// Takes a request about the services `ids`, which are permitted, with the answers `complaints` for others that it names.
@@ -32,9 +33,11 @@ impl Requests {
         let mut actions: Actions = complaints.into_iter().map(|complaint| part(conn, complaint)).collect();
         let number = self.open(conn, deadline(request, ids.len(), view));
         actions.extend(match request {
-            Request::Start { force, .. } => self.command(number, uid, ids, Command::Start { force: *force }),
-            Request::Stop { .. } => self.command(number, uid, ids, Command::Stop),
-            Request::Once { .. } => self.command(number, uid, ids, Command::Once),
+            Request::Start { force, .. } => {
+                self.command(number, uid, ids, Command::Start { force: *force }, view)
+            }
+            Request::Stop { .. } => self.command(number, uid, ids, Command::Stop, view),
+            Request::Once { .. } => self.command(number, uid, ids, Command::Once, view),
             Request::Restart { rolling, .. } => self.restart(number, uid, ids, *rolling),
             Request::Unregister { .. } => self.unregister(number, uid, conn, ids, view),
             Request::Kill { signal, tree, .. } => self.kill(number, conn, ids, signal.0, *tree, view),
@@ -85,9 +88,36 @@ impl Requests {
         actions
     }
 
-    fn command(&mut self, number: u64, uid: u32, ids: Vec<ServiceId>, command: Command) -> Actions {
-        let together = ids.iter().copied().collect();
-        self.command_of(number, uid, ids, command, together)
+    fn command(
+        &mut self,
+        number: u64,
+        uid: u32,
+        ids: Vec<ServiceId>,
+        command: Command,
+        view: &View<'_>,
+    ) -> Actions {
+        let together: BTreeSet<ServiceId> = ids.iter().copied().collect();
+        let mut actions = self.overtake_turns(&together, command, view);
+        actions.extend(self.command_of(number, uid, ids, command, together));
+        actions
+    }
+
+    /// Those of a rolling restart whose turn has yet to come are not restarted after something newer was asked of them.
+    fn overtake_turns(&mut self, ids: &BTreeSet<ServiceId>, by: Command, view: &View<'_>) -> Actions {
+        let mut actions = Actions::new();
+        // They are to be up in the end, as these say too.
+        if matches!(by, Command::Start { .. } | Command::Restart) {
+            return actions;
+        }
+        let why = format!("overtaken by a newer '{}'", word_of(by));
+        for PendingRequest { conn, queue, .. } in self.requests.values_mut() {
+            let (overtaken, left): (Vec<ServiceId>, Vec<ServiceId>) =
+                std::mem::take(queue).into_iter().partition(|id| ids.contains(id));
+            *queue = VecDeque::from(left);
+            let told = overtaken.into_iter();
+            actions.extend(told.filter_map(|id| not_restarted(*conn, id, Code::Failed, &why, view)));
+        }
+        actions
     }
 
     /// `together`: all that get it in the end.
@@ -137,7 +167,7 @@ impl Requests {
             Some(part(conn, Outcome::failed(name, Code::Failed, view.state(id), message)))
         };
         let mut actions: Actions = others.into_iter().filter_map(refused).collect();
-        actions.extend(self.command(number, uid, registered, Command::Unregister));
+        actions.extend(self.command(number, uid, registered, Command::Unregister, view));
         actions
     }
 

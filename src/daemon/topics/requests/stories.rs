@@ -390,6 +390,23 @@ fn each_turn_of_a_rolling_restart_is_a_command_that_knows_the_others() {
     story.hears(&["1: a up", "1: c up", "1: b up", "1: end"]);
 }
 
+/// A service was stopped, its caller told so, and the turn of an older rolling restart started it again.
+#[test]
+fn a_newer_stop_overtakes_the_turn_of_a_rolling_restart() {
+    let mut story = Story::default();
+    let ids = story.services(["a", "b", "c"]);
+    ids.into_iter().for_each(|id| drop(story.up(id)));
+    story.slow.extend(ids);
+    story.ask(1, rolling(1), &ids);
+    story.ask(2, Request::Stop { targets: all() }, &[ids[1]]);
+    story.hears(&["1: b [Failed] 'b' is not restarted: overtaken by a newer 'stop'", "2: b down", "2: end"]);
+    story.spawned(ids[0]);
+    story.hears(&["1: a up"]);
+    story.spawned(ids[2]);
+    story.hears(&["1: c up", "1: end"]);
+    assert_eq!(story.state(ids[1]), State::Down);
+}
+
 #[test]
 fn a_rolling_restart_ends_at_the_first_that_fails() {
     let mut story = Story::default();
