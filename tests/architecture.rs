@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &["core"]),
     ("containment", &["core", "sys"]),
     // What lies beside the state is removed with the rights of the owner of home.
-    ("store", &["core", "sys::beneath", "sys::bestow", "sys::credentials"]),
+    ("store", &["core", "sys::beneath", "sys::bestow", "sys::credentials", "sys::time"]),
     ("log", &["core", "sys"]),
     ("definition", &["core", "sys::users", "sys::beneath", "sys::credentials"]),
     // A caller is known by its uid, and where a request is about the calling process, by a pidfd of it.

@@ -1,6 +1,7 @@
-//! The only file that asks what time it is.
+//! The only file of the loop that asks what time it is.
 
 use crate::core::clock::Tick;
+use crate::sys::time;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The supervisor's clock: Unix time in milliseconds at its start, monotonic from then on. See [`Tick`].
@@ -12,12 +13,12 @@ pub struct Clock {
 
 impl Clock {
     pub fn start() -> Self {
-        let origin_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { origin: Instant::now(), origin_unix }
+        let origin_unix = wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { origin: time::monotonic(), origin_unix }
     }
 
     pub fn now(&self) -> Tick {
-        let elapsed = self.origin_unix + self.origin.elapsed();
+        let elapsed = self.origin_unix + time::monotonic().saturating_duration_since(self.origin);
         Tick(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -34,7 +35,7 @@ impl Clock {
 
 /// What every other clock of this machine says now, also when it was set meanwhile: for those who compare.
 pub fn wall_now() -> SystemTime {
-    SystemTime::now()
+    time::wall()
 }
 
 /// The same, in Unix seconds.

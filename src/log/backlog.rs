@@ -193,25 +193,37 @@ impl Backlog {
         self.busy.end();
         let mut state = lock(&self.state);
         loop {
-            if let Some(item) = state.items.pop_front() {
-                if matches!(item, Item::Run(_)) {
-                    state.jobs -= 1;
-                }
-                self.busy.begin();
-                return Work::Item(item);
-            }
-            if spare && (state.stop || !state.rush) {
-                self.busy.begin();
-                return Work::Spare;
-            }
-            if state.stop {
-                return Work::End;
+            if let Some(work) = self.take(&mut state, spare) {
+                return work;
             }
             state.items.shrink_to(ROOM);
             state.files_wait = true;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.files_wait = false;
         }
+    }
+
+    /// The next piece of work, if there is one now.
+    fn take(&self, state: &mut State, spare: bool) -> Option<Work> {
+        if let Some(item) = state.items.pop_front() {
+            if matches!(item, Item::Run(_)) {
+                state.jobs -= 1;
+            }
+            self.busy.begin();
+            return Some(Work::Item(item));
+        }
+        if spare && (state.stop || !state.rush) {
+            self.busy.begin();
+            return Some(Work::Spare);
+        }
+        state.stop.then_some(Work::End)
+    }
+
+    /// As [`Self::next`] for who does not wait: then there is nothing to do for now.
+    #[cfg(test)]
+    pub(super) fn next_at_once(&self, spare: bool) -> Work {
+        self.busy.end();
+        self.take(&mut lock(&self.state), spare).unwrap_or(Work::End)
     }
 
     /// A piece handed out by [`Backlog::next`] has been dealt with.

@@ -13,7 +13,7 @@ use std::sync::mpsc::Sender;
 /// Log files held open at a time. The others are opened again at their next line.
 const OPEN_MAX: usize = 64;
 
-struct Files {
+pub(super) struct Files {
     backlog: Arc<Backlog>,
     notify: Notify,
     logs: HashMap<SourceId, Box<LogFile>>,
@@ -26,24 +26,33 @@ struct Files {
     stamp: Stamp,
 }
 
-/// Starts the thread; `alive` is dropped at its end.
-pub(super) fn start(backlog: Arc<Backlog>, notify: Notify, alive: Sender<()>) -> io::Result<()> {
-    std::thread::Builder::new().name("log-files".to_owned()).stack_size(THREAD_STACK).spawn(move || {
-        let _alive = alive;
-        let (logs, open, bare, way, stamp) = Default::default();
-        let mut files = Files { backlog, notify, logs, open, bare, way, stamp };
-        loop {
-            match files.backlog.next(!files.bare.is_empty()) {
-                Work::Item(item) => files.process(item),
-                Work::Spare => files.prepare_one(),
-                Work::End => return,
-            }
-        }
-    })?;
-    Ok(())
-}
-
 impl Files {
+    pub(super) fn new(backlog: Arc<Backlog>, notify: Notify) -> Self {
+        let (logs, open, bare, way, stamp) = Default::default();
+        Self { backlog, notify, logs, open, bare, way, stamp }
+    }
+
+    /// Starts the thread; `alive` is dropped at its end.
+    pub(super) fn start(mut self, alive: Sender<()>) -> io::Result<()> {
+        std::thread::Builder::new().name("log-files".to_owned()).stack_size(THREAD_STACK).spawn(
+            move || {
+                let _alive = alive;
+                while self.turn(Backlog::next) {}
+            },
+        )?;
+        Ok(())
+    }
+
+    /// One piece of work, as `next` gives it; false at the end.
+    pub(super) fn turn(&mut self, next: impl Fn(&Backlog, bool) -> Work) -> bool {
+        match next(&self.backlog, !self.bare.is_empty()) {
+            Work::Item(item) => self.process(item),
+            Work::Spare => self.prepare_one(),
+            Work::End => return false,
+        }
+        true
+    }
+
     fn process(&mut self, item: Item) {
         self.way = None;
         match item {

@@ -19,6 +19,8 @@ mod fifo;
 mod files;
 mod logdir;
 mod logfile;
+#[cfg(test)]
+pub mod played;
 mod pump;
 mod read;
 mod rotate;
@@ -42,8 +44,9 @@ use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Zone;
 use backlog::{Backlog, Item};
 use fifo::FifoDir;
+use files::Files;
 use logfile::LogFile;
-use pump::{Command, Remote, Watch};
+use pump::{Command, Pump, Remote, Watch};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -204,28 +207,39 @@ impl Logs {
         container: Container,
         notify: impl Fn(LogEvent) + Send + Clone + 'static,
     ) -> io::Result<Self> {
+        let (logs, files, pump, alive) = Self::make(runtime_dir, container, notify)?;
+        files.start(alive.clone())?;
+        let pump = pump.start(alive);
+        if pump.is_err() {
+            logs.backlog.stop();
+        }
+        pump?;
+        Ok(logs)
+    }
+
+    /// The front, and what its threads are to do; the sender is dropped by each at its end.
+    fn make(
+        runtime_dir: &Path,
+        container: Container,
+        notify: impl Fn(LogEvent) + Send + Clone + 'static,
+    ) -> io::Result<(Self, Files, Pump, Sender<()>)> {
         // Read here: it takes more stack than the threads have.
         let _ = Zone::own();
         let fifos = FifoDir::open(runtime_dir)?;
         let remote = Arc::new(Remote::new()?);
         let backlog = Arc::new(Backlog::new(Arc::clone(&remote)));
         let (alive, ended) = channel();
-        files::start(Arc::clone(&backlog), Box::new(notify.clone()), alive.clone())?;
-        let pump = pump::start(
-            fifos.duplicate()?,
-            Arc::clone(&remote),
-            Arc::clone(&backlog),
-            container.clone(),
-            Box::new(notify),
-            alive,
-        );
-        if pump.is_err() {
-            backlog.stop();
-        }
-        pump?;
+        let files = Files::new(Arc::clone(&backlog), Box::new(notify.clone()));
+        let (ours, to) = (Arc::clone(&remote), Arc::clone(&backlog));
+        let pump = Pump::new(fifos.duplicate()?, ours, to, container.clone(), Box::new(notify))?;
         let (sources, begun, ended) = (Mutex::default(), Mutex::default(), Mutex::new(ended));
         let unannounced = AtomicBool::new(false);
-        Ok(Self { fifos, remote, backlog, container, sources, unannounced, begun, ended })
+        Ok((
+            Self { fifos, remote, backlog, container, sources, unannounced, begun, ended },
+            files,
+            pump,
+            alive,
+        ))
     }
 
     /// Goes on with lines whose beginnings were read by our predecessor; each service's when it is opened.

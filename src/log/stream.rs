@@ -119,6 +119,14 @@ impl Container {
         Ok(Self { streams, colors, ended: Arc::new(Mutex::new(ended)) })
     }
 
+    /// Streams that nobody reads and no thread writes.
+    #[cfg(test)]
+    pub fn mute() -> Self {
+        let (_, ended) = channel();
+        let streams = Arc::new([Output::default(), Output::default()]);
+        Self { streams, colors: [false; 2], ended: Arc::new(Mutex::new(ended)) }
+    }
+
     /// Notices of lines that are missing are JSON documents, as the supervisor's log is.
     pub fn speak_json(&self) {
         self.streams.iter().for_each(|stream| lock(&stream.state).speaks_json = true);

@@ -28,6 +28,11 @@ impl DiskFile {
         }
         Self(file)
     }
+
+    #[cfg(test)]
+    pub(super) fn inode(&self) -> io::Result<u64> {
+        Ok(std::os::unix::fs::MetadataExt::ino(&self.0.metadata()?))
+    }
 }
 
 /// Gives every byte up to `len` its place on the disk, and the file at least that length. fallocate(2).

@@ -48,6 +48,8 @@ mod journal;
 mod lock;
 mod mirror;
 mod place;
+#[cfg(test)]
+pub mod played;
 mod schema;
 mod session;
 #[cfg(test)]
@@ -66,6 +68,7 @@ pub use session::new_instance;
 pub use unwritten::{DiskError, Unwritten};
 
 use crate::core::name::ServiceName;
+use crate::sys::time::monotonic;
 use journal::Notes;
 use schema::{Key, Rows, Write};
 use std::collections::BTreeMap;
@@ -239,7 +242,7 @@ fn begin_on(options: Options, notify: Notify, wrap: disk::Wrap) -> Result<Openin
     let (path, patience) = (options.dir.clone(), options.patience);
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
     let store = Store { shared: Arc::clone(&shared) };
-    shared.state().busy_since = Some(Instant::now());
+    shared.state().busy_since = Some(monotonic());
     let thread = std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || worker::run(options, wrap, shared));
@@ -358,7 +361,7 @@ impl Store {
         let mut state = self.shared.state();
         if state.ended.is_none() {
             let waited_for = state.lazy_since.is_some();
-            state.lazy_since.get_or_insert_with(Instant::now);
+            state.lazy_since.get_or_insert_with(monotonic);
             state.notes.push(line);
             if !waited_for {
                 self.shared.changed.notify_all();
@@ -468,7 +471,7 @@ impl State {
         let waited = if waited { Waited::Yes } else { Waited::No };
         for write in changes.into_iter().flat_map(writes) {
             if waited == Waited::No {
-                self.lazy_since.get_or_insert_with(Instant::now);
+                self.lazy_since.get_or_insert_with(monotonic);
             }
             self.pending.insert(write.key(), (write, waited));
         }

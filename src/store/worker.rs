@@ -7,7 +7,10 @@ use super::journal::Notes;
 use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
 use super::session::{Loaded, Session, lock_home, locked_dirs};
-use super::{Boot, DiskError, Locked, OpenError, Opened, Options, Shared, StoreEvent, Unwritten, Waited};
+use super::{
+    Boot, DiskError, Locked, OpenError, Opened, Options, Shared, State, StoreEvent, Unwritten, Waited,
+};
+use crate::sys::time::monotonic;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,14 +43,14 @@ pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
 }
 
 /// What one commit carries.
-struct Batch {
-    writes: Vec<(Write, Waited)>,
-    tickets: Vec<u64>,
-    notes: Notes,
-    closing: bool,
+pub(super) struct Batch {
+    pub(super) writes: Vec<(Write, Waited)>,
+    pub(super) tickets: Vec<u64>,
+    pub(super) notes: Notes,
+    pub(super) closing: bool,
 }
 
-struct Worker {
+pub(super) struct Worker {
     options: Options,
     wrap: Wrap,
     shared: Arc<Shared>,
@@ -72,7 +75,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(options: Options, wrap: Wrap, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(options: Options, wrap: Wrap, shared: Arc<Shared>) -> Self {
         Self {
             options,
             wrap,
@@ -87,7 +90,7 @@ impl Worker {
             news: None,
             warned: Vec::new(),
             retry_after: RETRY.0,
-            retry_at: Instant::now(),
+            retry_at: monotonic(),
         }
     }
 
@@ -96,22 +99,44 @@ impl Worker {
         self.boot()?;
         loop {
             let batch = self.next();
-            let closing = batch.closing;
-            self.handle(batch);
-            self.shared.state().busy_since = None;
-            if closing {
-                // The database is left and the lock given back before anybody is told that we ended.
-                if let Some(session) = self.session.take() {
-                    session.abandon();
-                }
-                self.home = None;
-                return self.trouble.take().map_or(Ok(()), Err);
+            if let Some(ended) = self.turn(batch) {
+                return ended;
             }
         }
     }
 
+    /// Does what was asked for. After the last of it, how it ended.
+    pub(super) fn turn(&mut self, batch: Batch) -> Option<Result<(), Unwritten>> {
+        let closing = batch.closing;
+        self.handle(batch);
+        self.shared.state().busy_since = None;
+        closing.then(|| {
+            // The database is left and the lock given back before anybody is told that we ended.
+            self.abandon();
+            self.trouble.take().map_or(Ok(()), Err)
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_troubled(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// Leaves everything as it is.
+    pub(super) fn abandon(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.abandon();
+        }
+        self.home = None;
+    }
+
     /// The first opening. If nobody waits for it any more, its result goes out as an event.
-    fn boot(&mut self) -> Result<(), OpenError> {
+    pub(super) fn boot(&mut self) -> Result<(), OpenError> {
         let result = self.load();
         let failed = result.as_ref().err().cloned();
         {
@@ -191,9 +216,9 @@ impl Worker {
         found.volatile.clone_from(&loaded.volatile);
         self.rows = loaded.known.then_some(loaded.rows);
         self.trouble = loaded.volatile;
-        self.retry_at = Instant::now() + self.retry_after;
+        self.retry_at = monotonic() + self.retry_after;
         self.mirror_stale = loaded.mirror_stale;
-        self.ahead_due = Some(Instant::now() + LAZY_DELAY);
+        self.ahead_due = Some(monotonic() + LAZY_DELAY);
         if self.trouble.is_none() {
             self.refresh_mirror();
             found.warnings.extend(self.trouble.as_ref().map(Unwritten::to_string));
@@ -205,29 +230,40 @@ impl Worker {
     fn next(&self) -> Batch {
         let mut state = self.shared.state();
         loop {
-            let due = match self.trouble {
-                Some(_) => Some(self.retry_at),
-                None => {
-                    let lazy = state.lazy_since.map(|since| since + LAZY_DELAY);
-                    lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
-                }
+            let due = match self.take(&mut state) {
+                Ok(batch) => return batch,
+                Err(due) => due,
             };
-            let now = Instant::now();
-            if state.closing || !state.tickets.is_empty() || due.is_some_and(|due| due <= now) {
-                state.lazy_since = None;
-                state.busy_since = Some(now);
-                let writes = std::mem::take(&mut state.pending).into_values().collect();
-                let (tickets, notes) = (std::mem::take(&mut state.tickets), std::mem::take(&mut state.notes));
-                return Batch { writes, tickets, notes, closing: state.closing };
-            }
             state = match due {
                 Some(due) => {
-                    let waited = self.shared.changed.wait_timeout(state, due - now);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    let wait = due.saturating_duration_since(monotonic());
+                    self.shared.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+
+    /// What there is to do now; else when there will be something, if nobody asks before.
+    pub(super) fn take(&self, state: &mut State) -> Result<Batch, Option<Instant>> {
+        let (due, now) = (self.due(state), monotonic());
+        if !state.closing && state.tickets.is_empty() && due.is_none_or(|due| due > now) {
+            return Err(due);
+        }
+        state.lazy_since = None;
+        state.busy_since = Some(now);
+        let writes = std::mem::take(&mut state.pending).into_values().collect();
+        let (tickets, notes) = (std::mem::take(&mut state.tickets), std::mem::take(&mut state.notes));
+        Ok(Batch { writes, tickets, notes, closing: state.closing })
+    }
+
+    /// When there will be something to do that nobody waits for.
+    pub(super) fn due(&self, state: &State) -> Option<Instant> {
+        if self.trouble.is_some() {
+            return Some(self.retry_at);
+        }
+        let lazy = state.lazy_since.map(|since| since + LAZY_DELAY);
+        lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
     }
 
     fn handle(&mut self, batch: Batch) {
@@ -322,7 +358,7 @@ impl Worker {
         let mut state = self.shared.state();
         for (write, waited) in writes {
             if waited == Waited::No {
-                state.lazy_since.get_or_insert_with(Instant::now);
+                state.lazy_since.get_or_insert_with(monotonic);
                 state.pending.entry(write.key()).or_insert((write, waited));
             }
         }
@@ -338,7 +374,7 @@ impl Worker {
 
     /// Writes the file ahead when its time has come. In trouble it may be another one soon.
     fn write_ahead_in_time(&mut self) {
-        if self.trouble.is_none() && self.ahead_due.take_if(|due| *due <= Instant::now()).is_some() {
+        if self.trouble.is_none() && self.ahead_due.take_if(|due| *due <= monotonic()).is_some() {
             self.session.iter().for_each(Session::write_ahead);
         }
     }
@@ -346,8 +382,8 @@ impl Worker {
     /// Brings the mirror up to date when its time has come, or `now`.
     fn mirror_in_time(&mut self, now: bool) {
         if self.mirror_stale {
-            let due = *self.mirror_due.get_or_insert_with(|| Instant::now() + MIRROR_DELAY);
-            if now || due <= Instant::now() {
+            let due = *self.mirror_due.get_or_insert_with(|| monotonic() + MIRROR_DELAY);
+            if now || due <= monotonic() {
                 self.refresh_mirror();
             }
         }
@@ -378,7 +414,7 @@ impl Worker {
         } else if unasked {
             self.retry_after = (self.retry_after * 2).min(RETRY.1);
         }
-        self.retry_at = Instant::now() + self.retry_after;
+        self.retry_at = monotonic() + self.retry_after;
     }
 
     fn tell(&self, event: StoreEvent) {

@@ -17,4 +17,5 @@ pub mod reexec;
 pub mod replace;
 pub mod signal;
 pub mod spawn;
+pub mod time;
 pub mod users;

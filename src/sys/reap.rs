@@ -22,6 +22,10 @@ impl Reaped {
 
 /// The next child that ended or was stopped, without waiting; `None` when there is none, `NoChildren` in `left`.
 pub fn next() -> Result<Reaped, Left> {
+    #[cfg(test)]
+    if let Some(played) = played::next() {
+        return played;
+    }
     match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
         Ok(Some((pid, status))) => Ok(Reaped { pid: pid.as_raw_nonzero().get(), status: status.as_raw() }),
         Err(rustix::io::Errno::CHILD) => Err(Left::Nothing),
@@ -32,6 +36,10 @@ pub fn next() -> Result<Reaped, Left> {
 /// The child of this number, if it has ended or was stopped. Costs the same with one child and with thousands, where [`next`]
 /// goes through all of them (kernel/exit.c, `do_wait_thread`).
 pub fn one(pid: i32) -> Option<Reaped> {
+    #[cfg(test)]
+    if let Some(played) = played::one(pid) {
+        return played;
+    }
     // 0 and negative numbers are process groups to waitpid(2).
     let pid = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw)?;
     let (pid, status) = waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED).ok()??;
@@ -45,6 +53,91 @@ pub enum Left {
     Living,
     /// No child at all (ECHILD).
     Nothing,
+}
+
+/// Children that only this thread has, in a simulation. As long as it has such, the process's own are not seen by it.
+#[cfg(test)]
+pub mod played {
+    use super::{Left, Reaped};
+    use std::cell::RefCell;
+    use std::collections::{BTreeSet, VecDeque};
+
+    #[derive(Debug, Default)]
+    struct Children {
+        living: BTreeSet<i32>,
+        dead: VecDeque<Reaped>,
+    }
+
+    thread_local! {
+        static CHILDREN: RefCell<Option<Children>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn next() -> Option<Result<Reaped, Left>> {
+        CHILDREN.with_borrow_mut(|children| {
+            let children = children.as_mut()?;
+            let left = if children.living.is_empty() { Left::Nothing } else { Left::Living };
+            Some(children.dead.pop_front().ok_or(left))
+        })
+    }
+
+    pub(super) fn one(pid: i32) -> Option<Option<Reaped>> {
+        CHILDREN.with_borrow_mut(|children| {
+            let dead = &mut children.as_mut()?.dead;
+            let at = dead.iter().position(|reaped| reaped.pid == pid);
+            Some(at.and_then(|at| dead.remove(at)))
+        })
+    }
+
+    /// The next that would be reaped.
+    pub fn first_dead() -> Option<i32> {
+        CHILDREN.with_borrow(|children| Some(children.as_ref()?.dead.front()?.pid))
+    }
+
+    /// Those that live, if the thread has played ones.
+    pub fn children() -> Option<Vec<i32>> {
+        CHILDREN.with_borrow(|children| Some(children.as_ref()?.living.iter().copied().collect()))
+    }
+
+    /// The children of this thread, until it is dropped.
+    #[derive(Debug)]
+    pub struct Family(());
+
+    impl Family {
+        /// None yet.
+        pub fn begin() -> Self {
+            CHILDREN.set(Some(Children::default()));
+            Self(())
+        }
+
+        pub fn born(&self, pid: i32) {
+            CHILDREN.with_borrow_mut(|children| {
+                if let Some(children) = children {
+                    children.living.insert(pid);
+                }
+            });
+        }
+
+        /// It ends, and waits to be reaped.
+        pub fn ended(&self, pid: i32, status: i32) {
+            CHILDREN.with_borrow_mut(|children| {
+                if let Some(children) = children {
+                    children.living.remove(&pid);
+                    children.dead.push_back(Reaped { pid, status });
+                }
+            });
+        }
+
+        /// Another process reaps them from now on.
+        pub fn orphan_all(&self) {
+            CHILDREN.set(Some(Children::default()));
+        }
+    }
+
+    impl Drop for Family {
+        fn drop(&mut self) {
+            CHILDREN.set(None);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::definition::limits::inherited;
 use crate::definition::resolved::Origin;
 use crate::log::SourceId;
 use crate::sys::localtime::Local;
+use crate::sys::time::monotonic;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -45,8 +46,11 @@ impl Supervisor {
         let now = self.clock.now();
         let mut warnings: Vec<String> = self.warnings.iter().map(|(_, text)| text.clone()).collect();
         let slow = |what: &str, since: Duration| format!("{what} has not answered for {} s", since.as_secs());
-        if let Some(since) =
-            self.store.busy_since().map(|since| since.elapsed()).filter(|since| *since >= BUSY)
+        if let Some(since) = self
+            .store
+            .busy_since()
+            .map(|since| monotonic().saturating_duration_since(since))
+            .filter(|since| *since >= BUSY)
         {
             warnings.push(slow("the disk of the state", since));
         }

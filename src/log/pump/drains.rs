@@ -7,6 +7,7 @@ use super::{Pump, READ, WATCH_AGAIN};
 use crate::core::words::Stream;
 use crate::log::backlog::{Announce, Item};
 use crate::log::{LogEvent, SourceId};
+use crate::sys::time::monotonic;
 use rustix::event::Timespec;
 use std::time::{Duration, Instant};
 
@@ -44,18 +45,24 @@ impl Pump {
             let there = rustix::io::ioctl_fionread(source.ends.of(kind)).unwrap_or(0);
             source.side(kind).left = usize::try_from(there).unwrap_or(usize::MAX);
         }
-        let deadline = Instant::now() + limit;
+        let deadline = monotonic() + limit;
         self.drains.push(Drain { id, after, deadline, announce });
     }
 
     /// How long the poll may wait: until the next drain is due, or what could not be watched is tried again.
     pub(super) fn time_left(&self) -> Option<Timespec> {
-        let again = (!self.unwatched.is_empty()).then(|| Instant::now() + WATCH_AGAIN);
+        let again = (!self.unwatched.is_empty()).then(|| monotonic() + WATCH_AGAIN);
         let drains = self.drains.iter().chain(self.marked.front()).map(|drain| drain.deadline);
         let next = drains.chain(again).min()?;
         // Rounded up: a poll that ends too early would find nothing due and spin.
-        let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let wait = next.saturating_duration_since(monotonic()) + Duration::from_millis(1);
         Timespec::try_from(wait).ok()
+    }
+
+    /// When the first drain is given up.
+    #[cfg(test)]
+    pub(in crate::log) fn deadline(&self) -> Option<Instant> {
+        self.drains.iter().chain(self.marked.front()).map(|drain| drain.deadline).min()
     }
 
     /// Takes the drains as far as they go now.
@@ -66,7 +73,7 @@ impl Pump {
                 if drain.after != After::Finish {
                     self.marked.push_back(drain);
                 }
-            } else if Instant::now() < drain.deadline {
+            } else if monotonic() < drain.deadline {
                 self.drains.push(drain);
             } else {
                 if drain.after != After::Drain {
@@ -79,7 +86,7 @@ impl Pump {
             if drain.announce.is_done() {
                 continue;
             }
-            if Instant::now() < drain.deadline {
+            if monotonic() < drain.deadline {
                 self.marked.push_front(drain);
                 return;
             }

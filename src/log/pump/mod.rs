@@ -45,42 +45,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const WATCH_AGAIN: Duration = Duration::from_millis(100);
 const WAKE: u64 = u64::MAX;
 
-/// Starts the thread; `alive` is dropped at its end.
-pub(super) fn start(
-    fifos: FifoDir,
-    remote: Arc<Remote>,
-    backlog: Arc<Backlog>,
-    container: Container,
-    notify: Notify,
-    alive: Sender<()>,
-) -> io::Result<()> {
-    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, &remote.event, EventData::new_u64(WAKE), EventFlags::IN)?;
-    let outlets = Outlets { container, on: true, backlog, stamp: Stamp::default(), dressed: Vec::new() };
-    let mut pump = Pump {
-        epoll,
-        fifos,
-        remote,
-        outlets,
-        notify,
-        sources: HashMap::new(),
-        paused: Vec::new(),
-        unwatched: Vec::new(),
-        drains: Vec::new(),
-        marked: VecDeque::new(),
-        buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
-        finishing: false,
-        begun: None,
-    };
-    std::thread::Builder::new().name("log-pump".to_owned()).stack_size(THREAD_STACK).spawn(move || {
-        let _alive = alive;
-        pump.run();
-    })?;
-    Ok(())
-}
-
 /// What the thread has.
-struct Pump {
+pub(super) struct Pump {
     epoll: OwnedFd,
     fifos: FifoDir,
     remote: Arc<Remote>,
@@ -104,32 +70,77 @@ struct Pump {
 }
 
 impl Pump {
-    fn run(&mut self) {
-        let mut events = Vec::with_capacity(64);
-        while !(self.finishing && self.drains.is_empty() && self.marked.is_empty()) {
-            self.watch_again();
-            let room = self.resume();
-            let timeout = if room { Some(Timespec::default()) } else { self.time_left() };
-            events.clear();
-            if self.finishing {
-                // The drains read what is there now; what comes later is for the next supervisor. The FIFOs stay open: the end
-                // of the process closes thousands of them faster.
-                let mut wake = [PollFd::new(&self.remote.event, PollFlags::IN)];
-                let _ = poll(&mut wake, timeout.as_ref());
-                self.obey();
-            } else {
-                let spare = rustix::buffer::spare_capacity(&mut events);
-                let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
-            }
-            for event in &events {
-                match event.data.u64() {
-                    WAKE => self.obey(),
-                    token => self.readable(token),
-                }
-            }
-            self.advance();
+    pub(super) fn new(
+        fifos: FifoDir,
+        remote: Arc<Remote>,
+        backlog: Arc<Backlog>,
+        container: Container,
+        notify: Notify,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &remote.event, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let outlets = Outlets { container, on: true, backlog, stamp: Stamp::default(), dressed: Vec::new() };
+        Ok(Self {
+            epoll,
+            fifos,
+            remote,
+            outlets,
+            notify,
+            sources: HashMap::new(),
+            paused: Vec::new(),
+            unwatched: Vec::new(),
+            drains: Vec::new(),
+            marked: VecDeque::new(),
+            buffer: vec![0; CARRY_MAX + READ].into_boxed_slice(),
+            finishing: false,
+            begun: None,
+        })
+    }
+
+    /// Starts the thread; `alive` is dropped at its end.
+    pub(super) fn start(mut self, alive: Sender<()>) -> io::Result<()> {
+        std::thread::Builder::new().name("log-pump".to_owned()).stack_size(THREAD_STACK).spawn(
+            move || {
+                let _alive = alive;
+                let mut events = Vec::with_capacity(64);
+                while self.turn(&mut events, Self::time_left) {}
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Waits for something to do, as long as `patience` says if there is nothing now, and does it; false at the end.
+    pub(super) fn turn(
+        &mut self,
+        events: &mut Vec<epoll::Event>,
+        patience: impl Fn(&Self) -> Option<Timespec>,
+    ) -> bool {
+        self.watch_again();
+        let room = self.resume();
+        let timeout = if room { Some(Timespec::default()) } else { patience(self) };
+        events.clear();
+        if self.finishing {
+            // The drains read what is there now; what comes later is for the next supervisor. The FIFOs stay open: the end
+            // of the process closes thousands of them faster.
+            let mut wake = [PollFd::new(&self.remote.event, PollFlags::IN)];
+            let _ = poll(&mut wake, timeout.as_ref());
+            self.obey();
+        } else {
+            let spare = rustix::buffer::spare_capacity(events);
+            let _ = epoll::wait(&self.epoll, spare, timeout.as_ref());
         }
-        self.outlets.backlog.stop();
+        for event in &*events {
+            match event.data.u64() {
+                WAKE => self.obey(),
+                token => self.readable(token),
+            }
+        }
+        self.advance();
+        let goes_on = !(self.finishing && self.drains.is_empty() && self.marked.is_empty());
+        if !goes_on {
+            self.outlets.backlog.stop();
+        }
+        goes_on
     }
 
     /// Carries out what other threads have ordered.
