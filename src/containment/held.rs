@@ -9,7 +9,9 @@ use super::processes::usage::Usage;
 use super::rung::Rung;
 use super::scopes::{HeldScope, ScopeError, ScopeRequest};
 use super::spawner::Spawner;
-use super::succession::adopt::Gone;
+use super::succession::adopt::{Gone, birth};
+#[cfg(test)]
+use super::succession::predecessor::Ended;
 use super::succession::predecessor::{Patience, Predecessor, Spared};
 use super::succession::record::AdoptionRecord;
 use crate::core::clock::Tick;
@@ -110,6 +112,11 @@ pub(super) trait Held: fmt::Debug {
 
     /// Its number, as its tree counts.
     fn main_pid(&self) -> Option<i32>;
+
+    /// What tells its main process from all others of the same number, see [`birth`].
+    fn born(&self, pid: i32) -> Option<u64> {
+        birth(pid, self.main()?)
+    }
 
     /// The group by which its processes are known, where they have one.
     fn tag(&self) -> Option<u32> {
@@ -225,6 +232,12 @@ pub(super) trait Mechanism: fmt::Debug {
 
     /// At the very end: removes what is empty.
     fn close(&self, farewell: Farewell);
+
+    /// Ends what a predecessor left and nobody has taken over; `None`: its processes are the kernel's.
+    #[cfg(test)]
+    fn end_predecessor(&self) -> Option<Ended> {
+        None
+    }
 
     /// The directory that its lives are in.
     #[cfg(test)]

@@ -103,6 +103,17 @@ impl Containment {
         registry: Registry,
         tokens: fn(u32, u32) -> Token,
     ) -> io::Result<Self> {
+        Self::open_with(report, home, inherited, registry, tokens, Spawner::new(home.instance))
+    }
+
+    pub(super) fn open_with(
+        report: Report,
+        home: Home<'_>,
+        inherited: Option<&Predecessor>,
+        registry: Registry,
+        tokens: fn(u32, u32) -> Token,
+        spawner: Spawner,
+    ) -> io::Result<Self> {
         let watcher = Watcher::new(registry, tokens);
         let mechanisms = Ground::new(home, inherited, &watcher)?.open(&report)?;
         let mut opened = Self {
@@ -112,7 +123,7 @@ impl Containment {
             watcher,
             mechanisms,
             scopes: Scopes::default(),
-            spawner: Spawner::new(home.instance),
+            spawner,
             records: AdoptionRecords::create(home.runtime_dir)?,
             events: EventQueue::default(),
             slots: vec![Slot::default()],

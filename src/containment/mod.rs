@@ -23,6 +23,8 @@ pub mod ladder;
 mod no_process;
 mod oom;
 mod orders;
+#[cfg(test)]
+pub mod played;
 mod processes;
 mod retry;
 mod rung;

@@ -25,6 +25,12 @@ impl Spawner {
         Self { instance: instance.to_owned(), server: ForkServer::start(instance).ok(), broken: 0 }
     }
 
+    /// Without a server.
+    #[cfg(test)]
+    pub fn alone() -> Self {
+        Self { instance: String::new(), server: None, broken: MOST }
+    }
+
     /// The pid of the server, which is a child of ours.
     pub fn pid(&self) -> Option<i32> {
         self.server.as_ref().map(ForkServer::pid)

@@ -15,6 +15,8 @@ mod main_program;
 mod serve;
 mod services;
 mod show;
+#[cfg(test)]
+mod simulation;
 mod sources;
 mod surface;
 mod topics;
@@ -62,6 +64,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -334,34 +337,10 @@ impl Supervisor {
     fn run(&mut self, poll: &mut Poll) -> Over {
         let mut events = Events::with_capacity(1024);
         loop {
-            self.settle();
-            if self.start_some() {
-                self.settle();
-            }
-            if self.unreaped.is_due(self.clock.now()) {
-                self.reap();
-                self.settle();
-            }
-            let hurries = !self.starts.is_empty() || self.unreaped.is_due(self.clock.now());
-            if !hurries {
-                self.containment.tidy(self.clock.now());
-            }
-            self.logs.announce(hurries);
-            if let Some(over) = self.ended() {
-                return over;
-            }
-            if self.topics.upgrade.is_asked()
-                && let Some(program) = self.topics.upgrade.due(self.is_busy(), &self.view())
-            {
-                return Over::Replaced(program);
-            }
-            self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
-            self.server.send_streams(&self.wakeups.registry);
-            for Abandoned { peer, why } in self.server.take_abandoned() {
-                slog::warn!(self.log, "the answer to a caller was cut short: {why}"; "uid" => peer.uid, "pid" => peer.pid);
-            }
-            self.admit_callers();
-            self.arm_timer();
+            let hurries = match self.turn() {
+                ControlFlow::Continue(hurries) => hurries,
+                ControlFlow::Break(over) => return over,
+            };
             self.container.gather(false);
             match poll.poll(&mut events, hurries.then_some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -375,6 +354,39 @@ impl Supervisor {
                 self.wake(event);
             }
         }
+    }
+
+    /// Between two waits: deals with all that has happened. Whether there is more to do at once, or how it all ended.
+    fn turn(&mut self) -> ControlFlow<Over, bool> {
+        self.settle();
+        if self.start_some() {
+            self.settle();
+        }
+        if self.unreaped.is_due(self.clock.now()) {
+            self.reap();
+            self.settle();
+        }
+        let hurries = !self.starts.is_empty() || self.unreaped.is_due(self.clock.now());
+        if !hurries {
+            self.containment.tidy(self.clock.now());
+        }
+        self.logs.announce(hurries);
+        if let Some(over) = self.ended() {
+            return ControlFlow::Break(over);
+        }
+        if self.topics.upgrade.is_asked()
+            && let Some(program) = self.topics.upgrade.due(self.is_busy(), &self.view())
+        {
+            return ControlFlow::Break(Over::Replaced(program));
+        }
+        self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
+        self.server.send_streams(&self.wakeups.registry);
+        for Abandoned { peer, why } in self.server.take_abandoned() {
+            slog::warn!(self.log, "the answer to a caller was cut short: {why}"; "uid" => peer.uid, "pid" => peer.pid);
+        }
+        self.admit_callers();
+        self.arm_timer();
+        ControlFlow::Continue(hurries)
     }
 
     /// Those whom we could not let in before.
@@ -482,11 +494,15 @@ impl Supervisor {
     fn deal(&mut self) {
         loop {
             while let Some((id, effect)) = self.outbox.pop_front() {
+                #[cfg(test)]
+                let Some(effect) = simulation::planted::effect(self, id, effect) else { continue };
                 self.act(id, effect);
                 fault::point();
             }
             self.hear_containment();
             let Some(input) = self.inbox.next() else { return };
+            #[cfg(test)]
+            let Some(input) = simulation::planted::input(self, input) else { continue };
             self.handle(input);
         }
     }

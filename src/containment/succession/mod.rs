@@ -9,7 +9,6 @@ use super::IncarnationId;
 use super::held::{Held, Mechanism};
 use super::hold::Containment;
 use crate::core::gateway::Living;
-use adopt::birth;
 use predecessor::{Predecessor, Spared};
 use record::AdoptionRecord;
 use std::io;
@@ -55,7 +54,7 @@ impl Containment {
             return;
         }
         // The number is its own while it is unreaped, by us or by its keeper.
-        let born = |pid| slot.recorded.map_or_else(|| birth(pid, held.main()?), |(_, born)| Some(born));
+        let born = |pid| slot.recorded.map_or_else(|| held.born(pid), |(_, born)| Some(born));
         let known = living.and_then(|living| Some((living, born(living.pid)?)));
         let tag = held.tag();
         let name = || id.name.clone();

@@ -7,6 +7,8 @@ pub(in crate::daemon) mod cmd;
 mod demo;
 pub(in crate::daemon) mod ownership;
 pub(in crate::daemon) mod patience;
+#[cfg(test)]
+pub(in crate::daemon) mod played;
 pub(in crate::daemon) mod preparation;
 pub(in crate::daemon) mod reading;
 pub(in crate::daemon) mod steps;

@@ -150,6 +150,11 @@ impl Timer {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn armed(&self) -> Option<Tick> {
+        self.armed
+    }
+
     /// It fired: whatever is still to come must be armed anew.
     pub fn fired(&mut self) {
         let mut count = [0u8; 8];

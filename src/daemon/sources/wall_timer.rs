@@ -58,6 +58,11 @@ impl WallTimer {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn armed(&self) -> Option<i64> {
+        self.armed
+    }
+
     /// It woke us, and is to be armed anew. Returns whether the clock was set.
     pub fn fired(&mut self) -> bool {
         let mut count = [0u8; 8];

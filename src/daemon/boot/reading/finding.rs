@@ -248,6 +248,11 @@ pub fn read(
     first: impl FnOnce(Found) + Send + 'static,
     later: impl Fn(Found) + Send + 'static,
 ) -> io::Result<()> {
+    #[cfg(test)]
+    if crate::sys::time::played::is_on() {
+        first(Found::without_home(&sources.dirs, &sources.around));
+        return Ok(());
+    }
     let work = move || {
         let mut gathering = Gathering::begin(sources);
         gathering.judge_state(&opened);

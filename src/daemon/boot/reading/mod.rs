@@ -30,6 +30,12 @@ impl Finding {
         Ok(Self { found, opening: Some(opening) })
     }
 
+    /// One that is over.
+    #[cfg(test)]
+    pub fn over() -> Self {
+        Self { found: channel().1, opening: None }
+    }
+
     /// What was found. Where the gateways of home may be another supervisor's, only what lies elsewhere.
     pub fn end(
         &mut self,

@@ -52,7 +52,7 @@ impl Planned {
 }
 
 /// Tells the next supervisor on this state who we are. The answer is awaited before the first start: [`note_is_kept`].
-fn leave_note(prepared: &Prepared, opened: &Opened, containment: &Containment) {
+pub(in crate::daemon::boot) fn leave_note(prepared: &Prepared, opened: &Opened, containment: &Containment) {
     let note = serde_json::to_value(note_to_successor(containment, &prepared.given.options));
     let mut changes: Vec<Change> = note.ok().map(Change::Boot).into_iter().collect();
     if opened.identity.kinship != Kinship::Predecessor || opened.rows.lies != opened.rows.lay {

@@ -1,0 +1,120 @@
+//! Callers at the control socket: each asks once, reads at its own pace, and keeps what it heard. They are real clients of a real
+//! socket, whose other end the supervisor polls without waiting.
+
+use crate::control::codec::{self, FrameBuffer};
+use crate::control::protocol::{Outcome, Part, Reply, Request, Targets};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// What a caller has heard last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// It waits.
+    Nothing,
+    End,
+    Refused(String),
+    /// The connection ended before the answer did.
+    Lost,
+}
+
+#[derive(Debug)]
+pub struct Caller {
+    pub number: usize,
+    pub request: Request,
+    /// When it asked, in milliseconds.
+    pub asked: u64,
+    pub outcomes: Vec<(u64, Outcome)>,
+    pub heard: Heard,
+    /// It does not read before then.
+    pub reads_from: u64,
+    stream: Option<UnixStream>,
+    input: FrameBuffer,
+    /// Something came after the end of the answer.
+    pub excess: Option<String>,
+}
+
+impl Caller {
+    /// Asks. `None`: nobody listens.
+    pub fn ask(number: usize, socket: &Path, request: Request, now: u64, reads_from: u64) -> Option<Self> {
+        let mut stream = UnixStream::connect(socket).ok()?;
+        stream.set_nonblocking(true).ok()?;
+        let frame = codec::encode_request(&request).ok()?;
+        stream.write_all(&frame).ok()?;
+        let (input, outcomes) = Default::default();
+        let stream = Some(stream);
+        let heard = Heard::Nothing;
+        Some(Self { number, request, asked: now, outcomes, heard, reads_from, stream, input, excess: None })
+    }
+
+    pub fn waits(&self) -> bool {
+        self.heard == Heard::Nothing
+    }
+
+    /// Those that it has named, or `None` for all.
+    pub fn names(&self) -> Option<&[String]> {
+        match self.request.targets() {
+            Some(Targets::Names(names)) => Some(names),
+            Some(Targets::All) | None => None,
+        }
+    }
+
+    pub fn is_about(&self, name: &str) -> bool {
+        match (&self.request, self.request.targets()) {
+            (Request::Register(registration), _) => registration.name == name,
+            (_, Some(Targets::Names(names))) => names.iter().any(|one| one == name),
+            (_, Some(Targets::All)) => true,
+            (_, None) => false,
+        }
+    }
+
+    /// It goes away, whatever it is owed.
+    pub fn hang_up(&mut self) {
+        self.stream = None;
+        if self.waits() {
+            self.heard = Heard::Lost;
+        }
+    }
+
+    /// Reads what is there.
+    pub fn read(&mut self, now: u64) {
+        if now < self.reads_from {
+            return;
+        }
+        let Some(stream) = &mut self.stream else { return };
+        let mut bytes = [0; 4096];
+        loop {
+            let room = self.input.room().min(bytes.len());
+            let over = match stream.read(&mut bytes[..room]) {
+                Ok(0) => true,
+                Ok(count) => {
+                    let _all = self.input.push(&bytes[..count]);
+                    false
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => true,
+            };
+            while let Ok(Some(frame)) = self.input.next_frame() {
+                let reply = codec::decode_reply(frame);
+                if self.heard != Heard::Nothing {
+                    self.excess.get_or_insert(format!("{reply:?}"));
+                    continue;
+                }
+                match reply {
+                    Ok(Reply::Part(Part::Outcome(outcome))) => self.outcomes.push((now, outcome)),
+                    Ok(Reply::Part(_)) => {}
+                    Ok(Reply::End) => self.heard = Heard::End,
+                    Ok(Reply::Refused(refusal)) => self.heard = Heard::Refused(refusal.message),
+                    Err(refusal) => self.heard = Heard::Refused(refusal.message),
+                }
+            }
+            if over {
+                if self.waits() {
+                    self.heard = Heard::Lost;
+                }
+                self.stream = None;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What is asked of the supervisor and what goes wrong around it, at random.
+
+use super::callers::Caller;
+use super::world::{Happening, World};
+use crate::control::protocol::{Program, Registration, Request, SignalName, Targets, Until};
+use crate::core::signal::Signal;
+use crate::store::played::Mood;
+
+/// One of the random loads, and the time of the next.
+pub fn load(world: &mut World) {
+    if world.quiet || world.ended.is_some() {
+        return;
+    }
+    let pause = world.dice.delay(1500, 60_000);
+    world.later(pause, Happening::Load);
+    match world.dice.between(0, 99) {
+        0..=64 => ask_something(world),
+        65..=71 => out_of_memory(world),
+        72..=76 => disk(world),
+        77..=79 => {
+            let time = world.dice.between(500, 15_000);
+            world.figures.faults += 1;
+            let until = world.now() + time;
+            world.later(0, Happening::FilesHang(until));
+        }
+        80..=82 => {
+            world.figures.faults += 1;
+            world.later(0, Happening::ProcessesRefused(true));
+            let time = world.dice.between(10, 20_000);
+            world.later(time, Happening::ProcessesRefused(false));
+        }
+        83..=85 => {
+            let by =
+                world.dice.between(1, 7200).cast_signed() * if world.dice.chance(50) { 1000 } else { -1000 };
+            world.figures.faults += 1;
+            world.later(0, Happening::WallSet(by));
+        }
+        86..=88 => {
+            world.figures.faults += 1;
+            let until = world.now() + world.dice.delay(3000, 600_000);
+            world.later(0, Happening::Pause(until));
+        }
+        89..=91 => redefine(world),
+        92..=96 => {
+            world.later(0, Happening::KillSupervisor);
+            // Its successor too, in the middle of its recovery.
+            if world.dice.chance(30) {
+                let again = world.dice.between(0, 300);
+                world.later(again, Happening::KillSupervisor);
+            }
+        }
+        97..=98 => world.later(0, Happening::CutPower),
+        _ => world.later(0, Happening::Signal(Signal::HUP)),
+    }
+}
+
+fn out_of_memory(world: &mut World) {
+    let living = world.kernel.living();
+    if let Some(id) = world.dice.pick(&living) {
+        let main = world.dice.chance(70);
+        world.later(0, Happening::OutOfMemory(id, main));
+    }
+}
+
+fn disk(world: &mut World) {
+    world.figures.faults += 1;
+    let time = world.dice.delay(3000, 60_000);
+    match world.dice.between(0, 2) {
+        0 => {
+            let until = world.now() + time;
+            return world.later(0, Happening::DiskHangs(until));
+        }
+        1 => world.later(0, Happening::DiskIs(Mood::Refuses(libc::ENOSPC))),
+        _ => world.later(0, Happening::DiskIs(Mood::LosesSync(libc::EIO))),
+    }
+    world.later(time, Happening::DiskIs(Mood::Works));
+}
+
+/// A definition is changed, and read again.
+fn redefine(world: &mut World) {
+    let names: Vec<String> = world.specs.keys().cloned().collect();
+    let Some(name) = world.dice.pick(&names) else { return };
+    let timeout = world.dice.between(1, 10);
+    if let Some(spec) = world.specs.get_mut(&name) {
+        spec.stop_timeout = timeout;
+        let spec = spec.clone();
+        world.define(&spec);
+        world.ledger.redefined.insert(spec.name.clone());
+        world.story.tell(&format!("the definition of {name} is changed"));
+        let restart = world.dice.chance(30);
+        ask(world, Request::Reload { restart });
+    }
+}
+
+/// A caller asks for something.
+pub fn ask(world: &mut World, request: Request) {
+    if world.running.is_none() {
+        return;
+    }
+    let slow = if world.calm || world.dice.chance(85) { 0 } else { world.dice.between(1, 40_000) };
+    let number = world.callers.len();
+    let (now, socket) = (world.now(), world.stage.socket());
+    let Some(caller) = Caller::ask(number, &socket, request, now, now + slow) else { return };
+    world.story.tell(&format!("caller {number}: {}", words(&caller.request)));
+    world.ledger.asked(&caller);
+    world.callers.push(caller);
+    if slow > 0 {
+        world.later(slow, Happening::Reads(number));
+    }
+    if !world.calm && world.dice.chance(5) {
+        let time = world.dice.between(0, 3000);
+        world.later(time, Happening::HangsUp(number));
+    }
+}
+
+fn targets(world: &mut World) -> Targets {
+    if world.dice.chance(12) {
+        return Targets::All;
+    }
+    let mut names: Vec<String> = world.specs.keys().cloned().collect();
+    names.extend((0..world.registered).map(|n| format!("r{n}")));
+    let count = if world.dice.chance(75) { 1 } else { 3 };
+    let mut some: Vec<String> = (0..count).filter_map(|_| world.dice.pick(&names)).collect();
+    some.sort();
+    some.dedup();
+    Targets::Names(some)
+}
+
+fn ask_something(world: &mut World) {
+    let targets = targets(world);
+    let timeout_ms = world.dice.chance(20).then(|| world.dice.between(100, 20_000));
+    let request = match world.dice.between(0, 99) {
+        0..=21 => Request::Start { targets, timeout_ms, force: world.dice.chance(10) },
+        22..=41 => Request::Stop { targets },
+        42..=55 => {
+            let rolling = world.dice.chance(30).then_some(1);
+            Request::Restart { targets, timeout_ms, rolling }
+        }
+        56..=60 => Request::Once { targets, timeout_ms },
+        61..=66 => Request::Status { targets },
+        67..=72 => Request::Freeze { targets },
+        73..=78 => Request::Thaw { targets },
+        79..=84 => {
+            let until = [Until::Up, Until::Ready, Until::Down][world.dice.index(3)];
+            Request::Wait { targets, until, timeout_ms: Some(world.dice.between(100, 60_000)) }
+        }
+        85..=86 => {
+            let signal = [Signal::TERM, Signal::KILL, Signal::HUP][world.dice.index(3)];
+            Request::Kill { targets, signal: SignalName(signal), tree: world.dice.chance(30) }
+        }
+        87..=91 => register(world),
+        92..=97 => {
+            let registered: Vec<String> = (0..world.registered).map(|n| format!("r{n}")).collect();
+            let targets = world.dice.pick(&registered).map_or(targets, |name| Targets::Names(vec![name]));
+            Request::Unregister { targets }
+        }
+        98 => Request::Upgrade { program: None },
+        _ => Request::List {},
+    };
+    ask(world, request);
+}
+
+fn register(world: &mut World) -> Request {
+    let n = if world.dice.chance(70) || world.registered == 0 {
+        world.registered
+    } else {
+        world.dice.between(0, world.registered - 1)
+    };
+    world.registered = world.registered.max(n + 1);
+    Request::Register(Registration {
+        name: format!("r{n}"),
+        user: None,
+        env: Default::default(),
+        down: world.dice.chance(30),
+        program: Program::Argv(vec![format!("/played/r{n}")]),
+    })
+}
+
+fn words(request: &Request) -> String {
+    let whom = match (request, request.targets()) {
+        (Request::Register(registration), _) => registration.name.clone(),
+        (_, Some(Targets::All)) => "--all".to_owned(),
+        (_, Some(Targets::Names(names))) => names.join(" "),
+        (_, None) => String::new(),
+    };
+    format!("{} {whom}", request.method())
+}
