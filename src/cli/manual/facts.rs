@@ -67,12 +67,13 @@ pub static VARIABLES: &[Variable] = {
 
 /// Variables that the program uses between its own processes, and those of its tests.
 #[cfg(test)]
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     "HERMES_SUP_HANDOVER",
     "HERMES_SUP_FAULT",
     "HERMES_SUP_TEST_ROLE",
     "HERMES_SUP_TEST_INNER",
     "HERMES_SUP_COMPLETE",
+    "HERMES_SUP_SIMULATE",
 ];
 
 #[rustfmt::skip]
