@@ -1,7 +1,8 @@
 //! What `ctl status` shows: the table of all, the card of one.
 
 use super::render::{bytes, duration, field, printable, state};
-use crate::control::protocol::{LastExit, Schedule, ServiceStatus, State, SupervisorStatus, Utc};
+use crate::control::protocol::{Health, LastExit, Schedule, ServiceStatus, State, SupervisorStatus, Utc};
+use crate::core::words::HealthState;
 use crate::sys::localtime::Zone;
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -129,6 +130,7 @@ pub fn card(
     show("description", service.description.clone());
     show("reason", service.reason.clone());
     show("main pid", service.pid.map(|pid| pid.to_string()));
+    show("health", service.health.as_ref().map(health));
     show("since", service.since.map(|since| local(since, zone)));
     show("last exit", service.last_exit.as_ref().map(|last| last_exit(last, zone)));
     show("restarts", Some(service.restarts.to_string()));
@@ -179,6 +181,15 @@ pub fn card(
         let _ = writeln!(text, "    {}", printable(line));
     }
     text
+}
+
+/// What its checks say. Why it is unhealthy is among the reasons.
+fn health(health: &Health) -> String {
+    let mut words = health.state.as_str().to_owned();
+    if let Some(reason) = health.reason.as_ref().filter(|_| health.state != HealthState::Unhealthy) {
+        let _ = write!(words, ", {} failed in a row: {reason}", health.failures);
+    }
+    words
 }
 
 /// When it runs, ran, and did not run.
@@ -320,6 +331,8 @@ mod tests {
     fn the_card_of_a_running_service() {
         let mut service = samples::service("coder");
         service.description = Some("writes code".to_owned());
+        let reason = Some("exec probe true: no answer within 5s".to_owned());
+        service.health = Some(Health { state: HealthState::Healthy, failures: 2, reason, quarantine: None });
         service.memory_peak_bytes = Some(20 << 20);
         service.io = Some(Io { read_bytes: 1024, write_bytes: 0 });
         service.limits = Some([("memory_max".to_owned(), "512M".to_owned())].into());
@@ -330,6 +343,7 @@ mod tests {
             "coder: up for 1m5s, want up\n\
              \x20 description  writes code\n\
              \x20 main pid     42\n\
+             \x20 health       healthy, 2 failed in a row: exec probe true: no answer within 5s\n\
              \x20 since        2023-11-14 23:14:20 +0100\n\
              \x20 last exit    killed by SIGKILL, out of memory at its limit memory_max=48M, at 2023-11-14 23:14:10 +0100\n\
              \x20 restarts     2\n\

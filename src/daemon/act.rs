@@ -330,10 +330,14 @@ impl Supervisor {
     /// The core carries out a command, unless the root gateway does it for a profile that it serves.
     fn command(
         &mut self,
-        tickets: Vec<(ServiceId, Ticket)>,
+        mut tickets: Vec<(ServiceId, Ticket)>,
         command: Command,
         together: &BTreeSet<ServiceId>,
     ) {
+        // What others require is on its way up when these are asked.
+        if matches!(command, Command::Start { .. } | Command::Restart) {
+            self.fleet.put_in_order(&mut tickets);
+        }
         for (id, ticket) in tickets {
             decide!(self.topology.command(id, ticket, command, together));
         }

@@ -39,7 +39,7 @@ fn what_happened_is_told_with_its_cause_also_after_a_restart() {
     let told = world.events();
     assert_told(&told, Value::Null, "started", "containment");
     assert_told(&told, json!("crasher"), "state", "up");
-    assert_told(&told, json!("crasher"), "command", "kill asked for by ");
+    assert_told(&told, json!("crasher"), "command", "kill (SIGSEGV) asked for by ");
     assert_told(&told, json!("crasher"), "exit", "killed by SIGSEGV unexpectedly");
     assert_told(&told, json!("deaf"), "command", "stop asked for by ");
     assert_told(&told, json!("deaf"), "killed", "did not stop within 50ms");

@@ -10,7 +10,10 @@ const TASKS: [(&str, &[&str]); 25] = [
     ("define a service and run it", &["host/verbs.rs::a_service_goes_through_its_life"]),
     (
         "start, stop, restart, with result and exit code",
-        &["host/verbs.rs::exit_codes_are_the_documented_ones"],
+        &[
+            "host/verbs.rs::exit_codes_are_the_documented_ones",
+            "host/tasks.rs::what_is_started_together_waits_for_each_other",
+        ],
     ),
     (
         "an overview",
@@ -155,6 +158,26 @@ fn a_migration_comes_first_and_its_failure_is_told() {
         "{worker}"
     );
     assert_eq!(world.marked("pause").len(), 1);
+}
+
+/// After `ctl stop redis`, which ended the worker too, `ctl start redis worker` said of the worker that redis was down.
+#[test]
+fn what_is_started_together_waits_for_each_other() {
+    let mut world = World::new(Setup::plain());
+    let ready = "[ready]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"test -e /tmp/open\"]\ninterval = \"100ms\"";
+    world.adversary("redis", "pause", ready);
+    // In the order of the names, it comes first.
+    world.adversary("app", "pause", "requires = [\"redis\"]");
+    world.write("/tmp/open", "");
+    let _supervisor = world.start();
+    world.wait_state("app", &["up"]);
+    world.ctl(&["stop", "redis"]).ok();
+    world.wait_state("app", &["down"]);
+    assert_eq!(world.ctl(&["start", "app", "redis"]).ok(), "redis: ready\napp: up\n");
+    world.ctl(&["stop", "redis"]).ok();
+    world.wait_state("app", &["down"]);
+    let refused = world.ctl(&["start", "app"]).fails(1);
+    assert!(refused.contains("requires 'redis', which is down: start it first"), "{refused}");
 }
 
 /// `docker run -e TZ=America/St_Johns`: what a person types and reads is the time of that place.

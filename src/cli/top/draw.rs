@@ -164,10 +164,11 @@ impl Screen {
         let count =
             |wanted: fn(&ServiceStatus) -> bool| sample.services.iter().filter(|one| wanted(one)).count();
         let mut text = format!(
-            "hermes-sup up {}, {}: {} services, {} up, {} failed",
+            "hermes-sup up {}, {}: {} service{}, {} up, {} failed",
             duration(sample.supervisor.uptime_ms),
             sample.supervisor.containment,
             sample.services.len(),
+            if sample.services.len() == 1 { "" } else { "s" },
             count(|one| one.state.is_up()),
             count(crate::monitor::verdict::has_failed),
         );

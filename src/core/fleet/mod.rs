@@ -200,7 +200,7 @@ impl Fleet {
     /// Boots every service that `restored` names. A service is booted before those that come after it.
     pub fn boot(&mut self, mut restored: BTreeMap<ServiceId, Restored>, now: Tick) -> FleetEffects {
         let mut out = Vec::new();
-        for id in self.in_order() {
+        for id in self.in_order(self.ids()) {
             if let Some(mut restored) = restored.remove(&id) {
                 restored.history.incarnation = restored.history.incarnation.max(self.past);
                 let mut queue = VecDeque::new();
@@ -282,12 +282,12 @@ impl Fleet {
     fn run(&mut self, mut queue: VecDeque<(ServiceId, Event)>, now: Tick, out: &mut FleetEffects) {
         while let Some((id, event)) = queue.pop_front() {
             let Some(member) = self.member_mut(id) else { continue };
-            let had_tree = member.gateway.has_tree();
+            let (had_tree, was_to_start) = (member.gateway.has_tree(), member.gateway.is_to_start());
             let effects = member.gateway.step(event, now);
             let has_tree = member.gateway.has_tree();
+            let mut changed = was_to_start != member.gateway.is_to_start();
             let name = member.name.clone();
             self.trees = self.trees + usize::from(has_tree) - usize::from(had_tree);
-            let mut changed = false;
             for effect in effects {
                 changed |= effect == Effect::Changed;
                 out.push((id, effect));

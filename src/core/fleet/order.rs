@@ -5,7 +5,7 @@ use crate::core::event::Event;
 use crate::core::gateway::{Elsewhere, Gate, Gateway, Phase};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Fleet {
     /// `name` is different now: its followers' gates move, and in a shutdown those it came after may end.
@@ -59,7 +59,9 @@ impl Fleet {
                 Phase::Up | Phase::Finished => {}
                 Phase::Failed => return Gate::Refused(format!("requires '{name}', which has failed")),
                 Phase::Down | Phase::Held | Phase::Starting | Phase::Ending(_) | Phase::Backoff { .. } => {
-                    if gateway.want() == Want::Down && !gateway.is_once() && gateway.needed_by().is_none() {
+                    let rests =
+                        gateway.want() == Want::Down && !gateway.is_once() && gateway.needed_by().is_none();
+                    if rests && !gateway.is_to_start() {
                         return Gate::Refused(format!("requires '{name}', which is down: start it first"));
                     }
                     waits = Some(name);
@@ -81,8 +83,18 @@ impl Fleet {
         waits.map_or(Gate::Open, |name| Gate::Wait(format!("waits for '{name}'")))
     }
 
-    /// All ids, each service behind those it comes after. A cycle is cut; definitions are checked for cycles when they are read.
-    pub(super) fn in_order(&self) -> Vec<ServiceId> {
+    /// Puts those of `ids` first that others of them come after.
+    pub fn put_in_order<T>(&self, ids: &mut [(ServiceId, T)]) {
+        if ids.len() > 1 {
+            let order = self.in_order(ids.iter().map(|(id, _)| *id));
+            let places: BTreeMap<ServiceId, usize> = order.into_iter().zip(0..).collect();
+            ids.sort_by_key(|(id, _)| places.get(id).copied());
+        }
+    }
+
+    /// These, and those that they come after, each service behind those. A cycle is cut; definitions are checked for cycles when
+    /// they are read.
+    pub(super) fn in_order(&self, ids: impl Iterator<Item = ServiceId>) -> Vec<ServiceId> {
         fn visit(fleet: &Fleet, id: ServiceId, seen: &mut BTreeSet<ServiceId>, order: &mut Vec<ServiceId>) {
             if !seen.insert(id) {
                 return;
@@ -94,7 +106,7 @@ impl Fleet {
             order.push(id);
         }
         let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
-        for id in self.ids() {
+        for id in ids {
             visit(self, id, &mut seen, &mut order);
         }
         order

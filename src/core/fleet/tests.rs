@@ -110,6 +110,45 @@ fn a_requirement_that_is_down_refuses_and_one_that_stops_takes_its_followers_alo
     assert_eq!(fleet.gateway(web).unwrap().want(), Want::Up);
 }
 
+/// `ctl start db web`, after a stop of db had ended both. The want of web was up all the time, so its start does not wait for the
+/// disk: it was refused, because db was down still.
+#[test]
+fn what_is_started_together_with_its_requirement_waits_for_it() {
+    for recorded in [true, false] {
+        let mut fleet = Fleet::default();
+        let web = add(&mut fleet, "a-web", &[], &["db"]);
+        let db = add(&mut fleet, "db", &[], &[]);
+        boot_all(&mut fleet, Want::Up);
+        up(&mut fleet, db);
+        up(&mut fleet, web);
+        fleet.step(db, Event::Command { ticket: Ticket(1), command: Command::Stop }, NOW);
+        fleet.step(db, Event::Recorded { seq: 1 }, NOW);
+        end(&mut fleet, web);
+        end(&mut fleet, db);
+        let mut tickets = [(web, Ticket(2)), (db, Ticket(3))];
+        fleet.put_in_order(&mut tickets);
+        assert_eq!(tickets, [(db, Ticket(3)), (web, Ticket(2))]);
+        let mut said = Vec::new();
+        for (id, ticket) in tickets {
+            let command = Command::Start { force: false };
+            said.extend(fleet.step(id, Event::Command { ticket, command }, NOW));
+        }
+        let replies = |effects: &FleetEffects| -> Vec<ServiceId> {
+            effects.iter().filter(|(_, e)| matches!(e, Effect::Reply { .. })).map(|(id, _)| *id).collect()
+        };
+        assert_eq!(replies(&said), []);
+        assert_eq!(fleet.gateway(web).unwrap().reason(), "waits for 'db'");
+        if recorded {
+            assert_eq!(spawned(&fleet.step(db, Event::Recorded { seq: 2 }, NOW)), [db]);
+            let again = Event::Spawned { incarnation: 2, pid: 8 };
+            assert_eq!(spawned(&fleet.step(db, again, NOW)), [web]);
+        } else {
+            let failed = Event::NotRecorded { seq: 2, reason: "the disk is full".to_owned() };
+            assert_eq!(replies(&fleet.step(db, failed, NOW)), [db, web]);
+        }
+    }
+}
+
 #[test]
 fn a_crash_of_a_requirement_that_restarts_stops_nobody() {
     let mut fleet = Fleet::default();

@@ -4,6 +4,7 @@ use super::around::{PARKED, served_by};
 use super::life::{History, Living, NOT_READY, Readiness};
 use super::{Elsewhere, Ending, Gate, Gateway, Phase, Stage};
 use crate::core::clock::Tick;
+use crate::core::event::Command;
 use crate::core::name::ServiceName;
 use crate::core::policy::Policy;
 use crate::core::words::{State, Want};
@@ -146,6 +147,12 @@ impl Gateway {
         let moving =
             matches!(self.phase, Phase::Starting | Phase::Ending(_)) && self.stage() != Some(Stage::Stuck);
         !moving && self.orders.pending.is_none() && !self.awaits_ready() && !self.orders.retiring
+    }
+
+    /// A start of it is on its way to the disk.
+    pub fn is_to_start(&self) -> bool {
+        let pending = self.orders.pending.as_ref().map(|pending| pending.command);
+        matches!(pending, Some(Command::Start { .. } | Command::Restart))
     }
 
     /// A tree exists or is being made.

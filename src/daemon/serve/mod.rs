@@ -216,7 +216,11 @@ impl Supervisor {
             return self.hand_out_logs(conn, &ids, complaints);
         }
         if !reads {
-            self.asked(request.method(), &ids, peer);
+            let what = match request {
+                Request::Kill { signal, .. } => format!("{} ({})", request.method(), signal.0),
+                _ => request.method().to_owned(),
+            };
+            self.asked(&what, &ids, peer);
         }
         if !records.is_empty() {
             return decide!(self.requests.unregister_with(incoming, ids, complaints, records));

@@ -46,6 +46,11 @@ enum RegisterError {
     Different(ServiceName),
     #[error("'{name}' exists already, from {origin}: choose another name")]
     Exists { name: ServiceName, origin: String },
+    #[error(
+        "'{name}': what is registered runs as the gateway user, '{gateway}', and not as '{user}', because the record of it could be \
+         anybody's ({why}): let root define it, in /etc/hermes-sup/services/{name}.toml with user = \"{user}\""
+    )]
+    OtherUser { name: ServiceName, user: String, gateway: String, why: String },
     #[error(transparent)]
     Definition(#[from] DefineError),
 }
@@ -106,6 +111,11 @@ fn check(
     }
     if definitions.dormant(&name).is_some_and(|old| !is_same(old, &row)) {
         return Err(RegisterError::Different(name));
+    }
+    let asked = users::resolve(&row.user).ok().flatten().filter(|user| user.uid != gateway.uid);
+    if let (Some(user), Some(why), 0) = (asked, view.trust.reason(), view.around.own_uid) {
+        let (user, gateway, why) = (user.name, gateway.name.clone(), why.to_owned());
+        return Err(RegisterError::OtherUser { name, user, gateway, why });
     }
     let definition = definitions.of_record(&name, &row, view)?;
     // What the definition really runs as is what counts: a template has its own idea.
@@ -201,6 +211,7 @@ impl Supervisor {
 mod tests {
     use super::*;
     use crate::daemon::topics::testing::{GATEWAY_UID, World};
+    use crate::definition::trust::Trust;
     use crate::store::Opened;
 
     const ROOT: u32 = 0;
@@ -246,6 +257,24 @@ mod tests {
         let Ok(Checked::New(definition, row)) = new else { panic!("{new:?}") };
         assert_eq!((definition.command[0].as_str(), row.registrant_uid), ("/bin/a", ROOT));
         assert_eq!(row.user, world.around.gateway.name);
+    }
+
+    /// A user who registered a service of their own, and had named nobody, was told that only a file may name another user.
+    #[test]
+    fn who_is_not_the_gateway_user_hears_who_can_define_a_service_for_them() {
+        let world =
+            World { trust: Trust::Untrusted("the state is below --home".to_owned()), ..World::default() };
+        let (code, said) = refused(1, &asked("own", "/bin/a", None), &world);
+        assert_eq!(code, Code::Failed);
+        let user = users::by_uid(1).unwrap().map_or_else(|| "1".to_owned(), |user| user.name);
+        assert_eq!(
+            said,
+            format!(
+                "'own': what is registered runs as the gateway user, '{}', and not as '{user}', because the record of it could be \
+                 anybody's (the state is below --home): let root define it, in /etc/hermes-sup/services/own.toml with user = \"{user}\"",
+                world.around.gateway.name
+            )
+        );
     }
 
     #[test]

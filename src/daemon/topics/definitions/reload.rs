@@ -20,6 +20,7 @@ use crate::definition::stamp::Stamp;
 use crate::hermes::state_json::Intent;
 use crate::store::RecordRow;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What becomes of the definition of one service. `record`: its registration, if it is registered.
 #[derive(Debug)]
@@ -134,6 +135,7 @@ impl Definitions {
         self.dormant = dormant(&records, &plan);
         let Plan { services: mut planned, complaints, refused } = plan;
         let mut report = Report { callers: callers.iter().map(|by| by.conn).collect(), ..Report::default() };
+        report.said.extend(self.vanished(&planned, &refused, &found, view));
         // What is too many ends when nobody needs it any more.
         let (mut actions, mut last) = (Actions::new(), Actions::new());
         for id in view.fleet.ids() {
@@ -194,6 +196,30 @@ impl Definitions {
         }
         actions.push(Action::Reloaded(report));
         actions
+    }
+
+    /// Definitions that could not be read, and are no more.
+    fn vanished(
+        &self,
+        planned: &BTreeMap<ServiceName, (Definition, Option<RecordRow>)>,
+        refused: &BTreeMap<String, Unreadable>,
+        found: &Found,
+        view: &View<'_>,
+    ) -> Vec<Outcome> {
+        let is_service = |name: &str| {
+            let of_plan = |name: &ServiceName| {
+                planned.contains_key(name) || found.loaded.groups.contains_key(name.as_str())
+            };
+            view.fleet.id(name).is_some() || ServiceName::new(name).is_ok_and(|name| of_plan(&name))
+        };
+        let is_unread = |refusal: &Refusal| {
+            found.loaded.unread.iter().any(|dir| Path::new(&refusal.definition).starts_with(dir))
+        };
+        let gone = self.refused.iter().filter(|(name, refusal)| {
+            !refused.contains_key(*name) && !is_service(name) && !is_unread(refusal)
+        });
+        let text = || Some("definition gone".to_owned());
+        gone.map(|(name, _)| Outcome::done(name.as_str(), State::Down, text())).collect()
     }
 
     /// What is wrong with definitions from now on. What was wanted of them stays what it was.

@@ -383,6 +383,26 @@ fn a_name_whose_definition_is_malformed_is_known_and_gets_what_was_wanted_of_it_
     assert!(!story.definitions.is_refused("a", &story.world.fleet));
 }
 
+/// A reload that took away what nobody could read said that nothing changed.
+#[test]
+fn a_malformed_definition_that_is_removed_is_told() {
+    let mut story = Story::with_files(&[("a", "/bin/a")]);
+    story.files.insert("typo", "/bin/b");
+    story.malformed = [("typo", "no")].into();
+    story.reload(false);
+    story.heard.clear();
+    story.files.remove("typo");
+    story.also = |found| found.loaded.unread.push("/etc/hermes-sup/services".into());
+    let mut unread = story.definitions.refused.clone();
+    story.reload(false);
+    story.hears(&["1: end"]);
+    std::mem::swap(&mut story.definitions.refused, &mut unread);
+    story.also = |_| {};
+    story.heard.clear();
+    story.reload(false);
+    story.hears(&["1: typo down definition gone", "1: end"]);
+}
+
 #[test]
 fn a_directory_that_cannot_be_read_takes_nobodys_definition_away() {
     let mut story = Story::with_files(&[("a", "/bin/a")]);
