@@ -167,6 +167,7 @@ impl Contents {
         let (mut found, mut start) = (0, size);
         // What follows the last newline is no line until there is something.
         let mut is_nothing = true;
+        let is_nobodys = |byte: &u8| self.is_sparse && *byte == 0;
         let longest = extents.iter().map(|(from, to)| to - from).max().unwrap_or(0);
         let mut block = vec![0; usize::try_from(longest).map_or(PIECE, |longest| longest.min(PIECE))];
         for (from, to) in extents.into_iter().rev() {
@@ -184,7 +185,7 @@ impl Contents {
                 while let Some(at) = memrchr(b'\n', rest) {
                     let line = begin + at as u64 + 1;
                     let (before, after) = rest.split_at(at);
-                    is_nothing &= after.iter().skip(1).all(|byte| *byte == 0);
+                    is_nothing &= after.iter().skip(1).all(is_nobodys);
                     rest = before;
                     if !std::mem::take(&mut is_nothing) && self.admits(line, filter)? {
                         (found, start) = (found + 1, line);
@@ -193,7 +194,7 @@ impl Contents {
                         }
                     }
                 }
-                is_nothing &= rest.iter().all(|byte| *byte == 0);
+                is_nothing &= rest.iter().all(is_nobodys);
                 end = begin;
                 if *within == 0 {
                     return Ok((if found == 0 { begin } else { start }, found));

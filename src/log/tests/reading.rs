@@ -180,6 +180,17 @@ fn a_line_of_any_length_comes_in_pieces_that_cut_no_character() {
     assert_eq!(got.last().unwrap(), b"line 1");
 }
 
+/// A torn end of zeros, which is a line, was none to who asked for the last ones: there was one more than asked for.
+#[test]
+fn a_torn_end_of_zeros_is_a_line_among_the_last_ones_too() {
+    let (home, dir) = home();
+    std::fs::write(dir.join("current"), b"a line\n\0\0").unwrap();
+    for (last, expected) in [(1, vec![&b"\0\0"[..]]), (2, vec![&b"a line"[..], &b"\0\0"[..]])] {
+        let (got, _) = whole(home.path(), Query { last: Some(last), ..Query::default() });
+        assert_eq!(got, expected);
+    }
+}
+
 /// `ctl logs` and `ctl status` read a sparse file of 3 GB into memory as one line. This one is the largest that the file
 /// system takes; its holes are passed over in no time.
 #[test]
