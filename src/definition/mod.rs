@@ -36,5 +36,6 @@ mod parse_tests;
 pub use diagnose::Diagnostic;
 pub use load::{Loaded, load};
 pub use resolved::Definition;
+pub use security::is_capability;
 pub use template::Template;
 pub use users::Surroundings;

@@ -86,6 +86,11 @@ fn named(item: &Item<'_>) -> Read<u64> {
     Ok(mask)
 }
 
+/// As a list of capabilities may name it.
+pub fn is_capability(text: &str) -> bool {
+    mask_of(text).is_some()
+}
+
 fn mask_of(text: &str) -> Option<u64> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);

@@ -29,6 +29,20 @@ fn who_only_comes_after_another_that_comes_after_it_is_imported_without_that() {
     }
 }
 
+/// Each made a definition that `check` refuses.
+#[test]
+fn a_capability_that_nobody_knows_is_left_out_and_a_unit_with_a_nul_is_none() {
+    let source = Source::new();
+    source
+        .put("web.service", "[Service]\nExecStart=/bin/x\nAmbientCapabilities=CAP_KILL CAP_OF_THE_FUTURE\n")
+        .put("db.service", "[Service]\nExecStart=/bin/x \0\n");
+    let outcome = source.import(".");
+    assert!(parsed(&outcome).is_ok(), "{outcome:?}");
+    assert!(texts(&outcome).contains("ambient = [\"KILL\"]"), "{outcome:?}");
+    assert!(texts(&outcome).contains("AmbientCapabilities=CAP_OF_THE_FUTURE: is not known"), "{outcome:?}");
+    assert_eq!(outcome.failures.len(), 1, "{outcome:?}");
+}
+
 #[test]
 fn units_as_packages_have_them() {
     let source = Source::new();

@@ -6,6 +6,7 @@ use super::draft::{Check, DAY, Draft, Health, ROOT, Ready};
 use super::exec::{self, Command};
 use super::unit::{self, Unit, UnitError, UnitName};
 use crate::core::limits::Key;
+use crate::definition::is_capability;
 use crate::s6::bundle;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -120,6 +121,9 @@ pub(super) fn import(path: &Path, gathered: &mut Gathered) {
     let dropins = dropins.filter(|file| file.extension().is_some_and(|extension| extension == "conf"));
     for (index, file) in std::iter::once(path.to_owned()).chain(dropins).enumerate() {
         match bundle::text(&file) {
+            Ok(text) if text.contains('\0') => {
+                return gathered.fail(&file, "contains a NUL character: is it a unit?");
+            }
             Ok(text) => unit.add(&text).iter().for_each(|fault| gathered.fail(&file, fault)),
             Err(error) => return gathered.fail(&file, &format!("cannot be read: {error}")),
         }
@@ -399,8 +403,11 @@ impl Values<'_> {
                 self.draft.note(format!("{key}={text}: name those that it needs in [security]"));
                 continue;
             }
-            let names: Vec<String> =
-                text.split_whitespace().map(|name| name.trim_start_matches("CAP_").to_owned()).collect();
+            // systemd leaves out what it does not know, too.
+            let (names, unknown): (Vec<&str>, Vec<&str>) =
+                text.split_whitespace().partition(|name| is_capability(name));
+            unknown.iter().for_each(|name| self.draft.note(format!("{key}={name}: is not known")));
+            let names = names.iter().map(|name| name.trim_start_matches("CAP_").to_owned()).collect();
             *(if ambient { &mut self.draft.ambient } else { &mut self.draft.capabilities }) = Some(names);
         }
     }
