@@ -302,14 +302,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(
             home.path().join(FILE),
-            r#"{"pid":7,"platforms":{"x":[1.5]},"desired_state":"running"}"#,
+            r#"{"pid":7,"platforms":{"x":[1748082020.5555227]},"desired_state":"running"}"#,
         )
         .unwrap();
         let (beneath, own) = (Beneath::open(home.path()).unwrap(), Credentials::own());
         let written = mirror(&beneath, &own, Path::new(""), Want::Down, 1_700_000_000).unwrap();
         let text = std::fs::read_to_string(home.path().join(FILE)).unwrap();
-        let expected =
-            r#"{"desired_state":"stopped","pid":7,"platforms":{"x":[1.5]},"updated_at":1700000000}"#;
+        let expected = r#"{"desired_state":"stopped","pid":7,"platforms":{"x":[1748082020.5555227]},"updated_at":1700000000}"#;
         assert_eq!(text, expected);
         let read = read(&beneath, &own, Path::new("")).unwrap();
         assert_eq!((read.state.as_deref(), read.desired), (Some("stopped"), true));
