@@ -127,7 +127,11 @@ const NAMES: u64 = 260;
 pub fn svg(chart: &Chart<'_>) -> String {
     let known = chart.services.iter().map(|bar| bar.done_ms.or(bar.up_ms).unwrap_or(bar.begun_ms));
     let end = known.max().unwrap_or(0).max(1);
-    let x = |millis: u64| MARGIN + millis.min(end) * (WIDTH - NAMES - 2 * MARGIN) / end;
+    let room = u128::from(WIDTH - NAMES - 2 * MARGIN);
+    let x = |millis: u64| {
+        let along = u128::from(millis.min(end)) * room / u128::from(end);
+        MARGIN + u64::try_from(along).unwrap_or(0)
+    };
     let rows = chart.services.len() as u64;
     let height = TOP + rows * ROW + MARGIN;
     let mut text = format!(
@@ -152,7 +156,7 @@ pub fn svg(chart: &Chart<'_>) -> String {
         let done = bar.done_ms.unwrap_or(end).max(up);
         let mut part = |from: u64, to: u64, color: &str| {
             let (from, to) = (x(from), x(to));
-            let width = (to - from).max(1);
+            let width = to.saturating_sub(from).max(1);
             let _ = writeln!(
                 text,
                 "<rect x=\"{from}\" y=\"{y}\" width=\"{width}\" height=\"{}\" fill=\"{color}\"/>",
@@ -247,6 +251,15 @@ mod tests {
         assert!(super::chart(&[samples::down("spare")]).is_none());
         let one = &boot()[2..3];
         assert!(text(&super::chart(one).unwrap()).starts_with("1 service was started in 4ms\n"));
+    }
+
+    /// A supervisor of another version may say anything: the picture was drawn with sums that are too large for their numbers.
+    #[test]
+    fn times_beyond_all_measure_are_drawn_at_the_edge() {
+        let services = [started("web", u64::MAX, u64::MAX, Some(0), &[]), started("db", 0, 7, None, &[])];
+        for services in [&services[..], &services[..1]] {
+            assert!(svg(&chart(services).unwrap()).ends_with("</svg>\n"));
+        }
     }
 
     #[test]

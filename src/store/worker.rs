@@ -308,7 +308,7 @@ impl Worker {
         };
         let all = || writes.iter().map(|(write, _)| write);
         let wants_change = all().any(|write| matches!(write, Write::Want(..)));
-        let stamp = rows.stamp + u64::from(wants_change);
+        let stamp = rows.stamp.saturating_add(u64::from(wants_change));
         let encode = || {
             let mut encoded = all().map(Write::encoded).collect::<Result<Vec<_>, RowError>>()?;
             if wants_change {
