@@ -40,7 +40,8 @@ pub fn run(document: &[u8]) {
         definition_hash: None,
     };
     store.commit(1, vec![Change::Want(name.clone(), row.clone())]);
-    let answer = events.iter().find(|event| !matches!(event, StoreEvent::Warning { .. }));
+    let said = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok());
+    let answer = said.fuse().find(|event| !matches!(event, StoreEvent::Warning { .. }));
     assert_eq!(answer, Some(StoreEvent::Committed { ticket: 1 }), "whatever was there, we go on");
     assert_eq!(store.close(PATIENCE), Ok(()));
     let (store, again, _events) = open(place.path()).expect("what we wrote");

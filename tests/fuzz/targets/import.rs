@@ -2,7 +2,6 @@
 
 use super::definition::surroundings;
 use super::files::Place;
-use super::one_line;
 use hermes_sup::core::name::ServiceName;
 use hermes_sup::definition::diagnose::About;
 use hermes_sup::definition::load::{RefusedFile, load_thoroughly};
@@ -40,7 +39,6 @@ fn one_file(document: &[u8], name: &str) {
 pub fn checked(place: &Place, from: &Path) {
     let env = |name: &str| (name == "HOME").then(|| OsString::from("/root"));
     let outcome = import(&[from.to_owned()], &env);
-    outcome.remarks.iter().chain(&outcome.failures).for_each(|line| one_line(line));
     let to = place.path().join("imported");
     let _ = std::fs::remove_dir_all(&to);
     for service in &outcome.services {

@@ -2,7 +2,6 @@
 
 use super::definition::surroundings;
 use super::files::Place;
-use super::one_line;
 use hermes_sup::core::name::ServiceName;
 use hermes_sup::core::words::Want;
 use hermes_sup::hermes::{presence, profiles, reconcile, state_json, topology};
@@ -26,7 +25,7 @@ pub fn run(document: &[u8]) {
         );
     }
     if let Ok((Some(word), _)) = topology::read(&home, &own, std::slice::from_ref(&web)) {
-        topology::news(None, &word).iter().for_each(|news| one_line(news));
+        let _ = topology::news(None, &word);
     }
     let _ = topology::wrote_state(&home, &own, root, 7);
     let _ = presence::look(&home, &own, root);
