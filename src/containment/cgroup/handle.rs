@@ -185,6 +185,11 @@ impl CgroupHandle {
         self.site.tree.as_fd()
     }
 
+    /// The hook that is being ended.
+    fn ending_hook(&mut self) -> Option<&mut (Leader, Retry)> {
+        self.hook.as_mut()?.ending.as_mut()
+    }
+
     fn state_is_frozen(&self) -> bool {
         leaf::state(self.tree(), &self.leaf).is_ok_and(|state| state.frozen)
     }
@@ -388,11 +393,9 @@ impl Held for CgroupHandle {
             looks.due(now);
         }
         self.settle(Look { now, all_empty: false }, events);
-        if self.hook.as_ref().is_some_and(|hook| hook.ending.is_some()) {
+        if self.ending_hook().is_some_and(|(_, retry)| retry.due(now)) {
             let frozen = self.state_is_frozen();
-            if let Some((leader, retry)) = self.hook.as_mut().and_then(|hook| hook.ending.as_mut())
-                && retry.due(now)
-            {
+            if let Some((leader, _)) = self.ending_hook() {
                 leader.end(frozen);
             }
         }
