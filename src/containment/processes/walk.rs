@@ -311,7 +311,7 @@ mod tests {
             parent.wait().unwrap();
             assert_eq!(state, Some(b'T'), "the orphan runs in a tree that was said to stand");
         }
-        isolated_in("processes::walk::tests", "a_tree_in_which_one_dies_unseen_is_looked_at_again", body);
+        isolated_in(module_path!(), "a_tree_in_which_one_dies_unseen_is_looked_at_again", body);
     }
 
     #[test]

@@ -1,15 +1,11 @@
 //! Programs beside the main process, on every rung: they are of its tree, and are ended with all that they have started.
 
-use super::{World, isolated_in, kill_nine, on_every_rung};
+use super::{World, kill_nine, on_every_rung};
 use crate::containment::processes::walk;
 use crate::containment::*;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 use std::io::Read;
-
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::hooks", name, body);
-}
 
 fn run(world: &mut World, argv: &[&str], rung: Rung) -> Result<(), HookError> {
     let (plan, _stdout) = world.plan(argv, "", rung);
@@ -50,7 +46,7 @@ const KILLED: Exit = Exit::Signal { signal: Signal::KILL, core: false };
 
 #[test]
 fn a_hook_is_of_the_tree_and_its_end_is_told() {
-    isolated("a_hook_is_of_the_tree_and_its_end_is_told", || {
+    isolated!("a_hook_is_of_the_tree_and_its_end_is_told", || {
         on_every_rung(|world, rung| {
             world.start(1, "tree:2", rung);
             let (id, procs) = (world.id(1), world.held.usage(&world.id(1)).procs);
@@ -82,7 +78,7 @@ fn a_hook_is_of_the_tree_and_its_end_is_told() {
 /// Also where its tree has a numbering of its own, and where the main process may signal only what it has started.
 #[test]
 fn a_hook_knows_the_main_process_and_can_signal_it() {
-    isolated("a_hook_knows_the_main_process_and_can_signal_it", || {
+    isolated!("a_hook_knows_the_main_process_and_can_signal_it", || {
         on_every_rung(|world, rung| {
             world.start(1, "obey", rung);
             run(world, &["/bin/sh", "-c", "kill -INT $HERMES_SUP_MAIN_PID"], rung).unwrap();
@@ -100,7 +96,7 @@ fn a_hook_knows_the_main_process_and_can_signal_it() {
 /// What it has started has left its session, ignores every signal, and hops from process to process.
 #[test]
 fn a_hook_that_is_ended_takes_with_it_what_it_has_started_and_nothing_else() {
-    isolated("a_hook_that_is_ended_takes_with_it_what_it_has_started_and_nothing_else", || {
+    isolated!("a_hook_that_is_ended_takes_with_it_what_it_has_started_and_nothing_else", || {
         on_every_rung(|world, rung| {
             world.start(1, "tree:5", rung);
             let before = living(world);
@@ -118,7 +114,7 @@ fn a_hook_that_is_ended_takes_with_it_what_it_has_started_and_nothing_else() {
 
 #[test]
 fn a_hook_that_is_ended_in_a_tree_that_stands_still_ends_and_the_tree_stands_still() {
-    isolated("a_hook_that_is_ended_in_a_tree_that_stands_still_ends_and_the_tree_stands_still", || {
+    isolated!("a_hook_that_is_ended_in_a_tree_that_stands_still_ends_and_the_tree_stands_still", || {
         on_every_rung(|world, rung| {
             world.start(1, "tree:5", rung);
             let (id, before) = (world.id(1), living(world));
@@ -135,7 +131,7 @@ fn a_hook_that_is_ended_in_a_tree_that_stands_still_ends_and_the_tree_stands_sti
 
 #[test]
 fn a_hook_whose_keeper_dies_ends_with_the_tree() {
-    isolated("a_hook_whose_keeper_dies_ends_with_the_tree", || {
+    isolated!("a_hook_whose_keeper_dies_ends_with_the_tree", || {
         for rung in [Rung::Keeper, Rung::KeeperSameUid, Rung::Pidns] {
             let mut world = World::new(rung);
             let main = world.start(1, "obey", rung);

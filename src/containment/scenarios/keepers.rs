@@ -1,18 +1,14 @@
 //! Keepers that are killed or stopped, by their own service or by others.
 
-use super::{World, isolated_in, kill_nine};
+use super::{World, kill_nine};
 use crate::containment::processes::walk;
 use crate::containment::*;
 use crate::core::exit::Exit;
 use crate::core::signal::Signal;
 
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::keepers", name, body);
-}
-
 #[test]
 fn a_killed_keeper_does_not_let_its_tree_go() {
-    isolated("a_killed_keeper_does_not_let_its_tree_go", || {
+    isolated!("a_killed_keeper_does_not_let_its_tree_go", || {
         for rung in [Rung::Keeper, Rung::KeeperSameUid] {
             for role in ["tree:20", "comet:3", "storm:3"] {
                 let mut world = World::new(rung);
@@ -44,7 +40,7 @@ fn a_killed_keeper_does_not_let_its_tree_go() {
 
 #[test]
 fn a_service_that_kills_its_keeper_ends_and_counts_as_crashed() {
-    isolated("a_service_that_kills_its_keeper_ends_and_counts_as_crashed", || {
+    isolated!("a_service_that_kills_its_keeper_ends_and_counts_as_crashed", || {
         let mut world = World::unscoped(Rung::KeeperSameUid);
         world.start(1, "parricide", Rung::KeeperSameUid);
         world.held.signal_main(&world.id(1), Signal::TERM).unwrap();
@@ -56,7 +52,7 @@ fn a_service_that_kills_its_keeper_ends_and_counts_as_crashed() {
 /// The service's own uid is all it takes to stop a keeper; a stopped one is woken.
 #[test]
 fn a_stopped_keeper_still_ends_its_tree() {
-    isolated("a_stopped_keeper_still_ends_its_tree", || {
+    isolated!("a_stopped_keeper_still_ends_its_tree", || {
         let mut world = World::new(Rung::KeeperSameUid);
         let main = world.start(1, "pause", Rung::KeeperSameUid);
         let keeper = walk::stat(main).unwrap().parent;

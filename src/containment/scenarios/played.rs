@@ -2,7 +2,7 @@
 //!
 //! That this file is all it takes is also the test that a rung is one file and a line in the table.
 
-use super::{isolated_in, token};
+use super::token;
 use crate::containment::IncarnationId;
 use crate::containment::event::{Event, EventQueue, HookError, SpawnError};
 use crate::containment::held::{Birth, Family, Held, Look, Mechanism, Watcher};
@@ -247,14 +247,10 @@ const NOW: Tick = Tick(1000);
 /// The first slot that a life can have.
 const SLOT: u32 = 1;
 
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::played", name, body);
-}
-
 /// A slot is used again: what was on its way for the life before must not reach the next one.
 #[test]
 fn what_is_late_for_a_life_never_reaches_the_next_one_in_its_slot() {
-    isolated("what_is_late_for_a_life_never_reaches_the_next_one_in_its_slot", || {
+    isolated!("what_is_late_for_a_life_never_reaches_the_next_one_in_its_slot", || {
         let mut stage = Stage::new(&[101, 102]);
         stage.spawn(1);
         stage.held.ready(SLOT, 0, NOW);
@@ -280,7 +276,7 @@ fn what_is_late_for_a_life_never_reaches_the_next_one_in_its_slot() {
 
 #[test]
 fn a_life_that_never_ran_is_let_go_of_when_that_is_said() {
-    isolated("a_life_that_never_ran_is_let_go_of_when_that_is_said", || {
+    isolated!("a_life_that_never_ran_is_let_go_of_when_that_is_said", || {
         let mut stage = Stage::new(&[101]);
         stage.script.borrow_mut().failing.push(1);
         stage.spawn(1);
@@ -295,7 +291,7 @@ fn a_life_that_never_ran_is_let_go_of_when_that_is_said() {
 
 #[test]
 fn a_deadline_is_that_of_the_life_that_wants_it_first_and_comes_once() {
-    isolated("a_deadline_is_that_of_the_life_that_wants_it_first_and_comes_once", || {
+    isolated!("a_deadline_is_that_of_the_life_that_wants_it_first_and_comes_once", || {
         let mut stage = Stage::new(&[101, 102]);
         stage.spawn(1);
         stage.spawn(2);
@@ -316,7 +312,7 @@ fn a_deadline_is_that_of_the_life_that_wants_it_first_and_comes_once() {
 
 #[test]
 fn a_thaw_is_for_what_was_ever_frozen() {
-    isolated("a_thaw_is_for_what_was_ever_frozen", || {
+    isolated!("a_thaw_is_for_what_was_ever_frozen", || {
         let mut stage = Stage::new(&[101]);
         stage.spawn(1);
         stage.held.thaw(&Stage::id(1));

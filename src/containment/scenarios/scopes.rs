@@ -1,6 +1,6 @@
 //! Real scopes on every rung: what a worker can do to escape its end, that it does not, and that nobody else is hit.
 
-use super::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
+use super::{PATIENCE, World, kill_nine, on_every_rung};
 use crate::containment::processes::walk;
 use crate::containment::*;
 use crate::core::limits::Limits;
@@ -13,10 +13,6 @@ use std::time::Instant;
 
 fn on_cgroup(rung: Rung) -> bool {
     matches!(rung, Rung::Cgroup | Rung::CgroupPrivate)
-}
-
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::scopes", name, body);
 }
 
 const LIMITS: ScopeLimits = ScopeLimits { memory_max: Some(1 << 30), swap_max: None, oom_group: true };
@@ -82,7 +78,7 @@ fn no_directory(world: &World, n: u64) -> bool {
 
 #[test]
 fn a_scope_ends_whole_and_alone() {
-    isolated("a_scope_ends_whole_and_alone", || {
+    isolated!("a_scope_ends_whole_and_alone", || {
         on_every_rung(|world, rung| {
             for (n, role) in (1..).zip(["foreman-tree:20", "foreman-comet:2", "foreman-storm:3"]) {
                 let mut shop = open_shop(world, n, role, rung);
@@ -111,7 +107,7 @@ fn a_scope_ends_whole_and_alone() {
 /// for strangers', and got no scope.
 #[test]
 fn a_service_with_the_longest_name_has_scopes_like_any_other() {
-    isolated("a_service_with_the_longest_name_has_scopes_like_any_other", || {
+    isolated!("a_service_with_the_longest_name_has_scopes_like_any_other", || {
         on_every_rung(|world, rung| {
             world.name = ServiceName::of_slot(&"long-".repeat(50)).unwrap();
             let shop = open_shop(world, 1, "foreman-tree:0", rung);
@@ -125,7 +121,7 @@ fn a_service_with_the_longest_name_has_scopes_like_any_other() {
 
 #[test]
 fn a_scope_goes_when_its_worker_is_done() {
-    isolated("a_scope_goes_when_its_worker_is_done", || {
+    isolated!("a_scope_goes_when_its_worker_is_done", || {
         on_every_rung(|world, rung| {
             let shop = open_shop(world, 1, "foreman-tree:0", rung);
             shop.enter(world, "w");
@@ -163,7 +159,7 @@ fn a_scope_goes_when_its_worker_is_done() {
 
 #[test]
 fn the_end_of_the_incarnation_is_the_end_of_its_scopes() {
-    isolated("the_end_of_the_incarnation_is_the_end_of_its_scopes", || {
+    isolated!("the_end_of_the_incarnation_is_the_end_of_its_scopes", || {
         on_every_rung(|world, rung| {
             let mut shop = open_shop(world, 1, "foreman-tree:5", rung);
             shop.enter(world, "w");
@@ -181,7 +177,7 @@ fn the_end_of_the_incarnation_is_the_end_of_its_scopes() {
 
 #[test]
 fn who_is_no_process_of_a_service_gets_no_scope() {
-    isolated("who_is_no_process_of_a_service_gets_no_scope", || {
+    isolated!("who_is_no_process_of_a_service_gets_no_scope", || {
         on_every_rung(|world, rung| {
             let shop = open_shop(world, 1, "foreman-tree:0", rung);
             let own = std::process::id().cast_signed();
@@ -207,7 +203,7 @@ fn who_is_no_process_of_a_service_gets_no_scope() {
 
 #[test]
 fn what_cannot_be_made_says_why_and_leaves_nothing() {
-    isolated("what_cannot_be_made_says_why_and_leaves_nothing", || {
+    isolated!("what_cannot_be_made_says_why_and_leaves_nothing", || {
         on_every_rung(|world, rung| {
             let shop = open_shop(world, 1, "foreman-tree:0", rung);
             let main = member(world, shop.main).unwrap();
@@ -234,7 +230,7 @@ fn what_cannot_be_made_says_why_and_leaves_nothing() {
 
 #[test]
 fn the_number_of_scopes_is_bounded() {
-    isolated("the_number_of_scopes_is_bounded", || {
+    isolated!("the_number_of_scopes_is_bounded", || {
         on_every_rung(|world, rung| {
             let shop = open_shop(world, 1, "foreman-tree:0", rung);
             // The same process again and again, which only a caller of this room can do.

@@ -1,6 +1,6 @@
 //! Starts: what a child gets, that one does not disturb another, and why one fails.
 
-use super::{PATIENCE, isolated_in, on_every_rung};
+use super::{PATIENCE, on_every_rung};
 use crate::containment::processes;
 use crate::containment::*;
 use crate::core::limits::Limits;
@@ -9,13 +9,9 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Instant;
 
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::starts", name, body);
-}
-
 #[test]
 fn what_cannot_be_executed_says_why_and_leaves_nothing() {
-    isolated("what_cannot_be_executed_says_why_and_leaves_nothing", || {
+    isolated!("what_cannot_be_executed_says_why_and_leaves_nothing", || {
         on_every_rung(|world, rung| {
             let dir = tempfile::tempdir().unwrap();
             std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -57,7 +53,7 @@ fn what_cannot_be_executed_says_why_and_leaves_nothing() {
 /// The fork server can be killed, or stopped, and nothing tells us of a stop.
 #[test]
 fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
-    isolated("a_fork_server_that_is_killed_or_stopped_costs_no_start", || {
+    isolated!("a_fork_server_that_is_killed_or_stopped_costs_no_start", || {
         // In a PID namespace of its own the keeper is made without it.
         on_every_rung(|world, rung| {
             for (n, signal) in
@@ -86,7 +82,7 @@ fn a_fork_server_that_is_killed_or_stopped_costs_no_start() {
 #[test]
 fn starts_in_a_row_do_not_get_each_others_words() {
     const MANY: u64 = 40;
-    isolated("starts_in_a_row_do_not_get_each_others_words", || {
+    isolated!("starts_in_a_row_do_not_get_each_others_words", || {
         on_every_rung(|world, rung| {
             let mut outputs = Vec::new();
             for n in 1..=MANY {
@@ -114,7 +110,7 @@ fn starts_in_a_row_do_not_get_each_others_words() {
 /// The kernel sets `oom_score_adj` for all processes that share their memory.
 #[test]
 fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
-    isolated("what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so", || {
+    isolated!("what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so", || {
         on_every_rung(|world, rung| {
             let adjustment = |pid| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
             let server = world.held.spawner.pid().unwrap();
@@ -135,7 +131,7 @@ fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
 /// What a child inherits is what its plan says, on every rung: no blocked or ignored signal, no descriptor, no group.
 #[test]
 fn a_service_starts_clean() {
-    isolated("a_service_starts_clean", || {
+    isolated!("a_service_starts_clean", || {
         let _blocked = crate::sys::posture::block_signals().unwrap();
         let _leak = rustix::io::fcntl_dupfd_cloexec(File::open("/dev/null").unwrap(), 50).unwrap();
         on_every_rung(|world, rung| {

@@ -1,19 +1,15 @@
 //! Trees that a killed supervisor has left, and that its successor ends.
 
-use super::{PATIENCE, RUNGS, World, isolated_in, kill_nine};
+use super::{PATIENCE, RUNGS, World, kill_nine};
 use crate::containment::processes::walk;
 use crate::containment::succession::predecessor::{Spared, end, is_keeper};
 use crate::containment::*;
 use rustix::process::WaitOptions;
 use std::time::Instant;
 
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::successors", name, body);
-}
-
 #[test]
 fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
-    isolated("a_killed_supervisor_leaves_trees_that_its_successor_ends", || {
+    isolated!("a_killed_supervisor_leaves_trees_that_its_successor_ends", || {
         for rung in RUNGS {
             let mut world = World::new(rung);
             world.start(1, "tree:10", rung);
@@ -44,7 +40,7 @@ fn a_killed_supervisor_leaves_trees_that_its_successor_ends() {
 /// It has the arguments of a predecessor's keepers that were forked: it was waited for, a second, and then killed.
 #[test]
 fn a_successor_does_not_take_its_own_fork_server_for_a_keeper() {
-    isolated("a_successor_does_not_take_its_own_fork_server_for_a_keeper", || {
+    isolated!("a_successor_does_not_take_its_own_fork_server_for_a_keeper", || {
         let mut world = World::new(Rung::KeeperSameUid);
         // The server has been executed when it has made a life.
         world.start(1, "obey", Rung::KeeperSameUid);
@@ -60,7 +56,7 @@ fn a_successor_does_not_take_its_own_fork_server_for_a_keeper() {
 
 #[test]
 fn a_successor_finds_strays_whose_keeper_was_killed_too() {
-    isolated("a_successor_finds_strays_whose_keeper_was_killed_too", || {
+    isolated!("a_successor_finds_strays_whose_keeper_was_killed_too", || {
         for rung in [Rung::Keeper, Rung::KeeperSameUid] {
             let mut world = World::new(rung);
             let main = world.start(1, "tree:10", rung);

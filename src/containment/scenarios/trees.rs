@@ -1,6 +1,6 @@
 //! What the processes of a service can do to escape their end, and that they do not.
 
-use super::{PATIENCE, World, isolated_in, kill_nine, on_every_rung};
+use super::{PATIENCE, World, kill_nine, on_every_rung};
 use crate::containment::processes::walk;
 use crate::containment::*;
 use crate::core::exit::Exit;
@@ -9,13 +9,9 @@ use crate::core::signal::Signal;
 use rustix::process::WaitOptions;
 use std::time::Instant;
 
-fn isolated(name: &str, body: fn()) {
-    isolated_in("scenarios::trees", name, body);
-}
-
 #[test]
 fn a_tree_that_double_forked_and_ignores_every_signal_ends_whole() {
-    isolated("a_tree_that_double_forked_and_ignores_every_signal_ends_whole", || {
+    isolated!("a_tree_that_double_forked_and_ignores_every_signal_ends_whole", || {
         on_every_rung(|world, rung| {
             world.start(1, "tree:50", rung);
             let id = world.id(1);
@@ -31,7 +27,7 @@ fn a_tree_that_double_forked_and_ignores_every_signal_ends_whole() {
 
 #[test]
 fn comets_end() {
-    isolated("comets_end", || {
+    isolated!("comets_end", || {
         on_every_rung(|world, rung| {
             world.start(1, "comet:5", rung);
             world.end(1);
@@ -41,7 +37,7 @@ fn comets_end() {
 
 #[test]
 fn a_fork_storm_ends() {
-    isolated("a_fork_storm_ends", || {
+    isolated!("a_fork_storm_ends", || {
         on_every_rung(|world, rung| {
             world.start(1, "storm:10", rung);
             world.end(1);
@@ -52,7 +48,7 @@ fn a_fork_storm_ends() {
 /// cgroup.kill leaves it alive on 6.18: the signal is pended on the dead leader.
 #[test]
 fn a_leader_that_exited_before_its_threads_ends() {
-    isolated("a_leader_that_exited_before_its_threads_ends", || {
+    isolated!("a_leader_that_exited_before_its_threads_ends", || {
         on_every_rung(|world, rung| {
             let pid = world.start(1, "zombie-leader", rung);
             let end = Instant::now() + PATIENCE;
@@ -67,7 +63,7 @@ fn a_leader_that_exited_before_its_threads_ends() {
 
 #[test]
 fn what_outlives_the_main_process_is_seen_and_ends_on_order() {
-    isolated("what_outlives_the_main_process_is_seen_and_ends_on_order", || {
+    isolated!("what_outlives_the_main_process_is_seen_and_ends_on_order", || {
         on_every_rung(|world, rung| {
             world.start(1, "leave:3", rung);
             let exit = world.until("exited", |event| match event {
@@ -84,7 +80,7 @@ fn what_outlives_the_main_process_is_seen_and_ends_on_order() {
 /// Ends that are reaped together are looked at together, where nothing lives in any tree.
 #[test]
 fn of_many_ends_at_once_only_those_are_over_that_left_nothing() {
-    isolated("of_many_ends_at_once_only_those_are_over_that_left_nothing", || {
+    isolated!("of_many_ends_at_once_only_those_are_over_that_left_nothing", || {
         const MANY: u64 = 20;
         let mut world = World::new(Rung::Cgroup);
         for (from, last) in [(1, "leave:3"), (100, "sleep")] {
@@ -137,7 +133,7 @@ fn of_many_ends_at_once_only_those_are_over_that_left_nothing() {
 
 #[test]
 fn one_life_after_another_and_each_exit_code_is_the_services_own() {
-    isolated("one_life_after_another_and_each_exit_code_is_the_services_own", || {
+    isolated!("one_life_after_another_and_each_exit_code_is_the_services_own", || {
         on_every_rung(|world, rung| {
             for n in 1..20 {
                 let (plan, _stdout) = world.plan(&["/proc/self/exe"], &format!("exit:{n}"), rung);
@@ -161,7 +157,7 @@ fn one_life_after_another_and_each_exit_code_is_the_services_own() {
 /// A kill that comes before the child has joined its cgroup, or before its exec, must not be outrun.
 #[test]
 fn a_kill_right_after_the_spawn_is_not_outrun() {
-    isolated("a_kill_right_after_the_spawn_is_not_outrun", || {
+    isolated!("a_kill_right_after_the_spawn_is_not_outrun", || {
         on_every_rung(|world, rung| {
             for n in 1..30 {
                 let (plan, _stdout) = world.plan(&["/proc/self/exe"], "tree:3", rung);
