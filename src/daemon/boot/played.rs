@@ -3,9 +3,9 @@
 
 use super::Given;
 use super::cmd::{Claims, Cmd};
+use super::ownership::GivingWay;
 use super::ownership::adoption::{Heritage, note_of};
 use super::ownership::identity::{Identity, Kinship};
-use super::ownership::{Gateways, GivingWay};
 use super::reading::Finding;
 use super::reading::finding::Busy;
 use super::reading::reconcile::Reconciled;
@@ -17,13 +17,13 @@ use super::steps::start_error::StartError;
 use crate::containment::played::Kernel;
 use crate::containment::{Begun, Home};
 use crate::control::server::Server;
-use crate::core::words::LogFormat;
 use crate::daemon::clock::Clock;
 use crate::daemon::herald::Herald;
 use crate::daemon::simulation::planted;
 use crate::daemon::sources::wall_timer::WallTimer;
 use crate::daemon::sources::{Notifier, Timer, Wakeups, containment_token, control_token};
 use crate::daemon::topics::definitions::found::Found;
+use crate::daemon::topics::testing::options;
 use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::{Notice, Options, Supervisor};
 use crate::definition::Surroundings;
@@ -34,7 +34,6 @@ use crate::store::played::{Disk, Hand};
 use crate::sys::posture;
 use crate::sys::signal::SignalFd;
 use mio::Poll;
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -90,24 +89,10 @@ impl Stage {
 
     fn options(&self) -> Options {
         Options {
-            state: self.home().join("supervisor"),
-            home: self.home(),
             services: vec![self.services()],
             socket: Some(self.socket()),
-            rung: None,
-            controllers: true,
-            gateways: Gateways::Wanted,
             gateway_user: Some(rustix::process::geteuid().as_raw().to_string()),
-            main_user: None,
-            stop_budget: Duration::from_secs(9),
-            s6_surface: false,
-            public_status: false,
-            metrics: None,
-            demo: false,
-            environment: BTreeMap::new(),
-            log_level: slog::Level::Info,
-            log_format: LogFormat::Text,
-            log_prefix: false,
+            ..options(self.home())
         }
     }
 

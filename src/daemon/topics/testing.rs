@@ -61,6 +61,30 @@ pub struct World {
     pub closing: bool,
 }
 
+/// Those of a supervisor with this home that nobody gave any.
+pub fn options(home: PathBuf) -> Options {
+    Options {
+        state: home.join("supervisor"),
+        home,
+        services: Vec::new(),
+        socket: None,
+        rung: None::<Rung>,
+        controllers: true,
+        gateways: Gateways::Wanted,
+        gateway_user: None,
+        main_user: None,
+        stop_budget: Duration::from_secs(9),
+        s6_surface: false,
+        public_status: false,
+        metrics: None,
+        demo: false,
+        environment: BTreeMap::new(),
+        log_level: slog::Level::Info,
+        log_format: LogFormat::Text,
+        log_prefix: false,
+    }
+}
+
 impl Default for World {
     fn default() -> Self {
         let home = PathBuf::from(HOME);
@@ -77,26 +101,7 @@ impl Default for World {
             main: None,
             trust: Trust::Trusted,
             closing: false,
-            options: Options {
-                state: home.join("supervisor"),
-                home,
-                services: Vec::new(),
-                socket: None,
-                rung: None::<Rung>,
-                controllers: true,
-                gateways: Gateways::Wanted,
-                gateway_user: None,
-                main_user: None,
-                stop_budget: Duration::from_secs(9),
-                s6_surface: false,
-                public_status: false,
-                metrics: None,
-                demo: false,
-                environment: BTreeMap::new(),
-                log_level: slog::Level::Info,
-                log_format: LogFormat::Text,
-                log_prefix: false,
-            },
+            options: options(home),
         }
     }
 }
