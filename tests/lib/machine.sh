@@ -1,5 +1,5 @@
 # What the vm tier boots, sourced by tests/run: a kernel of the distribution, which is unpacked into the cache and not
-# installed, and static binaries.
+# installed, and static binaries. bench/ takes `rust_target` from here.
 
 # Sets HERMES_SUP_VM_KERNEL and HERMES_SUP_VM_MODULES, unless they are set. Fails with the reason on stderr.
 machine_kernel() {
