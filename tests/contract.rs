@@ -8,6 +8,8 @@
 //!
 //! It reads text. A test is a function under `#[test]`, or one that a macro of [`MACROS`] makes tests of.
 
+mod promises;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
