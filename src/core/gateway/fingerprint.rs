@@ -34,10 +34,11 @@ impl Gateway {
         };
         let life = (of(self.life.as_ref()), of(self.ended.as_deref()));
         format!(
-            "{:?} {:?} {life:?} {:?} {waiters:?} {} {} {} {} {} {} {} {} {} {} {} {}",
+            "{:?} {:?} {life:?} {:?} {} {waiters:?} {} {} {} {} {} {} {} {} {} {} {} {}",
             self.want,
             self.gate,
             self.orders.pending.as_ref().map(|p| (p.command, p.patience.is_some())),
+            self.orders.erasing.is_some(),
             self.orders.unrecorded.is_some(),
             self.orders.unsure,
             self.once,
@@ -61,11 +62,12 @@ impl Gateway {
     }
 
     /// Where a number stands: newest command, newest that acts, or older.
-    pub(in crate::core) fn fingerprint_seq(&self, seq: u64) -> (bool, bool, bool) {
+    pub(in crate::core) fn fingerprint_seq(&self, seq: u64) -> (bool, bool, bool, bool) {
         (
             seq == self.orders.seq,
             seq <= self.orders.acted,
             self.orders.pending.as_ref().is_some_and(|p| p.seq == seq),
+            self.orders.erasing == Some(seq),
         )
     }
 }

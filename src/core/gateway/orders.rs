@@ -7,7 +7,7 @@ use crate::core::effect::{Effect, Effects, Outcome};
 use crate::core::event::{Command, Ticket};
 use crate::core::words::Want;
 
-/// The newest command, waiting for the disk.
+/// The newest command about the want, waiting for the disk.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pending {
     pub seq: u64,
@@ -27,6 +27,9 @@ pub(super) struct Waiter {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Orders {
     pub pending: Option<Box<Pending>>,
+    /// Number of an unregistration that the disk has not answered. A stop beside it writes nothing: the rows may be gone already,
+    /// and that answer decides for it, too, unless its patience ends before.
+    pub erasing: Option<u64>,
     pub waiters: Vec<Waiter>,
     /// Number of the newest command.
     pub seq: u64,
@@ -49,8 +52,7 @@ impl Orders {
             Command::Once => 2,
         };
         self.waiters.retain(|waiter| {
-            let overtaken = aim(waiter.command) != aim(by)
-                || (waiter.command == Command::Unregister && by == Command::Stop && !self.retiring);
+            let overtaken = aim(waiter.command) != aim(by);
             if overtaken {
                 out.push(Effect::Reply { ticket: waiter.ticket, outcome: Outcome::Overtaken(by) });
             }
@@ -80,14 +82,19 @@ impl Orders {
         });
     }
 
-    /// Answers callers whose command acts and for whom `outcome` has an answer.
+    /// Answers callers whose command acts and for whom `outcome` has an answer. An unregistration acts when the disk has taken it,
+    /// whatever has acted since it was asked for.
     pub(super) fn answer(&mut self, out: &mut Effects, outcome: impl Fn(&Waiter) -> Option<Outcome>) {
-        self.answer_until(self.acted, out, outcome);
+        let (acted, retiring) = (self.acted, self.retiring);
+        self.answer_those(out, |waiter| {
+            let acts = waiter.seq <= acted && (waiter.command != Command::Unregister || retiring);
+            outcome(waiter).filter(|_| acts)
+        });
     }
 
-    /// Likewise those whose command has a number up to `seq`.
-    fn answer_until(&mut self, seq: u64, out: &mut Effects, outcome: impl Fn(&Waiter) -> Option<Outcome>) {
-        self.waiters.retain(|waiter| match outcome(waiter).filter(|_| waiter.seq <= seq) {
+    /// Answers callers for whom `outcome` has an answer.
+    fn answer_those(&mut self, out: &mut Effects, outcome: impl Fn(&Waiter) -> Option<Outcome>) {
+        self.waiters.retain(|waiter| match outcome(waiter) {
             Some(outcome) => {
                 out.push(Effect::Reply { ticket: waiter.ticket, outcome });
                 false
@@ -109,6 +116,9 @@ impl Gateway {
             self.orders.waiters.push(Waiter { ticket, command, seq: pending.seq });
             return;
         }
+        if let Some(seq) = self.orders.erasing {
+            return self.beside_unregister(ticket, command, seq, now, out);
+        }
         // So does a restart while an earlier one still ends the old life, and a second unregister.
         let joins_restart = command == Command::Restart
             && self.orders.pending.is_none()
@@ -127,7 +137,14 @@ impl Gateway {
             Command::Once => self.want,
         };
         if command == Command::Unregister {
+            // A stop that is on its way acts in its time; nothing else is wanted any more, though it may get to the disk.
+            if self.orders.pending.as_ref().is_some_and(|pending| pending.command != Command::Stop) {
+                self.orders.pending = None;
+                self.orders.unsure = true;
+            }
+            self.orders.erasing = Some(self.orders.seq);
             out.push(Effect::Erase { seq: self.orders.seq });
+            return;
         } else if want == self.want && !self.orders.unsure && self.orders.pending.is_none() {
             self.act(command, self.orders.seq, now, out);
             return;
@@ -138,13 +155,30 @@ impl Gateway {
         self.orders.pending = Some(Box::new(Pending { seq: self.orders.seq, command, patience }));
     }
 
+    /// A command while the unregistration `seq` is on its way: a second one joins it, and a stop does not wait for it.
+    fn beside_unregister(&mut self, ticket: Ticket, command: Command, seq: u64, now: Tick, out: &mut Effects) {
+        if command != Command::Stop {
+            self.orders.waiters.push(Waiter { ticket, command, seq });
+            return;
+        }
+        self.orders.seq += 1;
+        let seq = self.orders.seq;
+        self.orders.waiters.push(Waiter { ticket, command, seq });
+        let is_down = self.want == Want::Down && (!self.orders.unsure || self.orders.unrecorded.is_some());
+        if is_down && self.orders.pending.is_none() {
+            self.act(command, seq, now, out);
+        } else {
+            let patience = Some(now.after(RECORD_PATIENCE));
+            self.orders.pending = Some(Box::new(Pending { seq, command, patience }));
+        }
+    }
+
     fn refusal(&self, command: Command) -> Option<String> {
         let starts = matches!(command, Command::Start { .. } | Command::Restart | Command::Once);
         if self.closing.is_some() && command != Command::Stop {
             return Some("the supervisor is shutting down".to_owned());
         }
-        let leaving =
-            self.orders.pending.as_ref().is_some_and(|pending| pending.command == Command::Unregister);
+        let leaving = self.orders.erasing.is_some();
         // What fills the disk must be stoppable while the disk does not take the unregistration.
         if self.orders.retiring || (leaving && command != Command::Stop) {
             return (command != Command::Unregister).then(|| "it is being unregistered".to_owned());
@@ -163,6 +197,9 @@ impl Gateway {
     }
 
     pub(super) fn recorded(&mut self, seq: u64, error: Option<String>, now: Tick, out: &mut Effects) {
+        if self.orders.erasing.take_if(|erasing| *erasing == seq).is_some() {
+            return self.erased(seq, error, now, out);
+        }
         if seq == self.orders.seq {
             self.orders.unsure = error.is_some();
         }
@@ -182,8 +219,9 @@ impl Gateway {
                 ) => {
                     // Everybody who joined this write, directly or through one that it replaced.
                     let acted = self.orders.acted;
-                    self.orders.answer_until(seq, out, |waiter| {
-                        (waiter.seq > acted).then(|| Outcome::Failed(format!("not recorded: {reason}")))
+                    self.orders.answer_those(out, |waiter| {
+                        let joined = waiter.seq > acted && waiter.seq <= seq;
+                        joined.then(|| Outcome::Failed(format!("not recorded: {reason}")))
                     });
                 }
             },
@@ -193,6 +231,32 @@ impl Gateway {
                 && self.orders.unrecorded.is_some() =>
             {
                 self.orders.unrecorded = error;
+                out.push(Effect::Changed);
+            }
+            None => {}
+        }
+    }
+
+    /// The disk has answered an unregistration: the service goes, and a stop that came beside it is done with that; or nothing was
+    /// erased, and the stop acts although the disk does not have it.
+    fn erased(&mut self, seq: u64, error: Option<String>, now: Tick, out: &mut Effects) {
+        let Some(reason) = error else {
+            self.orders.pending = None;
+            (self.orders.unrecorded, self.orders.unsure) = (None, false);
+            return self.act(Command::Unregister, self.orders.seq, now, out);
+        };
+        self.orders.unsure = true;
+        self.orders.answer_those(out, |waiter| {
+            let asked = waiter.command == Command::Unregister;
+            asked.then(|| Outcome::Failed(format!("not recorded: {reason}")))
+        });
+        match self.orders.pending.take_if(|pending| pending.seq > seq) {
+            Some(pending) => {
+                self.orders.unrecorded = Some(reason);
+                self.act(pending.command, pending.seq, now, out);
+            }
+            None if self.orders.unrecorded.is_some() => {
+                self.orders.unrecorded = Some(reason);
                 out.push(Effect::Changed);
             }
             None => {}

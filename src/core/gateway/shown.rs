@@ -20,7 +20,8 @@ impl Gateway {
 
     /// The disk says for certain what is wanted here.
     pub fn is_recorded(&self) -> bool {
-        !self.orders.unsure && self.orders.unrecorded.is_none() && self.orders.pending.is_none()
+        let is_moving = self.orders.pending.is_some() || self.orders.erasing.is_some();
+        !self.orders.unsure && self.orders.unrecorded.is_none() && !is_moving
     }
 
     /// The want in force is not on disk.
@@ -146,7 +147,8 @@ impl Gateway {
     pub fn is_settled(&self) -> bool {
         let moving =
             matches!(self.phase, Phase::Starting | Phase::Ending(_)) && self.stage() != Some(Stage::Stuck);
-        !moving && self.orders.pending.is_none() && !self.awaits_ready() && !self.orders.retiring
+        let ordered = self.orders.pending.is_some() || self.orders.erasing.is_some() || self.orders.retiring;
+        !moving && !ordered && !self.awaits_ready()
     }
 
     /// A start of it is on its way to the disk.

@@ -150,6 +150,14 @@ impl World {
             (Outcome::Done { .. }, Command::Stop | Command::Unregister) if self.on_disk != Want::Down => {
                 return Err("stop acknowledged before its commit".into());
             }
+            (Outcome::Done { .. }, Command::Unregister) if self.registered => {
+                return Err("unregister acknowledged before its commit".into());
+            }
+            (Outcome::Failed(_) | Outcome::Overtaken(_), Command::Unregister)
+                if !self.registered && !self.gateway.is_retiring() =>
+            {
+                return Err("unregister refused, and its rows are gone".into());
+            }
             _ => {}
         }
         if let Outcome::Done { .. } = outcome {
@@ -172,6 +180,9 @@ impl World {
     fn check(&self) -> Result<(), Broken> {
         let phase = self.gateway.phase();
         let wants_up = self.gateway.want() == Want::Up;
+        if !self.registered && !self.gone && !self.gateway.is_retiring() {
+            return Err("its rows are gone, and it is to stay".into());
+        }
         match phase {
             Phase::Backoff { .. } | Phase::Failed | Phase::Finished if !wants_up && !self.needed => {
                 Err("waits against the want".into())

@@ -162,7 +162,7 @@ impl World {
                 if !works {
                     return self.feed(Event::NotRecorded { seq, reason: "full".into() });
                 }
-                self.on_disk = want.unwrap_or(Want::Down);
+                self.write(want)?;
                 self.feed(Event::Recorded { seq })
             }
             Move::Exec { works: true } => {
@@ -272,7 +272,7 @@ impl World {
     /// anything.
     fn crash(&mut self, written: bool) -> Result<(), Broken> {
         if let Some((_, want)) = self.disk.pop_front().filter(|_| written) {
-            self.on_disk = want.unwrap_or(Want::Down);
+            self.write(want)?;
         }
         self.disk.clear();
         self.tickets.clear();
@@ -284,7 +284,12 @@ impl World {
             (self.main, self.tree, self.draining, self.finishing) = (Main::None, false, false, false);
             (self.preparing, self.prepared, self.hook) = (false, false, None);
         }
-        (self.killed, self.closing, self.gone) = (false, false, false);
+        (self.killed, self.closing) = (false, false);
+        // Nobody knows of it any more.
+        self.gone = !self.registered;
+        if self.gone {
+            return Ok(());
+        }
         self.gateway = Gateway::new(self.gateway.policy().clone(), 7);
         self.feed(Event::Boot(Restored {
             want: self.on_disk,
@@ -294,6 +299,15 @@ impl World {
             finished,
             needed: None,
         }))
+    }
+
+    /// The disk has taken a want, or that there is no such service any more.
+    fn write(&mut self, want: Option<Want>) -> Result<(), Broken> {
+        if want.is_some() && !self.registered {
+            return Err("a want of what is not registered any more was written".into());
+        }
+        (self.on_disk, self.registered) = (want.unwrap_or(Want::Down), want.is_some());
+        Ok(())
     }
 
     fn note_end(&mut self, exit: Exit) {

@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) ended: Option<Exit>,
     pub(super) disk: VecDeque<(u64, Option<Want>)>,
     pub(super) on_disk: Want,
+    /// The disk has the rows of the service.
+    pub(super) registered: bool,
     pub(super) tickets: BTreeMap<Ticket, Command>,
     pub(super) next_ticket: u64,
     /// The shutdown was told.
@@ -98,6 +100,7 @@ impl World {
             ended: None,
             disk: VecDeque::new(),
             on_disk: want,
+            registered: true,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             closing: false,
@@ -151,7 +154,7 @@ impl World {
             self.tree_told,
             self.killed,
             (self.draining, self.finishing, self.reported, self.preparing, self.prepared, self.hook),
-            self.on_disk,
+            (self.on_disk, self.registered),
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
             (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due),

@@ -258,6 +258,91 @@ fn a_oneshot_is_finished_when_it_succeeds_and_unregister_ends_it_for_good() {
     assert_eq!(effects.last(), Some(&Effect::Retired));
 }
 
+/// What was asked of the disk.
+fn written(story: &Story) -> Vec<Effect> {
+    let writes = |effect: &&Effect| matches!(effect, Effect::Record { .. } | Effect::Erase { .. });
+    story.log.iter().filter(writes).cloned().collect()
+}
+
+/// Runs, and an unregistration is on its way to the disk, with a stop after it.
+fn stopped_while_unregistered() -> Story {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.log.clear();
+    story.feed(Event::Command { ticket: Ticket(2), command: Command::Unregister });
+    story.feed(Event::Command { ticket: Ticket(3), command: Command::Stop });
+    story
+}
+
+/// A stop took the place of an unregistration that the disk had not answered: its caller was told so, the service stayed, and its
+/// rows were gone all the same, but for a want of what was no service any more.
+#[test]
+fn a_stop_takes_nothing_back_from_an_unregistration_that_is_on_its_way() {
+    let mut story = stopped_while_unregistered();
+    assert_eq!((written(&story), story.replies()), (vec![Effect::Erase { seq: 2 }], vec![]));
+    story.feed(Event::Recorded { seq: 2 });
+    story.ends(Exit::Code(0));
+    assert_eq!(story.replies(), [(2, DONE), (3, DONE)]);
+    assert_eq!(story.log.last(), Some(&Effect::Retired));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_unregistration_that_the_disk_does_not_answer() {
+    let late = || Some("the disk does not answer".to_owned());
+    let waited = || {
+        let mut story = stopped_while_unregistered();
+        story.wait(2_000);
+        story.ends(Exit::Code(0));
+        assert_eq!(story.replies(), [(3, Outcome::Done { already: false, unrecorded: late() })]);
+        // A second one is told the same, and what is wanted back is refused as long as it may be gone.
+        story.feed(Event::Command { ticket: Ticket(4), command: Command::Stop });
+        assert_eq!(story.replies()[1..], [(4, Outcome::Done { already: true, unrecorded: late() })]);
+        story.feed(Event::Command { ticket: Ticket(5), command: START });
+        assert_eq!(story.replies()[2..], [(5, Outcome::Failed("it is being unregistered".into()))]);
+        assert_eq!(written(&story), [Effect::Erase { seq: 2 }]);
+        story
+    };
+    let mut story = waited();
+    story.feed(Event::Recorded { seq: 2 });
+    assert_eq!(story.replies()[3..], [(2, ALREADY)]);
+    assert_eq!(story.log.last(), Some(&Effect::Retired));
+    let mut story = waited();
+    story.feed(Event::NotRecorded { seq: 2, reason: "full".into() });
+    assert_eq!(story.replies()[3..], [(2, Outcome::Failed("not recorded: full".into()))]);
+    assert_eq!(story.gateway.reason(), "want not recorded: full");
+    // It is there still, and a stop is recorded with the next command.
+    story.command(6, Command::Stop);
+    assert_eq!(written(&story)[1..], [Effect::Record { seq: 5, want: Want::Down }]);
+    assert_eq!(story.replies()[4..], [(6, ALREADY)]);
+}
+
+#[test]
+fn an_unregistration_that_fails_leaves_the_stop_beside_it_to_act() {
+    let mut story = stopped_while_unregistered();
+    story.feed(Event::NotRecorded { seq: 2, reason: "full".into() });
+    assert_eq!(story.replies(), [(2, Outcome::Failed("not recorded: full".into()))]);
+    story.ends(Exit::Code(0));
+    let unrecorded = Some("full".to_owned());
+    assert_eq!(story.replies()[1..], [(3, Outcome::Done { already: false, unrecorded })]);
+}
+
+/// The stop was taken for a part of the unregistration, and its caller waited for the disk as long as that.
+#[test]
+fn a_stop_keeps_its_patience_when_an_unregistration_comes_after_it() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.log.clear();
+    story.feed(Event::Command { ticket: Ticket(2), command: Command::Stop });
+    story.feed(Event::Command { ticket: Ticket(3), command: Command::Unregister });
+    story.wait(2_000);
+    story.ends(Exit::Code(0));
+    let late = Some("the disk does not answer".to_owned());
+    assert_eq!(story.replies(), [(2, Outcome::Done { already: false, unrecorded: late })]);
+    story.feed(Event::Recorded { seq: 2 });
+    story.feed(Event::Recorded { seq: 3 });
+    assert_eq!(story.replies()[1..], [(3, ALREADY)]);
+}
+
 proptest! {
     /// Any sequence of events, in any order and number, sensible or not: nothing panics, and the two rules that the
     /// outside relies on hold.
