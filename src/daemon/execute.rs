@@ -143,6 +143,9 @@ impl Supervisor {
             gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
         let definition = self.services.get(&id).and_then(|service| service.in_force);
         self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
+        if let Err(error) = self.finished.set(name, gateway.phase() == Phase::Finished) {
+            slog::warn!(self.log, "{name}: a successor would not know whether it has finished: {error}");
+        }
         let now = Told { state: gateway.state(), reason: gateway.reason(), pid: gateway.pid() };
         // That its run was due is told already.
         let is_routine = gateway.waits_after_success() || (gateway.is_scheduled() && now.state == State::Up);
@@ -194,6 +197,8 @@ impl Supervisor {
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
         if let Some(service) = removed {
+            // What is not there any more is in nobody's way.
+            let _ = self.finished.set(&service.name, false);
             self.topics.limits.forget(id, &service.name);
             decide!(self.profiles.free(&service.name));
         }

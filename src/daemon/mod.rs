@@ -44,6 +44,7 @@ use crate::hermes::profile_watch::ProfileWatch;
 use crate::log::{Container, Handed, LogEvent, Logs};
 use crate::store::{self, Store, StoreEvent};
 use boot::ownership::GivingWay;
+use boot::ownership::finished::Finished;
 use clock::{Clock, wall_seconds};
 use herald::Herald;
 use inbox::{Inbox, Input};
@@ -280,6 +281,7 @@ struct Supervisor {
     unreaped: Unreaped,
     surroundings: Surroundings,
     containment: Containment,
+    finished: Finished,
     report: containment::Report,
     container: Container,
     logs: Logs,

@@ -123,7 +123,7 @@ impl Supervisor {
             first_seen.extend(known.map(|row| Change::Mirrored(name.clone(), row)));
             let history = opened.runs.get(&name).map(|row| history(row, hash)).unwrap_or_default();
             let adopted = lives.remove(&name);
-            let finished = goes_on && opened.runs.get(&name).is_some_and(|row| row.finished);
+            let finished = goes_on && self.finished.contains(&name);
             if let Some(adopted) = &adopted {
                 self.welcome(id, adopted);
             }

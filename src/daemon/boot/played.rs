@@ -5,6 +5,7 @@ use super::Given;
 use super::cmd::{Claims, Cmd};
 use super::ownership::GivingWay;
 use super::ownership::adoption::{Heritage, note_of};
+use super::ownership::finished::Finished;
 use super::ownership::identity::{Identity, Kinship};
 use super::reading::Finding;
 use super::reading::finding::Busy;
@@ -187,8 +188,11 @@ impl Stage {
         planted::found(&mut found);
         let plan = found.plan(&opened.rows.records, &prepared.around);
         let known = |name: &_| plan.services.contains_key(name) && !planted::nobody_is_adopted();
+        let finished = Finished::take_over(&runtime_dir, heritage.goes_on, &opened.rows.runs)
+            .map_err(StartError::kernel("note what has finished"))?;
         let adopted = heritage.claim(&mut containment, known, log)?;
-        Ok(Contained { containment, report, found, plan, adopted, goes_on: heritage.goes_on, main: None })
+        let goes_on = heritage.goes_on;
+        Ok(Contained { containment, report, found, plan, adopted, goes_on, finished, main: None })
     }
 }
 

@@ -4,6 +4,7 @@
 //! services, closes the state, and goes on as a plain init.
 
 pub(in crate::daemon) mod adoption;
+pub(in crate::daemon) mod finished;
 pub(in crate::daemon) mod identity;
 pub(in crate::daemon) mod places;
 pub(in crate::daemon) mod runtime_dir;

@@ -3,6 +3,7 @@
 use crate::containment::{self, AdoptionRecord, Containment, Home, Rung, Wish};
 use crate::core::name::ServiceName;
 use crate::daemon::boot::ownership::adoption::Heritage;
+use crate::daemon::boot::ownership::finished::Finished;
 use crate::daemon::boot::ownership::runtime_dir;
 use crate::daemon::boot::steps::opened::Opened;
 use crate::daemon::boot::steps::prepared::Prepared;
@@ -23,6 +24,8 @@ pub(in crate::daemon::boot) struct Contained {
     pub adopted: BTreeMap<ServiceName, AdoptionRecord>,
     /// What an earlier supervisor has done goes on here.
     pub goes_on: bool,
+    /// Of that, what is over.
+    pub finished: Finished,
     /// Of our former self.
     pub main: Option<MainProgram>,
 }
@@ -50,6 +53,8 @@ impl Contained {
         let gives_up = former.is_some_and(Handover::gives_up);
         let plan = found.plan(&opened.rows.records, &prepared.around);
         let known = |name: &ServiceName| !gives_up && plan.services.contains_key(name);
+        let finished = Finished::take_over(runtime_dir, heritage.goes_on, &opened.rows.runs)
+            .map_err(StartError::kernel("note what has finished"))?;
         let adopted = heritage.claim(&mut containment, known, log)?;
         // Whatever may have been in them has ended.
         runtime_dir::remove(std::mem::take(&mut opened.identity.left));
@@ -57,7 +62,7 @@ impl Contained {
             resume_lines(former, &adopted, &opened.logs);
         }
         let main = former.and_then(|former| MainProgram::adopt(former.main?).ok());
-        Ok(Self { containment, report, found, plan, adopted, goes_on: heritage.goes_on, main })
+        Ok(Self { containment, report, found, plan, adopted, goes_on: heritage.goes_on, finished, main })
     }
 }
 

@@ -130,6 +130,7 @@ impl Supervisor {
             unreaped: Unreaped::default(),
             surroundings: prepared.around,
             containment: contained.containment,
+            finished: contained.finished,
             report: contained.report,
             container: given.container,
             logs: opened.logs,
