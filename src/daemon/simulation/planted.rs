@@ -34,8 +34,6 @@ pub enum Bug {
     MainExitTakenForEmptyTree,
     /// That a tree is empty is not heard.
     EmptyTreeIsIgnored,
-    /// That a log was read to its end is not heard.
-    DrainedLogIsIgnored,
     /// A service is killed at once where it should be asked to end.
     StopIsAKill,
     /// A stop is taken for a start.
@@ -54,7 +52,7 @@ pub enum Bug {
     RemainsAreLeft,
 }
 
-pub const ALL: [Bug; 20] = [
+pub const ALL: [Bug; 19] = [
     Bug::KillIsLost,
     Bug::SpawnIsLost,
     Bug::AcknowledgedBeforeTheCommit,
@@ -66,7 +64,6 @@ pub const ALL: [Bug; 20] = [
     Bug::RequestIsLost,
     Bug::MainExitTakenForEmptyTree,
     Bug::EmptyTreeIsIgnored,
-    Bug::DrainedLogIsIgnored,
     Bug::StopIsAKill,
     Bug::StopTakenForStart,
     Bug::FailedStartIsIgnored,
@@ -137,7 +134,6 @@ pub fn input(supervisor: &mut Supervisor, input: Input) -> Option<Input> {
             Some(Input::Core(id, event))
         }
         (Bug::EmptyTreeIsIgnored, Input::Core(_, Event::TreeEmpty { .. }))
-        | (Bug::DrainedLogIsIgnored, Input::Core(_, Event::LogsDrained { .. }))
         | (Bug::FailedStartIsIgnored, Input::Core(_, Event::SpawnFailed { .. })) => None,
         (Bug::StopTakenForStart, Input::Core(id, Event::Command { ticket, command: Command::Stop })) => {
             let command = Command::Start { force: false };

@@ -39,8 +39,8 @@ pub struct Ledger {
     on_disk: BTreeMap<String, (Option<Want>, u64)>,
     /// What callers were told, until somebody asks for something else.
     acknowledged: BTreeMap<String, Acknowledged>,
-    /// When a change of its want was asked for last.
-    asked: BTreeMap<String, u64>,
+    /// Which caller has asked last for a change of its want.
+    asked: BTreeMap<String, usize>,
     /// Until when a start of it may come of a command.
     seen: BTreeMap<(usize, String), Seen>,
     judged: BTreeMap<usize, usize>,
@@ -110,7 +110,7 @@ impl Ledger {
         }
         if asked_want(&caller.request).is_some() {
             for name in names {
-                self.asked.insert(name.clone(), caller.asked);
+                self.asked.insert(name.clone(), caller.number);
                 // Until it is answered, and for good if it never is, the disk may hold the one or the other.
                 self.acknowledged.remove(&name);
             }
@@ -247,6 +247,7 @@ pub fn committed(world: &mut World) {
 pub fn bequeath(world: &mut World) {
     let Some(supervisor) = world.supervisor() else { return };
     let now = supervisor.clock.now();
+    let is_late = world.now() < world.disk_hangs_until() + millis(A_WHILE);
     let mut heirloom = Heirloom::default();
     for (id, gateway) in supervisor.fleet.ids().filter_map(|id| Some((id, supervisor.fleet.gateway(id)?))) {
         let Some(name) = supervisor.fleet.name(id) else { continue };
@@ -262,7 +263,7 @@ pub fn bequeath(world: &mut World) {
                     heirloom.lives.push(life);
                 }
             }
-            State::Failed if lasted && !world.ledger.redefined.contains(name) => {
+            State::Failed if lasted && !is_late && !world.ledger.redefined.contains(name) => {
                 heirloom.failed.push(name.clone())
             }
             _ => {}
@@ -271,7 +272,11 @@ pub fn bequeath(world: &mut World) {
     world.ledger.heirloom = heirloom;
 }
 
-/// So long ago that it is on the disk.
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// So long ago that it is on the disk, unless that hung.
 const A_WHILE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A supervisor is about to start: of what goes on, what has ended meanwhile is no heirloom.
@@ -370,9 +375,12 @@ fn look(world: &mut World) {
         for name in names {
             let want = world.ledger.on_disk.get(&name).and_then(|(want, _)| *want);
             let of = ServiceName::new(&name).ok();
+            // That it has ended may not be heard yet, while the supervisor stands still.
+            let was_up = of.as_ref().and_then(|name| world.ledger.up_at.get(name));
+            let may_be_up = was_up.is_some_and(|at| *at >= world.ledger.heard_all);
             let seen = world.ledger.seen.entry((number, name)).or_default();
             seen.wants.insert(is_up(want));
-            seen.up |= of.as_ref().is_some_and(|name| up.contains(name));
+            seen.up |= may_be_up || of.as_ref().is_some_and(|name| up.contains(name));
             seen.empty |= of.as_ref().is_none_or(|name| !living.contains(name));
         }
     }
@@ -419,13 +427,15 @@ fn judge(world: &mut World, index: usize) -> Result<(), String> {
 /// What was said to be done is done.
 fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), String> {
     let caller = &world.callers[index];
-    let (number, name, asked) = (caller.number, outcome.name.clone(), caller.asked);
+    let (number, name) = (caller.number, outcome.name.clone());
     let seen = world.ledger.seen.get(&(number, name.clone())).cloned().unwrap_or_default();
     let request = caller.request.clone();
     let lie = |what: &str| {
         Err(format!("caller {number} was told that {name} is done with '{}', but {what}", request.method()))
     };
-    let wanted = asked_want(&request);
+    // A stop beside an unregistration is done with that.
+    let is_gone = outcome.message.as_deref() == Some("unregistered");
+    let wanted = asked_want(&request).map(|want| want.filter(|_| !is_gone));
     if let Some(want) = wanted {
         // Where nothing is on the disk, the next boot makes of the definition what this one has. To register what is registered
         // already changes no want.
@@ -435,7 +445,7 @@ fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), Str
         if !seen.wants.contains(&is_up(want)) && !by_default && !is_there {
             return lie(&format!("its want was never {} on the disk", word(want)));
         }
-        let newest = world.ledger.asked.get(&name).is_none_or(|last| *last <= asked);
+        let newest = world.ledger.asked.get(&name).is_none_or(|last| *last <= number);
         if newest && !by_default && !is_there {
             world.ledger.acknowledged.insert(name.clone(), Acknowledged { want });
         }

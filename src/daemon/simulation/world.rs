@@ -180,6 +180,11 @@ impl World {
         std::fs::write(path, spec.toml()).expect("a definition");
     }
 
+    /// When the disk answers again, or has.
+    pub fn disk_hangs_until(&self) -> u64 {
+        self.disk_hangs_until
+    }
+
     pub fn now(&self) -> u64 {
         self.now
     }
