@@ -48,7 +48,7 @@ impl Spawner {
     /// # Errors
     /// As there.
     pub fn spawn(&mut self, plan: &mut ChildPlan, join: Option<Join<'_>>) -> io::Result<Child> {
-        match self.server.as_ref().map(|server| server.spawn(plan, join)) {
+        match self.server.as_mut().map(|server| server.spawn(plan, join)) {
             Some(Ok(child)) => Ok(child),
             Some(Err(Refused::Clone(error))) => Err(error),
             Some(Err(Refused::Broken(_))) => {

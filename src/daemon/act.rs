@@ -49,7 +49,7 @@ pub enum Action {
     /// To the readers of answers that last.
     Stream(Vec<ConnId>, Reply),
     /// Keep a line of the journal.
-    Note(String),
+    Note(Arc<Event>),
     /// Something has happened, and is told.
     Tell(Event),
     Log(slog::Level, String),
@@ -196,7 +196,7 @@ impl Supervisor {
                 Action::Core(id, event) => self.inbox.core(id, event),
                 Action::Reply(conn, reply) => self.reply(conn, &reply),
                 Action::Stream(conns, part) => self.server.stream(&conns, &part),
-                Action::Note(line) => self.store.note(line),
+                Action::Note(event) => self.store.note(event),
                 Action::Tell(event) => self.happened(event),
                 Action::Log(level, text) => self.say(level, &text),
                 Action::Warn(topic, text) => self.warn(topic, text),

@@ -6,7 +6,9 @@
 use super::place::{FILE_MODE, StateDir};
 use rustix::fs::OFlags;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 pub(super) const NAME: &str = "events";
 const BEFORE: &str = "events.1";
@@ -14,13 +16,19 @@ const FULL: u64 = 256 * 1024;
 /// Lines that wait for the disk.
 const MOST_WAITING: usize = 1000;
 
+/// A line of the journal. It becomes text on the store's thread, once it is written.
+pub trait Note: fmt::Debug + Send + Sync {
+    /// Adds it to `text`, without a line break.
+    fn write(&self, text: &mut Vec<u8>);
+}
+
 /// Lines that are to be written.
 #[derive(Debug, Default)]
-pub(super) struct Notes(VecDeque<String>);
+pub(super) struct Notes(VecDeque<Arc<dyn Note>>);
 
 impl Notes {
-    pub(super) fn push(&mut self, line: String) {
-        self.0.push_back(line);
+    pub(super) fn push(&mut self, note: Arc<dyn Note>) {
+        self.0.push_back(note);
         while self.0.len() > MOST_WAITING {
             self.0.pop_front();
         }
@@ -33,7 +41,7 @@ impl Notes {
     /// Before those that have come since.
     pub(super) fn put_back(&mut self, older: Self) {
         let newer = std::mem::replace(self, older);
-        newer.0.into_iter().for_each(|line| self.push(line));
+        newer.0.into_iter().for_each(|note| self.push(note));
     }
 }
 
@@ -45,10 +53,10 @@ pub(super) fn write(dir: &StateDir, notes: &Notes) -> io::Result<()> {
     if notes.is_empty() {
         return Ok(());
     }
-    let mut text = String::new();
-    for line in &notes.0 {
-        text.push_str(line);
-        text.push('\n');
+    let mut text = Vec::new();
+    for note in &notes.0 {
+        note.write(&mut text);
+        text.push(b'\n');
     }
     // What is foreign is said when the state is opened.
     let there = dir.existing(NAME, OFlags::WRONLY | OFlags::APPEND, FILE_MODE, &mut Vec::new())?;
@@ -62,7 +70,7 @@ pub(super) fn write(dir: &StateDir, notes: &Notes) -> io::Result<()> {
     };
     let mut file = there.map_or_else(|| dir.create(NAME, FILE_MODE), Ok)?;
     let before = file.metadata()?.len();
-    file.write_all(text.as_bytes()).inspect_err(|_| drop(file.set_len(before)))
+    file.write_all(&text).inspect_err(|_| drop(file.set_len(before)))
 }
 
 /// The lines that are kept, oldest first. What cannot be read is left out. The file is made here if it is missing, so that no

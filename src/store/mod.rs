@@ -69,6 +69,7 @@ pub use unwritten::{DiskError, Unwritten};
 
 use crate::core::name::ServiceName;
 use crate::sys::time::monotonic;
+pub use journal::Note;
 use journal::Notes;
 use schema::{Key, Rows, Write};
 use std::collections::BTreeMap;
@@ -357,12 +358,12 @@ impl Store {
 
     /// Keeps a line of the journal, with the next commit or a little later. Never answered and never synced: after a power
     /// failure the newest lines may be missing. Of what cannot be written only the newest lines wait.
-    pub fn note(&self, line: String) {
+    pub fn note(&self, note: Arc<dyn Note>) {
         let mut state = self.shared.state();
         if state.ended.is_none() {
             let waited_for = state.lazy_since.is_some();
             state.lazy_since.get_or_insert_with(monotonic);
-            state.notes.push(line);
+            state.notes.push(note);
             if !waited_for {
                 self.shared.changed.notify_all();
             }

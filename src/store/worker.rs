@@ -15,11 +15,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long lazy writes gather before they are written without a commit to join.
+/// How long what nobody waits for gathers: lazy writes without a commit to join, and changes of wants for the mirror, as with
+/// thousands of services each command would else wait for a file of all the others. One time for both: a mirror that came first
+/// would take the lazy writes of a boot along, which is not over by then.
 const LAZY_DELAY: Duration = Duration::from_secs(1);
-/// How long changes of wants gather before the mirror is written, which takes all of them together: with thousands of
-/// services each command would else wait for a file of all the others.
-const MIRROR_DELAY: Duration = Duration::from_millis(250);
 /// While something is wrong it is tried again by itself, at growing distances. A commit tries at once.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -382,7 +381,7 @@ impl Worker {
     /// Brings the mirror up to date when its time has come, or `now`.
     fn mirror_in_time(&mut self, now: bool) {
         if self.mirror_stale {
-            let due = *self.mirror_due.get_or_insert_with(|| monotonic() + MIRROR_DELAY);
+            let due = *self.mirror_due.get_or_insert_with(|| monotonic() + LAZY_DELAY);
             if now || due <= monotonic() {
                 self.refresh_mirror();
             }

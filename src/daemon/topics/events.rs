@@ -8,15 +8,24 @@ use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::clock::wall;
+use crate::store::Note;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Events that are remembered, here and of former lives.
 pub const REMEMBERED: usize = 1000;
 
+impl Note for Event {
+    fn write(&self, text: &mut Vec<u8>) {
+        // Text and numbers: there is nothing that JSON could refuse.
+        let _ = serde_json::to_writer(text, self);
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Events {
-    past: VecDeque<Event>,
+    past: VecDeque<Arc<Event>>,
     followers: Vec<ConnId>,
 }
 
@@ -26,7 +35,7 @@ impl Events {
         let room = REMEMBERED.saturating_sub(self.past.len());
         // A line that was torn or that another version has written is left out.
         let known = journal.iter().rev().filter_map(|line| serde_json::from_str(line).ok());
-        known.take(room).for_each(|event| self.past.push_front(event));
+        known.take(room).for_each(|event| self.past.push_front(Arc::new(event)));
     }
 
     /// Something has happened. What passes by itself is told and not kept.
@@ -39,8 +48,8 @@ impl Events {
         if event.level == Level::Debug {
             return actions;
         }
-        // Text and numbers: there is nothing that JSON could refuse.
-        actions.extend(serde_json::to_string(&event).ok().map(Action::Note));
+        let event = Arc::new(event);
+        actions.push(Action::Note(Arc::clone(&event)));
         self.past.push_back(event);
         if self.past.len() > REMEMBERED {
             self.past.pop_front();
@@ -54,8 +63,9 @@ impl Events {
         let since = wall(Tick(since_ms.unwrap_or(0)));
         let meant = self.past.iter().filter(|event| event.time.0 >= since);
         let skip = last.map_or(0, |last| meant.clone().count().saturating_sub(last as usize));
-        let reply =
-            |event: &Event| Action::Reply(incoming.id, Reply::Part(Part::Event(Box::new(event.clone()))));
+        let reply = |event: &Arc<Event>| {
+            Action::Reply(incoming.id, Reply::Part(Part::Event(Box::new(Event::clone(event)))))
+        };
         let mut actions: Actions = meant.skip(skip).map(reply).collect();
         if follow {
             self.followers.push(incoming.id);
@@ -153,7 +163,7 @@ mod tests {
     fn the_state_gives_back_what_it_was_given_before_what_is_newer() {
         let mut events = Events::default();
         let kept = |action: Action| match action {
-            Action::Note(line) => line,
+            Action::Note(event) => serde_json::to_string(&*event).unwrap(),
             other => panic!("{other:?}"),
         };
         let mut journal: Vec<String> =

@@ -2,8 +2,14 @@
 
 use super::*;
 
+impl Note for String {
+    fn write(&self, text: &mut Vec<u8>) {
+        text.extend_from_slice(self.as_bytes());
+    }
+}
+
 fn noted(running: &Running, lines: impl IntoIterator<Item = String>) {
-    lines.into_iter().for_each(|line| running.store.note(line));
+    lines.into_iter().for_each(|line| running.store.note(Arc::new(line)));
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct ForkServer {
     process: Child,
     /// Capabilities of our bounding set that its children cannot have.
     lacks: u64,
+    /// The last order. Its room is kept: musl would take it from the kernel for each start.
+    order: Vec<u8>,
 }
 
 /// Why there is no child.
@@ -89,7 +91,7 @@ impl ForkServer {
         plan.set_program(c"/proc/self/exe".to_owned());
         plan.pass = Some(Pass { fd: theirs, number: SOCKET });
         let lacks = if clone::may_drop_bounding() { clone::own_bounding() } else { 0 };
-        Ok(Self { socket, process: clone::spawn(&mut plan, None)?, lacks })
+        Ok(Self { socket, process: clone::spawn(&mut plan, None)?, lacks, order: Vec::new() })
     }
 
     /// A child of the caller's, whose end is the caller's to see.
@@ -101,22 +103,23 @@ impl ForkServer {
     ///
     /// # Errors
     /// [`Refused`]; there is no child that would ever execute anything then.
-    pub fn spawn(&self, plan: &ChildPlan, join: Option<Join<'_>>) -> Result<Child, Refused> {
+    pub fn spawn(&mut self, plan: &ChildPlan, join: Option<Join<'_>>) -> Result<Child, Refused> {
         let streams = plan.descriptors().ok_or(Refused::Unfit)?;
-        let bytes = plan.encode();
+        self.order.clear();
+        plan.encode_into(&mut self.order);
         let (kind, directory) = match join {
             None => (PLAIN, None),
             Some(Join::Born(directory)) => (BORN, Some(directory)),
             Some(Join::Moves(procs)) => (MOVES, Some(procs)),
         };
-        if bytes.len() >= MOST || self.lacks_for(plan) {
+        if self.order.len() >= MOST || self.lacks_for(plan) {
             return Err(Refused::Unfit);
         }
         let (talk, ends) = clone::talk(plan).map_err(Refused::Clone)?;
         let mut fds = vec![ends.report.as_fd(), ends.go.as_fd()];
         fds.extend(directory);
         fds.extend(streams);
-        let pid = self.ask(&[IoSlice::new(&[kind]), IoSlice::new(&bytes)], &fds)?;
+        let pid = self.ask(&[IoSlice::new(&[kind]), IoSlice::new(&self.order)], &fds)?;
         // Not reaped before we are back in the loop, so the number is its own.
         let pidfd = Pidfd::open(pid).map_err(Refused::Clone)?;
         let (child, go) = talk.with(pid, pidfd);

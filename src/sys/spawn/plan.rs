@@ -194,16 +194,23 @@ impl ChildPlan {
     /// The byte form, without descriptors and session (always [`Session::New`]): a version byte, then every field in
     /// the order of `decode`.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = Vec::new();
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// The same, added to `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
         for list in [&self.argv, &self.envp, &self.candidates, &self.read_only] {
-            put_u32(&mut out, list.len());
+            put_u32(out, list.len());
             for text in list {
-                put_bytes(&mut out, text.as_bytes());
+                put_bytes(out, text.as_bytes());
             }
         }
-        put_option(&mut out, self.working_dir.as_ref(), |out, dir| put_bytes(out, dir.as_bytes()));
-        put_option(&mut out, self.umask, |out, mask| out.extend(mask.to_le_bytes()));
-        put_option(&mut out, self.identity.as_ref(), |out, who| {
+        put_option(out, self.working_dir.as_ref(), |out, dir| put_bytes(out, dir.as_bytes()));
+        put_option(out, self.umask, |out, mask| out.extend(mask.to_le_bytes()));
+        put_option(out, self.identity.as_ref(), |out, who| {
             out.extend(who.uid.to_le_bytes());
             out.extend(who.gid.to_le_bytes());
             put_u32(out, who.groups.len());
@@ -212,19 +219,18 @@ impl ChildPlan {
         for flag in [self.no_new_privs, self.scope_signals, self.subreaper, self.scarce_memory] {
             out.push(u8::from(flag));
         }
-        put_option(&mut out, self.capabilities, |out, masks| {
+        put_option(out, self.capabilities, |out, masks| {
             out.extend(masks.bounding.to_le_bytes());
             out.extend(masks.ambient.to_le_bytes());
         });
         for limit in [self.nofile, self.nproc, self.core] {
-            put_option(&mut out, limit, |out, (soft, hard)| {
+            put_option(out, limit, |out, (soft, hard)| {
                 out.extend(soft.to_le_bytes());
                 out.extend(hard.to_le_bytes());
             });
         }
-        put_option(&mut out, self.oom_score_adj, |out, adjustment| out.extend(adjustment.to_le_bytes()));
-        put_option(&mut out, self.pass.as_ref(), |out, pass| out.extend(pass.number.to_le_bytes()));
-        out
+        put_option(out, self.oom_score_adj, |out, adjustment| out.extend(adjustment.to_le_bytes()));
+        put_option(out, self.pass.as_ref(), |out, pass| out.extend(pass.number.to_le_bytes()));
     }
 
     /// The descriptors that belong to the byte form: stdin, stdout, stderr and the one that is passed, if any. `None`
