@@ -135,6 +135,7 @@ fn rows(
     }
     for round in 0..=rounds {
         crate::say(&format!("  {}, round {round} of {rounds}", rows[0]));
+        fastrand::shuffle(&mut places);
         places.retain_mut(|(way, dir, events)| match visit(image, way, dir.path(), events) {
             Ok(_) if round == 0 => true,
             Ok([up, down]) => {

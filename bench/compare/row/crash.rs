@@ -26,6 +26,7 @@ pub fn run(bench: &mut Bench<'_>) {
     }
     for _ in 0..if bench.options.quick { 5 } else { 25 } {
         clock::window(UP_BEFORE);
+        fastrand::shuffle(&mut worlds);
         for (name, world) in &mut worlds {
             match crashes(world, CRASHERS) {
                 Ok(values) => values.into_iter().for_each(|took| bench.results.add("crash", 0, name, took)),

@@ -45,6 +45,7 @@ pub fn run(bench: &mut Bench<'_>) {
         }
         for round in 0..rounds {
             crate::say(&format!("  {size} services, round {} of {rounds}", round + 1));
+            fastrand::shuffle(&mut fleets);
             for (peer, fleet) in &mut fleets {
                 if let Err(error) = visit(bench, *peer, fleet, size) {
                     bench.trouble(format!("{size} services: {}: {error}", peer.name()));

@@ -1,5 +1,6 @@
 //! The rows: how each figure is taken. A round of a row visits every peer once before the next round begins, so that
-//! what else happens on the machine hits all alike.
+//! what else happens on the machine hits all alike; each in an order of its own, as the first after a pause pays for cold
+//! caches, and everyone for what its predecessor has left behind.
 
 pub mod commands;
 pub mod containers;
@@ -28,9 +29,12 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Supervisors proper.
-    pub fn supervisors(&self) -> impl Iterator<Item = &'a dyn Peer> + use<'a> {
-        self.peers.iter().map(AsRef::as_ref).filter(|peer| peer.supervises())
+    /// Supervisors proper, in the order of a round.
+    pub fn supervisors(&self) -> Vec<&'a dyn Peer> {
+        let mut found: Vec<_> =
+            self.peers.iter().map(AsRef::as_ref).filter(|peer| peer.supervises()).collect();
+        fastrand::shuffle(&mut found);
+        found
     }
 
     /// That many services are not asked of this peer: the reason stands in the rows instead.
