@@ -156,7 +156,14 @@ impl Gateway {
     }
 
     /// A command while the unregistration `seq` is on its way: a second one joins it, and a stop does not wait for it.
-    fn beside_unregister(&mut self, ticket: Ticket, command: Command, seq: u64, now: Tick, out: &mut Effects) {
+    fn beside_unregister(
+        &mut self,
+        ticket: Ticket,
+        command: Command,
+        seq: u64,
+        now: Tick,
+        out: &mut Effects,
+    ) {
         if command != Command::Stop {
             self.orders.waiters.push(Waiter { ticket, command, seq });
             return;
