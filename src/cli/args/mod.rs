@@ -12,7 +12,7 @@ mod tests;
 mod values;
 mod verb;
 
-use super::plain;
+use super::plain::{self, Plain};
 use super::settings::{self, Env, Options, Settings};
 use crate::control::client::Search;
 use clap::{CommandFactory, Parser};
@@ -71,8 +71,8 @@ pub fn parse(argv: &[OsString], env: &Env<'_>) -> Result<Command, Early> {
     }
     // Messages name the program as it is called in documents, not by the path it was started with.
     let words = argv.get(1..).unwrap_or_default();
-    if let Some(verb) = plain::verb(words) {
-        return Ok(Command::Ctl(Ctl { search: settings::search(None, env), json: false, verb }));
+    if let Some(Plain { socket, json, verb }) = plain::command(words) {
+        return Ok(Command::Ctl(Ctl { search: settings::search(socket, env), json, verb }));
     }
     read(words, env)
 }

@@ -284,28 +284,58 @@ fn a_plain_command_means_what_the_parser_makes_of_it() {
         &["a", "--all"],
         &["a", "--"],
     ];
+    // Before the verb and at the end.
+    let options: [[&[&str]; 2]; 13] = [
+        [&[], &[]],
+        [&["--json"], &[]],
+        [&[], &["--json"]],
+        [&["--json"], &["--json"]],
+        [&["--socket", "/s"], &[]],
+        [&[], &["--socket", "/s"]],
+        [&["--socket=/s"], &["--json"]],
+        [&["--socket=/s"], &["--socket=/s"]],
+        [&["--socket"], &[]],
+        [&[], &["--socket"]],
+        [&["--socket="], &[]],
+        [&["--socket", ""], &[]],
+        [&["--socket", "--json"], &[]],
+    ];
     let verbs = definition().find_subcommand("ctl").unwrap().clone();
     let verbs: Vec<&str> = verbs.get_subcommands().map(clap::Command::get_name).chain(["x", "-x"]).collect();
-    let mut plain = std::collections::BTreeSet::new();
-    for (verb, names) in verbs.iter().flat_map(|verb| names.map(|names| (*verb, names))) {
-        let words = line(&[&["ctl", verb], names].concat());
-        let Some(found) = plain::verb(&words) else { continue };
-        plain.insert(verb);
+    let mut understood = std::collections::BTreeSet::new();
+    let compare = |words: Vec<OsString>| {
+        let Some(plain) = plain::command(&words) else { return false };
         match read(&words, &|_| None) {
-            Ok(Command::Ctl(Ctl { json: false, verb, .. })) => assert_eq!(found, verb, "{words:?}"),
+            Ok(Command::Ctl(Ctl { search, json, verb })) => {
+                assert_eq!(plain, Plain { socket: search.explicit, json, verb }, "{words:?}");
+            }
             other => panic!("{words:?}: {other:?}"),
         }
+        true
+    };
+    for (verb, [before, after]) in verbs.iter().flat_map(|verb| options.map(|options| (*verb, options))) {
+        for names in names {
+            if compare(line(&[&["ctl"], before, &[verb], names, after].concat())) {
+                understood.insert(verb);
+            }
+        }
     }
-    assert_eq!(Vec::from_iter(plain), ["healthcheck", "restart", "start", "status", "stop"]);
-    for words in [line(&["healthcheck"]), line(&["ctl", "healthcheck"])] {
-        let Ok(Command::Ctl(Ctl { json: false, verb, .. })) = read(&words, &|_| None) else { panic!() };
-        assert_eq!(plain::verb(&words), Some(verb));
+    assert_eq!(Vec::from_iter(understood), ["healthcheck", "list", "restart", "start", "status", "stop"]);
+    for [_, after] in options {
+        compare(line(&[&["healthcheck"], after].concat()));
     }
-    for other in [line(&["run", "status", "a"]), line(&["ctl"]), line(&[])] {
-        assert_eq!(plain::verb(&other), None);
+    for plain in [
+        &["healthcheck"][..],
+        &["healthcheck", "--json"],
+        &["ctl", "--socket", "/s", "--json", "status", "a"],
+        &["ctl", "stop", "a", "b", "--socket=/s"],
+    ] {
+        assert!(compare(line(plain)), "{plain:?}");
     }
-    let raw = [line(&["ctl", "stop"]), vec![OsString::from_vec(b"\xff".to_vec())]].concat();
-    assert_eq!(plain::verb(&raw), None);
+    for other in [&["run", "status", "a"][..], &["ctl"], &[]] {
+        assert!(!compare(line(other)), "{other:?}");
+    }
+    assert!(!compare([line(&["ctl", "stop"]), vec![OsString::from_vec(b"\xff".to_vec())]].concat()));
 }
 
 #[test]
