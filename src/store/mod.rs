@@ -80,6 +80,9 @@ use std::time::{Duration, Instant};
 /// How many changes may wait for the disk. Five thousand services asked for everything at once fill a third of it.
 const MAX_PENDING: usize = 65_536;
 
+/// So many rows are worth a commit of their own while everything ends.
+const MUCH: usize = 128;
+
 /// Where the state is and for whom.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -347,10 +350,10 @@ impl Store {
     pub fn commit_lazily(&self, changes: Vec<Change>) {
         let mut state = self.shared.state();
         if state.ended.is_none() {
-            let waited_for = state.lazy_since.is_some();
+            let (waited_for, was_much) = (state.lazy_since.is_some(), state.is_much());
             state.add(changes, false);
             // The thread knows already when the first of them is due: a crash or an exit wakes it no further.
-            if !waited_for {
+            if !waited_for || state.is_much() != was_much {
                 self.shared.changed.notify_all();
             }
         }
@@ -373,6 +376,13 @@ impl Store {
     /// Since when the disk has been at work without an answer; `None` when it owes nothing.
     pub fn busy_since(&self) -> Option<Instant> {
         self.shared.state().busy_since
+    }
+
+    /// Everything is about to end: much that nobody waits for is written at once from now on, beside the ends of the services.
+    /// Who closes the store would have to wait for it.
+    pub fn hurry(&self) {
+        self.shared.state().hurries = true;
+        self.shared.changed.notify_all();
     }
 
     /// Begins to close: writes what is pending, closes the database, gives the lock back. Nothing is taken any more.
@@ -434,6 +444,7 @@ struct State {
     notes: Notes,
     /// When the oldest lazy write was asked for.
     lazy_since: Option<Instant>,
+    hurries: bool,
     busy_since: Option<Instant>,
     closing: bool,
     /// The thread has ended, with everything written or not.
@@ -468,6 +479,11 @@ enum Boot {
 }
 
 impl State {
+    /// So much waits that it is written at once.
+    fn is_much(&self) -> bool {
+        self.hurries && self.pending.len() >= MUCH
+    }
+
     fn add(&mut self, changes: Vec<Change>, waited: bool) {
         let waited = if waited { Waited::Yes } else { Waited::No };
         for write in changes.into_iter().flat_map(writes) {

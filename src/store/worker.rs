@@ -261,7 +261,8 @@ impl Worker {
         if self.trouble.is_some() {
             return Some(self.retry_at);
         }
-        let lazy = state.lazy_since.map(|since| since + LAZY_DELAY);
+        let delay = if state.is_much() { Duration::ZERO } else { LAZY_DELAY };
+        let lazy = state.lazy_since.map(|since| since + delay);
         lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
     }
 

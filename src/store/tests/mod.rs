@@ -264,6 +264,22 @@ fn lazy_changes_ride_with_the_next_commit_or_go_by_themselves_after_a_while() {
     assert_eq!(runs, BTreeMap::from([(name("a"), run_row(100)), (name("c"), run_row(8))]));
 }
 
+/// Else whoever closes the store after a thousand services waits for a thousand rows.
+#[test]
+fn while_everything_ends_much_that_waits_is_due_at_once() {
+    let home = Home::new();
+    let (store, _, hand) = played::open(home.options(), &played::Disk::default(), |_| {}).unwrap();
+    let note = |services: std::ops::Range<usize>| {
+        let row = |n| Change::Run(name(&format!("s{n}")), run_row(1));
+        store.commit_lazily(services.map(row).collect());
+        hand.due().unwrap()
+    };
+    let in_a_second = note(0..MUCH - 1);
+    assert_eq!(note(0..MUCH), in_a_second, "nothing ends");
+    store.hurry();
+    assert!(note(0..MUCH) < in_a_second);
+}
+
 /// To close the file takes three syncs more and says nothing more.
 #[test]
 fn the_last_commit_is_one_sync_and_nothing_is_lost_or_repaired_for_it() {
