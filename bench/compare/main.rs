@@ -58,8 +58,9 @@ fn compare(options: &Options) -> Result<(), String> {
         ("commands", wants(&row::commands::NAMES), row::commands::run),
     ];
     let engine: [(&str, bool, Measure); 1] = [("engine", wants(&row::engine::NAMES), row::engine::run)];
-    let all: [(&str, bool, Measure); 7] = [
+    let all: [(&str, bool, Measure); 8] = [
         ("crash", wants(&["crash"]), row::crash::run),
+        ("crash-heavy", wants(&["crash-heavy"]), row::crash::run_heavy),
         ("orphans", wants(&["reap"]), row::orphans::run),
         ("logs", wants(&["log", "log-cpu", "lost"]), row::logs::run),
         ("trees", wants(&["tree", "survivors"]), row::trees::run),

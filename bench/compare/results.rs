@@ -17,11 +17,17 @@ const fn row(name: &'static str, title: &'static str, unit: &'static str, floor:
 }
 
 /// In the order of the report.
-pub const ROWS: [Row; 27] = [
+pub const ROWS: [Row; 28] = [
     row("crash", "crash → new process runs", "ms", "clone + exec + wait of the same program"),
     row(
         "crash-one",
         "crash of one of N services → new process runs",
+        "ms",
+        "clone + exec + wait of the same program",
+    ),
+    row(
+        "crash-heavy",
+        "the same of a service with 300 MiB and 40 children",
         "ms",
         "clone + exec + wait of the same program",
     ),

@@ -34,6 +34,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
     match name.to_bytes() {
         b"unit" => unit::run(number(rest, 0)),
         b"crash" => unit::crash(number(rest, 0)),
+        b"heavy" => unit::heavy(number(rest, 0), number(rest, 1), number(rest, 2)),
         b"tree" => tree::tree(number(rest, 0)),
         b"orphans" => orphans::orphans(number(rest, 0), number(rest, 1)),
         b"flood" => flood::flood(number(rest, 0)),

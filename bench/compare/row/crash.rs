@@ -15,28 +15,40 @@ use std::time::Duration;
 const SLICE: u64 = 200_000_000;
 pub(super) const UP_BEFORE: Duration = Duration::from_secs(2);
 
+/// Of the service that is to be a burden, in MiB, and its children.
+const HEAVY: [&str; 2] = ["300", "40"];
+
 pub fn run(bench: &mut Bench<'_>) {
-    let services: Vec<Service> = (0..CRASHERS).map(service).collect();
+    measure(bench, "crash", (0..CRASHERS).map(service).collect());
+}
+
+/// `crash-heavy`: the same for one that has memory and children.
+pub fn run_heavy(bench: &mut Bench<'_>) {
+    let [memory, children] = HEAVY;
+    measure(bench, "crash-heavy", vec![Service::new("s0", &["heavy", "0", memory, children])]);
+}
+
+fn measure(bench: &mut Bench<'_>, row: &'static str, services: Vec<Service>) {
     let mut worlds: Vec<(&'static str, World)> = Vec::new();
     for peer in bench.supervisors() {
         match all_up(bench.options, peer, &services) {
             Ok(world) => worlds.push((peer.name(), world)),
-            Err(error) => bench.trouble(format!("crash: {}: {error}", peer.name())),
+            Err(error) => bench.trouble(format!("{row}: {}: {error}", peer.name())),
         }
     }
     for _ in 0..if bench.options.quick { 5 } else { 25 } {
         clock::window(UP_BEFORE);
         fastrand::shuffle(&mut worlds);
         for (name, world) in &mut worlds {
-            match crashes(world, CRASHERS) {
-                Ok(values) => values.into_iter().for_each(|took| bench.results.add("crash", 0, name, took)),
-                Err(error) => bench.trouble(format!("crash: {name}: {error}")),
+            match crashes(world, services.len()) {
+                Ok(values) => values.into_iter().for_each(|took| bench.results.add(row, 0, name, took)),
+                Err(error) => bench.trouble(format!("{row}: {name}: {error}")),
             }
         }
         if let Some((_, world)) = worlds.first_mut() {
             match floor(world) {
-                Ok(values) => values.into_iter().for_each(|took| bench.results.add("crash", 0, FLOOR, took)),
-                Err(error) => bench.trouble(format!("crash: floor: {error}")),
+                Ok(values) => values.into_iter().for_each(|took| bench.results.add(row, 0, FLOOR, took)),
+                Err(error) => bench.trouble(format!("{row}: floor: {error}")),
             }
         }
     }
