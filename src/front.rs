@@ -141,6 +141,7 @@ fn supervise(settings: &Settings, mode: Mode) -> u8 {
         public_status: settings.public_status,
         metrics: settings.metrics,
         demo: settings.demo,
+        parallel_starts: settings.parallel_starts,
         environment: std::env::vars_os().collect(),
         log_level: match settings.log_level {
             LogLevel::Error => slog::Level::Error,

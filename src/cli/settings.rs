@@ -4,6 +4,7 @@
 
 use super::args::Early;
 use crate::control::client::Search;
+use crate::core::fleet::ParallelStarts;
 use crate::core::words::{LogFormat, Rung};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -38,6 +39,7 @@ pub struct Settings {
     /// Absent: nothing is served over HTTP.
     pub metrics: Option<SocketAddr>,
     pub demo: bool,
+    pub parallel_starts: ParallelStarts,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     pub log_prefix: bool,
@@ -93,6 +95,12 @@ impl Settings {
                 (None, None) => None,
             },
             demo,
+            parallel_starts: match (options.parallel_starts, text("HERMES_SUP_PARALLEL_STARTS", env)?) {
+                (Some(starts), _) => starts,
+                (None, Some(text)) => parse_starts(&text)
+                    .map_err(|why| invalid("HERMES_SUP_PARALLEL_STARTS", &text, &why.to_string()))?,
+                (None, None) => ParallelStarts::Any,
+            },
             log_level: choice(options.log_level, "HERMES_SUP_LOG_LEVEL", env)?.unwrap_or(LogLevel::Info),
             log_format: choice(options.log_format, "HERMES_SUP_LOG_FORMAT", env)?.unwrap_or(LogFormat::Text),
             log_prefix: options.log_prefix || flag("HERMES_SUP_LOG_PREFIX", env)?,
@@ -197,6 +205,10 @@ pub(super) struct Options {
     /// Serve /metrics, /healthz and /readyz over HTTP, as in 127.0.0.1:9633; ':9633' is every address
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     metrics: Option<SocketAddr>,
+    /// How many services may start at a time, of those that a boot or a command for all starts; auto: as many as the
+    /// machine takes [default: any number]
+    #[arg(long, value_name = "N|auto", value_parser = parse_starts)]
+    parallel_starts: Option<ParallelStarts>,
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -300,6 +312,19 @@ fn parse_address(text: &str) -> Result<SocketAddr, NoAddress> {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[error("use a number from 1 on, or 'auto'")]
+struct NoStarts;
+
+fn parse_starts(text: &str) -> Result<ParallelStarts, NoStarts> {
+    match text.parse() {
+        Ok(0) => Err(NoStarts),
+        Ok(most) => Ok(ParallelStarts::AtMost(most)),
+        Err(_) if text.eq_ignore_ascii_case("auto") => Ok(ParallelStarts::Auto),
+        Err(_) => Err(NoStarts),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
 #[error("use a duration as in 500ms, 30s or 1h30m")]
 pub(super) struct NoDuration;
 
@@ -336,6 +361,7 @@ mod tests {
             public_status: false,
             metrics: None,
             demo: false,
+            parallel_starts: ParallelStarts::Any,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             log_prefix: false,
@@ -366,6 +392,7 @@ mod tests {
             "STOP_BUDGET",
             "S6_SURFACE",
             "PUBLIC_STATUS",
+            "PARALLEL_STARTS",
             "LOG_LEVEL",
             "LOG_FORMAT",
             "LOG_PREFIX",
@@ -404,6 +431,7 @@ mod tests {
             ("HERMES_SUP_STOP_BUDGET", "1m"),
             ("HERMES_SUP_PUBLIC_STATUS", "Yes"),
             ("HERMES_SUP_METRICS", ":9633"),
+            ("HERMES_SUP_PARALLEL_STARTS", "auto"),
             ("HERMES_SUP_LOG_LEVEL", "debug"),
             ("HERMES_SUP_LOG_FORMAT", "json"),
             ("HERMES_SUP_LOG_PREFIX", "1"),
@@ -423,6 +451,7 @@ mod tests {
             public_status: true,
             metrics: Some("0.0.0.0:9633".parse().unwrap()),
             demo: false,
+            parallel_starts: ParallelStarts::Auto,
             log_level: LogLevel::Debug,
             log_format: LogFormat::Json,
             log_prefix: true,
@@ -474,6 +503,7 @@ mod tests {
             ("HERMES_SUP_STOP_BUDGET", "soon", "use a duration as in 500ms, 30s or 1h30m"),
             ("HERMES_SUP_PUBLIC_STATUS", "maybe", "use 1 or 0"),
             ("HERMES_SUP_METRICS", "localhost", &NoAddress.to_string()),
+            ("HERMES_SUP_PARALLEL_STARTS", "0", "use a number from 1 on, or 'auto'"),
             ("HERMES_SUP_LOG_LEVEL", "loud", "use error, warning, info, debug"),
             ("HERMES_SUP_GATEWAYS", "0", "use on, off"),
             (

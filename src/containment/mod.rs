@@ -34,6 +34,7 @@ mod scopes;
 mod spawner;
 mod succession;
 
+pub use cgroup::discover::own_pressure;
 pub use event::{Event, HookError, SpawnError};
 pub use flags::flags;
 pub use hold::{Containment, Home};

@@ -64,6 +64,8 @@ pub enum Action {
         command: Command,
         /// All that get it in the end: these, and in a rolling restart those of the other turns.
         together: BTreeSet<ServiceId>,
+        /// All of them were meant, and none by its name: they start in their turn.
+        in_turn: bool,
     },
     Kill(Kill),
     /// Hear when the state file of this life changes.
@@ -122,6 +124,8 @@ pub enum Action {
     Commit(Commit, Vec<Change>),
     /// The answer to something that a topic other than the requests has done.
     Answer(Ticket, Outcome),
+    /// So many services may start at a time.
+    Places(usize),
     /// Where the work of a gateway is done.
     Place(ServiceId, Place),
     /// Hear when the root gateway's state file changes.
@@ -202,7 +206,8 @@ impl Supervisor {
                 Action::Warn(topic, text) => self.warn(topic, text),
                 Action::SignalMain(life, signal) => self.signal_main(&life, signal),
                 Action::Scope(conn, name, order) => self.order_scope(conn, name, order),
-                Action::Command { tickets, command, together } => {
+                Action::Command { tickets, command, together, in_turn } => {
+                    self.admit(&tickets, command, in_turn);
                     self.command(tickets, command, &together);
                 }
                 Action::Kill(kill) => {
@@ -252,6 +257,7 @@ impl Supervisor {
                     let effects = self.fleet.place(id, place, self.clock.now());
                     self.execute(effects);
                 }
+                Action::Places(places) => self.fleet.limit_starts(Some(places)),
                 Action::WatchRoot(watch) => {
                     if let Err(error) = self.root_watch.begin(&self.wakeups.registry, watch) {
                         slog::warn!(self.log, "failed to watch a state file"; "error" => %error);
@@ -342,6 +348,17 @@ impl Supervisor {
         for (id, ticket) in tickets {
             decide!(self.topology.command(id, ticket, command, together));
         }
+    }
+
+    /// What a person starts by its name does not wait for its turn.
+    fn admit(&mut self, tickets: &[(ServiceId, Ticket)], command: Command, in_turn: bool) {
+        let (ids, now) = (tickets.iter().map(|(id, _)| *id), self.clock.now());
+        let effects = match command {
+            Command::Start { .. } | Command::Restart if in_turn => self.fleet.in_turn(ids, now),
+            Command::Start { .. } | Command::Restart | Command::Once => self.fleet.at_once(ids, now),
+            Command::Stop | Command::Unregister => return,
+        };
+        self.execute(effects);
     }
 
     fn kill(&mut self, kill: &Kill) -> io::Result<()> {

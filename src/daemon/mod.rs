@@ -32,7 +32,7 @@ use crate::control::server::{Abandoned, ConnId, Server};
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::{Event, Incarnation};
-use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
+use crate::core::fleet::{Fleet, FleetEffects, ParallelStarts, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
 use crate::definition::Surroundings;
@@ -56,6 +56,7 @@ use services::launch_error::LaunchError;
 use services::mirror::Mirrored;
 use services::starts::Starts;
 use sources::listeners::Listeners;
+use sources::pressure::Pressure;
 use sources::probes::Probes;
 use sources::reaping::Unreaped;
 use sources::root_watch::RootWatch;
@@ -72,6 +73,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use surface::slots::{Slots, Supervised};
 use topics::Deadlines;
+use topics::admission::Admission;
 use topics::definitions::Definitions;
 use topics::definitions::found::Found;
 use topics::edits::{self, Edits};
@@ -115,6 +117,8 @@ pub struct Options {
     /// Where metrics are served over HTTP.
     pub metrics: Option<SocketAddr>,
     pub demo: bool,
+    /// How many services may start at a time.
+    pub parallel_starts: ParallelStarts,
     /// What services and main program get; the image's preparation may add to it.
     pub environment: BTreeMap<OsString, OsString>,
     pub log_level: slog::Level,
@@ -248,6 +252,7 @@ enum Over {
 /// What the topics know, each its own.
 #[derive(Debug, Default)]
 struct Topics {
+    admission: Admission,
     requests: Requests,
     edits: Edits,
     limits: ServiceLimits,
@@ -293,6 +298,7 @@ struct Supervisor {
     handing: serve::log_files::Handing,
     listeners: Listeners,
     probes: Probes,
+    pressure: Pressure,
     /// One for each life at most.
     beside: BTreeMap<IncarnationId, Beside>,
     main: Option<MainProgram>,
@@ -458,6 +464,10 @@ impl Supervisor {
                 self.reap_before_the_late();
                 self.deal();
             }
+            if self.topics.admission.is_due(&self.fleet, now) {
+                let stalled = self.pressure.read();
+                decide!(self.admission.looked(stalled));
+            }
             // Nobody is killed for being late who has ended, and waits among thousands to be reaped.
             if !self.unreaped.is_due(now) {
                 let due = self.fleet.pass_time(now);
@@ -603,6 +613,7 @@ impl Supervisor {
             self.herald.next_deadline(),
             self.server.next_deadline(),
             self.topics.schedules.next_tick(),
+            self.topics.admission.next_tick(),
         ];
         let next: Option<Tick> = looks.into_iter().flatten().chain(timeouts).min();
         let wait = next.map_or(Duration::ZERO, |next| self.clock.until(next));

@@ -332,8 +332,15 @@ fn what_has_no_bound_of_its_own_is_waited_for_without_one() {
     let targets = || Targets::All;
     assert_eq!(patience(&Request::Stop { targets: targets() }), None);
     assert_eq!(patience(&Request::Status { targets: targets() }), Some(Duration::from_secs(10)));
-    let start = |timeout_ms| Request::Start { targets: targets(), timeout_ms, force: false };
+    let one = || Targets::Names(vec!["a".to_owned()]);
+    let start = |timeout_ms| Request::Start { targets: one(), timeout_ms, force: false };
     assert_eq!(patience(&start(None)), Some(Duration::from_secs(40)));
     assert_eq!(patience(&start(Some(1000))), Some(Duration::from_secs(11)));
     assert!(patience(&start(Some(u64::MAX))).is_some(), "no overflow");
+    let of_all = Request::Start { targets: targets(), timeout_ms: None, force: false };
+    assert_eq!(
+        patience(&of_all),
+        None,
+        "they may start in turns, of which the caller does not know the number"
+    );
 }

@@ -52,6 +52,7 @@ pub static VARIABLES: &[Variable] = {
         variable("HERMES_SUP_LOG_FORMAT", Supervisor, "text or json, as --log-format."),
         variable("HERMES_SUP_LOG_PREFIX", Supervisor, "1: lines of services have their name in front, as --log-prefix."),
         variable("HERMES_SUP_METRICS", Supervisor, "Where to serve metrics and probes over HTTP, as --metrics."),
+        variable("HERMES_SUP_PARALLEL_STARTS", Supervisor, "How many services may start at a time, as --parallel-starts."),
         variable("HERMES_SUP_DEMO", Supervisor, "1: a few built-in services in a temporary home, as run --demo."),
         variable("HERMES_SUP_SERVICE", Service, "The name of the service, for a hook."),
         variable("HERMES_SUP_MAIN_PID", Service, "The pid of the main process, for a hook."),

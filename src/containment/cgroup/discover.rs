@@ -58,6 +58,11 @@ pub fn own_memory_events() -> Option<PathBuf> {
     own_with("memory.events").into_iter().next().map(|dir| dir.join("memory.events"))
 }
 
+/// The directory of the cgroup that we and our services are in, where it has `cpu.pressure` and can be seen.
+pub fn own_pressure() -> Option<PathBuf> {
+    own_with("cpu.pressure").into_iter().find(|dir| dir.file_name().is_none_or(|name| name != OWN_LEAF))
+}
+
 /// The directories of the cgroups at or above ours that have `file` and can be seen, the nearest first.
 pub fn own_with(file: &str) -> Vec<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -3,7 +3,7 @@
 //! A new verb is a variant of [`Request`], a row here, its place on the command line, and the place where it is done. Method
 //! names, permission, deadlines and the client's patience are computed from the rows.
 
-use super::requests::Request;
+use super::requests::{Request, Targets};
 use std::time::Duration;
 
 /// What a start may take when the caller says nothing.
@@ -133,10 +133,13 @@ impl Request {
         self.verb().name
     }
 
-    /// That of its row, but that a reload waits for the trees that it restarts, and who follows has no end.
+    /// That of its row, but that a reload waits for the trees that it restarts, who follows has no end, and a start of all may
+    /// come in turns.
     pub fn deadline(&self) -> Deadline {
         match self {
             Self::Reload { restart: true } | Self::Events { follow: true, .. } => Never,
+            // They may have to start some at a time.
+            Self::Start { targets: Targets::All, .. } => CallersEach(START_TIMEOUT),
             _ => self.verb().deadline,
         }
     }

@@ -6,11 +6,16 @@
 //! * Shutdown has the reverse order: a service is asked to end when everything that comes after it is gone. Services that do
 //!   not depend on each other end in parallel.
 //!
-//! `order.rs` decides by these rules.
+//! `order.rs` decides by these rules, `turns.rs` how many may start at a time.
 
 mod order;
 #[cfg(test)]
 mod tests;
+mod turns;
+#[cfg(test)]
+mod turns_tests;
+
+pub use turns::ParallelStarts;
 
 use super::clock::Tick;
 use super::effect::Effect;
@@ -18,9 +23,11 @@ use super::event::Event;
 use super::gateway::{Elsewhere, Gateway, Restored};
 use super::name::ServiceName;
 use super::policy::Policy;
+use super::words::Want;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use turns::Turns;
 
 /// A small number for a service, stable while it exists and reused afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +74,7 @@ pub struct Fleet {
     followers: BTreeMap<ServiceName, Vec<ServiceId>>,
     deadlines: BTreeSet<(Tick, ServiceId)>,
     closing: Option<Tick>,
+    turns: Turns,
     /// The greatest number of a life of those that were removed. New services count on from there: what is still on its way for a
     /// life that is over means nothing to another service with that number or name.
     past: u64,
@@ -132,7 +140,12 @@ impl Fleet {
     pub fn place(&mut self, id: ServiceId, place: Place, now: Tick) -> FleetEffects {
         let (mut out, mut queue) = (Vec::new(), VecDeque::new());
         if let Some(member) = self.member_mut(id).filter(|member| member.place != place) {
+            let asked = match &place {
+                Place::Ask(name) => Some(name.clone()),
+                Place::Own | Place::Elsewhere(_) => None,
+            };
             member.place = place;
+            asked.into_iter().for_each(|name| self.is_asked(&name));
             self.settle_gate(id, &mut queue);
             self.run(queue, now, &mut out);
         }
@@ -171,6 +184,7 @@ impl Fleet {
             return Vec::new();
         };
         self.free.push(id);
+        self.turns.forget(id);
         self.past = self.past.max(member.gateway.history().incarnation);
         self.trees -= usize::from(member.gateway.has_tree());
         if let Some(at) = member.deadline {
@@ -199,7 +213,8 @@ impl Fleet {
 
     /// Boots every service that `restored` names. A service is booted before those that come after it.
     pub fn boot(&mut self, mut restored: BTreeMap<ServiceId, Restored>, now: Tick) -> FleetEffects {
-        let mut out = Vec::new();
+        let wanted = |(id, restored): (&ServiceId, &Restored)| (restored.want == Want::Up).then_some(*id);
+        let mut out = self.in_turn(restored.iter().filter_map(wanted), now);
         for id in self.in_order(self.ids()) {
             if let Some(mut restored) = restored.remove(&id) {
                 restored.history.incarnation = restored.history.incarnation.max(self.past);
@@ -219,7 +234,7 @@ impl Fleet {
         out
     }
 
-    /// Lets everything happen that is due at `now`.
+    /// Lets everything happen that is due at `now`, and those begin whose turn it is.
     pub fn pass_time(&mut self, now: Tick) -> FleetEffects {
         let mut out = Vec::new();
         while let Some((_, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
@@ -231,16 +246,19 @@ impl Fleet {
                 break;
             }
         }
+        self.take_turns(now, &mut out);
         out
     }
 
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let services = self.deadlines.first().map(|(at, _)| *at);
+        services.into_iter().chain(self.turns.next_deadline()).min()
     }
 
     /// Moves every deadline by the time in which no process could run ([`super::clock::LostTime`]).
     pub fn postpone(&mut self, by: Duration) {
         self.closing = self.closing.map(|deadline| deadline.after(by));
+        self.turns.postpone(by);
         for id in self.ids().collect::<Vec<_>>() {
             if let Some(member) = self.member_mut(id) {
                 member.gateway.postpone(by);
@@ -283,6 +301,7 @@ impl Fleet {
         while let Some((id, event)) = queue.pop_front() {
             let Some(member) = self.member_mut(id) else { continue };
             let (had_tree, was_to_start) = (member.gateway.has_tree(), member.gateway.is_to_start());
+            let (before, of_gate) = (member.gateway.phase(), matches!(event, Event::Gate(_)));
             let effects = member.gateway.step(event, now);
             let has_tree = member.gateway.has_tree();
             let mut changed = was_to_start != member.gateway.is_to_start();
@@ -293,6 +312,9 @@ impl Fleet {
                 out.push((id, effect));
             }
             self.note_deadline(id);
+            if self.turns.is_on() {
+                self.follow_turn(id, before, of_gate, &mut queue);
+            }
             if changed {
                 self.changed(&name, &mut queue);
             }

@@ -32,11 +32,11 @@ impl Fleet {
 
     pub(super) fn settle_gate(&self, id: ServiceId, queue: &mut VecDeque<(ServiceId, Event)>) {
         if let Some(member) = self.member(id).filter(|_| self.closing.is_none()) {
-            queue.push_back((id, Event::Gate(self.gate_of(member))));
+            queue.push_back((id, Event::Gate(self.gate_of(id, member))));
         }
     }
 
-    fn gate_of(&self, member: &Member) -> Gate {
+    fn gate_of(&self, id: ServiceId, member: &Member) -> Gate {
         if let Some(reason) = &member.held {
             return Gate::Refused(reason.clone());
         }
@@ -80,7 +80,11 @@ impl Fleet {
                 waits = Some(name);
             }
         }
-        waits.map_or(Gate::Open, |name| Gate::Wait(format!("waits for '{name}'")))
+        match waits {
+            Some(name) => Gate::Wait(format!("waits for '{name}'")),
+            None if self.turns.waits(id) => Gate::Turn,
+            None => Gate::Open,
+        }
     }
 
     /// Puts those of `ids` first that others of them come after.

@@ -13,6 +13,8 @@ pub enum Gate {
     Open,
     /// Not yet; for whom it waits.
     Wait(String),
+    /// Not before its turn: enough others are starting.
+    Turn,
     /// Not at all, and a running one must stop; which requirement is missing.
     Refused(String),
     /// Not before this service has said whether it does this one's work. One that runs may go on.
@@ -112,11 +114,16 @@ impl Gateway {
             // The state in words is another one.
             (Gate::Elsewhere(_), Phase::Down | Phase::Finished) => out.push(Effect::Changed),
             (
-                Gate::Open | Gate::Wait(_) | Gate::Ask(_) | Gate::Refused(_),
+                Gate::Open | Gate::Wait(_) | Gate::Turn | Gate::Ask(_) | Gate::Refused(_),
                 Phase::Down | Phase::Held | Phase::Finished,
             ) if was_elsewhere => out.push(Effect::Changed),
             (
-                Gate::Open | Gate::Wait(_) | Gate::Ask(_) | Gate::Refused(_) | Gate::Elsewhere(_),
+                Gate::Open
+                | Gate::Wait(_)
+                | Gate::Turn
+                | Gate::Ask(_)
+                | Gate::Refused(_)
+                | Gate::Elsewhere(_),
                 Phase::Down
                 | Phase::Held
                 | Phase::Starting

@@ -49,12 +49,22 @@ impl Gateway {
         matches!(self.gate, Gate::Refused(_))
     }
 
+    /// It is to start, and waits for nothing but its turn.
+    pub fn awaits_turn(&self) -> bool {
+        self.phase == Phase::Held && self.gate == Gate::Turn
+    }
+
     /// Where its work is done, while no process of its own is there.
     pub fn elsewhere(&self) -> Option<&Elsewhere> {
         match (&self.gate, self.phase) {
             (Gate::Elsewhere(place), Phase::Down | Phase::Held | Phase::Finished) => Some(place),
             (
-                Gate::Open | Gate::Wait(_) | Gate::Ask(_) | Gate::Refused(_) | Gate::Elsewhere(_),
+                Gate::Open
+                | Gate::Wait(_)
+                | Gate::Turn
+                | Gate::Ask(_)
+                | Gate::Refused(_)
+                | Gate::Elsewhere(_),
                 Phase::Down
                 | Phase::Held
                 | Phase::Starting
@@ -190,6 +200,7 @@ impl Gateway {
         };
         let text = match (self.phase, &self.gate) {
             (Phase::Held, Gate::Wait(reason) | Gate::Refused(reason)) => reason.clone(),
+            (Phase::Held, Gate::Turn) => "waits for its turn".to_owned(),
             (Phase::Held, Gate::Ask(name)) => format!("waits for '{name}' to say whether it serves it"),
             (Phase::Held | Phase::Down | Phase::Finished, Gate::Elsewhere(Elsewhere::Served { by })) => {
                 served_by(by)

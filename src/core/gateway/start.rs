@@ -79,7 +79,7 @@ impl Gateway {
                     out.push(Effect::Spawn { incarnation });
                 }
             }
-            Gate::Wait(_) | Gate::Ask(_) => self.enter(Phase::Held, now, out),
+            Gate::Wait(_) | Gate::Turn | Gate::Ask(_) => self.enter(Phase::Held, now, out),
             Gate::Refused(reason) => {
                 let reason = reason.clone();
                 self.refused(&reason, now, out);

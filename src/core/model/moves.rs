@@ -71,7 +71,7 @@ impl World {
             moves.push(Move::Due);
         }
         if matches!(self.scope, Scope::OneCallerAndGates | Scope::Scheduled) {
-            let gates = [Gate::Open, Gate::Wait("a".into()), Gate::Refused("a".into())];
+            let gates = [Gate::Open, Gate::Wait("a".into()), Gate::Turn, Gate::Refused("a".into())];
             moves.extend(gates.map(Move::Gate));
         }
         if self.scope == Scope::OneCallerAndOthers {

@@ -1,6 +1,7 @@
 //! The last part of a boot: all services become known and go where the database wants them, and the main program starts.
 
 use crate::control::protocol::{self, EventKind};
+use crate::core::clock::Tick;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
 use crate::core::gateway::Restored;
@@ -128,6 +129,9 @@ impl Supervisor {
                 self.welcome(id, adopted);
             }
             let living = adopted.map(|adopted| adopted.living);
+            if let Some(row) = row {
+                self.fleet.note_use(id, Tick(row.asked_at_ms));
+            }
             restored.insert(
                 id,
                 Restored {
@@ -250,6 +254,8 @@ impl Supervisor {
     pub(in crate::daemon) fn want_up_after_boot(&mut self, profile: &ServiceName) {
         match self.fleet.id(profile.as_str()) {
             Some(id) => {
+                let effects = self.fleet.at_once([id].into_iter(), self.clock.now());
+                self.execute(effects);
                 let ticket = self.topics.requests.own_ticket();
                 self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
             }

@@ -18,11 +18,14 @@ use super::steps::start_error::StartError;
 use crate::containment::played::Kernel;
 use crate::containment::{Begun, Home};
 use crate::control::server::Server;
+use crate::core::fleet::ParallelStarts;
 use crate::daemon::clock::Clock;
 use crate::daemon::herald::Herald;
 use crate::daemon::simulation::planted;
+use crate::daemon::sources::pressure::Pressure;
 use crate::daemon::sources::wall_timer::WallTimer;
 use crate::daemon::sources::{Notifier, Timer, Wakeups, containment_token, control_token};
+use crate::daemon::topics::admission::Admission;
 use crate::daemon::topics::definitions::found::Found;
 use crate::daemon::topics::testing::options;
 use crate::daemon::upgrade::handover::Handover;
@@ -35,11 +38,14 @@ use crate::store::played::{Disk, Hand};
 use crate::sys::posture;
 use crate::sys::signal::SignalFd;
 use mio::Poll;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Of every simulated machine.
+const PROCESSORS: usize = 2;
 /// Of every simulated state: what hangs on it, such as the jitter of a backoff, is the same in every run.
 const INSTANCE: &str = "51517a1e51517a1e51517a1e51517a1e";
 
@@ -51,6 +57,7 @@ pub(in crate::daemon) struct Stage {
     pub kernel: Kernel,
     pub disk: Disk,
     pub log: slog::Logger,
+    pub parallel_starts: ParallelStarts,
 }
 
 /// A supervisor, and what its threads would do.
@@ -93,6 +100,7 @@ impl Stage {
             services: vec![self.services()],
             socket: Some(self.socket()),
             gateway_user: Some(rustix::process::geteuid().as_raw().to_string()),
+            parallel_starts: self.parallel_starts,
             ..options(self.home())
         }
     }
@@ -111,7 +119,11 @@ impl Stage {
         // Its answer is awaited before the first start.
         store.turn();
         let planned = Planned { reconciled: Reconciled::default(), cmd: Cmd::None };
-        let (supervisor, poll) = Supervisor::running(prepared, opened, contained, planned)?;
+        let (mut supervisor, poll) = Supervisor::running(prepared, opened, contained, planned)?;
+        // Not those of this machine.
+        supervisor.topics.admission = Admission::new(self.parallel_starts, PROCESSORS);
+        supervisor.fleet.limit_starts(supervisor.topics.admission.places());
+        supervisor.pressure = Pressure::Played(Cell::default());
         Ok(Running { supervisor, poll, hands: Hands { store, logs } })
     }
 

@@ -481,7 +481,7 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
         let lives = world.kernel.living().into_iter().filter(|life| life.name == *name).count();
         let held = world.running.as_ref().and_then(|running| running.hands.store.want(name));
         let state = gateway.state();
-        let waits_for_another = gateway.phase() == Phase::Held;
+        let waits_for_another = gateway.phase() == Phase::Held && !gateway.awaits_turn();
         let right = match gateway.want() {
             Want::Up => {
                 matches!(state, State::Up | State::Ready) == (lives == 1)

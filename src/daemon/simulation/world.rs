@@ -10,6 +10,7 @@ use super::story::Story;
 use crate::containment::IncarnationId;
 use crate::containment::played::Kernel;
 use crate::core::clock::Tick;
+use crate::core::fleet::ParallelStarts;
 use crate::core::signal::Signal;
 use crate::daemon::boot::played::{Running, Stage};
 use crate::daemon::clock::wall_seconds;
@@ -132,7 +133,19 @@ impl World {
         let (story, kernel) = (Story::default(), Kernel::boot());
         let path = dir.path().to_owned();
         story.begin_in(&path);
-        let stage = Stage { dir: path, kernel: kernel.clone(), disk: Disk::default(), log: story.log() };
+        // With dice of its own: what else a seed says is not moved by it.
+        let mut turns = Dice::new(!seed);
+        let parallel_starts = match turns.between(0, 4) {
+            // A planted bug is looked for in few runs, of which none is to be slower.
+            _ if bug.is_some() => ParallelStarts::Any,
+            0 | 1 => ParallelStarts::Any,
+            2 => ParallelStarts::AtMost(1),
+            3 => ParallelStarts::AtMost(2),
+            _ => ParallelStarts::Auto,
+        };
+        story.tell(&format!("starts at a time: {parallel_starts:?}"));
+        let (kernel_of_stage, log) = (kernel.clone(), story.log());
+        let stage = Stage { dir: path, kernel: kernel_of_stage, disk: Disk::default(), log, parallel_starts };
         for made in [stage.home(), stage.services()] {
             std::fs::create_dir_all(made).expect("a directory");
         }

@@ -1,6 +1,7 @@
 //! Where wake-ups come from: tokens, the one timer, and the notices of helper threads.
 
 pub(in crate::daemon) mod listeners;
+pub(in crate::daemon) mod pressure;
 pub(in crate::daemon) mod probes;
 pub(in crate::daemon) mod reaping;
 pub(in crate::daemon) mod root_watch;

@@ -4,6 +4,7 @@
 //! what is to be done as [`Action`](super::act::Action)s. No topic knows another one, none does anything itself, so each is
 //! tested without a kernel, a disk or a clock.
 
+pub mod admission;
 pub mod agenda;
 pub mod definitions;
 pub mod edits;

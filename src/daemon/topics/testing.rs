@@ -3,7 +3,7 @@
 use crate::containment::{IncarnationId, Rung};
 use crate::core::clock::Tick;
 use crate::core::event::Event;
-use crate::core::fleet::{Fleet, FleetEffects, ServiceId};
+use crate::core::fleet::{Fleet, FleetEffects, ParallelStarts, ServiceId};
 use crate::core::gateway::{History, Restored};
 use crate::core::name::ServiceName;
 use crate::core::words::{LogFormat, Want};
@@ -78,6 +78,7 @@ pub fn options(home: PathBuf) -> Options {
         public_status: false,
         metrics: None,
         demo: false,
+        parallel_starts: ParallelStarts::Any,
         environment: BTreeMap::new(),
         log_level: slog::Level::Info,
         log_format: LogFormat::Text,

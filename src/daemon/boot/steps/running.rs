@@ -2,7 +2,7 @@
 
 use crate::control::protocol::{Event, EventKind};
 use crate::core::clock::LostTime;
-use crate::core::fleet::Fleet;
+use crate::core::fleet::{Fleet, ParallelStarts};
 use crate::daemon::boot::ownership::adoption::Inheritance;
 use crate::daemon::boot::ownership::runtime_dir::goes_with_the_container;
 use crate::daemon::boot::reading::late::Late;
@@ -16,10 +16,12 @@ use crate::daemon::serve::log_files::Handing;
 use crate::daemon::services::launch::dev_null;
 use crate::daemon::services::starts::Starts;
 use crate::daemon::sources::listeners::Listeners;
+use crate::daemon::sources::pressure::Pressure;
 use crate::daemon::sources::probes::Probes;
 use crate::daemon::sources::reaping::Unreaped;
 use crate::daemon::sources::root_watch::RootWatch;
 use crate::daemon::surface::slots::Supervised;
+use crate::daemon::topics::admission::Admission;
 use crate::daemon::topics::definitions::Definitions;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::limits::ServiceLimits;
@@ -114,7 +116,14 @@ impl Supervisor {
             limits: ServiceLimits::from_rows(&opened.rows.limits),
             definitions: Definitions::at_start(template, &contained.plan, &opened.rows, late),
             scanning: Scanning::new(given.options.s6_surface),
+            admission: Admission::new(given.options.parallel_starts, processors()),
             ..Topics::default()
+        };
+        let mut fleet = Fleet::default();
+        fleet.limit_starts(topics.admission.places());
+        let pressure = match given.options.parallel_starts {
+            ParallelStarts::Auto => Pressure::open(),
+            ParallelStarts::Any | ParallelStarts::AtMost(_) => Pressure::Unknown,
         };
         let supervisor = Self {
             options: given.options,
@@ -122,7 +131,7 @@ impl Supervisor {
             clock: prepared.clock,
             lost_time: LostTime::default(),
             wakeups: prepared.wakeups,
-            fleet: Fleet::default(),
+            fleet,
             services: BTreeMap::new(),
             inbox: Inbox::default(),
             outbox: VecDeque::new(),
@@ -142,6 +151,7 @@ impl Supervisor {
             handing: Handing::default(),
             listeners: Listeners::default(),
             probes: Probes::default(),
+            pressure,
             beside: BTreeMap::new(),
             main: contained.main,
             panics: given.former.as_ref().map(|former| former.panics.clone()).unwrap_or_default(),
@@ -175,6 +185,11 @@ impl Supervisor {
         };
         Ok((Box::new(supervisor), parts))
     }
+}
+
+/// That may be used here, a quota of the cgroup counted in.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What the steps before know and the supervisor has no place for.

@@ -79,7 +79,7 @@ impl Requests {
         } else if let Some(next) = request.queue.pop_front() {
             let together = request.together.clone();
             let tickets = vec![(next, self.ticket(number, next))];
-            actions.push(Action::Command { tickets, command: Command::Restart, together });
+            actions.push(Action::Command { tickets, command: Command::Restart, together, in_turn: false });
         }
         actions.extend(self.end_if_over(number));
         actions

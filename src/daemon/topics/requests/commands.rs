@@ -5,7 +5,7 @@ use crate::control::protocol::{Code, Outcome, Request};
 use crate::control::server::{ConnId, Incoming};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Ticket};
-use crate::core::fleet::ServiceId;
+use crate::core::fleet::{ParallelStarts, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::State;
@@ -31,14 +31,14 @@ impl Requests {
     ) -> Actions {
         let (conn, uid, request) = (incoming.id, incoming.peer.uid, &incoming.request);
         let mut actions: Actions = complaints.into_iter().map(|complaint| part(conn, complaint)).collect();
-        let number = self.open(conn, deadline(request, ids.len(), view));
+        let number = self.open(conn, deadline(request, ids.len(), all, view));
         actions.extend(match request {
             Request::Start { force, .. } => {
-                self.command(number, uid, ids, Command::Start { force: *force }, view)
+                self.command(number, uid, ids, Command::Start { force: *force }, all, view)
             }
-            Request::Stop { .. } => self.command(number, uid, ids, Command::Stop, view),
-            Request::Once { .. } => self.command(number, uid, ids, Command::Once, view),
-            Request::Restart { rolling, .. } => self.restart(number, uid, ids, *rolling),
+            Request::Stop { .. } => self.command(number, uid, ids, Command::Stop, all, view),
+            Request::Once { .. } => self.command(number, uid, ids, Command::Once, all, view),
+            Request::Restart { rolling, .. } => self.restart(number, uid, ids, *rolling, all),
             Request::Unregister { .. } => self.unregister(number, uid, conn, ids, view),
             Request::Kill { signal, tree, .. } => self.kill(number, conn, ids, signal.0, *tree, view),
             Request::Freeze { .. } => self.freeze(number, conn, ids, true, all, view),
@@ -74,7 +74,7 @@ impl Requests {
     ) -> Actions {
         let (conn, uid, request) = (incoming.id, incoming.peer.uid, &incoming.request);
         let mut actions: Actions = complaints.into_iter().map(|complaint| part(conn, complaint)).collect();
-        let number = self.open(conn, deadline(request, ids.len(), view));
+        let number = self.open(conn, deadline(request, ids.len(), false, view));
         for name in records {
             // There is nothing to stop.
             let ticket = self.registration(number, name.clone());
@@ -94,11 +94,12 @@ impl Requests {
         uid: u32,
         ids: Vec<ServiceId>,
         command: Command,
+        in_turn: bool,
         view: &View<'_>,
     ) -> Actions {
         let together: BTreeSet<ServiceId> = ids.iter().copied().collect();
         let mut actions = self.overtake_turns(&together, command, view);
-        actions.extend(self.command_of(number, uid, ids, command, together));
+        actions.extend(self.command_of(number, uid, ids, command, together, in_turn));
         actions
     }
 
@@ -128,14 +129,22 @@ impl Requests {
         ids: Vec<ServiceId>,
         command: Command,
         together: BTreeSet<ServiceId>,
+        in_turn: bool,
     ) -> Actions {
         self.callers.extend(ids.iter().map(|id| (*id, uid)));
         let tickets: Vec<(ServiceId, Ticket)> =
             ids.into_iter().map(|id| (id, self.ticket(number, id))).collect();
-        vec![Action::Command { tickets, command, together }]
+        vec![Action::Command { tickets, command, together, in_turn }]
     }
 
-    fn restart(&mut self, number: u64, uid: u32, mut ids: Vec<ServiceId>, rolling: Option<u32>) -> Actions {
+    fn restart(
+        &mut self,
+        number: u64,
+        uid: u32,
+        mut ids: Vec<ServiceId>,
+        rolling: Option<u32>,
+        all: bool,
+    ) -> Actions {
         let at_once = rolling.map_or(ids.len(), |n| n.max(1) as usize).min(ids.len());
         let together: BTreeSet<ServiceId> = ids.iter().copied().collect();
         let rest = ids.split_off(at_once);
@@ -144,7 +153,8 @@ impl Requests {
             request.queue = rest.into();
             request.together.clone_from(&together);
         }
-        self.command_of(number, uid, ids, Command::Restart, together)
+        // A rolling one has its own measure.
+        self.command_of(number, uid, ids, Command::Restart, together, all && rolling.is_none())
     }
 
     fn unregister(
@@ -167,7 +177,7 @@ impl Requests {
             Some(part(conn, Outcome::failed(name, Code::Failed, view.state(id), message)))
         };
         let mut actions: Actions = others.into_iter().filter_map(refused).collect();
-        actions.extend(self.command(number, uid, registered, Command::Unregister, view));
+        actions.extend(self.command(number, uid, registered, Command::Unregister, false, view));
         actions
     }
 
@@ -297,11 +307,16 @@ pub struct Kill {
 }
 
 /// When the answer ends at the latest.
-fn deadline(request: &Request, services: usize, view: &View<'_>) -> Option<Tick> {
+fn deadline(request: &Request, services: usize, all: bool, view: &View<'_>) -> Option<Tick> {
     let timeout = request.deadline().after(request.timeout())?;
     // One after the other may take as long as each alone.
     let turns = match request {
         Request::Restart { rolling: Some(at_once), .. } => services.div_ceil((*at_once).max(1) as usize),
+        Request::Start { .. } | Request::Restart { .. } if all => match view.options.parallel_starts {
+            ParallelStarts::Any => 1,
+            ParallelStarts::AtMost(most) => services.div_ceil(most.max(1) as usize),
+            ParallelStarts::Auto => services,
+        },
         _ => 1,
     };
     let turns = u32::try_from(turns.max(1)).unwrap_or(u32::MAX);

@@ -90,7 +90,7 @@ impl Story {
     fn act_later(&mut self, action: Action) {
         match action {
             Action::Core(id, event) => self.tell(id, event),
-            Action::Command { tickets, command, together } => {
+            Action::Command { tickets, command, together, .. } => {
                 self.turns.push((tickets.iter().map(|(id, _)| *id).collect(), together));
                 for (id, ticket) in tickets {
                     self.tell(id, Event::Command { ticket, command });
