@@ -14,6 +14,7 @@ use super::succession::adopt::{Gone, birth};
 use super::succession::predecessor::Ended;
 use super::succession::predecessor::{Patience, Predecessor, Spared};
 use super::succession::record::AdoptionRecord;
+use crate::containment::cgroup::reclaim::Reclaim;
 use crate::core::clock::Tick;
 use crate::core::farewell::Farewell;
 use crate::core::limits::{Limits, NotInForce};
@@ -90,6 +91,11 @@ pub(super) trait Held: fmt::Debug {
 
     /// Puts other limits into force; returns those that are not.
     fn set_limits(&self, limits: &Limits) -> Vec<NotInForce>;
+
+    /// For taking back what it does not use; `None`: nobody counts its memory, or the kernel cannot do that.
+    fn reclaim(&self) -> Option<Reclaim> {
+        None
+    }
 
     /// How often the kernel refused it a process for its `pids_max`; 0 where nobody counts that.
     fn pids_refused(&self) -> u64 {

@@ -35,6 +35,7 @@ mod spawner;
 mod succession;
 
 pub use cgroup::discover::own_pressure;
+pub use cgroup::reclaim::Reclaim;
 pub use event::{Event, HookError, SpawnError};
 pub use flags::flags;
 pub use hold::{Containment, Home};

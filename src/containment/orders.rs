@@ -6,6 +6,7 @@ use super::hold::Containment;
 use super::ladder::Refusal;
 use super::processes::{MAIN_PID, MARKER, marker};
 use super::{IncarnationId, Rung};
+use crate::containment::cgroup::reclaim::Reclaim;
 use crate::core::clock::Tick;
 use crate::core::limits::{Limits, NotInForce};
 use crate::core::signal::Signal;
@@ -135,6 +136,11 @@ impl Containment {
     /// Puts other limits of its cgroup into force; returns those that are not.
     pub fn set_limits(&self, id: &IncarnationId, limits: &Limits) -> Vec<NotInForce> {
         self.held(id).map(|held| held.set_limits(limits)).unwrap_or_default()
+    }
+
+    /// For taking back what it does not use; `None`: nobody counts its memory, or the kernel cannot do that.
+    pub fn reclaim(&self, id: &IncarnationId) -> Option<Reclaim> {
+        self.held(id)?.reclaim()
     }
 
     /// How often the kernel refused it a process for its `pids_max`; 0 where nobody counts that.

@@ -124,6 +124,8 @@ pub enum Action {
     Commit(Commit, Vec<Change>),
     /// The answer to something that a topic other than the requests has done.
     Answer(Ticket, Outcome),
+    /// The kernel takes back what this life does not use.
+    Reclaim(IncarnationId),
     /// So many services may start at a time.
     Places(usize),
     /// Where the work of a gateway is done.
@@ -257,6 +259,7 @@ impl Supervisor {
                     let effects = self.fleet.place(id, place, self.clock.now());
                     self.execute(effects);
                 }
+                Action::Reclaim(life) => self.reclaim(&life),
                 Action::Places(places) => self.fleet.limit_starts(Some(places)),
                 Action::WatchRoot(watch) => {
                     if let Err(error) = self.root_watch.begin(&self.wakeups.registry, watch) {

@@ -163,6 +163,7 @@ impl Supervisor {
         decide!(self.requests.changed(id));
         decide!(self.readiness.changed(id));
         decide!(self.health.changed(id));
+        decide!(self.reclaiming.changed(id));
         self.replan(id);
         self.topics.topology.changed(id, &view!(self));
         self.check_essential(id);
@@ -192,6 +193,7 @@ impl Supervisor {
         decide!(self.readiness.forget(id));
         decide!(self.health.forget(id));
         self.topics.schedules.forget(id);
+        self.topics.reclaiming.forget(id);
         self.topics.topology.forget(id);
         let removed = self.services.remove(&id);
         let effects = self.fleet.remove(id, self.clock.now());

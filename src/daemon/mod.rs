@@ -85,6 +85,7 @@ use topics::planned::PlannedStops;
 use topics::probing::Answer;
 use topics::profiles::Profiles;
 use topics::readiness::{self, Readiness};
+use topics::reclaiming::Reclaiming;
 use topics::requests::Requests;
 use topics::scanning::Scanning;
 use topics::schedules::Schedules;
@@ -218,6 +219,8 @@ pub enum Notice {
     UpgradeChecked(Result<PathBuf, CheckError>),
     /// The state was claimed: by whom, if that one is still there.
     Claimed(Option<store::Holder>),
+    /// By how many bytes a life uses less memory, or why what it does not use was not taken back.
+    Reclaimed(IncarnationId, io::Result<u64>),
     /// A helper thread has a bug, and is no more.
     Panicked,
 }
@@ -260,6 +263,7 @@ struct Topics {
     readiness: Readiness,
     health: Health,
     planned: PlannedStops,
+    reclaiming: Reclaiming,
     scanning: Scanning,
     schedules: Schedules,
     scopes: Scopes,
@@ -482,6 +486,7 @@ impl Supervisor {
             decide!(self.planned.pass_time());
             decide!(self.readiness.pass_time());
             decide!(self.health.pass_time());
+            decide!(self.reclaiming.pass_time());
             decide!(self.requests.pass_time());
             decide!(self.definitions.pass_time());
             decide!(self.edits.pass_time());
@@ -587,7 +592,7 @@ impl Supervisor {
     }
 
     /// All who give somebody time.
-    fn timeouts(&mut self) -> [&mut dyn Deadlines; 10] {
+    fn timeouts(&mut self) -> [&mut dyn Deadlines; 11] {
         [
             &mut self.fleet,
             &mut self.topics.requests,
@@ -596,6 +601,7 @@ impl Supervisor {
             &mut self.topics.planned,
             &mut self.topics.readiness,
             &mut self.topics.health,
+            &mut self.topics.reclaiming,
             &mut self.topics.topology,
             &mut self.topics.shutdown,
             &mut self.topics.upgrade,
@@ -678,6 +684,7 @@ impl Supervisor {
                 self.make_room_for_upgrade();
             }
             // Its bug has been told; what it did is done no more, so this is no way to go on.
+            Notice::Reclaimed(life, done) => self.reclaimed(&life, done),
             Notice::Panicked => std::panic::resume_unwind(Box::new("a helper thread is no more")),
         }
     }

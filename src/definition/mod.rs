@@ -14,6 +14,7 @@ pub mod environment;
 mod hooks;
 pub mod limits;
 pub mod load;
+mod memory;
 mod parse;
 mod parse_probes;
 mod presence;

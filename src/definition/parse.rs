@@ -6,6 +6,7 @@ use super::diagnose::{About, Diagnostic, Report, Source, quoted};
 use super::environment::{self, with_variables};
 use super::hooks;
 use super::limits;
+use super::memory;
 use super::parse_probes::{health, ready};
 use super::raw::{Item, Placeholders, Read, Table};
 use super::resolved::{Definition, LogPolicy, Origin, RunAs, Security};
@@ -206,6 +207,7 @@ impl Reader<'_> {
         let is_written = security.has("capabilities");
         let security = security::read(security, self.subject.security, self.subject.trust, report);
         let limits = limits::read(top.section("limits", "[limits]", report), self.subject.trust, report);
+        let memory = memory::read(top.section("memory", "[memory]", report), report);
         let has_memory_high = limits.get(Key::MemoryHigh).is_some();
         let (hooks, hooked, finish) =
             hooks::read(top.section("hooks", "[hooks]", report), has_memory_high, report);
@@ -256,6 +258,7 @@ impl Reader<'_> {
             hooks,
             log,
             limits,
+            memory,
             security,
             hash,
         })

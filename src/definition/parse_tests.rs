@@ -86,6 +86,7 @@ fn a_command_alone_has_the_documented_defaults() {
             overflow: Overflow::Block,
         },
         limits: Limits::default(),
+        memory: Memory::default(),
         security: Security::CONFINED,
         hash: made.hash,
     };
@@ -419,6 +420,8 @@ fn a_refusal_says_where_what_is_wrong_and_what_is_allowed() {
             "restart = { exit_codes = { 75 = 'soon' } }",
             "2:33: 'soon' is not known here; allowed: now, later, stop, failed",
         ),
+        ("memory = { thp = 'madvise' }", "2:18: 'madvise' is not known here; allowed: inherit, disable"),
+        ("memory = { ksm = 1 }", "2:18: 'ksm' is an integer; write true or false"),
         ("log = { max_size = '1' }", "2:20: 'max_size' is out of range; allowed: 4096 bytes to 100GB"),
         (
             "log = { max_size = 'big' }",

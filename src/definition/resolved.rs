@@ -98,6 +98,17 @@ impl Default for LogPolicy {
     }
 }
 
+/// What the kernel does about its memory, besides bounding it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Pages of the same content are kept once (PR_SET_MEMORY_MERGE).
+    pub ksm: bool,
+    /// No transparent huge pages (PR_SET_THP_DISABLE).
+    pub thp_disabled: bool,
+    /// So long after a start, what is not in use is reclaimed, once.
+    pub reclaim_after: Option<Duration>,
+}
+
 /// What the main process may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Security {
@@ -203,6 +214,7 @@ pub struct Definition {
     pub hooks: Option<Box<Hooks>>,
     pub log: LogPolicy,
     pub limits: Limits,
+    pub memory: Memory,
     pub security: Security,
     /// [`fingerprint`] of everything that was written; the same on every machine and in every version.
     pub hash: u64,
@@ -324,6 +336,7 @@ impl Definition {
             hooks: None,
             log: LogPolicy::default(),
             limits: Limits::default(),
+            memory: Memory::default(),
             security: Security::CONFINED,
             hash: fingerprint(texts),
         })

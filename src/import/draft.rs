@@ -71,6 +71,8 @@ pub(super) struct Draft {
     pub files_only: bool,
     /// In the words of `[limits]`.
     pub limits: BTreeMap<&'static str, String>,
+    pub ksm: bool,
+    pub no_thp: bool,
     pub no_new_privs: Option<bool>,
     /// Without them, root has what the container has.
     pub capabilities: Option<Vec<String>>,
@@ -353,6 +355,11 @@ fn render(draft: &Draft, name: &ServiceName, after: Vec<Value>, requires: Vec<Va
         }
     }
     limits.section("limits", &mut text);
+
+    let mut memory = Keys::default();
+    memory.put_if("ksm", draft.ksm.then_some(true));
+    memory.put_if("thp", draft.no_thp.then_some("disable"));
+    memory.section("memory", &mut text);
 
     let mut security = Keys::default();
     let is_root = draft.user.as_deref().is_some_and(|user| matches!(user, ROOT | "0"));

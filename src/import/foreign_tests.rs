@@ -76,6 +76,8 @@ MemoryMax=512M
 TasksMax=infinity
 CPUQuota=150%
 OOMPolicy=kill
+MemoryKSM=yes
+MemoryTHP=disable
 NoNewPrivileges=yes
 AmbientCapabilities=CAP_NET_BIND_SERVICE
 PrivateTmp=yes
@@ -138,6 +140,10 @@ memory_max = "512M"
 nofile = 8192
 oom = "service"
 pids_max = "max"
+
+[memory]
+ksm = true
+thp = "disable"
 
 [security]
 no_new_privs = true

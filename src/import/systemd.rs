@@ -388,6 +388,12 @@ impl Values<'_> {
         if let Some(text) = self.service("OOMScoreAdjust") {
             self.draft.take_limit(Key::OomScoreAdj, &text, &format!("OOMScoreAdjust={text}: '{text}'"));
         }
+        self.draft.ksm = self.service("MemoryKSM").is_some_and(|text| truth(&text) == Some(true));
+        match self.service("MemoryTHP").as_deref() {
+            None | Some("inherit") => {}
+            Some("disable") => self.draft.no_thp = true,
+            Some(other) => self.draft.note(format!("MemoryTHP={other}: `thp` is inherited or disabled")),
+        }
         match self.service("OOMPolicy").as_deref() {
             None | Some("continue") => {}
             Some("stop" | "kill") => drop(self.draft.limits.insert(Key::Oom.as_str(), "service".to_owned())),

@@ -15,6 +15,7 @@ pub mod reap;
 #[cfg(test)]
 pub mod reexec;
 pub mod replace;
+pub mod samepage;
 pub mod signal;
 pub mod spawn;
 pub mod time;

@@ -5,6 +5,7 @@
 use super::leaf;
 use super::limits;
 use super::mechanism::Site;
+use super::reclaim::Reclaim;
 use super::scope;
 use super::stats;
 use super::watch::Watched;
@@ -459,6 +460,10 @@ impl Held for CgroupHandle {
             memory.oom.takes_all();
             self.kill(now, events);
         }
+    }
+
+    fn reclaim(&self) -> Option<Reclaim> {
+        Reclaim::open(self.tree(), &self.leaf).ok()
     }
 
     fn pids_refused(&self) -> u64 {

@@ -7,7 +7,7 @@
 //!
 //! `discover.rs` finds our own cgroup, `probe.rs` tries the rungs, `mechanism.rs` begins lives, `handle.rs` is one life and
 //! `scope.rs` a scope in it. The kernel's files are below: `tree.rs` the directory of the instance, `leaf.rs` that of a life,
-//! `limits.rs`, `stats.rs`, `watch.rs`.
+//! `limits.rs`, `reclaim.rs`, `stats.rs`, `watch.rs`.
 
 pub(super) mod discover;
 mod handle;
@@ -16,6 +16,7 @@ pub(super) mod limits;
 pub(super) mod mechanism;
 pub(super) mod private;
 pub(super) mod probe;
+pub(super) mod reclaim;
 mod scope;
 mod stats;
 mod tree;

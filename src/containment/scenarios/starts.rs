@@ -128,6 +128,37 @@ fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
     });
 }
 
+/// KSM and THP are of the whole memory, which most children share with the fork server until their exec.
+#[test]
+fn what_the_kernel_is_told_of_a_services_memory_it_is_not_told_of_ours() {
+    isolated!("what_the_kernel_is_told_of_a_services_memory_it_is_not_told_of_ours", || {
+        on_every_rung(|world, rung| {
+            let told = |pid: i32| {
+                let text = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                let line = |text: &str, key| {
+                    text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()))
+                };
+                (line(&text("status"), "THP_enabled:"), line(&text("ksm_stat"), "ksm_merge_any:"))
+            };
+            let server = world.held.spawner.pid().unwrap();
+            let before = told(server);
+            let (mut plan, mut stdout) = world.plan(&["/proc/self/exe"], "obey", rung);
+            (plan.ksm, plan.thp_disabled) = (true, true);
+            let id = world.id(1);
+            world.held.spawn(&id, plan, None, &Limits::default()).unwrap();
+            let pid = world.spawned();
+            assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1);
+            let (thp, ksm) = told(pid);
+            assert_eq!(thp.as_deref(), Some("0"));
+            // A kernel may not show it; the server has not asked for it.
+            assert_eq!(ksm.as_deref(), before.1.as_ref().map(|_| "yes"));
+            assert_ne!(before.1.as_deref(), Some("yes"));
+            assert_eq!((world.held.spawner.pid(), told(server)), (Some(server), before));
+            world.end(1);
+        });
+    });
+}
+
 /// What a child inherits is what its plan says, on every rung: no blocked or ignored signal, no descriptor, no group.
 #[test]
 fn a_service_starts_clean() {

@@ -253,6 +253,9 @@ impl Supervisor {
         let rung = service.definition.containment;
         let (limits, mut not_in_force) = self.topics.limits.of(service, &self.state_trust, inherited);
         process_limits::give(&mut plan, &limits);
+        if plan.ksm {
+            self.say_of_ksm();
+        }
         let spawned = self.containment.spawn(&life, plan, rung, &limits);
         if self.containment.was_made_again() {
             slog::warn!(self.log, "somebody removed the cgroup of this supervisor: it is made again");
@@ -327,6 +330,8 @@ fn child_plan(
     // Nobody but root can have made a slot that runs as root: it inherits, as under the s6 that it was made for.
     plan.may_gain = definition.security.no_new_privs == Some(false) || slots::is_roots(definition, around);
     plan.capabilities = privileges::masks(definition.security, user.uid)?;
+    plan.ksm = definition.memory.ksm;
+    plan.thp_disabled = definition.memory.thp_disabled;
     Ok(plan)
 }
 

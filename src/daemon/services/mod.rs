@@ -5,6 +5,7 @@ pub(in crate::daemon) mod define;
 pub(in crate::daemon) mod gateways;
 pub(in crate::daemon) mod launch;
 pub(in crate::daemon) mod launch_error;
+mod memory;
 pub(in crate::daemon) mod mirror;
 pub(in crate::daemon) mod privileges;
 pub(in crate::daemon) mod process_limits;

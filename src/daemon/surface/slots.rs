@@ -13,7 +13,7 @@ use crate::core::name::{DASHBOARD, GATEWAY_PREFIX, MAIN_HERMES, NameError, Servi
 use crate::core::policy::{Policy, StopPolicy};
 use crate::core::words::Want;
 use crate::daemon::surface::static_slots;
-use crate::definition::resolved::{LogPolicy, Origin, Ready, RunAs, Security, Slot};
+use crate::definition::resolved::{LogPolicy, Memory, Origin, Ready, RunAs, Security, Slot};
 use crate::definition::{Definition, Surroundings};
 use crate::s6::materialise::{self, GatewaySlot};
 use crate::s6::scan::{Opened, ScanDir, SlotError};
@@ -246,6 +246,7 @@ fn definition(
         hooks: None,
         log: LogPolicy::default(),
         limits: Limits::default(),
+        memory: Memory::default(),
         security: Security::INHERITED,
     }
 }

@@ -16,6 +16,7 @@ pub mod planned;
 pub mod probing;
 pub mod profiles;
 pub mod readiness;
+pub mod reclaiming;
 pub mod requests;
 pub mod scanning;
 pub mod schedules;

@@ -47,6 +47,10 @@ pub static SECTIONS: &[Section] = &[
     Section { path: "hooks", what: "Programs that run when something happens to it." },
     Section { path: "log", what: "Where its output goes." },
     Section { path: "limits", what: "What it may use at most. Without a key there is no limit." },
+    Section {
+        path: "memory",
+        what: "What the kernel does about its memory besides bounding it. All of it is off by default.",
+    },
     Section { path: "security", what: "What its main process may become." },
 ];
 
@@ -218,6 +222,14 @@ pub static KEYS: &[Key] = &[
         "Size of a core file."),
     key("limits.oom_score_adj", Word("-1000 to 1000"), Nothing("inherited"), "500",
         "How early the OOM killer chooses it; lower is later."),
+
+    key("memory", Table, Value("{}"), "{ ksm = true }", "What the kernel does about its memory besides bounding it."),
+    key("memory.ksm", Boolean, Value("false"), "true",
+        "Kernel samepage merging (KSM): pages with the same content, of all that have it, are kept once. Linux 6.7, and `ksmd` running on the machine."),
+    key("memory.thp", Choice(&["inherit", "disable"]), Value(r#""inherit""#), r#""disable""#,
+        "`disable`: no transparent huge pages (THP), of which each takes 2 MiB even if little of it is used."),
+    key("memory.reclaim_after", Duration(Span::from_secs(1), DAY), Nothing("never"), r#""30s""#,
+        "So long after it is up, or ready where `[ready]` says so, the kernel takes back once what it has not used lately: with a memory controller, Linux 5.19."),
 
     key("hooks", Table, Value("{}"), "{}", "Programs that run when something happens to it."),
     key("hooks.pre_start", Command, Nothing("none"), r#"["/app/migrate", "--all"]"#,

@@ -177,6 +177,7 @@ fn steps(order: &Order<'_>) -> Result<(), Failure> {
     if let Some(adjustment) = plan.oom_score_adj {
         adjust_oom_score(adjustment);
     }
+    advise_memory(plan);
     identity(order)?;
     if plan.no_new_privs {
         rustix::thread::set_no_new_privs(true).map_err(at(Step::NoNewPrivs))?;
@@ -265,6 +266,19 @@ fn adjust_oom_score(adjustment: i16) {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()) {
         let _ = rustix::io::write(&file, &text[at..]);
+    }
+}
+
+/// Both are kept over execve(2), KSM from Linux 6.7 on. A kernel without them starts the service all the same; that it has none is
+/// said by the supervisor.
+fn advise_memory(plan: &ChildPlan) {
+    if plan.ksm {
+        let enable = [libc::PR_SET_MEMORY_MERGE.cast_unsigned() as usize, 1, 0, 0];
+        // SAFETY: integers only.
+        let _ = unsafe { syscall::call(libc::SYS_prctl, enable) };
+    }
+    if plan.thp_disabled {
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
     }
 }
 

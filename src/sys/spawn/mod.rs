@@ -10,7 +10,7 @@
 //! |---|---|---|---|
 //! | clone of the supervisor | a copy of the supervisor's | there is no fork server, or it cannot make this child | page tables of the largest process; each copied page faults on both sides |
 //! | clone of the fork server | a copy of the fork server's, which is small | the child moves into its cgroup, or there is none, or the next way is ruled out | one more process; a round trip over a socket |
-//! | clone of the fork server with `CLONE_VM` | the fork server's own, on a separate stack ([`vfork_stack`]) | the child is born in its cgroup, has memory enough for its exec, and sets no `oom_score_adj` | the rules of `vfork_stack.rs` |
+//! | clone of the fork server with `CLONE_VM` | the fork server's own, on a separate stack ([`vfork_stack`]) | the child is born in its cgroup, has memory enough for its exec, and sets nothing that is of the memory (`oom_score_adj`, KSM, THP) | the rules of `vfork_stack.rs` |
 //!
 //! No way waits for the child: each reports by a pipe that the exec closes. What may wait is the supervisor's question to a fork
 //! server that was stopped: at most one second, then the server is killed and the supervisor makes the child itself.

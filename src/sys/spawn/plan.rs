@@ -67,6 +67,10 @@ pub struct ChildPlan {
     pub core: Option<(u64, u64)>,
     /// `None`: keep ours.
     pub oom_score_adj: Option<i16>,
+    /// Kernel samepage merging, where the kernel has it.
+    pub ksm: bool,
+    /// Without transparent huge pages.
+    pub thp_disabled: bool,
     /// Its memory may run out before its exec, and then the OOM killer takes every process that shares it.
     pub scarce_memory: bool,
     pub session: Session,
@@ -148,6 +152,8 @@ impl ChildPlan {
             nproc: None,
             core: None,
             oom_score_adj: None,
+            ksm: false,
+            thp_disabled: false,
             scarce_memory: false,
             session: Session::New,
             stdin,
@@ -216,7 +222,8 @@ impl ChildPlan {
             put_u32(out, who.groups.len());
             who.groups.iter().for_each(|group| out.extend(group.to_le_bytes()));
         });
-        for flag in [self.no_new_privs, self.scope_signals, self.subreaper, self.scarce_memory] {
+        let memory = [self.ksm, self.thp_disabled, self.scarce_memory];
+        for flag in [self.no_new_privs, self.scope_signals, self.subreaper].into_iter().chain(memory) {
             out.push(u8::from(flag));
         }
         put_option(out, self.capabilities, |out, masks| {
@@ -269,7 +276,8 @@ impl ChildPlan {
             Ok(Credentials { uid, gid, groups })
         })?;
         let mut flag = || input.take::<1>().map(|byte| byte != [0]);
-        let [no_new_privs, scope_signals, subreaper, scarce_memory] = [flag()?, flag()?, flag()?, flag()?];
+        let [no_new_privs, scope_signals, subreaper] = [flag()?, flag()?, flag()?];
+        let [ksm, thp_disabled, scarce_memory] = [flag()?, flag()?, flag()?];
         let capabilities =
             input.option(|input| Ok(CapabilityMasks { bounding: input.u64()?, ambient: input.u64()? }))?;
         let mut limit = || input.option(|input| Ok((input.u64()?, input.u64()?)));
@@ -301,6 +309,8 @@ impl ChildPlan {
             nproc,
             core,
             oom_score_adj,
+            ksm,
+            thp_disabled,
             scarce_memory,
             session,
             stdin,
@@ -380,7 +390,7 @@ fn c_string(text: &OsStr, what: &str) -> Result<CString, PlanError> {
     CString::new(text.as_bytes()).map_err(|_| PlanError::Nul(what.to_owned()))
 }
 
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 fn malformed() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidData)
@@ -471,6 +481,7 @@ mod tests {
         plan.scope_signals = true;
         plan.subreaper = true;
         plan.scarce_memory = true;
+        plan.ksm = true;
         plan.pass = nulls().into_iter().next().map(|fd| Pass { fd, number: 7 });
         let bytes = plan.encode();
         let four = || nulls().into_iter().chain(nulls().into_iter().take(1)).collect::<Vec<_>>();
@@ -479,6 +490,7 @@ mod tests {
         assert_eq!(back.encode(), bytes);
         assert_eq!(back.envp(), [c"A=2".to_owned()]);
         assert_eq!(back.identity, plan.identity);
+        assert_eq!((back.ksm, back.thp_disabled), (true, false));
         for cut in 0..bytes.len() {
             assert!(ChildPlan::decode(&bytes[..cut], four()).is_err(), "cut at {cut}");
         }

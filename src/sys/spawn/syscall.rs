@@ -17,7 +17,7 @@ fn answer(result: isize) -> Result<usize, Errno> {
     }
 }
 
-/// Any system call of up to four arguments.
+/// Any system call of up to four arguments. A fifth one is zero, on which prctl(2) insists.
 ///
 /// # Safety
 /// As of this call with these arguments; what they point to must have been exposed.
@@ -30,7 +30,7 @@ pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Result
         asm!(
             "syscall",
             inlateout("rax") number as isize => result,
-            in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth,
+            in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth, in("r8") 0,
             lateout("rcx") _, lateout("r11") _,
             options(nostack),
         );
@@ -42,7 +42,7 @@ pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Result
             "svc 0",
             in("x8") number as isize,
             inlateout("x0") first => result,
-            in("x1") second, in("x2") third, in("x3") fourth,
+            in("x1") second, in("x2") third, in("x3") fourth, in("x4") 0,
             options(nostack),
         );
     }

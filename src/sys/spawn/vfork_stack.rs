@@ -8,7 +8,7 @@
 //! Rules, because the memory is shared:
 //! * The OOM killer kills every process that shares its victim's memory (mm/oom_kill.c, `__oom_kill_process`), and writing
 //!   `oom_score_adj` changes all of them (fs/proc/base.c, `__set_oom_adj`). So a child with little memory, or with an
-//!   `oom_score_adj`, is forked instead. And only the fork server does this, never the supervisor: it may be lost.
+//!   `oom_score_adj`, is forked instead. So is one whose memory the kernel is told something about (KSM, THP): that is told of all of it. And only the fork server does this, never the supervisor: it may be lost.
 //! * A child that has become a service's user could be traced by other processes of that user, and the fork server with it. The
 //!   kernel prevents that by marking the memory as not dumpable at each change of an id, unless `fs.suid_dumpable` is 1: then
 //!   no child gets such a stack.
@@ -49,7 +49,8 @@ impl VforkStacks {
 
     /// A free stack for a child of `plan`; `None`: fork it instead.
     pub(super) fn free(&mut self, plan: &ChildPlan) -> Option<&mut VforkStack> {
-        if !self.safe || plan.scarce_memory || plan.oom_score_adj.is_some() {
+        let of_memory = plan.oom_score_adj.is_some() || plan.ksm || plan.thp_disabled;
+        if !self.safe || plan.scarce_memory || of_memory {
             return None;
         }
         let index = match self.stacks.iter().position(|stack| !stack.is_taken()) {
