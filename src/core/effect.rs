@@ -125,10 +125,6 @@ impl Effects {
     pub fn push(&mut self, effect: Effect) {
         self.0.push(effect);
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl IntoIterator for Effects {

@@ -119,8 +119,40 @@ mod tests {
         assert_eq!(Exit::from_wait_status(0), Some(Exit::Code(0)));
         assert_eq!(Exit::from_wait_status(42 << 8), Some(Exit::Code(42)));
         assert_eq!(Exit::from_wait_status(9), Some(Exit::Signal { signal: Signal::KILL, core: false }));
-        assert_eq!(Exit::from_wait_status(0x80 | 11).map(Exit::shell_code), Some(139));
+        let dumped = Exit::from_wait_status(0x80 | 11).unwrap();
+        assert_eq!(
+            (dumped.shell_code(), dumped.to_string().as_str()),
+            (139, "killed by SIGSEGV, core dumped")
+        );
         assert_eq!(Exit::from_wait_status(0x137f), None, "a stop is not an end");
         assert_eq!(Exit::from_wait_status(0xffff), None, "a continue is not an end");
+    }
+
+    #[test]
+    fn each_end_has_its_signal_and_the_code_that_a_shell_gives_it() {
+        let term = Exit::Signal { signal: Signal::TERM, core: false };
+        for (exit, signal, code, words) in [
+            (Exit::Code(0), None, 0, "exited with code 0"),
+            (Exit::Code(3), None, 3, "exited with code 3"),
+            (term, Some(Signal::TERM), 143, "killed by SIGTERM"),
+            (Exit::Oom(Shortage::Unknown), Some(Signal::KILL), 137, "killed by SIGKILL, out of memory"),
+            (
+                Exit::MaybeOom { likely: true },
+                Some(Signal::KILL),
+                137,
+                "killed by SIGKILL, probably out of memory (the container's)",
+            ),
+            (
+                Exit::MaybeOom { likely: false },
+                Some(Signal::KILL),
+                137,
+                "killed by SIGKILL, whether by the OOM killer is not known",
+            ),
+            (Exit::Unknown, None, 255, "ended, nobody saw how"),
+        ] {
+            let said = (exit.signal(), exit.shell_code(), exit.to_string());
+            assert_eq!(said, (signal, code, words.to_owned()));
+            assert_eq!(exit.is_success(), exit == Exit::Code(0), "{exit}");
+        }
     }
 }

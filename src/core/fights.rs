@@ -139,6 +139,53 @@ mod tests {
 
     /// Both fail for a reason that they share, such as a network that is away.
     #[test]
+    fn of_two_that_came_at_the_same_moment_neither_has_ended_the_other() {
+        let mut story = Story::default();
+        story.starts(A, 0.0);
+        story.starts(B, 0.0);
+        let mut found = vec![story.ends(A, 2.0)];
+        for (comes, goes, start) in [(A, B, 3.0), (B, A, 6.0), (A, B, 9.0), (B, A, 12.0)] {
+            story.starts(comes, start);
+            found.push(story.ends(goes, start + 2.0));
+        }
+        assert_eq!(found, [None, None, None, None, Some(B)]);
+    }
+
+    /// Of the one that has the smaller number as of the other.
+    #[test]
+    fn an_end_of_its_own_takes_it_out_of_the_fight_and_nobody_elses_does() {
+        for (own, other) in [(A, B), (B, A)] {
+            let mut story = Story::default();
+            story.starts(own, 0.0);
+            for (comes, goes, start) in [(other, own, 5.0), (own, other, 10.0)] {
+                story.starts(comes, start);
+                assert_eq!(story.ends(goes, start + 2.0), None);
+            }
+            story.starts(C, 13.0);
+            assert_eq!(story.ends(C, 14.0), None);
+            assert_eq!(story.fights.rows.len(), 1, "of C");
+            story.starts(other, 20.0);
+            assert_eq!(story.ends(other, 22.0), None, "{own:?} was there before");
+            assert!(story.fights.rows.is_empty(), "of {other:?}");
+        }
+    }
+
+    /// Fifteen seconds are soon, and five minutes no pause.
+    #[test]
+    fn the_bounds_belong_to_the_fight() {
+        let mut story = Story::default();
+        story.starts(A, 0.0);
+        let mut found = Vec::new();
+        for (comes, goes, start, end) in
+            [(B, A, 10.0, 25.0), (A, B, 310.0, 325.0), (B, A, 610.0, 625.0), (A, B, 910.0, 925.0)]
+        {
+            story.starts(comes, start);
+            found.push(story.ends(goes, end));
+        }
+        assert_eq!(found, [None, None, None, Some(A)]);
+    }
+
+    #[test]
     fn two_that_crash_side_by_side_do_not_fight() {
         for (first, second) in [(2.0, 2.1), (8.0, 8.3), (3.0, 5.0), (1.0, 6.0)] {
             let mut story = Story::default();
@@ -198,11 +245,13 @@ mod tests {
         assert_eq!(blow(&mut story, B, A, 1.0), None);
         assert_eq!(blow(&mut story, A, B, 1.0), None);
         // B crashes by itself: A had been there before.
-        story.starts(B, 1000.0);
-        assert_eq!(story.ends(A, 1020.0), None, "too late to be its doing");
+        story.starts(B, 330.0);
+        assert_eq!(story.ends(A, 350.0), None, "too late to be its doing");
         assert!(story.fights.rows.is_empty());
-        story.starts(A, 1021.0);
-        assert_eq!(story.ends(B, 1023.0), None);
+        story.starts(A, 351.0);
+        assert_eq!(story.ends(B, 353.0), None);
+        story.fights.forget(C);
+        assert_eq!(story.fights.rows.len(), 1, "it has nothing to do with it");
         story.fights.forget(A);
         assert!(story.fights.rows.is_empty());
     }

@@ -416,6 +416,25 @@ mod tests {
             (Key::Nofile, "1024", "1024", Value::Amount(1024)),
             (Key::Core, "1GB", "1000000000", Value::Amount(1_000_000_000)),
             (Key::OomScoreAdj, "-500", "-500", Value::Adjustment(-500)),
+            // The ends of each range.
+            (Key::MemoryMax, "1M", "1M", Value::Amount(1 << 20)),
+            (Key::MemoryHigh, "9223372036854775807", "9223372036854775807", Value::Amount(i64::MAX as u64)),
+            (Key::SwapMax, "max", "max", Value::Max),
+            (Key::PidsMax, "1", "1", Value::Amount(1)),
+            (Key::PidsMax, "4194304", "4194304", Value::Amount(4 << 20)),
+            (Key::Nproc, "max", "max", Value::Max),
+            (Key::Core, "max", "max", Value::Max),
+            (Key::Core, "0", "0", Value::Amount(0)),
+            (Key::Nofile, "2147483584", "2147483584", Value::Amount(2_147_483_584)),
+            (Key::IoWeight, "1", "1", Value::Amount(1)),
+            (Key::CpuMax, "max", "max", Value::Max),
+            (Key::CpuMax, "1%", "1%", Value::Cpu { quota: 1000, period: 100_000 }),
+            (Key::CpuMax, "1500 100000", "1500 100000", Value::Cpu { quota: 1500, period: 100_000 }),
+            (Key::CpuMax, "1000 1000000", "1000 1000000", Value::Cpu { quota: 1000, period: 1_000_000 }),
+            (Key::CpuMax, "1000 1000", "1000 1000", Value::Cpu { quota: 1000, period: 1000 }),
+            (Key::Oom, "process", "process", Value::Oom(Oom::Process)),
+            (Key::OomScoreAdj, "1000", "1000", Value::Adjustment(1000)),
+            (Key::OomScoreAdj, "-1000", "-1000", Value::Adjustment(-1000)),
         ] {
             assert_eq!(value(key, text), expected, "{key} {text}");
             assert_eq!(key.show(expected), shown);
@@ -439,6 +458,19 @@ mod tests {
             (Key::IoWeight, "10001"),
             (Key::Oom, "kill"),
             (Key::Nofile, "max"),
+            (Key::MemoryMax, "1048575"),
+            (Key::SwapMax, "9223372036854775808"),
+            (Key::Core, "9223372036854775808"),
+            (Key::PidsMax, "4194305"),
+            (Key::Nproc, "0"),
+            (Key::Nofile, "0"),
+            (Key::Nofile, "2147483585"),
+            (Key::CpuWeight, "max"),
+            (Key::CpuMax, "999 100000"),
+            (Key::CpuMax, "1000 999"),
+            (Key::CpuMax, "1000 1000001"),
+            (Key::CpuMax, "1000000000001 100000"),
+            (Key::OomScoreAdj, "-1001"),
             (Key::OomScoreAdj, "1001"),
             (Key::OomScoreAdj, "max"),
         ] {
@@ -464,7 +496,17 @@ mod tests {
             (Key::Nofile, None, "4096", false),
             (Key::Nofile, None, "4097", true),
             (Key::Nproc, None, "max", false),
+            (Key::Nproc, None, "4096", false),
             (Key::Core, None, "1", true),
+            (Key::Core, None, "0", false),
+            (Key::PidsMax, None, "max", false),
+            (Key::PidsMax, Some("10"), "10", false),
+            (Key::SwapMax, Some("0"), "1", true),
+            (Key::MemoryHigh, Some("max"), "1G", false),
+            (Key::CpuMax, None, "400%", false),
+            (Key::CpuMax, Some("400%"), "max", true),
+            (Key::Oom, None, "service", false),
+            (Key::OomScoreAdj, None, "0", false),
             (Key::OomScoreAdj, None, "-1", true),
             (Key::OomScoreAdj, None, "500", false),
             (Key::OomScoreAdj, Some("500"), "400", true),
@@ -487,6 +529,31 @@ mod tests {
         let odd = BTreeMap::from([("pids_max".to_owned(), "x".to_owned()), ("y".to_owned(), "1".to_owned())]);
         assert!(Limits::from_shown(&odd).is_empty());
         assert_eq!(Limits::default().oom(), Oom::Process);
+        assert!(Limits::default().is_empty() && !both.is_empty());
+        let mut limits: Limits = Key::ALL.into_iter().rev().map(|key| (key, Value::Max)).collect();
+        limits.set(Key::Oom, Value::Max);
+        assert_eq!(limits.iter().map(|(key, _)| key).collect::<Vec<_>>(), Key::ALL);
+    }
+
+    #[test]
+    fn each_key_has_who_enforces_it_and_what_a_process_is_bound_by_has_a_hard_limit() {
+        let enforcers = Key::ALL.map(|key| match key.enforcer() {
+            Enforcer::Controller(name) => name,
+            Enforcer::Process => "process",
+        });
+        assert_eq!(
+            enforcers,
+            [
+                "memory", "memory", "memory", "pids", "cpu", "cpu", "io", "memory", "process", "process",
+                "process", "process"
+            ]
+        );
+        let hard = |key| INHERITED.hard(key);
+        assert_eq!([Key::Nofile, Key::Nproc, Key::Core].map(hard), [Some(4096), Some(u64::MAX), Some(0)]);
+        assert_eq!(hard(Key::OomScoreAdj), None);
+        let why = "there is no controller".to_owned();
+        let none = NotInForce { key: Key::MemoryMax, value: Value::Amount(1 << 20), why };
+        assert_eq!(none.to_string(), "memory_max=1M is not in force: there is no controller");
     }
 
     #[test]
@@ -495,6 +562,19 @@ mod tests {
         assert_eq!(size("512M"), Some(512 << 20));
         assert_eq!(size("4 KiB"), Some(4096));
         assert_eq!(size("77"), Some(77));
+        for (text, bytes) in [
+            ("3b", 3),
+            ("3kB", 3000),
+            ("3GB", 3_000_000_000),
+            ("3k", 3072),
+            ("3MiB", 3 << 20),
+            ("3G", 3 << 30),
+            (" 3 gib ", 3 << 30),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        let shown = [0, 1023, 1024, 1536, 1 << 20, 5 << 30, 1 << 40].map(show_size);
+        assert_eq!(shown, ["0", "1023", "1K", "1536", "1M", "5G", "1024G"]);
         for bad in ["", "MB", "-1", "1.5M", "1TBB", "99999999999999999999", "18446744073709551615K"] {
             assert_eq!(size(bad), None, "{bad}");
         }

@@ -234,6 +234,7 @@ mod tests {
         let third = worker.instance("3").unwrap();
         assert_eq!((third.as_str(), third.as_instance()), ("worker@3", Some(("worker", "3"))));
         assert_eq!(worker.as_instance(), None);
+        assert_eq!(AsRef::<str>::as_ref(&third), "worker@3");
         assert!(third.instance("4").is_err());
         assert!(ServiceName::new(&"x".repeat(60)).unwrap().instance("1000").is_err(), "it would be too long");
         assert!(ServiceName::gateway_of("coder@1").is_err());
@@ -244,5 +245,11 @@ mod tests {
     fn a_refused_name_is_shown_without_control_characters() {
         let text = ServiceName::new("a\x1b[2J\n").unwrap_err().to_string();
         assert!(!text.contains('\x1b') && !text.contains('\n'), "{text:?}");
+        // One more than a name may have, so that the end that is left out is seen to be too much.
+        assert_eq!(ServiceName::new(&"x".repeat(1000)), Err(NameError::Malformed("x".repeat(65))));
+        assert_eq!(
+            format!("{:?} {:>3}|", ServiceName::dashboard(), ServiceName(Arc::from("a"))),
+            "\"dashboard\"   a|"
+        );
     }
 }

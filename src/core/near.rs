@@ -48,6 +48,9 @@ mod tests {
         assert_eq!(nearest("ab", ["xy"]), None);
         assert_eq!(nearest("coder", []), None);
         assert_eq!(distance(b"", b"abc"), 3);
+        assert_eq!(distance(b"abc", b""), 3);
+        assert_eq!(distance(b"abcd", b"abdc"), 1, "a swap is a slip");
+        assert_eq!(distance(b"abcd", b"badc"), 2, "and two are two");
         assert_eq!(distance(b"kitten", b"sitting"), 3);
     }
 }

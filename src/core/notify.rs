@@ -73,7 +73,9 @@ mod tests {
         );
         let said = Message::parse(b"EXTEND_TIMEOUT_USEC=2500000\nERRNO=2\nWATCHDOG=1\nRELOADING=1");
         assert_eq!((said.extend, said.errno), (Some(Duration::from_millis(2500)), Some(2)));
-        assert!(said.watchdog && said.reloading && !said.ready);
+        assert!(said.watchdog && said.reloading && !said.ready && !said.trigger);
+        let said = Message::parse(b"STOPPING=1\nWATCHDOG=trigger");
+        assert_eq!(said, Message { stopping: true, trigger: true, ..Message::default() });
         assert_eq!(Message::parse(b"EXTEND_TIMEOUT_USEC=99999999999999999").extend, Some(MOST_TIME));
         for nonsense in [&b""[..], b"=", b"READY=yes", b"MAINPID=x\nERRNO=\n", b"\xff\xfe=\xff"] {
             assert_eq!(Message::parse(nonsense), Message::default(), "{nonsense:?}");

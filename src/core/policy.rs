@@ -234,6 +234,13 @@ mod tests {
     }
 
     #[test]
+    fn the_jitter_is_a_part_of_the_wait_to_both_sides() {
+        let backoff = Policy::default().restart.backoff;
+        let waits = [0.0, 0.25, 0.5, 1.0].map(|dice| backoff.wait(2, dice).as_millis());
+        assert_eq!(waits, [90, 95, 100, 110]);
+    }
+
+    #[test]
     fn the_exit_table_goes_before_the_policy() {
         let mut policy = Policy::default();
         policy.restart.exit_codes =
@@ -247,6 +254,11 @@ mod tests {
         assert_eq!(policy.judge(Exit::Unknown), Verdict::Restart { skip_wait: false });
         policy.restart.exit_codes = BTreeMap::from([(0, ExitRule::Now)]);
         assert_eq!(policy.judge(Exit::Code(0)), Verdict::Restart { skip_wait: true });
+    }
+
+    #[test]
+    fn hooks_are_told_by_the_words_of_a_definition() {
+        assert_eq!([Hook::PostStart, Hook::PreStop].map(Hook::as_str), ["post_start", "pre_stop"]);
     }
 
     #[test]

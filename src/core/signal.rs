@@ -86,6 +86,17 @@ mod tests {
             let signal = Signal::from_number(number).unwrap();
             assert_eq!(Signal::parse(&signal.to_string()), Some(signal));
         }
+        for (number, name) in [
+            (1, "SIGHUP"),
+            (31, "SIGSYS"),
+            (33, "SIG33"),
+            (34, "SIGRTMIN"),
+            (35, "SIGRTMIN+1"),
+            (64, "SIGRTMIN+30"),
+        ] {
+            let signal = Signal::from_number(number).unwrap();
+            assert_eq!((signal.to_string(), format!("{signal:?}")), (name.to_owned(), name.to_owned()));
+        }
         assert_eq!(Signal::parse("term"), Some(Signal::TERM));
         assert_eq!(Signal::parse("RTMIN+3"), Some(Signal::RTMIN_PLUS_3));
         for bad in ["", "SIG", "0", "SIG0", "65", "-1", "SIG-1", "RTMIN+31", "RTMIN-1", "NOPE"] {

@@ -244,6 +244,43 @@ fn a_held_service_does_not_start_and_keeps_its_want() {
     assert!(spawned(&boot_all(&mut fleet, Want::Up)).is_empty());
     let gateway = fleet.gateway(id).unwrap();
     assert_eq!((gateway.want(), gateway.reason().as_str()), (Want::Up, "it runs elsewhere"));
+    assert_eq!(spawned(&fleet.unhold(id, NOW)), [id]);
+    assert_eq!(fleet.unhold(id, NOW), [], "nothing holds it any more");
+}
+
+#[test]
+fn what_another_one_serves_has_no_process_until_that_changes() {
+    let mut fleet = Fleet::default();
+    let (root, id) = (add(&mut fleet, "default", &[], &[]), add(&mut fleet, "work", &[], &[]));
+    let served = Place::Elsewhere(Elsewhere::Served { by: name("default") });
+    assert!(spawned(&fleet.place(id, served.clone(), NOW)).is_empty());
+    assert_eq!(spawned(&boot_all(&mut fleet, Want::Up)), [root]);
+    assert_eq!(fleet.place(id, served, NOW), [], "it is so already");
+    assert_eq!(spawned(&fleet.place(id, Place::Own, NOW)), [id]);
+}
+
+#[test]
+fn everything_is_killed_at_once_and_what_is_dropped_with_its_tree_counts_no_more() {
+    let mut fleet = Fleet::default();
+    let ids = [add(&mut fleet, "a", &[], &[]), add(&mut fleet, "b", &[], &["a"])];
+    assert_eq!(fleet.names().collect::<Vec<_>>(), ids.map(|id| fleet.name(id).unwrap()));
+    assert_eq!(ids.map(|id| fleet.name(id).unwrap().as_str()), ["a", "b"]);
+    boot_all(&mut fleet, Want::Up);
+    for id in ids {
+        up(&mut fleet, id);
+    }
+    assert!(!fleet.is_empty_handed());
+    let killed: Vec<ServiceId> = fleet
+        .kill_all(NOW)
+        .into_iter()
+        .filter(|(_, effect)| matches!(effect, Effect::KillTree { .. }))
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(killed, ids);
+    end(&mut fleet, ids[1]);
+    assert!(!fleet.is_empty_handed());
+    fleet.remove(ids[0], NOW);
+    assert!(fleet.is_empty_handed());
 }
 
 #[test]

@@ -267,3 +267,75 @@ fn more_time_moves_the_patience_for_readiness_and_for_an_end_but_not_a_shutdowns
     story.feed(Event::Extended { incarnation, by: Duration::from_secs(600) });
     assert_eq!(story.gateway.deadline(), Some(deadline));
 }
+
+fn limited(burst: u32, seconds: u64) -> Policy {
+    let mut policy = Policy::default();
+    policy.restart.limit = Some(BurstLimit { burst, interval: Duration::from_secs(seconds) });
+    policy
+}
+
+#[test]
+fn the_reason_has_the_interval_in_words() {
+    for (seconds, words) in [(45, "45 s"), (60, "1 min"), (90, "1 min 30 s"), (600, "10 min")] {
+        let mut story = Story::new(limited(1, seconds));
+        story.up();
+        story.ends(CRASH);
+        story.spawned();
+        story.ends(CRASH);
+        let reason = format!("2 failures within {words}; the last: exited with code 1");
+        assert_eq!((story.gateway.state(), story.gateway.reason()), (State::Failed, reason));
+    }
+}
+
+#[test]
+fn a_failure_counts_for_less_than_the_interval() {
+    for (after, state) in [(44_999, State::Failed), (45_000, State::Backoff)] {
+        let mut story = Story::new(limited(1, 45));
+        story.up();
+        story.ends(CRASH);
+        story.spawned();
+        story.wait(after);
+        story.ends(CRASH);
+        assert_eq!(story.gateway.state(), state, "{after} ms");
+    }
+}
+
+#[test]
+fn a_run_of_just_that_long_ends_the_row() {
+    for (ran, row) in [(59_999, 2), (60_000, 1)] {
+        let mut story = Story::new(Policy::default());
+        story.up();
+        story.ends(CRASH);
+        story.spawned();
+        story.wait(ran);
+        story.ends(CRASH);
+        assert_eq!(story.gateway.history().row, row, "{ran} ms");
+    }
+}
+
+#[test]
+fn no_more_failures_are_remembered_than_the_limit_needs() {
+    let mut story = Story::new(limited(3, 600));
+    story.gateway.history.failures = vec![story.now; 10];
+    story.up();
+    story.ends(CRASH);
+    assert_eq!((story.gateway.history().failures.len(), story.gateway.state()), (4, State::Failed));
+}
+
+/// Services that crash together do not come back together.
+#[test]
+fn the_wait_differs_between_services_and_stays_within_its_tenth() {
+    let wait = |seed| {
+        let mut story = Story::new(Policy::default());
+        story.gateway.seed = seed;
+        story.up();
+        story.ends(CRASH);
+        story.spawned();
+        story.ends(CRASH);
+        story.gateway.deadline().unwrap().since(story.now).as_millis()
+    };
+    let mut waits: Vec<u128> = (0..64).map(wait).collect();
+    waits.sort_unstable();
+    assert!(waits[0] >= 90 && waits[63] <= 110, "{waits:?}");
+    assert!(waits[8] < 96 && waits[55] > 104, "on both sides: {waits:?}");
+}

@@ -1,17 +1,19 @@
 //! Stories of single services: what the exhaustive search in `model` cannot see, times, counts and words.
 
 mod around;
+mod edges;
 mod ends;
 mod hooks;
 mod orders;
 mod runs;
+mod successors;
 
 use super::life::NOT_READY;
 use super::*;
 use crate::core::effect::Outcome;
 use crate::core::event::{Command, Ticket};
 use crate::core::exit::Exit;
-use crate::core::policy::{ExitRule, Kind, RestartPolicy};
+use crate::core::policy::{BurstLimit, ExitRule, Kind, RestartPolicy};
 use crate::core::signal::Signal;
 use crate::core::words::State;
 use proptest::prelude::*;
