@@ -207,11 +207,9 @@ fn hand_over(before: &Credentials, after: &Credentials) -> io::Result<()> {
         }
         given => given?,
     }
-    let control = scandir.dir(Path::new(".s6-svscan"))?;
-    rustix::fs::fchown(&control, uid, gid)?;
-    for name in ["control", "lock"] {
-        rustix::fs::chownat(&control, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
+    // Made anew by whom it is for: what was made before may be a second name of a file of root's by now.
+    materialise::remove(&scandir, Path::new(materialise::CONTROL))?;
+    materialise::prepare(Path::new(SCAN_DIRECTORY), after)?;
     give_environment(after)
 }
 

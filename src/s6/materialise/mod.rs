@@ -26,6 +26,8 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 
+/// What a scan directory that is scanned has in it.
+pub const CONTROL: &str = ".s6-svscan";
 /// s6's own mode of a directory where anybody may plant a FIFO to be told of events, and nobody may remove another's.
 const EVENT_MODE: u32 = 0o3730;
 
@@ -84,7 +86,7 @@ pub fn prepare(path: &Path, owner: &Credentials) -> io::Result<()> {
     // In a scan directory of root's, the control directory is root's, too.
     let writer = if rustix::fs::fstat(&scandir)?.st_uid == owner.uid { owner } else { &own };
     writer.on_files(|| {
-        let control = directory(&scandir, ".s6-svscan", 0o755)?;
+        let control = directory(&scandir, CONTROL, 0o755)?;
         fifo(&control, "control", 0o600)?;
         file(&control, "lock", b"", 0o644)
     })?

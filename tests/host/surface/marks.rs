@@ -57,6 +57,29 @@ fn what_is_the_gateway_users_follows_it_to_another_uid() {
     assert!(world.marked("pause").iter().all(|process| process.uid == 12345));
 }
 
+/// Who was the gateway user until then may have put a second name of a file of root's there (the kernel allows it unless
+/// fs.protected_hardlinks is set): that file was given to the new uid.
+#[test]
+fn nothing_of_roots_follows_the_gateway_user_to_another_uid() {
+    let mut world = world(idle());
+    let control = "/run/service/.s6-svscan";
+    for name in ["lock", "control"] {
+        world.write(&format!("/etc/of-root-{name}"), "root's");
+    }
+    let script_text = format!(
+        "#!/bin/sh\nsed -i s/10000:10000/12345:12345/ /etc/passwd\nchown -R 12345:12345 /opt/data\n\
+         for name in lock control; do ln -f /etc/of-root-$name {control}/$name; done\n"
+    );
+    script(&world, "/etc/cont-init.d/1", &script_text);
+    let _supervisor = world.start();
+    for name in ["lock", "control"] {
+        let meta = world.path(&format!("/etc/of-root-{name}")).symlink_metadata().expect("it");
+        assert_eq!((meta.uid(), meta.gid()), (0, 0), "{name}");
+        let meta = world.path(&format!("{control}/{name}")).symlink_metadata().expect("it");
+        assert_eq!(meta.uid(), 12345, "{name}");
+    }
+}
+
 /// Elsewhere `hermes` is not to take us for s6, so the supervisor itself hands its gateway over.
 /// Contract: 52, 85.
 #[test]
