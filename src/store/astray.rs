@@ -97,7 +97,7 @@ fn give_name(
 }
 
 /// Nobody else can rename what is in this directory.
-fn is_ours_alone(dir: &Beneath) -> bool {
+pub(super) fn is_ours_alone(dir: &Beneath) -> bool {
     let own = rustix::process::geteuid().as_raw();
     rustix::fs::fstat(dir).is_ok_and(|stat| stat.st_uid == own && stat.st_mode & 0o022 == 0)
 }

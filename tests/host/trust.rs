@@ -75,6 +75,28 @@ fn a_planted_state_is_set_aside() {
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&ours), 0, "a fresh one of our own");
 }
 
+/// Before there is a state, the owner of the home gives its name to what root keeps to itself there: that was opened for his group.
+#[test]
+fn a_private_directory_of_roots_with_the_name_of_the_state_stays_private() {
+    for content in ["file", "state/wants"] {
+        let mut world = World::new(Setup::plain());
+        let file = world.write(&format!("/opt/data/supervisor/{content}"), "of root");
+        std::fs::set_permissions(world.path("/opt/data/supervisor"), PermissionsExt::from_mode(0o700))
+            .expect("a mode");
+        for _ in 0..2 {
+            assert_eq!(world.start().terminate(), End::Code(0));
+            let names = entries(&world.path("/opt/data"));
+            let aside: Vec<_> = names.iter().filter(|name| name.starts_with("supervisor.foreign-")).collect();
+            assert_eq!(aside.len(), 1, "{names:?}\n{}", world.stderr());
+            let meta = std::fs::metadata(world.path(&format!("/opt/data/{}", aside[0]))).expect("it");
+            use std::os::unix::fs::MetadataExt;
+            assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o700, 0, 0), "{content}");
+            assert!(!file.exists() && world.path("/opt/data/supervisor/state.redb").exists());
+        }
+        assert!(world.stderr().contains("it holds no state, but something else"), "{}", world.stderr());
+    }
+}
+
 /// While we run, too: the directory is held by descriptor, not by name.
 #[test]
 fn a_state_directory_renamed_under_us_changes_nothing() {

@@ -8,7 +8,8 @@
 //! * A mode that allows less than ours is corrected. So are bits for the group, and setgid, where the group is the gateway user's
 //!   own: kubelet sets them at each start of a pod with `fsGroup`. One warning is given, and the content is believed.
 //! * A directory that is moved to another parent must be writable for the user that moves it (rename(2)). So the gateway user can
-//!   only give ours another name in the same parent, and that name to another directory of ours. `astray.rs` finds it there.
+//!   only give ours another name in the same parent, and that name to another directory of ours. `astray.rs` finds it there. What
+//!   has our name and is no state, but something that root keeps to itself, is foreign: it is not opened for the gateway user's group.
 //!
 //! `custody.rs` decides what is ours, `aside.rs` sets aside, `unopened.rs` has the errors.
 
@@ -16,7 +17,7 @@ mod aside;
 mod custody;
 mod unopened;
 
-use super::astray;
+use super::{astray, lock, mirror, session};
 use crate::sys::beneath::{Beneath, Birth};
 use crate::sys::bestow;
 use crate::sys::credentials::Credentials;
@@ -129,7 +130,16 @@ impl StateDir {
             None => make(&parent, name).map_err(Unopened::Missing)?,
         };
         let custody = Custody::of(&parent, &stat, gid);
-        match judge(&stat, FileType::Directory, DIR_MODE, custody) {
+        let named_by_others = !astray::is_ours_alone(&parent);
+        let judged = match judge(&stat, FileType::Directory, DIR_MODE, custody) {
+            Judgement::Ours | Judgement::Loose
+                if named_by_others && !parent.dir(Path::new(name)).is_ok_and(|dir| is_state(&dir)) =>
+            {
+                Judgement::Foreign(NO_STATE.to_owned())
+            }
+            judged => judged,
+        };
+        match judged {
             Judgement::Ours => {}
             Judgement::Loose => warn_loose(path, warnings),
             Judgement::Foreign(why) => {
@@ -151,7 +161,14 @@ impl StateDir {
         let dir = parent.dir(Path::new(name))?;
         // Looked at again through the descriptor: between the look and the opening it may have been exchanged.
         let stat = rustix::fs::fstat(&dir)?;
-        if let Judgement::Foreign(why) = judge(&stat, FileType::Directory, DIR_MODE, custody) {
+        let why = match judge(&stat, FileType::Directory, DIR_MODE, custody) {
+            Judgement::Foreign(why) => Some(why),
+            Judgement::Ours | Judgement::Loose if named_by_others && !is_state(&dir) => {
+                Some(NO_STATE.to_owned())
+            }
+            Judgement::Ours | Judgement::Loose => None,
+        };
+        if let Some(why) = why {
             let text = format!("{} was exchanged while it was opened: it {why}", path.display());
             return Err(Unopened::Missing(io::Error::new(io::ErrorKind::PermissionDenied, text)));
         }
@@ -321,6 +338,16 @@ impl StateDir {
         }
         Ok(kept)
     }
+}
+
+/// The end of a sentence about a directory.
+const NO_STATE: &str = "holds no state, but something else";
+
+/// Whether a directory is a state, or is yet to become one: a file system of its own begins with `lost+found`.
+fn is_state(dir: &Beneath) -> bool {
+    let signs = [lock::PLACE, session::DATABASE, mirror::NAME];
+    signs.iter().any(|name| matches!(look(dir, OsStr::new(name)), Ok(Some(_))))
+        || dir.list().is_ok_and(|names| names.iter().all(|name| name == "lost+found"))
 }
 
 /// The owner of the home, with the gateway user's group. `None` if that is us.
