@@ -14,11 +14,24 @@ unseen() {
     [ "$init" != s6-svscan ] && $ctl list >/dev/null 2>&1
 }
 
+# Whether it can be the name of a profile. On the volume anything may stand in its place, also an option of ctl.
+is_profile() {
+    case $1 in '' | -* | *[!a-z0-9_-]*) return 1 ;; esac
+}
+
 every_gateway() {
     echo default
     for soul in "${HERMES_HOME:-/opt/data}"/profiles/*/SOUL.md; do
-        [ ! -e "$soul" ] || /usr/bin/basename "${soul%/SOUL.md}"
+        name=${soul%/SOUL.md} name=${name##*/}
+        if is_profile "$name" && [ -e "$soul" ]; then echo "$name"; fi
     done
+}
+
+# What `hermes profile use` has noted, read as hermes: the file is hermes's, and may be a link, or a FIFO that nobody writes to.
+noted_profile() {
+    if [ "$(/usr/bin/id -u)" = 0 ]; then set -- "$setuidgid" hermes; fi
+    "$@" /bin/dd if="${HERMES_HOME:-/opt/data}/active_profile" iflag=nonblock,nofollow bs=256 count=1 2>/dev/null |
+        { read -r name || :; echo "$name"; }
 }
 
 # [-p PROFILE] gateway start|stop|restart|status|list [--all]: done by the supervisor. Whatever else there is on the line
@@ -38,8 +51,12 @@ gateway_command() {
     done
     case $verb in start | stop | restart | status | list) ;; *) return 0 ;; esac
     unseen || return 0
-    if [ -z "$profile" ] && [ -r "${HERMES_HOME:-/opt/data}/active_profile" ]; then
-        read -r profile <"${HERMES_HOME:-/opt/data}/active_profile" || :
+    if [ -z "$profile" ]; then
+        profile=$(noted_profile)
+        if [ -n "$profile" ] && ! is_profile "$profile"; then
+            echo 'hermes: active_profile names no profile: name one with -p, or run: hermes profile use default' >&2
+            exit 1
+        fi
     fi
     # shellcheck disable=SC2046 # the names of profiles have no white space
     case $verb in

@@ -8,6 +8,7 @@ mod boot;
 mod completions;
 mod copies;
 mod events;
+mod exec_shim;
 mod freeze;
 mod gateways;
 mod hangs;
