@@ -14,6 +14,7 @@ mod identity;
 mod machine;
 mod memory;
 mod output;
+mod racer;
 mod sandbox;
 mod seccomp;
 mod serving;
@@ -85,6 +86,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "multiply" => memory::multiply(number(rest, 0, 1000)),
         "spin" => ends::spin(),
         "exchange" => ends::exchange(rest),
+        "race" => racer::race(rest),
         "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "seccomp" => sandbox::under_seccomp(rest),
         "world" => sandbox::world(rest),
