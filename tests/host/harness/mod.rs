@@ -4,6 +4,7 @@
 //! deadline at which the test fails and says what it was waiting for.
 
 pub mod ctl;
+pub mod dice;
 pub mod hostile;
 pub mod launch;
 pub mod layout;
@@ -13,6 +14,7 @@ pub mod wait;
 pub mod world;
 
 pub use ctl::Answer;
+pub use dice::Dice;
 pub use launch::{End, Launched};
 pub use setup::{Place, Rung, Setup};
 pub use world::{Supervisor, World};

@@ -14,6 +14,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// at again this often. Never the whole of a wait: each look can end it.
 const GLANCE: Duration = Duration::from_millis(15);
 
+/// Who wakes up so much later than it wanted did not run meanwhile, nor did its neighbours: that is no delay of theirs.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
 /// Waits until `fd` is readable or hung up. False at the deadline.
 pub fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
@@ -39,7 +42,7 @@ pub fn until<T>(what: &str, dir: &Path, look: impl FnMut() -> Option<T>) -> T {
 
 /// As [`until`], with its own deadline and without the panic.
 pub fn within<T>(patience: Duration, dir: &Path, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
+    let mut deadline = Instant::now() + patience;
     let watch =
         inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("inotify");
     let events = inotify::WatchFlags::CREATE
@@ -55,7 +58,10 @@ pub fn within<T>(patience: Duration, dir: &Path, mut look: impl FnMut() -> Optio
         if Instant::now() >= deadline {
             return None;
         }
+        let waits = Instant::now();
         readable(watch.as_fd(), GLANCE);
+        let waited = waits.elapsed();
+        deadline += if waited > STANDSTILL { waited } else { Duration::ZERO };
         let mut events = [0u8; 4096];
         while rustix::io::read(&watch, &mut events).is_ok_and(|count| count > 0) {}
     }

@@ -2,22 +2,10 @@
 
 use super::{services, setup};
 use crate::harness::setup::HERMES;
-use crate::harness::{Answer, End, Place, Rung, World, wait};
+use crate::harness::{Answer, Dice, End, Place, Rung, World, wait};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-
-/// Numbers that look random and are the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn pick<T: Copy>(&mut self, among: &[T]) -> T {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        among[(self.0 >> 33) as usize % among.len()]
-    }
-}
 
 const SLOTS: [&str; 5] = ["gateway-a", "gateway-b", "c", "d", "e"];
 const RUNS: [&str; 5] = [
@@ -80,7 +68,7 @@ fn tool(world: &World, name: &str, words: &[&str]) -> Answer {
 }
 
 fn random_steps(world: &World, seed: u64, thread: u64) {
-    let mut dice = Dice((seed + thread).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::new(seed + thread);
     for _ in 0..14 {
         let name = dice.pick(&SLOTS);
         let slot = format!("/run/service/{name}");
