@@ -124,6 +124,11 @@ pub(super) trait Held: fmt::Debug {
         birth(pid, self.main()?)
     }
 
+    /// The program beside the main process that runs, with its [`birth`], where our death would leave it to nobody.
+    fn beside(&self) -> Option<(i32, u64)> {
+        None
+    }
+
     /// The group by which its processes are known, where they have one.
     fn tag(&self) -> Option<u32> {
         None

@@ -10,12 +10,12 @@ use super::held::{Family, Held, Look, Mechanism, Watcher};
 use super::ladder::{Ground, Report};
 use super::scopes::Scopes;
 use super::spawner::Spawner;
+use super::succession::Recorded;
 use super::succession::predecessor::Predecessor;
 use super::succession::record::AdoptionRecords;
 use super::{IncarnationId, Rung};
 use crate::core::clock::Tick;
 use crate::core::farewell::Farewell;
-use crate::core::gateway::Living;
 use mio::{Registry, Token};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -74,8 +74,8 @@ pub(super) struct Slot {
     registered: Option<i32>,
     /// It was told to stand still at least once.
     pub(super) was_frozen: bool,
-    /// What its adoption record says, with the [`birth`] of the main process.
-    pub(super) recorded: Option<(Living, u64)>,
+    /// What its adoption record says.
+    pub(super) recorded: Option<Recorded>,
     /// Tracers of which it was said that they keep it from ending.
     tracers: BTreeSet<i32>,
 }

@@ -67,6 +67,7 @@ impl Containment {
         held.run_hook(&mut self.spawner, &mut plan)?;
         self.know_fork_server();
         self.know_children(number);
+        self.record_beside(number);
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use crate::containment::retry::Retry;
 use crate::containment::rung::Rung;
 use crate::containment::scopes::{HeldScope, ScopeError, ScopeRequest};
 use crate::containment::spawner::Spawner;
-use crate::containment::succession::adopt::{Gone, Process};
+use crate::containment::succession::adopt::{Gone, Process, birth};
 use crate::containment::succession::predecessor::Spared;
 use crate::core::clock::Tick;
 use crate::core::exit::Exit;
@@ -505,6 +505,11 @@ impl Held for CgroupHandle {
 
     fn main_pid(&self) -> Option<i32> {
         Some(self.main_pid)
+    }
+
+    fn beside(&self) -> Option<(i32, u64)> {
+        let Child { pid, pidfd, .. } = &self.hook.as_ref()?.child;
+        Some((*pid, birth(*pid, pidfd)?))
     }
 
     fn processes(&self) -> Vec<i32> {

@@ -11,6 +11,7 @@ use crate::containment::event::{EventQueue, SpawnError};
 use crate::containment::held::{Birth, CGROUPS, Held, Mechanism, Watcher, own_uid};
 use crate::containment::no_process;
 use crate::containment::processes;
+use crate::containment::processes::leader::Leader;
 use crate::containment::retry::Retry;
 use crate::containment::rung::Rung;
 use crate::containment::succession::adopt::{Gone, Process};
@@ -36,6 +37,9 @@ use std::time::Duration;
 /// Delay before rmdir. It takes longer than to end the process that was in the directory, so it must not delay a restart or the
 /// other ends of a moment in which many end.
 const RMDIR_DELAY: Duration = Duration::from_millis(100);
+
+/// Between two looks at a process that is being ended before its life is taken over.
+const ENDING_LOOKS: Duration = Duration::from_millis(2);
 
 /// So many directories are removed before the loop does something else, at some 30 µs each.
 const REMOVED_AT_ONCE: usize = 64;
@@ -138,7 +142,7 @@ impl Mechanism for CgroupMechanism {
         slot: u32,
         record: &AdoptionRecord,
         _watcher: &Watcher,
-        _patience: &Patience,
+        patience: &Patience,
     ) -> Option<Result<Box<dyn Held>, Gone>> {
         let (site, id) = (self.site(), record.id());
         if !leaf::exists(site.tree.as_fd(), &id.to_string()) {
@@ -149,6 +153,8 @@ impl Mechanism for CgroupMechanism {
             Ok(main) => main,
             Err(gone) => return Some(Err(gone)),
         };
+        let beside = record.beside.and_then(|(pid, born)| Process::find(pid, born).ok());
+        beside.into_iter().for_each(|process| site.end_beside(&id.to_string(), &process, patience));
         Some(CgroupHandle::adopt(site, slot, id, owner, main).map(|handle| Box::new(handle) as Box<dyn Held>))
     }
 
@@ -247,6 +253,16 @@ impl Site {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Ends what ran beside a main process when our predecessor died, with all that it has started: nobody waits for it, nor would
+    /// anybody end it at its timeout. Done before the life is taken over, or a successor of ours would not find it any more.
+    fn end_beside(&self, leaf: &str, process: &Process, patience: &Patience) {
+        let Some(mut leader) = Leader::of(process.pid) else { return };
+        let frozen = leaf::state(self.tree.as_fd(), leaf).is_ok_and(|state| state.frozen);
+        while !leader.end(frozen) && !patience.is_over() {
+            patience.wait(None, ENDING_LOOKS);
         }
     }
 

@@ -13,6 +13,15 @@ use predecessor::{Predecessor, Spared};
 use record::AdoptionRecord;
 use std::io;
 
+/// What an adoption record says of a life that its [`Held`] does not know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recorded {
+    living: Living,
+    /// The [`adopt::birth`] of the main process.
+    born: u64,
+    definition: Option<u64>,
+}
+
 impl Containment {
     /// What must not be ended with a predecessor's remains.
     pub(super) fn spared(&self) -> Spared {
@@ -50,17 +59,34 @@ impl Containment {
         let Some(number) = self.slot(id) else { return };
         let Some(slot) = self.slots.get_mut(number as usize) else { return };
         let Some(held) = &slot.held else { return };
-        if slot.recorded.map(|(living, _)| living) == living {
+        if slot.recorded.map(|recorded| recorded.living) == living {
             return;
         }
         // The number is its own while it is unreaped, by us or by its keeper.
-        let born = |pid| slot.recorded.map_or_else(|| held.born(pid), |(_, born)| Some(born));
-        let known = living.and_then(|living| Some((living, born(living.pid)?)));
-        let tag = held.tag();
-        let name = || id.name.clone();
-        let record =
-            known.map(|(living, born)| AdoptionRecord { name: name(), living, born, tag, definition });
-        slot.recorded = self.records.write(number, record.as_ref()).ok().and(known);
+        let born = |pid| slot.recorded.map_or_else(|| held.born(pid), |recorded| Some(recorded.born));
+        slot.recorded =
+            living.and_then(|living| Some(Recorded { living, born: born(living.pid)?, definition }));
+        self.write_record(number);
+    }
+
+    /// What runs beside the main process is another program now: a successor has to end that.
+    pub(super) fn record_beside(&mut self, number: u32) {
+        let slot = self.slots.get(number as usize).filter(|slot| slot.recorded.is_some());
+        if slot.and_then(|slot| slot.held.as_ref()?.beside()).is_some() {
+            self.write_record(number);
+        }
+    }
+
+    fn write_record(&mut self, number: u32) {
+        let Some(slot) = self.slots.get_mut(number as usize) else { return };
+        let Some(held) = &slot.held else { return };
+        let record = slot.recorded.map(|Recorded { living, born, definition }| {
+            let (name, tag, beside) = (held.id().name.clone(), held.tag(), held.beside());
+            AdoptionRecord { name, living, born, tag, definition, beside }
+        });
+        if self.records.write(number, record.as_ref()).is_err() {
+            slot.recorded = None;
+        }
     }
 
     /// A life that was taken over is held from now on.
@@ -69,7 +95,8 @@ impl Containment {
             // It may have been, and a thaw too many does no harm.
             slot.was_frozen = true;
             if self.records.write(number, Some(record)).is_ok() {
-                slot.recorded = Some((record.living, record.born));
+                let &AdoptionRecord { living, born, definition, .. } = record;
+                slot.recorded = Some(Recorded { living, born, definition });
             }
         }
         self.hold(number, held);

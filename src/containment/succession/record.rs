@@ -4,8 +4,8 @@
 //! pwrite(2): a record is there or not, whenever we are killed, because a SIGKILL does not cut a write within a page.
 //! It is not synced: processes do not survive what a sync would protect against.
 //!
-//! A record is a line with its name at the end, and a second line with what was added since: an older program reads the first
-//! line alone, and a newer one takes what is not there for unknown.
+//! A record is a line with its name at the end, and a line for each thing that was added since: an older program reads the lines that
+//! it knows, and a newer one takes what is not there for unknown.
 //!
 //! A life has a record only while it is up. What was being started or ended when its supervisor died is ended, not adopted.
 
@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a record: a name of 251 bytes, eight numbers, and words between them. A page holds whole records.
+/// Bytes of a record: a name of 251 bytes, ten numbers, and words between them. A page holds whole records.
 const RECORD: usize = 512;
 
 /// One life that may be taken over, with what tells its processes from others of the same numbers.
@@ -32,6 +32,8 @@ pub struct AdoptionRecord {
     pub tag: Option<u32>,
     /// The definition that it was started with, by its hash. `None`: not known.
     pub definition: Option<u64>,
+    /// The program beside the main process (a probe, a hook), with its [`super::adopt::birth`]. It may have ended since.
+    pub beside: Option<(i32, u64)>,
 }
 
 impl AdoptionRecord {
@@ -54,8 +56,13 @@ impl AdoptionRecord {
             "{incarnation} {pid} {born} {tag} {since} {word} {at} {although} {}\n",
             self.name.as_str()
         );
-        if let Some(definition) = self.definition {
-            text.push_str(&format!("{definition}\n"));
+        match (self.definition, self.beside) {
+            (Some(definition), _) => text.push_str(&format!("{definition}\n")),
+            (None, Some(_)) => text.push('\n'),
+            (None, None) => {}
+        }
+        if let Some((pid, born)) = self.beside {
+            text.push_str(&format!("{pid} {born}\n"));
         }
         let mut record = [0; RECORD];
         // All that fits, and that is all there is: see RECORD.
@@ -67,6 +74,10 @@ impl AdoptionRecord {
         let mut lines = record.split(|byte| *byte == b'\n').map(std::str::from_utf8);
         let mut words = lines.next()?.ok()?.splitn(9, ' ');
         let definition = lines.next().and_then(|line| line.ok()?.parse().ok());
+        let beside = lines.next().and_then(|line| {
+            let (pid, born) = line.ok()?.split_once(' ')?;
+            Some((pid.parse().ok()?, born.parse().ok()?))
+        });
         let mut number = || words.next()?.parse::<u64>().ok();
         let (incarnation, pid, born, tag, since) = (number()?, number()?, number()?, number()?, number()?);
         let word = words.next()?;
@@ -83,7 +94,7 @@ impl AdoptionRecord {
         let name = ServiceName::of_slot(words.next()?).ok()?;
         let (pid, tag) = (i32::try_from(pid).ok()?, u32::try_from(tag).ok()?);
         let living = Living { incarnation, pid, since: Tick(since), readiness, once, needed };
-        Some(Self { name, living, born, tag: (tag != 0).then_some(tag), definition })
+        Some(Self { name, living, born, tag: (tag != 0).then_some(tag), definition, beside })
     }
 }
 
@@ -167,7 +178,8 @@ mod tests {
         let (incarnation, pid, since) = (u64::MAX, i32::MAX, Tick(u64::MAX));
         let living = Living { incarnation, pid, since, readiness, once: !needed, needed };
         let (name, tag) = (ServiceName::of_slot(name).unwrap(), Some(u32::MAX));
-        AdoptionRecord { name, living, born: u64::MAX, tag, definition: Some(u64::MAX) }
+        let beside = Some((i32::MAX, u64::MAX));
+        AdoptionRecord { name, living, born: u64::MAX, tag, definition: Some(u64::MAX), beside }
     }
 
     #[test]
@@ -194,8 +206,11 @@ mod tests {
         old[..line.len()].copy_from_slice(line);
         let read = AdoptionRecord::decode(&old).unwrap();
         assert_eq!((read.name.as_str(), read.living.pid, read.definition), ("web", 42, None));
-        assert_eq!(read.encode(), old);
-        // Which reads up to the end of the first line.
+        assert_eq!((read.beside, read.encode()), (None, old));
+        // Which reads up to the end of the first line, or of the second.
+        let new = AdoptionRecord { beside: Some((43, 10)), ..read.clone() };
+        assert_eq!(new.encode()[..line.len()], old[..line.len()]);
+        assert_eq!(AdoptionRecord::decode(&new.encode()), Some(new));
         let new = AdoptionRecord { definition: Some(3), ..read }.encode();
         assert_eq!(new[..line.len()], old[..line.len()]);
     }
