@@ -47,9 +47,10 @@ use fifo::FifoDir;
 use files::Files;
 use logfile::LogFile;
 use pump::{Command, Pump, Remote, Watch};
+use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -160,6 +161,15 @@ impl Ends {
             Stream::Out => out,
             Stream::Err => err,
         }
+    }
+
+    /// For a child, as [`FifoDir::child_ends`], also where the FIFOs have no names any more.
+    fn for_child(&self, owner: &Credentials) -> io::Result<(OwnedFd, OwnedFd)> {
+        let open = |kind| -> io::Result<OwnedFd> {
+            let path = format!("/proc/self/fd/{}", self.of(kind).as_raw_fd());
+            Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+        };
+        owner.on_files(|| Ok((open(Stream::Out)?, open(Stream::Err)?)))?
     }
 
     fn are_empty(&self) -> bool {
@@ -299,6 +309,26 @@ impl Logs {
     pub fn child_ends(&self, id: SourceId) -> io::Result<(OwnedFd, OwnedFd)> {
         let sources = lock(&self.sources);
         let open = sources.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        match self.fifos.child_ends(&open.name, &open.writer) {
+            // Somebody has removed them, and the life that has them goes on.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => open.ends.for_child(&open.writer),
+            ends => ends,
+        }
+    }
+
+    /// The same for the first process of a life: FIFOs that somebody has removed are made again, where a successor finds them.
+    ///
+    /// # Errors
+    /// As [`Self::child_ends`] and [`Self::open`].
+    pub fn first_ends(&self, id: SourceId) -> io::Result<(OwnedFd, OwnedFd)> {
+        let mut sources = lock(&self.sources);
+        let open = sources.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        match self.fifos.child_ends(&open.name, &open.writer) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            ends => return ends,
+        }
+        open.ends = Arc::new(Ends(self.fifos.make(&open.name, &open.writer)?));
+        self.remote.send(Command::Renew(id, Arc::clone(&open.ends)));
         self.fifos.child_ends(&open.name, &open.writer)
     }
 

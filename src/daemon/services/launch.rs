@@ -293,11 +293,14 @@ impl Supervisor {
         let definition = &self.services.get(&id).ok_or(LaunchError::Gone)?.definition;
         let user = around.lookup(&definition.user)?;
         // A hook writes where the life writes that it belongs to.
-        if !matches!(program, Program::Hook(_)) {
+        let ends = if matches!(program, Program::Hook(_)) {
+            self.logs.child_ends(SourceId(id.0))
+        } else {
             self.open_log(id, &user, around)?;
-        }
+            self.logs.first_ends(SourceId(id.0))
+        };
+        let (stdout, stderr) = ends.map_err(LaunchError::Log)?;
         let definition = &self.services.get(&id).ok_or(LaunchError::Gone)?.definition;
-        let (stdout, stderr) = self.logs.child_ends(SourceId(id.0)).map_err(LaunchError::Log)?;
         let null = self.null.try_clone().map_err(LaunchError::Null)?;
         let base = base(&self.options.environment, &user, around, &self.programs);
         let definition = expanded(definition, &base)?;

@@ -181,6 +181,12 @@ impl Pump {
                         source.dress = dress;
                     }
                 }
+                Command::Renew(id, ends) => {
+                    if let Some(source) = self.sources.get_mut(&id) {
+                        source.ends = ends;
+                        self.register(id);
+                    }
+                }
                 Command::Watch(id, watch) => {
                     if let Some(source) = self.sources.get_mut(&id) {
                         source.watch = Some(Box::new(watch));
@@ -214,16 +220,23 @@ impl Pump {
     }
 
     fn add(&mut self, id: SourceId, source: Source) {
+        self.sources.insert(id, Box::new(source));
+        self.register(id);
+    }
+
+    /// Has the FIFOs of a service watched that were not.
+    fn register(&mut self, id: SourceId) {
+        let Some(source) = self.sources.get(&id) else { return };
+        let flags = if source.paused { EventFlags::empty() } else { EventFlags::IN };
         for kind in [Stream::Out, Stream::Err] {
             let data = EventData::new_u64(token(id, kind));
-            if let Err(error) = epoll::add(&self.epoll, source.ends.of(kind), data, EventFlags::IN) {
+            if let Err(error) = epoll::add(&self.epoll, source.ends.of(kind), data, flags) {
                 let text =
                     format!("cannot watch the output of '{}': {error}: it is tried again", source.name);
                 (self.notify)(LogEvent::Warning { id: Some(id), text });
                 self.unwatched.push((id, kind));
             }
         }
-        self.sources.insert(id, Box::new(source));
     }
 
     /// A service whose output nobody reads stands still once its pipe is full.

@@ -26,6 +26,8 @@ pub(in crate::log) enum Command {
         overflow: Overflow,
         shared: Arc<Shared>,
     },
+    /// FIFOs of a service that is open were made again.
+    Renew(SourceId, Arc<Ends>),
     Watch(SourceId, Watch),
     Drain(SourceId),
     Close(SourceId),

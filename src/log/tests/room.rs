@@ -388,3 +388,23 @@ fn the_fifos_of_the_retired_go_or_are_left_and_what_was_written_is_in_the_file_e
     logs.open(B, room.spec("writer")).unwrap();
     assert!(logs.child_ends(B).is_ok());
 }
+
+/// Somebody has tidied up the runtime directory: the service never started again, and nothing that its hooks wrote was heard.
+#[test]
+fn fifos_that_somebody_removed_are_made_again_for_the_next_life() {
+    let room = Room::new();
+    room.open(A, room.spec("a"));
+    let (out, _err) = room.logs.first_ends(A).unwrap();
+    let fifo = room.runtime.path().join("log/a.out");
+    std::fs::remove_file(&fifo).unwrap();
+    // What runs beside a life writes where that does.
+    let (hook, _err) = room.logs.child_ends(A).unwrap();
+    write_all(&out, b"one\n");
+    write_all(&hook, b"two\n");
+    room.drained(A);
+    let (out, _err) = room.logs.first_ends(A).unwrap();
+    assert!(fifo.exists(), "a successor finds it");
+    write_all(&out, b"three\n");
+    room.drained(A);
+    assert_eq!(room.lines("a"), ["  one", "  two", "  three"]);
+}
