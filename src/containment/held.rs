@@ -239,7 +239,7 @@ pub(super) trait Mechanism: fmt::Debug {
     }
 
     /// Removes some of what is left of lives that are over.
-    fn tidy(&self, _now: Tick) {}
+    fn tidy(&self, _now: Tick, _hurries: bool) {}
 
     /// At the very end: removes what is empty.
     fn close(&self, farewell: Farewell);

@@ -356,9 +356,9 @@ impl Containment {
     }
 
     /// Removes what is left of lives that are over, as far as that can be done now, and some at a time. To be called before
-    /// the loop waits, after whatever is more urgent.
-    pub fn tidy(&mut self, now: Tick) {
-        self.mechanisms().for_each(|mechanism| mechanism.tidy(now));
+    /// the loop waits, after whatever is more urgent. `hurries`: it will not wait, and only what has become too much is removed.
+    pub fn tidy(&mut self, now: Tick, hurries: bool) {
+        self.mechanisms().for_each(|mechanism| mechanism.tidy(now, hurries));
     }
 
     // ---- the end ----

@@ -379,9 +379,7 @@ impl Supervisor {
             self.settle();
         }
         let hurries = !self.starts.is_empty() || self.unreaped.is_due(self.clock.now());
-        if !hurries {
-            self.containment.tidy(self.clock.now());
-        }
+        self.containment.tidy(self.clock.now(), hurries);
         self.logs.announce(hurries);
         if let Some(over) = self.ended() {
             return ControlFlow::Break(over);

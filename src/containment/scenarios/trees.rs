@@ -174,3 +174,29 @@ fn a_kill_right_after_the_spawn_is_not_outrun() {
         });
     });
 }
+
+/// A supervisor that was too busy with restarts to wait for anything removed no directory: there were more with each of them.
+#[test]
+fn directories_of_lives_that_are_over_are_bounded_however_busy_the_loop_is() {
+    isolated!("directories_of_lives_that_are_over_are_bounded_however_busy_the_loop_is", || {
+        for rung in [Rung::Cgroup, Rung::CgroupPrivate] {
+            let mut world = World::new(rung);
+            world.hurries = true;
+            for n in 1..=30 {
+                world.start(n, "obey", rung);
+                world.end(n);
+            }
+            let dir = world.cgroup_dir().unwrap();
+            let left =
+                || std::fs::read_dir(&dir).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+            let end = Instant::now() + PATIENCE;
+            // The supervisor's own is one more.
+            while left() > 17 {
+                assert!(Instant::now() < end, "{} directories are left", left());
+                world.turn();
+            }
+            world.hurries = false;
+            world.finish();
+        }
+    });
+}

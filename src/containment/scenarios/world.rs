@@ -23,6 +23,8 @@ pub(super) struct World {
     pub(super) poll: mio::Poll,
     begun: Instant,
     pub(super) events: Vec<Event>,
+    /// The loop has more urgent things to do at each turn.
+    pub(super) hurries: bool,
     pub(super) instance: String,
     /// The name of every service here.
     pub(super) name: ServiceName,
@@ -90,6 +92,7 @@ impl World {
             poll,
             begun: Instant::now(),
             events: Vec::new(),
+            hurries: false,
             instance,
             name,
             _cleanup: cleanup,
@@ -147,7 +150,7 @@ impl World {
         }
         let now = self.now();
         self.held.tick(now);
-        self.held.tidy(now);
+        self.held.tidy(now, self.hurries);
         self.hear();
     }
 
