@@ -1,8 +1,9 @@
 //! One run from its beginning to its verdict.
 
+use super::asking::Told;
 use super::calls;
 use super::harness::{End, Rung};
-use super::stage::{Stage, Told};
+use super::stage::Stage;
 use super::stories::{Story, world_of};
 use super::tracer::{Fault, Seen};
 use rustix::io::Errno;

@@ -12,6 +12,9 @@
 #[path = "../host/harness/mod.rs"]
 mod harness;
 
+#[path = "../lib/asking.rs"]
+mod asking;
+
 mod calls;
 mod found;
 mod judge;

@@ -2,12 +2,13 @@
 //!
 //! Everything that is found wrong is kept as a line, and the run goes on as far as it can: one fault may show in several ways.
 
+use super::asking::{Sockets, Told, ask, one};
 use super::harness::wait;
 use super::harness::{End, Launched, Supervisor, World};
 use super::tracer::{Fault, From, Tracer, family};
-use hermes_sup::control::client::{Client, ClientError, Search};
+use hermes_sup::control::client::{Client, ClientError};
 use hermes_sup::control::protocol::{
-    Part, Program, Registration, Request, ServiceStatus, SignalName, SupervisorStatus, Targets, Until,
+    Part, Program, Registration, Request, ServiceStatus, SignalName, SupervisorStatus, Until,
 };
 use hermes_sup::core::signal::Signal;
 use hermes_sup::core::words::{State, Want};
@@ -18,18 +19,6 @@ use std::time::Duration;
 
 /// In this time everything is done that is not waited for by design; what takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(12);
-
-/// What a caller was told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    Done,
-    /// With the reason.
-    Failed(String),
-    /// The connection ended, or there was none.
-    Lost(String),
-    /// Nothing at all, for all our patience.
-    Silence,
-}
 
 /// One service of one request.
 #[derive(Debug, Clone)]
@@ -192,13 +181,8 @@ impl Stage {
 
     // ---- requests ----
 
-    /// Where it listens: in `/run`, or beside its state.
     fn client(&self) -> Result<Client, ClientError> {
-        let connect = |place: &str| {
-            let socket = self.world.path(place);
-            Client::connect(&Search { explicit: Some(socket.clone()), state: socket })
-        };
-        connect("/run/hermes-sup/control.sock").or_else(|_| connect("/opt/data/supervisor/control.sock"))
+        Sockets::of(&self.world).client()
     }
 
     fn list(&self) -> Result<(), ClientError> {
@@ -207,48 +191,19 @@ impl Stage {
 
     /// What it says of itself and of all services.
     pub fn status(&mut self) -> Option<(SupervisorStatus, BTreeMap<String, ServiceStatus>)> {
-        let (mut supervisor, mut services) = (None, BTreeMap::new());
-        let answer = self.client().and_then(|mut client| {
-            client.call(&Request::Status { targets: Targets::All }, Some(PATIENCE), |part| match part {
-                Part::Supervisor(status) => supervisor = Some(*status),
-                Part::Service(service) => drop(services.insert(service.name.clone(), *service)),
-                _ => {}
-            })
-        });
-        if let Err(error) = answer {
-            self.wrong(format!("no answer to status: {error}"));
+        match Sockets::of(&self.world).status(PATIENCE) {
+            Ok((supervisor, services)) => Some((supervisor?, services)),
+            Err(error) => {
+                self.wrong(format!("no answer to status: {error}"));
+                None
+            }
         }
-        Some((supervisor?, services))
     }
 
     /// Asks for something for services, and keeps what was answered for each.
     pub fn ask(&mut self, verb: &'static str, names: &[&str], request: &Request) -> bool {
-        let mut outcomes = Vec::new();
-        let answer = self.client().and_then(|mut client| {
-            client.call(request, Some(PATIENCE), |part| {
-                if let Part::Outcome(outcome) = part {
-                    outcomes.push(outcome);
-                }
-            })
-        });
-        let otherwise = match answer {
-            // It said it is done, and nothing of some: what is not told of cannot be relied on.
-            Ok(()) if names.is_empty() => Told::Done,
-            Ok(()) => Told::Lost("the answer does not speak of it".to_owned()),
-            Err(ClientError::Refused(refusal)) => Told::Failed(refusal.message),
-            Err(ClientError::TimedOut { .. }) => Told::Silence,
-            Err(error) => Told::Lost(error.to_string()),
-        };
+        let told = ask(self.client(), names, request, PATIENCE);
         let mut all_done = true;
-        let mut told: BTreeMap<String, Told> =
-            names.iter().map(|name| ((*name).to_owned(), otherwise.clone())).collect();
-        if names.is_empty() {
-            told.insert(String::new(), otherwise);
-        }
-        for outcome in outcomes {
-            let message = outcome.message.unwrap_or_default();
-            told.insert(outcome.name, if outcome.ok { Told::Done } else { Told::Failed(message) });
-        }
         for (service, told) in told {
             all_done &= told == Told::Done;
             if told == Told::Silence {
@@ -259,17 +214,13 @@ impl Stage {
         all_done
     }
 
-    fn one(name: &str) -> Targets {
-        Targets::Names(vec![name.to_owned()])
-    }
-
     /// What is wanted from now on: known where the answer was that it is done.
     fn now_wanted(&mut self, name: &str, want: Want, done: bool) {
         self.wants.insert(name.to_owned(), done.then_some(want));
     }
 
     pub fn start(&mut self, name: &str) -> bool {
-        let request = Request::Start { targets: Self::one(name), timeout_ms: Some(8000), force: false };
+        let request = Request::Start { targets: one(name), timeout_ms: Some(8000), force: false };
         let done = self.ask("start", &[name], &request);
         self.now_wanted(name, Want::Up, done);
         self.true_of("start", name, done, true);
@@ -277,14 +228,14 @@ impl Stage {
     }
 
     pub fn stop(&mut self, name: &str) -> bool {
-        let done = self.ask("stop", &[name], &Request::Stop { targets: Self::one(name) });
+        let done = self.ask("stop", &[name], &Request::Stop { targets: one(name) });
         self.now_wanted(name, Want::Down, done);
         self.true_of("stop", name, done, false);
         done
     }
 
     pub fn restart(&mut self, name: &str) -> bool {
-        let request = Request::Restart { targets: Self::one(name), timeout_ms: Some(8000), rolling: None };
+        let request = Request::Restart { targets: one(name), timeout_ms: Some(8000), rolling: None };
         let done = self.ask("restart", &[name], &request);
         self.now_wanted(name, Want::Up, done);
         self.true_of("restart", name, done, true);
@@ -292,19 +243,18 @@ impl Stage {
     }
 
     pub fn freeze(&mut self, name: &str) -> bool {
-        self.ask("freeze", &[name], &Request::Freeze { targets: Self::one(name) })
+        self.ask("freeze", &[name], &Request::Freeze { targets: one(name) })
     }
 
     pub fn thaw(&mut self, name: &str) -> bool {
-        self.ask("thaw", &[name], &Request::Thaw { targets: Self::one(name) })
+        self.ask("thaw", &[name], &Request::Thaw { targets: one(name) })
     }
 
     /// Has it killed, and waits until another one has taken its place.
     pub fn crash(&mut self, name: &str) {
         let before = self.pids(name);
         let signal = SignalName(Signal::KILL);
-        let done =
-            self.ask("kill", &[name], &Request::Kill { targets: Self::one(name), signal, tree: false });
+        let done = self.ask("kill", &[name], &Request::Kill { targets: one(name), signal, tree: false });
         let another = |stage: &Self| stage.pids(name).iter().any(|pid| !before.contains(pid));
         if done && wait::within(PATIENCE, Path::new("/"), || another(self).then_some(())).is_none() {
             self.wrong(format!("stuck: {name} was killed, and is not started again"));
@@ -327,7 +277,7 @@ impl Stage {
     }
 
     pub fn unregister(&mut self, name: &str) -> bool {
-        let done = self.ask("unregister", &[name], &Request::Unregister { targets: Self::one(name) });
+        let done = self.ask("unregister", &[name], &Request::Unregister { targets: one(name) });
         if done {
             self.wants.remove(name);
         } else {
@@ -339,7 +289,7 @@ impl Stage {
 
     pub fn set(&mut self, name: &str, key: &str, value: &str) -> bool {
         let limits = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        self.ask("set", &[name], &Request::Set { targets: Self::one(name), limits, persist: true })
+        self.ask("set", &[name], &Request::Set { targets: one(name), limits, persist: true })
     }
 
     pub fn upgrade(&mut self) -> bool {
@@ -423,7 +373,7 @@ impl Stage {
             if fits(service.state) {
                 continue;
             }
-            let request = Request::Wait { targets: Self::one(&name), until, timeout_ms: Some(8000) };
+            let request = Request::Wait { targets: one(&name), until, timeout_ms: Some(8000) };
             let answer = self.client().and_then(|mut client| {
                 let mut last = None;
                 client.call(&request, Some(PATIENCE), |part| {
