@@ -14,22 +14,33 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// at again this often. Never the whole of a wait: each look can end it.
 const GLANCE: Duration = Duration::from_millis(15);
 
+/// A longer wait looks at the time so often.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Who wakes up so much later than it wanted did not run meanwhile, nor did its neighbours: that is no delay of theirs.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Waits until `fd` is readable or hung up. False at the deadline.
 pub fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+    let mut deadline = Instant::now() + patience;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now).min(BEAT);
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return false,
+            Ok(0) if left.is_zero() => return false,
+            Ok(0) => deadline += stood_still(now, left),
             Ok(_) => return true,
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => panic!("poll: {error}"),
         }
     }
+}
+
+/// How much longer a wait took than it was to take, if nobody can have run meanwhile.
+fn stood_still(since: Instant, wanted: Duration) -> Duration {
+    let late = since.elapsed().saturating_sub(wanted);
+    if late > STANDSTILL { late } else { Duration::ZERO }
 }
 
 /// Looks again after every change in `dir`, and now and then, until `look` finds something.
@@ -58,10 +69,9 @@ pub fn within<T>(patience: Duration, dir: &Path, mut look: impl FnMut() -> Optio
         if Instant::now() >= deadline {
             return None;
         }
-        let waits = Instant::now();
+        let now = Instant::now();
         readable(watch.as_fd(), GLANCE);
-        let waited = waits.elapsed();
-        deadline += if waited > STANDSTILL { waited } else { Duration::ZERO };
+        deadline += stood_still(now, GLANCE);
         let mut events = [0u8; 4096];
         while rustix::io::read(&watch, &mut events).is_ok_and(|count| count > 0) {}
     }
