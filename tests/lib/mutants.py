@@ -363,12 +363,13 @@ def attempt(program, arguments, environment, seconds):
     return ('failed' if process.returncode else 'passed'), took
 
 
-def survey(program, jobs, quick):
-    """Of each test its time in seconds, and the functions that it reaches. Without what fails or is ignored here."""
+def survey(program, jobs, quick, ours):
+    """Of each test, or of those of this room, its time in seconds, and the functions that it reaches. Without what fails or is ignored
+    here."""
     known, stamp = PLACE / 'survey.json', os.stat(program).st_mtime_ns
     if known.exists():
         found = json.loads(known.read_text())
-        if found['stamp'] == [stamp, quick]:
+        if found['stamp'] == [stamp, quick, ours]:
             return {name: (took, set(reached)) for name, took, reached in found['tests']}
 
     def names(*options):
@@ -376,6 +377,7 @@ def survey(program, jobs, quick):
         return [line.removesuffix(': test') for line in run.stdout.splitlines() if line.endswith(': test')]
 
     wanted = sorted(set(names()) - set(names('--ignored')) - set(SPARED) - set(SLOW if quick else []))
+    wanted = [name for name in wanted if not ours or name.startswith(f'{ours}::')]
     place = PLACE / 'reached'
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -394,7 +396,7 @@ def survey(program, jobs, quick):
                 tests[name] = (took, reached)
             else:
                 print(f'left out, because it does not pass without a mutant: {name}: {result}', flush=True)
-    known.write_text(json.dumps({'stamp': [stamp, quick], 'tests': [(name, took, sorted(reached)) for name, (took, reached) in tests.items()]}))
+    known.write_text(json.dumps({'stamp': [stamp, quick, ours], 'tests': [(name, took, sorted(reached)) for name, (took, reached) in tests.items()]}))
     return tests
 
 
@@ -476,7 +478,7 @@ def main():
     for mutant in unviable:
         mutant.home.mutants.remove(mutant)
     program = build(functions, texts, unviable, rooms)
-    tests = survey(program, options.jobs, options.quick)
+    tests = survey(program, options.jobs, options.quick, rooms and room(files[0])[0])
     print(f'{len(tests)} tests, {sum(took for took, _ in tests.values()):.0f} s one after the other', flush=True)
 
     outcomes = PLACE / 'outcomes.json'
