@@ -2,8 +2,9 @@
 //!
 //! `auto` begins with a start for each processor and looks at the pressure (PSI, kernel 4.20) as long as services wait for their
 //! turn: how much of the time since the last look something here waited for a processor or for memory. Where the kernel does not
-//! tell, it stays with the processors. At least one start is always under way, so a machine that is busy with something else
-//! delays a boot and does not stop it.
+//! tell, it stays with the processors. A start a processor is always under way unless memory is short: starts that share one take
+//! no less time in turn, and one that waits for a file leaves its processor idle. And one is, whatever happens: a machine that is
+//! busy with something else delays a boot and does not stop it.
 
 use crate::core::clock::Tick;
 use crate::core::fleet::{Fleet, ParallelStarts};
@@ -15,7 +16,7 @@ use std::time::Duration;
 const BEAT: Duration = Duration::from_millis(500);
 /// Of the time, in hundredths: with less waiting for processors there is room for one more.
 const CPU_LOW: u128 = 30;
-/// With more there is one too many.
+/// With more there is one too many, if there are more than processors.
 const CPU_HIGH: u128 = 60;
 /// With more waiting for memory, starts go one by one.
 const MEMORY_HIGH: u128 = 10;
@@ -81,7 +82,7 @@ impl Admission {
                 if memory >= MEMORY_HIGH {
                     1
                 } else if cpu >= CPU_HIGH {
-                    self.places.saturating_sub(1)
+                    self.places.saturating_sub(1).max(self.processors.min(self.places))
                 } else if cpu < CPU_LOW && view.fleet.is_full() {
                     (self.places + 1).min(self.processors.max(1) * MOST)
                 } else {
@@ -155,9 +156,10 @@ mod tests {
         let first = Some(story.stalled);
         assert_eq!(story.look(first), 2, "one a processor, and the first look only begins to count");
         assert!(!story.admission.is_due(&story.world.fleet, story.world.now), "looked at twice");
-        assert_eq!([10, 10, 40, 40, 90, 90, 90, 90].map(|cpu| story.beat(cpu, 0)), [3, 4, 4, 4, 3, 2, 1, 1]);
-        assert_eq!([0, 0, 0].map(|cpu| story.beat(cpu, 0)), [2, 3, 4]);
+        assert_eq!([10, 10, 40, 40, 90, 90, 90, 90].map(|cpu| story.beat(cpu, 0)), [3, 4, 4, 4, 3, 2, 2, 2]);
+        assert_eq!([0, 0, 0].map(|cpu| story.beat(cpu, 0)), [3, 4, 5]);
         assert_eq!(story.beat(0, 15), 1, "memory is short");
+        assert_eq!(story.beat(90, 0), 1, "and processors are no more than before");
         let many: Vec<usize> = (0..10).map(|_| story.beat(0, 0)).collect();
         assert_eq!(many.last(), Some(&8), "four a processor at most");
     }
