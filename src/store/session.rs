@@ -76,7 +76,21 @@ impl Session {
     /// The database and the directory that it is in are what the next boot will find.
     pub(super) fn is_in_place(&self) -> bool {
         // What does not answer to this has just taken a commit.
-        self.engine.is_none() || self.dir.is_in_place(DATABASE, self.file).unwrap_or(true)
+        self.engine.is_none() || self.dir.is_in_place(Some((DATABASE, self.file))).unwrap_or(true)
+    }
+
+    /// The next boot will find another directory, or none.
+    pub(super) fn is_displaced(&self) -> bool {
+        matches!(self.dir.is_in_place(None), Ok(false))
+    }
+
+    /// The volume of the state is gone. What was last written to it, unseen, is not to be found when it comes back.
+    pub(super) fn is_unmounted(&mut self) -> bool {
+        let unmounted = self.dir.is_unmounted(DATABASE);
+        if unmounted {
+            (self.engine, self.replace) = (None, true);
+        }
+        unmounted
     }
 
     /// Directory and lock in the place of those that were moved or removed. What is found there is not continued: of this

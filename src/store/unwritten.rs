@@ -18,6 +18,11 @@ pub enum Unwritten {
     Silent { path: PathBuf, patience: Duration },
     #[error("{} is damaged: {why}", path.display())]
     Damaged { path: PathBuf, why: String },
+    #[error(
+        "the volume of {} is not mounted any more: mount it there again, recording then goes on by itself",
+        .0.display()
+    )]
+    Unmounted(PathBuf),
     #[error("{} was moved again", .0.display())]
     MovedAgain(PathBuf),
     #[error("the state is not open")]

@@ -269,7 +269,7 @@ impl Worker {
     fn handle(&mut self, batch: Batch) {
         let before = self.trouble.take();
         let unasked = batch.tickets.is_empty();
-        let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing));
+        let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing, before.is_some()));
         match done {
             Ok(()) => {
                 for ticket in batch.tickets {
@@ -293,16 +293,28 @@ impl Worker {
         self.report(before.as_ref(), unasked);
     }
 
-    /// After an opening that came to nothing: opens again.
+    /// After an opening that came to nothing: opens again. What is known already is not read: it is put there.
     fn reopen(&mut self) -> Result<(), Unwritten> {
-        if self.session.is_some() && self.rows.is_some() {
+        let Some(rows) = &self.rows else {
+            let result = self.load();
+            return self.take_late(result);
+        };
+        if self.session.is_some() {
             return Ok(());
         }
-        let result = self.load();
-        self.take_late(result)
+        let mut warnings = Vec::new();
+        let made = Session::made_again(&self.options, &rows.instance, &mut warnings);
+        if let Err(Unwritten::Open(held @ OpenError::Held { .. })) = &made {
+            self.tell(StoreEvent::Held { reason: held.to_string() });
+        }
+        self.session = Some(made?);
+        self.mirror_stale = true;
+        warnings.into_iter().for_each(|text| self.tell(StoreEvent::Warning { text }));
+        Ok(())
     }
 
-    fn commit(&mut self, writes: &[(Write, Waited)], last: bool) -> Result<(), Unwritten> {
+    /// `again`: something could not be written before.
+    fn commit(&mut self, writes: &[(Write, Waited)], last: bool, again: bool) -> Result<(), Unwritten> {
         let (Some(session), Some(rows)) = (&mut self.session, &mut self.rows) else {
             return Err(Unwritten::NotOpen);
         };
@@ -325,7 +337,14 @@ impl Worker {
         let mut warnings = Vec::new();
         let mut done = session.commit(&self.wrap, &self.options.host, &encoded, &after, &mut warnings);
         // What is acknowledged must be where the next boot looks for it.
-        if done.is_ok() && !encoded.is_empty() && !session.is_in_place() {
+        let displaced = match &done {
+            Ok(()) => (!encoded.is_empty() || again) && !session.is_in_place(),
+            // Another disk may be there by now.
+            Err(_) => session.is_displaced(),
+        };
+        if displaced && session.is_unmounted() {
+            done = done.and(Err(Unwritten::Unmounted(self.options.dir.clone())));
+        } else if displaced {
             warnings.push(format!(
                 "{} was moved or removed while it was in use: it is made again, with all that is known",
                 self.options.dir.display()

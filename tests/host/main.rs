@@ -50,3 +50,4 @@ mod trust;
 mod turns;
 mod upgrade;
 mod verbs;
+mod volumes;

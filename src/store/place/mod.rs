@@ -182,11 +182,11 @@ impl StateDir {
         Some(Lies { inode, born_ns })
     }
 
-    /// Whether the next boot will find this directory, and `file` as the one of that name in it.
+    /// Whether the next boot will find this directory, and the file of that name in it, if one is asked about.
     ///
     /// # Errors
     /// As open(2) and stat(2).
-    pub(super) fn is_in_place(&self, name: &str, file: (u64, u64)) -> io::Result<bool> {
+    pub(super) fn is_in_place(&self, file: Option<(&str, (u64, u64))>) -> io::Result<bool> {
         let found = || -> io::Result<bool> {
             let (root, below) = split(&self.home, &self.top)?;
             let (root, last) = (Beneath::open(root)?, below.file_name().unwrap_or_default());
@@ -196,6 +196,7 @@ impl StateDir {
             };
             let Some(there) = look(&parent, last)? else { return Ok(false) };
             let here = rustix::fs::fstat(&self.dir)?;
+            let Some((name, file)) = file else { return Ok(identity(&there) == identity(&here)) };
             let inside = look(&self.dir, OsStr::new(name))?;
             Ok(identity(&there) == identity(&here) && inside.as_ref().map(identity) == Some(file))
         };
@@ -212,6 +213,14 @@ impl StateDir {
             Err(error) if is_missing(&error) => Ok(false),
             found => found,
         }
+    }
+
+    /// Whether its path leads to another filesystem, as when its volume was unmounted, and there is no file of that name there.
+    pub(super) fn is_unmounted(&self, name: &str) -> bool {
+        let device = |stat: Stat| stat.st_dev;
+        let there = self.top.ancestors().find_map(|place| rustix::fs::lstat(place).map(device).ok());
+        let here = rustix::fs::fstat(&self.dir).map(device).ok();
+        there != here && matches!(rustix::fs::lstat(self.top.join(name)), Err(Errno::NOENT))
     }
 
     /// A directory in it that nobody else may enter.

@@ -24,6 +24,8 @@ struct Switches {
     open: (i32, usize),
     write: (i32, usize),
     sync: (i32, usize),
+    /// Of each write so many bytes arrive; then there is no space.
+    short: Option<usize>,
     held: bool,
     waiting: bool,
 }
@@ -57,9 +59,14 @@ impl TestDisk {
         self.switches.lock().unwrap().sync = (errno, times);
     }
 
+    pub(super) fn cut_writes_short(&self, written: usize) {
+        self.switches.lock().unwrap().short = Some(written);
+    }
+
     pub(super) fn heal(&self) {
         let mut switches = self.switches.lock().unwrap();
         (switches.open, switches.write, switches.sync) = ((0, 0), (0, 0), (0, 0));
+        switches.short = None;
     }
 
     /// From now on calls that open, write or sync wait.
@@ -136,7 +143,11 @@ impl StorageBackend for TestFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.disk.pass(|switches| &mut switches.write)?;
-        self.file.write(offset, data)
+        let Some(written) = self.disk.switches.lock().unwrap().short else {
+            return self.file.write(offset, data);
+        };
+        self.file.write(offset, &data[..written.min(data.len())])?;
+        Err(rustix::io::Errno::NOSPC.into())
     }
 }
 

@@ -232,3 +232,51 @@ fn a_mirror_that_cannot_be_written_is_said_and_made_up_for() {
     assert_eq!(running.event(), StoreEvent::Recovered { opened: None });
     assert!(std::fs::read_to_string(home.file("wants")).unwrap().contains("\na "));
 }
+
+/// The state had been moved away, and could not be made again at once. A moment later an empty one was found in its place, and took
+/// the place of what was acknowledged.
+#[test]
+fn a_state_that_cannot_be_made_again_at_once_is_made_again_later_with_all_of_it() {
+    let home = Home::new();
+    let running = home.open();
+    running.commit(1, vec![want("a", Want::Up), record("a")]).unwrap();
+    let (place, away) = (home.dir.path().to_owned(), home.dir.path().with_extension("away"));
+    std::fs::rename(&place, &away).unwrap();
+    std::fs::write(&place, "no directory").unwrap();
+    running.commit(2, vec![want("b", Want::Up)]).unwrap_err();
+    std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    running.store.commit(3, vec![want("c", Want::Up)]);
+    running.answer(3).0.unwrap();
+    running.close();
+    let opened = home.reopened();
+    assert_eq!(opened.wants.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(opened.records.len(), 1);
+    std::fs::remove_dir_all(away).unwrap();
+}
+
+/// What a short write leaves: a part of it is there, and then there is no room.
+#[test]
+fn a_write_that_is_cut_short_is_taken_back() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    running.commit(1, vec![want("a", Want::Up), record("a")]).unwrap();
+    for (ticket, written) in (2..).zip([0, 1, 7, 100, 511, 512, 4095]) {
+        disk.cut_writes_short(written);
+        let reason = running.commit(ticket, vec![want("a", Want::Down), want("b", Want::Up)]).unwrap_err();
+        assert!(reason.starts_with("no space for "), "{reason}");
+        disk.heal();
+        // What is found by one that comes after a kill at that moment.
+        let copy = Home::new();
+        copy.reopened();
+        std::fs::copy(home.file("state.redb"), copy.file("state.redb")).unwrap();
+        let found = copy.reopened();
+        assert_eq!((found.wants[&name("a")].want, found.wants.len()), (Want::Up, 1), "{written}");
+    }
+    running.commit(99, vec![want("c", Want::Up)]).unwrap();
+    running.close();
+    let wants = home.reopened().wants;
+    assert_eq!(wants.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(wants[&name("a")].want, Want::Up);
+}
