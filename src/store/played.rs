@@ -5,7 +5,7 @@
 
 use super::disk::{DiskFile, Wrap};
 use super::worker::{Batch, Worker};
-use super::{Boot, OpenError, Opened, Options, Shared, Store, StoreEvent};
+use super::{Boot, Notify, OpenError, Opened, Options, Shared, Store, StoreEvent};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use crate::sys::time::monotonic;
@@ -20,8 +20,11 @@ use std::time::Instant;
 pub struct Hand {
     worker: Worker,
     shared: Arc<Shared>,
-    disk: Disk,
+    detach: Detach,
 }
+
+/// After it nobody who has the database open can do anything more to it.
+pub(super) type Detach = Box<dyn Fn() + Send>;
 
 impl std::fmt::Debug for Hand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,9 +41,19 @@ pub fn open(
     disk: &Disk,
     notify: impl Fn(StoreEvent) + Send + Sync + 'static,
 ) -> Result<(Store, Opened, Hand), OpenError> {
-    let shared =
-        Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify: Box::new(notify) });
-    let mut worker = Worker::new(options, disk.wrap(), Arc::clone(&shared));
+    let detached = disk.clone();
+    open_on(options, disk.wrap(), Box::new(move || detached.detach()), Box::new(notify))
+}
+
+/// The same on another disk.
+pub(super) fn open_on(
+    options: Options,
+    wrap: Wrap,
+    detach: Detach,
+    notify: Notify,
+) -> Result<(Store, Opened, Hand), OpenError> {
+    let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
+    let mut worker = Worker::new(options, wrap, Arc::clone(&shared));
     let store = Store { shared: Arc::clone(&shared) };
     worker.boot()?;
     let boot = std::mem::replace(&mut shared.state().boot, Boot::Over);
@@ -48,7 +61,7 @@ pub fn open(
         Boot::Done(opened) => (*opened)?,
         Boot::Pending | Boot::Over => unreachable!("the worker has booted"),
     };
-    Ok((store, opened, Hand { worker, shared, disk: disk.clone() }))
+    Ok((store, opened, Hand { worker, shared, detach }))
 }
 
 impl Hand {
@@ -68,7 +81,7 @@ impl Hand {
             return true;
         }
         // What is on the disk by now is all: the engine is left, not closed.
-        self.disk.detach();
+        (self.detach)();
         let (writes, tickets, notes) = Default::default();
         let ended = self.worker.turn(Batch { writes, tickets, notes, closing });
         self.shared.state().ended = ended;
@@ -87,7 +100,7 @@ impl Hand {
 
     /// What a SIGKILL leaves: the files as they are, and the lock free.
     pub fn kill(mut self) {
-        self.disk.detach();
+        (self.detach)();
         self.worker.abandon();
     }
 }
@@ -136,7 +149,7 @@ impl Disk {
         (platter.syncs, platter.faults)
     }
 
-    /// Whoever has the database open can do nothing more to it.
+    /// As [`Detach`].
     fn detach(&self) {
         self.lock().opener += 1;
     }

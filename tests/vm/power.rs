@@ -1,162 +1,493 @@
-//! The power fails while the wants change: whatever was answered is there afterwards, whatever was not is there wholly or
+//! The power fails while commands are given: whatever was answered is there afterwards, whatever was not is there wholly or
 //! not at all.
+//!
+//! The power fails after some time, or at some write or flush of the disk, in the midst of commands or while the machine boots. The
+//! disk loses of its cache what it likes (`harness/disk.rs`). An answer counts once it has left the machine. The next boot is
+//! checked, and goes on with what it has found.
+//!
+//! A cut costs a boot. So what a cut would have left is also taken at other moments, while the machine goes on, and opened by the store
+//! alone (`harness/remains.rs`).
+//!
+//! `HERMES_SUP_CUTS`: `--cuts N`, `--budget TIME` (the first of both ends it), `--jobs N` machines side by side, `--moments N` for
+//! each cut, `--seed N`. Without it, some cuts.
 
-use crate::harness::{Machine, PATIENCE, Setup, Volume, figure};
-use serde_json::{Value, json};
+use crate::harness::{Dice, Machine, PATIENCE, Setup, Volume, figure, remains, seed, split};
+use hermes_sup::core::name::ServiceName;
+use hermes_sup::core::words::Want;
+use hermes_sup::store::Program;
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-const CUTS: usize = 6;
+const OPTIONS: &str = "HERMES_SUP_CUTS";
+/// So many cuts see the same volume.
+const A_LIFE: usize = 20;
 const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
-/// Different in each run, so that the moments are; a failure names it.
-const SEED: &str = "HERMES_SUP_VM_SEED";
+/// The limit that these are defined with.
+const DEFINED: &str = "4096";
+/// Each of those who register has its own names.
+const REGISTRANTS: [[&str; 2]; 2] = [["r0", "r1"], ["s0", "s1"]];
+
+struct Options {
+    cuts: usize,
+    deadline: Option<Instant>,
+    jobs: usize,
+    seed: u64,
+    /// So many further moments of each machine's life are looked at.
+    moments: usize,
+}
+
+impl Options {
+    fn given() -> Self {
+        let mut options = Self { cuts: 12, deadline: None, jobs: 1, seed: seed(), moments: 2 };
+        let given = std::env::var(OPTIONS).unwrap_or_default();
+        let mut words = given.split_whitespace();
+        while let Some(word) = words.next() {
+            let value = words.next().unwrap_or_else(|| panic!("{word} wants a value"));
+            let number =
+                || value.parse::<usize>().unwrap_or_else(|_| panic!("{word}: '{value}' is no number"));
+            match word {
+                "--cuts" => options.cuts = number(),
+                "--budget" => {
+                    let budget =
+                        humantime::parse_duration(value).unwrap_or_else(|error| panic!("{word}: {error}"));
+                    options.deadline = Some(Instant::now() + budget);
+                    if !given.contains("--cuts") {
+                        options.cuts = usize::MAX;
+                    }
+                }
+                "--moments" => options.moments = number(),
+                "--jobs" => options.jobs = number().max(1),
+                "--seed" => options.seed = number() as u64,
+                _ => panic!("{word} is no option: see tests/vm/power.rs"),
+            }
+        }
+        options
+    }
+
+    fn is_over(&self, tally: &Tally) -> bool {
+        tally.cuts.load(Ordering::Relaxed) >= self.cuts
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    cuts: AtomicUsize,
+    at_boot: AtomicUsize,
+    at_a_write: AtomicUsize,
+    /// What they would have left was opened by the store alone.
+    without_a_machine: AtomicUsize,
+    answers: AtomicUsize,
+    unanswered: AtomicUsize,
+    /// Of those: what was asked for is there all the same.
+    arrived: AtomicUsize,
+    in_cache: AtomicUsize,
+    lost: AtomicUsize,
+    wrong: Mutex<Vec<String>>,
+}
+
+fn one_more(counter: &AtomicUsize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
 
 fn setup() -> Setup {
     let mut setup = Setup::new();
+    // One processor and little memory: a machine that boots sooner.
+    (setup.processors, setup.mebibytes) = (1, 256);
     for service in SERVICES {
-        setup = setup.adversary(service, "wait-signal", "autostart = false");
+        setup = setup.adversary(
+            service,
+            "wait-signal",
+            &format!("autostart = false\n[limits]\nnofile = {DEFINED}"),
+        );
     }
     setup
 }
 
-/// What the next life may find of one service: what was answered last, and what was asked since.
-#[derive(Debug, Clone, Default)]
+/// What was known of one service, in its order: up to what was answered last, and what was asked since, if anything was.
+#[derive(Debug, Clone)]
 struct Promise {
-    answered: Value,
-    asked: Option<Value>,
+    known: Vec<Known>,
+    answered: usize,
 }
 
 impl Promise {
-    fn is_kept_by(&self, found: &Value) -> bool {
-        found == &self.answered || self.asked.as_ref() == Some(found)
+    fn new(known: Known) -> Self {
+        Self { known: vec![known], answered: 0 }
     }
+
+    fn answered(&self) -> &Known {
+        &self.known[self.answered]
+    }
+
+    fn asked(&self) -> Option<&Known> {
+        self.known.get(self.answered + 1)
+    }
+}
+
+/// A want, a limit and an argument of its command; `None`: there is no such service.
+type Known = Option<Service>;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Service {
+    want: &'static str,
+    nofile: Option<String>,
+    /// Of a registered one.
+    argument: Option<String>,
 }
 
 type Promises = BTreeMap<String, Promise>;
+/// Of callers who are under way.
+type Ledger = Mutex<Promises>;
 
-/// Changes one want to and fro until the power fails; says on `answered` when a change was answered.
-fn toggle(machine: &Machine, service: &str, promise: &mut Promise, answered: &Sender<()>) {
-    loop {
-        let (verb, want) = if promise.answered == "up" { ("stop", "down") } else { ("start", "up") };
-        if !ask(machine, &[verb, service], promise, want) {
-            return;
+/// Somebody who gives one command after the other until the power fails.
+struct Caller<'a> {
+    machine: &'a Machine,
+    dice: Dice,
+    answered: Sender<()>,
+}
+
+impl Caller<'_> {
+    /// Gives commands about these services. What is defined stays.
+    fn act(&mut self, names: &[&'static str], ledger: &Ledger) {
+        let mut names = names.to_vec();
+        let with = |name: &str, act: &mut dyn FnMut(&mut Promise)| {
+            act(ledger.lock().expect("a lock").get_mut(name).expect("a promise"));
+        };
+        loop {
+            let Some(name) = self.dice.pick(&names) else { return };
+            let mut now = None;
+            with(name, &mut |promise| now = promise.answered().clone());
+            let (command, then) = self.next(name, &now);
+            with(name, &mut |promise| promise.known.push(then.clone()));
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let Some(answer) = self.machine.send(&[&["/hermes-sup", "ctl"], &words[..]].concat()).wait()
+            else {
+                return;
+            };
+            // On a machine that is kept waiting the disk may seem to hang; nor does one answer that has stopped. That is no
+            // promise, and what there is from now on, nobody knows.
+            if answer.code != 0 && (self.machine.is_cut() || answer.err.contains("does not answer")) {
+                names.retain(|each| *each != name);
+                continue;
+            }
+            assert_eq!(answer.code, 0, "{command:?}: {answer:#?}\n{}", self.machine.console());
+            with(name, &mut |promise| promise.answered += 1);
+            let _ = self.answered.send(());
         }
-        let _ = answered.send(());
+    }
+
+    /// A command, and what there is after it.
+    fn next(&mut self, name: &str, now: &Known) -> (Vec<String>, Known) {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let Some(now) = now else {
+            let argument = format!("variant-{}", self.dice.between(0, 1_000_000));
+            let down = self.dice.chance(60);
+            let mut command = words(&["register", name]);
+            command.extend(down.then(|| "--down".to_owned()));
+            command.extend(words(&["--", "/adversary", "wait-signal", &argument]));
+            let want = if down { "down" } else { "up" };
+            return (command, Some(Service { want, nofile: None, argument: Some(argument) }));
+        };
+        let mut then = now.clone();
+        let registered = now.argument.is_some();
+        let command = match self.dice.between(0, if registered { 11 } else { 9 }) {
+            0..=2 => {
+                then.want = "up";
+                words(&["start", name])
+            }
+            3..=5 => {
+                then.want = "down";
+                words(&["stop", name])
+            }
+            6 => {
+                then.want = "up";
+                words(&["restart", name])
+            }
+            7..=9 => {
+                let nofile = self.dice.between(100, 1000).to_string();
+                let command = words(&["set", name, &format!("nofile={nofile}"), "--persist"]);
+                then.nofile = Some(nofile);
+                command
+            }
+            _ => return (words(&["unregister", name]), None),
+        };
+        (command, Some(then))
     }
 }
 
-/// Registers one service after the other until the power fails.
-fn register(machine: &Machine, cut: usize, promises: &mut Promises, answered: &Sender<()>) {
-    for count in 0.. {
-        let name = format!("r{cut}-{count}");
-        let promise = promises.entry(name.clone()).or_default();
-        if !ask(machine, &["register", &name, "--down", "--", "/adversary", "pause"], promise, "down") {
-            return;
+/// A cut that was not made: what it would have left, and of each service what may then be found.
+struct Moment {
+    disk: Vec<u8>,
+    may_be: BTreeMap<String, Vec<Known>>,
+}
+
+impl Moment {
+    fn seize(volume: &Volume, ledger: &Ledger, dice: &mut Dice) -> Self {
+        // What is answered meanwhile may be there or not.
+        let answered: Vec<_> =
+            ledger.lock().expect("a lock").iter().map(|(name, each)| (name.clone(), each.answered)).collect();
+        let disk = volume.disk.would_be_left(dice);
+        let ledger = ledger.lock().expect("a lock");
+        let may_be = answered.into_iter().map(|(name, from)| {
+            let known = ledger[&name].known[from..].to_vec();
+            (name, known)
+        });
+        Self { disk, may_be: may_be.collect() }
+    }
+
+    /// Opens what is left, without a machine.
+    fn check(&self) {
+        let opened = remains::open(&self.disk);
+        assert_eq!((&opened.warnings, &opened.volatile), (&vec![], &None));
+        for (name, may_be) in &self.may_be {
+            let key = ServiceName::new(name).expect("a name");
+            let want = opened.wants.get(&key).map(|row| if row.want == Want::Up { "up" } else { "down" });
+            let nofile = opened.limits.get(&key).and_then(|row| row.limits.get("nofile").cloned());
+            let argument = opened.records.get(&key).map(|row| match &row.program {
+                Program::Argv(argv) => argv.last().cloned().unwrap_or_default(),
+                Program::Profile(dir) => dir.clone(),
+            });
+            let defined = SERVICES.contains(&name.as_str());
+            let found = if defined {
+                // Nobody may have asked anything about it yet.
+                let nofile = nofile.or_else(|| Some(DEFINED.to_owned()));
+                Some(Service { want: want.unwrap_or("down"), nofile, argument })
+            } else {
+                assert!(
+                    argument.is_some() || (want, &nofile) == (None, &None),
+                    "{name}: parts of it in {opened:#?}"
+                );
+                argument.map(|argument| Service {
+                    want: want.unwrap_or("none"),
+                    nofile,
+                    argument: Some(argument),
+                })
+            };
+            assert!(may_be.contains(&found), "{name} is {found:?}, and may be {may_be:?}\n{opened:#?}");
         }
-        let _ = answered.send(());
     }
 }
 
-/// Gives one command. False when the power failed before it was answered.
-fn ask(machine: &Machine, command: &[&str], promise: &mut Promise, want: &str) -> bool {
-    promise.asked = Some(want.into());
-    let Some(answer) = machine.send(&[&["/hermes-sup", "ctl"], command].concat()).wait() else {
-        return false;
-    };
-    assert_eq!(answer.code, 0, "{answer:#?}\n{}", machine.console());
-    *promise = Promise { answered: want.into(), asked: None };
-    true
-}
-
-/// Has commands given from all sides and pulls the plug in the midst of them: `after` so many answers, and then some time.
-/// Returns how many were answered.
-fn disturb(machine: &Machine, promises: &mut Promises, cut: usize, after: usize, then: Duration) -> usize {
+/// Has commands given from all sides and pulls the plug in the midst of them. Returns moments before that.
+fn disturb(
+    machine: &Machine,
+    volume: &Volume,
+    promises: &mut Promises,
+    dice: &mut Dice,
+    (options, tally): (&Options, &Tally),
+) -> Vec<Moment> {
     let (sender, answers) = channel();
-    let mut records = Promises::new();
+    let ledger = Mutex::new(std::mem::take(promises));
+    let groups = SERVICES.iter().map(std::slice::from_ref).chain(REGISTRANTS.iter().map(|names| &names[..]));
+    let mut moments = Vec::new();
     let mut count = 0;
+    let mut answer = |patience| answers.recv_timeout(patience).is_ok().then(|| count += 1).is_some();
     std::thread::scope(|scope| {
-        for (service, promise) in promises.iter_mut().filter(|(name, _)| SERVICES.contains(&name.as_str())) {
-            let sender = sender.clone();
-            scope.spawn(move || toggle(machine, service, promise, &sender));
+        for names in groups {
+            let mut caller = Caller { machine, dice: split(dice), answered: sender.clone() };
+            let ledger = &ledger;
+            scope.spawn(move || caller.act(names, ledger));
         }
-        scope.spawn(|| register(machine, cut, &mut records, &sender));
-        while count < after && answers.recv_timeout(PATIENCE).is_ok() {
-            count += 1;
+        drop(sender);
+        let mut some_time = |dice: &mut Dice| {
+            let deadline = Instant::now() + Duration::from_millis(dice.between(0, 300));
+            while answer(deadline.saturating_duration_since(Instant::now())) {}
+            answer(PATIENCE)
+        };
+        for _ in 0..options.moments {
+            if !some_time(dice) {
+                break;
+            }
+            moments.push(Moment::seize(volume, &ledger, dice));
         }
-        let deadline = Instant::now() + then;
-        while answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {
-            count += 1;
+        some_time(dice);
+        if dice.chance(50) {
+            one_more(&tally.at_a_write);
+            volume.disk.cut_in(dice.between(1, 40));
+            volume.disk.wait_for_cut(PATIENCE);
         }
         machine.cut();
     });
-    promises.append(&mut records);
     // An answer that came out before the plug did is a promise like any other.
-    count + answers.try_iter().count()
+    count += answers.try_iter().count();
+    tally.answers.fetch_add(count, Ordering::Relaxed);
+    *promises = ledger.into_inner().expect("a lock");
+    one_more(&tally.cuts);
+    moments
 }
 
 /// Compares what is there with what was promised; what is there is the promise from now on.
-fn check(machine: &Machine, promises: &mut Promises) {
-    let status = machine.status();
-    assert_eq!(status["supervisor"]["warnings"], json!([]), "{status:#}\n{}", machine.console());
+fn check(machine: &Machine, promises: &mut Promises, tally: &Tally) {
+    // Those of a disk that was slow at boot go.
+    let status = machine.eventually("a state without a warning", || {
+        let status = machine.status();
+        (status["supervisor"]["warnings"] == json!([])).then_some(status)
+    });
     let services = status["services"].as_array().expect("an array");
-    for (service, promise) in promises.iter_mut() {
-        let found = services
-            .iter()
-            .find(|each| each["name"] == *service)
-            .map_or(Value::Null, |each| each["want"].clone());
-        assert!(promise.is_kept_by(&found), "{service} is {found}, promised was {promise:?}\n{status:#}");
-        *promise = Promise { answered: found, asked: None };
+    let find = |name: &str| services.iter().find(|each| each["name"] == name);
+    for (name, promise) in promises.iter_mut() {
+        let mut found = find(name).map(|found| Service {
+            want: if found["want"] == "up" { "up" } else { "down" },
+            nofile: found["limits"]["nofile"].as_str().map(str::to_owned),
+            argument: None,
+        });
+        let argument = |known: &Known| known.as_ref().and_then(|service| service.argument.clone());
+        if let Some(found) = &mut found {
+            found.argument = argument(promise.answered()).or_else(|| promise.asked().and_then(argument));
+        }
+        let arrived = promise.asked() == Some(&found);
+        assert!(
+            &found == promise.answered() || arrived,
+            "{name} is {found:?}, promised was {promise:?}\n{status:#}\n{}",
+            machine.console()
+        );
+        if promise.asked().is_some() {
+            one_more(&tally.unanswered);
+            tally.arrived.fetch_add(usize::from(arrived), Ordering::Relaxed);
+        }
+        *promise = Promise::new(found);
     }
-    promises.retain(|_, promise| !promise.answered.is_null());
     for each in services {
-        assert!(promises.contains_key(each["name"].as_str().unwrap_or_default()), "out of nothing: {each:#}");
+        let name = each["name"].as_str().unwrap_or_default();
+        assert!(
+            promises.get(name).is_some_and(|promise| promise.answered().is_some()),
+            "out of nothing: {each:#}"
+        );
+    }
+    // What is registered is what it was: the same again is taken for done, anything else is refused.
+    let registered = promises.iter().filter_map(|(name, promise)| {
+        let argument = promise.answered().as_ref()?.argument.as_ref()?;
+        let words = ["/hermes-sup", "ctl", "register", name, "--", "/adversary", "wait-signal", argument];
+        Some((name, machine.send(&words)))
+    });
+    for (name, again) in registered.collect::<Vec<_>>() {
+        let again = again.wait().expect("an answer");
+        assert!(again.code == 0 && again.out.contains("already"), "{name}: {again:#?}");
     }
     let state = machine.show("/opt/data/supervisor");
     assert!(!state.contains("corrupt") && !state.contains("foreign"), "{state}");
     let mirror = machine.show("/opt/data/supervisor/wants");
-    for (service, promise) in promises.iter() {
+    for (name, promise) in promises.iter() {
         let want = mirror.lines().map(str::split_whitespace).find_map(|mut words| {
-            (words.next() == Some(service)).then(|| words.next().unwrap_or_default().to_owned())
+            (words.next() == Some(name)).then(|| words.next().unwrap_or_default().to_owned())
         });
-        assert_eq!(
-            want.map(Value::from).as_ref(),
-            Some(&promise.answered),
-            "{service} in the mirror:\n{mirror}"
+        let promised = promise.answered().as_ref().map(|service| service.want);
+        // A definition that nobody has asked anything about has no want of its own.
+        assert!(
+            want.as_deref() == promised || (want.is_none() && promised == Some("down")),
+            "{name}, {promised:?}, in the mirror:\n{mirror}"
         );
     }
 }
 
-#[test]
-fn what_was_answered_survives_power_cuts() {
-    let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    figure(&format!("power cuts: {SEED}={seed}"));
-    let volume = Volume::new(64);
-    let mut promises = Promises::new();
-    let mut machine = setup().boot(&volume);
-    for service in SERVICES {
-        promises.insert(service.into(), Promise { answered: json!("down"), asked: None });
-    }
-    let mut total = 0;
-    for cut in 0..CUTS {
-        // A linear congruential generator (Knuth) is random enough for a moment.
-        let number = (seed + cut as u64)
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407)
-            >> 33;
-        let then = Duration::from_millis(number / 8 % 300);
-        total += disturb(&machine, &mut promises, cut, 1 + number as usize % 8, then);
-        drop(machine);
-        machine = setup().boot(&volume);
-        check(&machine, &mut promises);
-    }
-    figure(&format!("power cuts: {CUTS}, {total} answers, {} records, nothing lost", promises.len()));
-    // What is wanted up, runs.
-    for service in SERVICES {
-        if promises[service].answered == "up" {
-            machine.await_state(service, "up");
+/// Switches the machine on until it stays on: the power may fail while it boots.
+fn boot(volume: &Volume, dice: &mut Dice, tally: &Tally) -> Machine {
+    loop {
+        let cut = dice.chance(20);
+        if cut {
+            volume.disk.cut_in(dice.between(1, 60));
+        }
+        let booted = setup().boot_unless_cut(volume);
+        volume.disk.stay_on();
+        match booted {
+            Some(machine) => return machine,
+            None => {
+                assert!(cut, "nobody has cut the power");
+                one_more(&tally.at_boot);
+                one_more(&tally.cuts);
+            }
         }
     }
-    assert_eq!(machine.shutdown(0).code, 0);
+}
+
+/// The cuts that one volume sees, from a new one on.
+fn live(options: &Options, tally: &Tally, dice: &mut Dice) {
+    let block = dice.pick(&[1024, 4096]).unwrap_or(4096);
+    let volume = Volume::with(24, block, split(dice));
+    let defined = Service { want: "down", nofile: Some(DEFINED.to_owned()), argument: None };
+    let new = |known: Option<Service>| move |name: &&str| ((*name).to_owned(), Promise::new(known.clone()));
+    let mut promises: Promises = SERVICES.iter().map(new(Some(defined))).collect();
+    promises.extend(REGISTRANTS.as_flattened().iter().map(new(None)));
+    for cut in 0.. {
+        let machine = boot(&volume, dice, tally);
+        check(&machine, &mut promises, tally);
+        if cut == A_LIFE || options.is_over(tally) {
+            // What is wanted up, runs.
+            for (name, promise) in &promises {
+                if promise.answered().as_ref().is_some_and(|service| service.want == "up") {
+                    machine.await_state(name, "up");
+                }
+            }
+            assert_eq!(machine.shutdown(0).code, 0);
+            break;
+        }
+        let moments = disturb(&machine, &volume, &mut promises, dice, (options, tally));
+        drop(machine);
+        for moment in moments {
+            moment.check();
+            one_more(&tally.cuts);
+            one_more(&tally.without_a_machine);
+        }
+    }
+    let counts = volume.disk.counts();
+    tally.in_cache.fetch_add(counts.in_cache, Ordering::Relaxed);
+    tally.lost.fetch_add(counts.lost, Ordering::Relaxed);
+}
+
+#[test]
+fn what_was_answered_survives_power_cuts() {
+    let options = Options::given();
+    figure(&format!("power cuts: HERMES_SUP_VM_SEED={}", options.seed));
+    let (tally, began) = (Tally::default(), Instant::now());
+    let mut dice = Dice::new(options.seed);
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            let (mut dice, options, tally) = (split(&mut dice), &options, &tally);
+            scope.spawn(move || {
+                while !options.is_over(tally) {
+                    // One failure does not end the others.
+                    if let Err(wrong) = catch_unwind(AssertUnwindSafe(|| live(options, tally, &mut dice))) {
+                        let text = wrong.downcast_ref::<String>().cloned();
+                        tally
+                            .wrong
+                            .lock()
+                            .expect("a lock")
+                            .push(text.unwrap_or_else(|| "a panic".to_owned()));
+                        // The test would go on for ever with what fails at once.
+                        one_more(&tally.cuts);
+                    }
+                    figure(&tally.summary(began.elapsed()));
+                }
+            });
+        }
+    });
+    let wrong = tally.wrong.into_inner().expect("a lock");
+    assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+impl Tally {
+    fn summary(&self, took: Duration) -> String {
+        let of = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        let cuts = of(&self.cuts);
+        format!(
+            "power cuts: {cuts} in {} s, of them {} opened without a machine, {} at a write, {} at boot; {} answers, {} failures; {} \
+             commands without an answer, of them {} done; {} writes in the cache, {} of them lost",
+            took.as_secs(),
+            of(&self.without_a_machine),
+            of(&self.at_a_write),
+            of(&self.at_boot),
+            of(&self.answers),
+            self.wrong.lock().map_or(0, |wrong| wrong.len()),
+            of(&self.unanswered),
+            of(&self.arrived),
+            of(&self.in_cache),
+            of(&self.lost),
+        )
+    }
 }

@@ -6,6 +6,8 @@ mod disk;
 mod faults;
 mod journal;
 mod locks;
+mod replay;
+mod tape;
 mod versions;
 
 use super::*;

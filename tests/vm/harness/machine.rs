@@ -1,7 +1,7 @@
 //! A running machine: qemu, its console, and the second serial port, over which commands are executed inside.
 
 use super::setup::{Setup, Volume, mark};
-use super::{PATIENCE, provided};
+use super::{Disk, PATIENCE, provided};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// machine below let too few through in that time: `no_timer_check` takes it at its word. To move itself to a random
 /// address (`nokaslr` keeps it from that) takes an emulated one seconds and tests nothing of ours.
 const KERNEL: &str = "console=ttyS0 quiet panic=-1 no_timer_check nokaslr";
+
+/// So often a boot looks whether the power is still on.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// What a command inside printed and how it ended.
 #[derive(Debug)]
@@ -57,8 +60,8 @@ impl Pending {
     pub fn wait(self) -> Option<Answer> {
         match self.answer.recv_timeout(PATIENCE) {
             Ok(answer) => Some(answer),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("no end of {}", self.asked),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no end of {}", self.asked),
         }
     }
 }
@@ -83,6 +86,7 @@ type Asked = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
 
 pub struct Machine {
     qemu: Child,
+    disk: Disk,
     console: Arc<Console>,
     port: Mutex<UnixStream>,
     asked: Asked,
@@ -90,7 +94,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) fn start(setup: &Setup, volume: &Volume, initramfs: &Path, command: &str) -> Self {
+    /// Until the supervisor answers; `None`: the power failed before.
+    #[track_caller]
+    pub(super) fn start(setup: &Setup, volume: &Volume, initramfs: &Path, command: &str) -> Option<Self> {
+        volume.disk.switch_on();
         let socket = volume.path("port");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).expect("a socket");
@@ -114,9 +121,12 @@ impl Machine {
         .args(["-append", &format!("{KERNEL} rdinit=/adversary -- machine {command}")])
         .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
         .args(["-chardev", &format!("socket,id=port,path={}", socket.display()), "-serial", "chardev:port"])
-        // A write is answered when it is on the disk of the machine below: what the guest knows to be there, is.
+        // Nothing is kept here of what the guest writes: the disk has a cache of its own, and the guest flushes it.
         .arg("-drive")
-        .arg(format!("file={},if=virtio,format=raw,cache=writethrough", volume.image().display()))
+        .arg(format!(
+            "file=nbd+unix:///?socket={},if=virtio,format=raw,cache=writeback",
+            volume.socket().display()
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -129,15 +139,23 @@ impl Machine {
         let (sender, ready) = channel();
         asked.lock().expect("a lock").as_mut().expect("new").insert(0, sender);
         hear(port.try_clone().expect("a descriptor"), Arc::clone(&asked));
-        let machine = Self { qemu, console, port: Mutex::new(port), asked, next: AtomicU64::new(1) };
-        let ready = Pending { asked: "its first stage".into(), answer: ready };
-        assert!(ready.wait().is_some(), "it ended at once:\n{}", machine.console());
-        machine
-    }
-
-    #[track_caller]
-    pub(super) fn await_supervisor(&self) {
-        self.eventually("the supervisor answers", || (self.ctl(&["list"]).code == 0).then_some(()));
+        let disk = volume.disk.clone();
+        let machine = Self { qemu, disk, console, port: Mutex::new(port), asked, next: AtomicU64::new(1) };
+        let mut pending = Pending { asked: "its first stage".into(), answer: ready };
+        let start = Instant::now();
+        loop {
+            match pending.answer.recv_timeout(SLICE) {
+                Ok(answer) if pending.asked.ends_with("list") && answer.code == 0 => return Some(machine),
+                Ok(_) => pending = machine.send(&["/hermes-sup", "ctl", "list"]),
+                Err(RecvTimeoutError::Timeout) => {
+                    if machine.disk.is_off() {
+                        return None;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => panic!("it ended at once:\n{}", machine.console()),
+            }
+            assert!(start.elapsed() < PATIENCE, "no end of {}\n{}", pending.asked, machine.console());
+        }
     }
 
     // ---- commands inside ----
@@ -302,8 +320,14 @@ impl Machine {
         End { code: if status & 0x7f == 0 { status >> 8 } else { -(status & 0x7f) }, after }
     }
 
-    /// Pulls the plug: what the disk has not answered for is lost. Also while others wait for answers, who get none.
+    pub fn is_cut(&self) -> bool {
+        self.disk.is_off()
+    }
+
+    /// Pulls the plug: what was not flushed is lost, wholly or in part. Also while others wait for answers, who get none.
     pub fn cut(&self) {
+        // First, so that nobody is answered for what the disk has lost.
+        self.disk.cut();
         let qemu = rustix::process::Pid::from_child(&self.qemu);
         rustix::process::kill_process(qemu, rustix::process::Signal::KILL).expect("SIGKILL");
     }

@@ -1,10 +1,18 @@
 //! What the scenarios are told with: machines and their disks, commands inside, and the oracle. Whatever was made is
 //! gone when it is dropped.
 
+// That of the simulator.
+#[allow(dead_code)]
+#[path = "../../../src/daemon/simulation/dice.rs"]
+mod dice;
+pub mod disk;
 pub mod initramfs;
 pub mod machine;
+pub mod remains;
 pub mod setup;
 
+pub use dice::Dice;
+pub use disk::Disk;
 pub use machine::Machine;
 pub use setup::{Setup, Volume};
 
@@ -12,7 +20,7 @@ use std::io::Write;
 use std::time::Duration;
 
 /// Beyond this a wait has failed. Generous: processors are emulated, and the machine below may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A line for the reader of the run, past libtest, which keeps back what a passing test prints.
 pub fn figure(text: &str) {
@@ -25,4 +33,15 @@ pub fn figure(text: &str) {
 /// Without it.
 pub fn provided(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run me with tests/run vm"))
+}
+
+/// What is random follows from it: another one in each run, unless it is given.
+pub fn seed() -> u64 {
+    let given = std::env::var("HERMES_SUP_VM_SEED").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| u64::from(std::process::id()))
+}
+
+/// Dice of their own for somebody, which follow from these.
+pub fn split(dice: &mut Dice) -> Dice {
+    Dice::new(dice.between(0, u64::MAX - 1))
 }

@@ -1,7 +1,7 @@
 //! What a machine is to be like, and the disk that outlives it.
 
-use super::initramfs;
 use super::machine::Machine;
+use super::{Dice, Disk, initramfs, seed};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,33 +11,51 @@ pub fn mark(service: &str) -> String {
 }
 
 const HERMES: u32 = 10000;
+const DISK: &str = "disk";
 
 /// A disk with ext4 and its default barriers, for /opt/data.
 pub struct Volume {
     dir: tempfile::TempDir,
+    pub disk: Disk,
 }
 
 impl Volume {
     /// An empty one of so many MiB that belongs to hermes.
     pub fn new(mebibytes: u64) -> Self {
+        Self::with(mebibytes, 1024, Dice::new(seed()))
+    }
+
+    /// The same, with blocks of so many bytes. What a power cut leaves of its cache is up to `dice`.
+    pub fn with(mebibytes: u64, block: u32, dice: Dice) -> Self {
         let dir = tempfile::Builder::new().prefix("hermes-sup-vm-").tempdir().expect("a temporary directory");
-        let volume = Self { dir };
-        let image = volume.image();
+        let image = dir.path().join("image");
         std::fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("an image");
         // No blocks kept back for root: the supervisor, too, shall find the disk full when it is.
         let owner = format!("root_owner={HERMES}:{HERMES}");
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-E", &owner]).arg(&image).status();
+        let block = block.to_string();
+        let words = ["-q", "-F", "-m", "0", "-b", &block, "-E", &owner];
+        let made = Command::new("mkfs.ext4").args(words).arg(&image).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
-        volume
+        let content = std::fs::read(&image).expect("the image");
+        std::fs::remove_file(&image).expect("it is in memory now");
+        let disk = Disk::served(content, &dir.path().join(DISK), dice);
+        Self { dir, disk }
     }
 
-    pub fn image(&self) -> PathBuf {
-        self.path("disk")
+    /// Where the disk is served.
+    pub fn socket(&self) -> PathBuf {
+        self.path(DISK)
     }
 
-    /// A file beside the image.
+    /// A file that goes with it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.disk.close(&self.socket());
     }
 }
 
@@ -92,14 +110,18 @@ impl Setup {
     /// Switches the machine on; returns when the supervisor answers.
     #[track_caller]
     pub fn boot(&self, volume: &Volume) -> Machine {
+        self.boot_unless_cut(volume).expect("the power stays on")
+    }
+
+    /// The same; `None`: the power failed before.
+    #[track_caller]
+    pub fn boot_unless_cut(&self, volume: &Volume) -> Option<Machine> {
         let initramfs = volume.path("initramfs");
         self.write_initramfs(&initramfs);
         let place = self.cgroup.map(|cgroup| ["/adversary", "in-cgroup", cgroup]);
         let words = place.iter().flatten().chain(&["/hermes-sup", "init"]).map(ToString::to_string);
         let command = [words.collect(), self.supervisor.clone()].concat();
-        let machine = Machine::start(self, volume, &initramfs, &command.join(" "));
-        machine.await_supervisor();
-        machine
+        Machine::start(self, volume, &initramfs, &command.join(" "))
     }
 
     fn write_initramfs(&self, path: &Path) {
