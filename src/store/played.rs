@@ -93,6 +93,11 @@ impl Hand {
         self.worker.rows()?.wants.get(name).map(|row| row.want)
     }
 
+    /// How often it was restarted unasked, as far as that is on the disk.
+    pub fn restarts(&self, name: &ServiceName) -> u64 {
+        self.worker.rows().and_then(|rows| rows.runs.get(name)).map_or(0, |row| row.restarts)
+    }
+
     /// Something cannot be written now.
     pub fn is_troubled(&self) -> bool {
         self.worker.is_troubled()

@@ -247,11 +247,12 @@ pub fn committed(world: &mut World) {
 pub fn bequeath(world: &mut World) {
     let Some(supervisor) = world.supervisor() else { return };
     let now = supervisor.clock.now();
-    let is_late = world.now() < world.disk_hangs_until() + millis(A_WHILE);
+    let is_late = world.now() < world.disk_hangs_until() + millis(AT_ONCE);
     let mut heirloom = Heirloom::default();
     for (id, gateway) in supervisor.fleet.ids().filter_map(|id| Some((id, supervisor.fleet.gateway(id)?))) {
         let Some(name) = supervisor.fleet.name(id) else { continue };
         let lasted = now.since(gateway.since()) > A_WHILE && !world.ledger.troubled;
+        let is_written = now.since(gateway.since()) > AT_ONCE && !world.ledger.troubled;
         let wanted = world.ledger.on_disk.get(name.as_str()).is_some_and(|(want, _)| *want == Some(Want::Up));
         match gateway.state() {
             // Over a pipe it could not report any more.
@@ -263,7 +264,7 @@ pub fn bequeath(world: &mut World) {
                     heirloom.lives.push(life);
                 }
             }
-            State::Failed if lasted && !is_late && !world.ledger.redefined.contains(name) => {
+            State::Failed if is_written && !is_late && !world.ledger.redefined.contains(name) => {
                 heirloom.failed.push(name.clone())
             }
             _ => {}
@@ -276,7 +277,9 @@ fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// So long ago that it is on the disk, unless that hung.
+/// So long ago that a failure is on the disk, unless that hung.
+const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(2);
+/// So long ago that all of it is on the disk.
 const A_WHILE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A supervisor is about to start: of what goes on, what has ended meanwhile is no heirloom.
@@ -499,6 +502,11 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
         }
         if held != Some(gateway.want()) {
             wrong = Some(format!("{name} is wanted {}, and the disk says {}", gateway.want(), word(held)));
+        }
+        let restarts = gateway.history().restarts;
+        let written = world.running.as_ref().map(|running| running.hands.store.restarts(name));
+        if world.specs.contains_key(name.as_str()) && written != Some(restarts) {
+            wrong = Some(format!("{name} was restarted {restarts} times, and the disk says {written:?}"));
         }
         if matches!(state, State::Backoff) && !gateway.waits_after_success() {
             wrong = Some(format!("{name} is still in backoff"));

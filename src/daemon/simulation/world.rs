@@ -392,6 +392,7 @@ impl World {
         self.figures.faults += 1;
         self.figures.recoveries += 1;
         self.story.tell("the power is cut");
+        super::rules::bequeath(self);
         if let Some(running) = self.running.take() {
             running.kill();
         }
@@ -480,6 +481,9 @@ impl World {
     }
 
     fn over(&mut self, over: Over) -> Result<(), String> {
+        if matches!(over, Over::Replaced(_)) {
+            super::rules::bequeath(self);
+        }
         let Some(running) = self.running.take() else { return Ok(()) };
         match over {
             Over::Ended(code) => {
