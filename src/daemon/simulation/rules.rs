@@ -299,7 +299,8 @@ fn inherited(world: &mut World) -> Result<(), String> {
         }
     }
     let Some(supervisor) = world.supervisor() else { return Ok(()) };
-    for name in &heirloom.failed {
+    // A definition that was changed while nobody supervised ends a failure, too.
+    for name in heirloom.failed.iter().filter(|name| !world.ledger.redefined.contains(*name)) {
         let gateway = supervisor.fleet.id(name.as_str()).and_then(|id| supervisor.fleet.gateway(id));
         if let Some(gateway) = gateway.filter(|gateway| gateway.state() != State::Failed) {
             return Err(format!("{name} had failed, and is {} for the next supervisor", gateway.state()));
