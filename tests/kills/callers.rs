@@ -143,6 +143,10 @@ pub fn call(site: &Site, who: usize, mut dice: Dice, commands: u64) {
     let all = FLEET.iter().map(|member| member.name).chain(REGISTERED);
     let own: Vec<&str> = all.skip(who).step_by(CALLERS).collect();
     for _ in 0..commands {
+        if !site.ledger().wrong.is_empty() {
+            // The run is over, and there may be no supervisor to wait for.
+            return;
+        }
         let name = dice.pick(&own);
         if REGISTERED.contains(&name) && !site.ledger().is_possible(name, Wish::Up) && dice.roll(4) > 0 {
             register(site, who, name);
@@ -203,6 +207,8 @@ fn register(site: &Site, who: usize, name: &str) {
         down: false,
         program: Program::Argv(argv),
     };
+    // One that is refused because the supervisor shuts down can be on record with want down: that is known, see tests/README.md.
+    site.ledger().possible(name, Wish::Down);
     site.command(who, "register", name, Some(Wish::Up), &Request::Register(registration));
 }
 

@@ -42,7 +42,6 @@ fn killed(stage: &mut Stage) {
     stage.end(Signal::KILL);
     match stage.dice.roll(8) {
         0 => damage_roster(stage),
-        1 => take_away_keepers_sockets(stage),
         2 => stage.pause(200),
         _ => {}
     }
@@ -127,14 +126,6 @@ fn damage_fifo(stage: &mut Stage) {
         stage.tell(format_args!("{} is removed", fifo.display()));
         stage.site.ledger().count("removed FIFOs");
         let _ = std::fs::remove_file(fifo);
-    }
-}
-
-fn take_away_keepers_sockets(stage: &mut Stage) {
-    stage.tell("the sockets of keepers are taken away");
-    stage.site.ledger().count("removed sockets of keepers");
-    for dir in runtime_dirs(&stage.world) {
-        files_in(&dir.join("keepers")).iter().for_each(|socket| drop(std::fs::remove_file(socket)));
     }
 }
 
