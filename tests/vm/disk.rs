@@ -48,35 +48,34 @@ fn a_full_volume_stops_nobody_from_stopping_and_loses_nothing_that_was_answered(
 /// The file system then refuses all writes. With ENOSPC qemu would stop the machine instead.
 #[test]
 fn a_disk_that_reports_errors_loses_nothing_that_was_answered() {
-    for errno in [rustix::io::Errno::IO] {
-        let volume = Volume::new(24);
-        let setup = Setup::new().adversary("one", "pause", "").adversary("two", "pause", "").adversary(
-            "idle",
-            "pause",
-            "autostart = false",
-        );
-        let machine = setup.boot(&volume);
-        machine.await_log("one", "ready");
-        machine.ctl(&["stop", "two"]).ok();
-        volume.disk.refuse(errno.raw_os_error().unsigned_abs());
-        let stopped = machine.ctl(&["stop", "one"]);
-        figure(&format!("stop on a disk with {errno:?}: {}", stopped.err.trim()));
-        assert!(stopped.code == 1 && stopped.err.contains("stopped, but not recorded"), "{stopped:#?}");
-        let causes = ["reports an error", "read-only volume", "no space"];
-        assert!(causes.iter().any(|cause| stopped.err.contains(cause)), "{stopped:#?}");
-        machine.assert_nothing_left_of("one");
-        let started = machine.ctl(&["start", "idle"]);
-        assert!(started.code == 1 && causes.iter().any(|cause| started.err.contains(cause)), "{started:#?}");
-        assert_ne!(machine.status()["supervisor"]["warnings"], serde_json::json!([]));
-        volume.disk.refuse(0);
-        machine.cut();
-        drop(machine);
-        let again = setup.boot(&volume);
-        for (service, want) in [("one", "up"), ("two", "down"), ("idle", "down")] {
-            assert_eq!(again.service(service)["want"], want, "{service}");
-        }
-        again.ctl(&["start", "idle"]).ok();
+    let errno = rustix::io::Errno::IO;
+    let volume = Volume::new(24);
+    let setup = Setup::new().adversary("one", "pause", "").adversary("two", "pause", "").adversary(
+        "idle",
+        "pause",
+        "autostart = false",
+    );
+    let machine = setup.boot(&volume);
+    machine.await_log("one", "ready");
+    machine.ctl(&["stop", "two"]).ok();
+    volume.disk.refuse(errno.raw_os_error().unsigned_abs());
+    let stopped = machine.ctl(&["stop", "one"]);
+    figure(&format!("stop on a disk with {errno:?}: {}", stopped.err.trim()));
+    assert!(stopped.code == 1 && stopped.err.contains("stopped, but not recorded"), "{stopped:#?}");
+    let causes = ["reports an error", "read-only volume", "no space"];
+    assert!(causes.iter().any(|cause| stopped.err.contains(cause)), "{stopped:#?}");
+    machine.assert_nothing_left_of("one");
+    let started = machine.ctl(&["start", "idle"]);
+    assert!(started.code == 1 && causes.iter().any(|cause| started.err.contains(cause)), "{started:#?}");
+    assert_ne!(machine.status()["supervisor"]["warnings"], serde_json::json!([]));
+    volume.disk.refuse(0);
+    machine.cut();
+    drop(machine);
+    let again = setup.boot(&volume);
+    for (service, want) in [("one", "up"), ("two", "down"), ("idle", "down")] {
+        assert_eq!(again.service(service)["want"], want, "{service}");
     }
+    again.ctl(&["start", "idle"]).ok();
 }
 
 #[test]
