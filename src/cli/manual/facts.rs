@@ -68,13 +68,14 @@ pub static VARIABLES: &[Variable] = {
 
 /// Variables that the program uses between its own processes, and those of its tests.
 #[cfg(test)]
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "HERMES_SUP_HANDOVER",
     "HERMES_SUP_FAULT",
     "HERMES_SUP_TEST_ROLE",
     "HERMES_SUP_TEST_INNER",
     "HERMES_SUP_COMPLETE",
     "HERMES_SUP_SIMULATE",
+    "HERMES_SUP_REPLAY",
 ];
 
 #[rustfmt::skip]

@@ -73,6 +73,8 @@ pub struct CgroupHandle {
     per_process: bool,
     /// What was last said of it, once it was ever told to stand still.
     frozen: Option<bool>,
+    /// Told to stand still or to go on, and not said to do so since.
+    ordered: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +177,7 @@ impl CgroupHandle {
             retry: None,
             per_process: false,
             frozen: None,
+            ordered: None,
         }
     }
 
@@ -276,7 +279,9 @@ impl CgroupHandle {
     fn settle_frozen(&mut self, events: &mut EventQueue) {
         let Some(said) = self.frozen else { return };
         let frozen = self.state_is_frozen();
-        if said != frozen {
+        // One that is frozen again before anybody has looked is told once more: who ordered that waits for it.
+        if said != frozen || self.ordered == Some(frozen) {
+            self.ordered.take_if(|ordered| *ordered == frozen);
             self.frozen = Some(frozen);
             events.push(Event::Frozen { id: self.id.clone(), frozen });
         }
@@ -434,7 +439,10 @@ impl Held for CgroupHandle {
             self.watched = Some(self.site.watch(&self.leaf, self.slot)?);
         }
         leaf::freeze(&self.site.tree.path().join(&*self.leaf), frozen)?;
-        self.frozen.get_or_insert(false);
+        let said = *self.frozen.get_or_insert(false);
+        if frozen || said || self.ordered.is_some() {
+            self.ordered = Some(frozen);
+        }
         Ok(())
     }
 

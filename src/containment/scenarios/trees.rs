@@ -200,3 +200,39 @@ fn directories_of_lives_that_are_over_are_bounded_however_busy_the_loop_is() {
         }
     });
 }
+
+/// A tree that was thawed and frozen again at once looked as it was last said to be, and the second freeze was told to nobody.
+#[test]
+fn a_tree_that_is_frozen_again_before_anybody_has_looked_is_told_again() {
+    isolated!("a_tree_that_is_frozen_again_before_anybody_has_looked_is_told_again", || {
+        for rung in [Rung::Cgroup, Rung::CgroupPrivate] {
+            let mut world = World::new(rung);
+            world.start(1, "obey", rung);
+            let id = world.id(1);
+            let told = |world: &mut World, wanted| {
+                let is_it =
+                    |event: &Event| matches!(event, Event::Frozen { frozen, .. } if *frozen == wanted);
+                world.until("what was ordered", |event| is_it(event).then_some(()));
+                world.forget();
+            };
+            // Without a look at what the kernel says meanwhile.
+            let order = |world: &mut World, frozen| {
+                world.held.freeze(&id, frozen).unwrap();
+                let end = Instant::now() + PATIENCE;
+                while world.held.is_frozen(&id) != frozen {
+                    assert!(Instant::now() < end, "frozen: {frozen}");
+                    std::thread::yield_now();
+                }
+            };
+            order(&mut world, true);
+            told(&mut world, true);
+            order(&mut world, false);
+            order(&mut world, true);
+            told(&mut world, true);
+            order(&mut world, false);
+            told(&mut world, false);
+            world.end(1);
+            world.finish();
+        }
+    });
+}
