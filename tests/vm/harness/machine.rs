@@ -81,6 +81,13 @@ struct Console {
     changed: Condvar,
 }
 
+/// Without KVM both processors of a machine can wait for each other for ever in its kernel: seen once in some hundred boots, with
+/// another process on each. What the supervisor did to the kernel would be seen each time.
+const ATTEMPTS: usize = 2;
+
+/// With what the machine has said.
+struct LockedUp(String);
+
 /// Those who wait for an answer; gone with the machine.
 type Asked = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
 
@@ -97,6 +104,26 @@ impl Machine {
     /// Until the supervisor answers; `None`: the power failed before.
     #[track_caller]
     pub(super) fn start(setup: &Setup, volume: &Volume, initramfs: &Path, command: &str) -> Option<Self> {
+        for attempt in 1..=ATTEMPTS {
+            match Self::attempt(setup, volume, initramfs, command) {
+                Ok(machine) => return machine,
+                Err(LockedUp(console)) => {
+                    super::figure(&format!(
+                        "boot {attempt} of a machine ended in a locked up kernel:\n{console}"
+                    ));
+                }
+            }
+        }
+        panic!("the emulated kernel locked up in each of {ATTEMPTS} boots");
+    }
+
+    #[track_caller]
+    fn attempt(
+        setup: &Setup,
+        volume: &Volume,
+        initramfs: &Path,
+        command: &str,
+    ) -> Result<Option<Self>, LockedUp> {
         volume.disk.switch_on();
         let socket = volume.path("port");
         let _ = std::fs::remove_file(&socket);
@@ -145,11 +172,17 @@ impl Machine {
         let start = Instant::now();
         loop {
             match pending.answer.recv_timeout(SLICE) {
-                Ok(answer) if pending.asked.ends_with("list") && answer.code == 0 => return Some(machine),
+                Ok(answer) if pending.asked.ends_with("list") && answer.code == 0 => {
+                    return Ok(Some(machine));
+                }
                 Ok(_) => pending = machine.send(&["/hermes-sup", "ctl", "list"]),
                 Err(RecvTimeoutError::Timeout) => {
                     if machine.disk.is_off() {
-                        return None;
+                        return Ok(None);
+                    }
+                    let console = machine.console();
+                    if console.contains("BUG: soft lockup") {
+                        return Err(LockedUp(console));
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("it ended at once:\n{}", machine.console()),
