@@ -9,6 +9,8 @@
 // what is printed here must be what the supervisor handed over.
 #![no_main]
 
+#[path = "../host/harness/dice.rs"]
+mod dice;
 mod ends;
 mod identity;
 mod machine;

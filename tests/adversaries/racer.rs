@@ -5,6 +5,7 @@
 //! files of root's, and devices. `PLACE` is a directory; what is in it, to a depth, is what changes places. A directory of root's that
 //! lies beside a name, as `.roots-N`, can only change places there.
 
+use crate::dice::Dice;
 use crate::tools::say;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags};
 use std::collections::VecDeque;
@@ -66,21 +67,9 @@ const ENTRIES: usize = 400;
 /// How often a name changes to and fro before it is left as it was.
 const TURNS: u64 = 600;
 
-/// Numbers that look random (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % bound.max(1)
-    }
-
-    fn of<'a, T>(&mut self, among: &'a [T]) -> Option<&'a T> {
-        let at = self.below(among.len());
-        among.get(at)
-    }
+/// `None` where there is nothing.
+fn one_of<'a, T>(dice: &mut Dice, among: &'a [T]) -> Option<&'a T> {
+    among.get(dice.roll(among.len().max(1) as u64) as usize)
 }
 
 /// Who listens and never answers: so many at a time.
@@ -98,7 +87,7 @@ pub fn race(words: &[String]) -> i32 {
     let seed = words.next().and_then(|word| word.parse().ok()).unwrap_or(1);
     let Some(ammunition) = words.next().map(PathBuf::from) else { return 2 };
     let places: Vec<PathBuf> = words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect();
-    let mut dice = Dice(seed | 1);
+    let mut dice = Dice::new(seed);
     let mut listeners = VecDeque::new();
     // On few processors the race is with somebody who gets one, too.
     // SAFETY: a plain number.
@@ -128,14 +117,14 @@ pub fn race(words: &[String]) -> i32 {
 
 /// A name to attack: one that is there, or one that the supervisor may make at any time.
 fn pick(dice: &mut Dice, places: &[PathBuf]) -> Option<PathBuf> {
-    let place = dice.of(places)?.clone();
-    if dice.below(2) == 0 {
-        return dice.of(&NAMES).map(|name| place.join(name));
+    let place = one_of(dice, places)?.clone();
+    if dice.roll(2) == 0 {
+        return Some(place.join(dice.pick(&NAMES)));
     }
     let mut found = Vec::new();
     below(&place, DEPTH, &mut found);
     found.retain(|path| !is_decoy(path));
-    Some(dice.of(&found).cloned().unwrap_or(place.join("services")))
+    Some(one_of(dice, &found).cloned().unwrap_or(place.join("services")))
 }
 
 fn is_decoy(path: &Path) -> bool {
@@ -160,8 +149,8 @@ fn lay(
     ammunition: &Path,
     listeners: &mut VecDeque<UnixListener>,
 ) -> Option<Decoy> {
-    let done = match dice.below(13) {
-        0..=3 => match *dice.of(&LEADS)? {
+    let done = match dice.roll(13) {
+        0..=3 => match dice.pick(&LEADS) {
             "itself" => symlink(decoy.file_name()?, &decoy).is_ok(),
             lead => symlink(lead, &decoy).is_ok(),
         },
@@ -172,13 +161,13 @@ fn lay(
         8 => fs::write(&decoy, text(dice)).is_ok() && chmod(&decoy, 0o755),
         9 => fs::write(&decoy, "").is_ok() && chmod(&decoy, 0o000),
         10 => {
-            let roots = target.with_file_name(format!(".roots-{}", dice.below(3)));
+            let roots = target.with_file_name(format!(".roots-{}", dice.roll(3)));
             return Some(Decoy::Lent(roots.clone(), roots));
         }
         _ => {
             let all: Vec<PathBuf> =
                 fs::read_dir(ammunition).into_iter().flatten().flatten().map(|it| it.path()).collect();
-            let one = dice.of(&all)?.clone();
+            let one = one_of(dice, &all)?.clone();
             return fs::rename(&one, &decoy).is_ok().then_some(Decoy::Lent(decoy, one));
         }
     };
@@ -201,21 +190,21 @@ fn text(dice: &mut Dice) -> String {
         "LD_PRELOAD=/opt/data/evil.so\nPATH=/opt/data/bin\n".to_owned(),
         "\u{1b}[2J\0".repeat(1000),
     ];
-    dice.of(&texts).cloned().unwrap_or_default()
+    one_of(dice, &texts).cloned().unwrap_or_default()
 }
 
 /// Target and decoy change places, quickly and an even number of times, or once, for some milliseconds.
 fn attack(dice: &mut Dice, target: &Path, decoy: &Path) {
     let exchange = || rustix::fs::renameat_with(CWD, target, CWD, decoy, RenameFlags::EXCHANGE).is_ok();
-    if dice.below(3) > 0 {
-        for _ in 0..2 * dice.below(TURNS as usize) {
+    if dice.roll(3) > 0 {
+        for _ in 0..2 * dice.roll(TURNS) {
             if !exchange() {
                 break;
             }
         }
         return;
     }
-    let lasts = Duration::from_micros(dice.below(20_000) as u64);
+    let lasts = Duration::from_micros(dice.roll(20_000));
     if exchange() {
         wait(lasts);
         exchange();
@@ -223,7 +212,7 @@ fn attack(dice: &mut Dice, target: &Path, decoy: &Path) {
         // Nothing was there: until the supervisor has looked, and then it can be made.
         wait(lasts);
         let _ = fs::rename(target, decoy);
-    } else if dice.below(4) == 0 {
+    } else if dice.roll(4) == 0 {
         let _ = fs::remove_file(target);
     }
 }

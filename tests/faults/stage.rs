@@ -2,14 +2,12 @@
 //!
 //! Everything that is found wrong is kept as a line, and the run goes on as far as it can: one fault may show in several ways.
 
-use super::asking::{Sockets, Told, ask, one};
+use super::asking::{Sockets, Told, ask, one, pausing};
 use super::harness::wait;
 use super::harness::{End, Launched, Supervisor, World};
 use super::tracer::{Fault, From, Tracer, family};
 use hermes_sup::control::client::{Client, ClientError};
-use hermes_sup::control::protocol::{
-    Part, Program, Registration, Request, ServiceStatus, SignalName, SupervisorStatus, Until,
-};
+use hermes_sup::control::protocol::{Part, Request, ServiceStatus, SignalName, SupervisorStatus, Until};
 use hermes_sup::core::signal::Signal;
 use hermes_sup::core::words::{State, Want};
 use hermes_sup::store;
@@ -262,15 +260,7 @@ impl Stage {
     }
 
     pub fn register(&mut self, name: &str) -> bool {
-        let argv = ["/adversary", "pause", name, &self.world.mark].map(str::to_owned).to_vec();
-        let registration = Registration {
-            name: name.to_owned(),
-            user: Some("hermes".to_owned()),
-            env: BTreeMap::new(),
-            down: false,
-            program: Program::Argv(argv),
-        };
-        let done = self.ask("register", &[name], &Request::Register(registration));
+        let done = self.ask("register", &[name], &Request::Register(pausing(name, &self.world.mark)));
         self.now_wanted(name, Want::Up, done);
         self.true_of("register", name, done, true);
         done

@@ -5,7 +5,7 @@
 //! as root; the supervisor answers, goes on, and ends when it is told to. `tests/run races --budget 10m` for longer.
 
 use crate::harness::setup::{ALICE, HERMES};
-use crate::harness::{End, Place, Rung, Setup, Supervisor, World, process, wait};
+use crate::harness::{Dice, End, Place, Rung, Setup, Supervisor, World, process, wait};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -25,18 +25,6 @@ const RACERS: u64 = 2;
 const STARTS: usize = 10;
 /// What the supervisor may hold at most, whatever it was shown.
 const MEMORY_KB: u64 = 200_000;
-
-/// Numbers that look random and are the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % bound
-    }
-}
 
 /// An entry as it must stay: mode, owner, group, size, and what is in it.
 type Entry = (u32, u32, u32, u64, Vec<u8>);
@@ -162,7 +150,7 @@ impl Course {
     fn racers(&self, dice: &mut Dice) -> Vec<Child> {
         let place = if self.surface { "/run/service" } else { "/opt/data/profiles" };
         let start = |number: u64| {
-            let seed = format!("{}{number}", dice.below(1 << 20));
+            let seed = format!("{}{number}", dice.roll(1 << 20));
             let words =
                 ["/adversary", "race", &seed, "/opt/data/.ammunition", "/opt/data", "/opt/data", place];
             let mut command = self.world.inside_command(HERMES, &words);
@@ -204,17 +192,17 @@ impl Course {
             &["/command/s6-svc", "-r", "/run/service/gateway-coder"],
         ];
         let begun = Instant::now();
-        let answer = match dice.below(8) {
+        let answer = match dice.roll(8) {
             0..=2 => {
-                let answer = self.world.ctl_as(supervisor, HERMES, for_all[dice.below(for_all.len())]);
+                let answer = self.world.ctl_as(supervisor, HERMES, dice.pick(&for_all));
                 self.told.push_str(&format!("{}{}", answer.out, answer.err));
                 answer
             }
-            3 | 4 => self.world.ctl(for_all[dice.below(for_all.len())]),
-            5 | 6 => self.world.ctl(for_root[dice.below(for_root.len())]),
+            3 | 4 => self.world.ctl(dice.pick(&for_all)),
+            5 | 6 => self.world.ctl(dice.pick(&for_root)),
             _ => {
                 let count = if self.surface { for_shell.len() } else { 2 };
-                self.world.inside_answer(for_shell[dice.below(count)])
+                self.world.inside_answer(dice.pick(&for_shell[..count]))
             }
         };
         self.longest = self.longest.clone().max((begun.elapsed(), answer.asked.clone()));
@@ -299,7 +287,7 @@ fn round(setup: Setup, surface: bool, dice: &mut Dice, lasts: Duration) -> (u64,
         course.is_safe(&mut supervisor);
         asked += 1;
         // A start works on more names than anything else. One may be refused: then there is another.
-        if can_be_killed && dice.below(12) == 0 {
+        if can_be_killed && dice.roll(12) == 0 {
             supervisor.kill();
             let again = (0..STARTS).find_map(|_| course.world.start_if_it_lives());
             supervisor = again.unwrap_or_else(|| panic!("it does not start:\n{}", course.world.stderr()));
@@ -334,7 +322,7 @@ fn whatever_is_renamed_on_the_volume_nothing_beyond_it_changes() {
             (setup.env("HERMES_SUP_S6_SURFACE", "1"), true)
         },
     ];
-    let (begun, mut dice) = (Instant::now(), Dice(0x5eed));
+    let (begun, mut dice) = (Instant::now(), Dice::new(0x5eed));
     let (mut rounds, mut asked, mut longest) = (0, 0, (Duration::ZERO, String::new()));
     while begun.elapsed() < budget {
         let (setup, surface) = kinds[rounds % kinds.len()]();

@@ -1,11 +1,11 @@
 //! Callers with random commands. Each has services of its own, so that it knows what the last answer about one means.
 
-use super::asking::{Sockets, Told, ask, one};
+use super::asking::{Sockets, Told, ask, one, pausing};
 use super::fleet::{FLEET, REGISTERED};
 use super::harness::{Dice, process, wait};
 use super::ledger::{Ledger, Wish};
 use hermes_sup::control::client::Client;
-use hermes_sup::control::protocol::{Part, Program, Registration, Request, SignalName};
+use hermes_sup::control::protocol::{Part, Request, SignalName};
 use hermes_sup::core::signal::Signal;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -199,17 +199,9 @@ fn for_all(site: &Site, who: usize, verb: &'static str, request: &Request) {
 }
 
 fn register(site: &Site, who: usize, name: &str) {
-    let argv = ["/adversary", "pause", name, &site.mark].map(str::to_owned).to_vec();
-    let registration = Registration {
-        name: name.to_owned(),
-        user: Some("hermes".to_owned()),
-        env: BTreeMap::new(),
-        down: false,
-        program: Program::Argv(argv),
-    };
     // One that is refused because the supervisor shuts down can be on record with want down: that is known, see tests/README.md.
     site.ledger().possible(name, Wish::Down);
-    site.command(who, "register", name, Some(Wish::Up), &Request::Register(registration));
+    site.command(who, "register", name, Some(Wish::Up), &Request::Register(pausing(name, &site.mark)));
 }
 
 pub fn unregister(site: &Site, who: usize, name: &str) {

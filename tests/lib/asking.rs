@@ -2,10 +2,23 @@
 
 use super::harness::World;
 use hermes_sup::control::client::{Client, ClientError, Search};
-use hermes_sup::control::protocol::{Part, Request, ServiceStatus, SupervisorStatus, Targets};
+use hermes_sup::control::protocol::{
+    Part, Program, Registration, Request, ServiceStatus, SupervisorStatus, Targets,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// A service of hermes's that does nothing; `mark` tells its processes from all others.
+pub fn pausing(name: &str, mark: &str) -> Registration {
+    Registration {
+        name: name.to_owned(),
+        user: Some("hermes".to_owned()),
+        env: BTreeMap::new(),
+        down: false,
+        program: Program::Argv(["/adversary", "pause", name, mark].map(str::to_owned).to_vec()),
+    }
+}
 
 /// What a caller was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
