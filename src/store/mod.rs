@@ -379,7 +379,7 @@ impl Store {
     }
 
     /// Everything is about to end: much that nobody waits for is written at once from now on, beside the ends of the services.
-    /// Who closes the store would have to wait for it.
+    /// The close of the store would have to wait for it.
     pub fn hurry(&self) {
         self.shared.state().hurries = true;
         self.shared.changed.notify_all();

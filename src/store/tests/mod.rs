@@ -266,7 +266,7 @@ fn lazy_changes_ride_with_the_next_commit_or_go_by_themselves_after_a_while() {
     assert_eq!(runs, BTreeMap::from([(name("a"), run_row(100)), (name("c"), run_row(8))]));
 }
 
-/// Else whoever closes the store after a thousand services waits for a thousand rows.
+/// Else the close of the store after a thousand services waits for a thousand rows.
 #[test]
 fn while_everything_ends_much_that_waits_is_due_at_once() {
     let home = Home::new();
