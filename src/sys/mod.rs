@@ -6,6 +6,8 @@ pub mod credentials;
 pub mod datagram;
 pub mod kernel_text;
 pub mod localtime;
+#[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
+mod memcpy;
 pub mod mount;
 pub mod packet;
 pub mod peer;
