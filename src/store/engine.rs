@@ -137,7 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Trouble`]. Whether it is in the file is unknown then, and this engine must be dropped.
-    pub(super) fn commit(&mut self, writes: &[Encoded]) -> Result<(), Trouble> {
+    pub(super) fn commit(&mut self, writes: &[Encoded<'_>]) -> Result<(), Trouble> {
         guard(|| self.transact(writes, &[]))
     }
 
@@ -157,7 +157,11 @@ impl Engine {
         self.sync_failed.load(Ordering::Relaxed)
     }
 
-    fn transact(&mut self, writes: &[Encoded], foreign: &[(String, String, Vec<u8>)]) -> Result<(), Trouble> {
+    fn transact(
+        &mut self,
+        writes: &[Encoded<'_>],
+        foreign: &[(String, String, Vec<u8>)],
+    ) -> Result<(), Trouble> {
         let Some(db) = &self.db else { return Err(redb::Error::DatabaseClosed.into()) };
         let transaction = db.begin_write().map_err(redb::Error::from)?;
         // The writes come sorted by table, and opening one costs as much as some writes to it.
@@ -166,10 +170,8 @@ impl Engine {
             let mut table = transaction.open_table(table(name)).map_err(redb::Error::from)?;
             for (_, key, value) in of_a_table {
                 match value {
-                    Some(bytes) => {
-                        drop(table.insert(key.as_str(), bytes.as_slice()).map_err(redb::Error::from)?)
-                    }
-                    None => drop(table.remove(key.as_str()).map_err(redb::Error::from)?),
+                    Some(bytes) => drop(table.insert(*key, bytes.as_slice()).map_err(redb::Error::from)?),
+                    None => drop(table.remove(*key).map_err(redb::Error::from)?),
                 }
             }
         }

@@ -81,7 +81,7 @@ use std::time::{Duration, Instant};
 const MAX_PENDING: usize = 65_536;
 
 /// So many rows are worth a commit of their own while everything ends.
-const MUCH: usize = 512;
+const MUCH: usize = 128;
 
 /// Where the state is and for whom.
 #[derive(Debug, Clone)]

@@ -23,6 +23,9 @@ const ROW_VERSION: u8 = 1;
 /// How many failure times a [`RunRow`] keeps; the oldest go first.
 pub const MAX_FAILURE_TIMES: usize = 64;
 
+/// Nearly every row fits in so many bytes, and grows no further.
+const ROOM: usize = 256;
+
 pub(super) const WANTS: &str = "wants";
 pub(super) const RECORDS: &str = "records";
 pub(super) const RUNS: &str = "runs";
@@ -232,7 +235,8 @@ pub enum RowError {
 }
 
 pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, RowError> {
-    let mut bytes = vec![ROW_VERSION];
+    let mut bytes = Vec::with_capacity(ROOM);
+    bytes.push(ROW_VERSION);
     serde_json::to_writer(&mut bytes, row).map_err(|error| RowError::Malformed(error.to_string()))?;
     bytes.extend_from_slice(&checksum(&bytes).to_le_bytes());
     Ok(bytes)
@@ -283,7 +287,7 @@ pub(super) enum Write {
 }
 
 /// A [`Write`] ready for the engine: table, key, bytes.
-pub(super) type Encoded = (&'static str, String, Option<Vec<u8>>);
+pub(super) type Encoded<'a> = (&'static str, &'a str, Option<Vec<u8>>);
 
 impl Write {
     pub(super) fn key(&self) -> Key {
@@ -299,9 +303,13 @@ impl Write {
         }
     }
 
-    pub(super) fn encoded(&self) -> Result<Encoded, RowError> {
-        fn one<T: Serialize>(table: &'static str, key: &str, row: Option<&T>) -> Result<Encoded, RowError> {
-            Ok((table, key.to_owned(), row.map(encode).transpose()?))
+    pub(super) fn encoded(&self) -> Result<Encoded<'_>, RowError> {
+        fn one<'a, T: Serialize>(
+            table: &'static str,
+            key: &'a str,
+            row: Option<&T>,
+        ) -> Result<Encoded<'a>, RowError> {
+            Ok((table, key, row.map(encode).transpose()?))
         }
         match self {
             Self::Want(name, row) => one(WANTS, name.as_str(), row.as_ref()),
@@ -364,36 +372,36 @@ impl Rows {
     }
 
     /// The whole database as the engine writes it into a new file.
-    pub(super) fn encoded(&self) -> Result<Vec<Encoded>, RowError> {
+    pub(super) fn encoded(&self) -> Result<Vec<Encoded<'_>>, RowError> {
         let mut all = vec![
-            (META, META_SCHEMA.to_owned(), Some(encode(&SCHEMA)?)),
-            (META, META_ADDITIONS.to_owned(), Some(encode(&self.additions.max(ADDITIONS))?)),
-            (META, META_INSTANCE.to_owned(), Some(encode(&self.instance)?)),
+            (META, META_SCHEMA, Some(encode(&SCHEMA)?)),
+            (META, META_ADDITIONS, Some(encode(&self.additions.max(ADDITIONS))?)),
+            (META, META_INSTANCE, Some(encode(&self.instance)?)),
             encoded_stamp(self.stamp)?,
-            (META, META_BOOT.to_owned(), self.boot.as_ref().map(encode).transpose()?),
-            (META, META_LIES.to_owned(), self.lies.as_ref().map(encode).transpose()?),
+            (META, META_BOOT, self.boot.as_ref().map(encode).transpose()?),
+            (META, META_LIES, self.lies.as_ref().map(encode).transpose()?),
         ];
         for (name, row) in &self.wants {
-            all.push((WANTS, name.to_string(), Some(encode(row)?)));
+            all.push((WANTS, name.as_str(), Some(encode(row)?)));
         }
         for (name, row) in &self.records {
-            all.push((RECORDS, name.to_string(), Some(encode(row)?)));
+            all.push((RECORDS, name.as_str(), Some(encode(row)?)));
         }
         for (name, row) in &self.runs {
-            all.push((RUNS, name.to_string(), Some(encode(row)?)));
+            all.push((RUNS, name.as_str(), Some(encode(row)?)));
         }
         for (name, row) in &self.mirrored {
-            all.push((MIRRORED, name.to_string(), Some(encode(row)?)));
+            all.push((MIRRORED, name.as_str(), Some(encode(row)?)));
         }
         for (name, row) in &self.limits {
-            all.push((LIMITS, name.to_string(), Some(encode(row)?)));
+            all.push((LIMITS, name.as_str(), Some(encode(row)?)));
         }
         Ok(all)
     }
 }
 
-pub(super) fn encoded_stamp(stamp: u64) -> Result<Encoded, RowError> {
-    Ok((META, META_STAMP.to_owned(), Some(encode(&stamp)?)))
+pub(super) fn encoded_stamp(stamp: u64) -> Result<Encoded<'static>, RowError> {
+    Ok((META, META_STAMP, Some(encode(&stamp)?)))
 }
 
 #[cfg(test)]

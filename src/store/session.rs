@@ -184,7 +184,7 @@ impl Session {
         &mut self,
         wrap: &Wrap,
         host: &str,
-        writes: &[Encoded],
+        writes: &[Encoded<'_>],
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), Unwritten> {
@@ -201,7 +201,7 @@ impl Session {
     fn try_commit(
         &mut self,
         wrap: &Wrap,
-        writes: &[Encoded],
+        writes: &[Encoded<'_>],
         after: &dyn Fn() -> Rows,
         warnings: &mut Vec<String>,
     ) -> Result<(), Trouble> {

@@ -18,16 +18,13 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged_and_splits_no_commit() {
     ["a", "b"].iter().for_each(|service| first.apply(row(service, 0)));
     let mut engine = Engine::create(Box::new(disk.clone()), &first).unwrap();
     disk.acknowledged(0);
-    let encoded = |number| {
+    let mut commit = |number| {
         let filler = format!("filler{}", number % 7);
-        [row("a", number), row(&filler, number), row("b", number)].map(|write| write.encoded().unwrap())
-    };
-    for number in 1..=60 {
-        engine.commit(&encoded(number)).unwrap();
+        let rows = [row("a", number), row(&filler, number), row("b", number)];
+        engine.commit(&rows.each_ref().map(|write| write.encoded().unwrap())).unwrap();
         disk.acknowledged(number);
-    }
-    engine.commit(&encoded(61)).unwrap();
-    disk.acknowledged(61);
+    };
+    (1..=61).for_each(&mut commit);
     drop(engine);
     let images = disk.images();
     assert!(images.len() > 500, "{}", images.len());

@@ -318,7 +318,7 @@ fn a_newer_schema_is_refused_and_an_older_one_is_written_anew() {
     let set_schema = |schema: u32| {
         let file = std::fs::OpenOptions::new().read(true).write(true).open(home.file("state.redb")).unwrap();
         let mut engine = engine::Engine::open(Box::new(super::disk::DiskFile::new(file))).unwrap().engine;
-        engine.commit(&[("meta", "schema".to_owned(), Some(schema::encode(&schema).unwrap()))]).unwrap();
+        engine.commit(&[("meta", "schema", Some(schema::encode(&schema).unwrap()))]).unwrap();
     };
     let schema_now = || {
         let file = std::fs::File::options().read(true).write(true).open(home.file("state.redb")).unwrap();
