@@ -194,7 +194,7 @@ fn shortened(part: &Part) -> Option<Part> {
         Part::Outcome(outcome) => {
             outcome.message.iter_mut().for_each(cut);
         }
-        Part::Event(event) => cut(&mut event.message),
+        Part::Event(event) => cut(event.message.to_mut()),
         Part::Name(_)
         | Part::LogPlace(_)
         | Part::Tree(_)

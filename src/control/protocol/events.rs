@@ -6,6 +6,7 @@ use super::status::Utc;
 use crate::core::exit::Exit;
 use crate::core::words::State;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -20,7 +21,7 @@ pub struct Event {
     pub event: EventKind,
     pub level: Level,
     /// In words, without the name of the service.
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// Where `event` is `state`: the new one.
     pub state: Option<State>,
     /// Of the main process.
@@ -109,7 +110,7 @@ pub enum Level {
 }
 
 impl Event {
-    fn new(level: Level, event: EventKind, message: impl Into<String>) -> Self {
+    fn new(level: Level, event: EventKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             time: Utc(SystemTime::UNIX_EPOCH),
             service: None,
@@ -123,15 +124,15 @@ impl Event {
         }
     }
 
-    pub fn info(event: EventKind, message: impl Into<String>) -> Self {
+    pub fn info(event: EventKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Level::Info, event, message)
     }
 
-    pub fn warning(event: EventKind, message: impl Into<String>) -> Self {
+    pub fn warning(event: EventKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Level::Warning, event, message)
     }
 
-    pub fn error(event: EventKind, message: impl Into<String>) -> Self {
+    pub fn error(event: EventKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Level::Error, event, message)
     }
 
@@ -145,8 +146,8 @@ impl Event {
     }
 
     #[must_use]
-    pub fn about(self, service: impl fmt::Display) -> Self {
-        Self { service: Some(service.to_string().into()), ..self }
+    pub fn about(self, service: impl AsRef<str>) -> Self {
+        Self { service: Some(service.as_ref().into()), ..self }
     }
 
     #[must_use]

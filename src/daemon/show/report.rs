@@ -11,6 +11,7 @@ use crate::daemon::services::Told;
 use crate::daemon::show::first_of;
 use crate::sys::peer::Peer;
 use crate::sys::users;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// So many services are named in one line; of the rest their number.
@@ -62,7 +63,11 @@ impl Supervisor {
 /// A service is in another state. What passes by itself, and what was told already, is for those who listen. `is_routine`: it comes
 /// again and again, and nothing is wrong.
 pub(in crate::daemon) fn state(now: &Told, is_routine: bool) -> Event {
-    let event = Event::info(EventKind::State, now.to_string());
+    let message = match now.reason.as_str() {
+        "" => Cow::Borrowed(now.state.as_str()),
+        _ => now.to_string().into(),
+    };
+    let event = Event::info(EventKind::State, message);
     let level = match now.state {
         State::Backoff | State::Up if is_routine => Level::Debug,
         State::Failed | State::Backoff => Level::Warning,
@@ -192,8 +197,8 @@ mod tests {
             let event = super::state(&Told { state, reason: reason.to_owned(), pid }, false);
             (event.level, event.message, event.pid)
         };
-        assert_eq!(told(State::Up, "", Some(7)), (Level::Info, "up".to_owned(), Some(7)));
-        assert_eq!(told(State::Failed, "why", None), (Level::Warning, "failed: why".to_owned(), None));
+        assert_eq!(told(State::Up, "", Some(7)), (Level::Info, "up".into(), Some(7)));
+        assert_eq!(told(State::Failed, "why", None), (Level::Warning, "failed: why".into(), None));
         assert_eq!(told(State::Starting, "", None).0, Level::Debug);
         let waits = Told { state: State::Backoff, reason: String::new(), pid: None };
         assert_eq!(

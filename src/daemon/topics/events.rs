@@ -110,7 +110,7 @@ mod tests {
     fn messages(actions: &Actions) -> Vec<&str> {
         let message = |action| match action {
             &Action::Reply(_, Reply::Part(Part::Event(ref event)))
-            | &Action::Stream(_, Reply::Part(Part::Event(ref event))) => Some(event.message.as_str()),
+            | &Action::Stream(_, Reply::Part(Part::Event(ref event))) => Some(&*event.message),
             _ => None,
         };
         actions.iter().filter_map(message).collect()
