@@ -195,7 +195,7 @@ pub struct Logs {
     remote: Arc<Remote>,
     backlog: Arc<Backlog>,
     container: Container,
-    sources: Mutex<HashMap<SourceId, Open>>,
+    sources: Mutex<foldhash::HashMap<SourceId, Open>>,
     /// The threads have not been told yet of all that was opened or has ended.
     unannounced: AtomicBool,
     /// FIFOs that are not needed any more stay where they are.
