@@ -2,7 +2,7 @@
 //!
 //! musl's (src/string/x86_64/memcpy.s) copies a few bytes by instructions of microcode, which take 80 ns to begin. Most copies of a
 //! supervisor are of a few bytes: 275,000 in a boot of 1000 services. Here, up to 128 bytes are loaded 16 at a time, the last of them
-//! overlapping those before, and then stored. musl's functions for aarch64 do the same.
+//! overlapping those before, and then stored. musl's memcpy for aarch64 does the same.
 #![allow(unsafe_code)]
 
 use std::arch::naked_asm;
