@@ -129,6 +129,7 @@ fn two_at_a_time_the_next_when_one_is_ready_or_has_run_for_a_moment() {
     story.boot();
     assert_eq!(story.begun(), ["a", "b"]);
     assert_eq!(story.reason(ids[2]), "waits for its turn");
+    assert!(story.fleet.has_turns() && story.fleet.is_full());
     story.exec();
     assert!(story.begun().is_empty(), "up is not ready");
     story.ready(ids[0]);
@@ -142,7 +143,40 @@ fn two_at_a_time_the_next_when_one_is_ready_or_has_run_for_a_moment() {
     assert!(story.begun().is_empty());
     story.wait(Duration::from_secs(1));
     assert_eq!(story.begun(), ["e"]);
-    assert!(!story.fleet.has_turns());
+    assert!(!story.fleet.has_turns() && !story.fleet.is_full(), "one of two places is taken");
+}
+
+#[test]
+fn time_in_which_nothing_could_run_gives_no_place_back() {
+    let mut story = Story::new(1);
+    story.add("a", &[], nothing);
+    story.add("b", &[], nothing);
+    story.boot();
+    story.exec();
+    let hour = Duration::from_secs(3600);
+    story.fleet.postpone(hour);
+    story.wait(hour);
+    assert_eq!(story.begun(), ["a"]);
+    story.wait(SETTLED);
+    assert_eq!(story.begun(), ["b"]);
+}
+
+/// It is no requirement of another one's, and becomes needed while it waits.
+#[test]
+fn one_that_has_to_say_something_first_comes_before_those_that_nobody_needs() {
+    let mut story = Story::new(1);
+    let a = story.add("a", &[], reports);
+    let named = story.add("b-named", &[], reports);
+    let late = story.add("c-late", &[], reports);
+    story.add("z-root", &[], reports);
+    story.fleet.note_use(late, Tick(2000));
+    story.fleet.note_use(a, Tick(3000));
+    story.boot();
+    let effects = story.fleet.place(named, Place::Ask(ServiceName::new("z-root").unwrap()), story.now);
+    story.take(effects);
+    story.exec();
+    story.ready(a);
+    assert_eq!(story.begun(), ["a", "z-root"]);
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl Cron {
         // From one setting of the clock to the next; no hour that comes twice is longer than the day before.
         let mut at = after.checked_sub(DAY)?;
         // The local time up to which that clock has shown every minute.
-        let mut shown = at + zone.east(at);
+        let mut shown = i64::MIN;
         while at < end {
             let east = zone.east(at);
             let until = zone.next_change(at).filter(|until| *until > at).map_or(end, |until| until.min(end));

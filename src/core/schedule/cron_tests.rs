@@ -86,6 +86,7 @@ fn what_a_line_means() {
         ("@annually", ["01-01 00:00", "01-01 00:00"]),
     ] {
         assert_eq!(runs(line, from, &UTC, 2), expected, "{line}");
+        assert_eq!(cron(line).to_string(), line.trim());
     }
 }
 
@@ -113,6 +114,33 @@ fn a_leap_day_is_waited_for_and_a_day_that_never_comes_is_refused() {
         assert_eq!(line.parse::<Cron>(), Err(CronError::Never), "{line}");
     }
     assert!("0 0 30 2 mon".parse::<Cron>().is_ok(), "the Mondays of February");
+}
+
+/// The calendar of the crate ends with the year 9999.
+#[test]
+fn where_the_calendar_ends_nothing_is_due() {
+    let cron = cron("0 0 1 1 *");
+    let last = utc(date(9999, 1, 1).at(0, 0, 0, 0));
+    assert_eq!(cron.next(last - 1, &UTC), Some(last));
+    assert_eq!(cron.next(last, &UTC), None);
+    assert_eq!(cron.next(i64::MIN, &UTC), None);
+    assert_eq!(cron.next(i64::MAX, &UTC), None);
+}
+
+/// Whoever is asked for what follows a moment, and answers with that moment, would be asked for ever.
+#[test]
+fn a_zone_that_names_the_same_moment_again_is_asked_no_more() {
+    struct Standing;
+    impl Zone for Standing {
+        fn east(&self, _: i64) -> i64 {
+            HOUR
+        }
+        fn next_change(&self, unix: i64) -> Option<i64> {
+            Some(unix)
+        }
+    }
+    let from = utc(date(2026, 1, 30).at(22, 58, 0, 0));
+    assert_eq!(cron("0 0 * * *").next(from, &Standing), Some(utc(date(2026, 1, 30).at(23, 0, 0, 0))));
 }
 
 #[test]

@@ -326,6 +326,25 @@ fn an_unregistration_that_fails_leaves_the_stop_beside_it_to_act() {
     assert_eq!(story.replies()[1..], [(3, Outcome::Done { already: false, unrecorded })]);
 }
 
+#[test]
+fn a_stop_of_what_is_down_asks_nothing_of_an_unregistration_that_is_on_its_way() {
+    let mut story = Story::new(Policy::default());
+    story.feed(Event::Command { ticket: Ticket(1), command: Command::Unregister });
+    story.feed(Event::Command { ticket: Ticket(2), command: Command::Stop });
+    assert_eq!(story.replies(), [(2, ALREADY)]);
+}
+
+#[test]
+fn an_unregistration_that_fails_leaves_a_want_on_disk_that_was_there() {
+    let mut story = Story::new(Policy::default());
+    story.up();
+    story.feed(Event::Command { ticket: Ticket(2), command: Command::Unregister });
+    story.feed(Event::NotRecorded { seq: 2, reason: "full".into() });
+    assert_eq!(story.replies()[1..], [(2, Outcome::Failed("not recorded: full".into()))]);
+    assert!(!story.gateway.is_unrecorded());
+    assert_eq!(story.gateway.reason(), "");
+}
+
 /// The stop was taken for a part of the unregistration, and its caller waited for the disk as long as that.
 #[test]
 fn a_stop_keeps_its_patience_when_an_unregistration_comes_after_it() {
