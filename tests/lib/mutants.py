@@ -127,8 +127,9 @@ class Function:
         head = re.compile(r'\bfn\s+\w+').search(text, self.begin)
         self.body = text.index('{', after_parameters(text, head.end()))
         self.opaque = re.search(r'->\s*impl\s', text[head.end():self.body])
-        # An iterator over another one that the caller brings: no box can be named for it.
-        self.is_beyond = self.opaque and text[self.begin:self.body].count('impl ') > 1
+        # It has something of the caller's that is not its own object's, an iterator or a reference: no box can be named for it.
+        head = text[self.begin:self.body].split('->')[0]
+        self.is_beyond = self.opaque and (text[self.begin:self.body].count('impl ') > 1 or head.count('&') > 1)
         self.number = 0
         self.mutants = []
         self.inner = []
