@@ -1,5 +1,6 @@
 # What the vm tier boots, sourced by tests/run: a kernel of the distribution, which is unpacked into the cache and not
-# installed, and static binaries. bench/ takes `rust_target` from here.
+# installed, and static binaries.
+. docker/static.sh
 
 # Sets HERMES_SUP_VM_KERNEL and HERMES_SUP_VM_MODULES, unless they are set. Fails with the reason on stderr.
 machine_kernel() {
@@ -36,20 +37,13 @@ machine_kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1
 }
 
-# TARGET: can be built for, from now on.
-rust_target() {
-    rustup target list --installed 2>/dev/null | grep -qx "$1" || rustup target add "$1" && return
-    echo "no Rust target $1" >&2
-    return 1
-}
-
 # Builds the binaries that run inside and exports where they are.
 machine_binaries() {
     local target=x86_64-unknown-linux-musl built
     rust_target "$target" || return
-    # The binary that the image gets too.
-    cargo build --quiet --release --target "$target" --bin hermes-sup --example adversary || return
-    built=${CARGO_TARGET_DIR:-target}/$target/release
+    # The binary that the image gets too: built alone, as what the tests depend on would switch features of its crates on.
+    static_build "$target" --quiet --bin hermes-sup && static_build "$target" --quiet --example adversary || return
+    built=$(static_place "$target")
     HERMES_SUP_VM_BINARY=$(realpath "$built/hermes-sup")
     HERMES_SUP_VM_ADVERSARY=$(realpath "$built/examples/adversary")
     export HERMES_SUP_VM_BINARY HERMES_SUP_VM_ADVERSARY
