@@ -157,7 +157,9 @@ impl KeeperMechanism {
         if !answers || wire::send_order(socket.as_fd(), SupervisorMsg::Report).is_err() {
             return Err(silent("does not answer"));
         }
-        let main = hear_report(&socket, patience).ok_or_else(|| silent("tells of no main process"))?;
+        // Others that do not answer may have used up what was for all.
+        let patience = patience.at_least(Duration::from_millis(250));
+        let main = hear_report(&socket, &patience).ok_or_else(|| silent("tells of no main process"))?;
         let how = self.how_held(record, parent);
         self.keepers.adopted_tags.borrow_mut().extend(record.tag);
         let keepers = Rc::clone(&self.keepers);

@@ -8,17 +8,18 @@ use crate::containment::cgroup::{discover, leaf};
 use crate::containment::held::Mechanism;
 use crate::containment::hold::Containment;
 use crate::containment::keeper::tags::Tags;
-use crate::containment::keeper::wire::{self, Heard, KeeperMsg, SupervisorMsg};
+use crate::containment::keeper::wire::{self, SupervisorMsg};
 use crate::containment::keeper::{ARGUMENT, keepers_path};
 use crate::containment::processes::{self, walk};
 use crate::core::signal::Signal;
+use crate::sys::peer;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::fork_server;
 use procfs::process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,8 @@ pub struct Ended {
     pub cgroups: usize,
     /// Trees under keepers that were still there.
     pub keepers: usize,
+    /// Those of them whose keeper did not answer, and was killed.
+    pub silent: usize,
     /// Processes that had lost their keeper and were found by tag or marker.
     pub strays: usize,
 }
@@ -148,7 +151,8 @@ pub(in crate::containment) fn end(
     // Processes of a PID namespace that is gone ended with it, and numbers of another one mean nothing here.
     if who.pid_namespace == pid_namespace() {
         end_keepers(who, spared, &patience, &mut ended)?;
-        end_strays(who, spared, &patience, &mut ended)?;
+        // What a keeper has left that was killed last of all.
+        end_strays(who, spared, &patience.at_least(GRACE), &mut ended)?;
     }
     Ok(ended)
 }
@@ -164,6 +168,17 @@ impl Patience {
 
     pub(in crate::containment) fn is_over(&self) -> bool {
         self.0 <= Instant::now()
+    }
+
+    /// Until half of what is left now is over.
+    fn half(&self) -> Self {
+        let now = Instant::now();
+        Self(now + self.0.saturating_duration_since(now) / 2)
+    }
+
+    /// The same, but at least `least` from now on.
+    pub(in crate::containment) fn at_least(&self, least: Duration) -> Self {
+        Self(self.0.max(Instant::now() + least))
     }
 
     /// Waits for `fd` (or nothing) at most `most`, and not past the deadline.
@@ -238,37 +253,50 @@ fn end_leaf(dir: &OwnedFd, name: &str, patience: &Patience) -> Result<(), EndErr
     }
 }
 
-/// Keepers listen within moments of their supervisor's death. One that does not answer for a while is killed, which
-/// makes its tree strays.
+/// How long a keeper may take until it listens, which it does within moments of its supervisor's death. By time: a look at all
+/// processes takes a while on a busy machine.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Keepers that can be reached end their trees. One that cannot, because its socket is gone, is killed with its tree; so is one that
+/// has its order and is not done with it when half of the time is over.
 fn end_keepers(
     who: &Predecessor,
     spared: &Spared,
     patience: &Patience,
     ended: &mut Ended,
 ) -> Result<(), EndError> {
-    const GRACE: u32 = 50;
-    let mut looks = 0;
+    let (grace, half) = (Patience::start(GRACE), patience.half());
+    let mut called = HashMap::new();
+    let mut killed = HashSet::new();
+    let (mut is_first, mut is_last) = (true, false);
     loop {
-        call_keepers(who, spared, patience, ended)?;
-        let left = |pid: &i32| !spared.keepers.contains(pid) && is_keeper(*pid, &who.instance);
-        let alive: Vec<i32> = walk::all_processes().into_iter().filter(left).collect();
+        call_keepers(who, spared, &mut called)?;
+        let alive = left_keepers(who, spared);
         if alive.is_empty() {
-            return Ok(());
+            break;
         }
-        if patience.is_over() {
-            return Err(EndError::Alive(format!("keepers {alive:?}")));
+        // One that was stopped would not hear us.
+        if std::mem::take(&mut is_first) {
+            alive.iter().for_each(|pid| signal_keeper(*pid, who, Signal::CONT));
         }
-        looks += 1;
-        if looks > GRACE {
-            for pid in alive {
-                let Ok(keeper) = Pidfd::open(pid) else { continue };
-                if is_keeper(pid, &who.instance) {
-                    let _ = keeper.send(Signal::KILL);
-                }
+        for pid in &alive {
+            let late = if called.contains_key(pid) { &half } else { &grace };
+            if late.is_over() {
+                // What of it is not seen here is a stray then.
+                walk::end(*pid, &mut || walk::children(*pid));
+                signal_keeper(*pid, who, Signal::KILL);
+                killed.insert(*pid);
             }
+        }
+        // Once more, for those that were killed just now.
+        if patience.is_over() && std::mem::replace(&mut is_last, true) {
+            return Err(EndError::Alive(format!("keepers {alive:?}")));
         }
         patience.wait(None, GLANCE);
     }
+    ended.silent = killed.len();
+    ended.keepers = called.into_keys().chain(killed).collect::<HashSet<_>>().len();
+    remove_sockets(who, spared)
 }
 
 /// By its arguments and our own uid; what only looks like one is no worse off than the tree it belongs to. Most have those
@@ -281,35 +309,56 @@ pub(in crate::containment) fn is_keeper(pid: i32, instance: &str) -> bool {
         && !is_zombie(pid)
 }
 
+/// Processes that are keepers of `who` and hold nothing of ours.
+fn left_keepers(who: &Predecessor, spared: &Spared) -> Vec<i32> {
+    let left = |pid: &i32| !spared.keepers.contains(pid) && is_keeper(*pid, &who.instance);
+    walk::all_processes().into_iter().filter(left).collect()
+}
+
+fn signal_keeper(pid: i32, who: &Predecessor, signal: Signal) {
+    // Looked at again behind a pidfd: the number may have changed hands.
+    if let Some(keeper) = Pidfd::open(pid).ok().filter(|_| is_keeper(pid, &who.instance)) {
+        let _ = keeper.send(signal);
+    }
+}
+
+/// Orders those that listen to end their trees. `called`: who has the order, with the socket that it came by: without that it would
+/// listen anew.
 fn call_keepers(
     who: &Predecessor,
     spared: &Spared,
-    patience: &Patience,
-    ended: &mut Ended,
+    called: &mut HashMap<i32, OwnedFd>,
 ) -> Result<(), EndError> {
-    let path = keepers_path(&who.runtime_dir);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { return Ok(()) };
-    for entry in rustix::fs::Dir::read_from(&dir).map_err(io::Error::from)?.flatten() {
-        if entry.file_type() != rustix::fs::FileType::Socket {
-            continue;
+    for socket in sockets(who, spared)? {
+        // Bound but not listening yet, or its keeper is gone.
+        let Ok(keeper) = call(&socket) else { continue };
+        let pid = peer::credentials(&keeper).ok().and_then(|peer| i32::try_from(peer.pid?).ok());
+        // Where it has ended meanwhile, or will not talk to us, what is alive is found otherwise.
+        if let Some(pid) = pid
+            && wire::send_order(keeper.as_fd(), SupervisorMsg::Kill).is_ok()
+        {
+            called.insert(pid, keeper);
         }
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if spared.lives.contains(&name) {
-            continue;
-        }
-        let socket = path.join(&name);
-        match call(&socket) {
-            Ok(keeper) => {
-                end_keeper(&keeper, &name, patience)?;
-                ended.keepers += 1;
-            }
-            // Bound but not listening yet, or its keeper is gone.
-            Err(_) => continue,
-        }
+    }
+    Ok(())
+}
+
+/// Nobody listens there any more, and nobody will.
+fn remove_sockets(who: &Predecessor, spared: &Spared) -> Result<(), EndError> {
+    for socket in sockets(who, spared)? {
         let _ = std::fs::remove_file(socket);
     }
     Ok(())
+}
+
+fn sockets(who: &Predecessor, spared: &Spared) -> Result<Vec<PathBuf>, EndError> {
+    let path = keepers_path(&who.runtime_dir);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(dir) = rustix::fs::open(&path, flags, Mode::empty()) else { return Ok(Vec::new()) };
+    let entries = rustix::fs::Dir::read_from(&dir).map_err(io::Error::from)?.flatten();
+    let sockets = entries.filter(|entry| entry.file_type() == rustix::fs::FileType::Socket);
+    let names = sockets.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| !spared.lives.contains(name)).map(|name| path.join(name)).collect())
 }
 
 pub(in crate::containment) fn call(path: &Path) -> io::Result<OwnedFd> {
@@ -322,39 +371,6 @@ pub(in crate::containment) fn call(path: &Path) -> io::Result<OwnedFd> {
     let short = Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name);
     rustix::net::connect(&socket, &SocketAddrUnix::new(short)?)?;
     Ok(socket)
-}
-
-fn end_keeper(keeper: &OwnedFd, name: &str, patience: &Patience) -> Result<(), EndError> {
-    if wire::send_order(keeper.as_fd(), SupervisorMsg::Kill).is_err() {
-        // It has ended meanwhile, or will not talk to us: whatever is alive then is found otherwise.
-        return Ok(());
-    }
-    loop {
-        match wire::hear_keeper(keeper.as_fd()) {
-            Heard::Message(
-                KeeperMsg::Empty
-                | KeeperMsg::NotMade { .. }
-                | KeeperMsg::Failed { .. }
-                | KeeperMsg::NoProc { .. },
-                _,
-            ) => return Ok(()),
-            Heard::Message(
-                KeeperMsg::Spawned { .. }
-                | KeeperMsg::MainExited { .. }
-                | KeeperMsg::Frozen
-                | KeeperMsg::Thawed
-                | KeeperMsg::Hook(_),
-                _,
-            ) => continue,
-            // It died in the middle: the rest of its tree are strays.
-            Heard::End => return Ok(()),
-            Heard::Nothing => {}
-        }
-        if patience.is_over() {
-            return Err(EndError::Alive(format!("the keeper of {name} is still at work")));
-        }
-        patience.wait(Some((keeper, PollFlags::IN)), Duration::from_secs(1));
-    }
 }
 
 /// Two clean looks in a row: the strays are not our children, so we cannot wait for their end.

@@ -110,7 +110,8 @@ impl Heritage {
             slog::warn!(log, "took over what the last supervisor left running"; "services" => adopted.len());
         }
         if ended.cgroups + ended.keepers + ended.strays > 0 {
-            slog::warn!(log, "the last supervisor was killed: ended what it left";
+            let also = if ended.silent > 0 { ", also what keepers held that do not answer" } else { "" };
+            slog::warn!(log, "the last supervisor was killed: ended what it left{also}";
                 "cgroups" => ended.cgroups, "keepers" => ended.keepers, "strays" => ended.strays);
         }
         Ok(adopted)
