@@ -250,6 +250,7 @@ impl Supervisor {
                     self.topics.limits.forget_record(&name);
                     decide!(self.definitions.record_dropped(&name, ticket, None));
                 }
+                Some(Commit::Withdrawn(ticket, outcome)) => self.inbox.answer(ticket, *outcome),
                 None => {}
             },
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
@@ -261,6 +262,7 @@ impl Supervisor {
                 Some(Commit::Dropped(name, ticket)) => {
                     decide!(self.definitions.record_dropped(&name, ticket, Some(reason)));
                 }
+                Some(Commit::Withdrawn(ticket, outcome)) => self.inbox.answer(ticket, *outcome),
                 None => {}
             },
             StoreEvent::Warning { text } => self.warn("state", text),

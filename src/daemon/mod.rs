@@ -239,6 +239,8 @@ enum Commit {
     Limits(Box<limits::Setting>),
     /// A record that is no service is removed, for this caller.
     Dropped(ServiceName, crate::core::event::Ticket),
+    /// A registration that is not to be on record after all, with what its caller is told then.
+    Withdrawn(crate::core::event::Ticket, Box<protocol::Outcome>),
 }
 
 /// How the loop ended.

@@ -114,6 +114,8 @@ pub enum Change {
     /// Its restart history.
     ForgetRun(ServiceName),
     /// The supervisor's note to its successor; opaque here.
+    /// That it was registered.
+    ForgetRecord(ServiceName),
     Boot(serde_json::Value),
     /// The instance id, and where the state lies that it is for.
     Identity(String, Option<Lies>),
@@ -517,6 +519,7 @@ fn writes(change: Change) -> Vec<Write> {
         Change::Limits(name, row) => vec![Write::Limits(name, row)],
         Change::ForgetRun(name) => vec![Write::Run(name, None)],
         Change::Boot(value) => vec![Write::Boot(Some(value))],
+        Change::ForgetRecord(name) => vec![Write::Record(name, None)],
         Change::Identity(instance, lies) => {
             [Write::Instance(instance)].into_iter().chain(lies.map(Write::Lies)).collect()
         }

@@ -4,10 +4,12 @@ use crate::control::permission::{Denied, Facts};
 use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Request, State};
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
+use crate::core::fleet::ServiceId;
 use crate::core::name::{NameError, ServiceName};
 use crate::core::words::{Cause, Want};
 use crate::daemon::topics::definitions::Definitions;
 use crate::daemon::topics::definitions::record::DefineError;
+use crate::daemon::topics::requests::REGISTERED_LATE;
 use crate::daemon::view::View;
 use crate::daemon::{Commit, Supervisor};
 use crate::definition::Definition;
@@ -183,27 +185,42 @@ impl Supervisor {
     pub(in crate::daemon) fn registered(&mut self, registering: Registering, error: Option<String>) {
         let Registering { definition, record, want, ticket } = registering;
         let name = definition.name.clone();
-        let failed = match error {
-            Some(why) => Some(format!("'{name}' is not registered: {why}")),
-            None if self.fleet.id(name.as_str()).is_some() => {
-                Some(format!("'{name}' came into being meanwhile: try again"))
-            }
-            None => None,
-        };
-        if let Some(message) = failed {
-            return self.inbox.answer(ticket, Outcome::failed(name.as_str(), Code::Failed, None, message));
+        let failed = |message| Outcome::failed(name.as_str(), Code::Failed, None, message);
+        if let Some(why) = error {
+            return self.inbox.answer(ticket, failed(format!("'{name}' is not registered: {why}")));
+        }
+        if let Some(id) = self.fleet.id(name.as_str()) {
+            return self.withdraw(
+                id,
+                ticket,
+                failed(format!("'{name}' came into being meanwhile: try again")),
+            );
         }
         self.topics.definitions.registered(&name);
+        if want == Want::Up && self.topics.shutdown.is_on() {
+            // It is on record, so this is a yes; nothing is begun any more.
+            let outcome = Outcome::done(name.as_str(), State::Down, Some(REGISTERED_LATE.to_owned()));
+            return self.inbox.answer(ticket, outcome);
+        }
         let registrant = record.registrant_uid;
-        let id = self.add_at_rest(definition, Some(record), want == Want::Down);
+        let id = self.add_service(definition, Some(record));
+        self.set_going(id, want, want == Want::Up);
         if want == Want::Down {
             let outcome = Outcome::done(name.as_str(), State::Down, Some("registered".to_owned()));
             return self.inbox.answer(ticket, outcome);
         }
-        // The want is on disk already; the start goes the way of every other, and answers the caller.
+        // Its want is on disk and it starts: a start joins that, and answers the caller.
         self.topics.requests.registered(ticket, id);
         self.topics.requests.asked_by(id, registrant);
         self.inbox.core(id, Event::Command { ticket, command: Command::Start { force: false } });
+    }
+
+    /// Another service has the name by now: of the registration nothing is on record when its caller hears that.
+    fn withdraw(&mut self, id: ServiceId, ticket: Ticket, outcome: Outcome) {
+        let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
+        let want = self.want_row(id, gateway.want(), Cause::FirstBoot);
+        let changes = vec![Change::ForgetRecord(name.clone()), Change::Want(name.clone(), want)];
+        self.commit(Commit::Withdrawn(ticket, Box::new(outcome)), changes);
     }
 }
 

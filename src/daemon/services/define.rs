@@ -90,7 +90,7 @@ impl Supervisor {
     }
 
     /// A service without a past, whose want is on record, goes where that is; or stays down for now.
-    fn set_going(&mut self, id: ServiceId, want: Want, starts: bool) {
+    pub(in crate::daemon) fn set_going(&mut self, id: ServiceId, want: Want, starts: bool) {
         let in_force = if starts { Want::Up } else { Want::Down };
         let restored = Restored::at_rest(in_force, in_force == want);
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());

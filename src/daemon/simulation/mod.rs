@@ -22,6 +22,7 @@ mod nature;
 pub(in crate::daemon) mod planted;
 mod rules;
 mod services;
+mod stories;
 mod story;
 mod world;
 

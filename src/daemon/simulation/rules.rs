@@ -95,6 +95,11 @@ fn starts(request: &Request) -> bool {
 }
 
 impl Ledger {
+    /// What the disk holds of the want of a service, when it was looked at last.
+    pub fn on_disk(&self, name: &str) -> Option<Want> {
+        self.on_disk.get(name)?.0
+    }
+
     pub fn program(&self, id: &IncarnationId) -> Option<&str> {
         self.programs.get(id).map(String::as_str)
     }

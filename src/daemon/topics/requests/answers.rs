@@ -8,7 +8,9 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::{Gateway, Stage};
 use crate::core::words::{State, Want};
 use crate::daemon::act::{Action, Actions};
-use crate::daemon::topics::requests::{Awaited, Of, PendingRequest, Requests, Stub, part, part_for};
+use crate::daemon::topics::requests::{
+    Awaited, Of, PendingRequest, REGISTERED_LATE, Requests, Stub, part, part_for,
+};
 use crate::daemon::view::View;
 
 impl Requests {
@@ -50,6 +52,9 @@ impl Requests {
                 let message = format!("'{name}' is stopped, but not recorded: {why}");
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
+            effect::Outcome::Failed(_) if view.closing && self.is_registered(ticket) => {
+                Outcome::done(name, state, Some(REGISTERED_LATE.to_owned()))
+            }
             effect::Outcome::Failed(why) => {
                 let is_stuck = view.fleet.gateway(id).is_some_and(|g| g.stage() == Some(Stage::Stuck));
                 let hanging = view.life(id).filter(|_| is_stuck).and_then(|life| view.trees.hanging(&life));
@@ -63,6 +68,10 @@ impl Requests {
             }
         };
         self.finish(ticket, outcome, view)
+    }
+
+    fn is_registered(&self, ticket: Ticket) -> bool {
+        self.tickets.get(&ticket).is_some_and(|stub| stub.registered)
     }
 
     /// The answer for one ticket is known. What comes next in a rolling restart begins, or is given up.

@@ -25,6 +25,9 @@ use crate::daemon::topics::Deadlines;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+/// What is said of a registration that got on record while everything was about to end.
+pub const REGISTERED_LATE: &str = "registered; this supervisor is shutting down, the next one starts it";
+
 /// One request under way.
 #[derive(Debug, Default)]
 struct PendingRequest {
@@ -45,6 +48,8 @@ struct Stub {
     of: Of,
     /// Waits for something to be so instead of a command.
     until: Option<Awaited>,
+    /// It was for a registration, which is on record.
+    registered: bool,
 }
 
 /// What a ticket is about.
@@ -179,7 +184,7 @@ impl Requests {
     /// The service of a registration is there; the rest of the answer is about it.
     pub fn registered(&mut self, ticket: Ticket, id: ServiceId) {
         if let Some(stub) = self.tickets.get_mut(&ticket) {
-            stub.of = Of::Service(id);
+            (stub.of, stub.registered) = (Of::Service(id), true);
         }
     }
 
@@ -188,7 +193,7 @@ impl Requests {
         if let (Some(id), true) = (of.service(), until.is_some()) {
             self.waiting.entry(id).or_default().insert(ticket);
         }
-        self.tickets.insert(ticket, Stub { request, of, until });
+        self.tickets.insert(ticket, Stub { request, of, until, registered: false });
         if let Some(request) = self.requests.get_mut(&request) {
             request.outstanding.insert(ticket);
         }
