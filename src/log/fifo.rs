@@ -166,6 +166,21 @@ mod tests {
         let (child, _) = dir.child_ends(&name, &own).unwrap();
         drop((ours, dir));
         rustix::io::write(&child, b"still here\n").unwrap();
+    /// Removes those of all other names.
+    pub(super) fn remove_others(&self, is_there: impl Fn(&ServiceName) -> bool) {
+        let entries = rustix::fs::Dir::read_from(&self.0).into_iter().flatten().flatten();
+        let files: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect();
+        let name_of = |file: &str| {
+            let kinds = [Stream::Out, Stream::Err].into_iter();
+            let name = kinds.map(ending).find_map(|end| file.strip_suffix(end)?.strip_suffix('.'));
+            ServiceName::of_slot(name?).ok()
+        };
+        for file in files.iter().filter(|file| name_of(file).is_some_and(|name| !is_there(&name))) {
+            let _ = rustix::fs::unlinkat(&self.0, file.as_str(), AtFlags::empty());
+        }
+    }
+
 
         let successor = FifoDir::open(runtime.path()).unwrap();
         let [ours, _] = successor.make(&name, &own).unwrap();
@@ -215,3 +230,18 @@ mod tests {
         }
     }
 }
+    #[test]
+    fn only_fifos_of_services_that_are_no_more_are_removed() {
+        let runtime = tempfile::tempdir().unwrap();
+        let dir = FifoDir::open(runtime.path()).unwrap();
+        for name in ["a", "a.out", "gone", "gone.err"] {
+            dir.make(&ServiceName::of_slot(name).unwrap(), &Credentials::own()).unwrap();
+        }
+        std::fs::write(runtime.path().join("log/other"), "").unwrap();
+        dir.remove_others(|name| name.as_str().starts_with('a'));
+        let entries = std::fs::read_dir(runtime.path().join("log")).unwrap();
+        let mut left: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["a.err", "a.out", "a.out.err", "a.out.out", "other"]);
+    }
+

@@ -383,6 +383,11 @@ impl Logs {
             dropped_from_file: open.shared.dropped_from_file.load(Ordering::Relaxed),
             file_error: lock(&open.shared.file_error).clone(),
         })
+    /// Removes the FIFOs of those who are not there any more: their supervisor was killed before it came to that.
+    pub fn remove_others(&self, is_there: impl Fn(&ServiceName) -> bool) {
+        self.fifos.remove_others(is_there);
+    }
+
     }
 
     pub fn overall(&self) -> Health {

@@ -28,7 +28,7 @@ pub const FOUND: &[&str] = &[
     "reload keeper ENOMEM 1 main clone ",
     // Directories that were made stayed where what followed failed.
     "start cgroup EMFILE 1 main pidfd_open ",
-    "boot-again cgroup ENFILE 1 main open /sys/fs/cgroup/hermes-sup.#.probe.#",
+    "boot-again cgroup ENFILE 1 main open /sys/fs/cgroup/hermes-sup.#.probe.#.#.#",
     // The wait of a probe was interrupted, and taken for its end: its process and its cgroup stayed.
     "upgrade cgroup EINTR 1 main ppoll ",
     // The go of a child was interrupted, and taken for its death.

@@ -5,9 +5,9 @@
 //! incarnation: nothing that a former life left (a kill sequence number, `frozen`, counters) can touch the next. The end is
 //! `populated 0` in `cgroup.events`, never a list of processes.
 //!
-//! `discover.rs` finds our own cgroup, `probe.rs` tries the rungs, `mechanism.rs` begins lives, `handle.rs` is one life and
-//! `scope.rs` a scope in it. The kernel's files are below: `tree.rs` the directory of the instance, `leaf.rs` that of a life,
-//! `limits.rs`, `reclaim.rs`, `stats.rs`, `watch.rs`.
+//! `discover.rs` finds our own cgroup, `probe.rs` tries the rungs, `remains.rs` removes what tries have left that were killed,
+//! `mechanism.rs` begins lives, `handle.rs` is one life and `scope.rs` a scope in it. The kernel's files are below: `tree.rs` the
+//! directory of the instance, `leaf.rs` that of a life, `limits.rs`, `reclaim.rs`, `stats.rs`, `watch.rs`.
 
 pub(super) mod discover;
 mod handle;
@@ -17,6 +17,7 @@ pub(super) mod mechanism;
 pub(super) mod private;
 pub(super) mod probe;
 pub(super) mod reclaim;
+mod remains;
 mod scope;
 mod stats;
 mod tree;

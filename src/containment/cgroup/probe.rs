@@ -5,6 +5,7 @@ use super::discover::{self, NoPlace, Place};
 use super::leaf;
 use super::mechanism::CgroupMechanism;
 use super::private::NoMount;
+use super::remains::{self, PROBE};
 use super::tree::{self, NoTree, Tree};
 use super::watch::Watch;
 use crate::containment::held::Mechanism;
@@ -91,7 +92,8 @@ pub fn private(wish: &Wish<'_>, before: &[Attempt]) -> Tried {
 }
 
 fn try_place(instance: &str, mut place: Place) -> Tried {
-    let name = format!("{instance}.probe.{}", std::process::id());
+    remains::remove(&place.dir);
+    let name = remains::name(instance);
     let tree = Tree::create(&place, &name, false).map_err(Refusal::from)?;
     place.born = try_birth(&tree);
     let result = try_leaf(&tree, place.born);
@@ -103,8 +105,6 @@ fn try_place(instance: &str, mut place: Place) -> Tried {
     removed?;
     Ok(Rc::new(CgroupProof { place }))
 }
-
-const PROBE: &str = "probe.0";
 
 /// Whether a child that is born in its cgroup gets as far as its exec.
 fn try_birth(tree: &Tree) -> bool {

@@ -79,6 +79,15 @@ impl Finished {
         }
     }
 
+    /// Services that are no more.
+    pub fn forget_others(&mut self, is_there: impl Fn(&ServiceName) -> bool) {
+        let others: Vec<ServiceName> = self.names.iter().filter(|name| !is_there(name)).cloned().collect();
+        for name in others {
+            // One that stays is found by the next supervisor.
+            let _ = self.set(&name, false);
+        }
+    }
+
     fn write(&self, name: &ServiceName) -> io::Result<()> {
         File::create(self.path(name)).map(drop)
     }
@@ -114,6 +123,8 @@ mod tests {
         // Its second run has begun, and the database knows of the first one only.
         first.set(&name("again"), false).unwrap();
         first.set(&name("never"), false).unwrap();
+        first.set(&name("unregistered"), true).unwrap();
+        first.forget_others(|one| one.as_str() != "unregistered");
         assert_eq!(take_over(true, &["again"]), [name("a.b"), name("migrate")].into());
         assert!(take_over(false, &["migrate"]).is_empty(), "another boot");
         assert!(take_over(true, &["migrate"]).is_empty(), "its successor");

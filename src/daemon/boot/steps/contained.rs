@@ -53,9 +53,15 @@ impl Contained {
         let gives_up = former.is_some_and(Handover::gives_up);
         let plan = found.plan(&opened.rows.records, &prepared.around);
         let known = |name: &ServiceName| !gives_up && plan.services.contains_key(name);
-        let finished = Finished::take_over(runtime_dir, heritage.goes_on, &opened.rows.runs)
+        let mut finished = Finished::take_over(runtime_dir, heritage.goes_on, &opened.rows.runs)
             .map_err(StartError::kernel("note what has finished"))?;
         let adopted = heritage.claim(&mut containment, known, log)?;
+        // Of a service that was unregistered while its supervisor was killed. What is still being read may be one.
+        if found.late.is_empty() {
+            let is_there = |name: &ServiceName| plan.services.contains_key(name);
+            opened.logs.remove_others(is_there);
+            finished.forget_others(is_there);
+        }
         // Whatever may have been in them has ended.
         runtime_dir::remove(std::mem::take(&mut opened.identity.left));
         if let Some(former) = former {
