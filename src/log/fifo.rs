@@ -14,7 +14,7 @@ use crate::sys::credentials::Credentials;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// The directory of all FIFOs.
@@ -58,6 +58,47 @@ impl FifoDir {
             }
             made => made,
         }
+    }
+
+    /// As [`Self::make`], for a service that runs already with this main process. FIFOs of it that somebody has removed are still those
+    /// that it writes into: they are what is read. Their names are free then, for the FIFOs of the next life.
+    pub(super) fn take_over(
+        &self,
+        name: &ServiceName,
+        owner: &Credentials,
+        main: i32,
+    ) -> io::Result<[OwnedFd; 2]> {
+        let kinds = [Stream::Out, Stream::Err];
+        // As the user, who may look at its own process: for root that takes CAP_SYS_PTRACE elsewhere.
+        let nameless = owner.on_files(|| kinds.map(|kind| self.nameless(name, kind, main)))?;
+        let mut ends = self.make(name, owner)?;
+        for ((kind, end), nameless) in kinds.into_iter().zip(&mut ends).zip(nameless) {
+            if let Some(nameless) = nameless {
+                rustix::fs::unlinkat(&self.0, file_name(name, kind), AtFlags::empty())?;
+                *end = nameless;
+            }
+        }
+        Ok(ends)
+    }
+
+    /// The FIFO that this process has, if it is one of ours that has lost its name.
+    fn nameless(&self, name: &ServiceName, kind: Stream, main: i32) -> Option<OwnedFd> {
+        let number = match kind {
+            Stream::Out => 1,
+            Stream::Err => 2,
+        };
+        let path = format!("/proc/{main}/fd/{number}");
+        let dir = std::fs::read_link(format!("/proc/self/fd/{}", self.0.as_raw_fd())).ok()?;
+        // As proc_pid_fd(5) shows what was removed.
+        let lost = format!("{}/{} (deleted)", dir.display(), file_name(name, kind));
+        if std::fs::read_link(&path).ok()?.as_os_str() != lost.as_str() {
+            return None;
+        }
+        let end =
+            rustix::fs::open(&path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let status = rustix::fs::fstat(&end).ok()?;
+        let is_it = FileType::from_raw_mode(status.st_mode) == FileType::Fifo && status.st_nlink == 0;
+        is_it.then_some(end)
     }
 
     /// One that an earlier life left for another user becomes this one's, or goes with what is in it.
@@ -125,6 +166,21 @@ impl FifoDir {
         }
     }
 
+    /// Removes those of all other names.
+    pub(super) fn remove_others(&self, is_there: impl Fn(&ServiceName) -> bool) {
+        let entries = rustix::fs::Dir::read_from(&self.0).into_iter().flatten().flatten();
+        let files: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect();
+        let name_of = |file: &str| {
+            let kinds = [Stream::Out, Stream::Err].into_iter();
+            let name = kinds.map(ending).find_map(|end| file.strip_suffix(end)?.strip_suffix('.'));
+            ServiceName::of_slot(name?).ok()
+        };
+        for file in files.iter().filter(|file| name_of(file).is_some_and(|name| !is_there(&name))) {
+            let _ = rustix::fs::unlinkat(&self.0, file.as_str(), AtFlags::empty());
+        }
+    }
+
     fn open_end(&self, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, file, flags, Mode::empty())?)
@@ -166,21 +222,6 @@ mod tests {
         let (child, _) = dir.child_ends(&name, &own).unwrap();
         drop((ours, dir));
         rustix::io::write(&child, b"still here\n").unwrap();
-    /// Removes those of all other names.
-    pub(super) fn remove_others(&self, is_there: impl Fn(&ServiceName) -> bool) {
-        let entries = rustix::fs::Dir::read_from(&self.0).into_iter().flatten().flatten();
-        let files: Vec<String> =
-            entries.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect();
-        let name_of = |file: &str| {
-            let kinds = [Stream::Out, Stream::Err].into_iter();
-            let name = kinds.map(ending).find_map(|end| file.strip_suffix(end)?.strip_suffix('.'));
-            ServiceName::of_slot(name?).ok()
-        };
-        for file in files.iter().filter(|file| name_of(file).is_some_and(|name| !is_there(&name))) {
-            let _ = rustix::fs::unlinkat(&self.0, file.as_str(), AtFlags::empty());
-        }
-    }
-
 
         let successor = FifoDir::open(runtime.path()).unwrap();
         let [ours, _] = successor.make(&name, &own).unwrap();
@@ -209,6 +250,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_fifos_of_services_that_are_no_more_are_removed() {
+        let runtime = tempfile::tempdir().unwrap();
+        let dir = FifoDir::open(runtime.path()).unwrap();
+        for name in ["a", "a.out", "gone", "gone.err"] {
+            dir.make(&ServiceName::of_slot(name).unwrap(), &Credentials::own()).unwrap();
+        }
+        std::fs::write(runtime.path().join("log/other"), "").unwrap();
+        dir.remove_others(|name| name.as_str().starts_with('a'));
+        let entries = std::fs::read_dir(runtime.path().join("log")).unwrap();
+        let mut left: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["a.err", "a.out", "a.out.err", "a.out.out", "other"]);
+    }
+
     /// nginx and php-fpm open /dev/stderr by its name, as the user that they run as.
     #[test]
     fn a_fifo_belongs_to_the_service_user_also_when_that_is_another_by_now() {
@@ -230,18 +286,3 @@ mod tests {
         }
     }
 }
-    #[test]
-    fn only_fifos_of_services_that_are_no_more_are_removed() {
-        let runtime = tempfile::tempdir().unwrap();
-        let dir = FifoDir::open(runtime.path()).unwrap();
-        for name in ["a", "a.out", "gone", "gone.err"] {
-            dir.make(&ServiceName::of_slot(name).unwrap(), &Credentials::own()).unwrap();
-        }
-        std::fs::write(runtime.path().join("log/other"), "").unwrap();
-        dir.remove_others(|name| name.as_str().starts_with('a'));
-        let entries = std::fs::read_dir(runtime.path().join("log")).unwrap();
-        let mut left: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        left.sort();
-        assert_eq!(left, ["a.err", "a.out", "a.out.err", "a.out.out", "other"]);
-    }
-

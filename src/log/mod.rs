@@ -264,6 +264,15 @@ impl Logs {
     /// # Errors
     /// As mkfifo(3), open(2), chown(2) in the runtime directory. Trouble with the file is a later warning.
     pub fn open(&self, id: SourceId, spec: LogSpec) -> io::Result<()> {
+        self.open_for(id, spec, None)
+    }
+
+    /// The same for a service that runs already, with this main process: also FIFOs that somebody has removed are taken over, from
+    /// that.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(&self, id: SourceId, spec: LogSpec, main: Option<i32>) -> io::Result<()> {
         let mut sources = lock(&self.sources);
         let (name, to_container, dress, overflow) =
             (spec.name.clone(), spec.to_container, spec.dress, spec.overflow);
@@ -275,7 +284,10 @@ impl Logs {
                 (Arc::clone(&known.shared), None, Default::default())
             }
             None => {
-                let ends = Arc::new(Ends(self.fifos.make(&name, &spec.writer)?));
+                let ends = Arc::new(Ends(match main {
+                    Some(main) => self.fifos.take_over(&name, &spec.writer, main)?,
+                    None => self.fifos.make(&name, &spec.writer)?,
+                }));
                 let begun: [Vec<u8>; 2] = lock(&self.begun).remove(name.as_str()).unwrap_or_default();
                 let shared = Arc::new(Shared::default());
                 shared.in_hand.store(begun.iter().any(|line| !line.is_empty()), Ordering::Release);
@@ -371,6 +383,11 @@ impl Logs {
         }
     }
 
+    /// Removes the FIFOs of those who are not there any more: their supervisor was killed before it came to that.
+    pub fn remove_others(&self, is_there: impl Fn(&ServiceName) -> bool) {
+        self.fifos.remove_others(is_there);
+    }
+
     /// Whether service lines go to the container's streams: not while a main program has the terminal. At first: yes.
     pub fn container_stream(&self, on: bool) {
         self.remote.send(Command::ContainerStream(on));
@@ -383,11 +400,6 @@ impl Logs {
             dropped_from_file: open.shared.dropped_from_file.load(Ordering::Relaxed),
             file_error: lock(&open.shared.file_error).clone(),
         })
-    /// Removes the FIFOs of those who are not there any more: their supervisor was killed before it came to that.
-    pub fn remove_others(&self, is_there: impl Fn(&ServiceName) -> bool) {
-        self.fifos.remove_others(is_there);
-    }
-
     }
 
     pub fn overall(&self) -> Health {

@@ -296,7 +296,7 @@ impl Supervisor {
         let ends = if matches!(program, Program::Hook(_)) {
             self.logs.child_ends(SourceId(id.0))
         } else {
-            self.open_log(id, &user, around)?;
+            self.open_log(id, &user, around, None)?;
             self.logs.first_ends(SourceId(id.0))
         };
         let (stdout, stderr) = ends.map_err(LaunchError::Log)?;
@@ -339,7 +339,7 @@ fn child_plan(
 }
 
 impl Supervisor {
-    /// Where the service's output goes, made if it is not there.
+    /// Where the service's output goes, made if it is not there. `main`: the main process of a life that goes on.
     ///
     /// # Errors
     /// [`LaunchError::Pipes`].
@@ -351,10 +351,11 @@ impl Supervisor {
     ) -> Result<(), LaunchError> {
         let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
         let now = (service.definition.log, user.uid);
+        main: Option<i32>,
         if service.logged != Some(now) {
             let spec = log_spec(&service.definition, log_dir(service), user, around, &self.options);
             let no_pipes = |error| LaunchError::Pipes { dir: self.runtime_dir.clone(), error };
-            self.logs.open(SourceId(id.0), spec).map_err(no_pipes)?;
+            self.logs.open_for(SourceId(id.0), spec, main).map_err(no_pipes)?;
             service.logged = Some(now);
         }
         Ok(())

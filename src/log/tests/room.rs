@@ -408,3 +408,48 @@ fn fifos_that_somebody_removed_are_made_again_for_the_next_life() {
     room.drained(A);
     assert_eq!(room.lines("a"), ["  one", "  two", "  three"]);
 }
+
+/// Its successor made new FIFOs and waited at those, while the service stood still before a full pipe.
+#[test]
+fn a_successor_hears_a_life_whose_fifos_somebody_removed() {
+    let room = Room::new();
+    room.open(A, room.spec("a"));
+    let (out, err) = room.logs.first_ends(A).unwrap();
+    let mut service = std::process::Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .unwrap();
+    let mut says = service.stdin.take().unwrap();
+    let fifo = |end: &str| room.runtime.path().join(format!("log/a.{end}"));
+    std::fs::remove_file(fifo("out")).unwrap();
+    assert!(room.logs.finish(SECONDS));
+    std::io::Write::write_all(&mut says, b"one\n").unwrap();
+    // Another one in between has made it again, and does not hear the service.
+    drop(Logs::start(room.runtime.path(), room.container.clone(), |_| {}).unwrap().open(A, room.spec("a")));
+    assert!(fifo("out").exists());
+
+    let (sender, events) = std::sync::mpsc::channel();
+    let logs =
+        Logs::start(room.runtime.path(), room.container.clone(), move |event| drop(sender.send(event)));
+    let logs = logs.unwrap();
+    let main = i32::try_from(service.id()).unwrap();
+    logs.open_for(A, room.spec("a"), Some(main)).unwrap();
+    logs.announce(false);
+    std::io::Write::write_all(&mut says, b"two\n").unwrap();
+    drop(says);
+    assert!(service.wait().unwrap().success());
+    if !logs.drain(A) {
+        assert_eq!(events.recv_timeout(SECONDS).unwrap(), LogEvent::Drained(A));
+    }
+    assert_eq!(room.lines("a"), ["  one", "  two"]);
+    // The next life is heard as any other.
+    assert!(!fifo("out").exists() && fifo("err").exists());
+    let (out, _err) = logs.first_ends(A).unwrap();
+    write_all(&out, b"three\n");
+    if !logs.drain(A) {
+        assert_eq!(events.recv_timeout(SECONDS).unwrap(), LogEvent::Drained(A));
+    }
+    assert_eq!(room.lines("a"), ["  one", "  two", "  three"]);
+}

@@ -129,7 +129,7 @@ impl Supervisor {
         let opened = around
             .lookup(&service.definition.user)
             .map_err(LaunchError::from)
-            .and_then(|user| self.open_log(id, &user, &around));
+            .and_then(|user| self.open_log(id, &user, &around, Some(record.living.pid)));
         if let Err(error) = opened {
             slog::warn!(self.log, "{name}: what it writes is not read: {error}");
         }
