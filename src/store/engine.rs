@@ -337,6 +337,15 @@ pub fn panic_is_expected() -> bool {
     GUARDED.get()
 }
 
+/// Does it, and answers with what a panic said that ended it. Unlike what the engine does, this is told as every bug.
+pub(super) fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // The caller gives up whatever this has left half done.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|said| {
+        let text = said.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| said.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned()
+    })
+}
+
 fn guard<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     let outer = GUARDED.replace(true);
     // What a panic leaves half done is dropped with its handle, never used again.

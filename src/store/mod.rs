@@ -80,6 +80,9 @@ use std::time::{Duration, Instant};
 /// How many changes may wait for the disk. Five thousand services asked for everything at once fill a third of it.
 const MAX_PENDING: usize = 65_536;
 
+/// The name of the store's thread. It survives its panics, and says what it has lost.
+pub const THREAD: &str = "store";
+
 /// So many rows are worth a commit of their own while everything ends.
 const MUCH: usize = 128;
 
@@ -111,11 +114,11 @@ pub enum Change {
     Limits(ServiceName, Option<LimitsRow>),
     /// All rows of the service.
     Forget(ServiceName),
+    /// That it was registered.
+    ForgetRecord(ServiceName),
     /// Its restart history.
     ForgetRun(ServiceName),
     /// The supervisor's note to its successor; opaque here.
-    /// That it was registered.
-    ForgetRecord(ServiceName),
     Boot(serde_json::Value),
     /// The instance id, and where the state lies that it is for.
     Identity(String, Option<Lies>),
@@ -249,9 +252,8 @@ fn begin_on(options: Options, notify: Notify, wrap: disk::Wrap) -> Result<Openin
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
     let store = Store { shared: Arc::clone(&shared) };
     shared.state().busy_since = Some(monotonic());
-    let thread = std::thread::Builder::new()
-        .name("store".to_owned())
-        .spawn(move || worker::run(options, wrap, shared));
+    let thread =
+        std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || worker::run(options, wrap, shared));
     match thread {
         Ok(_) => Ok(Opening { store, path, patience }),
         Err(error) => Err(OpenError::Unknown { path, reason: format!("there is no thread for it: {error}") }),
@@ -517,9 +519,9 @@ fn writes(change: Change) -> Vec<Write> {
         }
         Change::Mirrored(name, row) => vec![Write::Mirrored(name, Some(row))],
         Change::Limits(name, row) => vec![Write::Limits(name, row)],
+        Change::ForgetRecord(name) => vec![Write::Record(name, None)],
         Change::ForgetRun(name) => vec![Write::Run(name, None)],
         Change::Boot(value) => vec![Write::Boot(Some(value))],
-        Change::ForgetRecord(name) => vec![Write::Record(name, None)],
         Change::Identity(instance, lies) => {
             [Write::Instance(instance)].into_iter().chain(lies.map(Write::Lies)).collect()
         }

@@ -88,7 +88,7 @@ impl Session {
     pub(super) fn is_unmounted(&mut self) -> bool {
         let unmounted = self.dir.is_unmounted(DATABASE);
         if unmounted {
-            (self.engine, self.replace) = (None, true);
+            self.distrust();
         }
         unmounted
     }
@@ -379,6 +379,11 @@ impl Session {
         if let Ok(Some(file)) = self.dir.existing(DATABASE, OFlags::RDWR, FILE_MODE, &mut Vec::new()) {
             let _ = disk::write_ahead(&file);
         }
+    }
+
+    /// Whatever was done to the file last does not count: it is written anew.
+    pub(super) fn distrust(&mut self) {
+        (self.engine, self.replace) = (None, true);
     }
 
     /// Lets the lock go; the database stays as it is.

@@ -40,6 +40,9 @@ pub enum Unwritten {
     Closed,
     #[error("the store's thread has failed: restart the supervisor")]
     ThreadFailed,
+    /// With what the panic said.
+    #[error("a bug was met while it was written ({0}): ask again, and please report it")]
+    Bug(String),
 }
 
 /// What the disk refuses, and for which file or directory.

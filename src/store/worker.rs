@@ -3,6 +3,7 @@
 //! `rows` is what was acknowledged, so it can fill a new file when the old one fails.
 
 use super::disk::Wrap;
+use super::engine::unless_it_panics;
 use super::journal::Notes;
 use super::lock::Lock;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
@@ -11,7 +12,6 @@ use super::{
     Boot, DiskError, Locked, OpenError, Opened, Options, Shared, State, StoreEvent, Unwritten, Waited,
 };
 use crate::sys::time::monotonic;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,17 +25,23 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
     // Lives until everybody was told: the waiter for the end does not wait for memory to be given back.
     let mut worker = Worker::new(options, wrap, Arc::clone(&shared));
-    // Nothing here should panic but the engine, which is guarded; if it does, callers must still be answered.
-    let ended = catch_unwind(AssertUnwindSafe(|| worker.serve()));
-    let ended = ended.unwrap_or(Err(Unwritten::ThreadFailed));
+    // A turn that panics is survived; whatever else does ends the thread, and callers must still be answered.
+    let ended = unless_it_panics(|| worker.serve()).unwrap_or(Err(Unwritten::ThreadFailed));
     let tickets = {
         let mut state = shared.state();
+        if matches!(state.boot, Boot::Pending) && ended == Err(Unwritten::ThreadFailed) {
+            let (path, reason) = (worker.options.dir.clone(), Unwritten::ThreadFailed.to_string());
+            state.boot = Boot::Done(Box::new(Err(OpenError::Unknown { path, reason })));
+        }
         state.ended = Some(ended.clone());
         state.busy_since = None;
         shared.changed.notify_all();
         std::mem::take(&mut state.tickets)
     };
     let reason = ended.err().unwrap_or(Unwritten::Closed);
+    if reason == Unwritten::ThreadFailed {
+        (shared.notify)(StoreEvent::Degraded { reason: reason.to_string() });
+    }
     for ticket in tickets {
         (shared.notify)(StoreEvent::Failed { ticket, reason: reason.to_string() });
     }
@@ -105,9 +111,12 @@ impl Worker {
     }
 
     /// Does what was asked for. After the last of it, how it ended.
-    pub(super) fn turn(&mut self, batch: Batch) -> Option<Result<(), Unwritten>> {
+    pub(super) fn turn(&mut self, mut batch: Batch) -> Option<Result<(), Unwritten>> {
         let closing = batch.closing;
-        self.handle(batch);
+        let (before, unasked) = (self.trouble.clone(), batch.tickets.is_empty());
+        if let Err(bug) = unless_it_panics(|| self.handle(&mut batch)) {
+            self.met_a_bug(batch, before.as_ref(), unasked, bug);
+        }
         self.shared.state().busy_since = None;
         closing.then(|| {
             // The database is left and the lock given back before anybody is told that we ended.
@@ -266,31 +275,45 @@ impl Worker {
         lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
     }
 
-    fn handle(&mut self, batch: Batch) {
+    fn handle(&mut self, batch: &mut Batch) {
         let before = self.trouble.take();
         let unasked = batch.tickets.is_empty();
         let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing, before.is_some()));
         match done {
             Ok(()) => {
-                for ticket in batch.tickets {
+                for ticket in std::mem::take(&mut batch.tickets) {
                     self.tell(StoreEvent::Committed { ticket });
                 }
                 self.trouble = None;
                 self.mirror_in_time(batch.closing || before.is_some());
             }
             Err(reason) => {
-                for ticket in batch.tickets {
-                    self.tell(StoreEvent::Failed { ticket, reason: reason.to_string() });
-                }
-                self.put_back(batch.writes);
+                self.refuse(&mut batch.tickets, &reason);
+                self.put_back(std::mem::take(&mut batch.writes));
                 self.trouble = Some(reason);
             }
         }
-        self.keep_notes(batch.notes);
+        self.keep_notes(std::mem::take(&mut batch.notes));
         if !batch.closing {
             self.write_ahead_in_time();
         }
         self.report(before.as_ref(), unasked);
+    }
+
+    fn refuse(&self, tickets: &mut Vec<u64>, reason: &Unwritten) {
+        for ticket in std::mem::take(tickets) {
+            self.tell(StoreEvent::Failed { ticket, reason: reason.to_string() });
+        }
+    }
+
+    /// Nothing of the batch counts that was not acknowledged: the file is written anew, with what was. What nobody waited for is
+    /// lost with it, as it may be what cannot be borne.
+    fn met_a_bug(&mut self, mut batch: Batch, before: Option<&Unwritten>, unasked: bool, bug: String) {
+        self.session.iter_mut().for_each(Session::distrust);
+        let reason = Unwritten::Bug(bug);
+        self.refuse(&mut batch.tickets, &reason);
+        self.trouble = Some(reason);
+        self.report(before, unasked);
     }
 
     /// After an opening that came to nothing: opens again. What is known already is not read: it is put there.

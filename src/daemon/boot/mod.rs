@@ -51,8 +51,8 @@ pub fn run(mut options: Options, mode: Mode) -> u8 {
         // A damaged database may make its reader panic; that is caught and reported where it happens.
         if !store::panic_is_expected() {
             let _ = rustix::io::write(std::io::stderr(), format!("hermes-sup: bug: {info}\n").as_bytes());
-            // The loop's own panics end the loop.
-            if std::thread::current().name() != Some("main")
+            // The loop's own panics end the loop, and the store goes on.
+            if !matches!(std::thread::current().name(), Some("main" | store::THREAD))
                 && let Some(loop_of_ours) = ALARM.get()
             {
                 loop_of_ours.send(Notice::Panicked);

@@ -26,6 +26,8 @@ struct Switches {
     sync: (i32, usize),
     /// Of each write so many bytes arrive; then there is no space.
     short: Option<usize>,
+    /// So many times still a bug is met where the database is opened.
+    bugs: usize,
     held: bool,
     waiting: bool,
 }
@@ -39,6 +41,7 @@ impl TestDisk {
         let disk = Arc::clone(self);
         Arc::new(move |file| {
             disk.pass(|switches| &mut switches.open)?;
+            disk.meet_a_bug();
             Ok(Box::new(TestFile { file, disk: Arc::clone(&disk) }))
         })
     }
@@ -49,6 +52,19 @@ impl TestDisk {
 
     pub(super) fn fail_open(&self, errno: i32, times: usize) {
         self.switches.lock().unwrap().open = (errno, times);
+    }
+
+    /// Not in the engine, whose panics are taken for damage.
+    pub(super) fn panic_at_open(&self, times: usize) {
+        self.switches.lock().unwrap().bugs = times;
+    }
+
+    fn meet_a_bug(&self) {
+        let met = {
+            let bugs = &mut self.switches.lock().unwrap().bugs;
+            bugs.checked_sub(1).map(|left| *bugs = left).is_some()
+        };
+        assert!(!met, "met at the opening");
     }
 
     pub(super) fn fail_write(&self, errno: i32, times: usize) {

@@ -280,3 +280,52 @@ fn a_write_that_is_cut_short_is_taken_back() {
     assert_eq!(wants.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(wants[&name("a")].want, Want::Up);
 }
+
+/// The callers of the commit in which it was met were never answered, and the thread was no more.
+#[test]
+fn after_a_bug_every_caller_has_an_answer_and_the_store_goes_on() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    running.commit(1, vec![want("a", Want::Up)]).unwrap();
+    disk.hold();
+    running.store.commit(2, vec![want("a", Want::Down)]);
+    disk.wait_until_held();
+    // The sync of the first fails, so that a new file is opened; the others share the next commit.
+    disk.fail_sync(EIO, 1);
+    disk.panic_at_open(2);
+    for ticket in 3..6 {
+        running.store.commit(ticket, vec![want(&format!("s{ticket}"), Want::Up)]);
+    }
+    disk.release();
+    let bug = "a bug was met while it was written (met at the opening): ask again, and please report it";
+    for ticket in 2..6 {
+        let (answer, before) = running.answer(ticket);
+        assert_eq!(answer, Err(bug.to_owned()));
+        let degraded = [StoreEvent::Degraded { reason: bug.to_owned() }];
+        assert_eq!(before, if ticket == 3 { &degraded[..] } else { &[] }, "it is told once");
+    }
+    running.store.commit(6, vec![want("b", Want::Up)]);
+    let (answer, mut said) = running.answer(6);
+    answer.unwrap();
+    // It may have found its way back before it was asked again.
+    if said.is_empty() {
+        said.push(running.event());
+    }
+    assert_eq!(said, [StoreEvent::Recovered { opened: None }]);
+    running.close();
+    let wants = home.reopened().wants.into_iter().map(|(name, row)| (name.to_string(), row.want));
+    let acknowledged = [("a".to_owned(), Want::Up), ("b".to_owned(), Want::Up)];
+    assert_eq!(wants.collect::<Vec<_>>(), acknowledged);
+}
+
+/// A start waited for ever for what would not come.
+#[test]
+fn a_bug_at_the_first_opening_refuses_the_start() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    disk.panic_at_open(1);
+    let error = home.open_on(home.options(), disk.wrap()).err().unwrap();
+    assert!(error.to_string().ends_with("the store's thread has failed: restart the supervisor"), "{error}");
+    home.open().close();
+}
