@@ -50,6 +50,8 @@ pub struct InForce {
     later: Limits,
     /// They are on disk.
     recorded: bool,
+    /// What the life had before.
+    before: Limits,
 }
 
 /// Why limits are not set, with the code to answer.
@@ -206,19 +208,21 @@ impl ServiceLimits {
             .iter()
             .partition(|(key, _)| life.is_some() && matches!(key.enforcer(), Enforcer::Controller(_)));
         let (now, later): (Limits, Limits) = (now.into_iter().collect(), later.into_iter().collect());
+        let before = self.bounds.get(&id).map(|bounds| bounds.asked.clone()).unwrap_or_default();
         // From here on nobody may raise them again without the right to.
         if life.is_some() && !now.is_empty() {
             let bounds = self.bounds.entry(id).or_default();
             bounds.asked = bounds.asked.with(&now);
         }
-        let in_force = InForce { id, ticket, now, later, recorded };
+        let in_force = InForce { id, ticket, now, later, recorded, before };
         match life {
             Some(life) => Action::PutLimits(life, in_force),
             None => self.answer(&in_force, &[], view),
         }
     }
 
-    /// They were put into force, but for those that are `left`.
+    /// They were put into force, but for those that are `left`: of those the life has what it had. On record they hold from its next
+    /// start on, and that they do not hold now is shown.
     pub fn put(
         &mut self,
         life: &IncarnationId,
@@ -228,15 +232,27 @@ impl ServiceLimits {
     ) -> Actions {
         let current = view.life(in_force.id).as_ref() == Some(life);
         if let Some(bounds) = self.bounds.get_mut(&in_force.id).filter(|_| current) {
-            bounds.not_in_force.retain(|old| in_force.now.get(old.key).is_none());
-            bounds.not_in_force.extend(left.iter().cloned());
+            let is_refused = |key| !in_force.recorded && left.iter().any(|left| left.key == key);
+            let is_settled = |key| in_force.now.get(key).is_some() && !is_refused(key);
+            bounds.not_in_force.retain(|old| !is_settled(old.key));
+            if in_force.recorded {
+                bounds.not_in_force.extend(left.iter().cloned());
+            }
+            for (key, value) in in_force.now.iter().filter(|(key, _)| is_refused(*key)) {
+                // Another one may be on its way by now.
+                match in_force.before.get(key) {
+                    _ if bounds.asked.get(key) != Some(value) => {}
+                    Some(before) => bounds.asked.set(key, before),
+                    None => bounds.asked.remove(key),
+                }
+            }
         }
         vec![self.answer(in_force, left, view)]
     }
 
     /// What became of each.
     fn answer(&self, in_force: &InForce, left: &[NotInForce], view: &View<'_>) -> Action {
-        let InForce { id, ticket, ref now, ref later, recorded } = *in_force;
+        let InForce { id, ticket, ref now, ref later, recorded, .. } = *in_force;
         let Some(name) = view.name(id) else {
             let gone = SetError::Gone;
             return Action::Answer(ticket, Outcome::failed("", gone.code(), None, gone.to_string()));

@@ -246,17 +246,27 @@ fn a_record_that_could_be_anybodys_gives_no_more_than_the_definition() {
 }
 
 #[test]
-fn what_the_kernel_does_not_take_is_told_and_not_shown_as_if_it_held() {
+fn what_the_kernel_does_not_take_is_told_and_changes_nothing() {
     let (mut story, _) = Story::running();
     story.refuses = vec![Key::PidsMax];
     story.set(0, &[("pids_max", "16"), ("memory_max", "1G")], false);
     story.hears(&["memory_max=1G; pids_max=16 is not in force: no such luck"]);
-    assert_eq!(story.shown(), ["memory_max=1G", "pids_max=16 is not in force: no such luck"]);
+    // That it did not hold was shown as long as the service ran, in the place of what it had.
+    assert_eq!(story.shown(), ["memory_max=1G", "pids_max=64"]);
     story.set(0, &[("pids_max", "17")], false);
     story.hears(&["[Failed] 'coder': pids_max=17 is not in force: no such luck"]);
+    assert_eq!(story.shown(), ["memory_max=1G", "pids_max=64"]);
+    story.set(0, &[("memory_high", "1G")], false);
+    story.refuses.push(Key::MemoryHigh);
+    story.set(0, &[("memory_high", "2G")], false);
+    assert_eq!(story.shown(), ["memory_high=1G", "memory_max=1G", "pids_max=64"]);
+    // On record it holds from the next start on, if the kernel takes it then.
+    story.set(0, &[("memory_high", "3G")], true);
+    let not_now = "memory_high=3G is not in force: no such luck";
+    assert_eq!(story.shown(), ["memory_max=1G", "pids_max=64", not_now]);
     story.refuses.clear();
     story.set(0, &[("pids_max", "18")], false);
-    assert_eq!(story.shown(), ["memory_max=1G", "pids_max=18"]);
+    assert_eq!(story.shown(), ["memory_max=1G", "pids_max=18", not_now]);
 }
 
 #[test]
