@@ -4,7 +4,7 @@ use crate::control::protocol::{self, EventKind};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Restored;
+use crate::core::gateway::{Gateway, Restored};
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Stream, Want};
 use crate::daemon::Supervisor;
@@ -30,7 +30,7 @@ use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
 use crate::sys::localtime::Local;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Supervisor {
     /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
@@ -43,7 +43,7 @@ impl Supervisor {
         inheritance: Inheritance,
         cmd: &Cmd,
     ) -> BTreeMap<ServiceId, Restored> {
-        let Inheritance { mut lives, goes_on, continued } = inheritance;
+        let Inheritance { mut lives, goes_on, continued, stopped } = inheritance;
         for complaint in complaints {
             self.happened(protocol::Event::warning(EventKind::Refused, complaint));
         }
@@ -69,6 +69,10 @@ impl Supervisor {
                     (first, Some(cause))
                 }
             };
+            let is_stopped = stopped.contains(&name);
+            if is_stopped {
+                wanted = Want::Down;
+            }
             let wish = row.and_then(|row| found.outside_wish(row, mirrored, intent));
             if let Some(extra) = supervised {
                 definition.add_arguments(extra);
@@ -136,7 +140,7 @@ impl Supervisor {
                 id,
                 Restored {
                     want: in_force,
-                    recorded: in_force == wanted,
+                    recorded: in_force == wanted && !is_stopped,
                     history,
                     living,
                     finished,
@@ -177,6 +181,21 @@ impl Supervisor {
         let effects = self.fleet.boot(restored, self.clock.now());
         self.execute(effects);
         decide!(self.schedules.boot(wall_seconds()));
+    }
+
+    /// Services that were stopped by what this was before, which the disk did not take: it is asked to once more.
+    pub(in crate::daemon) fn record_stops(&mut self, stopped: &BTreeSet<ServiceName>) {
+        for id in stopped.iter().filter_map(|name| self.fleet.id(name.as_str())).collect::<Vec<_>>() {
+            // One that runs is running once, which is no wish.
+            let runs = self.fleet.gateway(id).is_some_and(Gateway::has_tree);
+            if runs && let Some(name) = self.fleet.name(id).cloned() {
+                let row = self.want_row(id, Want::Down, Cause::Operator);
+                self.store.commit_lazily(vec![Change::Want(name, row)]);
+            } else {
+                let ticket = self.topics.requests.own_ticket();
+                self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
+            }
+        }
     }
 
     /// Shows the gateways in the scan directory before anything can look for them there, and makes their slots what they

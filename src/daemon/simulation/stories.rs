@@ -3,8 +3,10 @@
 use super::callers::Heard;
 use super::loads::ask;
 use super::world::{Happening, World};
-use crate::control::protocol::{Program, Registration, Request};
+use crate::control::protocol::{Program, Registration, Request, Targets};
 use crate::core::signal::Signal;
+use crate::core::words::Want;
+use crate::store::played::Mood;
 
 /// A world in which everything is as it is wanted, and nothing goes wrong.
 fn at_rest(seed: u64) -> World {
@@ -24,6 +26,50 @@ fn is_heard(world: &mut World) {
 fn pass(world: &mut World, time: u64) {
     let end = world.now() + time;
     while world.step(end).unwrap() {}
+}
+
+/// The name of a service that is up and that nothing comes after.
+fn last_that_is_up(world: &World) -> String {
+    let supervisor = world.supervisor().unwrap();
+    let is_up = |name: &&String| {
+        let id = supervisor.fleet.id(name);
+        let gateway = id.and_then(|id| supervisor.fleet.gateway(id)).unwrap();
+        gateway.state().is_up() && gateway.want() == Want::Up
+    };
+    world.specs.keys().rev().find(is_up).cloned().unwrap_or_default()
+}
+
+/// The next supervisor, which has only the disk to go by, started what was stopped.
+#[test]
+fn a_stop_that_the_disk_did_not_take_outlives_an_upgrade() {
+    let mut told = 0;
+    for seed in 0..4 {
+        let mut world = at_rest(seed);
+        let name = last_that_is_up(&world);
+        if name.is_empty() {
+            continue;
+        }
+        world.later(0, Happening::DiskIs(Mood::Refuses(libc::ENOSPC)));
+        pass(&mut world, 10);
+        ask(&mut world, Request::Stop { targets: Targets::Names(vec![name.clone()]) });
+        is_heard(&mut world);
+        pass(&mut world, 60_000);
+        let stop = world.callers.last().unwrap().outcomes.last().unwrap().1.clone();
+        assert!(stop.message.unwrap().contains("is stopped, but not recorded"));
+        ask(&mut world, Request::Upgrade { program: None });
+        is_heard(&mut world);
+        pass(&mut world, 60_000);
+        assert_eq!(world.callers.last().unwrap().heard, Heard::End, "seed {seed}: it is upgraded");
+        let lives = |world: &World| world.kernel.living().iter().any(|life| life.name.as_str() == name);
+        assert!(!lives(&world), "seed {seed}: {name} runs");
+        assert_eq!(world.ledger.on_disk(&name), Some(Want::Up), "the disk knows nothing of it");
+        world.later(0, Happening::DiskIs(Mood::Works));
+        pass(&mut world, 120_000);
+        assert_eq!(world.ledger.on_disk(&name), Some(Want::Down), "seed {seed}");
+        assert!(!lives(&world));
+        told += 1;
+    }
+    assert!(told > 0);
 }
 
 /// A caller heard that the supervisor was shutting down, and found its service after the next start.

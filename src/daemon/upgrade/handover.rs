@@ -5,6 +5,7 @@
 //! an environment variable. Another version may read it: what it does not know it leaves out, and what is missing has a
 //! default, so that at the worst a caller loses its connection.
 
+use crate::core::name::ServiceName;
 use crate::daemon::services::Told;
 use crate::sys::{posture, replace};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -49,6 +50,8 @@ pub struct Handover {
     pub callers: Vec<Caller>,
     /// What was said of each service last: nothing is told twice.
     pub told: HashMap<String, Told>,
+    /// Services whose stop acts and is not on record, because the disk did not take it.
+    pub stopped: Vec<String>,
     /// Beginnings of log lines, by service.
     pub begun: HashMap<String, [Vec<u8>; 2]>,
 }
@@ -86,6 +89,11 @@ impl Handover {
         Some(handover)
     }
 
+    /// As [`Self::stopped`](field@Self::stopped), by name.
+    pub fn stopped(&self) -> impl Iterator<Item = ServiceName> {
+        self.stopped.iter().filter_map(|name| ServiceName::of_slot(name).ok())
+    }
+
     /// What has to survive whatever happens.
     pub fn bare(&self) -> Self {
         Self {
@@ -93,6 +101,7 @@ impl Handover {
             nofile: self.nofile,
             main: self.main,
             closing: self.closing,
+            stopped: self.stopped.clone(),
             ..Self::default()
         }
     }

@@ -15,7 +15,7 @@ use crate::daemon::services::launch_error::LaunchError;
 use crate::daemon::view::decide;
 use crate::definition::limits::inherited;
 use crate::store::Opened;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct Inheritance {
     pub goes_on: bool,
     /// That supervisor was this very process.
     pub continued: bool,
+    /// It has stopped these, and the disk did not take it.
+    pub stopped: BTreeSet<ServiceName>,
 }
 
 /// What the last supervisor on this state wrote down of itself.

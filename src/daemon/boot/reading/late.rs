@@ -4,6 +4,7 @@
 //! What is there is taken without them. When they come, they are taken as they would have been: after a start, with what the
 //! database wants of them. Until then `status` says what is being read.
 
+use crate::core::name::ServiceName;
 use crate::daemon::boot::cmd::Cmd;
 use crate::daemon::boot::ownership::adoption::Inheritance;
 use crate::daemon::boot::reading::finding::{self, Sources};
@@ -13,7 +14,7 @@ use crate::daemon::show::first_of;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::{Notice, Supervisor};
 use crate::store::Opened;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub(in crate::daemon) struct Late {
     /// As [`Inheritance`] has them.
     pub goes_on: bool,
     pub continued: bool,
+    pub stopped: BTreeSet<ServiceName>,
 }
 
 impl Supervisor {
@@ -76,12 +78,14 @@ impl Supervisor {
     /// Boots what the start did without. Whatever ran without a definition was ended then.
     pub(in crate::daemon) fn boot_late(&mut self, plan: Plan, found: &Found) {
         let Some(late) = self.late.take() else { return };
-        let Late { opened, cmd, goes_on, continued } = &*late;
+        let Late { opened, cmd, goes_on, continued, stopped } = &*late;
         let (goes_on, continued) = (*goes_on, *continued);
         let named = matches!(cmd, Cmd::Supervised(profile, _) if plan.services.contains_key(profile));
-        let inheritance = Inheritance { lives: BTreeMap::new(), goes_on, continued };
+        let (lives, stopped) = (BTreeMap::new(), stopped.clone());
+        let inheritance = Inheritance { lives, goes_on, continued, stopped: stopped.clone() };
         let restored = self.boot_services(plan, opened, found, &Reconciled::default(), inheritance, cmd);
         self.boot_fleet(restored);
+        self.record_stops(&stopped);
         if let (true, Cmd::Supervised(profile, _)) = (named, cmd) {
             self.want_up_after_boot(profile);
         }

@@ -50,6 +50,7 @@ impl Supervisor {
         let (mut supervisor, parts) = Self::assemble(prepared, opened, contained)?;
         let Parts { poll, mut rows, found, plan, former, inheritance } = parts;
         let (goes_on, continued) = (inheritance.goes_on, inheritance.continued);
+        let stopped = inheritance.stopped.clone();
         supervisor.topics.events.remember(&std::mem::take(&mut rows.journal));
         let begun = format!("{}, version {}", first_line(&supervisor.report), env!("CARGO_PKG_VERSION"));
         supervisor
@@ -65,11 +66,14 @@ impl Supervisor {
         }
         supervisor.say_late(&found.late);
         let is_late = !found.late.is_empty();
-        let late = is_late.then(|| Box::new(Late { opened: rows, cmd: cmd.clone(), goes_on, continued }));
+        let late = is_late.then(|| {
+            Box::new(Late { opened: rows, cmd: cmd.clone(), goes_on, continued, stopped: stopped.clone() })
+        });
         supervisor.late = late;
         // What was read is not needed any more: its memory is for what the services need.
         drop((found, reconciled));
         supervisor.boot_fleet(restored);
+        supervisor.record_stops(&stopped);
         supervisor.deal();
         note_is_kept(&supervisor.wakeups);
         // The first of them before the main program; of a small fleet, all.
@@ -109,6 +113,7 @@ impl Supervisor {
             lives: contained.adopted,
             goes_on: contained.goes_on,
             continued: given.former.is_some(),
+            stopped: given.former.iter().flat_map(Handover::stopped).collect(),
         };
         let template = contained.found.loaded.template.clone();
         let late = !contained.found.late.is_empty();
