@@ -177,7 +177,7 @@ pub struct Definition {
     pub origin: Origin,
     /// What it is, in the owner's words: one line.
     pub description: Option<String>,
-    /// argv, at least one, none with a NUL, the first not empty.
+    /// argv, at least one, none with a NUL, the first not empty. None at all: [`Self::is_unread`].
     pub command: Vec<String>,
     pub user: RunAs,
     /// Absolute once its variables are filled in. Without a word of the owner, [`Surroundings::working_dir`].
@@ -311,13 +311,23 @@ impl Definition {
             .map_err(|error| RecordError::User { name: name.clone(), error })?;
         texts.push(record.user);
         Ok(Self {
-            name,
-            origin: Origin::Record,
-            description: None,
             command: record.argv.to_vec(),
+            env: record.env.clone(),
+            hash: fingerprint(texts),
+            ..Self::unread(name, Origin::Record, user, surroundings)
+        })
+    }
+
+    /// All that is known of a service that runs and whose definition cannot be read now: it can be stopped, and not be started.
+    pub fn unread(name: ServiceName, origin: Origin, user: RunAs, surroundings: &Surroundings) -> Self {
+        Self {
+            name,
+            origin,
+            description: None,
+            command: Vec::new(),
             working_dir: surroundings.working_dir(&user),
             user,
-            env: record.env.clone(),
+            env: BTreeMap::new(),
             env_clear: false,
             env_files: Vec::new(),
             secrets: None,
@@ -338,8 +348,13 @@ impl Definition {
             limits: Limits::default(),
             memory: Memory::default(),
             security: Security::CONFINED,
-            hash: fingerprint(texts),
-        })
+            hash: 0,
+        }
+    }
+
+    /// As [`Self::unread`] makes it.
+    pub fn is_unread(&self) -> bool {
+        self.command.is_empty()
     }
 }
 

@@ -10,6 +10,7 @@
 //! A life has a record only while it is up. What was being started or ended when its supervisor died is ended, not adopted.
 
 use crate::containment::IncarnationId;
+use crate::containment::processes;
 use crate::core::clock::Tick;
 use crate::core::gateway::{Living, Readiness};
 use crate::core::name::ServiceName;
@@ -39,6 +40,11 @@ pub struct AdoptionRecord {
 impl AdoptionRecord {
     pub fn id(&self) -> IncarnationId {
         IncarnationId { name: self.name.clone(), n: self.living.incarnation }
+    }
+
+    /// Whose main process it is; `None`: it has ended.
+    pub fn uid(&self) -> Option<u32> {
+        processes::uid_of(self.living.pid)
     }
 
     fn encode(&self) -> [u8; RECORD] {

@@ -291,6 +291,9 @@ impl Supervisor {
         around: &Surroundings,
     ) -> Result<ChildPlan, LaunchError> {
         let definition = &self.services.get(&id).ok_or(LaunchError::Gone)?.definition;
+        if definition.is_unread() {
+            return Err(LaunchError::Unread);
+        }
         let user = around.lookup(&definition.user)?;
         // A hook writes where the life writes that it belongs to.
         let ends = if matches!(program, Program::Hook(_)) {
@@ -348,10 +351,10 @@ impl Supervisor {
         id: ServiceId,
         user: &User,
         around: &Surroundings,
+        main: Option<i32>,
     ) -> Result<(), LaunchError> {
         let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
         let now = (service.definition.log, user.uid);
-        main: Option<i32>,
         if service.logged != Some(now) {
             let spec = log_spec(&service.definition, log_dir(service), user, around, &self.options);
             let no_pipes = |error| LaunchError::Pipes { dir: self.runtime_dir.clone(), error };

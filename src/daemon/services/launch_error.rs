@@ -15,6 +15,8 @@ use std::path::PathBuf;
 pub enum LaunchError {
     #[error("the service is gone")]
     Gone,
+    #[error("its definition cannot be read now")]
+    Unread,
     #[error("stopped before it was started")]
     Stopped,
     #[error(transparent)]

@@ -75,6 +75,11 @@ impl Heritage {
         self.from.as_ref().filter(|_| !self.records.is_empty())
     }
 
+    /// The lives that were recorded.
+    pub fn lives(&self) -> &[AdoptionRecord] {
+        &self.records
+    }
+
     /// Takes over what is `known` and there; ends the rest.
     ///
     /// # Errors
@@ -138,7 +143,10 @@ impl Supervisor {
         let Some(service) = self.services.get(&id) else { return };
         let (limits, mut not_in_force) = self.topics.limits.of(service, &self.state_trust, inherited);
         let life = record.id();
-        not_in_force.extend(self.containment.set_limits(&life, &limits));
+        // Of one whose definition is not known, those that it was started with stay.
+        if !service.definition.is_unread() {
+            not_in_force.extend(self.containment.set_limits(&life, &limits));
+        }
         decide!(self.limits.begun(id, limits, not_in_force));
         decide!(self.limits.spawned(&life, record.living.pid));
     }

@@ -75,7 +75,7 @@ impl Supervisor {
         }
     }
 
-    /// Boots what the start did without. Whatever ran without a definition was ended then.
+    /// Boots what the start did without. What ran of it goes on.
     pub(in crate::daemon) fn boot_late(&mut self, plan: Plan, found: &Found) {
         let Some(late) = self.late.take() else { return };
         let Late { opened, cmd, goes_on, continued, stopped } = &*late;
@@ -89,7 +89,7 @@ impl Supervisor {
         if let (true, Cmd::Supervised(profile, _)) = (named, cmd) {
             self.want_up_after_boot(profile);
         }
-        if !found.late.is_empty() {
+        if found.is_incomplete() {
             self.late = Some(late);
         }
     }

@@ -4,6 +4,7 @@
 pub(in crate::daemon) mod finding;
 pub(in crate::daemon) mod late;
 pub(in crate::daemon) mod reconcile;
+pub(in crate::daemon) mod unread;
 
 use crate::daemon::boot::patience::DISK_PATIENCE;
 use crate::daemon::boot::reading::finding::Sources;

@@ -5,6 +5,7 @@ use crate::core::name::ServiceName;
 use crate::daemon::boot::ownership::adoption::Heritage;
 use crate::daemon::boot::ownership::finished::Finished;
 use crate::daemon::boot::ownership::runtime_dir;
+use crate::daemon::boot::reading::unread::Unread;
 use crate::daemon::boot::steps::opened::Opened;
 use crate::daemon::boot::steps::prepared::Prepared;
 use crate::daemon::boot::steps::start_error::StartError;
@@ -51,13 +52,16 @@ impl Contained {
                 .map_err(|error| StartError::Possession { rung: report.rung, error })?;
         let former = prepared.given.former.as_ref();
         let gives_up = former.is_some_and(Handover::gives_up);
-        let plan = found.plan(&opened.rows.records, &prepared.around);
-        let known = |name: &ServiceName| !gives_up && plan.services.contains_key(name);
+        let mut plan = found.plan(&opened.rows.records, &prepared.around);
+        let unread = Unread::of(&heritage, &found, &plan, &opened.rows, &prepared.around);
+        let is_known = |name: &ServiceName| plan.services.contains_key(name) || unread.contains(name);
+        let known = |name: &ServiceName| !gives_up && is_known(name);
         let mut finished = Finished::take_over(runtime_dir, heritage.goes_on, &opened.rows.runs)
             .map_err(StartError::kernel("note what has finished"))?;
         let adopted = heritage.claim(&mut containment, known, log)?;
+        unread.join(&adopted, &mut plan, log);
         // Of a service that was unregistered while its supervisor was killed. What is still being read may be one.
-        if found.late.is_empty() {
+        if !found.is_incomplete() {
             let is_there = |name: &ServiceName| plan.services.contains_key(name);
             opened.logs.remove_others(is_there);
             finished.forget_others(is_there);

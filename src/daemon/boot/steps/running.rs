@@ -65,7 +65,7 @@ impl Supervisor {
             decide!(supervisor.shutdown.resume(closing, farewell));
         }
         supervisor.say_late(&found.late);
-        let is_late = !found.late.is_empty();
+        let is_late = found.is_incomplete();
         let late = is_late.then(|| {
             Box::new(Late { opened: rows, cmd: cmd.clone(), goes_on, continued, stopped: stopped.clone() })
         });
@@ -116,7 +116,7 @@ impl Supervisor {
             stopped: given.former.iter().flat_map(Handover::stopped).collect(),
         };
         let template = contained.found.loaded.template.clone();
-        let late = !contained.found.late.is_empty();
+        let late = contained.found.is_incomplete();
         let topics = Topics {
             limits: ServiceLimits::from_rows(&opened.rows.limits),
             definitions: Definitions::at_start(template, &contained.plan, &opened.rows, late),

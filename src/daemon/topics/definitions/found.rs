@@ -116,6 +116,12 @@ impl Found {
         }
     }
 
+    /// There may be services that are not among these, and whose wants are on record: directories are still being read, or could
+    /// not be.
+    pub fn is_incomplete(&self) -> bool {
+        !self.late.is_empty() || !self.loaded.unread.is_empty()
+    }
+
     /// Puts files, records and profiles together. The definitions of files go into the plan: there is one to be made.
     pub fn plan(&mut self, records: &BTreeMap<ServiceName, RecordRow>, around: &Surroundings) -> Plan {
         let mut complaints: Vec<String> = self.loaded.diagnostics.iter().map(Diagnostic::headline).collect();

@@ -181,7 +181,7 @@ impl Definitions {
         if self.late.is_some() {
             planned.keys().for_each(|name| report.say(name, None, "added"));
             self.take_refusals(refused);
-            if found.late.is_empty() {
+            if !found.is_incomplete() {
                 self.late = None;
             }
             let plan = Plan { services: planned, complaints: Vec::new(), refused: BTreeMap::new() };
@@ -285,7 +285,7 @@ impl Again<'_> {
         let Self { id, service, mut definition, record, restart } = self;
         definition.add_arguments(&service.extra_args);
         let old = &service.definition;
-        let changed = old.hash != definition.hash || old.origin != definition.origin;
+        let changed = old.hash != definition.hash || old.origin != definition.origin || old.is_unread();
         // There are more or fewer instances of what it comes after.
         let moved = old.after != definition.after || old.requires != definition.requires;
         let gateway = view.fleet.gateway(id);

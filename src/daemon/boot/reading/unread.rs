@@ -1,0 +1,82 @@
+//! Lives whose definitions cannot be read when they could be taken over: nobody has taken those away, so the lives go on as they are.
+//! Each is a service that can be stopped, and is started again once its definition is read.
+
+use crate::containment::AdoptionRecord;
+use crate::core::name::ServiceName;
+use crate::daemon::boot::ownership::adoption::Heritage;
+use crate::daemon::show::first_of;
+use crate::daemon::topics::definitions::found::{Found, Plan, Unreadable};
+use crate::definition::resolved::{Origin, RunAs};
+use crate::definition::template::Profile;
+use crate::definition::{Definition, Surroundings};
+use crate::store::Opened;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// As many are named.
+const MOST_NAMED: usize = 5;
+
+/// What stands for the definitions of those lives, by name.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct Unread(BTreeMap<ServiceName, Definition>);
+
+impl Unread {
+    pub fn of(heritage: &Heritage, found: &Found, plan: &Plan, rows: &Opened, around: &Surroundings) -> Self {
+        let unread =
+            |life: &AdoptionRecord| Some((life.name.clone(), define(life, found, plan, rows, around)?));
+        Self(heritage.lives().iter().rev().filter_map(unread).collect())
+    }
+
+    pub fn contains(&self, name: &ServiceName) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Those of the `adopted` become services.
+    pub fn join(
+        mut self,
+        adopted: &BTreeMap<ServiceName, AdoptionRecord>,
+        plan: &mut Plan,
+        log: &slog::Logger,
+    ) {
+        self.0.retain(|name, _| adopted.contains_key(name));
+        if self.0.is_empty() {
+            return;
+        }
+        slog::warn!(log, "definitions of services that run cannot be read: they are left running as they are";
+            "services" => first_of(MOST_NAMED, self.0.keys()));
+        let services = self.0.into_iter().map(|(name, definition)| (name, (definition, None)));
+        plan.services.extend(services);
+    }
+}
+
+/// `None`: it has a definition, or none any more.
+fn define(
+    life: &AdoptionRecord,
+    found: &Found,
+    plan: &Plan,
+    rows: &Opened,
+    around: &Surroundings,
+) -> Option<Definition> {
+    let name = &life.name;
+    // What is nobody's any more has no want either.
+    if plan.services.contains_key(name) || !rows.wants.contains_key(name) {
+        return None;
+    }
+    let file = |path| Some(Origin::File(path));
+    let origin = match plan.refused.get(name.as_str()) {
+        Some(Unreadable { late: true, definition, .. }) => file(PathBuf::from(definition)),
+        Some(_) => None,
+        None => match found.loaded.unread.first() {
+            Some(directory) => file(directory.join(format!("{name}.toml"))),
+            // Where all files could be read, it is a profile that could not.
+            None if found.profiles_unread => {
+                return found.loaded.template.as_ref()?.gateway(name, &Profile::named(name), around).ok();
+            }
+            None => None,
+        },
+    };
+    let uid = life.uid()?;
+    let user = if uid == around.gateway.uid { RunAs::Gateway } else { RunAs::Named(uid.to_string()) };
+    let definition = Definition::unread(name.clone(), origin?, user, around);
+    Some(Definition { hash: life.definition.unwrap_or_default(), ..definition })
+}
