@@ -81,7 +81,7 @@ const OWN: [&str; 7] = [
 #[rustfmt::skip]
 pub static EXIT: &[(Code, &str)] = &[
     (Code::Done, "Done."),
-    (Code::Failed, "Failed: the reason is on the error stream."),
+    (Code::Failed, "Failed: the reason is on the error stream. Also where several services failed for reasons with different codes."),
     (Code::Usage, "What was typed is not understood."),
     (Code::NotUp, "'ctl status NAME' of a service that is not up."),
     (Code::NoSuchService, "There is no service of that name."),

@@ -83,10 +83,11 @@ impl Supervisor {
         self.view().resolve(typed)
     }
 
-    /// The same names, with its instances in the place of one that is no service.
+    /// The same names, each once, with its instances in the place of one that is no service.
     fn with_instances(&self, names: &[String]) -> Vec<String> {
         let mut all = Vec::with_capacity(names.len());
-        for typed in names {
+        let mut seen = HashSet::new();
+        for typed in names.iter().filter(|typed| seen.insert(*typed)) {
             let before = all.len();
             if self.resolve(typed).is_none() {
                 all.extend(naming::instances(typed, self.fleet.names()).map(ToString::to_string));
