@@ -4,6 +4,7 @@ use crate::harness::process::context_switches;
 use crate::harness::{Dice, End, Place, Rung, Setup, Supervisor, World, wait};
 use rustix::process::Signal;
 use serde_json::json;
+use std::path::PathBuf;
 
 crate::on_every_rung_as_a_child!(
     a_successor_goes_on_with_what_is_wanted,
@@ -130,6 +131,120 @@ fn a_probe_that_runs_ends_with_its_supervisor() {
         supervisor.process.signal(Signal::TERM);
         assert_eq!(supervisor.ends(), End::Code(0));
         world.assert_no_survivors("after the shutdown");
+    }
+}
+
+/// What lies in a directory of the supervisor's runtime directory.
+fn runtime_files(world: &World, dir: &str) -> Vec<PathBuf> {
+    let roots = ["/run/hermes-sup", "/dev/shm"].map(|root| world.path(root));
+    let below = |path: &PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let instances: Vec<PathBuf> = roots.iter().flat_map(below).map(|entry| entry.path()).collect();
+    instances
+        .iter()
+        .map(|path| path.join(dir))
+        .flat_map(|path| below(&path))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The start was refused on a busy machine, as it had looked too often, and too late.
+#[test]
+fn keepers_whose_sockets_were_removed_are_ended_and_their_services_begin_anew() {
+    for rung in [Rung::Keeper, Rung::KeeperSameUid] {
+        let mut world = World::new(Setup::new(rung, Place::Child));
+        lock_for_hermes(&world);
+        world.adversary("wood", "tree 20", "").adversary("single", "exclusive /opt/data/lock", "");
+        let supervisor = world.start();
+        world.wait_log("wood", "ready tree");
+        world.wait_log("single", "ready exclusive");
+        supervisor.kill();
+        wait::until("keepers that listen", &world.root, || {
+            (runtime_files(&world, "keepers").len() == 2).then_some(())
+        });
+        for socket in runtime_files(&world, "keepers") {
+            std::fs::remove_file(socket).expect("a socket");
+        }
+        let mut supervisor = world.start();
+        world.wait_log_times("wood", "ready tree", 2);
+        world.wait_log_times("single", "ready exclusive", 2);
+        assert_eq!(
+            (world.marked("tree").len(), world.marked("exclusive").len()),
+            (21, 2),
+            "one copy of each"
+        );
+        assert!(!world.read("/opt/data/lock").contains("OVERLAP"));
+        let said =
+            "the last supervisor was killed: ended what it left, also what keepers held that do not answer";
+        assert_eq!(world.stderr().matches(said).count(), 1, "{}", world.stderr());
+        supervisor.process.signal(Signal::TERM);
+        assert_eq!(supervisor.ends(), End::Code(0));
+        world.assert_no_survivors("after the shutdown");
+    }
+}
+
+/// Its services were ended, although nobody had taken their definitions away.
+#[test]
+fn services_whose_definitions_cannot_be_read_go_on_as_they_are() {
+    let mut world = World::new(Setup::plain());
+    world.adversary("left", "pause left", "").adversary("stopped", "pause stopped", "");
+    world.adversary("crashed", "pause crashed", "[restart]\nbackoff = { initial = \"1ms\", max = \"10ms\" }");
+    world.adversary("gone", "pause gone", "");
+    let supervisor = world.start();
+    world.ctl(&["wait", "--all", "--up"]).ok();
+    // With that the database has what is wanted of the others, too.
+    world.ctl(&["stop", "gone"]).ok();
+    let pid = world.status("left")["pid"].clone();
+    supervisor.kill();
+    let services = world.path("/etc/hermes-sup/services");
+    let away = services.with_extension("away");
+    std::fs::rename(&services, &away).expect("the directory");
+    std::fs::write(&services, "in the way").expect("a file");
+    let mut supervisor = world.start();
+    world.wait_stderr("definitions of services that run cannot be read: they are left running as they are");
+    assert_eq!(world.status("left")["pid"], pid);
+    world.ctl(&["stop", "stopped"]).ok();
+    assert_eq!(world.marked("stopped").len(), 0);
+    let crashed = world.marked("crashed").first().expect("it runs").outer;
+    let crashed = rustix::process::Pid::from_raw(crashed).expect("a pid");
+    rustix::process::kill_process(crashed, Signal::KILL).expect("a kill");
+    let reason = || world.status("crashed")["reason"].to_string();
+    wait::until("its reason", &world.root, || {
+        reason().contains("its definition cannot be read now").then_some(())
+    });
+    std::fs::remove_file(&services).expect("a file");
+    std::fs::rename(&away, &services).expect("the directory");
+    world.ctl(&["reload"]).ok();
+    world.wait_state("crashed", &["up"]);
+    assert_eq!(world.status("left")["pid"], pid);
+    assert_eq!(["left", "stopped", "gone"].map(|name| world.want(name)), ["up", "down", "down"]);
+    world.ctl(&["restart", "left"]).ok();
+    world.ctl(&["start", "stopped"]).ok();
+    assert_eq!((world.marked("left").len(), world.marked("stopped").len()), (1, 1));
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0));
+}
+
+/// A successor made new FIFOs and read those, while the service stood still before a full pipe.
+#[test]
+fn a_service_whose_fifo_was_removed_is_heard_by_a_successor() {
+    for rung in [Rung::Cgroup, Rung::Keeper, Rung::KeeperSameUid, Rung::Pidns] {
+        let mut world = World::new(Setup::new(rung, Place::Child));
+        world.adversary("clock", "tick 1", "");
+        let supervisor = world.start();
+        world.wait_log_times("clock", "tick", 5);
+        let fifos = runtime_files(&world, "log");
+        assert_eq!(fifos.len(), 2);
+        fifos.iter().for_each(|fifo| std::fs::remove_file(fifo).expect("a FIFO"));
+        supervisor.kill();
+        let mut supervisor = world.start();
+        let ticks = world.log("clock").matches("tick").count();
+        world.wait_log_times("clock", "tick", ticks + 50);
+        world.ctl(&["restart", "clock"]).ok();
+        let ticks = world.log("clock").matches("tick").count();
+        world.wait_log_times("clock", "tick", ticks + 50);
+        assert_eq!(runtime_files(&world, "log").len(), 2, "those of the next life have names");
+        supervisor.process.signal(Signal::TERM);
+        assert_eq!(supervisor.ends(), End::Code(0));
     }
 }
 
