@@ -199,8 +199,6 @@ fn for_all(site: &Site, who: usize, verb: &'static str, request: &Request) {
 }
 
 fn register(site: &Site, who: usize, name: &str) {
-    // One that is refused because the supervisor shuts down can be on record with want down: that is known, see tests/README.md.
-    site.ledger().possible(name, Wish::Down);
     site.command(who, "register", name, Some(Wish::Up), &Request::Register(pausing(name, &site.mark)));
 }
 

@@ -13,8 +13,7 @@ const KINDS: [(&str, u64, &str); 8] = [
     ("threads", 2, ""),
     ("cgroups", 0, ""),
     ("processes", 0, ""),
-    // The two FIFOs of a name whose unregistration was cut short stay, of each of three names here.
-    ("files of the runtime directory", 10, ""),
+    ("files of the runtime directory", 4, ""),
     ("files beside the state", 4, ""),
 ];
 
@@ -78,11 +77,9 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Directories of the supervisor's below the cgroup of the world. One that is killed while it tries what containment works leaves the
-/// directory of that, empty, and nobody removes it: that is known, and not counted.
+/// Directories of the supervisor's below the cgroup of the world.
 pub fn cgroups(world: &World) -> Vec<PathBuf> {
-    let is_of_a_try = |dir: &PathBuf| dir.to_string_lossy().contains(".probe.");
-    world.cgroups().into_iter().filter(|dir| !is_of_a_try(dir)).collect()
+    world.cgroups()
 }
 
 /// Whatever lies in a directory, and below.

@@ -42,6 +42,7 @@ fn killed(stage: &mut Stage) {
     stage.end(Signal::KILL);
     match stage.dice.roll(8) {
         0 => damage_roster(stage),
+        1 => remove_sockets(stage),
         2 => stage.pause(200),
         _ => {}
     }
@@ -126,6 +127,21 @@ fn damage_fifo(stage: &mut Stage) {
         stage.tell(format_args!("{} is removed", fifo.display()));
         stage.site.ledger().count("removed FIFOs");
         let _ = std::fs::remove_file(fifo);
+    }
+}
+
+/// Those at which keepers wait for the next supervisor.
+fn remove_sockets(stage: &mut Stage) {
+    // They begin to listen when they notice that the last one is gone.
+    stage.pause(100);
+    let dirs = runtime_dirs(&stage.world);
+    let all: Vec<PathBuf> = dirs.iter().flat_map(|dir| files_in(&dir.join("keepers"))).collect();
+    for socket in all {
+        if stage.dice.roll(2) == 0 {
+            stage.tell(format_args!("{} is removed", socket.display()));
+            stage.site.ledger().count("removed sockets of keepers");
+            let _ = std::fs::remove_file(socket);
+        }
     }
 }
 
