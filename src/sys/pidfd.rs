@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// One process, from the moment this exists until it is dropped. Close-on-exec.
 #[derive(Debug)]
@@ -40,9 +41,14 @@ impl Pidfd {
     /// A number that no other process of this boot has, had or will have: the inode of its pidfd (kernel 6.9, fs/pidfs.c).
     /// `None`: before that all pidfds had one and the same.
     pub fn unique(&self) -> Option<u64> {
+        // Of the kernel, and so of all of them.
+        static IS_PIDFS: OnceLock<bool> = OnceLock::new();
         let is_pidfs =
-            rustix::fs::fstatfs(&self.0).is_ok_and(|fs| u32::try_from(fs.f_type) == Ok(PID_FS_MAGIC));
-        is_pidfs.then(|| rustix::fs::fstat(&self.0).map(|status| status.st_ino).ok()).flatten()
+            || rustix::fs::fstatfs(&self.0).is_ok_and(|fs| u32::try_from(fs.f_type) == Ok(PID_FS_MAGIC));
+        IS_PIDFS
+            .get_or_init(is_pidfs)
+            .then(|| rustix::fs::fstat(&self.0).map(|status| status.st_ino).ok())
+            .flatten()
     }
 
     /// Signals the process as a whole. Real-time signals are why this is not rustix: its `Signal` has no safe value
