@@ -14,7 +14,7 @@ use crate::containment::rung::Rung;
 use crate::core::signal::Signal;
 use crate::sys::credentials::Credentials;
 use crate::sys::spawn::child::Step;
-use crate::sys::spawn::clone::{self, Apart};
+use crate::sys::spawn::clone::{self, Apart, Child};
 use crate::sys::spawn::plan::ChildPlan;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -91,22 +91,27 @@ pub fn other_uid(wish: &Wish<'_>, _before: &[Attempt]) -> Tried {
     let own = Credentials::own();
     let uid = if wish.service_uid == own.uid { NOBODY } else { wish.service_uid };
     let who = || Credentials { uid, gid: own.gid, groups: [].into() };
-    if let Some(tags) = tags(wish)
-        && try_tree(wish, Some(with_tag(who(), tags)), None).is_ok()
-    {
-        return Ok(keepers(Some(tags)));
-    }
-    try_tree(wish, Some(who()), None).map(|()| keepers(None))
+    let tree = || {
+        if let Some(tags) = tags(wish)
+            && try_tree(wish, Some(with_tag(who(), tags)), None).is_ok()
+        {
+            return Ok(Some(tags));
+        }
+        try_tree(wish, Some(who()), None).map(|()| None)
+    };
+    keepers(tree)
 }
 
 /// A main process of our own user.
 pub fn same_uid(wish: &Wish<'_>, _before: &[Attempt]) -> Tried {
-    // Without the right to set groups there are none; with it they help even here.
-    let tags = tags(wish);
-    if try_tree(wish, tags.map(|tags| with_tag(Credentials::own(), tags)), None).is_ok() {
-        return Ok(keepers(tags));
-    }
-    try_tree(wish, None, None).map(|()| keepers(None))
+    keepers(|| {
+        // Without the right to set groups there are none; with it they help even here.
+        let tags = tags(wish);
+        if try_tree(wish, tags.map(|tags| with_tag(Credentials::own(), tags)), None).is_ok() {
+            return Ok(tags);
+        }
+        try_tree(wish, None, None).map(|()| None)
+    })
 }
 
 /// A keeper that is the init of its namespaces.
@@ -130,9 +135,12 @@ pub fn pidns(wish: &Wish<'_>, _before: &[Attempt]) -> Tried {
     }
 }
 
-fn keepers(tags: Option<Tags>) -> Rc<dyn Proof> {
-    let means = Means { tags, apart: None, scoped: try_scope().is_ok() };
-    Rc::new(KeeperProof { means })
+/// What is to be had beside a tree that `try_tree` tries, with these tags. The scope is tried meanwhile.
+fn keepers(try_tree: impl FnOnce() -> Result<Option<Tags>, Why>) -> Tried {
+    let scope = begin_scope();
+    let tags = try_tree();
+    let scoped = scope.and_then(|child| end_scope(&child)).is_ok();
+    Ok(Rc::new(KeeperProof { means: Means { tags: tags?, apart: None, scoped } }))
 }
 
 fn tags(wish: &Wish<'_>) -> Option<Tags> {
@@ -148,11 +156,14 @@ fn with_tag(mut who: Credentials, tags: Tags) -> Credentials {
 }
 
 /// A process of our own uid, as a service would be, finds out whether it can signal us, as it would its keeper.
-fn try_scope() -> Result<(), Why> {
+fn begin_scope() -> Result<Child, Why> {
     let mut plan = plan_of_self(&[TRY_PARENT]).map_err(Why::of("plan"))?;
     plan.no_new_privs = true;
     plan.scope_signals = true;
-    let child = clone::spawn(&mut plan, None).map_err(Why::of("clone"))?;
+    clone::spawn(&mut plan, None).map_err(Why::of("clone"))
+}
+
+fn end_scope(child: &Child) -> Result<(), Why> {
     match wait_exit(child.pidfd.as_fd())? {
         Some(0) => Ok(()),
         _ => Err(Refusal::Unprotected.into()),
