@@ -3,12 +3,11 @@
 //! May wait: a fork server that was stopped is given one second to answer, then it is killed, and we make the child ourselves.
 
 use crate::sys::packet;
-use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::clone::{self, Child, Join};
 use crate::sys::spawn::fork_server::{ForkServer, Refused};
 use crate::sys::spawn::plan::ChildPlan;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// After so many servers that broke, something keeps breaking them.
 const MOST: u32 = 5;
@@ -59,21 +58,28 @@ impl Spawner {
         }
     }
 
-    /// A keeper for a child by `plan` that is a fork of the server, with our end of its socket; `None`: it has to be
-    /// executed. A fork that is made all the same finds the socket closed, and ends.
+    /// A keeper for a child by `plan` that is a fork of the server and has what `say` writes and `fds`, with our end of its socket;
+    /// `None`: it has to be executed. A fork that is made all the same finds the socket closed, and ends.
     ///
     /// # Errors
     /// Those of socketpair(2) and clone(2).
-    pub fn keeper(&mut self, plan: &ChildPlan) -> io::Result<Option<(OwnedFd, i32, Pidfd)>> {
+    pub fn keeper(
+        &mut self,
+        plan: &ChildPlan,
+        say: impl FnOnce(&mut Vec<u8>),
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<Option<(OwnedFd, i32)>> {
+        let Some(server) = &mut self.server else { return Ok(None) };
         let (socket, theirs) = packet::pair()?;
-        match self.server.as_ref().map(|server| server.fork(theirs.as_fd(), plan)) {
-            Some(Ok((pid, pidfd))) => Ok(Some((socket, pid, pidfd))),
-            Some(Err(Refused::Clone(error))) => Err(error),
-            Some(Err(Refused::Broken(_))) => {
+        let fds: Vec<BorrowedFd<'_>> = [theirs.as_fd()].into_iter().chain(fds.iter().copied()).collect();
+        match server.fork(plan, say, &fds) {
+            Ok(pid) => Ok(Some((socket, pid))),
+            Err(Refused::Clone(error)) => Err(error),
+            Err(Refused::Broken(_)) => {
                 self.renew();
                 Ok(None)
             }
-            Some(Err(Refused::Unfit)) | None => Ok(None),
+            Err(Refused::Unfit) => Ok(None),
         }
     }
 

@@ -40,7 +40,7 @@ pub struct KeeperHandle {
     id: IncarnationId,
     socket: OwnedFd,
     keeper: Keeper,
-    /// When the keeper was made, in clock ticks since boot: an older process is not of its tree.
+    /// In clock ticks since boot: a process that was made before the keeper is not of its tree.
     keeper_started: u64,
     keeper_reaped: bool,
     main_pid: Option<i32>,
@@ -82,7 +82,8 @@ pub struct Main {
 #[derive(Debug)]
 pub struct Keeper {
     pub pid: i32,
-    pub pidfd: Pidfd,
+    /// `None` of a child of ours, whose number is its own until we reap it.
+    pub pidfd: Option<Pidfd>,
     /// How its exec went; `None` of one that we did not execute.
     pub report: Option<Report>,
     /// Not our child: its end is seen at its pidfd, and its orphans are not ours.
@@ -122,12 +123,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const FOREIGN_LOOK: Duration = Duration::from_millis(2);
 
 impl KeeperHandle {
-    /// Under a keeper that was just given its plan.
+    /// Under a keeper that was just given its plan, and was made no earlier than so many clock ticks after boot.
     pub fn new(
         keepers: Rc<Keepers>,
         id: IncarnationId,
         socket: OwnedFd,
-        keeper: Keeper,
+        keeper: (Keeper, u64),
         subject: Subject,
         how: How,
     ) -> Self {
@@ -143,17 +144,24 @@ impl KeeperHandle {
         (main_pid, main): (i32, Main),
         how: How,
     ) -> Self {
-        let keeper = Keeper { pid, pidfd, report: None, foreign };
+        let started = walk::stat(pid).map_or(0, |stat| stat.started);
+        let keeper = (Keeper { pid, pidfd: Some(pidfd), report: None, foreign }, started);
         let handle = Self::under(keepers, id, socket, keeper, how);
         Self { main_pid: Some(main_pid), main: Some(main), ..handle }
     }
 
     /// Under a keeper that has said nothing yet.
-    fn under(keepers: Rc<Keepers>, id: IncarnationId, socket: OwnedFd, keeper: Keeper, how: How) -> Self {
+    fn under(
+        keepers: Rc<Keepers>,
+        id: IncarnationId,
+        socket: OwnedFd,
+        (keeper, keeper_started): (Keeper, u64),
+        how: How,
+    ) -> Self {
         Self {
             keepers,
             id,
-            keeper_started: walk::stat(keeper.pid).map_or(0, |stat| stat.started),
+            keeper_started,
             keeper_reaped: false,
             socket,
             keeper,
@@ -182,7 +190,7 @@ impl KeeperHandle {
                 Heard::End => {
                     // Dead, or not talking to us any more. Its reaping starts what has to be done, or its end where it
                     // is not ours to reap.
-                    let _ = self.keeper.pidfd.send(Signal::KILL);
+                    self.signal_keeper(Signal::KILL);
                     if self.keeper.foreign {
                         self.retry.get_or_insert_with(|| Retry::now(None, FOREIGN_LOOK));
                     }
@@ -302,6 +310,15 @@ impl KeeperHandle {
         events.push(Event::Degraded { id: self.id.clone(), text });
     }
 
+    fn signal_keeper(&self, signal: Signal) {
+        // One that is dead is noticed elsewhere.
+        let _ = match &self.keeper.pidfd {
+            Some(keeper) => keeper.send(signal),
+            None if self.keeper_reaped => Ok(()),
+            None => Pidfd::open(self.keeper.pid).and_then(|keeper| keeper.send(signal)),
+        };
+    }
+
     fn note_kill(&self, signal: Signal) {
         self.struck.set(self.struck.get() || signal == Signal::KILL);
     }
@@ -387,7 +404,10 @@ impl Held for KeeperHandle {
             return self.look_for_lost(now, family, events);
         }
         self.hear(now, events);
-        if self.keeper.foreign && self.over.is_none() && self.keeper.pidfd.has_ended() {
+        if self.keeper.foreign
+            && self.over.is_none()
+            && self.keeper.pidfd.as_ref().is_some_and(Pidfd::has_ended)
+        {
             return self.keeper_ended(now, events);
         }
         let Some(retry) = &mut self.retry else { return };
@@ -398,7 +418,7 @@ impl Held for KeeperHandle {
         }
         let stopped = walk::stat(self.keeper.pid).is_some_and(|stat| matches!(stat.state, b'T' | b't'));
         if stopped {
-            let _ = self.keeper.pidfd.send(if first { Signal::CONT } else { Signal::KILL });
+            self.signal_keeper(if first { Signal::CONT } else { Signal::KILL });
         }
         // An order that found the socket full is lost; a second one does no harm.
         let _ = wire::send_order(self.socket.as_fd(), SupervisorMsg::Kill);
@@ -424,6 +444,9 @@ impl Held for KeeperHandle {
 
     fn signal_tree(&self, signal: Signal) {
         self.note_kill(signal);
+        if self.over.is_some() {
+            return;
+        }
         // A keeper that cannot hear is dead, and that is noticed elsewhere.
         let _ = wire::send_order(self.socket.as_fd(), SupervisorMsg::Signal(signal));
     }
@@ -442,7 +465,7 @@ impl Held for KeeperHandle {
         self.struck.set(true);
         if self.how.is_init {
             self.killed = true;
-            let _ = self.keeper.pidfd.send(Signal::KILL);
+            self.signal_keeper(Signal::KILL);
             self.retry = Some(Retry::first(now, PATIENCE));
             return;
         }

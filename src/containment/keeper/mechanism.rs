@@ -118,20 +118,26 @@ impl KeeperMechanism {
         Self { keepers, rung, means }
     }
 
-    /// Makes a keeper: a fork of the fork server where that works, else by an exec of our own program.
+    /// Makes a keeper that has its order to start: a fork of the fork server where that works, else by an exec of our own program.
     fn make(&self, birth: &mut Birth<'_>) -> io::Result<(OwnedFd, Keeper)> {
-        if self.means.apart.is_none()
-            && let Some((socket, pid, pidfd)) = birth.spawner.keeper(birth.plan)?
-        {
-            return Ok((socket, Keeper { pid, pidfd, report: None, foreign: false }));
+        let (name, plan, dir) = (birth.id.to_string(), &*birth.plan, self.keepers.dir.as_fd());
+        if self.means.apart.is_none() {
+            let fds = wire::descriptors(plan, Some(dir))?;
+            let say = |out: &mut Vec<u8>| wire::encode_plan(&name, plan, out);
+            if let Some((socket, pid)) = birth.spawner.keeper(plan, say, &fds)? {
+                // Until we know of it, it must not begin: it may be one that we have given up.
+                started(&socket, wire::send_order(socket.as_fd(), SupervisorMsg::Start))?;
+                return Ok((socket, Keeper { pid, pidfd: None, report: None, foreign: false }));
+            }
         }
         let (socket, theirs) = wire::pair()?;
-        let mut plan = super::plan(&self.keepers.instance, self.keepers.null.as_fd(), theirs)?;
+        let mut keeper = super::plan(&self.keepers.instance, self.keepers.null.as_fd(), theirs)?;
         let Child { pid, pidfd, report } = match self.means.apart {
-            None => clone::spawn(&mut plan, None)?,
-            Some(apart) => clone::spawn_apart(&mut plan, apart)?,
+            None => clone::spawn(&mut keeper, None)?,
+            Some(apart) => clone::spawn_apart(&mut keeper, apart)?,
         };
-        Ok((socket, Keeper { pid, pidfd, report: Some(report), foreign: false }))
+        started(&socket, wire::send_start(socket.as_fd(), &name, plan, dir))?;
+        Ok((socket, Keeper { pid, pidfd: Some(pidfd), report: Some(report), foreign: false }))
     }
 
     /// The keeper noticed that its supervisor was gone and listens, or is about to.
@@ -188,20 +194,11 @@ impl Mechanism for KeeperMechanism {
         let confined = how.confine(plan);
         plan.scope_signals = confined && scoped;
         how.scoped = plan.scope_signals;
+        let since = walk::ticks_since_boot();
         let (socket, keeper) = self.make(&mut birth).map_err(failed)?;
         let Birth { id, plan, limits, .. } = birth;
-        if let Err(error) = wire::send_start(socket.as_fd(), &id.to_string(), plan, self.keepers.dir.as_fd())
-        {
-            // The keeper ends by itself: its socket is closed without an order to start. Its reaping is no news. One that could not
-            // begin has said why.
-            let why = match wire::hear_keeper(socket.as_fd()) {
-                Heard::Message(KeeperMsg::NotMade { errno }, _) => io::Error::from_raw_os_error(errno),
-                _ => error,
-            };
-            return Err(failed(why));
-        }
         let keepers = Rc::clone(&self.keepers);
-        let handle = KeeperHandle::new(keepers, id.clone(), socket, keeper, Subject::of(plan), how);
+        let handle = KeeperHandle::new(keepers, id.clone(), socket, (keeper, since), Subject::of(plan), how);
         Ok((Box::new(handle), without_cgroup(self.rung, limits)))
     }
 
@@ -236,6 +233,15 @@ impl Mechanism for KeeperMechanism {
     fn close(&self, _farewell: Farewell) {
         let _ = rustix::fs::rmdir(keepers_path(&self.keepers.runtime_dir));
     }
+}
+
+/// Whether the order to start has gone out. Otherwise the keeper ends by itself: its socket is closed without one. Its reaping is no
+/// news. One that could not begin has said why.
+fn started(socket: &OwnedFd, sent: io::Result<()>) -> io::Result<()> {
+    sent.map_err(|error| match wire::hear_keeper(socket.as_fd()) {
+        Heard::Message(KeeperMsg::NotMade { errno }, _) => io::Error::from_raw_os_error(errno),
+        _ => error,
+    })
 }
 
 /// Limits that only a cgroup could enforce.

@@ -11,12 +11,14 @@
 
 use super::hook::Hook;
 use super::plan_of_self;
-use super::wire::{self, Heard, HookEnd, KeeperMsg, SupervisorMsg};
+use super::wire::{self, Heard, HookEnd, KeeperMsg, Start, SupervisorMsg};
 use crate::containment::cgroup::private;
 use crate::containment::processes::walk;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::clone::{self, Progress, Report};
+use crate::sys::spawn::fork_server::Errand;
 use crate::sys::spawn::plan::ChildPlan;
+use crate::sys::spawn::vfork_stack::{self, Lent};
 use crate::sys::{mount, peer, posture};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -57,9 +59,16 @@ pub fn main(role: Option<&str>) -> ExitCode {
     exit_code(played)
 }
 
-/// A keeper that was forked, not executed, with its end of the socket.
-pub fn serve(socket: OwnedFd) -> ExitCode {
-    exit_code(Keeper::begin(socket).and_then(Keeper::run))
+/// A keeper that was forked, not executed, with its end of the socket and what it needs for its main process.
+pub fn serve(errand: Errand) -> ExitCode {
+    exit_code(given(errand).and_then(Keeper::run))
+}
+
+fn given(mut errand: Errand) -> io::Result<Keeper> {
+    let mut fds = std::mem::take(&mut errand.fds).into_iter();
+    let mut keeper = Keeper::begin(fds.next().ok_or(io::ErrorKind::InvalidData)?)?;
+    keeper.given = Some(Start::decode(errand.words(), fds));
+    Ok(keeper)
 }
 
 fn exit_code(played: io::Result<()>) -> ExitCode {
@@ -74,6 +83,8 @@ struct Keeper {
     own: i32,
     signals: OwnedFd,
     link: Link,
+    /// What a fork has for its main process, until it is told to start.
+    given: Option<io::Result<Start>>,
     /// Known once the start order came: where to listen, and as what.
     address: Option<(OwnedFd, String)>,
     main: Option<Main>,
@@ -106,8 +117,8 @@ enum Link {
 struct Main {
     pid: i32,
     pidfd: Option<Pidfd>,
-    /// While the exec is still open.
-    report: Option<Report>,
+    /// While the exec is still open, with what is lent for it.
+    report: Option<(Report, Lent)>,
     /// What to say once nothing is left, instead of the usual.
     failure: Option<KeeperMsg>,
     /// Its wait status, once it was reaped.
@@ -139,6 +150,7 @@ impl Keeper {
             own,
             signals,
             link,
+            given: None,
             address: None,
             main: None,
             killing: None,
@@ -180,7 +192,7 @@ impl Keeper {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(link.map(|fd| PollFd::new(fd, PollFlags::IN)));
         // No interest: a hang-up is always reported, and that is the exec.
-        fds.extend(report.map(|report| PollFd::new(report, PollFlags::empty())));
+        fds.extend(report.map(|(report, _)| PollFd::new(report, PollFlags::empty())));
         let freezing = self.freeze.as_ref().is_some_and(|freeze| !freeze.complete);
         let sweeps = self.killing.or(freezing.then_some(FIRST_WAIT));
         let sends = (!self.unsent.is_empty()).then_some(FIRST_WAIT);
@@ -247,9 +259,10 @@ impl Keeper {
     }
 
     fn start(&mut self, fds: Vec<OwnedFd>) {
-        let made = wire::read_start(fds).and_then(|(name, mut plan, dir)| {
+        let start = self.given.take().unwrap_or_else(|| wire::read_start(fds));
+        let made = start.and_then(|Start { name, dir, plan }| {
             self.address = Some((dir, name));
-            make(&mut plan)
+            make(plan)
         });
         match made {
             Ok(main) => self.main = Some(main),
@@ -299,7 +312,7 @@ impl Keeper {
 
     fn look_at_report(&mut self) {
         let Some(main) = &mut self.main else { return };
-        let Some(report) = &mut main.report else { return };
+        let Some((report, _)) = &mut main.report else { return };
         let message = match report.read() {
             Progress::Pending => return,
             Progress::Executed => spawned(main.pid),
@@ -483,12 +496,12 @@ fn spawned(pid: i32) -> KeeperMsg {
     KeeperMsg::Spawned { pid, takes_hooks: true }
 }
 
-fn make(plan: &mut ChildPlan) -> io::Result<Main> {
-    let child = clone::spawn(plan, None)?;
+fn make(plan: ChildPlan) -> io::Result<Main> {
+    let (child, lent) = vfork_stack::spawn(plan)?;
     Ok(Main {
         pid: child.pid,
         pidfd: Some(child.pidfd),
-        report: Some(child.report),
+        report: Some((child.report, lent)),
         failure: None,
         status: None,
     })

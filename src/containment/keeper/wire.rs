@@ -1,7 +1,8 @@
 //! What supervisor and keeper say to each other: one packet a message (SOCK_SEQPACKET keeps them apart), one version.
 //!
-//! Both sides are the same binary, except across an upgrade; a packet of another version is refused. The plan of a
-//! child may be larger than a socket takes at once, so it travels as a sealed memory file, and nobody ever blocks.
+//! Both sides are the same binary, except across an upgrade; a packet of another version is refused. A keeper that is a fork has the
+//! plan of its main process from its birth. Other plans may be larger than a socket takes at once, so they travel as a memory file, and
+//! nobody ever blocks.
 
 use crate::core::signal::Signal;
 pub use crate::sys::packet::pair;
@@ -20,7 +21,7 @@ const MOST_PLAN: u64 = 16 << 20;
 /// Supervisor to keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupervisorMsg {
-    /// Make the main process. Comes with five or six descriptors: see [`send_start`].
+    /// Make the main process. Comes with five or six descriptors, see [`send_start`]; with none for a keeper that has its [`Start`].
     Start,
     /// End the tree; answered by [`KeeperMsg::Empty`].
     Kill,
@@ -172,36 +173,70 @@ fn send_plan(
     plan: &ChildPlan,
     dir: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let descriptors = plan.descriptors().ok_or(io::ErrorKind::InvalidInput)?;
     let mut memory = File::from(rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?);
-    let length = u8::try_from(name.len()).map_err(io::Error::other)?;
-    memory.write_all(&[length])?;
-    memory.write_all(name.as_bytes())?;
-    memory.write_all(&plan.encode())?;
+    let mut bytes = Vec::new();
+    encode_plan(name, plan, &mut bytes);
+    memory.write_all(&bytes)?;
     let mut fds = vec![memory.as_fd()];
-    fds.extend(dir);
-    fds.extend(descriptors);
+    fds.extend(descriptors(plan, dir)?);
     send(socket, &order.encode(), &fds)
 }
 
+/// A plan in bytes, for a keeper that is to listen as `name`. [`descriptors`] go with it.
+pub fn encode_plan(name: &str, plan: &ChildPlan, out: &mut Vec<u8>) {
+    // No socket takes a longer one (unix(7)).
+    let (length, name) = u8::try_from(name.len()).map_or((0, ""), |length| (length, name));
+    out.push(length);
+    out.extend_from_slice(name.as_bytes());
+    plan.encode_into(out);
+}
+
+/// The directory to listen in, and what the plan has open.
+///
+/// # Errors
+/// `InvalidInput` for a plan with inherited streams.
+pub fn descriptors<'a>(plan: &'a ChildPlan, dir: Option<BorrowedFd<'a>>) -> io::Result<Vec<BorrowedFd<'a>>> {
+    let of_plan = plan.descriptors().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(dir.into_iter().chain(of_plan).collect())
+}
+
+/// All that a keeper needs for its main process.
+#[derive(Debug)]
+pub struct Start {
+    /// What it is to listen as, and where, should we be gone.
+    pub name: String,
+    pub dir: OwnedFd,
+    pub plan: ChildPlan,
+}
+
+impl Start {
+    /// What [`encode_plan`] made, with what came beside it.
+    ///
+    /// # Errors
+    /// As [`ChildPlan::decode`].
+    pub fn decode(bytes: &[u8], fds: impl IntoIterator<Item = OwnedFd>) -> io::Result<Self> {
+        let mut fds = fds.into_iter();
+        let dir = fds.next().ok_or(io::ErrorKind::InvalidData)?;
+        let (name, plan) = decode_plan(bytes, fds.collect())?;
+        Ok(Self { name, dir, plan })
+    }
+}
+
 /// What [`send_start`] sent, read back.
-pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<(String, ChildPlan, OwnedFd)> {
+pub fn read_start(fds: Vec<OwnedFd>) -> io::Result<Start> {
     let mut fds = fds.into_iter();
-    let (Some(memory), Some(dir)) = (fds.next(), fds.next()) else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    let (name, plan) = read_plan(memory, fds.collect())?;
-    Ok((name, plan, dir))
+    let memory = fds.next().ok_or(io::ErrorKind::InvalidData)?;
+    Start::decode(&read_memory(memory)?, fds)
 }
 
 /// What [`send_hook`] sent, read back.
 pub fn read_hook(fds: Vec<OwnedFd>) -> io::Result<ChildPlan> {
     let mut fds = fds.into_iter();
     let memory = fds.next().ok_or(io::ErrorKind::InvalidData)?;
-    Ok(read_plan(memory, fds.collect())?.1)
+    Ok(decode_plan(&read_memory(memory)?, fds.collect())?.1)
 }
 
-fn read_plan(memory: OwnedFd, descriptors: Vec<OwnedFd>) -> io::Result<(String, ChildPlan)> {
+fn read_memory(memory: OwnedFd) -> io::Result<Vec<u8>> {
     let mut memory = File::from(memory);
     memory.rewind()?;
     if memory.metadata()?.len() > MOST_PLAN {
@@ -209,6 +244,10 @@ fn read_plan(memory: OwnedFd, descriptors: Vec<OwnedFd>) -> io::Result<(String, 
     }
     let mut bytes = Vec::new();
     memory.take(MOST_PLAN).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn decode_plan(bytes: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<(String, ChildPlan)> {
     let (length, rest) = bytes.split_first().ok_or(io::ErrorKind::InvalidData)?;
     let (name, plan) = rest.split_at_checked(usize::from(*length)).ok_or(io::ErrorKind::InvalidData)?;
     let name = String::from_utf8(name.to_owned()).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -320,8 +359,8 @@ mod tests {
         let Heard::Message(SupervisorMsg::Start, fds) = hear_supervisor(theirs.as_fd()) else {
             panic!("nothing came")
         };
-        let (name, back, _dir) = read_start(fds).unwrap();
-        assert_eq!((name.as_str(), back.encode()), ("coder.7", plan.encode()));
+        let back = read_start(fds).unwrap();
+        assert_eq!((back.name.as_str(), back.plan.encode()), ("coder.7", plan.encode()));
         send_hook(ours.as_fd(), &plan).unwrap();
         let Heard::Message(SupervisorMsg::Hook, fds) = hear_supervisor(theirs.as_fd()) else {
             panic!("nothing came")

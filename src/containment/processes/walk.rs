@@ -9,6 +9,7 @@
 use crate::core::signal::Signal;
 use crate::sys::pidfd::Pidfd;
 use rustix::fs::{Mode, OFlags};
+use rustix::time::ClockId;
 use std::collections::HashSet;
 
 /// The few words of /proc/PID/stat that matter (proc_pid_stat(5)).
@@ -38,6 +39,15 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let mut text = [0; 1536];
     let length = rustix::io::read(&file, &mut text).ok()?;
     parse_stat(text.get(..length)?)
+}
+
+/// What [`Stat::started`] of a process is that is made now. `/proc` and this clock count alike in a time namespace
+/// (time_namespaces(7)).
+pub fn ticks_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    let each = rustix::param::clock_ticks_per_second();
+    seconds * each + nanoseconds * each / 1_000_000_000
 }
 
 /// include/linux/sched.h
@@ -312,6 +322,18 @@ mod tests {
             assert_eq!(state, Some(b'T'), "the orphan runs in a tree that was said to stand");
         }
         isolated_in(module_path!(), "a_tree_in_which_one_dies_unseen_is_looked_at_again", body);
+    }
+
+    #[test]
+    fn a_process_is_not_older_than_the_clock_was_before_it() {
+        let before = ticks_since_boot();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let started = stat(child.id().cast_signed()).map(|stat| stat.started);
+        let after = ticks_since_boot();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let started = started.unwrap();
+        assert!((before..=after).contains(&started), "{before} {started} {after}");
     }
 
     #[test]

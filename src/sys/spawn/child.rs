@@ -19,9 +19,10 @@ use super::shield;
 use super::syscall;
 use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The step at which a child failed. The number is the byte on the pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +91,18 @@ pub(super) struct Order<'a> {
     pub places: Vec<(RawFd, RawFd)>,
     pub join: Option<RawFd>,
     pub report: RawFd,
-    pub go: RawFd,
+    pub go: Go,
     /// Our copies of the parent's ends, closed so that its death is an end-of-file here.
     pub closes: Vec<RawFd>,
+}
+
+/// What has to be so before an instruction of the service runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Go {
+    /// The supervisor has said one byte at the other end of this pipe: its books are in order. An end-of-file means that it is gone.
+    Word(RawFd),
+    /// Who made us is our parent still, and alone answers for us: a keeper, which needs no books but the kernel's.
+    Parent(Pid),
 }
 
 impl Order<'_> {
@@ -282,11 +292,15 @@ fn advise_memory(plan: &ChildPlan) {
     }
 }
 
-/// The supervisor says one byte when its books are in order; an end-of-file means that it is gone, and then no
-/// instruction of the service may run.
+/// Returns once it may go on. Its ids are the service's by now: whoever takes over what its parent leaves finds it by them.
 fn wait_for_go(order: &Order<'_>) {
-    // SAFETY: open in the child.
-    let go = unsafe { BorrowedFd::borrow_raw(order.go) };
+    let go = match order.go {
+        Go::Parent(parent) if rustix::process::getppid() == Some(parent) => return,
+        // SAFETY: as in `run`.
+        Go::Parent(_) => unsafe { libc::_exit(127) },
+        // SAFETY: open in the child.
+        Go::Word(go) => unsafe { BorrowedFd::borrow_raw(go) },
+    };
     let mut byte = [0u8; 1];
     loop {
         match rustix::io::read(go, &mut byte) {
@@ -395,4 +409,13 @@ pub(super) fn reset_dispositions() {
         // SAFETY: the kernel reads a `struct sigaction` of at most 32 bytes; KILL and STOP answer EINVAL.
         let _ = unsafe { syscall::call(libc::SYS_rt_sigaction, [number, action, 0, size_of::<u64>()]) };
     }
+    RESET.store(true, Ordering::Relaxed);
+}
+
+/// [`reset_dispositions`] was called in this process, or in the one that it is a fork of.
+static RESET: AtomicBool = AtomicBool::new(false);
+
+/// Whether our children have the default dispositions from their birth.
+pub(super) fn dispositions_are_reset() -> bool {
+    RESET.load(Ordering::Relaxed)
 }

@@ -14,7 +14,7 @@
 //! What became of the child comes back through [`Report`]: an end-of-file is the exec.
 #![allow(unsafe_code)]
 
-use super::child::{self, Order, READY, RECORD, Step};
+use super::child::{self, Go as Waits, Order, READY, RECORD, Step};
 use super::plan::{ChildPlan, lift};
 use crate::sys::pidfd::Pidfd;
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, CLONE_PARENT, CLONE_PIDFD, clone_args};
@@ -99,6 +99,13 @@ impl Report {
             };
         }
         progress
+    }
+}
+
+/// Of our end of the pipe.
+impl From<OwnedFd> for Report {
+    fn from(pipe: OwnedFd) -> Self {
+        Self { pipe, records: [0; 2 * RECORD], filled: 0 }
     }
 }
 
@@ -278,7 +285,7 @@ pub fn spawn_held(plan: &mut ChildPlan, join: Option<Join<'_>>) -> io::Result<(C
 fn clone_held(plan: &mut ChildPlan, join: Option<Join<'_>>, namespaces: i32) -> io::Result<(Child, Go)> {
     let (talk, ends) = talk(plan)?;
     let mut pidfd: libc::c_int = -1;
-    let parent = Parent::Us { pidfd: &mut pidfd, closes: [talk.report.as_fd(), talk.go.as_fd()] };
+    let parent = Parent::Us { pidfd: &mut pidfd, closes: &[talk.report.as_fd(), talk.go.as_fd()] };
     let pid = clone(plan, join, &ends, parent, namespaces)?;
     // SAFETY: the kernel has just put a new descriptor there, which is ours alone.
     let pidfd = Pidfd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
@@ -293,30 +300,35 @@ pub(super) struct Talk {
 
 impl Talk {
     pub(super) fn with(self, pid: i32, pidfd: Pidfd) -> (Child, Go) {
-        let report = Report { pipe: self.report, records: [0; 2 * RECORD], filled: 0 };
-        (Child { pid, pidfd, report }, Go(self.go))
+        (Child { pid, pidfd, report: Report::from(self.report) }, Go(self.go))
     }
 }
 
 /// The child's ends.
 pub(super) struct Ends {
     pub report: OwnedFd,
-    pub go: OwnedFd,
+    /// `None`: it goes on by itself, see [`Waits::Parent`].
+    pub go: Option<OwnedFd>,
 }
 
 /// Both pipes, their descriptors above those that a child of `plan` overwrites.
 pub(super) fn talk(plan: &ChildPlan) -> io::Result<(Talk, Ends)> {
-    let (report, report_end) = lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK, plan.highest())?;
+    let (report, report_end) = report_pipe(plan)?;
     let (go_end, go) = lifted_pipe(PipeFlags::CLOEXEC, plan.highest())?;
-    Ok((Talk { report, go }, Ends { report: report_end, go: go_end }))
+    Ok((Talk { report, go }, Ends { report: report_end, go: Some(go_end) }))
+}
+
+/// Our end and the child's.
+pub(super) fn report_pipe(plan: &ChildPlan) -> io::Result<(OwnedFd, OwnedFd)> {
+    lifted_pipe(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK, plan.highest())
 }
 
 /// Whose child it becomes.
 pub(super) enum Parent<'a> {
     /// That of the caller, who gets a pidfd. The child closes its copies of the caller's ends, so that the caller's death is
     /// an end-of-file for it.
-    Us { pidfd: &'a mut libc::c_int, closes: [BorrowedFd<'a>; 2] },
-    /// That of the caller's own parent (`CLONE_PARENT`). The caller has reset its signal dispositions.
+    Us { pidfd: &'a mut libc::c_int, closes: &'a [BorrowedFd<'a>] },
+    /// That of the caller's own parent (`CLONE_PARENT`).
     Ours,
 }
 
@@ -331,14 +343,17 @@ pub(super) fn order<'a>(plan: &'a ChildPlan, join: Option<Join<'_>>, ends: &Ends
             .map(|who| who.groups.iter().copied().map(Gid::from_raw).collect())
             .unwrap_or_default(),
         bounding_drop: bounding_to_drop(plan),
-        dispositions_reset: false,
+        dispositions_reset: child::dispositions_are_reset(),
         places: plan.places(),
         join: match join {
             Some(Join::Moves(procs)) => Some(procs.as_raw_fd()),
             Some(Join::Born(_)) | None => None,
         },
         report: ends.report.as_raw_fd(),
-        go: ends.go.as_raw_fd(),
+        go: ends
+            .go
+            .as_ref()
+            .map_or_else(|| Waits::Parent(rustix::process::getpid()), |go| Waits::Word(go.as_raw_fd())),
         closes: Vec::new(),
         plan,
     }
@@ -359,10 +374,7 @@ pub(super) fn clone(
             order.closes = closes.iter().map(AsRawFd::as_raw_fd).collect();
             (CLONE_PIDFD, &raw mut *pidfd)
         }
-        Parent::Ours => {
-            order.dispositions_reset = true;
-            (CLONE_PARENT, std::ptr::null_mut())
-        }
+        Parent::Ours => (CLONE_PARENT, std::ptr::null_mut()),
     };
     let pid = match join {
         Some(Join::Born(directory)) => {

@@ -9,7 +9,7 @@
 //! alone may be killed with one of them.
 //!
 //! It can also fork itself for a process that goes on in our own program, a keeper: without an exec that shares nearly all of
-//! its memory with the server.
+//! its memory with the server, the words that it is to go on with included.
 //!
 //! One order at a time: the supervisor sends a plan in its byte form and waits for the pid, as it would wait in its own
 //! clone(2). A server that has been killed or stopped is given up after [`PATIENCE`]; a child of which nobody was
@@ -116,7 +116,8 @@ impl ForkServer {
             return Err(Refused::Unfit);
         }
         let (talk, ends) = clone::talk(plan).map_err(Refused::Clone)?;
-        let mut fds = vec![ends.report.as_fd(), ends.go.as_fd()];
+        let mut fds = vec![ends.report.as_fd()];
+        fds.extend(ends.go.as_ref().map(AsFd::as_fd));
         fds.extend(directory);
         fds.extend(streams);
         let pid = self.ask(&[IoSlice::new(&[kind]), IoSlice::new(&self.order)], &fds)?;
@@ -127,17 +128,23 @@ impl ForkServer {
         Ok(child)
     }
 
-    /// Makes a process that goes on as what [`main`] was given, with `socket`, in a session of its own; it is to make a
-    /// child by `plan` itself.
+    /// Makes a process that goes on as what [`main`] was given, with what `say` writes and `fds`, in a session of its own; it is to
+    /// make a child by `plan` itself.
     ///
     /// # Errors
     /// As [`Self::spawn`].
-    pub fn fork(&self, socket: BorrowedFd<'_>, plan: &ChildPlan) -> Result<(i32, Pidfd), Refused> {
-        if self.lacks_for(plan) {
+    pub fn fork(
+        &mut self,
+        plan: &ChildPlan,
+        say: impl FnOnce(&mut Vec<u8>),
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<i32, Refused> {
+        self.order.clear();
+        say(&mut self.order);
+        if self.order.len() >= MOST || self.lacks_for(plan) {
             return Err(Refused::Unfit);
         }
-        let pid = self.ask(&[IoSlice::new(&[ITSELF])], &[socket])?;
-        Ok((pid, Pidfd::open(pid).map_err(Refused::Clone)?))
+        self.ask(&[IoSlice::new(&[ITSELF]), IoSlice::new(&self.order)], fds)
     }
 
     fn lacks_for(&self, plan: &ChildPlan) -> bool {
@@ -163,10 +170,25 @@ impl ForkServer {
     }
 }
 
+/// What a fork of the server is to go on with.
+#[derive(Debug)]
+pub struct Errand {
+    /// The order as it came.
+    order: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Errand {
+    /// What the supervisor has said.
+    pub fn words(&self) -> &[u8] {
+        self.order.get(1..).unwrap_or_default()
+    }
+}
+
 /// `hermes-sup fork-server INSTANCE`: serves until the supervisor is gone. A process that it forks itself for goes on as `fork`.
-pub fn main(fork: fn(OwnedFd) -> ExitCode) -> ExitCode {
+pub fn main(fork: fn(Errand) -> ExitCode) -> ExitCode {
     match serve() {
-        Ok(Some(socket)) => fork(socket),
+        Ok(Some(errand)) => fork(errand),
         Ok(None) => ExitCode::SUCCESS,
         // Nobody listens to its stderr; its end is what the supervisor sees.
         Err(_) => ExitCode::FAILURE,
@@ -174,11 +196,12 @@ pub fn main(fork: fn(OwnedFd) -> ExitCode) -> ExitCode {
 }
 
 /// Returns what a fork of this process has to go on with.
-fn serve() -> io::Result<Option<OwnedFd>> {
+fn serve() -> io::Result<Option<Errand>> {
     let _signals = posture::block_signals()?;
     posture::guard(c"hermes-fork-srv")?;
-    // What nearly every child would have to do itself, a capability at a time.
+    // What nearly every child would have to do itself, a capability and a signal at a time, and every keeper would have to ask.
     clone::drop_own_bounding();
+    clone::own_bounding();
     child::reset_dispositions();
     let socket = posture::take_over(SOCKET)?;
     let mut bytes = vec![0; MOST];
@@ -192,7 +215,10 @@ fn serve() -> io::Result<Option<OwnedFd>> {
         };
         let answer = match make(bytes.get(..length).unwrap_or_default(), fds, &mut shields, stacks) {
             Ok(Made::Child(pid)) => pid,
-            Ok(Made::Itself(socket)) => return Ok(Some(socket)),
+            Ok(Made::Itself(fds)) => {
+                bytes.truncate(length);
+                return Ok(Some(Errand { order: bytes, fds }));
+            }
             Err(Failed::Order(error)) => -error.raw_os_error().unwrap_or(libc::EPROTO),
             Err(Failed::Server(error)) => return Err(error),
         };
@@ -202,8 +228,8 @@ fn serve() -> io::Result<Option<OwnedFd>> {
 
 enum Made {
     Child(i32),
-    /// This is the child.
-    Itself(OwnedFd),
+    /// This is the child, with these.
+    Itself(Vec<OwnedFd>),
 }
 
 enum Failed {
@@ -226,21 +252,20 @@ fn make(
 ) -> Result<Made, Failed> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let (kind, plan) = order.split_first().ok_or_else(malformed)?;
-    let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or_else(malformed);
     if *kind == ITSELF {
-        let socket = next()?;
         shields.enter(&[]).map_err(Failed::Server)?;
         return Ok(match clone::fork_beside()? {
             Some(pid) => Made::Child(pid),
             None => {
                 // It must not go on as a second server.
                 rustix::process::setsid().map_err(|errno| Failed::Server(errno.into()))?;
-                Made::Itself(socket)
+                Made::Itself(fds)
             }
         });
     }
-    let ends = Ends { report: next()?, go: next()? };
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(malformed);
+    let ends = Ends { report: next()?, go: Some(next()?) };
     let directory = if *kind == PLAIN { None } else { Some(next()?) };
     let join = directory.as_ref().map(|directory| match *kind {
         BORN => Join::Born(directory.as_fd()),
@@ -253,7 +278,7 @@ fn make(
     }
     let stack = if *kind == BORN { stacks.free(&plan) } else { None };
     let pid = match (join, stack) {
-        (Some(Join::Born(directory)), Some(stack)) => stack.clone(plan, directory, &ends)?,
+        (Some(Join::Born(directory)), Some(stack)) => stack.clone_into(plan, directory, &ends)?,
         _ => clone::clone(&mut plan, join, &ends, Parent::Ours, 0)?,
     };
     Ok(Made::Child(pid))

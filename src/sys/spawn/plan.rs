@@ -343,7 +343,7 @@ impl ChildPlan {
 
     /// The highest number that the child gives a new meaning.
     pub(super) fn highest(&self) -> i32 {
-        self.pass.as_ref().map_or(3, |pass| pass.number.max(3))
+        self.pass.as_ref().map_or(2, |pass| pass.number.max(2))
     }
 
     /// Moves every descriptor of the plan above those, so that the child can put them in place one after the other

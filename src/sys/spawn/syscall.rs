@@ -5,7 +5,6 @@
 //! has a call, it asks the kernel in the same way and is to be preferred.
 #![allow(unsafe_code)]
 
-use linux_raw_sys::general::clone_args;
 use rustix::io::Errno;
 use std::arch::asm;
 
@@ -49,18 +48,20 @@ pub(super) unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Result
     answer(result)
 }
 
-/// clone3(2) for a child on a stack of its own, which calls `entry` with `argument` there. Returns the child's pid.
+/// clone(2) or clone3(2), by its number, for a child on a stack of its own, which calls `entry` with `argument` there. Returns the
+/// child's pid.
 ///
 /// # Safety
-/// `args` must name a stack, its end aligned to 16 bytes, that nobody else uses; if the child shares our memory, what `entry`
-/// uses must stay as it is for as long as it uses it.
+/// `arguments` must be those of this call and name a stack, its end aligned to 16 bytes, that nobody else uses; if the child shares our
+/// memory, what `entry` uses must stay as it is for as long as it uses it.
 pub(super) unsafe fn clone_onto<T>(
-    args: &clone_args,
+    number: libc::c_long,
+    arguments: [usize; 5],
     entry: unsafe extern "C" fn(&T) -> !,
     argument: &T,
 ) -> Result<usize, Errno> {
+    let [first, second, third, fourth, fifth] = arguments;
     let result: isize;
-    let place = std::ptr::from_ref(args);
     // SAFETY: as above for who called. The child has these very registers, but for the answer, which is zero, and the stack;
     // it never comes back from `entry`.
     #[cfg(target_arch = "x86_64")]
@@ -71,13 +72,13 @@ pub(super) unsafe fn clone_onto<T>(
             "jnz 2f",
             // The outermost frame, for a debugger.
             "xor ebp, ebp",
-            "mov rdi, r9",
-            "call r8",
+            "mov rdi, r13",
+            "call r12",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
-            in("rdi") place, in("rsi") size_of::<clone_args>(),
-            in("r8") entry as *const (), in("r9") std::ptr::from_ref(argument),
+            inlateout("rax") number as isize => result,
+            in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth, in("r8") fifth,
+            in("r12") entry as *const (), in("r13") std::ptr::from_ref(argument),
             lateout("rcx") _, lateout("r11") _,
         );
     }
@@ -93,9 +94,9 @@ pub(super) unsafe fn clone_onto<T>(
             "blr x9",
             "brk 1",
             "2:",
-            in("x8") libc::SYS_clone3 as isize,
-            inlateout("x0") place => result,
-            in("x1") size_of::<clone_args>(),
+            in("x8") number as isize,
+            inlateout("x0") first => result,
+            in("x1") second, in("x2") third, in("x3") fourth, in("x4") fifth,
             in("x9") entry as *const (), in("x10") std::ptr::from_ref(argument),
         );
     }

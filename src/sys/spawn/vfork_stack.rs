@@ -1,67 +1,131 @@
-//! Stacks for children that share the fork server's memory from their clone to their exec, as after vfork(2).
+//! Stacks for children that share the memory of the fork server, or of a keeper, from their clone to their exec, as after vfork(2).
 //!
 //! A fork copies the page tables, and then each side copies the pages that the other may still see: half of what a start costs.
 //! With `CLONE_VM` nothing is copied. The child runs on a stack of its own and reads a plan that does not change while the child
-//! is there. Unlike after vfork(2) the fork server goes on meanwhile, whatever the child hangs in. When the child has left, by
-//! its exec or its end, the kernel writes a zero (`CLONE_CHILD_CLEARTID`), and the stack is free for the next child.
+//! is there. Unlike after vfork(2) the one who made it goes on meanwhile, whatever the child hangs in. When the child has left, by
+//! its exec or its end, the kernel writes a zero (`CLONE_CHILD_CLEARTID`): the stack is free for the next child of the fork server, and
+//! a keeper gives its one back.
 //!
 //! Rules, because the memory is shared:
 //! * The OOM killer kills every process that shares its victim's memory (mm/oom_kill.c, `__oom_kill_process`), and writing
 //!   `oom_score_adj` changes all of them (fs/proc/base.c, `__set_oom_adj`). So a child with little memory, or with an
-//!   `oom_score_adj`, is forked instead. So is one whose memory the kernel is told something about (KSM, THP): that is told of all of it. And only the fork server does this, never the supervisor: it may be lost.
-//! * A child that has become a service's user could be traced by other processes of that user, and the fork server with it. The
+//!   `oom_score_adj`, is forked instead. So is one whose memory the kernel is told something about (KSM, THP): that is told of all of it.
+//!   And the supervisor never does this. The fork server may be lost. So may a keeper with its only child, its main process: hooks, which
+//!   come later, are forked.
+//! * A child that has become a service's user could be traced by other processes of that user, and who shares its memory with it. The
 //!   kernel prevents that by marking the memory as not dumpable at each change of an id, unless `fs.suid_dumpable` is 1: then
 //!   no child gets such a stack.
-//! * The child writes to its stack only, never to `errno`, which would be the fork server's (`syscall.rs`).
+//! * The child writes to its stack only, never to `errno`, which would be that of the one who made it (`syscall.rs`).
 #![allow(unsafe_code)]
 
 use super::child::{self, Order};
-use super::clone::{self, Ends, Join};
+use super::clone::{self, Child, Ends, Join, Parent, Report};
 use super::plan::ChildPlan;
 use super::syscall;
-use linux_raw_sys::general::{CLONE_CHILD_CLEARTID, CLONE_PARENT, CLONE_VM, clone_args};
+use crate::sys::pidfd::Pidfd;
+use linux_raw_sys::general::{CLONE_CHILD_CLEARTID, CLONE_PARENT, CLONE_PIDFD, CLONE_VM, clone_args};
+use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a stack (a child uses the last few thousand) and of the inaccessible gap below it.
 const STACK: usize = 64 << 10;
 const GAP: usize = 16 << 10;
 
+const SHARES: u32 = CLONE_VM | CLONE_CHILD_CLEARTID;
+
 /// Children that may hang before their exec at once, in a file system that does not answer. Further ones are forked.
 const MOST: usize = 64;
 
-/// All stacks of this process. They live until it ends.
-pub(super) struct VforkStacks {
-    /// `fs.suid_dumpable` keeps other users from tracing us through a child.
-    safe: bool,
-    stacks: Vec<VforkStack>,
+/// Whether a child of `plan` may have our memory.
+fn may_share(plan: &ChildPlan) -> bool {
+    let of_memory = plan.oom_score_adj.is_some() || plan.ksm || plan.thp_disabled;
+    !plan.scarce_memory && !of_memory && is_safe()
 }
+
+/// `fs.suid_dumpable` keeps other users from tracing us through a child. Asked once, by the fork server for all its keepers.
+fn is_safe() -> bool {
+    static SAFE: OnceLock<bool> = OnceLock::new();
+    let marked = || std::fs::read_to_string("/proc/sys/fs/suid_dumpable");
+    *SAFE.get_or_init(|| marked().is_ok_and(|value| matches!(value.trim(), "0" | "2")))
+}
+
+/// Makes a child of ours and lets it go, sharing our memory until its exec where it may. For a process with one thread that has
+/// nothing to note before its child begins. The descriptors of the plan are closed here.
+///
+/// # Errors
+/// As [`clone::spawn`].
+pub fn spawn(mut plan: ChildPlan) -> io::Result<(Child, Lent)> {
+    let (pipe, report) = clone::report_pipe(&plan)?;
+    let ends = Ends { report, go: None };
+    let mut lent = Lent(if may_share(&plan) { VforkStack::new().ok() } else { None });
+    let mut pidfd: libc::c_int = -1;
+    let pid = match &mut lent.0 {
+        Some(stack) => stack.clone(plan, &ends, pipe.as_fd(), &mut pidfd)?,
+        None => {
+            let parent = Parent::Us { pidfd: &mut pidfd, closes: &[pipe.as_fd()] };
+            clone::clone(&mut plan, None, &ends, parent, 0)?
+        }
+    };
+    // SAFETY: the kernel has just put a new descriptor there, which is ours alone.
+    let pidfd = Pidfd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok((Child { pid, pidfd, report: Report::from(pipe) }, lent))
+}
+
+/// What a child uses of our memory. Given back when this is dropped, which is to be when the child has left.
+pub struct Lent(Option<VforkStack>);
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lent").field(&self.0.is_some()).finish()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        match self.0.take() {
+            // It is still there, and uses it.
+            Some(stack) if stack.is_taken() => {
+                Box::leak(Box::new(stack));
+            }
+            // SAFETY: it was mapped for this, and nobody uses it any more.
+            Some(stack) => unsafe {
+                let lowest = std::ptr::with_exposed_provenance_mut::<libc::c_void>(stack.stack - GAP);
+                libc::munmap(lowest, GAP + STACK);
+            },
+            None => {}
+        }
+    }
+}
+
+/// All stacks of the fork server. They live until it ends.
+pub(super) struct VforkStacks(Vec<VforkStack>);
 
 impl VforkStacks {
     pub(super) fn open() -> &'static mut Self {
-        let marked = std::fs::read_to_string("/proc/sys/fs/suid_dumpable");
-        let safe = marked.is_ok_and(|value| matches!(value.trim(), "0" | "2"));
+        is_safe();
         // Never dropped: children may still use theirs when we end.
-        Box::leak(Box::new(Self { safe, stacks: Vec::new() }))
+        Box::leak(Box::new(Self(Vec::new())))
     }
 
     /// A free stack for a child of `plan`; `None`: fork it instead.
     pub(super) fn free(&mut self, plan: &ChildPlan) -> Option<&mut VforkStack> {
-        let of_memory = plan.oom_score_adj.is_some() || plan.ksm || plan.thp_disabled;
-        if !self.safe || plan.scarce_memory || of_memory {
+        if !may_share(plan) {
             return None;
         }
-        let index = match self.stacks.iter().position(|stack| !stack.is_taken()) {
+        let Self(stacks) = self;
+        let index = match stacks.iter().position(|stack| !stack.is_taken()) {
             Some(index) => index,
-            None if self.stacks.len() < MOST => {
-                self.stacks.push(VforkStack::new().ok()?);
-                self.stacks.len() - 1
+            None if stacks.len() < MOST => {
+                stacks.push(VforkStack::new().ok()?);
+                stacks.len() - 1
             }
             None => return None,
         };
-        self.stacks.get_mut(index)
+        stacks.get_mut(index)
     }
 }
 
@@ -97,11 +161,53 @@ impl VforkStack {
     ///
     /// # Errors
     /// Those of clone3(2), and of fcntl(2) when no descriptor is left; there is no child then.
-    pub(super) fn clone(
+    pub(super) fn clone_into(
         &mut self,
-        mut plan: ChildPlan,
+        plan: ChildPlan,
         directory: BorrowedFd<'_>,
         ends: &Ends,
+    ) -> io::Result<i32> {
+        let args = clone_args {
+            stack: self.stack as u64,
+            stack_size: STACK as u64,
+            child_tid: self.taken.as_ptr().expose_provenance() as u64,
+            ..clone::born(directory, CLONE_PARENT | SHARES)
+        };
+        let place = std::ptr::from_ref(&args).expose_provenance();
+        let arguments = [place, size_of::<clone_args>(), 0, 0, 0];
+        self.make(plan, Some(Join::Born(directory)), ends, &[], (libc::SYS_clone3, arguments))
+    }
+
+    /// The same as a child of ours, where we are, with its pidfd. It closes its copy of `our_end`. By the older call: container
+    /// engines refuse the newer one.
+    fn clone(
+        &mut self,
+        plan: ChildPlan,
+        ends: &Ends,
+        our_end: BorrowedFd<'_>,
+        pidfd: &mut libc::c_int,
+    ) -> io::Result<i32> {
+        let flags = (SHARES | CLONE_PIDFD | libc::SIGCHLD.cast_unsigned()) as usize;
+        let parent_tid = std::ptr::from_mut(pidfd).expose_provenance();
+        let child_tid = self.taken.as_ptr().expose_provenance();
+        let end = self.stack + STACK;
+        // The order of the last two is that of the architecture (clone(2)).
+        let arguments = if cfg!(target_arch = "x86_64") {
+            [flags, end, parent_tid, child_tid, 0]
+        } else {
+            [flags, end, parent_tid, 0, child_tid]
+        };
+        self.make(plan, None, ends, &[our_end], (libc::SYS_clone, arguments))
+    }
+
+    /// By a call that names this stack.
+    fn make(
+        &mut self,
+        mut plan: ChildPlan,
+        join: Option<Join<'_>>,
+        ends: &Ends,
+        closes: &[BorrowedFd<'_>],
+        (number, arguments): (libc::c_long, [usize; 5]),
     ) -> io::Result<i32> {
         plan.lift_descriptors()?;
         let places = plan.places();
@@ -110,18 +216,12 @@ impl VforkStack {
         let plan = Rc::new(plan);
         // SAFETY: it stays where it is, unchanged, until `reads` is dropped, and the order with it.
         let lasting: &'static ChildPlan = unsafe { &*Rc::as_ptr(&plan) };
-        let order = clone::order(lasting, Some(Join::Born(directory)), ends);
-        let order = Order { places, dispositions_reset: true, ..order };
+        let closes = closes.iter().map(AsRawFd::as_raw_fd).collect();
+        let order = Order { places, closes, ..clone::order(lasting, join, ends) };
         let (order, _) = self.reads.insert((Box::new(order), plan));
-        let args = clone_args {
-            stack: self.stack as u64,
-            stack_size: STACK as u64,
-            child_tid: self.taken.as_ptr().expose_provenance() as u64,
-            ..clone::born(directory, CLONE_PARENT | CLONE_VM | CLONE_CHILD_CLEARTID)
-        };
         self.taken.store(1, Ordering::Release);
         // SAFETY: no child uses this stack, and what the child reads is not touched until the child has left.
-        let made = unsafe { syscall::clone_onto(&args, child::run, &**order) };
+        let made = unsafe { syscall::clone_onto(number, arguments, child::run, &**order) };
         if made.is_err() {
             self.taken.store(0, Ordering::Release);
         }
