@@ -276,6 +276,10 @@ impl Stage {
         while !self.followers.is_empty() {
             self.unfollow();
         }
+        // One whose launcher was killed before it was tied to that follows on.
+        let all = self.supervisor.iter().flat_map(|supervisor| self.world.processes(supervisor));
+        let followers = all.filter(|process| process.command.starts_with("/hermes-sup ctl "));
+        followers.for_each(|process| send(process.outer, Signal::KILL));
         for name in REGISTERED {
             if self.site.ledger().is_possible(name, Wish::Up) {
                 callers::unregister(&self.site, CALLERS, name);
