@@ -55,7 +55,8 @@ use std::fmt;
 /// Bytes of a name that fit into a file name together with the number of a life (NAME_MAX is 255).
 const LONGEST_NAME: usize = 200;
 
-/// One life of one service. `n` is never used twice for a name.
+/// One life of one service. A supervisor never uses `n` twice for a name. One that takes over from a killed one may use the number of
+/// a life again that this one had not written down: what was left of that life is ended before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IncarnationId {
     pub name: ServiceName,

@@ -1,12 +1,13 @@
 //! Time as the core sees it: a number handed in with each event. The core never asks for the time.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Milliseconds on the supervisor's own clock.
 ///
 /// It starts at the wall clock's Unix time when the supervisor starts and from then on follows the monotonic clock,
 /// so a clock that is set during the run moves no deadline, while ticks kept in the database stay comparable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Tick(pub u64);
 
 impl Tick {

@@ -5,9 +5,10 @@ use super::exit::Exit;
 use super::policy::Hook;
 use super::signal::Signal;
 use super::words::Want;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
     /// Put the want on disk, durably; answered by `Recorded` or `NotRecorded`.
     Record {
@@ -85,7 +86,7 @@ pub enum Effect {
 }
 
 /// What happened to a service without being asked for, where no state tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Incident {
     /// Its main process ended unasked after it had run for so long.
     Ended { exit: Exit, ran: Duration },
@@ -104,7 +105,7 @@ pub enum Incident {
 }
 
 /// The answer to a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Done {
         /// It was so before the command.

@@ -4,16 +4,17 @@ use super::clock::Tick;
 use super::exit::Exit;
 use super::gateway::{Gate, Restored};
 use super::name::ServiceName;
-use super::policy::Policy;
+use super::policy::{self, Policy};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// One request of one caller, so that every caller gets its own answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket(pub u64);
 
 /// What an operator asks of one service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// `force` gives up on remains that cannot be killed.
     Start {
@@ -30,7 +31,7 @@ pub enum Command {
 /// A numbered life of a service. Events of a life that was given up are ignored.
 pub type Incarnation = u64;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// What the database and the definition say, once, before anything else.
     Boot(Restored),
@@ -92,7 +93,7 @@ pub enum Event {
     /// It is time for the next run of a scheduled service.
     Due,
     /// Its definition was changed; a running process keeps what it was started with.
-    Defined(Arc<Policy>),
+    Defined(#[serde(with = "policy::shared")] Arc<Policy>),
     /// What the services before it in the order allow.
     Gate(Gate),
     /// This service, which is wanted up, cannot do without it: it is kept up whatever its own want; `None`: no longer.

@@ -2,10 +2,11 @@
 
 use super::limits::{Key, Value};
 use super::signal::Signal;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Whose memory had run out when the kernel killed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Shortage {
     /// The service was at its own limit, in bytes.
     MemoryMax(u64),
@@ -31,7 +32,7 @@ impl fmt::Display for Shortage {
 }
 
 /// The end of a main process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Exit {
     /// It called exit; 0..=255.
     Code(u8),

@@ -12,12 +12,14 @@ pub mod gateway;
 pub mod limits;
 pub mod line;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 pub mod name;
 pub mod near;
 pub mod notify;
 pub mod policy;
 pub mod schedule;
 pub mod signal;
+#[cfg(any(test, debug_assertions))]
+pub mod trace;
 pub mod unit;
 pub mod words;

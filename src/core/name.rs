@@ -2,6 +2,7 @@
 //!
 //! A `ServiceName` that exists is valid, so it can be put into a path or a message without another check.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,7 +31,8 @@ pub const INSTANCE: char = '@';
 /// longer than one; or, for s6 service directories, what [`ServiceName::of_slot`] allows. Never with a slash, white space or control characters, never beginning with a dot.
 ///
 /// Cheap to clone: every event and every reply carries one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ServiceName(Arc<str>);
 
 /// Why a text is not a service name. The message states the rule.
@@ -131,6 +133,21 @@ impl ServiceName {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for ServiceName {
+    type Error = NameError;
+
+    /// As [`ServiceName::of_slot`], the rule that every name keeps.
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::of_slot(&text)
+    }
+}
+
+impl From<ServiceName> for String {
+    fn from(name: ServiceName) -> Self {
+        name.as_str().to_owned()
     }
 }
 

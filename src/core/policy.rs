@@ -3,13 +3,14 @@
 
 use super::exit::Exit;
 use super::signal::Signal;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Where a program is searched when the service's environment has no PATH (as execvp(3) would, without the current directory).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartWhen {
     Always,
     OnFailure,
@@ -17,7 +18,7 @@ pub enum RestartWhen {
 }
 
 /// What an exit code means, before the restart policy is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitRule {
     /// Restart without the wait; still counted.
     Now,
@@ -34,7 +35,7 @@ pub const LATER: Duration = Duration::from_secs(5);
 
 /// Exponential wait between restarts. The first failure in a row restarts at once; the n-th (n ≥ 2) waits
 /// `initial * factor^(n-2)`, at most `max`, changed by up to ± `jitter` (a fraction).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
     pub initial: Duration,
     pub factor: f64,
@@ -46,13 +47,13 @@ pub struct Backoff {
 }
 
 /// More than `burst` failures within `interval` end in `failed`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BurstLimit {
     pub burst: u32,
     pub interval: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RestartPolicy {
     pub when: RestartWhen,
     pub backoff: Backoff,
@@ -61,7 +62,7 @@ pub struct RestartPolicy {
     pub exit_codes: BTreeMap<u8, ExitRule>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopPolicy {
     pub signal: Signal,
     /// For the whole tree together, then it is killed.
@@ -70,7 +71,7 @@ pub struct StopPolicy {
     pub leftovers: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Daemon,
     /// Success is `finished`.
@@ -89,7 +90,7 @@ impl Kind {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     Auxiliary,
     /// Its `failed` ends the container with its exit code.
@@ -97,7 +98,7 @@ pub enum Role {
 }
 
 /// A program that runs beside the main process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Hook {
     /// It is up, and ready where it can say so.
     PostStart,
@@ -116,7 +117,7 @@ impl Hook {
 }
 
 /// The hooks that there are, each with how long it may take.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     /// Must succeed before the main process is made; runs in a tree of its own.
     pub pre_start: Option<Duration>,
@@ -126,7 +127,7 @@ pub struct Hooks {
 }
 
 /// Everything the state machine needs to know about one service.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     pub kind: Kind,
     pub role: Role,
@@ -166,6 +167,21 @@ impl Default for Policy {
             finish: None,
             hooks: Hooks::default(),
         }
+    }
+}
+
+/// A policy that services share, in serde's form: each has it whole.
+pub mod shared {
+    use super::Policy;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::sync::Arc;
+
+    pub fn serialize<S: Serializer>(policy: &Arc<Policy>, to: S) -> Result<S::Ok, S::Error> {
+        Policy::serialize(policy, to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Arc<Policy>, D::Error> {
+        Policy::deserialize(from).map(Arc::new)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Signals as numbers with names. Linux numbering as on x86_64 and aarch64 (signal(7)); no system call is made here.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A signal number from 1 to 64.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Signal(u8);
 
 const NAMES: [&str; 31] = [

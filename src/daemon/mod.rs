@@ -20,6 +20,7 @@ mod simulation;
 mod sources;
 mod surface;
 mod topics;
+mod trace;
 mod upgrade;
 mod view;
 
@@ -32,7 +33,7 @@ use crate::control::server::{Abandoned, ConnId, Server};
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
 use crate::core::event::{Event, Incarnation};
-use crate::core::fleet::{Fleet, FleetEffects, ParallelStarts, ServiceId};
+use crate::core::fleet::{FleetEffects, ParallelStarts, ServiceId};
 use crate::core::name::ServiceName;
 use crate::core::words::LogFormat;
 use crate::definition::Surroundings;
@@ -93,6 +94,7 @@ use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
 use topics::topology::{self, Topology};
 use topics::upgrade::{CheckError, Upgrade};
+use trace::Traced;
 use view::{View, decide, view};
 
 /// What the supervisor was told. Paths are absolute.
@@ -283,7 +285,7 @@ struct Supervisor {
     clock: Clock,
     lost_time: LostTime,
     wakeups: Wakeups,
-    fleet: Fleet,
+    fleet: Traced,
     services: Services,
     inbox: Inbox,
     /// What the core has decided and is not carried out yet.

@@ -35,7 +35,12 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(rung: Rung, dice: Dice) -> Self {
-        let mut world = fleet::world(Setup::new(rung, Place::Child));
+        let mut setup = Setup::new(rung, Place::Child);
+        // On some rungs starts wait for their turn.
+        if matches!(rung, Rung::CgroupPrivate | Rung::Keeper) {
+            setup = setup.supervisor_option(&["--parallel-starts", "2"]);
+        }
+        let mut world = fleet::world(setup);
         world.prepare();
         let site = Site::new(Sockets::of(&world), world.path("/run/hermes-sup"), world.mark.clone());
         Self {

@@ -15,7 +15,7 @@ mod turns;
 #[cfg(test)]
 mod turns_tests;
 
-pub use turns::ParallelStarts;
+pub use turns::{PATIENCE, ParallelStarts, SETTLED};
 
 use super::clock::Tick;
 use super::effect::Effect;
@@ -24,13 +24,14 @@ use super::gateway::{Elsewhere, Gateway, Restored};
 use super::name::ServiceName;
 use super::policy::Policy;
 use super::words::Want;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use turns::Turns;
 
 /// A small number for a service, stable while it exists and reused afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServiceId(pub u32);
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Member {
 }
 
 /// Whether a service has a process of its own, where another one may do its work.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     #[default]
     Own,
@@ -78,6 +79,9 @@ pub struct Fleet {
     /// The greatest number of a life of those that were removed. New services count on from there: what is still on its way for a
     /// life that is over means nothing to another service with that number or name.
     past: u64,
+    /// What the services were told, and what came of it, for a trace.
+    #[cfg(any(test, debug_assertions))]
+    told: Option<Vec<crate::core::trace::Told>>,
 }
 
 /// Effects of several services, in order.
@@ -302,6 +306,8 @@ impl Fleet {
             let Some(member) = self.member_mut(id) else { continue };
             let (had_tree, was_to_start) = (member.gateway.has_tree(), member.gateway.is_to_start());
             let (before, of_gate) = (member.gateway.phase(), matches!(event, Event::Gate(_)));
+            #[cfg(any(test, debug_assertions))]
+            let told = (event.clone(), out.len());
             let effects = member.gateway.step(event, now);
             let has_tree = member.gateway.has_tree();
             let mut changed = was_to_start != member.gateway.is_to_start();
@@ -311,6 +317,8 @@ impl Fleet {
                 changed |= effect == Effect::Changed;
                 out.push((id, effect));
             }
+            #[cfg(any(test, debug_assertions))]
+            self.note(id, told, out);
             self.note_deadline(id);
             if self.turns.is_on() {
                 self.follow_turn(id, before, of_gate, &mut queue);
@@ -366,5 +374,28 @@ impl Fleet {
 
     fn member_mut(&mut self, id: ServiceId) -> Option<&mut Member> {
         self.members.get_mut(id.0 as usize).and_then(Option::as_mut)
+    }
+}
+
+/// For traces.
+#[cfg(any(test, debug_assertions))]
+impl Fleet {
+    /// What services are told from now on is noted.
+    pub fn listen(&mut self) {
+        self.told = Some(Vec::new());
+    }
+
+    /// What was noted.
+    pub fn heard(&mut self) -> Vec<crate::core::trace::Told> {
+        self.told.take().unwrap_or_default()
+    }
+
+    /// A service was told of an event, and `out` had so many effects before.
+    fn note(&mut self, id: ServiceId, (event, before): (Event, usize), out: &FleetEffects) {
+        let after = self.gateway(id).map(Gateway::after);
+        if let Some((told, after)) = self.told.as_mut().zip(after) {
+            let effects = out[before..].iter().map(|(_, effect)| effect.clone()).collect();
+            told.push(crate::core::trace::Told { id, event, effects, after });
+        }
     }
 }

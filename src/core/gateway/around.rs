@@ -6,9 +6,10 @@ use crate::core::effect::{Effect, Effects, Outcome};
 use crate::core::event::Command;
 use crate::core::name::ServiceName;
 use crate::core::words::{State, Want};
+use serde::{Deserialize, Serialize};
 
 /// Whether the services around it let it start.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Gate {
     Open,
     /// Not yet; for whom it waits.
@@ -24,7 +25,7 @@ pub enum Gate {
 }
 
 /// Why a service that may be wanted up has no process of its own, and is no failure.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Elsewhere {
     /// This service does its work.
     Served { by: ServiceName },

@@ -6,10 +6,11 @@ use crate::core::exit::Exit;
 use crate::core::name::ServiceName;
 use crate::core::policy::Hook;
 use crate::core::words::Want;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What happened to the service so far, kept in the database.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Restarts that nobody asked for.
     pub restarts: u64,
@@ -30,7 +31,7 @@ pub struct History {
 }
 
 /// The runs of a scheduled service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runs {
     /// When the last one began, also one that was asked for.
     pub started: Option<Tick>,
@@ -41,7 +42,7 @@ pub struct Runs {
 }
 
 /// What is known about a service when the supervisor starts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Restored {
     pub want: Want,
     /// The disk says so too. If not, the next command is recorded even if it changes nothing here.
@@ -63,7 +64,7 @@ impl Restored {
 }
 
 /// A life in [`Phase::Up`], as a later supervisor has to know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Living {
     pub incarnation: Incarnation,
     pub pid: i32,
@@ -76,7 +77,7 @@ pub struct Living {
 }
 
 /// What is known about the readiness of a life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
     /// The service has no way to report it.
     #[default]

@@ -51,6 +51,7 @@ use super::policy::Policy;
 use super::words::Want;
 use life::{Life, NOT_READY};
 use orders::Orders;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ pub const FINISH_GIVES_UP: u8 = 125;
 /// How long the log of an empty tree may take to be read to its end before the service goes on without it.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
     Down,
     Held,
@@ -76,7 +77,7 @@ pub enum Phase {
 }
 
 /// The stop ladder: each stage has a deadline, after which the next one begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ending {
     pub stage: Stage,
     until: Tick,
@@ -84,7 +85,7 @@ pub struct Ending {
     asked: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// The main process exists only halfway: the stop signal follows exec.
     Unsignalled,

@@ -1,43 +1,55 @@
 //! What becomes of the machine's effects in the world, and the rules that no event may break.
 
+use super::Fault;
+use super::rules::{Broken, Rule};
 use super::world::{Main, World};
-use super::{Broken, Fault, Scope};
 use crate::core::effect::{Effect, Outcome};
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::exit::Exit;
 use crate::core::gateway::{Phase, Stage};
+use crate::core::trace::After;
 use crate::core::words::Want;
 
 impl World {
     /// Hands one event to the machine, takes its effects, and checks the rules.
     pub(super) fn feed(&mut self, event: Event) -> Result<(), Broken> {
-        let before = self.gateway.want();
-        let failures = self.gateway.history().failures.len();
-        let effects = self.gateway.step(event.clone(), self.now);
-        if self.gateway.want() != before && !matches!(event, Event::Command { .. }) {
-            let from_disk =
-                matches!(event, Event::Recorded { .. } | Event::NotRecorded { .. } | Event::Boot(_));
-            if !from_disk && event != Event::Time {
-                return Err(format!("{event:?} changed the want").into());
-            }
+        let effects = self.gateway.step(event.clone(), self.now).into_iter().collect();
+        let after = self.gateway.after();
+        match self.take(&event, effects, after) {
+            broken if broken.is_empty() => Ok(()),
+            mut broken => Err(broken.swap_remove(0)),
         }
-        let counted = self.gateway.history().failures.len() > failures && !matches!(event, Event::Boot(_));
+    }
+
+    /// The machine has answered `event` with these effects, and is so now. Which rules this breaks.
+    pub(super) fn take(&mut self, event: &Event, effects: Vec<Effect>, after: After) -> Vec<Broken> {
+        let before = std::mem::replace(&mut self.after, after);
+        let mut broken = Vec::new();
+        let may_move = match event {
+            Event::Command { .. } | Event::Recorded { .. } | Event::NotRecorded { .. } => true,
+            Event::Boot(_) | Event::Time => true,
+            _ => false,
+        };
+        if self.after.want != before.want && !may_move {
+            broken.push(Broken::from(Rule::WantMoved).about(format_args!("{event:?}")));
+        }
+        let counted = self.after.failures > before.failures && !matches!(event, Event::Boot(_));
         if counted && self.ended == Some(Exit::Code(0)) && !self.unhealthy {
-            return Err("a clean exit was counted as a failure".into());
+            broken.push(Rule::CleanExitCounted.into());
         }
         // An operator's stop ends the need, too.
         self.needed &= self.gateway.is_needed();
-        for effect in effects {
-            self.carry_out(effect)?;
-        }
-        self.check()
+        let results = effects.into_iter().map(|effect| self.carry_out(effect));
+        broken.extend(results.filter_map(Result::err));
+        broken.extend(self.check().err());
+        broken
     }
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Record { seq, want } => {
                 if self.fault == Fault::AcknowledgedBeforeTheCommit {
-                    let ticket = self.tickets.keys().next_back().copied().ok_or("nobody asked")?;
+                    let ticket = self.tickets.keys().next_back().copied().ok_or(Rule::AnsweredTwice)?;
                     self.carry_out(Effect::Reply {
                         ticket,
                         outcome: Outcome::Done { already: false, unrecorded: None },
@@ -57,15 +69,15 @@ impl World {
                 self.spawn(incarnation)?;
                 self.preparing = true;
             }
-            Effect::RunHook { .. } if self.hook.is_some() => return Err("two hooks at a time".into()),
+            Effect::RunHook { .. } if self.hook.is_some() => return Err(Rule::TwoHooks.into()),
             Effect::RunHook { .. } if self.main != Main::Alive || self.preparing => {
-                return Err("a hook beside no main process".into());
+                return Err(Rule::HookAlone.into());
             }
             Effect::RunHook { hook, .. } => self.hook = Some(hook),
             Effect::EndHook { .. } => {}
             Effect::Spawn { incarnation } => {
-                if self.scope == Scope::Hooks && !self.prepared {
-                    return Err("the main process was made before its hook had succeeded".into());
+                if self.gateway.policy().hooks.pre_start.is_some() && !self.prepared {
+                    return Err(Rule::Unprepared.into());
                 }
                 self.spawn(incarnation)?;
                 if self.fault == Fault::SpawnIsRepeated {
@@ -73,126 +85,143 @@ impl World {
                 }
             }
             Effect::SignalMain { .. } if self.main != Main::Alive => {
-                return Err("a signal to no process".into());
+                return Err(Rule::SignalToNobody.into());
             }
             Effect::SignalMain { planned: true, .. }
-                if self.closing || self.gateway.want() == Want::Up || self.gateway.needed_by().is_some() =>
+                if self.closing || self.after.want == Want::Up || self.gateway.needed_by().is_some() =>
             {
-                return Err("a stop that nobody planned".into());
+                return Err(Rule::UnplannedStop.into());
             }
-            Effect::SignalTree { .. } if self.tree_told => return Err("a signal to an empty tree".into()),
-            Effect::SignalMain { .. } | Effect::SignalTree { .. } => {}
+            Effect::SignalTree { .. } if self.tree_told => return Err(Rule::SignalToEmptyTree.into()),
+            Effect::SignalMain { .. } => self.signalled = true,
+            Effect::SignalTree { .. } => {}
+            Effect::KillTree { .. } if self.is_unasked() => return Err(Rule::KilledUnasked.into()),
             Effect::KillTree { .. } => self.killed = self.fault != Fault::KillIsLost,
-            Effect::DrainLogs { .. } if self.tree => return Err("the log of a living tree was closed".into()),
+            Effect::DrainLogs { .. } if self.tree => return Err(Rule::LogClosedEarly.into()),
             Effect::DrainLogs { .. } => self.draining = true,
             Effect::Release { .. } if self.tree => {
-                return Err("the place of a living tree was removed".into());
+                return Err(Rule::ReleasedAlive.into());
             }
             Effect::Release { .. } => {
                 (self.main, self.hook) = (Main::None, None);
                 self.draining = false;
             }
             Effect::Abandon { .. } => {
-                if self.gateway.stage() == Some(Stage::Draining) {
-                    return Err("an empty tree was abandoned".into());
+                if self.after.stage() == Some(Stage::Draining) {
+                    return Err(Rule::AbandonedEmpty.into());
                 }
                 (self.main, self.tree, self.hook) = (Main::None, false, None);
             }
             Effect::Reply { .. } if self.fault == Fault::ReplyIsLost => {}
             Effect::Reply { ticket, outcome } => self.reply(ticket, &outcome)?,
-            Effect::Retired if self.tree => return Err("unregistered with a living tree".into()),
+            Effect::Retired if self.tree => return Err(Rule::RetiredAlive.into()),
             Effect::Retired => self.gone = true,
         }
         Ok(())
     }
 
     fn spawn(&mut self, incarnation: u64) -> Result<(), Broken> {
-        if self.gateway.want() == Want::Down && !self.gateway.is_once() && !self.needed {
-            return Err("spawned against the want".into());
+        if self.after.want == Want::Down && !self.gateway.is_once() && !self.needed {
+            return Err(Rule::AgainstTheWant.into());
         }
         if self.elsewhere {
-            return Err("spawned beside the service that does its work".into());
+            return Err(Rule::BesideElsewhere.into());
         }
         if self.given_up {
-            return Err("spawned after it was given up".into());
+            return Err(Rule::AfterGivenUp.into());
         }
         let asked_for = self.tickets.values().any(|command| *command == Command::Once);
         let may_run = std::mem::take(&mut self.run_is_due) || asked_for || self.gateway.is_once();
-        if self.scope == Scope::Scheduled && !may_run {
-            return Err("a run that was neither due nor asked for".into());
+        if self.gateway.is_scheduled() && !may_run {
+            return Err(Rule::NeitherDueNorAsked.into());
         }
         self.place(incarnation)
     }
 
     fn place(&mut self, incarnation: u64) -> Result<(), Broken> {
         if self.tree || !matches!(self.main, Main::None) {
-            return Err("spawned beside a living tree".into());
+            return Err(Rule::BesideLivingTree.into());
         }
-        if incarnation != self.incarnation() {
-            return Err("spawned under an old number".into());
+        if incarnation != self.after.incarnation {
+            return Err(Rule::OldNumber.into());
         }
         (self.main, self.tree, self.tree_told, self.killed) = (Main::Making, true, false, false);
         (self.finishing, self.reported, self.preparing, self.prepared) = (false, false, false, false);
-        self.unhealthy &= self.gateway.phase() != Phase::Starting;
+        self.signalled = false;
+        self.unhealthy &= self.after.phase != Phase::Starting;
         Ok(())
     }
 
     fn reply(&mut self, ticket: Ticket, outcome: &Outcome) -> Result<(), Broken> {
-        let command = self.tickets.remove(&ticket).ok_or("answered twice")?;
+        let command = self.tickets.remove(&ticket).ok_or(Rule::AnsweredTwice)?;
         match (outcome, command) {
             (Outcome::Done { unrecorded: Some(_), .. }, Command::Stop) => {}
             (Outcome::Done { unrecorded: Some(_), .. }, _) => {
-                return Err(format!("{command:?} acted unrecorded").into());
+                return Err(Broken::from(Rule::ActedUnrecorded).about(format_args!("{command:?}")));
             }
             (Outcome::Done { .. }, Command::Start { .. } | Command::Restart) if self.on_disk != Want::Up => {
-                return Err("start acknowledged before its commit".into());
-            }
-            (Outcome::Done { .. }, Command::Stop | Command::Unregister) if self.on_disk != Want::Down => {
-                return Err("stop acknowledged before its commit".into());
+                return Err(Rule::StartBeforeCommit.into());
             }
             (Outcome::Done { .. }, Command::Unregister) if self.registered => {
-                return Err("unregister acknowledged before its commit".into());
+                return Err(Rule::UnregisterBeforeCommit.into());
+            }
+            (Outcome::Done { .. }, Command::Stop | Command::Unregister) if self.on_disk != Want::Down => {
+                return Err(Rule::StopBeforeCommit.into());
             }
             (Outcome::Failed(_) | Outcome::Overtaken(_), Command::Unregister)
-                if !self.registered && !self.gateway.is_retiring() =>
+                if !self.registered && !self.after.retiring =>
             {
-                return Err("unregister refused, and its rows are gone".into());
+                return Err(Rule::RefusedAndGone.into());
             }
             _ => {}
         }
         if let Outcome::Done { .. } = outcome {
             let down = matches!(command, Command::Stop | Command::Unregister);
             if down && (self.tree || self.main == Main::Alive) {
-                return Err("stop acknowledged with a living tree".into());
+                return Err(Rule::StopWithTree.into());
             }
-            let waits = self.scope.reports() && !self.reported;
+            let waits = self.reports && !self.reported;
             if !down && (waits || self.finishing || self.preparing) && !self.elsewhere {
-                return Err("start acknowledged before the service was ready".into());
+                return Err(Rule::StartBeforeReady.into());
             }
-            let waits_for_its_time = self.scope == Scope::Scheduled && command != Command::Once;
+            let waits_for_its_time = self.gateway.is_scheduled() && command != Command::Once;
             if !down && self.main != Main::Alive && !self.elsewhere && !waits_for_its_time {
-                return Err("start acknowledged without a main process".into());
+                return Err(Rule::StartWithoutMain.into());
             }
         }
         Ok(())
     }
 
+    /// The service runs, and was not asked to end; nor does anybody who ends everything want it gone now.
+    fn is_unasked(&self) -> bool {
+        self.main == Main::Alive && !self.signalled && !self.preparing && !self.finishing && !self.hurried
+    }
+
     fn check(&self) -> Result<(), Broken> {
-        let phase = self.gateway.phase();
-        let wants_up = self.gateway.want() == Want::Up;
-        if !self.registered && !self.gone && !self.gateway.is_retiring() {
-            return Err("its rows are gone, and it is to stay".into());
+        let phase = self.after.phase;
+        let wants_up = self.after.want == Want::Up;
+        if !self.registered && !self.gone && !self.after.retiring {
+            return Err(Rule::RowsGone.into());
         }
         match phase {
             Phase::Backoff { .. } | Phase::Failed | Phase::Finished if !wants_up && !self.needed => {
-                Err("waits against the want".into())
+                Err(Rule::WaitsAgainstWant.into())
             }
-            Phase::Up if self.main == Main::Making => Err("up before exec".into()),
-            Phase::Down if self.tree => Err("down with a living tree".into()),
+            Phase::Up if self.main == Main::Making => Err(Rule::UpBeforeExec.into()),
+            Phase::Down if self.tree => Err(Rule::DownWithTree.into()),
             Phase::Ending(_) | Phase::Backoff { .. }
-                if self.gateway.stage() != Some(Stage::Stuck) && self.gateway.deadline().is_none() =>
+                if self.after.stage() != Some(Stage::Stuck) && self.after.deadline.is_none() =>
             {
-                Err("waits for nothing".into())
+                Err(Rule::WaitsForNothing.into())
+            }
+            // Held, it waits for another service; stuck, for the kernel.
+            Phase::Down | Phase::Up | Phase::Failed | Phase::Finished
+                if !self.tickets.is_empty()
+                    && self.disk.is_empty()
+                    && self.after.deadline.is_none()
+                    && !self.gone =>
+            {
+                Err(Rule::NobodyAnswers.into())
             }
             _ => Ok(()),
         }

@@ -4,11 +4,16 @@
 //! further command, a state can be reached in which every caller is answered. Seeded faults prove that the search
 //! would notice: each is a change to the stream between machine and world that some rule must catch.
 //!
-//! `world.rs` has the state of the world, `moves.rs` what it may do next, `effects.rs` what becomes of the machine's effects, with
+//! `replay.rs` puts a trace of a real supervisor in the place of the search, `mutants.rs` shows that a trace can refute each rule.
+//!
+//! `rules.rs` names the rules, `world.rs` has the state of the world, `moves.rs` what it may do next, `effects.rs` what becomes of the machine's effects, with
 //! the rules, and `search.rs` the search.
 
 mod effects;
 mod moves;
+pub(crate) mod mutants;
+pub(crate) mod replay;
+pub(crate) mod rules;
 mod search;
 mod world;
 
@@ -57,28 +62,13 @@ enum Scope {
     Scheduled,
     /// As `ReadyAndFinish`, and a supervisor that is killed at any moment and has a successor.
     Crashes,
+    /// What a trace tells of a real one.
+    Traced,
 }
 
 impl Scope {
     fn reports(self) -> bool {
         matches!(self, Self::ReadyAndFinish | Self::Crashes)
-    }
-}
-
-/// A rule that does not hold, in words.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Broken(String);
-
-impl From<String> for Broken {
-    fn from(rule: String) -> Self {
-        Self(rule)
-    }
-}
-
-impl From<&str> for Broken {
-    fn from(rule: &str) -> Self {
-        Self(rule.to_owned())
     }
 }
 

@@ -1,12 +1,14 @@
 //! What the world may do next: an order of a caller, an end of a process, an answer of the disk, time that passes.
 
+use super::rules::{Broken, Rule};
 use super::world::{Main, World};
-use super::{Broken, Fault, Scope};
+use super::{Fault, Scope};
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::exit::Exit;
 use crate::core::gateway::{Elsewhere, FINISH_GIVES_UP, Gate, Gateway, Phase, Restored, Stage};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
+use std::cmp::Ordering;
 use std::time::Duration;
 
 const FORCE: Command = Command::Start { force: true };
@@ -48,7 +50,11 @@ pub(super) enum Move {
     Gate(Gate),
     Needed(bool),
     GiveUp,
+    /// A caller has gone.
+    Forget(Ticket),
     Shutdown,
+    /// The end of patience in a shutdown.
+    KillNow,
     /// The supervisor is killed; what it was writing got to the disk or not.
     Crash {
         written: bool,
@@ -81,11 +87,22 @@ impl World {
             moves.extend([false, true].map(Move::Needed));
             moves.push(Move::GiveUp);
         }
-        if self.scope == Scope::ReadyAndFinish && self.main == Main::Alive && !self.tree_told {
+        // What is left may also end by itself, but nobody may count on that.
+        if self.tree && !self.tree_told && matches!(self.main, Main::Alive | Main::Dead) {
+            moves.push(Move::TreeEnds);
+        }
+        let is_told = matches!(self.scope, Scope::ReadyAndFinish | Scope::Traced);
+        if is_told && self.main == Main::Alive && !self.tree_told {
             moves.extend([Move::Unhealthy, Move::Extended]);
         }
         if self.scope == Scope::Crashes {
             moves.extend([false, true].map(|written| Move::Crash { written }));
+        }
+        if self.scope == Scope::TwoCallers {
+            moves.extend(self.tickets.keys().copied().map(Move::Forget));
+        }
+        if self.closing {
+            moves.push(Move::KillNow);
         }
         moves.push(Move::Shutdown);
         moves
@@ -112,7 +129,7 @@ impl World {
             }
             if self.finishing {
                 moves.push(Move::MainEnds(Exit::Code(FINISH_GIVES_UP), false));
-            } else if self.scope.reports() && !self.reported {
+            } else if self.reports && !self.reported {
                 moves.push(Move::Ready);
             }
         }
@@ -143,10 +160,9 @@ impl World {
         let incarnation = self.incarnation();
         match step.clone() {
             Move::Command(command) => {
-                self.given_up = false;
                 let ticket = Ticket(self.next_ticket);
                 self.next_ticket += 1;
-                self.tickets.insert(ticket, command);
+                self.note(&Event::Command { ticket, command });
                 let command = match (self.fault, command) {
                     (Fault::StopTakenForRestart, Command::Stop) => Command::Restart,
                     (_, command) => command,
@@ -158,7 +174,7 @@ impl World {
                 }
             }
             Move::Disk { works } => {
-                let (seq, want) = self.disk.pop_front().ok_or("no write")?;
+                let (seq, want) = self.disk.pop_front().ok_or(Rule::NoSuchStep)?;
                 if !works {
                     return self.feed(Event::NotRecorded { seq, reason: "full".into() });
                 }
@@ -180,24 +196,21 @@ impl World {
                 self.tell_empty()
             }
             Move::Ready => {
-                self.reported = true;
+                self.note(&Event::ReadyReported { incarnation });
                 self.feed(Event::ReadyReported { incarnation })
             }
             Move::Unhealthy if self.gateway.phase() != Phase::Up => Ok(()),
             Move::Unhealthy => {
-                self.unhealthy = true;
-                self.feed(Event::Unhealthy { incarnation, reason: "no answer".into() })
+                let event = Event::Unhealthy { incarnation, reason: "no answer".into() };
+                self.note(&event);
+                self.feed(event)
             }
             Move::Extended => self.feed(Event::Extended { incarnation, by: Duration::from_secs(30) }),
             Move::MainEnds(exit, leaves) => {
-                self.main = Main::Dead;
                 // A hook is one of the tree's processes.
                 let leaves = leaves || self.hook.is_some();
+                self.main_ends(exit);
                 self.tree = leaves;
-                self.note_end(exit);
-                if self.preparing {
-                    (self.ended, self.prepared) = (None, exit == Exit::Code(0));
-                }
                 let exit = match self.fault {
                     Fault::CleanExitTakenForFailure => Exit::Code(1),
                     Fault::PreStartIsIgnored if self.preparing => Exit::Code(0),
@@ -211,8 +224,7 @@ impl World {
                 }
             }
             Move::Reaped(exit) => {
-                self.main = Main::Dead;
-                self.note_end(exit);
+                self.main_ends(exit);
                 self.feed(Event::MainExited { incarnation, exit })
             }
             Move::HookEnds => {
@@ -228,43 +240,126 @@ impl World {
                 self.feed(Event::LogsDrained { incarnation })
             }
             Move::Time => {
-                self.now = self.gateway.deadline().ok_or("no deadline")?.max(self.now);
+                self.now = self.gateway.deadline().ok_or(Rule::NoSuchStep)?.max(self.now);
                 self.feed(Event::Time)
             }
             Move::Due => {
-                let rests = self.gateway.awaits_run();
-                self.run_is_due |= rests;
+                self.note(&Event::Due);
                 self.feed(Event::Due)
             }
             Move::Gate(gate) => {
-                self.elsewhere = matches!(gate, Gate::Elsewhere(_));
-                // The reason for giving it up is gone.
-                self.given_up &= !self.elsewhere;
+                self.note(&Event::Gate(gate.clone()));
                 let heard = !self.elsewhere || self.fault != Fault::ElsewhereIsIgnored;
                 self.feed(Event::Gate(if heard { gate } else { Gate::Open }))
             }
             Move::Needed(needed) => {
-                if !self.closing && !self.gateway.is_retiring() {
-                    self.needed = needed;
-                }
+                self.note(&Event::Needed(needed.then(other)));
                 let heard = needed || self.fault == Fault::NeedIsForever;
                 self.feed(Event::Needed(heard.then(other)))
             }
             Move::GiveUp => {
+                let event = Event::GiveUp { reason: "fights".into() };
+                self.note(&event);
+                if self.fault == Fault::GivingUpIsIgnored {
+                    return Ok(());
+                }
+                self.feed(event)
+            }
+            Move::Shutdown => {
+                let event = Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) };
+                self.note(&event);
+                self.feed(event)
+            }
+            Move::Forget(ticket) => {
+                self.note(&Event::Forget(ticket));
+                self.feed(Event::Forget(ticket))
+            }
+            Move::KillNow => {
+                self.note(&Event::KillNow);
+                self.feed(Event::KillNow)
+            }
+            Move::Crash { written } => self.crash(written),
+        }
+    }
+
+    /// What others want of the service, or say about it, is so from now on.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Command { ticket, command } => {
+                self.given_up = false;
+                self.tickets.insert(*ticket, *command);
+            }
+            Event::Forget(ticket) => drop(self.tickets.remove(ticket)),
+            Event::ReadyReported { .. } => self.reported = true,
+            Event::Unhealthy { .. } => self.unhealthy |= self.gateway.phase() == Phase::Up,
+            Event::Due => self.run_is_due |= self.gateway.awaits_run(),
+            Event::Gate(gate) => {
+                self.elsewhere = matches!(gate, Gate::Elsewhere(_));
+                // The reason for giving it up is gone.
+                self.given_up &= !self.elsewhere;
+            }
+            Event::Needed(by) if !self.closing && !self.gateway.is_retiring() => self.needed = by.is_some(),
+            Event::GiveUp { .. } => {
                 // No command for a start is under way, and it wants to have a process.
                 let heard = self.gateway.want() == Want::Up && !self.elsewhere && self.tickets.is_empty();
                 let has_ended = matches!(self.gateway.phase(), Phase::Down | Phase::Finished);
                 self.given_up |= heard && !has_ended && !self.closing && !self.gateway.is_retiring();
-                if self.fault == Fault::GivingUpIsIgnored {
-                    return Ok(());
-                }
-                self.feed(Event::GiveUp { reason: "fights".into() })
             }
-            Move::Shutdown => {
-                self.closing = true;
-                self.feed(Event::Shutdown { deadline: self.now.after(Duration::from_secs(9)) })
-            }
-            Move::Crash { written } => self.crash(written),
+            Event::Shutdown { .. } => self.closing = true,
+            Event::KillNow => self.hurried = true,
+            _ => {}
+        }
+    }
+
+    /// Whether the world may do next what this event tells. News of a life that is over may come at any time.
+    pub(super) fn may(&self, event: &Event) -> bool {
+        let of_life = match event {
+            Event::Spawned { incarnation, .. }
+            | Event::SpawnFailed { incarnation, .. }
+            | Event::ReadyReported { incarnation }
+            | Event::Extended { incarnation, .. }
+            | Event::Unhealthy { incarnation, .. }
+            | Event::MainExited { incarnation, .. }
+            | Event::TreeEmpty { incarnation }
+            | Event::LogsDrained { incarnation }
+            | Event::HookEnded { incarnation } => Some(*incarnation),
+            _ => None,
+        };
+        match of_life.map(|of| of.cmp(&self.incarnation())) {
+            Some(Ordering::Less) => return true,
+            Some(Ordering::Greater) => return false,
+            Some(Ordering::Equal) | None => {}
+        }
+        let first = self.disk.front().map(|(seq, _)| *seq);
+        let tells = |next: &Move| match (next, event) {
+            (Move::Disk { works: true }, Event::Recorded { seq })
+            | (Move::Disk { works: false }, Event::NotRecorded { seq, .. }) => first == Some(*seq),
+            (Move::Exec { works: true }, Event::Spawned { .. })
+            | (Move::Exec { works: false }, Event::SpawnFailed { .. })
+            | (Move::Ready, Event::ReadyReported { .. })
+            | (Move::Unhealthy, Event::Unhealthy { .. })
+            | (Move::Extended, Event::Extended { .. })
+            | (Move::MainEnds(..) | Move::Reaped(_), Event::MainExited { .. })
+            | (Move::Drained, Event::LogsDrained { .. })
+            | (Move::HookEnds, Event::HookEnded { .. }) => true,
+            _ => false,
+        };
+        match event {
+            Event::Time => self.gateway.deadline().is_some_and(|at| at <= self.now),
+            // Nobody says when they come, nor what of.
+            Event::Command { .. }
+            | Event::Forget(_)
+            | Event::Due
+            | Event::Defined(_)
+            | Event::Gate(_)
+            | Event::Needed(_)
+            | Event::GiveUp { .. }
+            | Event::Shutdown { .. }
+            | Event::KillNow => true,
+            // After a start that has failed, too.
+            Event::TreeEmpty { .. } => !self.tree_told && matches!(self.main, Main::Alive | Main::Dead),
+            Event::Boot(_) => self.gateway.phase() == Phase::Down && self.main == Main::None,
+            _ => self.moves().iter().any(tells),
         }
     }
 
@@ -284,7 +379,7 @@ impl World {
             (self.main, self.tree, self.draining, self.finishing) = (Main::None, false, false, false);
             (self.preparing, self.prepared, self.hook) = (false, false, None);
         }
-        (self.killed, self.closing) = (false, false);
+        (self.killed, self.closing, self.signalled, self.hurried) = (false, false, false, false);
         // Nobody knows of it any more.
         self.gone = !self.registered;
         if self.gone {
@@ -302,16 +397,19 @@ impl World {
     }
 
     /// The disk has taken a want, or that there is no such service any more.
-    fn write(&mut self, want: Option<Want>) -> Result<(), Broken> {
+    pub(super) fn write(&mut self, want: Option<Want>) -> Result<(), Broken> {
         if want.is_some() && !self.registered {
-            return Err("a want of what is not registered any more was written".into());
+            return Err(Rule::WantOfNobody.into());
         }
         (self.on_disk, self.registered) = (want.unwrap_or(Want::Down), want.is_some());
         Ok(())
     }
 
-    fn note_end(&mut self, exit: Exit) {
-        if !self.finishing {
+    pub(super) fn main_ends(&mut self, exit: Exit) {
+        self.main = Main::Dead;
+        if self.preparing {
+            (self.ended, self.prepared) = (None, exit == Exit::Code(0));
+        } else if !self.finishing {
             self.ended = Some(exit);
         }
     }

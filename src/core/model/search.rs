@@ -1,7 +1,8 @@
 //! The search: every reachable world once, and whether from each of them everybody can be answered.
 
+use super::rules::{Broken, Rule};
 use super::world::World;
-use super::{Broken, Fault, Scope};
+use super::{Fault, Scope};
 use crate::core::gateway::Phase;
 use crate::core::words::Want;
 use std::collections::HashMap;
@@ -28,7 +29,9 @@ fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
         let environment = world.environment();
         for step in world.moves() {
             let mut after = world.clone();
-            after.apply(&step).map_err(|broken| format!("{broken}: {step:?} in {}", world.fingerprint()))?;
+            after
+                .apply(&step)
+                .map_err(|broken| broken.about(format_args!("{step:?} in {}", world.fingerprint())))?;
             found.edges += 1;
             let fresh = found.worlds.len();
             let at = *index.entry(after.key()).or_insert(fresh);
@@ -46,7 +49,7 @@ fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
 }
 
 /// A world from which the environment alone cannot reach one where no caller waits.
-fn unanswerable(found: &Search) -> Option<String> {
+fn unanswerable(found: &Search) -> Option<Broken> {
     let mut inward = vec![Vec::new(); found.worlds.len()];
     for (from, tos) in found.onward.iter().enumerate() {
         for to in tos {
@@ -66,14 +69,14 @@ fn unanswerable(found: &Search) -> Option<String> {
         }
     }
     let bad = good.iter().position(|good| !good);
-    bad.map(|at| format!("nobody answers in {}", found.worlds[at].fingerprint()))
+    bad.map(|at| Broken::from(Rule::NobodyAnswers).about(found.worlds[at].fingerprint()))
 }
 
 /// The search, or the first rule that does not hold.
 pub(super) fn verdict(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     let found = search(fault, scope)?;
     match unanswerable(&found) {
-        Some(bad) => Err(bad.into()),
+        Some(bad) => Err(bad),
         None => Ok(found),
     }
 }

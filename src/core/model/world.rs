@@ -1,12 +1,14 @@
 //! The world around one service: its processes, its disk and its callers, in the state that counts for the rules. What it may do
 //! next is in `moves.rs`, how it takes what the machine asks for in `effects.rs`.
 
-use super::{Broken, Fault, Scope};
+use super::rules::Broken;
+use super::{Fault, Scope};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::exit::Exit;
 use crate::core::gateway::{Gateway, Phase, Restored};
 use crate::core::policy::{BurstLimit, ExitRule, Hook, Hooks, Kind, Policy, RestartWhen};
+use crate::core::trace::After;
 use crate::core::words::Want;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(super) enum Main {
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) gateway: Gateway,
+    /// How it is, for the rules.
+    pub(super) after: After,
     pub(super) now: Tick,
     pub(super) fault: Fault,
     pub(super) scope: Scope,
@@ -40,10 +44,18 @@ pub(super) struct World {
     /// The hook beside the main process.
     pub(super) hook: Option<Hook>,
     pub(super) reported: bool,
+    /// The life says when it is ready.
+    pub(super) reports: bool,
+    /// It was asked to end.
+    pub(super) signalled: bool,
+    /// Everything is to end at once.
+    pub(super) hurried: bool,
     /// How the last main process ended, unless it could not be made.
     pub(super) ended: Option<Exit>,
     pub(super) disk: VecDeque<(u64, Option<Want>)>,
     pub(super) on_disk: Want,
+    /// That is certain.
+    pub(super) is_sure: bool,
     /// The disk has the rows of the service.
     pub(super) registered: bool,
     pub(super) tickets: BTreeMap<Ticket, Command>,
@@ -82,11 +94,21 @@ impl World {
             policy.kind = Kind::Scheduled;
             policy.restart.when = RestartWhen::Never;
         }
-        let mut world = Self {
-            gateway: Gateway::new(policy, 7),
+        let mut world = Self::at_rest(Gateway::new(policy, 7), want);
+        (world.fault, world.scope) = (fault, scope);
+        world.feed(Event::Boot(Restored::at_rest(want, true)))?;
+        Ok(world)
+    }
+
+    /// Nothing has happened yet.
+    pub(super) fn at_rest(gateway: Gateway, want: Want) -> Self {
+        Self {
+            after: gateway.after(),
+            reports: gateway.policy().ready.is_some(),
+            gateway,
             now: Tick(1_000_000),
-            fault,
-            scope,
+            fault: Fault::None,
+            scope: Scope::Traced,
             main: Main::None,
             tree: false,
             tree_told: false,
@@ -97,9 +119,12 @@ impl World {
             prepared: false,
             hook: None,
             reported: false,
+            signalled: false,
+            hurried: false,
             ended: None,
             disk: VecDeque::new(),
             on_disk: want,
+            is_sure: true,
             registered: true,
             tickets: BTreeMap::new(),
             next_ticket: 0,
@@ -110,16 +135,7 @@ impl World {
             given_up: false,
             unhealthy: false,
             run_is_due: false,
-        };
-        world.feed(Event::Boot(Restored {
-            want,
-            recorded: true,
-            history: Default::default(),
-            living: None,
-            finished: false,
-            needed: None,
-        }))?;
-        Ok(world)
+        }
     }
 
     pub(super) fn incarnation(&self) -> u64 {
@@ -153,11 +169,19 @@ impl World {
             self.tree,
             self.tree_told,
             self.killed,
-            (self.draining, self.finishing, self.reported, self.preparing, self.prepared, self.hook),
+            (
+                self.draining,
+                self.finishing,
+                self.reported,
+                self.preparing,
+                self.prepared,
+                self.hook,
+                self.signalled
+            ),
             (self.on_disk, self.registered),
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
-            (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due),
+            (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due, self.hurried),
         )
     }
 }

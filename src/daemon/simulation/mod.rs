@@ -65,6 +65,11 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<(Figures, String), Failure> {
     Err(Failure { seed, why, story })
 }
 
+/// One run, of which only the traces count.
+pub(in crate::daemon) fn play(seed: u64) {
+    let _ = run(seed, None);
+}
+
 fn live(world: &mut World) -> Result<(), String> {
     let storm = world.dice.between(STORM / 4, STORM * 2);
     while world.step(storm)? {}

@@ -10,6 +10,7 @@ pub mod launch;
 pub mod layout;
 pub mod process;
 pub mod setup;
+mod traces;
 pub mod wait;
 pub mod world;
 

@@ -6,6 +6,7 @@ use super::launch::{End, Launched};
 use super::layout::{adversary_program, cgroup_mount, lay_out};
 use super::process::{self, Process};
 use super::setup::{HERMES, Place, Rung, Setup};
+use super::traces;
 use super::wait::{self, PATIENCE};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -38,7 +39,7 @@ pub struct Supervisor {
 
 impl World {
     /// Lays out the root directory and the cgroup; nothing runs yet.
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(mut setup: Setup) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "the host tier makes namespaces and mounts: run it as root"
@@ -49,6 +50,7 @@ impl World {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("its mode");
         let root = dir.path().join("root");
         lay_out(&root);
+        traces::ask_for(&mut setup, &root);
         let cgroup = cgroup_mount().join(format!("hermes-sup-test.{id}"));
         std::fs::create_dir(&cgroup).expect("a cgroup for the world");
         Self { setup, dir, root, cgroup, mark: format!("mark-{id}-"), holder: None, latest_pid: 0 }
@@ -580,5 +582,6 @@ impl Drop for World {
             }
             (std::fs::remove_dir(&self.cgroup).is_ok() || !self.cgroup.exists()).then_some(())
         });
+        traces::take(&self.root, &self.mark);
     }
 }

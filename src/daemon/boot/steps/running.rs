@@ -2,7 +2,7 @@
 
 use crate::control::protocol::{Event, EventKind};
 use crate::core::clock::LostTime;
-use crate::core::fleet::{Fleet, ParallelStarts};
+use crate::core::fleet::ParallelStarts;
 use crate::daemon::boot::ownership::adoption::Inheritance;
 use crate::daemon::boot::ownership::runtime_dir::goes_with_the_container;
 use crate::daemon::boot::reading::late::Late;
@@ -26,6 +26,7 @@ use crate::daemon::topics::definitions::Definitions;
 use crate::daemon::topics::definitions::found::{Found, Plan};
 use crate::daemon::topics::limits::ServiceLimits;
 use crate::daemon::topics::scanning::Scanning;
+use crate::daemon::trace;
 use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::view::decide;
 use crate::daemon::{STORE, Supervisor, Topics};
@@ -124,7 +125,7 @@ impl Supervisor {
             admission: Admission::new(given.options.parallel_starts, processors()),
             ..Topics::default()
         };
-        let mut fleet = Fleet::default();
+        let mut fleet = trace::fleet(&opened.identity.instance);
         fleet.limit_starts(topics.admission.places());
         let pressure = match given.options.parallel_starts {
             ParallelStarts::Auto => Pressure::open(),
