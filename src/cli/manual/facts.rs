@@ -68,7 +68,7 @@ pub static VARIABLES: &[Variable] = {
 
 /// Variables that the program uses between its own processes, and those of its tests.
 #[cfg(test)]
-const OWN: [&str; 7] = [
+const OWN: [&str; 9] = [
     "HERMES_SUP_HANDOVER",
     "HERMES_SUP_FAULT",
     "HERMES_SUP_TEST_ROLE",
@@ -76,6 +76,8 @@ const OWN: [&str; 7] = [
     "HERMES_SUP_COMPLETE",
     "HERMES_SUP_SIMULATE",
     "HERMES_SUP_REPLAY",
+    "HERMES_SUP_TRACE",
+    "HERMES_SUP_TRACES",
 ];
 
 #[rustfmt::skip]

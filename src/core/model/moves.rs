@@ -88,7 +88,11 @@ impl World {
             moves.push(Move::GiveUp);
         }
         // What is left may also end by itself, but nobody may count on that.
-        if self.tree && !self.tree_told && matches!(self.main, Main::Alive | Main::Dead) {
+        if self.scope == Scope::OneCallerAndGates
+            && self.tree
+            && !self.tree_told
+            && matches!(self.main, Main::Alive | Main::Dead)
+        {
             moves.push(Move::TreeEnds);
         }
         let is_told = matches!(self.scope, Scope::ReadyAndFinish | Scope::Traced);
@@ -98,10 +102,10 @@ impl World {
         if self.scope == Scope::Crashes {
             moves.extend([false, true].map(|written| Move::Crash { written }));
         }
-        if self.scope == Scope::TwoCallers {
+        if self.scope == Scope::OneCallerAndGates {
             moves.extend(self.tickets.keys().copied().map(Move::Forget));
         }
-        if self.closing {
+        if self.closing && self.scope == Scope::ReadyAndFinish {
             moves.push(Move::KillNow);
         }
         moves.push(Move::Shutdown);
