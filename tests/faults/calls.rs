@@ -216,8 +216,8 @@ pub const NONBLOCKING: char = '!';
 
 /// What `call` on `object` can answer.
 pub fn errors(call: &str, object: &str) -> Vec<Errno> {
-    // A binary that is not static is loaded by somebody else's code.
-    if ["/lib", "/usr/lib", "/etc/ld.so"].iter().any(|of_the_loader| object.starts_with(of_the_loader)) {
+    // A binary that is not static is loaded by somebody else's code, and a trace is no part of the product.
+    if ["/lib", "/usr/lib", "/etc/ld.so", "/traces"].iter().any(|no_part| object.starts_with(no_part)) {
         return Vec::new();
     }
     let mut errors = all_errors(call, object);
