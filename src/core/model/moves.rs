@@ -88,7 +88,7 @@ impl World {
             moves.push(Move::GiveUp);
         }
         // What is left may also end by itself, but nobody may count on that.
-        if self.scope == Scope::OneCallerAndGates
+        if self.scope == Scope::Traced
             && self.tree
             && !self.tree_told
             && matches!(self.main, Main::Alive | Main::Dead)
@@ -102,10 +102,10 @@ impl World {
         if self.scope == Scope::Crashes {
             moves.extend([false, true].map(|written| Move::Crash { written }));
         }
-        if self.scope == Scope::OneCallerAndGates {
+        if self.scope == Scope::Traced {
             moves.extend(self.tickets.keys().copied().map(Move::Forget));
         }
-        if self.closing && self.scope == Scope::ReadyAndFinish {
+        if self.closing && self.scope == Scope::Traced {
             moves.push(Move::KillNow);
         }
         moves.push(Move::Shutdown);

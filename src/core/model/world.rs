@@ -169,19 +169,11 @@ impl World {
             self.tree,
             self.tree_told,
             self.killed,
-            (
-                self.draining,
-                self.finishing,
-                self.reported,
-                self.preparing,
-                self.prepared,
-                self.hook,
-                self.signalled
-            ),
+            (self.draining, self.finishing, self.reported, self.preparing, self.prepared, self.hook),
             (self.on_disk, self.registered),
             self.tickets.values().collect::<Vec<_>>(),
             self.gone,
-            (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due, self.hurried),
+            (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due),
         )
     }
 }
