@@ -398,6 +398,18 @@ mod tests {
     }
 
     #[test]
+    fn why_log_files_are_not_handed_over_comes_out_with_its_code() {
+        for code in [Code::NotPermitted, Code::Failed] {
+            let place = Place::new();
+            let outcome = Outcome::failed("web", code, None, "not yours");
+            let (_release, _server) = place.serve(frames(&[Reply::Part(Part::Outcome(outcome)), Reply::End]));
+            let mut client = Client::connect(&place.search()).unwrap();
+            let error = client.log_files("web", None).unwrap_err();
+            assert_eq!((error.code(), error.to_string().as_str()), (code, "not yours"));
+        }
+    }
+
+    #[test]
     fn a_silent_supervisor_times_out() {
         let place = Place::new();
         let (_release, _server) = place.serve(frames(&[Reply::Part(name("a"))]));
