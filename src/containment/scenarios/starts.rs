@@ -1,7 +1,7 @@
 //! Starts: what a child gets, that one does not disturb another, and why one fails.
 
 use super::{PATIENCE, on_every_rung};
-use crate::containment::processes;
+use crate::containment::processes::{self, walk};
 use crate::containment::*;
 use crate::core::limits::Limits;
 use crate::core::signal::Signal;
@@ -107,7 +107,7 @@ fn starts_in_a_row_do_not_get_each_others_words() {
     });
 }
 
-/// The kernel sets `oom_score_adj` for all processes that share their memory.
+/// The kernel sets `oom_score_adj` for all processes that share their memory, a keeper and its main process before the exec as well.
 #[test]
 fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
     isolated!("what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so", || {
@@ -122,13 +122,15 @@ fn what_makes_a_service_likely_to_be_killed_does_not_make_the_fork_server_so() {
             let pid = world.spawned();
             assert_eq!(stdout.read(&mut [0u8; 1]).unwrap(), 1);
             assert_eq!(adjustment(pid).trim(), "700");
-            assert_eq!((world.held.spawner.pid(), adjustment(server)), (Some(server), before));
+            let parent = walk::stat(pid).unwrap().parent;
+            assert_eq!(world.held.spawner.pid(), Some(server));
+            assert_eq!([adjustment(server), adjustment(parent)], [before.clone(), before]);
             world.end(1);
         });
     });
 }
 
-/// KSM and THP are of the whole memory, which most children share with the fork server until their exec.
+/// KSM and THP are of the whole memory, which most children share with the fork server or their keeper until their exec.
 #[test]
 fn what_the_kernel_is_told_of_a_services_memory_it_is_not_told_of_ours() {
     isolated!("what_the_kernel_is_told_of_a_services_memory_it_is_not_told_of_ours", || {
@@ -153,7 +155,9 @@ fn what_the_kernel_is_told_of_a_services_memory_it_is_not_told_of_ours() {
             // A kernel may not show it; the server has not asked for it.
             assert_eq!(ksm.as_deref(), before.1.as_ref().map(|_| "yes"));
             assert_ne!(before.1.as_deref(), Some("yes"));
-            assert_eq!((world.held.spawner.pid(), told(server)), (Some(server), before));
+            let parent = walk::stat(pid).unwrap().parent;
+            assert_eq!(world.held.spawner.pid(), Some(server));
+            assert_eq!([told(server), told(parent)], [before.clone(), before]);
             world.end(1);
         });
     });
