@@ -547,6 +547,17 @@ fn an_interval_below_a_millisecond_is_the_shortest_that_there_is() {
     assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
 }
 
+/// A definition takes twelve digits, and such a time was written with more.
+#[test]
+fn a_long_time_is_written_with_as_many_digits_as_a_definition_takes() {
+    let source = Source::new();
+    let unit =
+        "[Unit]\nStartLimitIntervalSec=9980764536ms 51us\nStartLimitBurst=3\n[Service]\nExecStart=/bin/x\n";
+    let outcome = source.put("a.service", unit).import("a.service");
+    assert!(parsed(&outcome).is_ok(), "{:?}", parsed(&outcome));
+    assert!(outcome.services[0].text.contains("3months 24days 4h 45m 16s"), "{}", outcome.services[0].text);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
