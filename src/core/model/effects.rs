@@ -25,11 +25,14 @@ impl World {
     pub(super) fn take(&mut self, event: &Event, effects: Vec<Effect>, after: After) -> Vec<Broken> {
         let before = std::mem::replace(&mut self.after, after);
         let mut broken = Vec::new();
-        let may_move = match event {
-            Event::Command { .. } | Event::Recorded { .. } | Event::NotRecorded { .. } => true,
-            Event::Boot(_) | Event::Time => true,
-            _ => false,
-        };
+        let may_move = matches!(
+            event,
+            Event::Command { .. }
+                | Event::Recorded { .. }
+                | Event::NotRecorded { .. }
+                | Event::Boot(_)
+                | Event::Time
+        );
         if self.after.want != before.want && !may_move {
             broken.push(Broken::from(Rule::WantMoved).about(format_args!("{event:?}")));
         }
