@@ -200,7 +200,8 @@ impl Replay {
 
     /// The supervisor is gone, whether it has ended or was killed.
     pub fn leave(self) -> Heritage {
-        let mut heritage = Heritage::default();
+        // Of what it was killed too early to find, the disk still holds what it held.
+        let mut heritage = self.heritage;
         for member in self.members.into_values() {
             let world = member.world;
             if world.is_sure && world.registered && world.disk.iter().all(|(_, want)| want.is_some()) {
@@ -234,7 +235,8 @@ impl Member {
             name: name.clone(),
             after: after.to_vec(),
             requires: requires.to_vec(),
-            world: World::at_rest(gateway, Want::Down),
+            // What the disk holds is known once it is booted.
+            world: World { is_sure: false, ..World::at_rest(gateway, Want::Down) },
             starts: None,
             gate: Gate::Open,
         }

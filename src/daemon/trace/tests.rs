@@ -5,7 +5,7 @@ use super::{keep, kept};
 use crate::core::model::mutants;
 use crate::core::model::replay::{Heritage, Replay};
 use crate::core::model::rules::Rule;
-use crate::core::trace::Step;
+use crate::core::trace::{Call, Step};
 use crate::daemon::simulation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -118,4 +118,21 @@ fn what_supervisors_did_the_core_does_again_and_every_rule_holds() {
     };
     let missing: Vec<Rule> = unrefuted.into_iter().filter(is_to_be).collect();
     assert!(missing.is_empty(), "no changed trace refutes {missing:?}");
+}
+
+/// One that was killed between reading its services and booting them was taken for one with all of them down.
+#[test]
+fn who_is_killed_before_its_boot_leaves_what_it_was_left() {
+    for chain in simulated() {
+        let mut heritage = Heritage::default();
+        for trace in &chain {
+            let mut killed = Replay::after(heritage);
+            let begun = trace.iter().take_while(|step| !matches!(step.call, Call::Boot(_)));
+            begun.for_each(|step| killed.take(step));
+            let mut replay = Replay::after(killed.leave());
+            trace.iter().for_each(|step| replay.take(step));
+            assert_eq!(replay.broken, []);
+            heritage = replay.leave();
+        }
+    }
 }
