@@ -3,6 +3,7 @@
 //! One commit is one transaction and one sync. redb panics on some damaged files, so every call runs under
 //! `catch_unwind`; after an error or a panic the handle is poisoned and the caller drops it and opens anew.
 
+use super::Unwritten;
 use super::disk::Watched;
 use super::schema::{
     self, ADDITIONS, Alike, Encoded, LIMITS, META, META_ADDITIONS, META_BOOT, META_ENDS, META_INSTANCE,
@@ -337,12 +338,16 @@ pub fn panic_is_expected() -> bool {
     GUARDED.get()
 }
 
-/// Does it, and answers with what a panic said that ended it. Unlike what the engine does, this is told as every bug.
-pub(super) fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Does it. Unlike a panic of the engine, one that ends this is told as every bug.
+///
+/// # Errors
+/// [`Unwritten::Bug`], with what the panic said.
+pub(super) fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, Unwritten> {
     // The caller gives up whatever this has left half done.
     catch_unwind(AssertUnwindSafe(work)).map_err(|said| {
         let text = said.downcast_ref::<String>().map(String::as_str);
-        text.or_else(|| said.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned()
+        let text = text.or_else(|| said.downcast_ref::<&str>().copied());
+        Unwritten::Bug(text.unwrap_or("no reason was given").to_owned())
     })
 }
 

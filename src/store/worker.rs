@@ -113,10 +113,11 @@ impl Worker {
     /// Does what was asked for. After the last of it, how it ended.
     pub(super) fn turn(&mut self, mut batch: Batch) -> Option<Result<(), Unwritten>> {
         let closing = batch.closing;
-        let (before, unasked) = (self.trouble.clone(), batch.tickets.is_empty());
-        if let Err(bug) = unless_it_panics(|| self.handle(&mut batch)) {
-            self.met_a_bug(batch, before.as_ref(), unasked, bug);
+        let (before, unasked) = (self.trouble.take(), batch.tickets.is_empty());
+        if let Err(bug) = unless_it_panics(|| self.handle(&mut batch, before.is_some())) {
+            self.met_a_bug(batch, bug);
         }
+        self.report(before.as_ref(), unasked);
         self.shared.state().busy_since = None;
         closing.then(|| {
             // The database is left and the lock given back before anybody is told that we ended.
@@ -275,17 +276,16 @@ impl Worker {
         lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
     }
 
-    fn handle(&mut self, batch: &mut Batch) {
-        let before = self.trouble.take();
-        let unasked = batch.tickets.is_empty();
-        let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing, before.is_some()));
+    /// `again`: something could not be written before.
+    fn handle(&mut self, batch: &mut Batch, again: bool) {
+        let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing, again));
         match done {
             Ok(()) => {
                 for ticket in std::mem::take(&mut batch.tickets) {
                     self.tell(StoreEvent::Committed { ticket });
                 }
                 self.trouble = None;
-                self.mirror_in_time(batch.closing || before.is_some());
+                self.mirror_in_time(batch.closing || again);
             }
             Err(reason) => {
                 self.refuse(&mut batch.tickets, &reason);
@@ -297,7 +297,6 @@ impl Worker {
         if !batch.closing {
             self.write_ahead_in_time();
         }
-        self.report(before.as_ref(), unasked);
     }
 
     fn refuse(&self, tickets: &mut Vec<u64>, reason: &Unwritten) {
@@ -308,12 +307,10 @@ impl Worker {
 
     /// Nothing of the batch counts that was not acknowledged: the file is written anew, with what was. What nobody waited for is
     /// lost with it, as it may be what cannot be borne.
-    fn met_a_bug(&mut self, mut batch: Batch, before: Option<&Unwritten>, unasked: bool, bug: String) {
+    fn met_a_bug(&mut self, mut batch: Batch, bug: Unwritten) {
         self.session.iter_mut().for_each(Session::distrust);
-        let reason = Unwritten::Bug(bug);
-        self.refuse(&mut batch.tickets, &reason);
-        self.trouble = Some(reason);
-        self.report(before, unasked);
+        self.refuse(&mut batch.tickets, &bug);
+        self.trouble = Some(bug);
     }
 
     /// After an opening that came to nothing: opens again. What is known already is not read: it is put there.
