@@ -314,8 +314,7 @@ impl Supervisor {
         };
         let rows: Vec<Change> = self.fleet.ids().filter_map(row).collect();
         // A stop that acted without the disk is recorded now, and says so no more.
-        let unrecorded = |id: &ServiceId| self.fleet.gateway(*id).is_some_and(Gateway::is_unrecorded);
-        for id in self.fleet.ids().filter(unrecorded).collect::<Vec<_>>() {
+        for id in self.fleet.unrecorded().collect::<Vec<_>>() {
             let ticket = self.topics.requests.own_ticket();
             self.inbox.core(id, Event::Command { ticket, command: Command::Stop });
         }

@@ -348,6 +348,11 @@ impl Fleet {
         self.names.values().copied()
     }
 
+    /// Services whose stop acts and is not on record.
+    pub fn unrecorded(&self) -> impl Iterator<Item = ServiceId> {
+        self.ids().filter(|id| self.gateway(*id).is_some_and(Gateway::is_unrecorded))
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
         self.names.keys()
     }

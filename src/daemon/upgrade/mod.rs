@@ -9,7 +9,6 @@ use crate::control::codec;
 use crate::control::protocol::{Answer, Event, EventKind, RefusalKind, Reply, Request};
 use crate::control::server::{Carried, ConnId, Incoming};
 use crate::core::clock::Tick;
-use crate::core::fleet::ServiceId;
 use crate::core::gateway::Gateway;
 use crate::core::signal::Signal;
 use crate::daemon::inbox::Input;
@@ -129,9 +128,7 @@ impl Supervisor {
     }
 
     fn stopped_unrecorded(&self) -> Vec<String> {
-        let unrecorded = |id: &ServiceId| self.fleet.gateway(*id).is_some_and(Gateway::is_unrecorded);
-        let ids = self.fleet.ids().filter(unrecorded);
-        ids.filter_map(|id| self.fleet.name(id)).map(ToString::to_string).collect()
+        self.fleet.unrecorded().filter_map(|id| self.fleet.name(id)).map(ToString::to_string).collect()
     }
 
     /// What is left of a request that waits for services.
