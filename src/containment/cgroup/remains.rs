@@ -7,11 +7,10 @@
 use super::leaf;
 use super::tree::directory_name;
 use crate::containment::processes::walk;
+use crate::containment::succession::predecessor::{Patience, pid_namespace};
 use crate::sys::time;
-use rustix::event::Timespec;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +20,9 @@ pub const PROBE: &str = "probe.0";
 const WORD: &str = ".probe.";
 /// Many times what a probe may wait.
 const OLD: Duration = Duration::from_secs(120);
+
+/// What was killed in it has ended long before.
+const END: Duration = Duration::from_millis(50);
 
 /// Who makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ struct Maker {
 impl Maker {
     fn own() -> Self {
         let pid = std::process::id().cast_signed();
-        Self { pid, started: walk::stat(pid).map_or(0, |stat| stat.started), namespace: own_namespace() }
+        Self { pid, started: walk::stat(pid).map_or(0, |stat| stat.started), namespace: pid_namespace() }
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -47,13 +49,9 @@ impl Maker {
 
     /// `None`: that cannot be told from here.
     fn lives(self) -> Option<bool> {
-        let is_here = self.namespace == own_namespace();
+        let is_here = self.namespace == pid_namespace();
         is_here.then(|| walk::stat(self.pid).is_some_and(|stat| stat.started == self.started))
     }
-}
-
-fn own_namespace() -> u64 {
-    std::fs::metadata("/proc/self/ns/pid").map(|meta| meta.ino()).unwrap_or_default()
 }
 
 /// The name of a probe's directory, as that of an instance.
@@ -87,17 +85,14 @@ fn is_old(path: &Path) -> bool {
 
 /// What is in it was never told to go, and ends by itself.
 fn remove_one(path: &Path) {
-    const LOOKS: u32 = 50;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(dir) = rustix::fs::open(path, flags, Mode::empty()) else { return };
     if is_populated(&dir) {
         let _ = leaf::kill(dir.as_fd(), PROBE);
     }
-    for _ in 0..LOOKS {
-        if !is_populated(&dir) {
-            break;
-        }
-        let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
+    let patience = Patience::start(END);
+    while is_populated(&dir) && !patience.is_over() {
+        patience.wait(None, Duration::from_millis(1));
     }
     let _ = leaf::remove(dir.as_fd(), PROBE);
     // Where something lives in it after all, it stays.

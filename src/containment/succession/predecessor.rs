@@ -106,7 +106,8 @@ fn boot_id() -> String {
     text.trim().to_owned()
 }
 
-fn pid_namespace() -> u64 {
+/// Inode of ours.
+pub(in crate::containment) fn pid_namespace() -> u64 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self/ns/pid").map(|meta| meta.ino()).unwrap_or_default()
 }
