@@ -56,7 +56,7 @@ mod debug {
         Kept,
     }
 
-    /// A fleet all of whose calls are written down. Whoever only looks at it has the fleet itself.
+    /// A fleet all of whose calls are written down. To read it is to read the fleet itself.
     #[derive(Debug, Default)]
     pub struct Traced {
         fleet: Fleet,

@@ -91,17 +91,17 @@ pub(super) struct Order<'a> {
     pub places: Vec<(RawFd, RawFd)>,
     pub join: Option<RawFd>,
     pub report: RawFd,
-    pub go: Go,
+    pub go: Waits,
     /// Our copies of the parent's ends, closed so that its death is an end-of-file here.
     pub closes: Vec<RawFd>,
 }
 
 /// What has to be so before an instruction of the service runs.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Go {
+pub(super) enum Waits {
     /// The supervisor has said one byte at the other end of this pipe: its books are in order. An end-of-file means that it is gone.
     Word(RawFd),
-    /// Who made us is our parent still, and alone answers for us: a keeper, which needs no books but the kernel's.
+    /// The process that made us is our parent still, and alone answers for us: a keeper, which needs no books but the kernel's.
     Parent(Pid),
 }
 
@@ -292,14 +292,14 @@ fn advise_memory(plan: &ChildPlan) {
     }
 }
 
-/// Returns once it may go on. Its ids are the service's by now: whoever takes over what its parent leaves finds it by them.
+/// Returns once it may go on. Its ids are the service's by now: a supervisor that takes over what its parent leaves finds it by them.
 fn wait_for_go(order: &Order<'_>) {
     let go = match order.go {
-        Go::Parent(parent) if rustix::process::getppid() == Some(parent) => return,
+        Waits::Parent(parent) if rustix::process::getppid() == Some(parent) => return,
         // SAFETY: as in `run`.
-        Go::Parent(_) => unsafe { libc::_exit(127) },
+        Waits::Parent(_) => unsafe { libc::_exit(127) },
         // SAFETY: open in the child.
-        Go::Word(go) => unsafe { BorrowedFd::borrow_raw(go) },
+        Waits::Word(go) => unsafe { BorrowedFd::borrow_raw(go) },
     };
     let mut byte = [0u8; 1];
     loop {

@@ -14,7 +14,7 @@
 //! What became of the child comes back through [`Report`]: an end-of-file is the exec.
 #![allow(unsafe_code)]
 
-use super::child::{self, Go as Waits, Order, READY, RECORD, Step};
+use super::child::{self, Order, READY, RECORD, Step, Waits};
 use super::plan::{ChildPlan, lift};
 use crate::sys::pidfd::Pidfd;
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, CLONE_PARENT, CLONE_PIDFD, clone_args};
