@@ -471,6 +471,30 @@ fn what_was_answered_survives_power_cuts() {
     assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
+/// The superblock of ext4 has two sectors, and a cut can come between them.
+#[test]
+fn what_was_answered_survives_a_torn_superblock() {
+    for (block, arrives) in [(1024, 0), (4096, 1)] {
+        let volume = Volume::with(24, block, Dice::new(seed()));
+        let machine = setup().boot(&volume);
+        machine.ctl(&["start", "a"]).ok();
+        machine.ctl(&["register", "r0", "--", "/adversary", "wait-signal"]).ok();
+        machine.cut();
+        drop(machine);
+        // Each mount writes that it has been made.
+        volume.disk.tear_superblock(arrives);
+        assert!(setup().boot_unless_cut(&volume).is_none(), "no mount writes the superblock");
+        assert!(volume.disk.has_torn_superblock());
+        let machine = setup().boot(&volume);
+        for (service, want) in [("a", "up"), ("r0", "up"), ("b", "down")] {
+            assert_eq!(machine.service(service)["want"], want, "{service}, blocks of {block}");
+        }
+        let state = machine.show("/opt/data/supervisor");
+        assert!(!state.contains("corrupt") && !state.contains("foreign"), "{state}");
+        assert_eq!(machine.shutdown(0).code, 0);
+    }
+}
+
 impl Tally {
     fn summary(&self, took: Duration) -> String {
         let of = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);

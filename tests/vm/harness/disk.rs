@@ -5,6 +5,7 @@
 //! nothing, or any of its sectors. So a later write may be there without an earlier one. What was flushed, or
 //! written with FUA, is there. A sector is never torn, and never holds anything but one of its own contents.
 
+use super::fsck::{self, SUPERBLOCK, SUPERBLOCK_LENGTH};
 use super::{Dice, split};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -55,6 +56,8 @@ struct Platter {
     off: bool,
     /// Writes and flushes that are still answered before the power fails.
     left: Option<u64>,
+    /// The power fails at a write of the superblock, of which this sector alone arrives.
+    tear: Option<usize>,
     /// Nobody will use it any more.
     over: bool,
     /// Each write and flush is refused with this errno; 0: none is.
@@ -83,6 +86,7 @@ impl Disk {
             unflushed: Vec::new(),
             off: false,
             left: None,
+            tear: None,
             over: false,
             errno: 0,
             counts: Counts::default(),
@@ -144,8 +148,24 @@ impl Disk {
         self.platter(|platter| platter.left = None);
     }
 
+    /// The power fails by itself in the midst of the next write that changes both sectors of ext4's superblock. Of that write this
+    /// sector (0 or 1) alone arrives, of those before it everything.
+    pub fn tear_superblock(&self, arrives: usize) {
+        self.platter(|platter| platter.tear = Some(arrives));
+    }
+
+    pub fn has_torn_superblock(&self) -> bool {
+        self.platter(|platter| fsck::is_torn(&platter.live))
+    }
+
+    /// After a cut the disk is checked first, as by a host.
     pub fn switch_on(&self) {
-        self.platter(|platter| platter.off = false);
+        self.platter(|platter| {
+            if std::mem::replace(&mut platter.off, false) {
+                fsck::before_mount(&mut platter.durable);
+                platter.live.clone_from(&platter.durable);
+            }
+        });
     }
 
     pub fn is_off(&self) -> bool {
@@ -214,6 +234,10 @@ impl Platter {
         match kind {
             READ => return Some((0, self.live[range].to_vec())),
             WRITE | FLUSH if self.errno != 0 => return Some((self.errno, Vec::new())),
+            WRITE if self.is_to_tear(offset, &data) => {
+                self.tear(&data[SUPERBLOCK - offset..]);
+                return None;
+            }
             WRITE => {
                 self.live[range.clone()].copy_from_slice(&data);
                 if flags & FUA == 0 {
@@ -232,6 +256,25 @@ impl Platter {
             _ => return Some((EINVAL, Vec::new())),
         }
         Some((0, Vec::new()))
+    }
+
+    fn is_to_tear(&self, offset: usize, data: &[u8]) -> bool {
+        let Some(data) = SUPERBLOCK.checked_sub(offset).and_then(|at| data.get(at..at + SUPERBLOCK_LENGTH))
+        else {
+            return false;
+        };
+        let old = &self.live[SUPERBLOCK..][..SUPERBLOCK_LENGTH];
+        self.tear.is_some() && data.chunks(SECTOR).zip(old.chunks(SECTOR)).all(|(new, old)| new != old)
+    }
+
+    /// Cuts the power at a write that begins with this superblock.
+    fn tear(&mut self, superblock: &[u8]) {
+        let Some(arrives) = self.tear.take() else { return };
+        let sector = arrives * SECTOR..(arrives + 1) * SECTOR;
+        self.live[SUPERBLOCK..][sector.clone()].copy_from_slice(&superblock[sector]);
+        self.durable.clone_from(&self.live);
+        self.unflushed.clear();
+        self.off = true;
     }
 
     fn cut(&mut self) {

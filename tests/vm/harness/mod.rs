@@ -6,6 +6,7 @@
 #[path = "../../../src/daemon/simulation/dice.rs"]
 mod dice;
 pub mod disk;
+pub mod fsck;
 pub mod initramfs;
 pub mod machine;
 pub mod remains;
@@ -17,6 +18,7 @@ pub use machine::Machine;
 pub use setup::{Setup, Volume};
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Beyond this a wait has failed. Generous: processors are emulated, and the machine below may be busy.
@@ -25,6 +27,12 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 /// A line for the reader of the run, past libtest, which keeps back what a passing test prints.
 pub fn figure(text: &str) {
     let _ = writeln!(std::io::stderr(), "figure: {text}");
+}
+
+/// A directory in memory, where there is one.
+pub fn memory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// What `tests/run vm` has found or made.

@@ -1,6 +1,7 @@
 //! What a power cut has left of a disk, opened without a machine: e2fsck(8) replays the journal of the file system, debugfs(8)
 //! takes the state out of it, and the store opens that.
 
+use super::{fsck, memory};
 use hermes_sup::store::{Opened, Options, begin};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
@@ -12,15 +13,11 @@ use std::time::Duration;
 /// # Panics
 /// Where the file system cannot be put in order, or the state not be opened.
 pub fn open(image: &[u8]) -> Opened {
-    let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let dir = dir.expect("a temporary directory");
+    let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
     let (disk, home) = (dir.path().join("disk"), dir.path().join("home"));
     std::fs::write(&disk, image).expect("the disk");
     std::fs::create_dir(&home).expect("a home");
-    // 1: it had to replay the journal.
-    let checked = Command::new("e2fsck").args(["-fy"]).arg(&disk).output().expect("e2fsck(8)");
-    assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
+    fsck::check(&disk, image);
     let dump = format!("rdump supervisor {}", home.display());
     let dumped = Command::new("debugfs").args(["-R", &dump]).arg(&disk).output().expect("debugfs(8)");
     assert!(dumped.status.success(), "{dumped:?}");

@@ -12,6 +12,8 @@ pub fn mark(service: &str) -> String {
 
 const HERMES: u32 = 10000;
 const DISK: &str = "disk";
+/// The bytes of a group of blocks.
+const GROUP: u32 = 8 << 20;
 
 /// A disk with ext4 and its default barriers, for /opt/data.
 pub struct Volume {
@@ -32,8 +34,10 @@ impl Volume {
         std::fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("an image");
         // No blocks kept back for root: the supervisor, too, shall find the disk full when it is.
         let owner = format!("root_owner={HERMES}:{HERMES}");
+        // Of groups so small that there is a backup of the superblock, as on a large volume.
+        let group = (GROUP / block).to_string();
         let block = block.to_string();
-        let words = ["-q", "-F", "-m", "0", "-b", &block, "-E", &owner];
+        let words = ["-q", "-F", "-m", "0", "-b", &block, "-g", &group, "-E", &owner];
         let made = Command::new("mkfs.ext4").args(words).arg(&image).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4");
         let content = std::fs::read(&image).expect("the image");
