@@ -299,6 +299,17 @@ fn the_last_commit_is_one_sync_and_nothing_is_lost_or_repaired_for_it() {
     assert_eq!(opened.warnings, Vec::<String>::new());
 }
 
+/// On a slow disk each is ten milliseconds before the first start.
+#[test]
+fn a_file_that_was_not_closed_is_looked_at_once_when_it_is_opened() {
+    let home = Home::new();
+    home.open().close();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    assert_eq!(disk.syncs(), 5);
+    running.close();
+}
+
 #[test]
 fn a_commit_without_changes_is_answered_without_a_sync() {
     let home = Home::new();
