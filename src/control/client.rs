@@ -241,28 +241,22 @@ impl Client {
     fn wait(&self, silence: Option<Duration>) -> Result<(), ClientError> {
         let begun = Instant::now();
         let clock = || Tick::default().after(begun.elapsed());
-        let mut end = silence.map(|silence| Tick::default().after(silence));
-        // Who is paused together with the supervisor has not waited for it.
-        let mut lost_time = LostTime::default();
+        let mut patience = Patience::begin(clock(), silence);
         loop {
-            let now = clock();
-            let left = lost_time.wait_until(now, end).map(|wake| wake.since(now));
-            let left = left.map(|left| Timespec {
+            let left = patience.wait(clock()).map(|left| Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             });
             let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
             let polled = poll(&mut fds, left.as_ref());
-            let now = clock();
-            let lost = lost_time.found(now);
-            end = end.map(|end| end.after(lost));
+            let is_over = patience.is_over(clock());
             match polled {
-                Ok(0) if end.is_some_and(|end| end <= now) => {
-                    return Err(self.timed_out(silence.unwrap_or_default()));
+                Ok(0) | Err(Errno::INTR) => {
+                    if is_over {
+                        return Err(self.timed_out(silence.unwrap_or_default()));
+                    }
                 }
-                Ok(0) => {}
                 Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
                 Err(errno) => return Err(self.io(errno)),
             }
         }
@@ -274,6 +268,32 @@ impl Client {
 
     fn io(&self, errno: Errno) -> ClientError {
         ClientError::Io { path: self.path.clone(), source: errno.into() }
+    }
+}
+
+/// How long a client lets the supervisor be silent. Who is paused together with the supervisor has not waited for it.
+#[derive(Debug)]
+struct Patience {
+    end: Option<Tick>,
+    lost_time: LostTime,
+}
+
+impl Patience {
+    /// `None`: it is endless.
+    fn begin(now: Tick, silence: Option<Duration>) -> Self {
+        Self { end: silence.map(|silence| now.after(silence)), lost_time: LostTime::default() }
+    }
+
+    /// To be called before a wait: how long that may take at the most.
+    fn wait(&mut self, now: Tick) -> Option<Duration> {
+        self.lost_time.wait_until(now, self.end).map(|wake| wake.since(now))
+    }
+
+    /// To be called after each wait.
+    fn is_over(&mut self, now: Tick) -> bool {
+        let lost = self.lost_time.found(now);
+        self.end = self.end.map(|end| end.after(lost));
+        self.end.is_some_and(|end| end <= now)
     }
 }
 
@@ -294,12 +314,8 @@ fn check_server(stream: &OwnedFd, path: &Path, search: &Search) -> Result<(), Cl
     let own = rustix::process::geteuid().as_raw();
     let owner = |dir: &Path| rustix::fs::statat(CWD, dir, AtFlags::empty()).ok().map(|stat| stat.st_uid);
     // Who names a socket chooses whom to trust; the directory says who can have made it.
-    let named = || search.explicit.as_ref().and_then(|_| owner(path.parent()?));
-    let trusted = peer.uid == 0
-        || peer.uid == own
-        || owner(&search.state) == Some(peer.uid)
-        || named() == Some(peer.uid);
-    if trusted {
+    let named = search.explicit.as_ref().and_then(|_| owner(path.parent()?));
+    if [Some(0), Some(own), owner(&search.state), named].contains(&Some(peer.uid)) {
         return Ok(());
     }
     Err(ClientError::NoSupervisor(format!(
@@ -421,6 +437,33 @@ mod tests {
     }
 
     #[test]
+    fn patience_ends_at_its_time_and_not_at_the_beats_before() {
+        let at = |seconds: u64| Tick(seconds * 1000);
+        let mut patience = Patience::begin(at(0), Some(Duration::from_secs(3)));
+        let mut now = at(0);
+        let mut over = Vec::new();
+        for _ in 0..3 {
+            now = now.after(patience.wait(now).unwrap());
+            over.push((now, patience.is_over(now)));
+        }
+        assert_eq!(over, [(at(1), false), (at(2), false), (at(3), true)]);
+    }
+
+    #[test]
+    fn patience_is_not_used_up_by_time_in_which_nobody_ran() {
+        let at = |seconds: u64| Tick(seconds * 1000);
+        let mut patience = Patience::begin(at(0), Some(Duration::from_secs(3)));
+        assert_eq!(patience.wait(at(0)), Some(Duration::from_secs(1)));
+        assert!(!patience.is_over(at(601)), "ten minutes of it were lost");
+        assert_eq!(patience.wait(at(601)), Some(Duration::from_secs(1)));
+        assert!(!patience.is_over(at(602)));
+        assert!(patience.is_over(at(603)));
+        let mut endless = Patience::begin(at(0), None);
+        assert_eq!(endless.wait(at(0)), None);
+        assert!(!endless.is_over(at(1_000_000)));
+    }
+
+    #[test]
     fn a_supervisor_that_ends_in_the_middle_is_said_to() {
         let place = Place::new();
         let (release, _server) = place.serve(frames(&[Reply::Part(name("a"))]));
@@ -470,6 +513,47 @@ mod tests {
         assert!(error.to_string().contains("ask in smaller parts"), "{error}");
     }
 
+    /// What a thread of this user does: root can let it be anybody.
+    fn as_user<T: Send>(uid: u32, what: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            scope
+                .spawn(move || {
+                    let uid = rustix::process::Uid::from_raw(uid);
+                    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+                    what()
+                })
+                .join()
+                .unwrap()
+        })
+    }
+
+    #[test]
+    fn a_server_is_trusted_for_whose_it_is() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (me, owner_of_state, owner_of_directory, stranger) = (54320, 54321, 54322, 54323);
+        let place = Place::new();
+        let search = place.search();
+        let path = place.dir.path().join("s");
+        let open_to_all = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        };
+        open_to_all(place.dir.path());
+        chown(place.dir.path(), Some(owner_of_directory), None).unwrap();
+        std::fs::create_dir(&search.state).unwrap();
+        chown(&search.state, Some(owner_of_state), None).unwrap();
+        for server in [0, me, owner_of_state, owner_of_directory, stranger] {
+            let listener = as_user(server, || UnixListener::bind(&path).unwrap());
+            open_to_all(&path);
+            let connected = as_user(me, || Client::connect(&search).map(|_| ()));
+            assert_eq!(connected.is_ok(), server != stranger, "{server}: {connected:?}");
+            drop(listener);
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
     /// Needs root, to let a thread be somebody else.
     #[test]
     fn a_server_of_a_stranger_is_not_trusted() {
@@ -480,16 +564,7 @@ mod tests {
         let place = Place::new();
         let path = place.dir.path().join("s");
         std::fs::set_permissions(place.dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let _listener = {
-            let path = path.clone();
-            std::thread::spawn(move || {
-                let stranger = rustix::process::Uid::from_raw(54321);
-                rustix::thread::set_thread_res_uid(stranger, stranger, stranger).unwrap();
-                UnixListener::bind(path).unwrap()
-            })
-            .join()
-            .unwrap()
-        };
+        let _listener = as_user(54321, || UnixListener::bind(&path).unwrap());
         let search = place.search();
         let error = Client::connect(&search).unwrap_err();
         assert_eq!(

@@ -180,6 +180,19 @@ fn each_bad_request_has_one_clear_error() {
     }
 }
 
+/// A reader that asks for the room before it reads would take none for the end of the stream.
+#[test]
+fn what_was_given_out_takes_no_room() {
+    let mut buffer = FrameBuffer::default();
+    let frame = [&vec![b'x'; MAX_FRAME - 1][..], b"\0"].concat();
+    assert_eq!(buffer.push(&frame), MAX_FRAME);
+    assert_eq!(buffer.room(), 1);
+    buffer.next_frame().unwrap().unwrap();
+    assert_eq!(buffer.room(), MAX_FRAME + 1);
+    assert_eq!(buffer.push(b"yy"), 2);
+    assert_eq!(buffer.room(), MAX_FRAME - 1);
+}
+
 #[test]
 fn what_does_not_fit_a_frame_is_refused_by_the_sender() {
     let request = Request::Stop { targets: Targets::Names(vec!["x".repeat(MAX_FRAME)]) };
