@@ -305,12 +305,14 @@ impl Fleet {
         while let Some((id, event)) = queue.pop_front() {
             let Some(member) = self.member_mut(id) else { continue };
             let (had_tree, was_to_start) = (member.gateway.has_tree(), member.gateway.is_to_start());
+            let was_refused = member.gateway.is_refused();
             let (before, of_gate) = (member.gateway.phase(), matches!(event, Event::Gate(_)));
             #[cfg(any(test, debug_assertions))]
             let told = (event.clone(), out.len());
             let effects = member.gateway.step(event, now);
             let has_tree = member.gateway.has_tree();
             let mut changed = was_to_start != member.gateway.is_to_start();
+            changed |= was_refused != member.gateway.is_refused();
             let name = member.name.clone();
             self.trees = self.trees + usize::from(has_tree) - usize::from(had_tree);
             for effect in effects {

@@ -61,7 +61,8 @@ impl Fleet {
                 Phase::Down | Phase::Held | Phase::Starting | Phase::Ending(_) | Phase::Backoff { .. } => {
                     let rests =
                         gateway.want() == Want::Down && !gateway.is_once() && gateway.needed_by().is_none();
-                    if rests && !gateway.is_to_start() {
+                    // What it requires in turn may be what is down.
+                    if (rests && !gateway.is_to_start()) || gateway.is_refused() {
                         return Gate::Refused(format!("requires '{name}', which is down: start it first"));
                     }
                     waits = Some(name);

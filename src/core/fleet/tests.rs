@@ -110,6 +110,49 @@ fn a_requirement_that_is_down_refuses_and_one_that_stops_takes_its_followers_alo
     assert_eq!(fleet.gateway(web).unwrap().want(), Want::Up);
 }
 
+/// The page was left running without the web server: what that required was down, but it was still wanted up itself.
+#[test]
+fn a_stop_takes_along_whatever_requires_it_in_turn() {
+    let mut fleet = Fleet::default();
+    let page = add(&mut fleet, "a-page", &[], &["web"]);
+    let web = add(&mut fleet, "web", &[], &["db"]);
+    let db = add(&mut fleet, "db", &[], &[]);
+    boot_all(&mut fleet, Want::Up);
+    assert_eq!(spawned(&up(&mut fleet, db)), [web]);
+    assert_eq!(spawned(&up(&mut fleet, web)), [page]);
+    up(&mut fleet, page);
+    fleet.step(db, Event::Command { ticket: Ticket(1), command: Command::Stop }, NOW);
+    let stopped = fleet.step(db, Event::Recorded { seq: 1 }, NOW);
+    assert_eq!(signalled(&stopped), [db, web, page]);
+    for id in [page, web, db] {
+        assert!(spawned(&end(&mut fleet, id)).is_empty());
+    }
+    assert_eq!(fleet.gateway(page).unwrap().reason(), "requires 'web', which is down: start it first");
+    // All of it comes back with what was stopped.
+    let start = Command::Start { force: false };
+    fleet.step(db, Event::Command { ticket: Ticket(2), command: start }, NOW);
+    assert_eq!(fleet.gateway(page).unwrap().reason(), "waits for 'web'");
+    fleet.step(db, Event::Recorded { seq: 2 }, NOW);
+    let again = |fleet: &mut Fleet, id| fleet.step(id, Event::Spawned { incarnation: 2, pid: 8 }, NOW);
+    assert_eq!(spawned(&again(&mut fleet, db)), [web]);
+    assert_eq!(spawned(&again(&mut fleet, web)), [page]);
+}
+
+/// It was answered that the run was refused, and ran hours later, when what it required was started for another reason.
+#[test]
+fn a_run_that_was_refused_does_not_come_later() {
+    let mut fleet = Fleet::default();
+    let job = add(&mut fleet, "job", &[], &["db"]);
+    let db = add(&mut fleet, "db", &[], &[]);
+    boot_all(&mut fleet, Want::Down);
+    let once = fleet.step(job, Event::Command { ticket: Ticket(1), command: Command::Once }, NOW);
+    assert!(once.iter().any(|(_, effect)| matches!(effect, Effect::Reply { .. })), "{once:?}");
+    let start = Command::Start { force: false };
+    fleet.step(db, Event::Command { ticket: Ticket(2), command: start }, NOW);
+    fleet.step(db, Event::Recorded { seq: 1 }, NOW);
+    assert!(spawned(&up(&mut fleet, db)).is_empty());
+}
+
 /// `ctl start db web`, after a stop of db had ended both. The want of web was up all the time, so its start does not wait for the
 /// disk: it was refused, because db was down still.
 #[test]

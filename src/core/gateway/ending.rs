@@ -105,7 +105,7 @@ impl Gateway {
             // While it is up this only means that the main process is dead and not yet reaped.
             life.empty = true;
             if self.is_prepared() {
-                return self.begin_main(out);
+                return self.begin_main(now, out);
             }
             self.end_if_over(now, out);
         }

@@ -3,7 +3,7 @@
 //! A hook that hangs is ended with its time, and nothing waits for it any longer. The one after the end is the finish
 //! program ([`Stage::Finishing`]).
 
-use super::{Ending, Gateway, KILL_PATIENCE, Life, Phase, Stage};
+use super::{Ending, Gate, Gateway, KILL_PATIENCE, Life, Phase, Stage};
 use crate::core::clock::Tick;
 use crate::core::effect::{Effect, Effects, Incident};
 use crate::core::exit::Exit;
@@ -38,7 +38,7 @@ impl Gateway {
         if starts && exit.is_success() {
             life.exit = Some(exit);
             if life.empty {
-                return self.begin_main(out);
+                return self.begin_main(now, out);
             }
             // Nothing of it goes on beside the service.
             life.preparing = Some(now.after(KILL_PATIENCE));
@@ -54,9 +54,13 @@ impl Gateway {
         self.end_if_over(now, out);
     }
 
-    /// Its tree is empty, and the main process may be made.
-    pub(super) fn begin_main(&mut self, out: &mut Effects) {
+    /// Its tree is empty, and the main process may be made, unless what it requires has ended meanwhile: then all of it is done again.
+    pub(super) fn begin_main(&mut self, now: Tick, out: &mut Effects) {
         out.push(Effect::Release { incarnation: self.history.incarnation });
+        if matches!(self.gate, Gate::Wait(_) | Gate::Ask(_)) {
+            self.life = None;
+            return self.begin_start(now, out);
+        }
         self.history.incarnation += 1;
         self.life = Some(Life::default());
         out.push(Effect::Spawn { incarnation: self.history.incarnation });

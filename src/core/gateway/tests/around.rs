@@ -194,6 +194,18 @@ fn what_was_given_up_before_is_no_failure_once_another_one_does_its_work() {
 }
 
 #[test]
+fn a_single_run_that_another_one_leaves_no_room_for_does_not_come_later() {
+    let mut story = Story::new(Policy::default());
+    story.feed(Event::Gate(Gate::Ask(other("default"))));
+    story.command(1, Command::Once);
+    assert_eq!(story.gateway.phase(), Phase::Held);
+    story.feed(Event::Gate(served()));
+    assert!(matches!(story.replies().as_slice(), [(1, Outcome::Failed(_))]), "{:?}", story.replies());
+    story.feed(Event::Gate(Gate::Open));
+    assert_eq!(story.gateway.phase(), Phase::Down);
+}
+
+#[test]
 fn one_that_runs_makes_way_for_the_one_that_does_its_work_now() {
     let mut story = Story::new(Policy::default());
     story.up();

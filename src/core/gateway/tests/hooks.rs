@@ -73,6 +73,22 @@ fn a_stop_during_the_hook_before_a_start_ends_it_at_once() {
     assert_eq!(story.replies().last(), Some(&(2, DONE)));
 }
 
+/// The main process was made all the same, though what it required had crashed while the hook ran.
+#[test]
+fn what_is_required_is_looked_at_again_after_the_hook_before_a_start() {
+    let mut story = story(30, 0, 0);
+    story.command(1, START);
+    story.spawned();
+    story.feed(Event::Gate(Gate::Wait("waits for 'db'".to_owned())));
+    story.feed(Event::MainExited { incarnation: 1, exit: Exit::Code(0) });
+    let effects = story.feed(Event::TreeEmpty { incarnation: 1 });
+    assert_eq!(effects.first(), Some(&Effect::Release { incarnation: 1 }));
+    assert!(!has(&effects, |effect| matches!(effect, Effect::Spawn { .. })), "{effects:?}");
+    assert_eq!(story.gateway.reason(), "waits for 'db'");
+    assert!(story.feed(Event::Gate(Gate::Open)).contains(&Effect::Prepare { incarnation: 2 }));
+    assert_eq!(story.replies(), [], "its start is under way");
+}
+
 #[test]
 fn the_hook_after_a_start_waits_for_readiness_and_holds_nobody_up() {
     let hooks = Hooks { post_start: Some(Duration::from_secs(5)), ..Hooks::default() };
