@@ -16,7 +16,6 @@ use crate::daemon::services::{Service, Told};
 use crate::daemon::show::report;
 use crate::daemon::view::{decide, view};
 use crate::daemon::{Commit, STORE, Supervisor};
-use crate::definition::resolved::Ready;
 use crate::log::{LogEvent, SourceId};
 use crate::store::{self, Change, FailedRow, LastExit, RunRow, RunsRow, StoreEvent, WantRow};
 
@@ -137,10 +136,8 @@ impl Supervisor {
     fn changed(&mut self, id: ServiceId) {
         let Some((name, gateway)) = self.fleet.name(id).zip(self.fleet.gateway(id)) else { return };
         let life = IncarnationId { name: name.clone(), n: gateway.history().incarnation };
-        // Who has yet to report over a pipe would find nobody at its other end, and end of that.
-        let by_pipe = |service: &Service| matches!(service.definition.ready, Ready::Fd(_));
-        let would_end =
-            gateway.ready_since().is_none() && self.services.get(&id).is_some_and(|service| by_pipe(service));
+        let by_pipe = self.services.get(&id).is_some_and(|service| service.reports_by_pipe());
+        let would_end = gateway.ready_since().is_none() && by_pipe;
         let definition = self.services.get(&id).and_then(|service| service.in_force);
         self.containment.record(&life, gateway.living().filter(|_| !would_end), definition);
         if let Err(error) = self.finished.set(name, gateway.phase() == Phase::Finished) {

@@ -16,7 +16,7 @@ use crate::core::name::ServiceName;
 use crate::core::words::State;
 use crate::daemon::show::first_starts::First;
 use crate::definition::Definition;
-use crate::definition::resolved::{LogPolicy, Origin};
+use crate::definition::resolved::{LogPolicy, Origin, Ready};
 use crate::definition::template::Profile;
 use crate::hermes::profiles;
 use crate::store::{MirroredRow, Program, RecordRow};
@@ -85,6 +85,12 @@ impl Service {
             told: None,
             first_start: First::default(),
         }
+    }
+
+    /// Before it has reported, no other supervisor can go on with it: it would find nobody at the other end of its pipe, and end of
+    /// that.
+    pub fn reports_by_pipe(&self) -> bool {
+        matches!(self.definition.ready, Ready::Fd(_))
     }
 
     /// As [`gateway_directory`].

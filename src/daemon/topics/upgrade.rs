@@ -164,6 +164,11 @@ fn moving(busy: bool, view: &View<'_>) -> Option<Moving> {
         if gateway.stage() == Some(Stage::Stuck) {
             return Some(Moving { what: format!("remains of '{name}' cannot be killed"), for_ever: true });
         }
+        let by_pipe = view.service(id).is_some_and(|service| service.reports_by_pipe());
+        if by_pipe && gateway.may_report() && !gateway.awaits_ready() {
+            let what = format!("'{name}' would be ended, because it has not reported that it is ready");
+            return Some(Moving { what, for_ever: true });
+        }
         if !gateway.is_settled() {
             return Some(Moving { what: format!("'{name}' is {}", gateway.state()), for_ever: false });
         }
@@ -177,7 +182,12 @@ mod tests {
     use crate::control::protocol::{Refusal, Reply, Targets};
     use crate::core::event::{self, Command, Ticket};
     use crate::core::gateway::KILL_PATIENCE;
+    use crate::core::name::ServiceName;
+    use crate::core::policy::Policy;
     use crate::daemon::topics::testing::World;
+    use crate::definition::Template;
+    use crate::definition::resolved::Ready;
+    use crate::definition::template::Profile;
     use crate::sys::peer::Peer;
 
     fn incoming(slot: u32, request: Request) -> Incoming {
@@ -274,6 +284,28 @@ mod tests {
             "{:?}",
             refusals(&over)
         );
+    }
+
+    /// It was begun anew, and with it whatever it had open: nobody was told.
+    #[test]
+    fn a_service_that_could_not_report_to_the_next_supervisor_is_not_ended() {
+        let mut world = World::default();
+        let late = ServiceName::new("late").unwrap();
+        let template = Template::built_in();
+        let mut definition = template.gateway(&late, &Profile::named(&late), &world.around).unwrap();
+        definition.ready = Ready::Fd(3);
+        let patience = Duration::from_secs(20);
+        definition.policy = Policy { ready: Some(patience), ..Policy::default() }.into();
+        let id = world.add(definition);
+        world.up(id, 7);
+        let mut upgrade = ready(&world);
+        assert_eq!(upgrade.due(false, &world.view()), None);
+        assert!(upgrade.pass_time(false, &world.view()).is_empty(), "it has time left");
+        world.after(patience);
+        world.fleet.pass_time(world.now);
+        assert_eq!(upgrade.due(false, &world.view()), None);
+        let over = upgrade.pass_time(false, &world.view());
+        assert!(refusals(&over)[0].1.starts_with("not upgraded: 'late' would be ended"), "{over:?}");
     }
 
     #[test]
