@@ -51,9 +51,8 @@ impl Supervisor {
                         | State::Parked => false,
                     };
                     if must_last {
-                        // It was given up, has to wait or has nothing left to do, also when the power fails now; nothing waits for this write.
-                        self.next_commit += 1;
-                        self.store.commit(self.next_commit, rows);
+                        // It was given up, has to wait or has nothing left to do, also when the power fails now.
+                        self.store.commit_soon(rows);
                     } else {
                         self.store.commit_lazily(rows);
                     }

@@ -363,6 +363,16 @@ impl Store {
         }
     }
 
+    /// Makes these changes durable at once. Never answered: what cannot be written now is written when it can be.
+    pub fn commit_soon(&self, changes: Vec<Change>) {
+        let mut state = self.shared.state();
+        if state.ended.is_none() {
+            state.add(changes, false);
+            state.is_urgent = true;
+            self.shared.changed.notify_all();
+        }
+    }
+
     /// Keeps a line of the journal, with the next commit or a little later. Never answered and never synced: after a power
     /// failure the newest lines may be missing. Of what cannot be written only the newest lines wait.
     pub fn note(&self, note: Arc<dyn Note>) {
@@ -448,6 +458,8 @@ struct State {
     notes: Notes,
     /// When the oldest lazy write was asked for.
     lazy_since: Option<Instant>,
+    /// Some of what nobody waits for is not to wait either.
+    is_urgent: bool,
     hurries: bool,
     busy_since: Option<Instant>,
     closing: bool,
@@ -483,6 +495,11 @@ enum Boot {
 }
 
 impl State {
+    /// What nobody waits for is written at once.
+    fn is_due(&self) -> bool {
+        self.is_urgent || self.is_much()
+    }
+
     /// So much waits that it is written at once.
     fn is_much(&self) -> bool {
         self.hurries && self.pending.len() >= MUCH

@@ -259,7 +259,7 @@ impl Worker {
         if !state.closing && state.tickets.is_empty() && due.is_none_or(|due| due > now) {
             return Err(due);
         }
-        state.lazy_since = None;
+        (state.lazy_since, state.is_urgent) = (None, false);
         state.busy_since = Some(now);
         let writes = std::mem::take(&mut state.pending).into_values().collect();
         let (tickets, notes) = (std::mem::take(&mut state.tickets), std::mem::take(&mut state.notes));
@@ -271,7 +271,7 @@ impl Worker {
         if self.trouble.is_some() {
             return Some(self.retry_at);
         }
-        let delay = if state.is_much() { Duration::ZERO } else { LAZY_DELAY };
+        let delay = if state.is_due() { Duration::ZERO } else { LAZY_DELAY };
         let lazy = state.lazy_since.map(|since| since + delay);
         lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
     }

@@ -34,6 +34,22 @@ fn on_a_full_disk_commits_fail_with_the_reason_and_recover_when_space_returns() 
     assert_eq!(opened.runs[&name("a")].restarts, 4, "history waits for better times");
 }
 
+/// A service that was given up while the disk was full was no failure any more for the next supervisor: nobody waited for the row, so
+/// nobody wrote it again.
+#[test]
+fn what_is_written_at_once_is_written_later_where_the_disk_refuses_it() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    disk.fail_write(ENOSPC, ALWAYS);
+    running.store.commit_soon(vec![Change::Run(name("a"), run_row(4))]);
+    assert!(matches!(running.event(), StoreEvent::Degraded { .. }));
+    disk.heal();
+    assert_eq!(running.event(), StoreEvent::Recovered { opened: None });
+    running.close();
+    assert_eq!(home.reopened().runs[&name("a")].restarts, 4);
+}
+
 #[test]
 fn recovery_needs_no_command() {
     let home = Home::new();
