@@ -274,10 +274,11 @@ impl Supervisor {
             StoreEvent::Recovered { opened } => {
                 self.warnings.retain(|(topic, _)| *topic != STORE);
                 slog::info!(self.log, "wants are recorded again");
-                let opened = opened.map(|opened| *opened).unwrap_or_default();
-                self.topics.events.remember(&opened.journal);
-                self.record_since(&opened);
-                self.adopt_records(opened);
+                self.record_since(opened.as_deref());
+                if let Some(opened) = opened {
+                    self.topics.events.remember(&opened.journal);
+                    self.adopt_records(*opened);
+                }
             }
         }
     }
@@ -301,11 +302,12 @@ impl Supervisor {
         }
     }
 
-    /// The database was away and is back: it gets what was decided meanwhile.
-    fn record_since(&mut self, opened: &store::Opened) {
+    /// The database was away and is back: it gets what was decided meanwhile. `opened`: what it holds, if nobody knew.
+    fn record_since(&mut self, opened: Option<&store::Opened>) {
         let row = |id: ServiceId| {
             let (name, want) = (self.fleet.name(id)?, self.fleet.gateway(id)?.want());
-            let is_new = !opened.wants.is_empty() && !opened.wants.contains_key(name);
+            let held = &opened?.wants;
+            let is_new = !held.is_empty() && !held.contains_key(name);
             is_new.then(|| Change::Want(name.clone(), self.want_row(id, want, Cause::FirstBoot)))
         };
         let rows: Vec<Change> = self.fleet.ids().filter_map(row).collect();
