@@ -18,7 +18,7 @@ use super::succession::record::AdoptionRecord;
 use crate::core::clock::Tick;
 use crate::core::exit::{Exit, Shortage};
 use crate::core::farewell::Farewell;
-use crate::core::limits::{Limits, NotInForce};
+use crate::core::limits::{Key, Limits, NotInForce, Value};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::Rung;
@@ -43,6 +43,12 @@ pub enum Deed {
         id: IncarnationId,
         pid: i32,
         program: String,
+        pids_max: Option<u64>,
+    },
+    /// It bounded the number of processes of a life that runs.
+    Limited {
+        id: IncarnationId,
+        pids_max: Option<u64>,
     },
     Signalled {
         id: IncarnationId,
@@ -327,6 +333,14 @@ impl Kernel {
         state.deeds.clear();
     }
 
+    /// The supervisor becomes another program: its children stay its own.
+    pub fn hand_over(&self) {
+        let state = &mut *self.state();
+        state.trees.values_mut().for_each(|tree| tree.slot = None);
+        state.trees.retain(|_, tree| !tree.is_empty());
+        state.news.clear();
+    }
+
     /// The power goes, or the container.
     pub fn cut_power(&self) {
         self.lose_supervisor();
@@ -402,8 +416,8 @@ impl Mechanism for Kernel {
             pass: birth.plan.pass.take(),
         };
         state.trees.insert(id.clone(), tree);
-        let program = program_of(birth.plan);
-        state.deeds.push(Deed::Made { id: id.clone(), pid, program });
+        let (program, pids_max) = (program_of(birth.plan), pids_max(birth.limits));
+        state.deeds.push(Deed::Made { id: id.clone(), pid, program, pids_max });
         drop(state);
         Ok((Box::new(Life { id, kernel: self.clone(), said: Said::default() }), Vec::new()))
     }
@@ -450,6 +464,13 @@ fn copy_of(stream: &Stdio) -> Option<OwnedFd> {
     match stream {
         Stdio::Fd(fd) => fd.try_clone().ok(),
         Stdio::Inherit => None,
+    }
+}
+
+fn pids_max(limits: &Limits) -> Option<u64> {
+    match limits.get(Key::PidsMax) {
+        Some(Value::Amount(most)) => Some(most),
+        _ => None,
     }
 }
 
@@ -615,7 +636,8 @@ impl Held for Life {
         self.kill(now, events);
     }
 
-    fn set_limits(&self, _limits: &Limits) -> Vec<NotInForce> {
+    fn set_limits(&self, limits: &Limits) -> Vec<NotInForce> {
+        self.ordered(Deed::Limited { id: self.id.clone(), pids_max: pids_max(limits) });
         Vec::new()
     }
 

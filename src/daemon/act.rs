@@ -256,6 +256,8 @@ impl Supervisor {
                 Action::Quarantine(id, life) => self.quarantine(id, &life),
                 Action::StopListening(id) => self.listeners.forget(&self.wakeups.registry, id),
                 Action::Place(id, place) => {
+                    #[cfg(test)]
+                    let place = crate::daemon::simulation::planted::place(place);
                     let effects = self.fleet.place(id, place, self.clock.now());
                     self.execute(effects);
                 }

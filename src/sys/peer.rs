@@ -28,6 +28,10 @@ pub struct Peer {
 /// # Errors
 /// Those of getsockopt(2); none is expected on a connected Unix socket.
 pub fn credentials(socket: impl AsFd) -> io::Result<Peer> {
+    #[cfg(test)]
+    if let Some(uid) = played::uid_of(&socket) {
+        return Ok(Peer { uid, gid: uid, pid: None });
+    }
     let mut got = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `got` and `len` are live and writable for the call, and `len` is the size of `got`; every bit pattern
@@ -79,6 +83,39 @@ pub fn process(socket: impl AsFd) -> io::Result<Pidfd> {
     Pidfd::open(pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?)
 }
 
+/// Callers who are another user, which a test that is not root cannot be. Their socket has a name, and that says who they are.
+#[cfg(test)]
+pub mod played {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+    use std::io;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const NAME: &str = "a caller of hermes-sup's tests";
+
+    /// Connects as this user.
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub fn connect(path: &Path, uid: u32) -> io::Result<UnixStream> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{NAME} {uid} {} {number}", std::process::id());
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket.into())
+    }
+
+    pub(super) fn uid_of(socket: impl AsFd) -> Option<u32> {
+        let address = SocketAddrUnix::try_from(rustix::net::getpeername(socket).ok()??).ok()?;
+        let name = std::str::from_utf8(address.abstract_name()?).ok()?;
+        name.strip_prefix(NAME)?.split(' ').nth(1)?.parse().ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +138,15 @@ mod tests {
         assert_eq!(peer.pid, Some(std::process::id()));
         assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
+    }
+
+    #[test]
+    fn a_played_caller_is_who_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _caller = played::connect(&path, 4242).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(credentials(&accepted).unwrap(), Peer { uid: 4242, gid: 4242, pid: None });
     }
 }

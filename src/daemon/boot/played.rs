@@ -196,7 +196,7 @@ impl Stage {
             .kernel
             .contain(home, heritage.place(), tokens, containment_token)
             .map_err(|error| StartError::Possession { rung: report.rung, error })?;
-        let mut found = Found::without_home(&options.services, &prepared.around);
+        let mut found = Found::at_once(&options.services, &prepared.around);
         planted::found(&mut found);
         let plan = found.plan(&opened.rows.records, &prepared.around);
         let known = |name: &_| plan.services.contains_key(name) && !planted::nobody_is_adopted();

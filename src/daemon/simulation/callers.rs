@@ -3,6 +3,7 @@
 
 use crate::control::codec::{self, FrameBuffer};
 use crate::control::protocol::{Outcome, Part, Reply, Request, Targets};
+use crate::sys::peer;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,9 +19,14 @@ pub enum Heard {
     Lost,
 }
 
+/// Of every stranger.
+const STRANGER: u32 = 4242;
+
 #[derive(Debug)]
 pub struct Caller {
     pub number: usize,
+    /// A user who owns no service, and may do nothing.
+    pub is_stranger: bool,
     pub request: Request,
     /// When it asked, in milliseconds.
     pub asked: u64,
@@ -36,15 +42,34 @@ pub struct Caller {
 
 impl Caller {
     /// Asks. `None`: nobody listens.
-    pub fn ask(number: usize, socket: &Path, request: Request, now: u64, reads_from: u64) -> Option<Self> {
-        let mut stream = UnixStream::connect(socket).ok()?;
+    pub fn ask(
+        (number, is_stranger): (usize, bool),
+        socket: &Path,
+        request: Request,
+        now: u64,
+        reads_from: u64,
+    ) -> Option<Self> {
+        let connected =
+            if is_stranger { peer::played::connect(socket, STRANGER) } else { UnixStream::connect(socket) };
+        let mut stream = connected.ok()?;
         stream.set_nonblocking(true).ok()?;
         let frame = codec::encode_request(&request).ok()?;
         stream.write_all(&frame).ok()?;
         let (input, outcomes) = Default::default();
         let stream = Some(stream);
         let heard = Heard::Nothing;
-        Some(Self { number, request, asked: now, outcomes, heard, reads_from, stream, input, excess: None })
+        Some(Self {
+            number,
+            is_stranger,
+            request,
+            asked: now,
+            outcomes,
+            heard,
+            reads_from,
+            stream,
+            input,
+            excess: None,
+        })
     }
 
     pub fn waits(&self) -> bool {

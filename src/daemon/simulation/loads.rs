@@ -5,6 +5,7 @@ use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::signal::Signal;
 use crate::store::played::Mood;
+use std::collections::BTreeSet;
 
 /// One of the random loads, and the time of the next.
 pub fn load(world: &mut World) {
@@ -78,18 +79,17 @@ fn disk(world: &mut World) {
 
 /// A definition is changed, and read again.
 fn redefine(world: &mut World) {
-    let names: Vec<String> = world.specs.keys().cloned().collect();
-    let Some(name) = world.dice.pick(&names) else { return };
+    let files: BTreeSet<String> = world.specs.values().map(|spec| spec.file().to_owned()).collect();
+    let Some(file) = world.dice.pick(&files.into_iter().collect::<Vec<_>>()) else { return };
     let timeout = world.dice.between(1, 10);
-    if let Some(spec) = world.specs.get_mut(&name) {
+    for spec in world.specs.values_mut().filter(|spec| spec.file() == file) {
         spec.stop_timeout = timeout;
-        let spec = spec.clone();
-        world.define(&spec);
         world.ledger.redefined.insert(spec.name.clone());
-        world.story.tell(&format!("the definition of {name} is changed"));
-        let restart = world.dice.chance(30);
-        ask(world, Request::Reload { restart });
     }
+    world.define();
+    world.story.tell(&format!("the definition of {file} is changed"));
+    let restart = world.dice.chance(30);
+    ask(world, Request::Reload { restart });
 }
 
 /// A caller asks for something.
@@ -100,8 +100,11 @@ pub fn ask(world: &mut World, request: Request) {
     let slow = if world.calm || world.dice.chance(85) { 0 } else { world.dice.between(1, 40_000) };
     let number = world.callers.len();
     let (now, socket) = (world.now(), world.stage.socket());
-    let Some(caller) = Caller::ask(number, &socket, request, now, now + slow) else { return };
-    world.story.tell(&format!("caller {number}: {}", words(&caller.request)));
+    let is_stranger = !world.calm && world.dice.chance(8);
+    let who = (number, is_stranger);
+    let Some(caller) = Caller::ask(who, &socket, request, now, now + slow) else { return };
+    let whose = if is_stranger { ", a stranger" } else { "" };
+    world.story.tell(&format!("caller {number}{whose}: {}", words(&caller.request)));
     world.ledger.asked(&caller);
     world.callers.push(caller);
     if slow > 0 {
@@ -137,7 +140,12 @@ fn ask_something(world: &mut World) {
             Request::Restart { targets, timeout_ms, rolling }
         }
         56..=60 => Request::Once { targets, timeout_ms },
-        61..=66 => Request::Status { targets },
+        61..=63 => Request::Status { targets },
+        64..=66 => {
+            let most = world.dice.between(1, 100_000).to_string();
+            let limits = [("pids_max".to_owned(), most)].into();
+            Request::Set { targets, limits, persist: world.dice.chance(70) }
+        }
         67..=72 => Request::Freeze { targets },
         73..=78 => Request::Thaw { targets },
         79..=84 => {

@@ -158,12 +158,17 @@ fn whatever_happens_the_rules_hold() {
 fn every_planted_bug_is_caught() {
     const SEEDS: u64 = 5;
     let caught = |bug| (1..=SEEDS).find_map(|seed| Some((seed, run(seed, Some(bug)).err()?)));
+    if let Some((seed, Failure { why, story, .. })) = caught(Bug::Nothing) {
+        panic!("{story}\nseed {seed}, without a bug: {why}");
+    }
+    let mut unnoticed = Vec::new();
     for bug in planted::ALL {
         match caught(bug) {
             Some((seed, Failure { why, .. })) => say(&format!("{bug:?}: seed {seed}: {why}")),
-            None => panic!("{bug:?} went unnoticed"),
+            None => unnoticed.push(bug),
         }
     }
+    assert!(unnoticed.is_empty(), "unnoticed: {unnoticed:?}");
 }
 
 /// A seed is all that a run hangs on: otherwise none could be told again.

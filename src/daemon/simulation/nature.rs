@@ -1,10 +1,11 @@
 //! What processes do: how each program reacts to what the supervisor does to it.
 
-use super::services::{Kind, Reports, Spec, meaning};
+use super::services::{Group, Kind, PROFILES, Reports, Spec, meaning};
 use super::world::{Happening, World};
 use crate::containment::IncarnationId;
 use crate::containment::played::Deed;
 use crate::core::signal::Signal;
+use crate::hermes::state_json;
 
 const SUCCESS: i32 = 0;
 const FAILURE: i32 = 1 << 8;
@@ -19,7 +20,7 @@ impl World {
         for deed in self.kernel.take_deeds() {
             super::rules::did(self, &deed);
             match deed {
-                Deed::Made { id, program, pid } => {
+                Deed::Made { id, program, pid, .. } => {
                     self.story.did(&format!("makes pid {pid} for life {} of {}: {program}", id.n, id.name));
                     self.figures.lives += 1;
                     self.made(&id, &program);
@@ -46,7 +47,7 @@ impl World {
                     }
                 }
                 Deed::Adopted(id) => self.story.did(&format!("takes over life {} of {}", id.n, id.name)),
-                Deed::Released { .. } => {}
+                Deed::Released { .. } | Deed::Limited { .. } => {}
             }
         }
     }
@@ -74,6 +75,9 @@ impl World {
                     Reports::Pipe => self.later(delay + late, Happening::Ready(id.clone())),
                     Reports::Line => self.later(delay + late, Happening::Line(id.clone(), "ready\n")),
                 }
+                if spec.as_ref().is_some_and(Spec::is_root_gateway) {
+                    self.speaks_later(id, delay + late);
+                }
                 self.live(id, delay, spec);
             }
             Kind::Oneshot | Kind::Scheduled => {
@@ -84,6 +88,32 @@ impl World {
                 self.later(delay + work, Happening::Ends(id.clone(), status, 0));
             }
         }
+    }
+
+    /// The root gateway serves all profiles, some, or only its own.
+    fn speaks_later(&mut self, id: &IncarnationId, delay: u64) {
+        let gateways = self.specs.values().filter(|spec| spec.group == Group::Gateway);
+        let names: Vec<String> = gateways.map(|spec| spec.name.to_string()).collect();
+        let served = match self.dice.between(0, 3) {
+            0 => Vec::new(),
+            1 => names.into_iter().filter(|name| *name != PROFILES[0]).collect(),
+            _ => names,
+        };
+        self.later(delay, Happening::Serves(id.clone(), served));
+    }
+
+    /// Its state file, in which another process may have put a wish.
+    fn speaks(&mut self, id: &IncarnationId, served: &[String]) {
+        let Some(pid) = self.kernel.tree(id).map(|tree| tree.main) else { return };
+        self.story.tell(&format!("{} says that it serves {served:?}", id.name));
+        let path = self.stage.home().join(state_json::FILE);
+        let old = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let mut keys: serde_json::Map<String, serde_json::Value> = old.unwrap_or_default();
+        keys.insert("pid".to_owned(), pid.into());
+        keys.insert("gateway_state".to_owned(), "running".into());
+        keys.insert("served_profiles".to_owned(), served.into());
+        std::fs::write(path, serde_json::Value::Object(keys).to_string()).expect("a state file");
+        self.ledger.spoken(id, served);
     }
 
     /// What a daemon does of its own accord.
@@ -175,12 +205,15 @@ impl World {
             self.later(1, Happening::Exec(id.clone(), true));
         }
         let spec = self.spec(id);
-        let works = spec.is_none_or(|spec| spec.kind == Kind::Daemon) && self.is_service(id);
+        let works = spec.as_ref().is_none_or(|spec| spec.kind == Kind::Daemon) && self.is_service(id);
         if self.signalled.contains(id) || !works {
             self.later(20, Happening::Ends(id.clone(), SUCCESS, 0));
         } else {
             self.later(100, Happening::Ready(id.clone()));
             self.later(100, Happening::Line(id.clone(), "ready\n"));
+            if spec.is_some_and(|spec| spec.is_root_gateway()) && !self.ledger.has_spoken(id) {
+                self.speaks_later(id, 100);
+            }
         }
     }
 
@@ -211,6 +244,8 @@ impl World {
                 self.ledger.ready.insert(id.clone());
             }
             Happening::Line(..) => {}
+            Happening::Serves(id, served) if is_up(id) => self.speaks(id, served),
+            Happening::Serves(..) => {}
             Happening::Ends(id, ..) if kernel.tree(id).is_some_and(|tree| tree.frozen && !tree.killed) => {
                 self.later(100, what.clone());
             }

@@ -3,7 +3,8 @@
 
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event};
-use crate::core::fleet::ServiceId;
+use crate::core::fleet::{Place, ServiceId};
+use crate::core::gateway::Elsewhere;
 use crate::core::words::Want;
 use crate::daemon::Supervisor;
 use crate::daemon::inbox::Input;
@@ -12,6 +13,8 @@ use std::cell::Cell;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
+    /// None: what a run with a bug is compared with.
+    Nothing,
     /// A kill is forgotten.
     KillIsLost,
     /// A process is not made.
@@ -50,9 +53,19 @@ pub enum Bug {
     NobodyIsAdopted,
     /// What a killed supervisor has left is not ended by the next one.
     RemainsAreLeft,
+    /// Every caller is taken for root.
+    AnybodyMay,
+    /// A limit that is to last is put into force, and not written.
+    LimitIsNotRecorded,
+    /// All instances run the program of the first.
+    InstancesAreOne,
+    /// Gateways do not wait for the word of the root gateway.
+    RootIsNotAwaited,
+    /// A gateway whose profile the root gateway serves has a process of its own all the same.
+    ServedRunsAlone,
 }
 
-pub const ALL: [Bug; 19] = [
+pub const ALL: [Bug; 24] = [
     Bug::KillIsLost,
     Bug::SpawnIsLost,
     Bug::AcknowledgedBeforeTheCommit,
@@ -72,6 +85,11 @@ pub const ALL: [Bug; 19] = [
     Bug::RequirementsAreForgotten,
     Bug::NobodyIsAdopted,
     Bug::RemainsAreLeft,
+    Bug::AnybodyMay,
+    Bug::LimitIsNotRecorded,
+    Bug::InstancesAreOne,
+    Bug::RootIsNotAwaited,
+    Bug::ServedRunsAlone,
 ];
 
 thread_local! {
@@ -85,8 +103,27 @@ pub fn plant(bug: Option<Bug>) {
 
 /// What was read of definitions.
 pub fn found(found: &mut Found) {
-    if PLANTED.get() == Some(Bug::RequirementsAreForgotten) {
-        found.loaded.services.values_mut().for_each(|definition| definition.requires.clear());
+    let services = &mut found.loaded.services;
+    match PLANTED.get() {
+        Some(Bug::RequirementsAreForgotten) => {
+            services.values_mut().for_each(|definition| definition.requires.clear());
+        }
+        Some(Bug::InstancesAreOne) => {
+            let first = services.iter().find(|(name, _)| name.as_instance().is_some_and(|(_, n)| n == "1"));
+            let command = first.map(|(_, definition)| definition.command.clone()).unwrap_or_default();
+            let instances = services.iter_mut().filter(|(name, _)| name.as_instance().is_some());
+            instances.for_each(|(_, definition)| definition.command.clone_from(&command));
+        }
+        _ => {}
+    }
+}
+
+/// Where the work of a gateway is done.
+pub fn place(place: Place) -> Place {
+    match (PLANTED.get(), place) {
+        (Some(Bug::RootIsNotAwaited), Place::Ask(_))
+        | (Some(Bug::ServedRunsAlone), Place::Elsewhere(Elsewhere::Served { .. })) => Place::Own,
+        (_, place) => place,
     }
 }
 
@@ -138,6 +175,14 @@ pub fn input(supervisor: &mut Supervisor, input: Input) -> Option<Input> {
         (Bug::StopTakenForStart, Input::Core(id, Event::Command { ticket, command: Command::Stop })) => {
             let command = Command::Start { force: false };
             Some(Input::Core(id, Event::Command { ticket, command }))
+        }
+        (Bug::AnybodyMay, Input::Request(mut asked)) => {
+            asked.peer.uid = 0;
+            Some(Input::Request(asked))
+        }
+        (Bug::LimitIsNotRecorded, Input::SetLimits(mut asked)) => {
+            asked.persist = false;
+            Some(Input::SetLimits(asked))
         }
         (Bug::RequestIsLost, Input::Request(asked)) if asked.request.targets().is_some() => None,
         (Bug::ReadyIsAssumed, Input::Core(id, event @ Event::Spawned { incarnation, .. })) => {

@@ -2,15 +2,19 @@
 //! disk, what callers asked and heard. Liveness at the end, when nothing goes wrong any more.
 
 use super::callers::{Caller, Heard};
-use super::services::{Kind, Reports, meaning};
+use super::services::{Kind, Reports, Spec, meaning};
 use super::world::World;
 use crate::containment::IncarnationId;
 use crate::containment::played::Deed;
-use crate::control::protocol::{Answer, Outcome, Request};
+use crate::control::protocol::{Answer, Outcome, Request, Right};
 use crate::core::gateway::Phase;
+use crate::core::model::rules::{Broken, Rule};
 use crate::core::name::ServiceName;
 use crate::core::words::{State, Want};
+use crate::definition::template::DEFAULT_PROFILE;
+use crate::hermes::topology::ROOT_PATIENCE;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 /// A want that somebody was told to be on the disk.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +28,26 @@ struct Seen {
     up: bool,
     empty: bool,
     wants: BTreeSet<Option<bool>>,
+}
+
+/// What the root gateway says of the profiles that it serves.
+#[derive(Debug)]
+struct Word {
+    life: IncarnationId,
+    served: BTreeSet<String>,
+    /// The supervisor has had the time to read it.
+    is_read: bool,
+}
+
+/// The root gateway, as far as others wait for it, when the supervisor was at rest last.
+#[derive(Debug, Default)]
+struct Root {
+    /// It is on its way, or has not spoken yet.
+    is_awaited: bool,
+    /// Since when it may be waited for.
+    since: u64,
+    /// What was being started then.
+    starting: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +84,13 @@ pub struct Ledger {
     pub redefined: BTreeSet<ServiceName>,
     /// When the supervisor had heard of everything last.
     pub heard_all: u64,
+    /// Who has asked last for limits that last, and what they were told.
+    limits_asked: BTreeMap<String, usize>,
+    limits: BTreeMap<String, u64>,
+    /// What lives were ever given.
+    limits_given: BTreeMap<ServiceName, BTreeSet<u64>>,
+    word: Option<Word>,
+    root: Root,
     broken: Vec<String>,
 }
 
@@ -104,7 +135,20 @@ impl Ledger {
         self.programs.get(id).map(String::as_str)
     }
 
+    /// The root gateway has written which profiles it serves.
+    pub fn spoken(&mut self, life: &IncarnationId, served: &[String]) {
+        let served = served.iter().cloned().collect();
+        self.word = Some(Word { life: life.clone(), served, is_read: false });
+    }
+
+    pub fn has_spoken(&self, life: &IncarnationId) -> bool {
+        self.word.as_ref().is_some_and(|word| word.life == *life)
+    }
+
     pub fn asked(&mut self, caller: &Caller) {
+        if caller.is_stranger {
+            return;
+        }
         let all = caller.names().is_none() && caller.request.targets().is_some();
         let mut names: Vec<String> = caller.names().unwrap_or_default().to_vec();
         if let Request::Register(registration) = &caller.request {
@@ -112,6 +156,12 @@ impl Ledger {
         }
         if all {
             names.extend(self.on_disk.keys().cloned());
+        }
+        if persisted_limit(&caller.request).is_some() || asked_want(&caller.request) == Some(None) {
+            for name in &names {
+                self.limits_asked.insert(name.clone(), caller.number);
+                self.limits.remove(name);
+            }
         }
         if asked_want(&caller.request).is_some() {
             for name in names {
@@ -129,20 +179,39 @@ impl Ledger {
         self.programs.clear();
     }
 
-    fn broken(&mut self, what: String) {
-        self.broken.push(what);
+    fn broken(&mut self, what: impl Display) {
+        self.broken.push(what.to_string());
     }
+}
+
+/// The limit that a request asks for; with it, whether it is to last.
+fn asked_limit(request: &Request) -> Option<(u64, bool)> {
+    let Request::Set { limits, persist, .. } = request else { return None };
+    Some((limits.get("pids_max")?.parse().ok()?, *persist))
+}
+
+fn persisted_limit(request: &Request) -> Option<u64> {
+    asked_limit(request).filter(|(_, persist)| *persist).map(|(most, _)| most)
 }
 
 /// The supervisor has done something.
 pub fn did(world: &mut World, deed: &Deed) {
     match deed {
-        Deed::Made { id, program, .. } => {
+        Deed::Made { id, program, pids_max, .. } => {
             world.ledger.programs.insert(id.clone(), program.clone());
-            if meaning(program).is_some_and(|(_, hook)| hook.is_none()) {
+            let meant = meaning(program);
+            if meant.is_none_or(|(name, _)| name != id.name.as_str()) {
+                world.ledger.broken(format!("{} was made to run {program}", id.name));
+            }
+            if meant.is_some_and(|(_, hook)| hook.is_none()) {
                 world.ledger.succeeded.remove(&id.name);
                 starts_rightly(world, id);
+                starts_within_limits(world, id, *pids_max);
+                waits_for_the_root(world, id);
             }
+        }
+        Deed::Limited { id, pids_max } => {
+            world.ledger.limits_given.entry(id.name.clone()).or_default().extend(pids_max);
         }
         Deed::Killed(id) => {
             let tree = world.kernel.tree(id).map(|tree| (tree.is_up(), tree.oom_kills()));
@@ -153,7 +222,7 @@ pub fn did(world: &mut World, deed: &Deed) {
                 .get(id)
                 .is_some_and(|program| meaning(program).is_some_and(|(_, hook)| hook.is_none()));
             if unasked && program && !world.ledger.shutting_down {
-                world.ledger.broken(format!("{} was killed before it was asked to end", id.name));
+                world.ledger.broken(Broken::from(Rule::KilledUnasked).about(&id.name));
             }
         }
         Deed::Released { id, empty: false } => {
@@ -180,10 +249,10 @@ pub fn did(world: &mut World, deed: &Deed) {
 fn starts_rightly(world: &mut World, id: &IncarnationId) {
     let name = id.name.as_str();
     if world.ledger.shutting_down {
-        world.ledger.broken(format!("{name} was started in a shutdown"));
+        world.ledger.broken(Broken::from(Rule::StartedInShutdown).about(name));
     }
     let (want, since) = world.ledger.on_disk.get(name).copied().unwrap_or_default();
-    let asked = world.callers.iter().any(|caller| {
+    let asked = world.callers.iter().filter(|caller| !caller.is_stranger).any(|caller| {
         starts(&caller.request) && caller.is_about(name) && (caller.asked >= since || caller.waits())
     });
     if want == Some(Want::Down) && !asked && !world.ledger.troubled {
@@ -211,9 +280,78 @@ fn starts_rightly(world: &mut World, id: &IncarnationId) {
         if !is_there {
             world
                 .ledger
-                .broken(format!("{name} was started although {required}, which it requires, is not there"));
+                .broken(Broken::from(Rule::BeforeRequirement).about(format_args!("{required}, {name}")));
         }
     }
+}
+
+/// What somebody was told to last holds from then on.
+fn starts_within_limits(world: &mut World, id: &IncarnationId, pids_max: Option<u64>) {
+    let set = world.ledger.limits.get(id.name.as_str()).copied();
+    if set.is_some() && set != pids_max {
+        let (name, set) = (&id.name, set.unwrap_or_default());
+        world.ledger.broken(format!("{name} was started with pids_max {pids_max:?}, and {set} was set"));
+    }
+}
+
+/// The word of the root gateway, if it runs.
+fn root_word(world: &World) -> Option<&Word> {
+    let word = world.ledger.word.as_ref()?;
+    world.kernel.tree(&word.life).is_some_and(|tree| tree.is_up()).then_some(word)
+}
+
+/// The gateway of a named profile is started: the root gateway does not serve it, and is not to be heard first.
+fn waits_for_the_root(world: &mut World, id: &IncarnationId) {
+    let name = id.name.as_str();
+    if !world.specs.get(name).is_some_and(Spec::is_named_gateway) {
+        return;
+    }
+    let word = root_word(world);
+    if word.is_some_and(|word| word.is_read && word.served.contains(name)) {
+        return world.ledger.broken(format!("{name} was started although '{DEFAULT_PROFILE}' serves it"));
+    }
+    let has_spoken = word.is_some();
+    let Root { is_awaited, since, starting } = &world.ledger.root;
+    let is_early = world.now() < since + millis(ROOT_PATIENCE);
+    if *is_awaited && is_early && !has_spoken && !starting.contains(name) && awaits_root(world) {
+        world.ledger.broken(format!("{name} was started before '{DEFAULT_PROFILE}' had spoken"));
+    }
+}
+
+/// The root gateway is on its way, for all that the supervisor knows.
+fn awaits_root(world: &World) -> bool {
+    let Some(supervisor) = world.supervisor() else { return false };
+    let root = supervisor.fleet.id(DEFAULT_PROFILE).and_then(|id| supervisor.fleet.gateway(id));
+    root.is_some_and(|root| match root.phase() {
+        Phase::Held => !root.is_refused(),
+        Phase::Starting | Phase::Backoff { .. } | Phase::Up => true,
+        Phase::Ending(_) | Phase::Down | Phase::Failed | Phase::Finished => false,
+    })
+}
+
+/// The supervisor begins: of the root gateway it knows what it has found.
+pub fn begins(world: &mut World) {
+    world.ledger.word.iter_mut().for_each(|word| word.is_read = false);
+    world.ledger.root.is_awaited = awaits_root(world);
+    world.ledger.root.starting.clear();
+}
+
+/// The supervisor has dealt with all that there was.
+pub fn rested(world: &mut World) {
+    let now = world.now();
+    world.ledger.heard_all = now;
+    if world.reads_files() {
+        world.ledger.word.iter_mut().for_each(|word| word.is_read = true);
+    }
+    let is_awaited = awaits_root(world) && root_word(world).is_none();
+    let mut starting = BTreeSet::new();
+    if let Some(fleet) = world.supervisor().map(|supervisor| &supervisor.fleet) {
+        let starts = |id| fleet.gateway(id).is_some_and(|gateway| gateway.phase() == Phase::Starting);
+        let ids = fleet.ids().filter(|id| starts(*id));
+        starting.extend(ids.filter_map(|id| Some(fleet.name(id)?.to_string())));
+    }
+    let since = if is_awaited { world.ledger.root.since } else { now };
+    world.ledger.root = Root { is_awaited, since, starting };
 }
 
 /// A main process has ended.
@@ -248,8 +386,15 @@ pub fn committed(world: &mut World) {
     }
 }
 
-/// The supervisor is about to be killed, while its processes go on. What was so for a while is so for the next one.
-pub fn bequeath(world: &mut World) {
+/// Who comes after a supervisor: another one, or itself as another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heir {
+    Successor,
+    Upgrade,
+}
+
+/// The supervisor is about to be killed or replaced, while its processes go on. What was so for a while is so for the next one.
+pub fn bequeath(world: &mut World, heir: Heir) {
     let Some(supervisor) = world.supervisor() else { return };
     let now = supervisor.clock.now();
     let is_late = world.now() < world.disk_hangs_until() + millis(AT_ONCE);
@@ -260,12 +405,12 @@ pub fn bequeath(world: &mut World) {
         let is_written = now.since(gateway.since()) > AT_ONCE && !world.ledger.troubled;
         let wanted = world.ledger.on_disk.get(name.as_str()).is_some_and(|(want, _)| *want == Some(Want::Up));
         match gateway.state() {
-            // Over a pipe it could not report any more.
+            // Over a pipe it could not report any more; an upgrade waits for that.
             State::Up | State::Ready if lasted && wanted && gateway.want() == Want::Up => {
                 let life = IncarnationId { name: name.clone(), n: gateway.history().incarnation };
                 let by_pipe =
                     world.specs.get(name.as_str()).is_some_and(|spec| spec.reports == Reports::Pipe);
-                if !by_pipe || gateway.state() == State::Ready {
+                if !by_pipe || gateway.state() == State::Ready || heir == Heir::Upgrade {
                     heirloom.lives.push(life);
                 }
             }
@@ -421,6 +566,13 @@ fn judge(world: &mut World, index: usize) -> Result<(), String> {
         }
     }
     let caller = &world.callers[index];
+    if caller.is_stranger {
+        let reads = matches!(caller.request.verb().right, Right::Read | Right::Administer);
+        if caller.outcomes.iter().any(|(_, outcome)| outcome.ok) || (reads && caller.heard == Heard::End) {
+            let method = caller.request.method();
+            return Err(format!("caller {number} had '{method}' done, and owns nothing here"));
+        }
+    }
     world.ledger.judged.insert(number, caller.outcomes.len());
     let must_answer_each = caller.heard == Heard::End && caller.request.verb().answer == Answer::Outcomes;
     if must_answer_each && let Some(names) = caller.names() {
@@ -451,15 +603,29 @@ fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), Str
         let first = world.specs.get(&name).map(|spec| Some(spec.autostart));
         let by_default = first == Some(is_up(want)) && seen.wants.contains(&None);
         let is_there = matches!(request, Request::Register(_)) && seen.wants.iter().any(Option::is_some);
-        if !seen.wants.contains(&is_up(want)) && !by_default && !is_there {
+        // What is stopped and unregistered in one breath is written once.
+        let is_erased = matches!(request, Request::Stop { .. }) && !world.specs.contains_key(&name);
+        let is_erased = is_erased && seen.wants.contains(&None);
+        if !seen.wants.contains(&is_up(want)) && !by_default && !is_there && !is_erased {
             return lie(&format!("its want was never {} on the disk", word(want)));
         }
         let newest = world.ledger.asked.get(&name).is_none_or(|last| *last <= number);
-        if newest && !by_default && !is_there {
+        if newest && !by_default && !is_there && !is_erased {
             world.ledger.acknowledged.insert(name.clone(), Acknowledged { want });
         }
     }
-    let runs_at_times = world.specs.get(&name).is_some_and(|spec| spec.kind != Kind::Daemon);
+    if let (Some((most, persist)), Ok(known)) = (asked_limit(&request), ServiceName::new(&name)) {
+        let given = world.ledger.limits_given.get(&known).is_some_and(|given| given.contains(&most));
+        if !persist && !given {
+            return lie("no life was given that limit");
+        }
+        if persist && world.ledger.limits_asked.get(&name) == Some(&number) {
+            world.ledger.limits.insert(name.clone(), most);
+        }
+    }
+    let spec = world.specs.get(&name);
+    // Another gateway may do its work.
+    let runs_at_times = spec.is_some_and(|spec| spec.kind != Kind::Daemon || spec.is_named_gateway());
     match &request {
         Request::Stop { .. } | Request::Unregister { .. } if !seen.empty => lie("its tree was never empty"),
         Request::Start { .. } | Request::Restart { .. } | Request::Once { .. }
@@ -505,6 +671,10 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
                 gateway.want(),
                 gateway.reason()
             ));
+        }
+        let is_served = root_word(world).is_some_and(|word| word.served.contains(name.as_str()));
+        if is_served && lives > 0 && world.specs.get(name.as_str()).is_some_and(Spec::is_named_gateway) {
+            wrong = Some(format!("{name} runs although '{DEFAULT_PROFILE}' serves it"));
         }
         if held != Some(gateway.want()) {
             wrong = Some(format!("{name} is wanted {}, and the disk says {}", gateway.want(), word(held)));

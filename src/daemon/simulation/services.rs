@@ -2,6 +2,7 @@
 
 use super::dice::Dice;
 use crate::core::name::ServiceName;
+use crate::definition::template::DEFAULT_PROFILE;
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +10,16 @@ pub enum Kind {
     Daemon,
     Oneshot,
     Scheduled,
+}
+
+/// Which of several a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    Alone,
+    /// One of so many instances.
+    Instance(u64),
+    /// The gateway of a profile, by the template.
+    Gateway,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +34,7 @@ pub enum Reports {
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub name: ServiceName,
+    pub group: Group,
     pub kind: Kind,
     pub after: Vec<ServiceName>,
     pub requires: Vec<ServiceName>,
@@ -53,12 +65,46 @@ pub fn meaning(program: &str) -> Option<(&str, Option<&str>)> {
     Some((words.next()?, words.next()))
 }
 
-/// A fleet of a few services.
+/// The profiles beside the root profile.
+pub const PROFILES: [&str; 2] = ["coder", "writer"];
+
+/// A fleet of a few services, which may have instances and gateways.
 pub fn fleet(dice: &mut Dice) -> Vec<Spec> {
+    let mut specs = ordinary(dice);
+    if dice.chance(50) {
+        let (name, count) = ("w@1", dice.between(2, 3));
+        let first = spec(dice, service_name(name), Vec::new(), Vec::new());
+        specs.extend((1..=count).map(|n| {
+            let name = service_name(&format!("w@{n}"));
+            Spec { name, group: Group::Instance(count), ..first.clone() }
+        }));
+    }
+    if dice.chance(50) {
+        let first = spec(dice, service_name(DEFAULT_PROFILE), Vec::new(), Vec::new());
+        let first = Spec {
+            group: Group::Gateway,
+            kind: Kind::Daemon,
+            reports: Reports::Nothing,
+            has_health: false,
+            hooks: Vec::new(),
+            ..first
+        };
+        let named = PROFILES.map(|name| Spec { name: service_name(name), ..first.clone() });
+        specs.extend(named);
+        specs.push(first);
+    }
+    specs
+}
+
+fn service_name(text: &str) -> ServiceName {
+    ServiceName::new(text).expect("a valid name")
+}
+
+fn ordinary(dice: &mut Dice) -> Vec<Spec> {
     let count = dice.between(2, 7);
     let mut specs: Vec<Spec> = Vec::new();
     for n in 0..count {
-        let name = ServiceName::new(&format!("s{n}")).expect("a valid name");
+        let name = service_name(&format!("s{n}"));
         let before: Vec<ServiceName> =
             specs.iter().filter(|spec| spec.kind != Kind::Scheduled).map(|spec| spec.name.clone()).collect();
         let mut some = |percent| -> Vec<ServiceName> {
@@ -86,6 +132,7 @@ fn spec(dice: &mut Dice, name: ServiceName, after: Vec<ServiceName>, requires: V
     let hooks = HOOKS.into_iter().filter(|_| dice.chance(12)).collect();
     Spec {
         name,
+        group: Group::Alone,
         kind,
         after,
         requires,
@@ -104,8 +151,36 @@ fn spec(dice: &mut Dice, name: ServiceName, after: Vec<ServiceName>, requires: V
 }
 
 impl Spec {
+    /// The name of its file, without the end.
+    pub fn file(&self) -> &str {
+        match self.group {
+            Group::Alone => self.name.as_str(),
+            Group::Instance(_) => self.name.as_instance().map_or(self.name.as_str(), |(base, _)| base),
+            Group::Gateway => "gateway",
+        }
+    }
+
+    /// How its file calls it.
+    fn own_name(&self) -> String {
+        match self.group {
+            Group::Alone => self.name.to_string(),
+            Group::Instance(_) => format!("{}@{{instance}}", self.file()),
+            Group::Gateway => "{profile}".to_owned(),
+        }
+    }
+
+    /// The gateway of a profile that another gateway may serve.
+    pub fn is_named_gateway(&self) -> bool {
+        self.group == Group::Gateway && !self.is_root_gateway()
+    }
+
+    pub fn is_root_gateway(&self) -> bool {
+        self.group == Group::Gateway && self.name.as_str() == DEFAULT_PROFILE
+    }
+
     /// Its file.
     pub fn toml(&self) -> String {
+        let name = self.own_name();
         let mut text = String::new();
         let list = |names: &[ServiceName]| {
             let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
@@ -115,7 +190,10 @@ impl Spec {
         let mut line = |words: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "{words}");
         };
-        line(format_args!("command = [\"{PROGRAM}{}\"]", self.name));
+        line(format_args!("command = [\"{PROGRAM}{name}\"]"));
+        if let Group::Instance(count) = self.group {
+            line(format_args!("instances = {count}"));
+        }
         line(format_args!("autostart = {}", self.autostart));
         if !self.after.is_empty() {
             line(format_args!("after = [{}]", list(&self.after)));
@@ -143,20 +221,17 @@ impl Spec {
                 line(format_args!("[ready]\nkind = \"log\"\npattern = \"ready\"\ntimeout = \"20s\""))
             }
             Reports::Probe => {
-                line(format_args!(
-                    "[ready]\nkind = \"exec\"\ncommand = [\"{PROGRAM}{}\", \"ready\"]",
-                    self.name
-                ));
+                line(format_args!("[ready]\nkind = \"exec\"\ncommand = [\"{PROGRAM}{name}\", \"ready\"]"));
             }
         }
         if self.has_health {
             let words = "[health]\nkind = \"exec\"\ninterval = \"5s\"\nstart_period = \"10s\"";
-            line(format_args!("{words}\ncommand = [\"{PROGRAM}{}\", \"health\"]", self.name));
+            line(format_args!("{words}\ncommand = [\"{PROGRAM}{name}\", \"health\"]"));
         }
         if !self.hooks.is_empty() {
             line(format_args!("[hooks]"));
             for hook in &self.hooks {
-                line(format_args!("{hook} = [\"{PROGRAM}{}\", \"{hook}\"]", self.name));
+                line(format_args!("{hook} = [\"{PROGRAM}{name}\", \"{hook}\"]"));
             }
         }
         text
@@ -165,6 +240,9 @@ impl Spec {
     /// Its definition in words, for a story.
     pub fn words(&self) -> String {
         let mut words = format!("{}: {:?}", self.name, self.kind).to_lowercase();
+        if self.group == Group::Gateway {
+            words.push_str(", a gateway");
+        }
         let names =
             |names: &[ServiceName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         if !self.after.is_empty() {

@@ -72,6 +72,39 @@ fn a_stop_that_the_disk_did_not_take_outlives_an_upgrade() {
     assert!(told > 0);
 }
 
+/// After a disk that was full for a moment every limit that was set was forgotten, and came back with the next supervisor.
+#[test]
+fn a_limit_that_was_set_to_last_outlives_a_full_disk() {
+    let mut told = 0;
+    for seed in 0..4 {
+        let mut world = at_rest(seed);
+        let name = last_that_is_up(&world);
+        if name.is_empty() {
+            continue;
+        }
+        let targets = || Targets::Names(vec![name.clone()]);
+        let limits = [("pids_max".to_owned(), "77".to_owned())].into();
+        ask(&mut world, Request::Set { targets: targets(), limits, persist: true });
+        is_heard(&mut world);
+        pass(&mut world, 60_000);
+        assert!(world.callers.last().unwrap().outcomes.last().unwrap().1.ok, "seed {seed}");
+        world.later(0, Happening::DiskIs(Mood::Refuses(libc::ENOSPC)));
+        pass(&mut world, 10);
+        ask(&mut world, Request::Stop { targets: targets() });
+        is_heard(&mut world);
+        pass(&mut world, 60_000);
+        world.later(0, Happening::DiskIs(Mood::Works));
+        pass(&mut world, 120_000);
+        // A rule looks at the limits of what is made.
+        ask(&mut world, Request::Start { targets: targets(), timeout_ms: None, force: false });
+        is_heard(&mut world);
+        pass(&mut world, 60_000);
+        assert!(world.callers.last().unwrap().outcomes.last().unwrap().1.ok, "seed {seed}");
+        told += 1;
+    }
+    assert!(told > 0);
+}
+
 /// A caller heard that the supervisor was shutting down, and found its service after the next start.
 #[test]
 fn a_registration_in_a_shutdown_is_refused_only_if_nothing_of_it_is_on_record() {

@@ -4,7 +4,7 @@
 use super::callers::Caller;
 use super::dice::Dice;
 use super::planted::{self, Bug};
-use super::rules::Ledger;
+use super::rules::{Heir, Ledger};
 use super::services::{Spec, fleet};
 use super::story::Story;
 use crate::containment::IncarnationId;
@@ -39,6 +39,8 @@ pub enum Happening {
     Exec(IncarnationId, bool),
     Ready(IncarnationId),
     Line(IncarnationId, &'static str),
+    /// The root gateway says which profiles it serves.
+    Serves(IncarnationId, Vec<String>),
     /// With this status of wait(2), leaving so many others.
     Ends(IncarnationId, i32, usize),
     Forks(IncarnationId, usize),
@@ -66,6 +68,39 @@ pub enum Happening {
     Signal(Signal),
     /// Stands still until then.
     Pause(u64),
+}
+
+impl Happening {
+    /// Whose processes it happens to.
+    fn life(&self) -> Option<&IncarnationId> {
+        match self {
+            Self::Exec(id, _)
+            | Self::Ready(id)
+            | Self::Line(id, _)
+            | Self::Serves(id, _)
+            | Self::Ends(id, ..)
+            | Self::Forks(id, _)
+            | Self::OtherEnds(id)
+            | Self::HookEnds(id, ..)
+            | Self::Dies(id)
+            | Self::Frozen(id, _)
+            | Self::OutOfMemory(id, _) => Some(id),
+            Self::Disk
+            | Self::DiskIs(_)
+            | Self::DiskHangs(_)
+            | Self::FilesHang(_)
+            | Self::ProcessesRefused(_)
+            | Self::WallSet(_)
+            | Self::Reads(_)
+            | Self::HangsUp(_)
+            | Self::Load
+            | Self::KillSupervisor
+            | Self::CutPower
+            | Self::Start
+            | Self::Signal(_)
+            | Self::Pause(_) => None,
+        }
+    }
 }
 
 /// What a run came to.
@@ -179,8 +214,8 @@ impl World {
             clock,
             _dir: dir,
         };
+        world.define();
         for spec in world.specs.values() {
-            world.define(spec);
             world.story.tell(&spec.words());
         }
         world.later(0, Happening::Start);
@@ -188,9 +223,22 @@ impl World {
         world
     }
 
-    pub fn define(&self, spec: &Spec) {
-        let path = self.stage.services().join(format!("{}.toml", spec.name));
-        std::fs::write(path, spec.toml()).expect("a definition");
+    /// Writes the definitions, and makes the profiles.
+    pub fn define(&self) {
+        for spec in self.specs.values() {
+            let path = self.stage.services().join(format!("{}.toml", spec.file()));
+            std::fs::write(path, spec.toml()).expect("a definition");
+            if spec.is_named_gateway() {
+                let profile = self.stage.home().join("profiles").join(spec.name.as_str());
+                std::fs::create_dir_all(&profile).expect("a profile");
+                std::fs::write(profile.join("SOUL.md"), "").expect("a profile");
+            }
+        }
+    }
+
+    /// The disk under home answers.
+    pub fn reads_files(&self) -> bool {
+        self.files_hang_until <= self.now
     }
 
     /// When the disk answers again, or has.
@@ -369,14 +417,20 @@ impl World {
         super::rules::inherit(self);
         let running =
             self.stage.start(former).map_err(|error| format!("the supervisor does not start: {error}"))?;
+        // A life that it did not take over is over, and its number may be another one's.
+        let kernel = self.kernel.clone();
+        self.agenda.retain(|_, what| what.life().is_none_or(|id| kernel.tree(id).is_some()));
+        self.signalled.retain(|id| kernel.tree(id).is_some());
+        self.ledger.ready.retain(|id| kernel.tree(id).is_some());
         self.began = (running.supervisor.clock.started(), self.now);
         self.running = Some(running);
         self.disk_at = None;
+        super::rules::begins(self);
         super::rules::recovered(self)
     }
 
     pub fn kill_supervisor(&mut self) {
-        super::rules::bequeath(self);
+        super::rules::bequeath(self, Heir::Successor);
         let Some(running) = self.running.take() else { return };
         self.figures.faults += 1;
         self.figures.recoveries += 1;
@@ -392,7 +446,7 @@ impl World {
         self.figures.faults += 1;
         self.figures.recoveries += 1;
         self.story.tell("the power is cut");
-        super::rules::bequeath(self);
+        super::rules::bequeath(self, Heir::Successor);
         if let Some(running) = self.running.take() {
             running.kill();
         }
@@ -471,7 +525,7 @@ impl World {
             match turned {
                 ControlFlow::Continue(hurries) if hurries || heard => {}
                 ControlFlow::Continue(_) => {
-                    self.ledger.heard_all = self.now;
+                    super::rules::rested(self);
                     return Ok(());
                 }
                 ControlFlow::Break(over) => return self.over(over),
@@ -482,7 +536,7 @@ impl World {
 
     fn over(&mut self, over: Over) -> Result<(), String> {
         if matches!(over, Over::Replaced(_)) {
-            super::rules::bequeath(self);
+            super::rules::bequeath(self, Heir::Upgrade);
         }
         let Some(running) = self.running.take() else { return Ok(()) };
         match over {
@@ -503,6 +557,7 @@ impl World {
             Over::Replaced(_) => {
                 self.story.did("becomes another program");
                 let (handover, keep) = running.hand_over();
+                self.kernel.hand_over();
                 let text = serde_json::to_string(&handover).map_err(|error| error.to_string())?;
                 let handover = serde_json::from_str(&text).map_err(|error| error.to_string())?;
                 self.disk_at = None;

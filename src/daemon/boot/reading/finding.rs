@@ -250,7 +250,7 @@ pub fn read(
 ) -> io::Result<()> {
     #[cfg(test)]
     if crate::sys::time::played::is_on() {
-        first(Found::without_home(&sources.dirs, &sources.around));
+        first(Found::at_once(&sources.dirs, &sources.around));
         return Ok(());
     }
     let work = move || {

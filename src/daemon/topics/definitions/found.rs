@@ -18,6 +18,8 @@ use crate::store::{self, RecordRow};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+#[cfg(test)]
+use {crate::definition::template::DEFAULT_PROFILE, crate::sys::beneath::Beneath};
 
 /// Everything that lies in files, read on a thread that may wait for them.
 #[derive(Debug)]
@@ -114,6 +116,20 @@ impl Found {
             surface: Surface::default(),
             late: Vec::new(),
         }
+    }
+
+    /// What there is in a simulation, whose disk is read at once. Wishes of others in state files are not among it.
+    #[cfg(test)]
+    pub fn at_once(dirs: &[PathBuf], around: &Surroundings) -> Self {
+        let user = around.gateway.credentials();
+        let entries = Beneath::open(&around.home).and_then(|home| profiles::entries(&home, &user));
+        let mut named = Vec::new();
+        if let Ok(Some((directory, names))) = entries {
+            named.extend(names.iter().filter_map(|name| profiles::judge(&directory, &user, name).ok()?));
+            named.extend(ServiceName::new(DEFAULT_PROFILE));
+            named.sort();
+        }
+        Self { profiles: named, profiles_unread: false, ..Self::without_home(dirs, around) }
     }
 
     /// There may be services that are not among these, and whose wants are on record: directories are still being read, or could
