@@ -12,6 +12,8 @@ mod fault;
 mod herald;
 mod inbox;
 mod main_program;
+mod notice;
+mod options;
 mod serve;
 mod services;
 mod show;
@@ -26,24 +28,24 @@ mod view;
 
 pub use boot::ownership::Gateways;
 pub use boot::run;
+pub use notice::Notice;
+pub use options::{Mode, Options};
 
 use crate::containment::{self, Containment, IncarnationId};
 use crate::control::protocol::{self, EventKind};
-use crate::control::server::{Abandoned, ConnId, Server};
+use crate::control::server::{Abandoned, Server};
 use crate::core::clock::{LostTime, Tick};
 use crate::core::effect::Effect;
-use crate::core::event::{Event, Incarnation};
-use crate::core::fleet::{FleetEffects, ParallelStarts, ServiceId};
+use crate::core::event::Event;
+use crate::core::fleet::{FleetEffects, ServiceId};
 use crate::core::name::ServiceName;
-use crate::core::words::LogFormat;
 use crate::definition::Surroundings;
 use crate::definition::limits::inherited;
 use crate::definition::programs::Programs;
 use crate::definition::trust::Trust;
-use crate::hermes::presence::Presence;
 use crate::hermes::profile_watch::ProfileWatch;
-use crate::log::{Container, Handed, LogEvent, Logs};
-use crate::store::{self, Store, StoreEvent};
+use crate::log::{Container, Logs};
+use crate::store::Store;
 use boot::ownership::GivingWay;
 use boot::ownership::finished::Finished;
 use clock::{Clock, wall_seconds};
@@ -54,7 +56,6 @@ use mio::{Events, Poll};
 use services::Services;
 use services::beside::Beside;
 use services::launch_error::LaunchError;
-use services::mirror::Mirrored;
 use services::starts::Starts;
 use sources::listeners::Listeners;
 use sources::pressure::Pressure;
@@ -64,168 +65,34 @@ use sources::root_watch::RootWatch;
 use sources::scan_watch::ScanWatch;
 use sources::{Room, Wakeups, read_token};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::{OsStr, OsString};
 use std::io;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use surface::slots::{Slots, Supervised};
+use surface::slots::Supervised;
 use topics::Deadlines;
 use topics::admission::Admission;
 use topics::definitions::Definitions;
-use topics::definitions::found::Found;
-use topics::edits::{self, Edits};
+use topics::edits::Edits;
 use topics::essential;
 use topics::events;
 use topics::health::Health;
 use topics::limits::{self, ServiceLimits};
 use topics::planned::PlannedStops;
-use topics::probing::Answer;
 use topics::profiles::Profiles;
-use topics::readiness::{self, Readiness};
+use topics::readiness::Readiness;
 use topics::reclaiming::Reclaiming;
 use topics::requests::Requests;
 use topics::scanning::Scanning;
 use topics::schedules::Schedules;
 use topics::scopes::Scopes;
 use topics::shutdown::{End, Shutdown};
-use topics::topology::{self, Topology};
-use topics::upgrade::{CheckError, Upgrade};
+use topics::topology::Topology;
+use topics::upgrade::Upgrade;
 use trace::Traced;
 use view::{View, decide, view};
-
-/// What the supervisor was told. Paths are absolute.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub home: PathBuf,
-    pub services: Vec<PathBuf>,
-    pub state: PathBuf,
-    /// `None`: the first of `/run/hermes-sup` and the state directory that can be written.
-    pub socket: Option<PathBuf>,
-    /// `None`: the highest rung that works.
-    pub rung: Option<containment::Rung>,
-    pub controllers: bool,
-    /// `Asked` is ours to find out, from the command.
-    pub gateways: Gateways,
-    pub gateway_user: Option<String>,
-    pub main_user: Option<String>,
-    /// For a shutdown altogether.
-    pub stop_budget: Duration,
-    /// Looks like s6 to an image that was made for it.
-    pub s6_surface: bool,
-    pub public_status: bool,
-    /// Where metrics are served over HTTP.
-    pub metrics: Option<SocketAddr>,
-    pub demo: bool,
-    /// How many services may start at a time.
-    pub parallel_starts: ParallelStarts,
-    /// What services and main program get; the image's preparation may add to it.
-    pub environment: BTreeMap<OsString, OsString>,
-    pub log_level: slog::Level,
-    pub log_format: LogFormat,
-    /// Service lines have their service's name in front in the container's stream, where no definition says otherwise.
-    pub log_prefix: bool,
-}
-
-impl Options {
-    fn variable(&self, name: &str) -> Option<OsString> {
-        self.environment.get(OsStr::new(name)).cloned()
-    }
-
-    /// Whether the name is that of a program on PATH.
-    fn executable(&self, program: &OsStr) -> bool {
-        main_program::executable(program, self.environment.get(OsStr::new("PATH")).map(OsString::as_os_str))
-    }
-}
-
-/// How the supervisor was called.
-#[derive(Debug, Clone)]
-pub enum Mode {
-    /// Without a main program.
-    Run,
-    /// As an init: `command` is the container's CMD, and may be empty.
-    Init { command: Vec<OsString> },
-}
-
-/// What helper threads tell the loop.
-#[derive(Debug)]
-pub enum Notice {
-    Store(StoreEvent),
-    Log(LogEvent),
-    /// The files of a service that is about to start: its env file is read, its gateway's state file written.
-    Prepared {
-        id: ServiceId,
-        incarnation: u64,
-        file: Result<BTreeMap<String, String>, LaunchError>,
-        mirrored: Option<(ServiceName, Mirrored)>,
-        /// Of a gateway: what was found in its home.
-        presence: Option<Presence>,
-    },
-    /// A gateway's state file was to tell a want that is down.
-    Mirrored {
-        id: ServiceId,
-        name: ServiceName,
-        written: Mirrored,
-    },
-    /// The marker of a planned stop is there, or why not.
-    StopMarked {
-        id: ServiceId,
-        ticket: u64,
-        error: Option<String>,
-    },
-    /// The log files of a service are open for a caller, or why not.
-    LogFiles {
-        conn: ConnId,
-        service: String,
-        files: io::Result<Vec<Handed>>,
-    },
-    /// Definition files below home were looked at.
-    LookedAt {
-        ticket: u64,
-        edits: Vec<edits::Edit>,
-    },
-    /// Definitions and profiles, read again.
-    Found(Box<Found>),
-    /// All of them, with some that a reading (by its number) did without.
-    Late {
-        reading: u64,
-        found: Box<Found>,
-    },
-    /// They could not be read.
-    NotFound(String),
-    /// A gateway's state file was looked at.
-    Seen(readiness::Seen),
-    /// What became of a probe that looks at files.
-    Probed(Answer),
-    /// The last lines of a life in quarantine.
-    LastLines {
-        id: ServiceId,
-        incarnation: Incarnation,
-        lines: Vec<String>,
-    },
-    /// The root gateway's state file was read, for those that it may serve.
-    RootHeard(topology::Heard),
-    /// The root gateway has answered a question, or is not going to.
-    GatewayConversed(topology::Conversed),
-    /// Whether a gateway that ended with 78 had begun to work.
-    GatewayEnded {
-        id: ServiceId,
-        began: bool,
-    },
-    /// The scan directory, read again.
-    Slots(io::Result<Box<Slots>>),
-    /// The program that we are to become, or why not.
-    UpgradeChecked(Result<PathBuf, CheckError>),
-    /// The state was claimed: by whom, if that one is still there.
-    Claimed(Option<store::Holder>),
-    /// By how many bytes a life uses less memory, or why what it does not use was not taken back.
-    Reclaimed(IncarnationId, io::Result<u64>),
-    /// A helper thread has a bug, and is no more.
-    Panicked,
-}
 
 /// The topic of warnings that end when the store recovers.
 const STORE: &str = "store";
