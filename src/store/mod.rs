@@ -73,6 +73,7 @@ pub use journal::Note;
 use journal::Notes;
 use schema::{Key, Rows, Write};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -479,10 +480,21 @@ enum Locked {
     All,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Waited {
-    Yes,
+    /// It has taken the place of what nobody waits for, and that is written should this one be refused.
+    Yes(Option<Box<Write>>),
     No,
+}
+
+impl Waited {
+    /// What is still to be written of a row when its commit has failed.
+    fn left(self, write: Write) -> Option<Write> {
+        match self {
+            Self::Yes(before) => before.map(|before| *before),
+            Self::No => Some(write),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -506,12 +518,28 @@ impl State {
     }
 
     fn add(&mut self, changes: Vec<Change>, waited: bool) {
-        let waited = if waited { Waited::Yes } else { Waited::No };
         for write in changes.into_iter().flat_map(writes) {
-            if waited == Waited::No {
+            let waited = if waited {
+                let before = self.pending.remove(&write.key());
+                Waited::Yes(before.and_then(|(write, waited)| waited.left(write)).map(Box::new))
+            } else {
                 self.lazy_since.get_or_insert_with(monotonic);
-            }
+                Waited::No
+            };
             self.pending.insert(write.key(), (write, waited));
+        }
+    }
+
+    /// Its commit has failed, and nobody waits for it: it is written with the next one, unless a newer one has come.
+    fn put_back(&mut self, write: Write) {
+        self.lazy_since.get_or_insert_with(monotonic);
+        match self.pending.entry(write.key()) {
+            Entry::Vacant(entry) => drop(entry.insert((write, Waited::No))),
+            Entry::Occupied(mut entry) => {
+                if let (_, Waited::Yes(before)) = entry.get_mut() {
+                    before.get_or_insert_with(|| Box::new(write));
+                }
+            }
         }
     }
 }

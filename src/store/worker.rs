@@ -392,15 +392,11 @@ impl Worker {
         done
     }
 
-    /// Lazy writes of a failed commit wait for the next one, unless newer ones have come.
+    /// Lazy writes of a failed commit wait for the next one.
     fn put_back(&self, writes: Vec<(Write, Waited)>) {
         let mut state = self.shared.state();
-        for (write, waited) in writes {
-            if waited == Waited::No {
-                state.lazy_since.get_or_insert_with(monotonic);
-                state.pending.entry(write.key()).or_insert((write, waited));
-            }
-        }
+        let left = writes.into_iter().filter_map(|(write, waited)| waited.left(write));
+        left.for_each(|write| state.put_back(write));
     }
 
     /// What cannot be written waits for the next commit.

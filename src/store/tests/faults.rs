@@ -50,6 +50,24 @@ fn what_is_written_at_once_is_written_later_where_the_disk_refuses_it() {
     assert_eq!(home.reopened().runs[&name("a")].restarts, 4);
 }
 
+/// The first want of a service was not on record after a stop of it had been refused: what nobody waits for went with what somebody
+/// did.
+#[test]
+fn a_commit_that_fails_takes_nothing_along_that_came_before_it() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    let running = home.open_with(&disk);
+    disk.fail_write(ENOSPC, ALWAYS);
+    running.store.commit_lazily(vec![want("a", Want::Up)]);
+    running.commit(1, vec![want("a", Want::Down)]).unwrap_err();
+    running.commit(2, vec![want("a", Want::Down)]).unwrap_err();
+    disk.heal();
+    running.commit(3, vec![want("b", Want::Up)]).unwrap();
+    running.close();
+    let wants = home.reopened().wants;
+    assert_eq!((wants[&name("a")].want, wants.len()), (Want::Up, 2));
+}
+
 #[test]
 fn recovery_needs_no_command() {
     let home = Home::new();
