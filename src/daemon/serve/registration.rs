@@ -5,6 +5,7 @@ use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Requ
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
+use crate::core::gateway::Gateway;
 use crate::core::name::{NameError, ServiceName};
 use crate::core::words::{Cause, Want};
 use crate::daemon::topics::definitions::Definitions;
@@ -42,6 +43,8 @@ enum RegisterError {
     Name(#[from] NameError),
     #[error("'{0}' is being registered by somebody else: try again")]
     UnderWay(ServiceName),
+    #[error("'{0}' is being unregistered: try again")]
+    Leaving(ServiceName),
     #[error(transparent)]
     Denied(#[from] Denied),
     #[error("'{0}' is registered already, differently: 'hermes-sup ctl unregister {0}' first")]
@@ -105,6 +108,9 @@ fn check(
     };
     judge(users::resolve(&row.user).ok().flatten().map(|user| user.uid))?;
     if let Some(id) = view.fleet.id(name.as_str()) {
+        if view.fleet.gateway(id).is_some_and(Gateway::is_leaving) {
+            return Err(RegisterError::Leaving(name));
+        }
         return match view.service(id).and_then(|service| service.record.as_ref()) {
             Some(old) if is_same(old, &row) => Ok(Checked::Known),
             Some(_) => Err(RegisterError::Different(name)),
@@ -322,6 +328,21 @@ mod tests {
         world.closing = true;
         let closing = refused(ROOT, &asked("b", "/bin/b", None), &world).1;
         assert_eq!(closing, "the supervisor is shutting down");
+    }
+
+    /// It was `already registered`, and gone a moment later.
+    #[test]
+    fn what_is_being_unregistered_is_not_registered_already() {
+        let mut world = World::default();
+        register(&asked("a", "/bin/a", None), &mut world);
+        let id = world.fleet.id("a").unwrap();
+        world.up(id, 7);
+        let leaving = "'a' is being unregistered: try again";
+        world.step(id, Event::Command { ticket: Ticket(1), command: Command::Unregister });
+        assert_eq!(refused(ROOT, &asked("a", "/bin/a", None), &world).1, leaving);
+        world.step(id, Event::Recorded { seq: 1 });
+        assert!(world.fleet.gateway(id).unwrap().is_retiring());
+        assert_eq!(refused(ROOT, &asked("a", "/bin/a", None), &world).1, leaving);
     }
 
     /// It is on record and no service, because a file hides it or it cannot be read.
