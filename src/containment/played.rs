@@ -223,7 +223,7 @@ impl Kernel {
     /// The program of a new main process is executed, or cannot be.
     pub fn exec(&self, id: &IncarnationId, works: bool) {
         self.with(id, |tree, children| {
-            if tree.ended.is_some() {
+            if tree.ended.is_some() || tree.runs {
                 return;
             }
             tree.runs = works;

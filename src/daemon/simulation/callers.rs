@@ -2,7 +2,7 @@
 //! socket, whose other end the supervisor polls without waiting.
 
 use crate::control::codec::{self, FrameBuffer};
-use crate::control::protocol::{Outcome, Part, Reply, Request, Targets};
+use crate::control::protocol::{Code, Outcome, Part, Reply, Request, Targets};
 use crate::sys::peer;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -91,6 +91,12 @@ impl Caller {
             (_, Some(Targets::All)) => true,
             (_, None) => false,
         }
+    }
+
+    /// It was told that nothing comes of it, and not only that it takes longer.
+    pub fn was_refused(&self, name: &str) -> bool {
+        let refused = |outcome: &Outcome| !outcome.ok && outcome.code != Code::TimedOut;
+        self.outcomes.iter().any(|(_, outcome)| outcome.name == name && refused(outcome))
     }
 
     /// It goes away, whatever it is owed.

@@ -252,8 +252,12 @@ fn starts_rightly(world: &mut World, id: &IncarnationId) {
         world.ledger.broken(Broken::from(Rule::StartedInShutdown).about(name));
     }
     let (want, since) = world.ledger.on_disk.get(name).copied().unwrap_or_default();
+    // It may have come to the disk long after it was asked for.
+    let last = world.ledger.asked.get(name).and_then(|last| world.callers.get(*last));
+    let since = last.map_or(since, |caller| caller.asked.min(since));
     let asked = world.callers.iter().filter(|caller| !caller.is_stranger).any(|caller| {
-        starts(&caller.request) && caller.is_about(name) && (caller.asked >= since || caller.waits())
+        let is_new = caller.asked >= since || caller.waits();
+        starts(&caller.request) && caller.is_about(name) && is_new && !caller.was_refused(name)
     });
     if want == Some(Want::Down) && !asked && !world.ledger.troubled {
         world.ledger.broken(format!("{name} was started although it is wanted down"));
@@ -376,7 +380,9 @@ pub fn committed(world: &mut World) {
         let want = running.hands.store.want(&known);
         let held = world.ledger.on_disk.entry(name.clone()).or_insert((want, now));
         if held.0 != want {
-            *held = (want, now);
+            // What the definition says comes to the disk some time after it is in force.
+            let since = if held.0.is_none() { held.1 } else { now };
+            *held = (want, since);
         }
         for ((_, of), seen) in &mut world.ledger.seen {
             if *of == name {
