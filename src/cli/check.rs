@@ -42,7 +42,7 @@ pub fn check(what: &What, surroundings: &Surroundings) -> (Vec<String>, bool) {
         let missing = loaded.missing(what.search.as_deref(), surroundings);
         let found = loaded.diagnostics.iter().chain(&loaded.remarks).chain(&dangling).chain(&missing);
         for found in found {
-            let is_error = matches!(found.about, About::Text | About::Place);
+            let is_error = matches!(found.about, About::Text | About::Place | About::Unread);
             lines.extend(shown(found, is_error).lines().map(str::to_owned));
             *(if is_error { &mut errors } else { &mut warnings }) += 1;
         }

@@ -33,6 +33,8 @@ pub enum About {
     Caller,
     /// It could not be read yet: it may be right.
     Late,
+    /// The system did not give its text: it may be right. An error all the same.
+    Unread,
     /// It names something that is not there (yet): a warning.
     Reference,
     /// It is right and has no effect: a warning.
@@ -69,6 +71,11 @@ impl Diagnostic {
     /// A finding about the file as a whole.
     pub fn whole(path: &Path, about: About, message: impl Into<String>) -> Self {
         Self { path: path.to_owned(), about, message: clean(&message.into()), spot: None }
+    }
+
+    /// Nobody knows yet what it says.
+    pub fn is_unread(&self) -> bool {
+        matches!(self.about, About::Late | About::Unread)
     }
 
     /// One line: `FILE:LINE:COLUMN: message`.

@@ -42,6 +42,8 @@ pub struct Opened {
 #[derive(Debug, Default)]
 pub struct Scan {
     pub slots: BTreeMap<String, Slot>,
+    /// Those that the system does not let us read now.
+    pub unread: BTreeSet<String>,
     /// At most a hundred sentences, and then one that counts the rest.
     pub warnings: Vec<String>,
 }
@@ -118,7 +120,13 @@ impl ScanDir {
                 }
                 // It was removed since the names were read.
                 Err(SlotError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => warn(error.to_string()),
+                Err(error) => {
+                    // An error without a number is our own judgement.
+                    if matches!(&error, SlotError::Io { error, .. } if error.raw_os_error().is_some()) {
+                        scan.unread.insert(name.to_string_lossy().into_owned());
+                    }
+                    warn(error.to_string());
+                }
             }
         }
         if untold > 0 {

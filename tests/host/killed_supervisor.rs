@@ -4,6 +4,7 @@ use crate::harness::process::context_switches;
 use crate::harness::{Dice, End, Place, Rung, Setup, Supervisor, World, wait};
 use rustix::process::Signal;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 crate::on_every_rung_as_a_child!(
@@ -222,6 +223,50 @@ fn services_whose_definitions_cannot_be_read_go_on_as_they_are() {
     assert_eq!((world.marked("left").len(), world.marked("stopped").len()), (1, 1));
     supervisor.process.signal(Signal::TERM);
     assert_eq!(supervisor.ends(), End::Code(0));
+}
+
+/// The same of a single file: its service was ended.
+#[test]
+fn a_service_whose_file_cannot_be_read_goes_on_as_it_is() {
+    let mut world = World::new(Setup::plain());
+    let file = |name: &str, rest: &str| {
+        let argv = ["/adversary", "pause", name, &world.mark];
+        world.write_as_hermes(
+            &format!("/opt/data/services/{name}.toml"),
+            format!("command = {argv:?}\n{rest}"),
+        )
+    };
+    let closed = [file("held", ""), file("many", "instances = 2\n")];
+    let removed = file("removed", "");
+    let mode = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        closed.iter().for_each(|path| std::fs::set_permissions(path, mode.clone()).expect("a mode"));
+    };
+    let supervisor = world.start();
+    world.ctl(&["wait", "--all", "--up"]).ok();
+    // With that the database has what is wanted of the others, too.
+    world.ctl(&["restart", "removed"]).ok();
+    let all = ["held", "many@1", "many@2"];
+    let pids = |world: &World| all.map(|name| world.status(name)["pid"].clone());
+    let before = pids(&world);
+    supervisor.kill();
+    mode(0);
+    std::fs::remove_file(removed).expect("a file");
+    let mut supervisor = world.start();
+    world.wait_stderr("definitions of services that run cannot be read: they are left running as they are");
+    assert_eq!(pids(&world), before, "{}", world.stderr());
+    assert!(world.marked("removed").is_empty(), "its definition is gone");
+    // To look again takes none of them away either.
+    world.ctl(&["reload"]).fails(1);
+    assert_eq!(pids(&world), before, "{}", world.stderr());
+    mode(0o644);
+    world.ctl(&["reload"]).ok();
+    assert_eq!(pids(&world), before, "{}", world.stderr());
+    world.ctl(&[&["restart"], &all[..]].concat()).ok();
+    assert!(pids(&world).iter().zip(&before).all(|(now, before)| now != before));
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0));
+    world.assert_no_survivors("after the shutdown");
 }
 
 /// A successor made new FIFOs and read those, while the service stood still before a full pipe.

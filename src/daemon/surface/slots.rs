@@ -43,6 +43,8 @@ pub struct Slots {
     pub others: BTreeMap<ServiceName, Definition>,
     /// Directories without a `run`: still being filled, or being removed. They make no service and end none.
     pub incomplete: BTreeSet<PathBuf>,
+    /// Directories that cannot be read now: likewise.
+    pub unread: BTreeSet<PathBuf>,
     pub warnings: Vec<String>,
 }
 
@@ -106,7 +108,8 @@ impl Slots {
         let scandir = ScanDir::open(Path::new(SCAN_DIRECTORY), around)?;
         let shown = static_slots().into_iter().map(OsString::from).collect();
         let scan = scandir.scan(&shown)?;
-        let mut slots = Self { warnings: scan.warnings, ..Self::default() };
+        let unread = scan.unread.iter().map(|name| Path::new(SCAN_DIRECTORY).join(name)).collect();
+        let mut slots = Self { warnings: scan.warnings, unread, ..Self::default() };
         let owner = around.gateway.credentials();
         for (slot_name, read) in scan.slots {
             let service = slot::service_of(&slot_name).ok_or_else(|| NameError::Taken(slot_name.clone()));
@@ -133,6 +136,11 @@ impl Slots {
             }
         }
         Ok(slots)
+    }
+
+    /// A slot is there, and what it says is not known.
+    pub fn holds_unread(&self, dir: &Path) -> bool {
+        self.incomplete.contains(dir) || self.unread.contains(dir)
     }
 }
 

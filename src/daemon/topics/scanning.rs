@@ -164,7 +164,7 @@ impl Scanning {
         if old.origin != definition.origin {
             let (name, origin) = (&service.name, view.origin(id));
             actions.extend(self.tell_once(format!("the slot of '{name}' is ignored: {origin} comes first")));
-        } else if old.slot != definition.slot || old.hash != definition.hash {
+        } else if old.slot != definition.slot || old.hash != definition.hash || old.is_unread() {
             let definition = Box::new(definition);
             actions.push(Action::Define(Define::Changed { id, definition, record: None }));
         }

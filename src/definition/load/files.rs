@@ -4,6 +4,7 @@ use crate::definition::diagnose::About;
 use crate::definition::stamp::Stamp;
 use crate::definition::trust::{Place, Trust};
 use crate::definition::users::Surroundings;
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,12 @@ pub(super) enum Unread {
 impl Unread {
     pub(super) fn about(&self) -> About {
         match self {
+            // An error without a number is our own judgement of what lies there.
+            Self::Failed(error)
+                if error.raw_os_error().is_some_and(|code| code != Errno::NOENT.raw_os_error()) =>
+            {
+                About::Unread
+            }
             Self::Failed(_) | Self::NotText => About::Text,
             Self::Late => About::Late,
         }

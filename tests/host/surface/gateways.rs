@@ -2,7 +2,7 @@
 
 use super::{TELL, idle, init, longrun, register, script, services, shell, wait_service, world};
 use crate::harness::setup::HERMES;
-use crate::harness::{End, wait};
+use crate::harness::{End, World, wait};
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 
@@ -116,6 +116,30 @@ fn a_slot_that_the_cli_registers_is_a_service_from_then_on() {
     wait_service(&world, "x", false);
     world.assert_no_survivors("of a slot that went while it ran");
     assert!(!world.path("/tmp/logger-ran").exists() && !world.path("/tmp/finish-ran").exists());
+}
+
+/// The next version ended them, although nobody had taken their slots away.
+#[test]
+fn what_runs_in_a_slot_that_cannot_be_read_goes_on_after_an_upgrade() {
+    let mut world = world(idle());
+    let supervisor = world.start();
+    let place = "mkdir .placed; cat gateway-x/run >.placed/run; chmod 755 .placed/run; mv .placed placed";
+    register(&world, &supervisor, "x", "up", &format!("cd /run/service; {place}; {TELL}")).ok();
+    world.ctl(&["wait", "--up", "x", "placed"]).ok();
+    let pids = |world: &World| ["x", "placed"].map(|name| world.status(name)["pid"].clone());
+    let before = pids(&world);
+    let slots = "cd /run/service; chmod";
+    shell(&world, &supervisor, &format!("{slots} 0 gateway-x placed")).ok();
+    world.ctl(&["upgrade"]).ok();
+    assert_eq!(pids(&world), before, "{}", world.stderr());
+    // Nor are they gone for those who look again.
+    shell(&world, &supervisor, TELL).ok();
+    world.ctl(&["reload"]);
+    assert_eq!(pids(&world), before, "{}", world.stderr());
+    shell(&world, &supervisor, &format!("{slots} 755 gateway-x placed; {TELL}")).ok();
+    world.ctl(&["restart", "x", "placed"]).ok();
+    assert!(pids(&world).iter().zip(&before).all(|(now, before)| now != before));
+    assert_eq!(supervisor.terminate(), End::Code(0));
 }
 
 /// A slot that is removed piece by piece, as `rm -r` does it, while others have the directory read again: what is gone

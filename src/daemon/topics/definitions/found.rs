@@ -14,10 +14,12 @@ use crate::definition::template::Profile;
 use crate::definition::trust::Trust;
 use crate::definition::{Definition, Surroundings};
 use crate::hermes::{profiles, state_json};
+use crate::s6::SCAN_DIRECTORY;
 use crate::store::{self, RecordRow};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 #[cfg(test)]
 use {crate::definition::template::DEFAULT_PROFILE, crate::sys::beneath::Beneath};
 
@@ -50,6 +52,8 @@ pub struct Surface {
     pub image: BTreeMap<ServiceName, Definition>,
     /// `None`: there is no scan directory, or it could not be read: what is known stays.
     pub slots: Option<Slots>,
+    /// It is there, and could not be read.
+    pub unread: bool,
 }
 
 impl Surface {
@@ -60,14 +64,23 @@ impl Surface {
     ) -> Self {
         let (image, wrong) = slots::image_services(around, env);
         warnings.extend(wrong);
-        let slots = Slots::read(around).map_err(|error| warnings.push(format!("no slots: {error}"))).ok();
+        let slots = Slots::read(around);
+        let unread = slots.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        let slots = slots.map_err(|error| warnings.push(format!("no slots: {error}"))).ok();
         warnings.extend(slots.iter().flat_map(|slots| slots.warnings.iter().cloned()));
-        Self { image, slots }
+        Self { image, slots, unread }
     }
 
     /// A slot that is not among the services may be there all the same.
     pub(super) fn may_hold(&self, slot: &Slot) -> bool {
-        self.slots.as_ref().is_none_or(|slots| slots.incomplete.contains(&slot.dir))
+        self.slots.as_ref().is_none_or(|slots| slots.holds_unread(&slot.dir))
+    }
+
+    /// The slot of that name is there, as far as is known, and what it says is not.
+    pub(in crate::daemon) fn unread_slot(&self, name: &str) -> Option<Slot> {
+        let dir = Path::new(SCAN_DIRECTORY).join(name);
+        let is_unread = self.slots.as_ref().map_or(self.unread, |slots| slots.holds_unread(&dir));
+        is_unread.then(|| Slot { dir, name: name.to_owned(), rendered: false })
     }
 
     fn slot(&self, profile: &ServiceName) -> Option<&(Slot, bool)> {
@@ -96,6 +109,8 @@ pub struct Unreadable {
     pub why: String,
     /// It is still being read.
     pub late: bool,
+    /// Nobody knows what it says: that, or the system did not give its text.
+    pub unread: bool,
     pub kind: protocol::Kind,
     /// What would be wanted of it at first.
     pub autostart: bool,
@@ -172,7 +187,7 @@ impl Found {
             let why = format!("{definition}: {LATE}");
             if !services.contains_key(name) {
                 let kind = protocol::Kind::Gateway;
-                let unread = Unreadable { definition, why, late: true, kind, autostart: false };
+                let unread = Unreadable { definition, why, late: true, unread: true, kind, autostart: false };
                 refused.entry(name.to_string()).or_insert(unread);
             }
         }
@@ -219,18 +234,20 @@ impl From<&RefusedFile> for Unreadable {
             policy::Kind::Daemon => protocol::Kind::Daemon,
             policy::Kind::Oneshot | policy::Kind::Scheduled => protocol::Kind::Oneshot,
         };
-        let late = wrong.about == About::Late;
-        let (definition, why) = (wrong.path.display().to_string(), wrong.headline());
-        Self { definition, why, late, kind, autostart: says.autostart }
+        Self { autostart: says.autostart, ..Self::of(wrong, kind) }
     }
 }
 
 impl Unreadable {
+    fn of(wrong: &Diagnostic, kind: protocol::Kind) -> Self {
+        let (definition, why) = (wrong.path.display().to_string(), wrong.headline());
+        let late = wrong.about == About::Late;
+        Self { definition, why, late, unread: wrong.is_unread(), kind, autostart: false }
+    }
+
     /// Of a profile, because of the template.
     fn gateway(wrong: &Diagnostic) -> Self {
-        let late = wrong.about == About::Late;
-        let (definition, why) = (wrong.path.display().to_string(), wrong.headline());
-        Self { definition, why, late, kind: protocol::Kind::Gateway, autostart: false }
+        Self::of(wrong, protocol::Kind::Gateway)
     }
 
     pub fn record(row: &RecordRow, error: &DefineError) -> Self {
@@ -239,7 +256,7 @@ impl Unreadable {
             store::Program::Argv(_) => protocol::Kind::Daemon,
         };
         let (definition, why) = ("its registration".to_owned(), error.to_string());
-        Self { definition, why, late: false, kind, autostart: true }
+        Self { definition, why, late: false, unread: false, kind, autostart: true }
     }
 }
 

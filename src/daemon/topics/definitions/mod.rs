@@ -77,8 +77,9 @@ impl Definitions {
 
     /// The services of these slots: a gateway's is of the template.
     pub fn of_slots(&self, slots: Slots, view: &View<'_>) -> Slotted {
-        let Slots { gateways, others, incomplete, warnings } = slots;
+        let Slots { gateways, others, incomplete, unread, warnings } = slots;
         let mut there = incomplete;
+        there.extend(unread);
         let mut services = Vec::new();
         for (name, (slot, down)) in gateways {
             there.insert(slot.dir.clone());

@@ -45,7 +45,7 @@ pub fn dormant(records: &BTreeMap<ServiceName, RecordRow>, plan: &Plan) -> BTree
 impl Refusal {
     /// `recorded`: what the database wants of it.
     pub fn new(unreadable: Unreadable, recorded: Option<Want>) -> Self {
-        let Unreadable { definition, why, late, kind, autostart } = unreadable;
+        let Unreadable { definition, why, late, unread: _, kind, autostart } = unreadable;
         let want = recorded.unwrap_or(if autostart { Want::Up } else { Want::Down });
         Self { definition, why, late, kind, want, is_recorded: recorded.is_some() }
     }
