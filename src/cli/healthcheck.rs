@@ -83,12 +83,12 @@ impl Answer {
 /// The status of what is asked for, and of the gateways that serve it in its place.
 fn ask(ctl: &Ctl, names: &[String], profile: Option<&str>) -> Result<Answer, super::ctl::Unanswered> {
     let mut client = Client::connect(&ctl.search)?;
-    let typed = match profile {
-        Some(profile) => Targets::Names(vec![profile.to_owned()]),
-        None if names.is_empty() => Targets::All,
+    let (typed, unmatched) = match profile {
+        Some(profile) => (Targets::Names(vec![profile.to_owned()]), Vec::new()),
+        None if names.is_empty() => (Targets::All, Vec::new()),
         None => targets(&mut client, names)?,
     };
-    let mut answer = Answer::default();
+    let mut answer = Answer { complaints: unmatched, ..Answer::default() };
     let mut status = |answer: &mut Answer, targets| -> Result<(), ClientError> {
         client.call(&Request::Status { targets }, Some(PATIENCE), |part| answer.take(part))
     };

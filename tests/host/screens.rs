@@ -63,6 +63,14 @@ fn a_pattern_stands_for_names_wherever_one_is_accepted() {
     world.ctl(&["logs", "worker-*"]).ok();
     let none = world.ctl(&["restart", "x*"]).fails(4);
     assert_eq!(none, "hermes-sup: no service matches 'x*': see 'hermes-sup ctl list'\n");
+    // The others are done all the same.
+    let one = world.ctl(&["start", "x*", "web", "worker-*"]);
+    assert_eq!((one.code, one.err.as_str()), (4, none.as_str()), "{one:#?}");
+    assert_eq!(["worker-1", "worker-2", "web"].map(|name| world.state(name)), ["up", "up", "up"]);
+    let document = world.ctl(&["--json", "stop", "x*", "web"]).json();
+    let codes = document["results"].as_array().expect("results").iter().map(|one| one["code"].clone());
+    assert_eq!(codes.collect::<Vec<_>>(), [json!(4), json!(0)], "{document:#}");
+    assert!(world.ctl(&["healthcheck", "x*", "worker-1"]).fails(1).is_empty(), "that is no health");
     assert!(world.ctl(&["restart", "[x"]).fails(2).contains("is no pattern"));
 }
 

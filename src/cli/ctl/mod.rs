@@ -38,8 +38,8 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
         return top::run(ctl, *once, *interval, console, files);
     }
     let called = Client::connect(&ctl.search).map_err(Unanswered::from).and_then(|mut client| {
-        let request = meant(&mut client, verb)?;
-        client.listen(&request, patience(&request), |part| {
+        let (request, unmatched) = meant(&mut client, verb)?;
+        let mut take = |part: Part| {
             match &part {
                 // The line for a service appears when its answer does; documents are shown as a whole at the end.
                 Part::Outcome(outcome) if !outcome.ok || !ctl.json => show_outcome(console, outcome),
@@ -51,7 +51,11 @@ pub fn run(ctl: &Ctl, console: &mut Console<'_>, files: &dyn LogFiles) -> Code {
             let streams = matches!(part, Part::Event(_) | Part::Lost(_));
             answer.take(part);
             if streams && console.has_ended() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        };
+        for outcome in unmatched {
+            let _ = take(Part::Outcome(outcome));
+        }
+        client.listen(&request, patience(&request), take)?;
         Ok(())
     });
     // Otherwise nothing was asked for, and there is nothing to show.

@@ -2,21 +2,21 @@
 
 use super::{PATIENCE, Unanswered};
 use crate::cli::args::Verb;
-use crate::cli::pattern;
+use crate::cli::pattern::{self, Expanded};
 use crate::control::client::Client;
-use crate::control::protocol::{Deadline, Part, Request, Targets};
+use crate::control::protocol::{Deadline, Outcome, Part, Request, Targets};
 use crate::monitor::verdict;
 use std::time::Duration;
 
-/// The request of a verb, with names for patterns.
-pub(super) fn meant(client: &mut Client, verb: &Verb) -> Result<Request, Unanswered> {
+/// The request of a verb, with names for patterns; and the answer to each pattern that matches nothing.
+pub(super) fn meant(client: &mut Client, verb: &Verb) -> Result<(Request, Vec<Outcome>), Unanswered> {
     let request = verb.request();
-    let request = match request.targets() {
+    let (request, unmatched) = match request.targets() {
         Some(Targets::Names(words)) => {
-            let targets = targets(client, words)?;
-            request.about(targets)
+            let (targets, unmatched) = targets(client, words)?;
+            (request.about(targets), unmatched)
         }
-        Some(Targets::All) | None => request,
+        Some(Targets::All) | None => (request, Vec::new()),
     };
     match verb {
         Verb::Tree { failed: true, .. } => {
@@ -26,16 +26,20 @@ pub(super) fn meant(client: &mut Client, verb: &Verb) -> Result<Request, Unanswe
                 Part::Service(service) if verdict::has_failed(&service) => names.push(service.name),
                 _ => {}
             })?;
-            Ok(request.about(Targets::Names(names)))
+            Ok((request.about(Targets::Names(names)), unmatched))
         }
-        _ => Ok(request),
+        _ => Ok((request, unmatched)),
     }
 }
 
-/// The services that these words name. The supervisor is asked only if there is a pattern among them.
-pub(in crate::cli) fn targets(client: &mut Client, words: &[String]) -> Result<Targets, Unanswered> {
+/// The services that these words name, and the answer to each pattern that matches nothing. The supervisor is asked only if
+/// there is a pattern among them.
+pub(in crate::cli) fn targets(
+    client: &mut Client,
+    words: &[String],
+) -> Result<(Targets, Vec<Outcome>), Unanswered> {
     if !words.iter().any(|word| pattern::is_pattern(word)) {
-        return Ok(Targets::Names(words.to_vec()));
+        return Ok((Targets::Names(words.to_vec()), Vec::new()));
     }
     let mut known = Vec::new();
     client.call(&Request::List {}, Some(PATIENCE), |part| {
@@ -43,7 +47,8 @@ pub(in crate::cli) fn targets(client: &mut Client, words: &[String]) -> Result<T
             known.push(name);
         }
     })?;
-    Ok(Targets::Names(pattern::expand(words, &known)?))
+    let Expanded { names, unmatched } = pattern::expand(words, &known)?;
+    Ok((Targets::Names(names), unmatched))
 }
 
 /// How long the supervisor may be silent. It is longer than the supervisor waits itself, so that the supervisor gives up first
