@@ -34,10 +34,12 @@ pub(crate) fn run() -> u8 {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let env = |name: &str| std::env::var_os(name);
     let mut console = Console::stdio(&env);
-    let code = match (env(generate::COMPLETE), args::parse(&argv, &env)) {
-        (Some(shell), _) => show(&mut console, generate::complete(&shell, &argv)),
-        (None, Ok(command)) => carry_out(command, &mut console, &env),
-        (None, Err(early)) => early.show(&mut console).number(),
+    let code = match env(generate::COMPLETE) {
+        Some(shell) => show(&mut console, generate::complete(&shell, &argv)),
+        None => match args::parse(&argv, &env) {
+            Ok(command) => carry_out(command, &mut console, &env),
+            Err(early) => early.show(&mut console).number(),
+        },
     };
     // Output that did not arrive is a failure, of whatever command.
     if console.failed() && code == 0 { 1 } else { code }
