@@ -2,7 +2,7 @@
 
 use hermes_sup::cli::args::{self, Command};
 use hermes_sup::cli::ctl;
-use hermes_sup::cli::doctor::{self, HermesCli, Row};
+use hermes_sup::cli::doctor::{self, HermesCli, Ksm, Row};
 use hermes_sup::cli::logs::{self, Absent, LogFiles, LogQuery};
 use hermes_sup::cli::render::Console;
 use hermes_sup::cli::settings::{LogLevel, Settings};
@@ -16,6 +16,7 @@ use hermes_sup::import;
 use hermes_sup::log::{self, Line, Query, Reader};
 use hermes_sup::s6;
 use hermes_sup::sys::localtime::Zone;
+use hermes_sup::sys::samepage::{self, Merging};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -198,6 +199,11 @@ fn examine(console: &mut Console<'_>, settings: &Settings, around: &Surroundings
             let rows: Vec<Row> = report.attempts().map(row).collect();
             console.show(&doctor::platform(&doctor::Platform::of(&marks()), &rows));
             console.show(&doctor::report(Some(report.rung.as_str()), &rows, console.columns));
+            console.show(&doctor::ksm(&match samepage::merging() {
+                Merging::Works => Ksm::Works,
+                Merging::Unseen => Ksm::Unseen,
+                Merging::Not(why) => Ksm::Not(why),
+            }));
             // Only the image with the surface of s6 is one that Hermes asks for a supervisor.
             if let Some(found) = hermes_cli().filter(|_| settings.s6_surface) {
                 console.show(&doctor::hermes_cli(&found));

@@ -46,7 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // The front door of main.rs: it binds command line and daemon together, so it may use every room but the kernel's,
-    // of which it knows the zones of log files.
+    // of which it knows the zones of log files, and for doctor whether memory is merged.
     (
         "front",
         &[
@@ -62,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "s6",
             "store",
             "sys::localtime",
+            "sys::samepage",
         ],
     ),
     // Times are typed and shown as local ones.

@@ -131,6 +131,25 @@ pub fn report(in_force: Option<&str>, rows: &[Row], columns: Option<usize>) -> S
     text
 }
 
+/// Whether `ksm = true` of `[memory]` has an effect here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ksm {
+    Works,
+    /// The kernel has it, and whether `ksmd` runs cannot be seen.
+    Unseen,
+    /// With the reason, and what helps.
+    Not(String),
+}
+
+/// The same in one line.
+pub fn ksm(found: &Ksm) -> String {
+    match found {
+        Ksm::Works => "ksm: yes: ksmd merges the pages of services with 'ksm = true'\n".to_owned(),
+        Ksm::Unseen => "ksm: the kernel has it, and whether ksmd runs cannot be seen here\n".to_owned(),
+        Ksm::Not(why) => format!("ksm: no: {}\n", printable(why)),
+    }
+}
+
 /// The Hermes CLI as somebody in the container finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HermesCli {
@@ -179,6 +198,13 @@ mod tests {
         assert!(line("docker-init", shim, true).contains("/opt/hermes/bin/hermes hands 'gateway start'"));
         let other = line("docker-init", "/opt/hermes/.venv/bin/hermes", false);
         assert!(other.contains("put /opt/hermes/bin first on PATH"), "{other}");
+    }
+
+    #[test]
+    fn it_is_said_whether_pages_are_merged_and_what_would_make_it_so() {
+        assert!(ksm(&Ksm::Works).starts_with("ksm: yes: ksmd merges"));
+        assert!(ksm(&Ksm::Unseen).ends_with("cannot be seen here\n"));
+        assert_eq!(ksm(&Ksm::Not("so\x1b".to_owned())), "ksm: no: so\\u{1b}\n");
     }
 
     #[test]

@@ -219,6 +219,7 @@ fn doctor_names_the_rung_and_the_flag() {
         let (world, supervisor) = World::started(Setup::new(rung, Place::Child));
         let said = world.exec(&supervisor, 0, &["/hermes-sup", "doctor"]).ok();
         assert!(said.contains(rung.name()), "{said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("ksm: ")).count(), 1, "{said}");
         if rung == Rung::Keeper {
             for rung in ["cgroup", "cgroup-private", "pidns"] {
                 let row = |line: &&str| line.split_whitespace().take(2).eq([rung, "no"]);

@@ -3,7 +3,7 @@
 use crate::containment::IncarnationId;
 use crate::daemon::inbox::Input;
 use crate::daemon::{Notice, Supervisor};
-use crate::sys::samepage;
+use crate::sys::samepage::{self, Merging};
 use std::io;
 
 /// The topic of the warnings.
@@ -14,7 +14,7 @@ impl Supervisor {
     /// A service that starts asks for samepage merging. Once, where that has no effect on this machine.
     pub(in crate::daemon) fn say_of_ksm(&mut self) {
         if !self.warnings.iter().any(|(topic, _)| *topic == KSM)
-            && let Some(why) = samepage::why_not()
+            && let Merging::Not(why) = samepage::merging()
         {
             self.warn(KSM, format!("ksm = true of [memory] has no effect: {why}"));
         }
