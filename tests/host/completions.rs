@@ -73,4 +73,7 @@ fn on_a_terminal(command: Command, prompt: &str, script: &str) {
             .exp_string(&format!("\n:{expected}"))
             .unwrap_or_else(|error| panic!("{program}: '{typed}' did not become '{expected}': {error}"));
     }
+    // It is deaf to the SIGTERM that it would have otherwise, and be waited for.
+    terminal.send_line("exit").expect("typed");
+    terminal.exp_eof().expect("its end");
 }

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 const COPY: &str = "/opt/copy";
 const SOCKET: &str = "/tmp/copy/control.sock";
+/// The tree is deaf to SIGTERM, and each end would wait for ten seconds.
+const SOON: &str = "[stop]\ntimeout = \"100ms\"";
 
 fn copy_of_home(world: &World) {
     let mut copy = Command::new("cp");
@@ -65,7 +67,7 @@ fn untouched(world: &World, pid: &serde_json::Value, trees: usize) {
 
 fn beside_the_running_original(rung: Rung, while_down: bool) {
     let mut world = World::new(Setup::new(rung, Place::Child));
-    world.adversary("coder", "tree 5", "");
+    world.adversary("coder", "tree 5", SOON);
     let mut first: Supervisor = world.start();
     world.wait_log("coder", "ready tree");
     if while_down {
@@ -120,7 +122,7 @@ fn a_copy_made_while_the_original_was_down_leaves_it_alone_on_keeper() {
 fn what_a_dead_original_left_is_not_its_copys() {
     for rung in [Rung::Cgroup, Rung::Keeper] {
         let mut world = World::new(Setup::new(rung, Place::Child));
-        world.adversary("coder", "tree 5", "");
+        world.adversary("coder", "tree 5", SOON);
         let first = world.start();
         world.wait_log("coder", "ready tree");
         let pid = world.status("coder")["pid"].clone();

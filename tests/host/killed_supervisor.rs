@@ -7,6 +7,9 @@ use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+/// What is deaf to SIGTERM would keep each end waiting for ten seconds.
+const SOON: &str = "[stop]\ntimeout = \"100ms\"";
+
 crate::on_every_rung_as_a_child!(
     a_successor_goes_on_with_what_is_wanted,
     a_stop_that_was_cut_short_is_finished_by_the_successor,
@@ -79,7 +82,7 @@ fn a_successor_goes_on_with_what_is_wanted(setup: Setup) {
 /// Its main process is killed, then its keeper where it has one: neither is a child of the supervisor that has them now.
 fn what_was_taken_over_crashes_like_anything_else(setup: Setup) {
     let mut world = World::new(setup);
-    world.adversary("wood", "tree 20", "[restart]\nbackoff = { initial = \"1ms\" }");
+    world.adversary("wood", "tree 20", &format!("{SOON}\n[restart]\nbackoff = {{ initial = \"1ms\" }}"));
     let mut supervisor = world.start();
     for round in 1..=2 {
         world.wait_log_times("wood", "ready tree", round);
@@ -154,7 +157,7 @@ fn keepers_whose_sockets_were_removed_are_ended_and_their_services_begin_anew() 
     for rung in [Rung::Keeper, Rung::KeeperSameUid] {
         let mut world = World::new(Setup::new(rung, Place::Child));
         lock_for_hermes(&world);
-        world.adversary("wood", "tree 20", "").adversary("single", "exclusive /opt/data/lock", "");
+        world.adversary("wood", "tree 20", SOON).adversary("single", "exclusive /opt/data/lock", "");
         let supervisor = world.start();
         world.wait_log("wood", "ready tree");
         world.wait_log("single", "ready exclusive");

@@ -124,9 +124,12 @@ fn directories(world: &World) -> Vec<&'static str> {
     ["/run/hermes-sup", "/dev/shm"].into_iter().filter(|place| has(place)).collect()
 }
 
+/// What is deaf to SIGTERM would keep each end waiting for ten seconds.
+const SOON: &str = "[stop]\ntimeout = \"100ms\"";
+
 /// Lives, dies by SIGKILL, is succeeded, upgrades, ends; its names are in `place` all the while and gone at the end.
 fn lives_and_ends(mut world: World, places: [&str; 2]) {
-    world.adversary("clock", "tick 1", "[stop]\ntimeout = \"100ms\"").adversary("wood", "tree 5", "");
+    world.adversary("clock", "tick 1", SOON).adversary("wood", "tree 5", SOON);
     let supervisor = world.start();
     world.wait_log("wood", "ready tree");
     world.ctl(&["wait", "clock", "wood", "--up"]).ok();
