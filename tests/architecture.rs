@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Room, and what it may use beside itself. A longer path allows only what begins with it. `core` is open to all.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -144,6 +145,25 @@ fn messages_of_the_general_rooms_do_not_speak_of_hermes() {
 }
 
 /// The checks above find nothing in a clean house; here they must find each thing that is planted.
+/// Otherwise the tests would be of another program than the one that ships, and half of its crates would be built once more.
+#[test]
+fn what_the_tests_depend_on_changes_no_crate_of_the_binary() {
+    let crates = |edges: &str| -> BTreeSet<String> {
+        let words =
+            ["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p} {f}", "--edges", edges];
+        let tree = Command::new(env!("CARGO")).current_dir(env!("CARGO_MANIFEST_DIR")).args(words).output();
+        let tree = tree.expect("cargo tree");
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let text = String::from_utf8_lossy(&tree.stdout);
+        // One that was shown before is marked.
+        text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let (shipped, tested) = (crates("normal,build"), crates("normal,build,dev"));
+    assert!(shipped.len() > 50, "{shipped:?}");
+    let changed: Vec<_> = shipped.difference(&tested).collect();
+    assert!(changed.is_empty(), "other features in tests: {changed:?}");
+}
+
 #[test]
 fn the_checks_find_what_is_wrong() {
     let store = Path::new("store/engine.rs");
