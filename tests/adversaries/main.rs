@@ -82,6 +82,9 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "print-tty" => identity::print_tty(),
         "print-limits" => memory::print_limits(),
         "eat" => memory::eat(number(rest, 0, 64)),
+        "read-once" => {
+            memory::read_once(rest.first().map_or("/tmp/read-once", String::as_str), number(rest, 1, 8))
+        }
         "child-eats" => memory::child_eats(number(rest, 0, 64)),
         "print-place" => memory::print_place(),
         "signal-main" => memory::signal_main(rest.first().map_or("TERM", String::as_str)),

@@ -1,6 +1,7 @@
 //! Programs that say what they may use, and programs that use more.
 
 use crate::tools::{complain, forever, fork, reap, say};
+use std::io::Write;
 
 /// Prints its own limits, one `key soft hard` a line, and `oom_score_adj`.
 pub fn print_limits() -> i32 {
@@ -48,6 +49,23 @@ pub fn child_eats(mebibytes: u64) -> i32 {
     });
     let status = reap(child);
     say(&format!("child ended by signal {}", status & 0x7f));
+    forever()
+}
+
+/// Has so many MiB of a file in the kernel's cache that it never reads again.
+pub fn read_once(path: &str, mebibytes: u64) -> i32 {
+    let content = take(mebibytes);
+    let written = std::fs::File::create(path).and_then(|mut file| {
+        file.write_all(&content)?;
+        // What is not on the disk yet cannot be taken back.
+        file.sync_all()
+    });
+    drop(content);
+    if let Err(error) = written {
+        complain(&format!("adversary: {path}: {error}"));
+        return 1;
+    }
+    say("ready read-once");
     forever()
 }
 

@@ -259,3 +259,44 @@ fn each_limit_is_in_the_kernels_hands_and_can_be_set_while_the_service_runs() {
     assert_eq!(machine.service("plain")["limits_not_in_force"], json!([]));
     assert_eq!(machine.shutdown(0).code, 0);
 }
+
+/// Linux has memory.reclaim since 5.19, merges whole processes since 6.4, and lets exec keep that since 6.7.
+#[test]
+fn what_a_start_needed_once_is_taken_back_and_what_the_kernel_cannot_merge_is_said() {
+    let volume = Volume::new(64);
+    let machine = Setup::new()
+        .adversary(
+            "reader",
+            "read-once /opt/data/once 16",
+            "[memory]\nreclaim_after = '1s'\n[ready]\nkind = 'log'\npattern = 'ready read-once'",
+        )
+        .adversary("merged", "pause", "[memory]\nksm = true")
+        // The console is a terminal, where less than a warning is not said otherwise.
+        .option(&["--log-level", "debug"])
+        .boot(&volume);
+    let line = machine.await_line("reader: the kernel has taken back ");
+    let taken = line.split("taken back ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    figure(&format!("of 16 MiB that were read once the kernel has taken back {taken:?} kB"));
+    assert!(taken.is_some_and(|taken| taken > 8 << 10), "{line}");
+    machine.eventually("less of files", || {
+        (machine.counter("reader", "memory.stat", "file ") < 8 << 20).then_some(())
+    });
+    machine.await_state("merged", "up");
+    let release = machine.show("/proc/sys/kernel/osrelease");
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or_default());
+    let why = match (numbers.next(), numbers.next()) {
+        version if version < (Some(6), Some(4)) => "this kernel cannot merge the memory of whole processes",
+        version if version < (Some(6), Some(7)) => "a program loses it as it is executed before Linux 6.7",
+        // Nobody has told ksmd to run.
+        _ => "echo 1 >/sys/kernel/mm/ksm/run",
+    };
+    let warnings = machine.status()["supervisor"]["warnings"].to_string();
+    assert!(
+        warnings.contains("ksm = true of [memory] has no effect: ") && warnings.contains(why),
+        "{warnings}"
+    );
+    let doctor = machine.run(&["/hermes-sup", "doctor"]).ok();
+    let line = doctor.lines().find(|line| line.starts_with("ksm: no: ")).unwrap_or_default();
+    assert!(line.contains(why), "{doctor}");
+    assert_eq!(machine.shutdown(0).code, 0);
+}
