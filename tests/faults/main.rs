@@ -15,6 +15,9 @@ mod harness;
 #[path = "../lib/asking.rs"]
 mod asking;
 
+#[path = "../lib/traced.rs"]
+mod traced;
+
 mod calls;
 mod found;
 mod judge;

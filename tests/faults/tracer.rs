@@ -6,15 +6,12 @@
 //!
 //! Not watched are services, from their exec on, and what the supervisor executes to play one (`keeper --rehearse`). What a
 //! child of ours does between its clone and its exec is the supervisor's plan, and is watched as thread `child`.
-//!
-//! One thread does all of it: the kernel takes orders about a tracee from its tracer alone (ptrace(2)), and gives it, with
-//! `__WNOTHREAD`, the news of its own tracees and not of what other threads wait for.
 
 use super::calls::{self, Call, Known, Shape};
+use super::traced::{self, group_of, words};
 use nix::sys::ptrace::{self, Options};
 use nix::unistd::Pid;
 use rustix::io::Errno;
-use rustix::process::WaitOptions;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
@@ -155,12 +152,7 @@ struct Watch {
     ready: Option<mpsc::Sender<()>>,
 }
 
-const FOLLOW: Options = Options::PTRACE_O_TRACESYSGOOD
-    .union(Options::PTRACE_O_TRACECLONE)
-    .union(Options::PTRACE_O_TRACEFORK)
-    .union(Options::PTRACE_O_TRACEVFORK)
-    .union(Options::PTRACE_O_TRACEEXEC)
-    .union(Options::PTRACE_O_EXITKILL);
+const FOLLOW: Options = traced::FOLLOW.union(Options::PTRACE_O_TRACESYSGOOD);
 
 /// A stop for a system call (PTRACE_O_TRACESYSGOOD).
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
@@ -225,17 +217,12 @@ impl Watch {
     }
 
     fn run(&mut self) {
-        let any = WaitOptions::from_bits_retain((libc::__WALL | libc::__WNOTHREAD).cast_unsigned());
         loop {
             if self.waits_for_exec || self.tasks.values().all(|task| !task.fresh) {
                 self.ready.take();
             }
-            match rustix::process::wait(any) {
-                Ok(Some((pid, status))) => self.changed(pid.as_raw_nonzero().get(), status.as_raw()),
-                Ok(None) | Err(Errno::INTR) => {}
-                // No tracee is left.
-                Err(_) => return,
-            }
+            let Some((tid, status)) = traced::next() else { return };
+            self.changed(tid, status);
         }
     }
 
@@ -404,12 +391,6 @@ fn comm(tid: i32) -> String {
     name.trim_end().replace(' ', "-")
 }
 
-/// The process of a thread.
-fn group_of(tid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
-}
-
 fn helper(comm: &str) -> String {
     match comm {
         "hermes-fork-srv" => "fork-server".to_owned(),
@@ -421,20 +402,20 @@ fn helper(comm: &str) -> String {
 /// By its program and arguments; `Child`: somebody who is not to be watched, or who has not executed anything yet.
 fn who_is(pid: i32) -> Who {
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+    let words = words(pid);
+    let word = |index| words.get(index).map_or("", String::as_str);
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     if !name.starts_with("hermes-sup") {
         return Who::Child;
     }
-    match (words.get(1).copied().unwrap_or_default(), words.get(2).copied().unwrap_or_default()) {
-        (b"run" | b"init", _) => Who::Supervisor,
+    match (word(1), word(2)) {
+        ("run" | "init", _) => Who::Supervisor,
         // A keeper that was forked by it has its command line, and a name of its own.
-        (b"fork-server", _) if comm(pid) == "hermes-keeper" => Who::Helper("keeper".to_owned()),
-        (b"fork-server", _) => Who::Helper("fork-server".to_owned()),
-        (b"keeper", b"--rehearse" | b"--linger" | b"--try-parent") => Who::Child,
-        (b"keeper", b"--mount") => Who::Helper("mounter".to_owned()),
-        (b"keeper", _) => Who::Helper("keeper".to_owned()),
+        ("fork-server", _) if comm(pid) == "hermes-keeper" => Who::Helper("keeper".to_owned()),
+        ("fork-server", _) => Who::Helper("fork-server".to_owned()),
+        ("keeper", "--rehearse" | "--linger" | "--try-parent") => Who::Child,
+        ("keeper", "--mount") => Who::Helper("mounter".to_owned()),
+        ("keeper", _) => Who::Helper("keeper".to_owned()),
         _ => Who::Child,
     }
 }
