@@ -80,6 +80,8 @@ struct Recorded {
 /// What is done with a thread that has stopped.
 enum Next {
     Continue(Option<Signal>),
+    /// It is stopped by job control, and stays so.
+    Listen,
     LetGo,
 }
 
@@ -119,6 +121,7 @@ impl Recorder {
         let done = self.stopped(tid, status);
         let gone = match done {
             Ok(Next::Continue(signal)) => ptrace::cont(tracee, signal),
+            Ok(Next::Listen) => traced::listen(tracee),
             Ok(Next::LetGo) => ptrace::detach(tracee, None),
             Err(_) => ptrace::cont(tracee, None),
         };
@@ -147,12 +150,8 @@ impl Recorder {
                     return Ok(Next::LetGo);
                 }
             }
-            // One that is stopped like a service has to stay so, as it plays one.
-            libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP && is_ours => {
-                self.disarm(tid)?;
-                self.finish(tid);
-                return Ok(Next::LetGo);
-            }
+            // It has to stay so until somebody continues it: a helper may play a service that is stopped.
+            libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => return Ok(Next::Listen),
             // A birth: of a process, or of a thread of one.
             libc::PTRACE_EVENT_STOP if !is_ours && traced::group_of(tid) == Some(tid) => self.look_at(tid)?,
             _ => {}
@@ -192,13 +191,6 @@ impl Recorder {
             armed[(start - first) as usize] = TRAP;
         }
         memory.write_all_at(&armed, first + process.bias)
-    }
-
-    fn disarm(&self, pid: i32) -> io::Result<()> {
-        let (Some(process), Some(first)) = (self.processes.get(&pid), self.starts.first()) else {
-            return Ok(());
-        };
-        Self::memory(pid)?.write_all_at(&self.text, first + process.bias)
     }
 
     /// False: the trap is none of ours.

@@ -4,6 +4,7 @@
 //! the news of its own tracees and not of what other threads wait for.
 
 use nix::sys::ptrace::Options;
+use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
@@ -24,6 +25,18 @@ pub fn next() -> Option<(i32, i32)> {
             Err(_) => return None,
         }
     }
+}
+
+/// PTRACE_LISTEN of ptrace(2), which nix does not have: what stopped it goes on to do so, and there is news once it is continued.
+///
+/// # Errors
+/// Of ptrace(2).
+#[allow(dead_code, unsafe_code)]
+pub fn listen(tracee: Pid) -> nix::Result<()> {
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: it takes numbers alone, and of this process changes nothing.
+    let done = unsafe { libc::ptrace(libc::PTRACE_LISTEN, tracee.as_raw(), nothing, nothing) };
+    nix::errno::Errno::result(done).map(drop)
 }
 
 pub fn words(pid: i32) -> Vec<String> {
