@@ -163,8 +163,8 @@ impl Patterns {
             ("Cs[0-9A-Za-z]{6,12}_([0-9])", "C*_$1"),
             // The hash of a name as they were mangled before; std as it is shipped has such names.
             ("17h[0-9a-f]{16}E", "17h*E"),
-            // Of what LLVM made a local copy.
-            (r"\.llvm\.[0-9]+", ".llvm.*"),
+            // The number of a name that several crates have for a function of their own, or of a copy that LLVM made.
+            (r"\.[0-9]+$", ".*"),
             (r"[^0-9A-Za-z_.*]", "?"),
         ];
         Self { fleeting: fleeting.map(|(from, to)| (Regex::new(from).expect("an expression"), to)) }

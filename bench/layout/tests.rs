@@ -43,6 +43,7 @@ fn patterns_outlive_a_compiler() {
         ("_RNvMs1_NtCs7BliBxkEZsN_4core3str3new", "_RNvMs1_NtC*_4core3str3new"),
         ("_ZN3std2rt4init17h0123456789abcdefE", "_ZN3std2rt4init17h*E"),
         ("_ZN3foo17h0123456789abcdefE.llvm.1234567", "_ZN3foo17h*E.llvm.*"),
+        ("_RNvNtCs7BliBxkEZsN_5alloc5boxed14box_new_uninit.488", "_RNvNtC*_5alloc5boxed14box_new_uninit.*"),
         ("_ZN4core$LT$", "_ZN4core?LT?"),
         ("memcpy", "memcpy"),
     ] {
