@@ -29,12 +29,12 @@ impl Gateway {
         self.orders.unrecorded.is_some()
     }
 
-    /// It is being unregistered.
     /// It is being unregistered, or will be as soon as that is on the disk.
     pub fn is_leaving(&self) -> bool {
         self.orders.retiring || self.orders.erasing.is_some()
     }
 
+    /// It is being unregistered.
     pub fn is_retiring(&self) -> bool {
         self.orders.retiring
     }

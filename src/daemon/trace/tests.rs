@@ -29,7 +29,7 @@ fn say(text: &str) {
 }
 
 fn simulated() -> Vec<Chain> {
-    (0..4)
+    (0..9)
         .map(|seed| {
             keep();
             simulation::play(seed);
