@@ -252,6 +252,8 @@ impl Supervisor {
         let hurries = !self.starts.is_empty() || self.unreaped.is_due(self.clock.now());
         self.containment.tidy(self.clock.now(), hurries);
         self.logs.announce(hurries);
+        // Before the end, which may come with the turn in which it was asked for.
+        self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
         if let Some(over) = self.ended() {
             return ControlFlow::Break(over);
         }
@@ -260,7 +262,6 @@ impl Supervisor {
         {
             return ControlFlow::Break(Over::Replaced(program));
         }
-        self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
         self.server.send_streams(&self.wakeups.registry);
         for Abandoned { peer, why } in self.server.take_abandoned() {
             slog::warn!(self.log, "the answer to a caller was cut short: {why}"; "uid" => peer.uid, "pid" => peer.pid);
