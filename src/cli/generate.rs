@@ -49,7 +49,7 @@ pub fn complete(shell: &OsStr, argv: &[OsString]) -> Result<Vec<u8>, Early> {
     Ok(text)
 }
 
-/// What reads these words. Of a command that they do not name it has the name alone: whoever presses Tab would wait for the rest.
+/// What reads these words. Of a command that they do not name it has the name alone: a press of Tab would wait for the rest.
 fn parser_of(words: &[OsString]) -> clap::Command {
     let names = |command: &clap::Command, word: &OsString| {
         word == command.get_name() || command.get_all_aliases().any(|alias| word == alias)

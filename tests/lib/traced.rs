@@ -15,7 +15,7 @@ pub const FOLLOW: Options = Options::PTRACE_O_TRACECLONE
     .union(Options::PTRACE_O_TRACEEXEC)
     .union(Options::PTRACE_O_EXITKILL);
 
-/// The next thread of which there is news, and its wait status. `None`: no tracee is left.
+/// The next thread that has changed, and its wait status. `None`: no tracee is left.
 pub fn next() -> Option<(i32, i32)> {
     let any = WaitOptions::from_bits_retain((libc::__WALL | libc::__WNOTHREAD).cast_unsigned());
     loop {

@@ -53,7 +53,7 @@ impl Gateway {
     /// Something it requires is missing: its callers are told; a want that is up goes on waiting.
     pub(super) fn refused(&mut self, reason: &str, now: Tick, out: &mut Effects) {
         self.orders.fail_starters(reason, out);
-        // Whoever asked for one run knows that there is none.
+        // The caller who asked for one run knows that there is none.
         self.once = false;
         if self.is_scheduled() && self.want == Want::Up {
             self.refused_run(reason, now, out);
