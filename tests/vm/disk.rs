@@ -1,6 +1,6 @@
 //! A volume that is full, one that does not answer, and one that reports errors.
 
-use crate::harness::{PATIENCE, Setup, Volume, figure};
+use crate::harness::{Setup, Volume, figure};
 use std::time::{Duration, Instant};
 
 const FILLER: &str = "/opt/data/filler";
@@ -100,7 +100,6 @@ fn a_process_that_hangs_in_the_kernel_is_named_and_the_rest_goes_on() {
     let stuck = machine.ctl(&["stop", "writer"]);
     figure(&format!("stop of a process in D state: {:?}, {}", start.elapsed(), stuck.err.trim()));
     assert_eq!(stuck.code, 1, "{stuck:#?}");
-    assert!(start.elapsed() < PATIENCE);
     let card = machine.service("writer");
     assert!(stuck.err.contains("hangs in the kernel") && stuck.err.contains("pid "), "{stuck:#?}");
     let pid = card["pid"].as_u64().map(|pid| pid.to_string());

@@ -6,12 +6,12 @@
 //! written with FUA, is there. A sector is never torn, and never holds anything but one of its own contents.
 
 use super::fsck::{self, SUPERBLOCK, SUPERBLOCK_LENGTH};
+use super::patience::Patience;
 use super::{Dice, split};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 /// The most that a drive promises to write whole.
 const SECTOR: usize = 512;
@@ -172,11 +172,15 @@ impl Disk {
         self.platter(|platter| platter.off)
     }
 
-    /// Waits until the power has failed, so long at most.
-    pub fn wait_for_cut(&self, patience: Duration) {
+    /// Waits until the power has failed, as long as the patience with its machine lasts.
+    pub fn wait_for_cut(&self, patience: Patience) {
         let (platter, changed) = &*self.0;
         let on = |platter: &mut Platter| !platter.off;
-        drop(changed.wait_timeout_while(platter.lock().expect("a lock"), patience, on).expect("a lock"));
+        patience.until(|slice| {
+            let platter = platter.lock().expect("a lock");
+            let (platter, _) = changed.wait_timeout_while(platter, slice, on).expect("a lock");
+            platter.off.then_some(())
+        });
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {

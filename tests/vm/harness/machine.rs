@@ -1,7 +1,8 @@
 //! A running machine: qemu, its console, and the second serial port, over which commands are executed inside.
 
+use super::patience::{Patience, SLICE, stood_still};
 use super::setup::{Setup, Volume, mark};
-use super::{Disk, PATIENCE, provided};
+use super::{Disk, provided};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,9 +19,6 @@ use std::time::{Duration, Instant};
 /// machine below let too few through in that time: `no_timer_check` takes it at its word. To move itself to a random
 /// address (`nokaslr` keeps it from that) takes an emulated one seconds and tests nothing of ours.
 const KERNEL: &str = "console=ttyS0 quiet panic=-1 no_timer_check nokaslr";
-
-/// So often a boot looks whether the power is still on.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// What a command inside printed and how it ended.
 #[derive(Debug)]
@@ -49,6 +47,8 @@ impl Answer {
 pub struct Pending {
     asked: String,
     answer: Receiver<Answer>,
+    /// Of the machine.
+    pid: u32,
 }
 
 impl Pending {
@@ -58,11 +58,12 @@ impl Pending {
     /// When it is not over in time.
     #[track_caller]
     pub fn wait(self) -> Option<Answer> {
-        match self.answer.recv_timeout(PATIENCE) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no end of {}", self.asked),
-        }
+        let came = Patience::with(self.pid).until(|slice| match self.answer.recv_timeout(slice) {
+            Ok(answer) => Some(Some(answer)),
+            Err(RecvTimeoutError::Disconnected) => Some(None),
+            Err(RecvTimeoutError::Timeout) => None,
+        });
+        came.unwrap_or_else(|| panic!("no end of {}", self.asked))
     }
 }
 
@@ -104,12 +105,17 @@ impl Machine {
     /// Until the supervisor answers; `None`: the power failed before.
     #[track_caller]
     pub(super) fn start(setup: &Setup, volume: &Volume, initramfs: &Path, command: &str) -> Option<Self> {
-        for attempt in 1..=ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
+            let still = stood_still();
             match Self::attempt(setup, volume, initramfs, command) {
                 Ok(machine) => return machine,
+                // To its kernel the clock has leapt.
+                Err(LockedUp(_)) if stood_still() > still => {}
                 Err(LockedUp(console)) => {
+                    attempts += 1;
                     super::figure(&format!(
-                        "boot {attempt} of a machine ended in a locked up kernel:\n{console}"
+                        "boot {attempts} of a machine ended in a locked up kernel:\n{console}"
                     ));
                 }
             }
@@ -161,15 +167,16 @@ impl Machine {
         let console = Arc::new(Console::default());
         listen(qemu.stderr.take().expect("piped"), Arc::clone(&console), false);
         listen(qemu.stdout.take().expect("piped"), Arc::clone(&console), true);
-        let port = accept(&listener, &console);
+        let pid = qemu.id();
+        let port = accept(&listener, &console, pid);
         let asked: Asked = Arc::new(Mutex::new(Some(HashMap::new())));
         let (sender, ready) = channel();
         asked.lock().expect("a lock").as_mut().expect("new").insert(0, sender);
         hear(port.try_clone().expect("a descriptor"), Arc::clone(&asked));
         let disk = volume.disk.clone();
         let machine = Self { qemu, disk, console, port: Mutex::new(port), asked, next: AtomicU64::new(1) };
-        let mut pending = Pending { asked: "its first stage".into(), answer: ready };
-        let start = Instant::now();
+        let mut pending = Pending { asked: "its first stage".into(), answer: ready, pid };
+        let mut patience = Patience::with(pid);
         loop {
             match pending.answer.recv_timeout(SLICE) {
                 Ok(answer) if pending.asked.ends_with("list") && answer.code == 0 => {
@@ -187,8 +194,13 @@ impl Machine {
                 }
                 Err(RecvTimeoutError::Disconnected) => panic!("it ended at once:\n{}", machine.console()),
             }
-            assert!(start.elapsed() < PATIENCE, "no end of {}\n{}", pending.asked, machine.console());
+            assert!(!patience.is_over(), "no end of {}\n{}", pending.asked, machine.console());
         }
+    }
+
+    /// How long it is waited for.
+    pub fn patience(&self) -> Patience {
+        Patience::with(self.qemu.id())
     }
 
     // ---- commands inside ----
@@ -204,7 +216,7 @@ impl Machine {
         // A machine that is gone is told by the answer that never comes.
         let line = format!("{}\n", serde_json::json!([id, argv]));
         let _ = self.port.lock().expect("a lock").write_all(line.as_bytes());
-        Pending { asked, answer }
+        Pending { asked, answer, pid: self.qemu.id() }
     }
 
     /// Runs a command inside to its end.
@@ -260,13 +272,8 @@ impl Machine {
     /// Asks again until there is an answer. Each question is a command inside, which is pause enough.
     #[track_caller]
     pub fn eventually<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(answer) = ask() {
-                return answer;
-            }
-            assert!(start.elapsed() < PATIENCE, "never happened: {what}\n{}", self.console());
-        }
+        let came = self.patience().until(|_| ask());
+        came.unwrap_or_else(|| panic!("never happened: {what}\n{}", self.console()))
     }
 
     // ---- the oracle ----
@@ -328,7 +335,9 @@ impl Machine {
     /// Waits for a line that holds `text`, printed already or not.
     #[track_caller]
     pub fn await_line(&self, text: &str) -> String {
-        self.console.find(text).unwrap_or_else(|| panic!("no line with {text:?}:\n{}", self.console()))
+        self.console
+            .find(text, self.patience())
+            .unwrap_or_else(|| panic!("no line with {text:?}:\n{}", self.console()))
     }
 
     // ---- ends ----
@@ -387,12 +396,15 @@ impl Console {
         self.changed.notify_all();
     }
 
-    fn find(&self, text: &str) -> Option<String> {
+    fn find(&self, text: &str, patience: Patience) -> Option<String> {
         let found = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
-        let state = self.state.lock().expect("a lock");
-        let more = |state: &mut (Vec<String>, bool)| !state.1 && found(&state.0).is_none();
-        let (state, _) = self.changed.wait_timeout_while(state, PATIENCE, more).expect("a lock");
-        found(&state.0)
+        let come = patience.until(|slice| {
+            let state = self.state.lock().expect("a lock");
+            let more = |state: &mut (Vec<String>, bool)| !state.1 && found(&state.0).is_none();
+            let (state, _) = self.changed.wait_timeout_while(state, slice, more).expect("a lock");
+            found(&state.0).map(Some).or_else(|| state.1.then_some(None))
+        });
+        come.flatten()
     }
 }
 
@@ -408,9 +420,9 @@ fn listen(stream: impl Read + Send + 'static, console: Arc<Console>, is_last: bo
 }
 
 /// qemu connects first thing. When it cannot start it never does, and its own words are all there is.
-fn accept(listener: &UnixListener, console: &Console) -> UnixStream {
+fn accept(listener: &UnixListener, console: &Console, pid: u32) -> UnixStream {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let start = Instant::now();
+    let mut patience = Patience::with(pid);
     listener.set_nonblocking(true).expect("a mode");
     loop {
         let short = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -420,7 +432,7 @@ fn accept(listener: &UnixListener, console: &Console) -> UnixStream {
             return port;
         }
         let state = console.state.lock().expect("a lock");
-        assert!(!state.1 && start.elapsed() < PATIENCE, "qemu does not start: {}", state.0.join("\n"));
+        assert!(!state.1 && !patience.is_over(), "qemu does not start: {}", state.0.join("\n"));
     }
 }
 

@@ -9,20 +9,18 @@ pub mod disk;
 pub mod fsck;
 pub mod initramfs;
 pub mod machine;
+pub mod patience;
 pub mod remains;
 pub mod setup;
 
 pub use dice::Dice;
 pub use disk::Disk;
 pub use machine::Machine;
+pub use patience::stood_still;
 pub use setup::{Setup, Volume};
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Beyond this a wait has failed. Generous: processors are emulated, and the machine below may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A line for the reader of the run, past libtest, which keeps back what a passing test prints.
 pub fn figure(text: &str) {
