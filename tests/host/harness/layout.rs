@@ -41,7 +41,8 @@ pub fn lay_out(root: &Path) {
         std::fs::write(root.join("etc/ld.so.cache"), cache).expect("ld.so.cache");
     }
     place(&tested_program(), &root.join("hermes-sup"));
-    place(&adversary_program(), &root.join("adversary"));
+    let adversary = std::env::var_os("HERMES_SUP_TESTED_ADVERSARY");
+    place(&adversary.map_or_else(adversary_program, PathBuf::from), &root.join("adversary"));
     for name in ["systemd-run", "systemctl"] {
         symlink("/hermes-sup", root.join(name)).expect("a link");
     }
