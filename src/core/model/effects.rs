@@ -44,6 +44,7 @@ impl World {
         self.needed &= self.gateway.is_needed();
         let results = effects.into_iter().map(|effect| self.carry_out(effect));
         broken.extend(results.filter_map(Result::err));
+        self.run_is_due &= !matches!(self.after.phase, Phase::Down | Phase::Failed | Phase::Finished);
         broken.extend(self.check().err());
         broken
     }
@@ -71,6 +72,8 @@ impl World {
             Effect::Prepare { incarnation } => {
                 self.spawn(incarnation)?;
                 self.preparing = true;
+                // The run itself is still to come.
+                self.run_is_due = true;
             }
             Effect::RunHook { .. } if self.hook.is_some() => return Err(Rule::TwoHooks.into()),
             Effect::RunHook { .. } if self.main != Main::Alive || self.preparing => {
@@ -86,6 +89,7 @@ impl World {
                 if self.fault == Fault::SpawnIsRepeated {
                     self.spawn(incarnation)?;
                 }
+                self.run_is_due = false;
             }
             Effect::SignalMain { .. } if self.main != Main::Alive => {
                 return Err(Rule::SignalToNobody.into());
@@ -106,14 +110,15 @@ impl World {
                 return Err(Rule::ReleasedAlive.into());
             }
             Effect::Release { .. } => {
-                (self.main, self.hook) = (Main::None, None);
+                self.is_over();
                 self.draining = false;
             }
             Effect::Abandon { .. } => {
                 if self.after.stage() == Some(Stage::Draining) {
                     return Err(Rule::AbandonedEmpty.into());
                 }
-                (self.main, self.tree, self.hook) = (Main::None, false, None);
+                self.is_over();
+                self.tree = false;
             }
             Effect::Reply { .. } if self.fault == Fault::ReplyIsLost => {}
             Effect::Reply { ticket, outcome } => self.reply(ticket, &outcome)?,
@@ -134,11 +139,15 @@ impl World {
             return Err(Rule::AfterGivenUp.into());
         }
         let asked_for = self.tickets.values().any(|command| *command == Command::Once);
-        let may_run = std::mem::take(&mut self.run_is_due) || asked_for || self.gateway.is_once();
-        if self.gateway.is_scheduled() && !may_run {
+        if self.gateway.is_scheduled() && !self.run_is_due && !asked_for && !self.gateway.is_once() {
             return Err(Rule::NeitherDueNorAsked.into());
         }
         self.place(incarnation)
+    }
+
+    /// Of the main process nothing is left, whether it was the service, the hook before it, or the finish program.
+    fn is_over(&mut self) {
+        (self.main, self.hook, self.preparing, self.finishing) = (Main::None, None, false, false);
     }
 
     fn place(&mut self, incarnation: u64) -> Result<(), Broken> {
@@ -183,12 +192,14 @@ impl World {
             if down && (self.tree || self.main == Main::Alive) {
                 return Err(Rule::StopWithTree.into());
             }
+            // Whatever its last run is at.
+            let waits_for_its_time = self.gateway.is_scheduled() && command != Command::Once;
+            let is_to_run = !down && !waits_for_its_time && !self.elsewhere;
             let waits = self.reports && !self.reported;
-            if !down && (waits || self.finishing || self.preparing) && !self.elsewhere {
+            if is_to_run && (waits || self.finishing || self.preparing) {
                 return Err(Rule::StartBeforeReady.into());
             }
-            let waits_for_its_time = self.gateway.is_scheduled() && command != Command::Once;
-            if !down && self.main != Main::Alive && !self.elsewhere && !waits_for_its_time {
+            if is_to_run && self.main != Main::Alive {
                 return Err(Rule::StartWithoutMain.into());
             }
         }

@@ -58,7 +58,7 @@ enum Scope {
     ReadyAndFinish,
     /// One caller, and a service with every hook.
     Hooks,
-    /// One caller, and a oneshot that runs when it is due, if what it requires lets it.
+    /// One caller, and a oneshot with a hook before its start that runs when it is due, if what it requires lets it.
     Scheduled,
     /// As `ReadyAndFinish`, and a supervisor that is killed at any moment and has a successor.
     Crashes,

@@ -70,7 +70,7 @@ pub(super) struct World {
     pub(super) given_up: bool,
     /// The last life was called unhealthy before it ended.
     pub(super) unhealthy: bool,
-    /// Of a scheduled service: a run was due while it waited for one, and has not begun.
+    /// Of a scheduled service: a run was due while it waited for one, or has its hook, and its main process is not made.
     pub(super) run_is_due: bool,
 }
 
@@ -93,6 +93,7 @@ impl World {
         if scope == Scope::Scheduled {
             policy.kind = Kind::Scheduled;
             policy.restart.when = RestartWhen::Never;
+            policy.hooks.pre_start = Some(Duration::from_secs(3));
         }
         let mut world = Self::at_rest(Gateway::new(policy, 7), want);
         (world.fault, world.scope) = (fault, scope);
