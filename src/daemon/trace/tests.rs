@@ -9,6 +9,7 @@ use crate::core::trace::{Call, Step};
 use crate::daemon::simulation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Traces of supervisors one after another on the same state.
 type Chain = Vec<Vec<Step>>;
@@ -28,14 +29,17 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-fn simulated() -> Vec<Chain> {
-    (0..9)
-        .map(|seed| {
+/// Those of forty runs, which are made once for all tests.
+fn simulated() -> &'static [Chain] {
+    static CHAINS: LazyLock<Vec<Chain>> = LazyLock::new(|| {
+        let chain = |seed| {
             keep();
             simulation::play(seed);
             kept()
-        })
-        .collect()
+        };
+        (0..40).map(chain).collect()
+    });
+    &CHAINS
 }
 
 /// All below a directory. The last line of a supervisor that was killed may be torn.
@@ -71,7 +75,11 @@ fn recorded(dir: &Path) -> Vec<Chain> {
 #[test]
 fn what_supervisors_did_the_core_does_again_and_every_rule_holds() {
     let dir = std::env::var_os("HERMES_SUP_TRACES");
-    let chains = dir.as_ref().map_or_else(simulated, |dir| recorded(Path::new(dir)));
+    let recorded = dir.as_ref().map(|dir| recorded(Path::new(dir)));
+    let chains = match &recorded {
+        Some(recorded) => recorded.as_slice(),
+        None => simulated(),
+    };
     let traces = chains.iter().map(Vec::len).sum::<usize>();
     let steps = chains.iter().flatten().map(Vec::len).sum::<usize>();
     assert!(traces > 0 && steps > 0, "there are no traces");
@@ -125,7 +133,7 @@ fn what_supervisors_did_the_core_does_again_and_every_rule_holds() {
 fn who_is_killed_before_its_boot_leaves_what_it_was_left() {
     for chain in simulated() {
         let mut heritage = Heritage::default();
-        for trace in &chain {
+        for trace in chain {
             let mut killed = Replay::after(heritage);
             let begun = trace.iter().take_while(|step| !matches!(step.call, Call::Boot(_)));
             begun.for_each(|step| killed.take(step));
