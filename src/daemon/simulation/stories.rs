@@ -6,7 +6,9 @@ use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, Targets};
 use crate::core::signal::Signal;
 use crate::core::words::Want;
+use crate::daemon::herald::Herald;
 use crate::store::played::Mood;
+use std::os::unix::net::UnixDatagram;
 
 /// A world in which everything is as it is wanted, and nothing goes wrong.
 fn at_rest(seed: u64) -> World {
@@ -135,4 +137,26 @@ fn a_registration_in_a_shutdown_is_refused_only_if_nothing_of_it_is_on_record() 
         }
     }
     assert!(done > 0, "{lost} were not answered");
+}
+
+/// Where nothing ran and nothing was to be written, the supervisor ended in the turn in which it was asked to, and did not tell.
+#[test]
+fn that_it_stops_is_told_however_soon_the_end_comes() {
+    let mut world = at_rest(1);
+    ask(&mut world, Request::Stop { targets: Targets::All });
+    is_heard(&mut world);
+    pass(&mut world, 60_000);
+    assert!(world.kernel.living().is_empty(), "something runs");
+    let path = world.stage.dir.join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let mut environment = [("NOTIFY_SOCKET".into(), path.into())].into();
+    world.running.as_mut().unwrap().supervisor.herald = Herald::take(&mut environment).unwrap();
+    let steps = world.figures.steps;
+    world.later(0, Happening::Signal(Signal::TERM));
+    while world.ended.is_none() && world.step(world.now()).unwrap() {}
+    assert_eq!((world.ended, world.figures.steps - steps), (Some(0), 1), "it ends at once");
+    let mut words = [0; 512];
+    let length = manager.recv(&mut words).unwrap();
+    assert!(words[..length].starts_with(b"STOPPING=1\n"), "{}", String::from_utf8_lossy(&words[..length]));
 }
