@@ -1,0 +1,89 @@
+//! What has become of everything when nothing goes wrong any more, and when all has ended.
+
+use super::root::root_word;
+use super::word;
+use crate::core::gateway::Phase;
+use crate::core::name::ServiceName;
+use crate::core::words::{State, Want};
+use crate::daemon::simulation::services::Spec;
+use crate::daemon::simulation::world::World;
+use crate::definition::template::DEFAULT_PROFILE;
+
+/// The rules of liveness, when nothing has gone wrong for long enough.
+///
+/// # Errors
+/// Who waits for what.
+pub fn at_rest(world: &mut World) -> Result<(), String> {
+    for caller in &world.callers {
+        if caller.waits() {
+            return Err(format!("caller {} waits for an answer: {:?}", caller.number, caller.request));
+        }
+    }
+    let Some(supervisor) = world.supervisor() else { return Err("there is no supervisor".to_owned()) };
+    let mut wrong = None;
+    for id in supervisor.fleet.ids() {
+        let Some((name, gateway)) = supervisor.fleet.name(id).zip(supervisor.fleet.gateway(id)) else {
+            continue;
+        };
+        let lives = world.kernel.living().into_iter().filter(|life| life.name == *name).count();
+        let held = world.running.as_ref().and_then(|running| running.hands.store.want(name));
+        let state = gateway.state();
+        let waits_for_another = gateway.phase() == Phase::Held && !gateway.awaits_turn();
+        let right = match gateway.want() {
+            Want::Up => {
+                matches!(state, State::Up | State::Ready) == (lives == 1)
+                    && !matches!(state, State::Starting | State::Stopping)
+                    || waits_for_another
+            }
+            Want::Down => lives == 0 || gateway.is_once(),
+        };
+        if (!right && !gateway.is_scheduled()) || lives > 1 {
+            wrong = Some(format!(
+                "{name} is wanted {} and is {state} with {lives} lives: {}",
+                gateway.want(),
+                gateway.reason()
+            ));
+        }
+        let is_served = root_word(world).is_some_and(|word| word.served.contains(name.as_str()));
+        if is_served && lives > 0 && world.specs.get(name.as_str()).is_some_and(Spec::is_named_gateway) {
+            wrong = Some(format!("{name} runs although '{DEFAULT_PROFILE}' serves it"));
+        }
+        if held != Some(gateway.want()) {
+            wrong = Some(format!("{name} is wanted {}, and the disk says {}", gateway.want(), word(held)));
+        }
+        let restarts = gateway.history().restarts;
+        let written = world.running.as_ref().map(|running| running.hands.store.restarts(name));
+        if world.specs.contains_key(name.as_str()) && written != Some(restarts) {
+            wrong = Some(format!("{name} was restarted {restarts} times, and the disk says {written:?}"));
+        }
+        if matches!(state, State::Backoff) && !gateway.waits_after_success() {
+            wrong = Some(format!("{name} is still in backoff"));
+        }
+    }
+    for n in 0..world.registered {
+        let name = ServiceName::new(&format!("r{n}")).map_err(|error| error.to_string())?;
+        let held = world.running.as_ref().and_then(|running| running.hands.store.want(&name));
+        if supervisor.fleet.id(name.as_str()).is_none() && held.is_some() {
+            wrong = Some(format!(
+                "{name} is no service any more, and the disk says that it is wanted {}",
+                word(held)
+            ));
+        }
+    }
+    wrong.map_or(Ok(()), Err)
+}
+
+/// The end of a supervisor that was asked to: nothing is left.
+///
+/// # Errors
+/// What is.
+pub fn at_the_end(world: &mut World) -> Result<(), String> {
+    let Some(code) = world.ended else { return Err("the supervisor does not end".to_owned()) };
+    if code != 0 {
+        return Err(format!("the supervisor ended with {code}"));
+    }
+    match world.kernel.living().first() {
+        Some(left) => Err(format!("life {} of {} is left", left.n, left.name)),
+        None => Ok(()),
+    }
+}

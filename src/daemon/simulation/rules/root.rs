@@ -1,0 +1,102 @@
+//! The gateway of a named profile runs neither before the root gateway has spoken nor while that serves its profile.
+
+use super::{Ledger, millis};
+use crate::containment::IncarnationId;
+use crate::core::gateway::Phase;
+use crate::daemon::simulation::services::Spec;
+use crate::daemon::simulation::world::World;
+use crate::definition::template::DEFAULT_PROFILE;
+use crate::hermes::topology::ROOT_PATIENCE;
+use std::collections::BTreeSet;
+
+/// What the root gateway says of the profiles that it serves.
+#[derive(Debug)]
+pub(super) struct Word {
+    life: IncarnationId,
+    pub(super) served: BTreeSet<String>,
+    /// The supervisor has had the time to read it.
+    is_read: bool,
+}
+
+/// The root gateway, as far as others wait for it, when the supervisor was at rest last.
+#[derive(Debug, Default)]
+pub(super) struct Root {
+    /// It is on its way, or has not spoken yet.
+    is_awaited: bool,
+    /// Since when it may be waited for.
+    since: u64,
+    /// What was being started then.
+    starting: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// The root gateway has written which profiles it serves.
+    pub fn spoken(&mut self, life: &IncarnationId, served: &[String]) {
+        let served = served.iter().cloned().collect();
+        self.word = Some(Word { life: life.clone(), served, is_read: false });
+    }
+
+    pub fn has_spoken(&self, life: &IncarnationId) -> bool {
+        self.word.as_ref().is_some_and(|word| word.life == *life)
+    }
+}
+
+/// The word of the root gateway, if it runs.
+pub(super) fn root_word(world: &World) -> Option<&Word> {
+    let word = world.ledger.word.as_ref()?;
+    world.kernel.tree(&word.life).is_some_and(|tree| tree.is_up()).then_some(word)
+}
+
+/// The gateway of a named profile is started: the root gateway does not serve it, and is not to be heard first.
+pub(super) fn waits_for_the_root(world: &mut World, id: &IncarnationId) {
+    let name = id.name.as_str();
+    if !world.specs.get(name).is_some_and(Spec::is_named_gateway) {
+        return;
+    }
+    let word = root_word(world);
+    if word.is_some_and(|word| word.is_read && word.served.contains(name)) {
+        return world.ledger.broken(format!("{name} was started although '{DEFAULT_PROFILE}' serves it"));
+    }
+    let has_spoken = word.is_some();
+    let Root { is_awaited, since, starting } = &world.ledger.root;
+    let is_early = world.now() < since + millis(ROOT_PATIENCE);
+    if *is_awaited && is_early && !has_spoken && !starting.contains(name) && awaits_root(world) {
+        world.ledger.broken(format!("{name} was started before '{DEFAULT_PROFILE}' had spoken"));
+    }
+}
+
+/// The root gateway is on its way, for all that the supervisor knows.
+fn awaits_root(world: &World) -> bool {
+    let Some(supervisor) = world.supervisor() else { return false };
+    let root = supervisor.fleet.id(DEFAULT_PROFILE).and_then(|id| supervisor.fleet.gateway(id));
+    root.is_some_and(|root| match root.phase() {
+        Phase::Held => !root.is_refused(),
+        Phase::Starting | Phase::Backoff { .. } | Phase::Up => true,
+        Phase::Ending(_) | Phase::Down | Phase::Failed | Phase::Finished => false,
+    })
+}
+
+/// The supervisor begins: of the root gateway it knows what it has found.
+pub fn begins(world: &mut World) {
+    world.ledger.word.iter_mut().for_each(|word| word.is_read = false);
+    world.ledger.root.is_awaited = awaits_root(world);
+    world.ledger.root.starting.clear();
+}
+
+/// The supervisor has dealt with all that there was.
+pub fn rested(world: &mut World) {
+    let now = world.now();
+    world.ledger.heard_all = now;
+    if world.reads_files() {
+        world.ledger.word.iter_mut().for_each(|word| word.is_read = true);
+    }
+    let is_awaited = awaits_root(world) && root_word(world).is_none();
+    let mut starting = BTreeSet::new();
+    if let Some(fleet) = world.supervisor().map(|supervisor| &supervisor.fleet) {
+        let starts = |id| fleet.gateway(id).is_some_and(|gateway| gateway.phase() == Phase::Starting);
+        let ids = fleet.ids().filter(|id| starts(*id));
+        starting.extend(ids.filter_map(|id| Some(fleet.name(id)?.to_string())));
+    }
+    let since = if is_awaited { world.ledger.root.since } else { now };
+    world.ledger.root = Root { is_awaited, since, starting };
+}
