@@ -20,6 +20,8 @@ pub(super) struct Connection {
     pub input: FrameBuffer,
     pub output: Vec<u8>,
     pub sent: usize,
+    /// The kernel has taken all that it takes; the loop is woken when there is room.
+    pub is_blocked: bool,
     pub phase: Phase,
     /// Of the request that is with the daemon.
     pub answer: Answer,
@@ -60,6 +62,7 @@ impl Connection {
             input: FrameBuffer::default(),
             output: Vec::new(),
             sent: 0,
+            is_blocked: false,
             phase: Phase::Listening,
             // Also that of a connection which is handed over with a request.
             answer: Answer::Outcomes,

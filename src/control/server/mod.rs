@@ -242,10 +242,9 @@ impl Server {
             return;
         }
         let id = ConnId { slot, generation };
-        if self.connection(id).is_none() {
-            return;
-        }
+        let Some(connection) = self.connection(id) else { return };
         if readiness.writable {
+            connection.is_blocked = false;
             self.flush(registry, id);
         }
         let may_read = readiness.readable || readiness.writable || readiness.hung_up;
@@ -375,7 +374,8 @@ impl Server {
     fn flush(&mut self, registry: &Registry, id: ConnId) {
         let token = (self.token_for)(id.slot, id.generation);
         let Some(connection) = self.connection(id) else { return };
-        if connection.phase == Phase::Listening
+        if connection.is_blocked
+            || connection.phase == Phase::Listening
             || (connection.phase == Phase::Answering && connection.unsent() == 0)
         {
             return;
@@ -394,6 +394,7 @@ impl Server {
         }
         if connection.unsent() > 0 {
             interest |= Interest::WRITABLE;
+            connection.is_blocked = true;
         } else {
             match connection.phase {
                 Phase::Listening | Phase::Answering => {}

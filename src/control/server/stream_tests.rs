@@ -4,7 +4,7 @@ use super::tests::{Stage, answer, is_closed, list, name, next_reply};
 use super::*;
 use crate::control::codec::encode_request;
 use crate::control::protocol::{Part, RefusalKind};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 impl Stage {
@@ -95,6 +95,24 @@ fn a_slow_reader_loses_parts_is_told_how_many_and_goes_on() {
     let (seen, missing, gaps) = reader.join().unwrap();
     assert_eq!(seen + missing, sent + 1);
     assert!(missing > 0 && gaps == 1, "{missing} in {gaps} gaps");
+}
+
+/// Each event was tried to be sent to each stream that had no room, twice: two hundred of these cost each restart a thousand
+/// system calls.
+#[test]
+fn a_stream_without_room_is_left_alone_until_there_is_some() {
+    let mut stage = Stage::new();
+    let (mut slow, id) = stage.follower();
+    let part = "x".repeat(4000);
+    (0..2 * STREAM_OUTPUT / part.len()).for_each(|_| stage.tell(&[id], &part));
+    stage.settle();
+    slow.set_nonblocking(true).unwrap();
+    let mut read = || std::iter::from_fn(|| slow.read(&mut [0; 65536]).ok()).sum::<usize>();
+    assert!(read() > 0, "what the kernel has taken");
+    (0..10).for_each(|_| stage.tell(&[id], &part));
+    assert_eq!(read(), 0, "nobody has told that there is room");
+    stage.settle();
+    assert!(read() > 0, "now it is told");
 }
 
 #[test]

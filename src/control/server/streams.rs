@@ -28,7 +28,8 @@ impl Server {
                 continue;
             };
             let before = connection.unsent();
-            let is_full = connection.has_no_room(frame.len(), all);
+            // A reader who does not read costs no system call for each event.
+            let is_full = !connection.is_blocked && connection.has_no_room(frame.len(), all);
             if is_full {
                 // Many parts at once are no fault of the reader's. A connection that has failed is dropped by its event.
                 let _ = connection.send();
