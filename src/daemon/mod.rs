@@ -252,6 +252,7 @@ impl Supervisor {
         let hurries = !self.starts.is_empty() || self.unreaped.is_due(self.clock.now());
         self.containment.tidy(self.clock.now(), hurries);
         self.logs.announce(hurries);
+        self.store.announce();
         // Before the end, which may come with the turn in which it was asked for.
         self.herald.turn(self.clock.now(), self.topics.shutdown.is_on(), &self.fleet);
         if let Some(over) = self.ended() {

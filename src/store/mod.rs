@@ -75,6 +75,7 @@ use schema::{Key, Rows, Write};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -229,6 +230,8 @@ fn advice(path: &std::path::Path) -> &'static str {
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
+    /// Something that nobody waits for is there, and the thread has not been told.
+    unannounced: AtomicBool,
 }
 
 /// Begins to open the state; [`Opening::wait`] has what came of it. `notify` is called from the store's thread, and from
@@ -251,7 +254,7 @@ const SLICE: Duration = Duration::from_millis(100);
 fn begin_on(options: Options, notify: Notify, wrap: disk::Wrap) -> Result<Opening, OpenError> {
     let (path, patience) = (options.dir.clone(), options.patience);
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
-    let store = Store { shared: Arc::clone(&shared) };
+    let store = Store { shared: Arc::clone(&shared), unannounced: AtomicBool::new(false) };
     shared.state().busy_since = Some(monotonic());
     let thread =
         std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || worker::run(options, wrap, shared));
@@ -350,8 +353,8 @@ impl Store {
         }
     }
 
-    /// Remembers these changes with the next commit, or a little later by themselves. Never answered. Only the
-    /// newest for each row is kept, so what waits is bounded by the number of services.
+    /// Remembers these changes with the next commit, or a little later by themselves, once they are announced. Never answered.
+    /// Only the newest for each row is kept, so what waits is bounded by the number of services.
     pub fn commit_lazily(&self, changes: Vec<Change>) {
         let mut state = self.shared.state();
         if state.ended.is_none() {
@@ -359,8 +362,15 @@ impl Store {
             state.add(changes, false);
             // The thread knows already when the first of them is due: a crash or an exit wakes it no further.
             if !waited_for || state.is_much() != was_much {
-                self.shared.changed.notify_all();
+                self.unannounced.store(true, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Tells the thread of what nobody waits for: once a turn of the loop, after its starts, for which the processors are needed.
+    pub fn announce(&self) {
+        if self.unannounced.swap(false, Ordering::Relaxed) {
+            self.shared.changed.notify_all();
         }
     }
 
@@ -374,7 +384,7 @@ impl Store {
         }
     }
 
-    /// Keeps a line of the journal, with the next commit or a little later. Never answered and never synced: after a power
+    /// Keeps a line of the journal, with the next commit or a little later, once it is announced. Never answered and never synced: after a power
     /// failure the newest lines may be missing. Of what cannot be written only the newest lines wait.
     pub fn note(&self, note: Arc<dyn Note>) {
         let mut state = self.shared.state();
@@ -383,7 +393,7 @@ impl Store {
             state.lazy_since.get_or_insert_with(monotonic);
             state.notes.push(note);
             if !waited_for {
-                self.shared.changed.notify_all();
+                self.unannounced.store(true, Ordering::Relaxed);
             }
         }
     }

@@ -13,6 +13,7 @@ use redb::StorageBackend;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -54,7 +55,7 @@ pub(super) fn open_on(
 ) -> Result<(Store, Opened, Hand), OpenError> {
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), notify });
     let mut worker = Worker::new(options, wrap, Arc::clone(&shared));
-    let store = Store { shared: Arc::clone(&shared) };
+    let store = Store { shared: Arc::clone(&shared), unannounced: AtomicBool::new(false) };
     worker.boot()?;
     let boot = std::mem::replace(&mut shared.state().boot, Boot::Over);
     let opened = match boot {

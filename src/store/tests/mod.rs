@@ -257,6 +257,7 @@ fn lazy_changes_ride_with_the_next_commit_or_go_by_themselves_after_a_while() {
     running.commit(1, vec![want("a", Want::Up)]).unwrap();
     assert_eq!(disk.syncs() - start, 1);
     running.store.commit_lazily(vec![Change::Run(name("b"), run_row(7))]);
+    running.store.announce();
     disk.wait_for_syncs(start + 2);
     // Pending when the store closes: written with the rest. A later forgetting wins over an earlier lazy row.
     running.store.commit_lazily(vec![Change::Run(name("c"), run_row(8)), Change::Run(name("b"), run_row(9))]);
