@@ -32,6 +32,8 @@ const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 pub(super) struct Session {
     dir: StateDir,
     lock: Lock,
+    /// For a state that has no id yet.
+    instance: String,
     engine: Option<Engine>,
     /// Device and inode of the file that the engine has.
     file: (u64, u64),
@@ -65,7 +67,8 @@ impl Session {
         let (path, home) = (&options.dir, &options.home);
         match lock(home, path, (options.gid, options.gives_way), warnings) {
             Ok((dir, Taken::Ours(lock))) => {
-                Ok(Ok(Self { dir, lock, engine: None, file: (0, 0), replace: false }))
+                let instance = new_instance();
+                Ok(Ok(Self { dir, lock, instance, engine: None, file: (0, 0), replace: false }))
             }
             Ok((_, Taken::Held(holder))) => Err(OpenError::Held { path: path.clone(), holder }),
             Err(Unopened::Missing(error)) => Ok(Err(error)),
@@ -118,6 +121,16 @@ impl Session {
         }
         self.replace = true;
         Ok(())
+    }
+
+    /// There is neither a database nor its mirror: nothing was ever recorded here. What cannot be told is looked at by `load`.
+    pub(super) fn is_new(&self) -> bool {
+        [DATABASE, mirror::NAME].into_iter().all(|name| matches!(self.dir.has(name), Ok(false)))
+    }
+
+    /// Of a state that is new.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Writes who we are, for the supervisor that finds the state locked.
@@ -317,7 +330,7 @@ impl Session {
                 let instance = mirror.instance.clone().unwrap_or_else(new_instance);
                 Rows { instance, stamp: mirror.stamp, wants: mirror.wants.clone(), ..Rows::default() }
             }
-            (None, None) => Rows { instance: new_instance(), ..Rows::default() },
+            (None, None) => Rows { instance: self.instance.clone(), ..Rows::default() },
         }
     }
 

@@ -6,6 +6,7 @@ use super::disk::Wrap;
 use super::engine::unless_it_panics;
 use super::journal::Notes;
 use super::lock::Lock;
+use super::place::Lies;
 use super::schema::{RowError, Rows, Write, encoded_stamp};
 use super::session::{Loaded, Session, lock_home, locked_dirs};
 use super::{
@@ -73,6 +74,8 @@ pub(super) struct Worker {
     trouble: Option<Unwritten>,
     /// What was found at an opening that nobody waited for any more, until it is told.
     news: Option<Box<Opened>>,
+    /// The state is new, and the boot went on before there was a file for it.
+    went_on: bool,
     /// The warnings of the last attempt to open, so that they are not repeated with each.
     warned: Vec<String>,
     retry_after: Duration,
@@ -93,6 +96,7 @@ impl Worker {
             ahead_due: None,
             trouble: None,
             news: None,
+            went_on: false,
             warned: Vec::new(),
             retry_after: RETRY.0,
             retry_at: monotonic(),
@@ -161,11 +165,33 @@ impl Worker {
             state.busy_since = None;
         }
         // Too late to refuse to start. It stays volatile, and says why.
-        if let Err(reason) = self.take_late(result) {
+        let taken = if self.went_on { self.take_new(result) } else { self.take_late(result) };
+        if let Err(reason) = taken {
             self.trouble = Some(reason);
         }
         self.report(None, false);
         Ok(())
+    }
+
+    /// Nothing is known in a new state, so nothing has to be waited for: its file is made beside the first starts, and a command
+    /// waits for that as for any commit. Seven syncs are not in the way of a container's first start then.
+    fn go_on_without(&mut self, instance: &str, lies: Option<Lies>, warnings: Vec<String>) {
+        let opened = Opened { instance: instance.to_owned(), lies, warnings, ..Opened::default() };
+        let mut state = self.shared.state();
+        if matches!(state.boot, Boot::Pending) {
+            state.boot = Boot::Done(Box::new(Ok(opened)));
+            self.went_on = true;
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// What came of the file of a new state: there is news only of trouble.
+    fn take_new(&mut self, result: Result<Opened, OpenError>) -> Result<(), Unwritten> {
+        let opened = result?;
+        for text in opened.warnings {
+            self.tell(StoreEvent::Warning { text });
+        }
+        opened.volatile.map_or(Ok(()), Err)
     }
 
     /// What [`super::open`] could not return is news for the loop, once it can be written too: until then it is read
@@ -205,6 +231,9 @@ impl Worker {
             Ok(mut session) => {
                 lies = session.lies();
                 session.note(&self.options.host);
+                if session.is_new() {
+                    self.go_on_without(session.instance(), lies, std::mem::take(&mut warnings));
+                }
                 let loaded = session.load(&self.wrap, &mut warnings)?;
                 journal = session.read_journal(&mut warnings);
                 self.session = Some(session);

@@ -259,6 +259,14 @@ impl StateDir {
         self.path.join(name)
     }
 
+    /// Whether there is something of this name.
+    ///
+    /// # Errors
+    /// As fstatat(2).
+    pub(super) fn has(&self, name: &str) -> io::Result<bool> {
+        Ok(look(&self.dir, OsStr::new(name))?.is_some())
+    }
+
     /// Opens a file that should be ours. `None`: there is none, or it was foreign and is set aside now.
     ///
     /// # Errors

@@ -147,7 +147,8 @@ fn a_full_disk_at_the_very_first_start_is_no_obstacle_to_starting() {
     let disk = TestDisk::new();
     disk.fail_write(ENOSPC, ALWAYS);
     let running = home.open_with(&disk);
-    assert!(matches!(running.opened.volatile, Some(Unwritten::Disk(DiskError::NoSpace(_)))));
+    let StoreEvent::Degraded { reason } = running.event() else { panic!("not said") };
+    assert!(reason.starts_with("no space for "), "{reason}");
     disk.heal();
     running.commit(1, vec![want("a", Want::Up)]).unwrap();
     let instance = running.opened.instance.clone();
@@ -357,9 +358,40 @@ fn after_a_bug_every_caller_has_an_answer_and_the_store_goes_on() {
 #[test]
 fn a_bug_at_the_first_opening_refuses_the_start() {
     let home = Home::new();
+    home.open().close();
     let disk = TestDisk::new();
     disk.panic_at_open(1);
     let error = home.open_on(home.options(), disk.wrap()).err().unwrap();
     assert!(error.to_string().ends_with("the store's thread has failed: restart the supervisor"), "{error}");
+    home.open().close();
+}
+
+/// The syncs of a new file were in the way of a container's first start.
+#[test]
+fn a_new_state_keeps_nobody_waiting_and_is_made_before_the_first_answer() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    disk.hold();
+    let running = home.open_on(home.options(), disk.wrap()).unwrap();
+    assert_eq!((&running.opened.volatile, running.opened.warnings.len()), (&None, 0));
+    running.store.commit(1, vec![want("a", Want::Up)]);
+    disk.wait_until_held();
+    assert!(running.events.try_recv().is_err(), "nothing is acknowledged that is not on the disk");
+    disk.release();
+    running.answer(1).0.unwrap();
+    let instance = running.opened.instance.clone();
+    running.close();
+    let opened = home.reopened();
+    assert_eq!((opened.instance, opened.wants.len(), opened.warnings.len()), (instance, 1, 0));
+}
+
+#[test]
+fn a_bug_in_the_making_of_a_new_state_is_said() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    disk.panic_at_open(1);
+    let running = home.open_on(home.options(), disk.wrap()).unwrap();
+    let StoreEvent::Degraded { reason } = running.event() else { panic!("not said") };
+    assert!(reason.contains("the store's thread has failed"), "{reason}");
     home.open().close();
 }

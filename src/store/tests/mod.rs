@@ -61,11 +61,15 @@ impl Home {
     }
 
     fn open(&self) -> Running {
-        self.try_open().unwrap()
+        let running = self.try_open().unwrap();
+        running.settle();
+        running
     }
 
     fn open_with(&self, disk: &Arc<TestDisk>) -> Running {
-        self.open_on(self.options(), disk.wrap()).unwrap()
+        let running = self.open_on(self.options(), disk.wrap()).unwrap();
+        running.settle();
+        running
     }
 
     /// What a new supervisor finds.
@@ -111,6 +115,13 @@ impl Running {
     fn commit(&self, ticket: u64, changes: Vec<Change>) -> Result<(), String> {
         self.store.commit(ticket, changes);
         self.answer(ticket).0
+    }
+
+    /// Waits until the disk owes nothing, as it does while the file of a new state is made.
+    fn settle(&self) {
+        while self.store.busy_since().is_some() {
+            std::thread::yield_now();
+        }
     }
 
     fn close(self) {
