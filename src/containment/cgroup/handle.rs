@@ -495,7 +495,7 @@ impl Held for CgroupHandle {
             let dir = self.site.tree.path().join(&*self.leaf);
             HookError::Clone(no_process::why(&error, || no_process::above(&dir)))
         };
-        let procs = leaf::open_main(self.tree(), &self.leaf, false).map_err(failed)?;
+        let procs = leaf::open_beside(self.tree(), &self.leaf).map_err(failed)?;
         let child = spawner.spawn(plan, Some(leaf::join(&procs, false))).map_err(failed)?;
         self.hook = Some(Box::new(Hook { child, subject: Subject::of(plan), ending: None }));
         Ok(())

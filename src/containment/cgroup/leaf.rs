@@ -15,10 +15,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// The child of an incarnation's directory that holds the main process; limits and kill act one level up.
+/// The child of an incarnation's directory that its processes move to once a scope beside them is bounded: [`hand_down`].
 const MAIN: &str = "main";
 
-/// Makes `<leaf>` and `<leaf>/main`, both fresh.
+/// Processes that fork while they are moved are moved again, so often.
+const MOVES: usize = 8;
+
+/// Makes `<leaf>`, fresh.
 ///
 /// # Errors
 /// mkdir(2); `EAGAIN` means that `cgroup.max.descendants` or `.depth` is reached. `EEXIST` only when an older
@@ -29,16 +32,10 @@ pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
         Err(Errno::EXIST) => {
             // Left by an earlier life of the supervisor. It may have been killed or frozen: never used again.
             remove(tree, leaf)?;
-            rustix::fs::mkdirat(tree, leaf, mode)?;
+            Ok(rustix::fs::mkdirat(tree, leaf, mode)?)
         }
-        other => other?,
+        other => Ok(other?),
     }
-    let main = format!("{leaf}/{MAIN}");
-    if let Err(error) = rustix::fs::mkdirat(tree, &main, mode) {
-        let _ = rustix::fs::unlinkat(tree, leaf, AtFlags::REMOVEDIR);
-        return Err(error.into());
-    }
-    Ok(())
 }
 
 /// Why a directory could not be made, for people.
@@ -57,20 +54,58 @@ pub fn exists(tree: BorrowedFd<'_>, leaf: &str) -> bool {
     rustix::fs::statat(tree, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
-/// What the child of this incarnation comes in by: the directory in which it is `born`, or the `cgroup.procs` that it
+/// What the first child of this incarnation comes in by: the directory in which it is `born`, or the `cgroup.procs` that it
 /// writes itself into.
-pub fn open_main(tree: BorrowedFd<'_>, leaf: &str, born: bool) -> io::Result<OwnedFd> {
-    let (path, flags) = if born {
-        (format!("{leaf}/{MAIN}"), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
-    } else {
-        (format!("{leaf}/{MAIN}/cgroup.procs"), OFlags::WRONLY)
-    };
-    Ok(rustix::fs::openat(tree, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+pub fn open(tree: BorrowedFd<'_>, leaf: &str, born: bool) -> io::Result<OwnedFd> {
+    if !born {
+        return open_procs(tree, leaf);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(tree, leaf, flags, Mode::empty())?)
+}
+
+/// The `cgroup.procs` that one more process of this incarnation writes itself into.
+pub fn open_beside(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<OwnedFd> {
+    match open_procs(tree, &format!("{leaf}/{MAIN}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open_procs(tree, leaf),
+        main => main,
+    }
+}
+
+fn open_procs(tree: BorrowedFd<'_>, dir: &str) -> io::Result<OwnedFd> {
+    let path = format!("{dir}/cgroup.procs");
+    Ok(rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// The same, as the clone takes it.
-pub fn join(main: &OwnedFd, born: bool) -> Join<'_> {
-    if born { Join::Born(main.as_fd()) } else { Join::Moves(main.as_fd()) }
+pub fn join(entry: &OwnedFd, born: bool) -> Join<'_> {
+    if born { Join::Born(entry.as_fd()) } else { Join::Moves(entry.as_fd()) }
+}
+
+/// Hands this controller down to the directories in `leaf`. A directory that hands controllers down may hold no processes
+/// (cgroup-v2.rst, "No Internal Process Constraint"), so those of the life move one level down first.
+///
+/// # Errors
+/// `EBUSY` while the life has processes that could not be moved: they fork faster, or are of a PID namespace above ours.
+pub fn hand_down(tree: BorrowedFd<'_>, leaf: &str, controller: &str) -> io::Result<()> {
+    let main = format!("{leaf}/{MAIN}");
+    match rustix::fs::mkdirat(tree, &main, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    for _ in 0..MOVES {
+        let direct = processes_in(tree, leaf);
+        if direct.is_empty() {
+            break;
+        }
+        for pid in direct {
+            match write(tree, &format!("{main}/cgroup.procs"), &pid.to_string()) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    write(tree, &format!("{leaf}/cgroup.subtree_control"), &format!("+{controller}"))
 }
 
 /// What `cgroup.events` says.
@@ -171,15 +206,16 @@ fn signal_one(pid: i32, leaf: &str, signal: Signal) -> io::Result<()> {
 
 /// The processes below, those of nested directories too. For people and for the slow path; never a proof.
 pub fn processes(tree: BorrowedFd<'_>, leaf: &str) -> Vec<i32> {
-    let mut pids = Vec::new();
-    for dir in below(tree, leaf) {
-        let text = read(tree, &format!("{dir}/cgroup.procs")).unwrap_or_default();
-        // 0 stands for a process outside our PID namespace (traps of cgroup.procs): nobody we can name.
-        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-    }
+    let mut pids: Vec<i32> = below(tree, leaf).iter().flat_map(|dir| processes_in(tree, dir)).collect();
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+fn processes_in(tree: BorrowedFd<'_>, dir: &str) -> Vec<i32> {
+    let text = read(tree, &format!("{dir}/cgroup.procs")).unwrap_or_default();
+    // 0 stands for a process outside our PID namespace (traps of cgroup.procs): nobody we can name.
+    text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
 }
 
 /// Removes the directory with all below it.
@@ -187,8 +223,7 @@ pub fn processes(tree: BorrowedFd<'_>, leaf: &str) -> Vec<i32> {
 /// # Errors
 /// `EBUSY` while something is populated, which on 6.19 and later can outlast the reaping: try again later.
 pub fn remove(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
-    // Most have only what `create` made.
-    let _ = rustix::fs::unlinkat(tree, format!("{leaf}/{MAIN}"), AtFlags::REMOVEDIR);
+    // Most have none below.
     if rustix::fs::unlinkat(tree, leaf, AtFlags::REMOVEDIR).is_ok() {
         return Ok(());
     }
@@ -249,6 +284,27 @@ pub fn read(tree: BorrowedFd<'_>, path: &str) -> io::Result<String> {
 mod tests {
     use super::*;
     use cgroups_rs::FreezerState;
+
+    /// To write 0 would move the writer.
+    #[test]
+    fn processes_move_down_before_a_controller_is_handed_down_but_none_without_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join("svc.1").join(name);
+        std::fs::create_dir_all(file("main")).unwrap();
+        for (name, text) in
+            [("cgroup.procs", "0\n12\n"), ("main/cgroup.procs", ""), ("cgroup.subtree_control", "")]
+        {
+            std::fs::write(file(name), text).unwrap();
+        }
+        let tree = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        hand_down(tree.as_fd(), "svc.1", "memory").unwrap();
+        assert_eq!(std::fs::read_to_string(file("main/cgroup.procs")).unwrap(), "12");
+        assert_eq!(std::fs::read_to_string(file("cgroup.subtree_control")).unwrap(), "+memory");
+        // A hook is where they are.
+        let entry = open_beside(tree.as_fd(), "svc.1").unwrap();
+        rustix::io::write(&entry, b"34").unwrap();
+        assert_eq!(std::fs::read_to_string(file("main/cgroup.procs")).unwrap(), "34");
+    }
 
     /// Why only `cgroup.events` is believed about a freeze.
     #[test]

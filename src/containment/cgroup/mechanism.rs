@@ -175,9 +175,8 @@ impl Mechanism for CgroupMechanism {
         let cgroup = processes::cgroup_of(pid)?;
         let (own, _) = site.tree.identity();
         let mut below = Path::new(&cgroup).strip_prefix(own).ok()?.iter().map(|part| part.to_str());
-        let (leaf, inner) = (below.next()??, below.next()??);
-        let slot = *site.books.slots.borrow().get(leaf)?;
-        Some((slot, scope::of_directory(inner)))
+        let slot = *site.books.slots.borrow().get(below.next()??)?;
+        Some((slot, below.next().flatten().and_then(scope::of_directory)))
     }
 
     fn ends_with_us(&self) -> bool {
@@ -245,8 +244,8 @@ impl Site {
         leaf::create(tree.as_fd(), leaf).map_err(failed)?;
         let not_in_force = self.apply(leaf, limits);
         let born = tree.born.get();
-        let child = leaf::open_main(tree.as_fd(), leaf, born).map_err(failed).and_then(|main| {
-            let join = leaf::join(&main, born);
+        let child = leaf::open(tree.as_fd(), leaf, born).map_err(failed).and_then(|entry| {
+            let join = leaf::join(&entry, born);
             let why =
                 |error: io::Error| no_process::why(&error, || no_process::above(&tree.path().join(leaf)));
             spawner.spawn(plan, Some(join)).map_err(|error| SpawnError::Clone(why(error)))

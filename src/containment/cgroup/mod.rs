@@ -1,8 +1,8 @@
 //! The rungs `cgroup` and `cgroup-private`: a directory of cgroup v2 for each incarnation, on the mount that everybody
 //! sees or on one that only we do (`private.rs`).
 //!
-//! `<own cgroup>/hermes-sup.<instance>/<name>.<n>/main`, and `scope-<unit>` beside `main`. The directory is fresh for each
-//! incarnation: nothing that a former life left (a kill sequence number, `frozen`, counters) can touch the next. The end is
+//! `<own cgroup>/hermes-sup.<instance>/<name>.<n>`, and `scope-<unit>` in it. Where scopes are bounded, the processes of the life
+//! are in `main` beside them. The directory is fresh for each incarnation: nothing that a former life left (a kill sequence number, `frozen`, counters) can touch the next. The end is
 //! `populated 0` in `cgroup.events`, never a list of processes.
 //!
 //! `discover.rs` finds our own cgroup, `probe.rs` tries the rungs, `remains.rs` removes what tries have left that were killed,

@@ -110,11 +110,11 @@ fn try_place(instance: &str, mut place: Place) -> Tried {
 fn try_birth(tree: &Tree) -> bool {
     let report = || -> io::Result<clone::Progress> {
         leaf::create(tree.as_fd(), PROBE)?;
-        let main = leaf::open_main(tree.as_fd(), PROBE, true)?;
+        let entry = leaf::open(tree.as_fd(), PROBE, true)?;
         let mut plan = plan_of_self(&[])?;
         // Nothing that can be executed: what it says of that is its sign of life, and its end.
         plan.set_program(c"/".to_owned());
-        let mut child = clone::spawn(&mut plan, Some(leaf::join(&main, true)))?;
+        let mut child = clone::spawn(&mut plan, Some(leaf::join(&entry, true)))?;
         wait_exit(child.pidfd.as_fd()).map_err(io::Error::other)?;
         Ok(child.report.read())
     };
@@ -128,11 +128,11 @@ fn try_leaf(tree: &Tree, born: bool) -> Result<(), Why> {
     leaf::create(tree.as_fd(), PROBE).map_err(Why::of("mkdir"))?;
     let watch = Watch::new().map_err(Why::of("epoll"))?;
     let _watched = watch.add(&tree.path().join(PROBE), 1).map_err(Why::of("epoll"))?;
-    let main = leaf::open_main(tree.as_fd(), PROBE, born).map_err(Why::of("cgroup.procs"))?;
+    let entry = leaf::open(tree.as_fd(), PROBE, born).map_err(Why::of("cgroup.procs"))?;
     let mut plan = plan_of_self(&[]).map_err(Why::of("plan"))?;
     // Never told to go: it stays where it is, in the cgroup, short of exec.
     let (mut child, go) =
-        clone::spawn_held(&mut plan, Some(leaf::join(&main, born))).map_err(Why::of("clone"))?;
+        clone::spawn_held(&mut plan, Some(leaf::join(&entry, born))).map_err(Why::of("clone"))?;
     let entered = wait_populated(tree, &watch, true).and_then(|()| match child.report.read() {
         clone::Progress::Pending => Ok(()),
         clone::Progress::Failed(failure) => Err(Refusal::CannotJoin(clone::reason(failure.errno)).into()),

@@ -1,5 +1,4 @@
-//! The directory of one scope, `<name>.<n>/scope-<unit>`: beside `main`, so that no cgroup both holds processes and
-//! hands controllers down (cgroup-v2.rst, "No Internal Process Constraint").
+//! The directory of one scope, `<name>.<n>/scope-<unit>`, below that of its life.
 //!
 //! Bounds are written before anything joins. Killing, emptiness and removal are those of any leaf (`leaf.rs`).
 
@@ -178,7 +177,7 @@ pub fn bound(
             |name| format!("{name} of scopes is not in force: their cgroup has no memory controller");
         return limits.bounds().map(without).collect();
     }
-    let handed_down = write(tree, &format!("{leaf}/cgroup.subtree_control"), "+memory");
+    let handed_down = leaf::hand_down(tree, leaf, "memory");
     let refused = |(name, file, text): (_, &str, String)| {
         let written = write(tree, &format!("{path}/{file}"), &text);
         // The file is missing because of this.
