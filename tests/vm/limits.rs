@@ -1,6 +1,6 @@
 //! Limits that are enforced: the kernel has every controller and nobody else.
 
-use crate::harness::{Machine, Setup, Volume, figure};
+use crate::harness::{Machine, Setup, Volume, figure, mark};
 use serde_json::json;
 
 /// Beyond the bound of every eater, and far below what the machine has.
@@ -89,6 +89,36 @@ fn a_kill_for_want_of_memory_is_told_by_name_and_the_policy_decides() {
     let modest = machine.service("modest");
     assert_eq!((&modest["state"], &modest["oom_kills"]), (&json!("up"), &json!(0)), "{modest}");
     assert_eq!((&modest["pid"], &modest["restarts"]), (&calm["pid"], &calm["restarts"]), "{modest}");
+    assert_eq!(machine.status()["supervisor"]["warnings"], json!([]));
+    assert_eq!(machine.shutdown(0).code, 0);
+}
+
+/// No directory may both hold processes and hand the memory controller down to its scopes.
+#[test]
+fn a_scope_is_bounded_and_the_processes_of_its_life_make_room() {
+    let volume = Volume::new(64);
+    let mark = mark("worker");
+    let run = "'/systemd-run', '--user', '--scope', '--quiet', '--unit', 'w', '-p', 'MemoryMax=32M', '-p', 'MemorySwapMax=0', '--'";
+    let machine = Setup::new()
+        .define(
+            "worker",
+            &format!(
+                "command = [{run}, '/adversary', 'tree', '5', '{mark}']\nautostart = false\n\
+                 [hooks]\npre_stop = ['/adversary', 'show', '/proc/self/cgroup']\n[stop]\ntimeout = '100ms'"
+            ),
+        )
+        .boot(&volume);
+    machine.ctl(&["start", "worker"]).ok();
+    machine.await_log("worker", "ready tree");
+    assert_eq!(file(&machine, "worker", "scope-w/memory.max"), (32 << 20).to_string());
+    assert_eq!(file(&machine, "worker", "scope-w/cgroup.procs").lines().count(), 6);
+    assert_eq!(file(&machine, "worker", "cgroup.subtree_control"), "memory");
+    // Its hook is one more process of the life, and finds a place.
+    machine.ctl(&["stop", "worker"]).ok();
+    machine.assert_nothing_left_of("worker");
+    assert!(!machine.console().contains("pre_stop"), "{}", machine.console());
+    let said = machine.ctl(&["logs", "worker"]).out;
+    assert!(said.contains("worker.1/main"), "{said}");
     assert_eq!(machine.status()["supervisor"]["warnings"], json!([]));
     assert_eq!(machine.shutdown(0).code, 0);
 }

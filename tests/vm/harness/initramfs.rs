@@ -12,6 +12,7 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 
 #[derive(Default, Clone)]
 pub struct Archive(Vec<u8>);
@@ -67,6 +68,7 @@ pub fn base() -> Archive {
         {
             archive.entry(name, PROGRAM, &read(Path::new(&provided(variable))));
         }
+        archive.entry("systemd-run", LINK, b"/hermes-sup");
         for (place, module) in modules(Path::new(&provided("HERMES_SUP_VM_MODULES"))).iter().enumerate() {
             archive.file(&format!("modules/{place:03}.ko"), module);
         }

@@ -17,7 +17,7 @@ pub use dice::Dice;
 pub use disk::Disk;
 pub use machine::Machine;
 pub use patience::stood_still;
-pub use setup::{Setup, Volume};
+pub use setup::{Setup, Volume, mark};
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
