@@ -174,6 +174,7 @@ mod tests {
             host: "box".to_owned(),
             patience: Duration::from_secs(60),
             gives_way: Some(Duration::from_secs(9)),
+            is_init: false,
         }
     }
 

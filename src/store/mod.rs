@@ -103,6 +103,9 @@ pub struct Options {
     pub patience: Duration,
     /// The state is given up to who claims it, within this time ([`claim`]); `None`: it is kept.
     pub gives_way: Option<Duration>,
+    /// We are process 1, and every service ends with us: no successor has to find by the id of a state what was begun before there
+    /// was a file for it.
+    pub is_init: bool,
 }
 
 /// One thing to remember.

@@ -231,7 +231,7 @@ impl Worker {
             Ok(mut session) => {
                 lies = session.lies();
                 session.note(&self.options.host);
-                if session.is_new() {
+                if self.options.is_init && session.is_new() {
                     self.go_on_without(session.instance(), lies, std::mem::take(&mut warnings));
                 }
                 let loaded = session.load(&self.wrap, &mut warnings)?;

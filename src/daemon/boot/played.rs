@@ -157,6 +157,7 @@ impl Stage {
             host: "played".to_owned(),
             patience: Duration::ZERO,
             gives_way: None,
+            is_init: false,
         };
         let notifier = prepared.wakeups.notifier.clone();
         let notify = move |event| notifier.send(Notice::Store(event));

@@ -385,6 +385,19 @@ fn a_new_state_keeps_nobody_waiting_and_is_made_before_the_first_answer() {
     assert_eq!((opened.instance, opened.wants.len(), opened.warnings.len()), (instance, 1, 0));
 }
 
+/// Else what was begun before a SIGKILL would be another supervisor's for the next: the id of the state is how it is found.
+#[test]
+fn who_leaves_services_behind_waits_for_the_file_of_a_new_state() {
+    let home = Home::new();
+    let disk = TestDisk::new();
+    disk.hold();
+    let options = Options { is_init: false, patience: Duration::from_millis(50), ..home.options() };
+    let running = home.open_on(options, disk.wrap()).unwrap();
+    let reason = running.opened.volatile.as_ref().unwrap().to_string();
+    assert!(reason.contains("has not answered for 50ms"), "{reason}");
+    disk.release();
+}
+
 #[test]
 fn a_bug_in_the_making_of_a_new_state_is_said() {
     let home = Home::new();

@@ -46,6 +46,7 @@ impl Home {
             host: "box".to_owned(),
             patience: SOON,
             gives_way: None,
+            is_init: true,
         }
     }
 

@@ -55,6 +55,7 @@ impl Opened {
             host: host_name(),
             patience: DISK_PATIENCE,
             gives_way: (prepared.claims == Claims::GivesWay).then_some(options.stop_budget),
+            is_init: rustix::process::getpid().is_init(),
         };
         let notifier = prepared.wakeups.notifier.clone();
         let notify = move |event| notifier.send(Notice::Store(event));
