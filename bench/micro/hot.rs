@@ -217,7 +217,7 @@ impl Database {
             host: "bench".into(),
             patience: Duration::from_secs(60),
             gives_way: None,
-            is_init: true,
+            is_init: false,
         };
         let (notify, events) = channel();
         let notify = std::sync::Mutex::new(notify);

@@ -435,7 +435,7 @@ impl Stage {
             host: "faults".to_owned(),
             patience: PATIENCE,
             gives_way: None,
-            is_init: true,
+            is_init: false,
         };
         let opened = match store::begin(options, |_| ()).and_then(|opening| opening.wait(|| false)) {
             Ok((store, opened)) => {

@@ -60,7 +60,7 @@ fn open(home: &Path) -> Option<(Store, Opened, Receiver<StoreEvent>)> {
         host: "box".to_owned(),
         patience: PATIENCE,
         gives_way: None,
-        is_init: true,
+        is_init: false,
     };
     let (sender, events) = channel();
     let begun = store::begin(options, move |event| drop(sender.send(event)));

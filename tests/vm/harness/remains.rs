@@ -30,7 +30,7 @@ pub fn open(image: &[u8]) -> Opened {
         host: "test".into(),
         patience: Duration::from_secs(60),
         gives_way: None,
-        is_init: true,
+        is_init: false,
     };
     let (store, opened) = begin(options, |_| {}).and_then(|opening| opening.wait(|| true)).expect("a state");
     store.close(Duration::from_secs(60)).expect("its end");
