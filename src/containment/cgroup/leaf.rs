@@ -21,16 +21,16 @@ const MAIN: &str = "main";
 /// Processes that fork while they are moved are moved again, so often.
 const MOVES: usize = 8;
 
-/// Makes `<leaf>`, fresh.
+/// Makes the directory of a life or of a scope in it, fresh.
 ///
 /// # Errors
-/// mkdir(2); `EAGAIN` means that `cgroup.max.descendants` or `.depth` is reached. `EEXIST` only when an older
-/// directory of that name is still populated.
+/// mkdir(2); `EAGAIN` means that `cgroup.max.descendants` or `.depth` is reached. `EBUSY` while an older directory of that
+/// name is populated.
 pub fn create(tree: BorrowedFd<'_>, leaf: &str) -> io::Result<()> {
     let mode = Mode::from_raw_mode(0o755);
     match rustix::fs::mkdirat(tree, leaf, mode) {
         Err(Errno::EXIST) => {
-            // Left by an earlier life of the supervisor. It may have been killed or frozen: never used again.
+            // Left by an older one. It may have been killed or frozen: never used again.
             remove(tree, leaf)?;
             Ok(rustix::fs::mkdirat(tree, leaf, mode)?)
         }
@@ -77,7 +77,7 @@ fn open_procs(tree: BorrowedFd<'_>, dir: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(tree, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The same, as the clone takes it.
+/// What [`open`] or [`open_beside`] has, as the clone takes it.
 pub fn join(entry: &OwnedFd, born: bool) -> Join<'_> {
     if born { Join::Born(entry.as_fd()) } else { Join::Moves(entry.as_fd()) }
 }

@@ -11,8 +11,6 @@ use crate::containment::retry::Retry;
 use crate::containment::scopes::{FIRST_LOOK, Figures, HeldScope, ScopeError, ScopeLimits, ScopeRequest};
 use crate::core::signal::Signal;
 use crate::core::unit::ScopeName;
-use rustix::fs::Mode;
-use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -54,7 +52,7 @@ impl ScopeDirectory {
         let tree = site.tree.as_fd();
         let path = path(leaf, request.name);
         let failed = |reason: io::Error| ScopeError::Cgroup { path: site.tree.shown(&path), reason };
-        create(tree, &path).map_err(failed)?;
+        leaf::create(tree, &path).map_err(failed)?;
         site.books.keep(&path);
         let watched = site.watch(&path, request.number).map_err(failed);
         let made = watched.and_then(|watched| {
@@ -148,22 +146,6 @@ pub fn of_directory(name: &str) -> Option<ScopeName> {
     ScopeName::new(name.strip_prefix(PREFIX)?).ok()
 }
 
-/// Makes the directory, fresh.
-///
-/// # Errors
-/// mkdir(2); `EBUSY` while an older scope of that name still ends.
-pub fn create(tree: BorrowedFd<'_>, path: &str) -> io::Result<()> {
-    let mode = Mode::from_raw_mode(0o755);
-    match rustix::fs::mkdirat(tree, path, mode) {
-        Err(Errno::EXIST) => {
-            // It may have been killed: never used again.
-            leaf::remove(tree, path)?;
-            Ok(rustix::fs::mkdirat(tree, path, mode)?)
-        }
-        other => Ok(other?),
-    }
-}
-
 /// Writes the bounds into the scope at `path` of the incarnation `leaf`, and returns a line for each that is not in force.
 pub fn bound(
     tree: BorrowedFd<'_>,
@@ -211,7 +193,7 @@ pub fn oom_kills(tree: BorrowedFd<'_>, path: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::OFlags;
+    use rustix::fs::{Mode, OFlags};
     use std::os::fd::{AsFd, OwnedFd};
 
     /// A plain directory in the place of cgroup2: what is written where.
