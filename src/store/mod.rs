@@ -387,8 +387,8 @@ impl Store {
         }
     }
 
-    /// Keeps a line of the journal, with the next commit or a little later, once it is announced. Never answered and never synced: after a power
-    /// failure the newest lines may be missing. Of what cannot be written only the newest lines wait.
+    /// Keeps a line of the journal, with the next commit or a little later, once it is announced. Never answered and never
+    /// synced: after a power failure the newest lines may be missing. Of what cannot be written only the newest lines wait.
     pub fn note(&self, note: Arc<dyn Note>) {
         let mut state = self.shared.state();
         if state.ended.is_none() {

@@ -327,7 +327,7 @@ impl Session {
                     mirror_path.display()
                 ));
                 warnings.extend(problems(&mirror_path, mirror));
-                let instance = mirror.instance.clone().unwrap_or_else(new_instance);
+                let instance = mirror.instance.clone().unwrap_or_else(|| self.instance.clone());
                 Rows { instance, stamp: mirror.stamp, wants: mirror.wants.clone(), ..Rows::default() }
             }
             (None, None) => Rows { instance: self.instance.clone(), ..Rows::default() },

@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Nothing is known in a new state, so nothing has to be waited for: its file is made beside the first starts, and a command
-    /// waits for that as for any commit. Seven syncs are not in the way of a container's first start then.
+    /// waits for that as for any commit. Five syncs are not in the way of a container's first start then.
     fn go_on_without(&mut self, instance: &str, lies: Option<Lies>, warnings: Vec<String>) {
         let opened = Opened { instance: instance.to_owned(), lies, warnings, ..Opened::default() };
         let mut state = self.shared.state();

@@ -29,8 +29,8 @@ impl Server {
             };
             let before = connection.unsent();
             // A reader who does not read costs no system call for each event.
-            let is_full = !connection.is_blocked && connection.has_no_room(frame.len(), all);
-            if is_full {
+            let is_drained = !connection.is_blocked && connection.has_no_room(frame.len(), all);
+            if is_drained {
                 // Many parts at once are no fault of the reader's. A connection that has failed is dropped by its event.
                 let _ = connection.send();
                 all = all - before + connection.unsent();
@@ -39,7 +39,7 @@ impl Server {
             connection.offer(&frame, all);
             all += connection.unsent() - held;
             // Of any other it is known already that it has something to send.
-            if before == 0 || is_full {
+            if before == 0 || is_drained {
                 self.fresh.push(*id);
             }
         }

@@ -62,15 +62,11 @@ impl Home {
     }
 
     fn open(&self) -> Running {
-        let running = self.try_open().unwrap();
-        running.settle();
-        running
+        self.try_open().unwrap().settled()
     }
 
     fn open_with(&self, disk: &Arc<TestDisk>) -> Running {
-        let running = self.open_on(self.options(), disk.wrap()).unwrap();
-        running.settle();
-        running
+        self.open_on(self.options(), disk.wrap()).unwrap().settled()
     }
 
     /// What a new supervisor finds.
@@ -119,10 +115,11 @@ impl Running {
     }
 
     /// Waits until the disk owes nothing, as it does while the file of a new state is made.
-    fn settle(&self) {
+    fn settled(self) -> Self {
         while self.store.busy_since().is_some() {
             std::thread::yield_now();
         }
+        self
     }
 
     fn close(self) {
