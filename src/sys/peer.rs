@@ -29,8 +29,8 @@ pub struct Peer {
 /// Those of getsockopt(2); none is expected on a connected Unix socket.
 pub fn credentials(socket: impl AsFd) -> io::Result<Peer> {
     #[cfg(test)]
-    if let Some(uid) = played::uid_of(&socket) {
-        return Ok(Peer { uid, gid: uid, pid: None });
+    if let Some(peer) = played::peer_of(&socket) {
+        return Ok(peer);
     }
     let mut got = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
@@ -83,9 +83,11 @@ pub fn process(socket: impl AsFd) -> io::Result<Pidfd> {
     Pidfd::open(pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?)
 }
 
-/// Callers who are another user, which a test that is not root cannot be. Their socket has a name, and that says who they are.
+/// Callers who are another user, which a test that is not root cannot be, or a process that is not there. Their socket has a name,
+/// and that says who they are.
 #[cfg(test)]
 pub mod played {
+    use super::Peer;
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
     use std::io;
     use std::os::fd::AsFd;
@@ -95,24 +97,27 @@ pub mod played {
 
     const NAME: &str = "a caller of hermes-sup's tests";
 
-    /// Connects as this user.
+    /// Connects as this user, in the process of this number if there is one.
     ///
     /// # Errors
     /// As connect(2).
-    pub fn connect(path: &Path, uid: u32) -> io::Result<UnixStream> {
+    pub fn connect(path: &Path, uid: u32, pid: Option<u32>) -> io::Result<UnixStream> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{NAME} {uid} {} {number}", std::process::id());
+        let name = format!("{NAME} {uid} {} {} {number}", pid.unwrap_or_default(), std::process::id());
         let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(socket.into())
     }
 
-    pub(super) fn uid_of(socket: impl AsFd) -> Option<u32> {
+    pub(super) fn peer_of(socket: impl AsFd) -> Option<Peer> {
         let address = SocketAddrUnix::try_from(rustix::net::getpeername(socket).ok()??).ok()?;
         let name = std::str::from_utf8(address.abstract_name()?).ok()?;
-        name.strip_prefix(NAME)?.split(' ').nth(1)?.parse().ok()
+        let mut words = name.strip_prefix(NAME)?.split(' ').skip(1);
+        let uid = words.next()?.parse().ok()?;
+        let pid = words.next()?.parse().ok().filter(|pid| *pid != 0);
+        Some(Peer { uid, gid: uid, pid })
     }
 }
 
@@ -145,8 +150,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let _caller = played::connect(&path, 4242).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        assert_eq!(credentials(&accepted).unwrap(), Peer { uid: 4242, gid: 4242, pid: None });
+        for pid in [None, Some(4343)] {
+            let _caller = played::connect(&path, 4242, pid).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            assert_eq!(credentials(&accepted).unwrap(), Peer { uid: 4242, gid: 4242, pid });
+        }
     }
 }

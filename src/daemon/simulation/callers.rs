@@ -1,6 +1,8 @@
 //! Callers at the control socket: each asks once, reads at its own pace, and keeps what it heard. They are real clients of a real
 //! socket, whose other end the supervisor polls without waiting.
 
+use super::rules::Before;
+use crate::containment::IncarnationId;
 use crate::control::codec::{self, FrameBuffer};
 use crate::control::protocol::{Code, Outcome, Part, Reply, Request, Targets};
 use crate::sys::peer;
@@ -22,11 +24,23 @@ pub enum Heard {
 /// Of every stranger.
 const STRANGER: u32 = 4242;
 
+/// Who a caller is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// As the supervisor itself, who may do everything.
+    Ours,
+    /// A user who owns no service, and may do nothing.
+    Stranger,
+    /// A process of a life, which is asked nothing but what it is part of.
+    Inside(IncarnationId, i32),
+}
+
 #[derive(Debug)]
 pub struct Caller {
     pub number: usize,
-    /// A user who owns no service, and may do nothing.
-    pub is_stranger: bool,
+    pub who: Who,
+    /// The scope that it asks about.
+    pub scope: Option<Before>,
     pub request: Request,
     /// When it asked, in milliseconds.
     pub asked: u64,
@@ -43,14 +57,19 @@ pub struct Caller {
 impl Caller {
     /// Asks. `None`: nobody listens.
     pub fn ask(
-        (number, is_stranger): (usize, bool),
+        (number, who): (usize, Who),
+        scope: Option<Before>,
         socket: &Path,
         request: Request,
         now: u64,
         reads_from: u64,
     ) -> Option<Self> {
-        let connected =
-            if is_stranger { peer::played::connect(socket, STRANGER) } else { UnixStream::connect(socket) };
+        let own = rustix::process::geteuid().as_raw();
+        let connected = match &who {
+            Who::Ours => UnixStream::connect(socket),
+            Who::Stranger => peer::played::connect(socket, STRANGER, None),
+            Who::Inside(_, pid) => peer::played::connect(socket, own, u32::try_from(*pid).ok()),
+        };
         let mut stream = connected.ok()?;
         stream.set_nonblocking(true).ok()?;
         let frame = codec::encode_request(&request).ok()?;
@@ -60,7 +79,8 @@ impl Caller {
         let heard = Heard::Nothing;
         Some(Self {
             number,
-            is_stranger,
+            who,
+            scope,
             request,
             asked: now,
             outcomes,
@@ -70,6 +90,10 @@ impl Caller {
             input,
             excess: None,
         })
+    }
+
+    pub fn is_stranger(&self) -> bool {
+        self.who == Who::Stranger
     }
 
     pub fn waits(&self) -> bool {

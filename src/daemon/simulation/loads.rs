@@ -1,6 +1,7 @@
 //! What is asked of the supervisor and what goes wrong around it, at random.
 
-use super::callers::Caller;
+use super::callers::{Caller, Who};
+use super::rules::{before, unit};
 use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::signal::Signal;
@@ -98,15 +99,9 @@ pub fn ask(world: &mut World, request: Request) {
         return;
     }
     let slow = if world.calm || world.dice.chance(85) { 0 } else { world.dice.between(1, 40_000) };
-    let number = world.callers.len();
-    let (now, socket) = (world.now(), world.stage.socket());
     let is_stranger = !world.calm && world.dice.chance(8);
-    let who = (number, is_stranger);
-    let Some(caller) = Caller::ask(who, &socket, request, now, now + slow) else { return };
-    let whose = if is_stranger { ", a stranger" } else { "" };
-    world.story.tell(&format!("caller {number}{whose}: {}", words(&caller.request)));
-    world.ledger.asked(&caller);
-    world.callers.push(caller);
+    let who = if is_stranger { Who::Stranger } else { Who::Ours };
+    let Some(number) = call(world, who, request, slow) else { return };
     if slow > 0 {
         world.later(slow, Happening::Reads(number));
     }
@@ -114,6 +109,32 @@ pub fn ask(world: &mut World, request: Request) {
         let time = world.dice.between(0, 3000);
         world.later(time, Happening::HangsUp(number));
     }
+}
+
+/// This caller asks for something, and reads at once.
+pub fn ask_as(world: &mut World, who: Who, request: Request) {
+    if world.running.is_some() {
+        call(world, who, request, 0);
+    }
+}
+
+fn call(world: &mut World, who: Who, request: Request, slow: u64) -> Option<usize> {
+    let number = world.callers.len();
+    let (now, socket) = (world.now(), world.stage.socket());
+    let scope = before(world, &who, &request);
+    let caller = Caller::ask((number, who), scope, &socket, request, now, now + slow)?;
+    let whose = match &caller.who {
+        Who::Ours => String::new(),
+        Who::Stranger => ", a stranger".to_owned(),
+        Who::Inside(id, pid) => {
+            world.insiders.push(number);
+            format!(", process {pid} of {}", id.name)
+        }
+    };
+    world.story.tell(&format!("caller {number}{whose}: {}", words(&caller.request)));
+    world.ledger.asked(&caller);
+    world.callers.push(caller);
+    Some(number)
 }
 
 fn targets(world: &mut World) -> Targets {
@@ -189,7 +210,7 @@ fn words(request: &Request) -> String {
         (Request::Register(registration), _) => registration.name.clone(),
         (_, Some(Targets::All)) => "--all".to_owned(),
         (_, Some(Targets::Names(names))) => names.join(" "),
-        (_, None) => String::new(),
+        (_, None) => unit(request).map(|name| name.to_string()).unwrap_or_default(),
     };
     format!("{} {whom}", request.method())
 }

@@ -8,8 +8,9 @@
 //!             loads     clock        store  callers          rules: after every step, and at rest
 //! ```
 //!
-//! * `world` is the time and the order of things, `nature` what processes do, `loads` what is asked and what goes wrong, `services`
-//!   the fleets, `callers` who asks, `rules` what must be so, `story` what is told of it, `planted` the bugs that must be found.
+//! * `world` is the time and the order of things, `nature` what processes do, `loads` what is asked and what goes wrong, `scopes` what
+//!   processes ask for themselves, `services` the fleets, `callers` who asks, `rules` what must be so, `story` what is told of it,
+//!   `planted` the bugs that must be found.
 //! * Played below the supervisor's own code: `containment::played` (a rung), `store::played` and `log::played` (their threads, and the
 //!   disk), `sys::time` and `sys::reap`, and `boot::played` (the steps of a start).
 //!
@@ -21,6 +22,7 @@ mod loads;
 mod nature;
 pub(in crate::daemon) mod planted;
 mod rules;
+mod scopes;
 mod services;
 mod stories;
 mod story;

@@ -1,9 +1,10 @@
 //! What processes do: how each program reacts to what the supervisor does to it.
 
+use super::callers::Who;
 use super::services::{Group, Kind, PROFILES, Reports, Spec, meaning};
 use super::world::{Happening, World};
 use crate::containment::IncarnationId;
-use crate::containment::played::Deed;
+use crate::containment::played::{Deed, Tree};
 use crate::core::signal::Signal;
 use crate::hermes::state_json;
 
@@ -47,6 +48,14 @@ impl World {
                     }
                 }
                 Deed::Adopted(id) => self.story.did(&format!("takes over life {} of {}", id.n, id.name)),
+                Deed::Scoped { id, name, pid, .. } => {
+                    self.story.did(&format!("puts process {pid} of {} into {name}", id.name));
+                }
+                Deed::ScopeKilled { id, name } => {
+                    self.story.did(&format!("kills all of {name} of {}", id.name));
+                    let delay = if self.calm { 2 } else { self.scope_dice.delay(20, 8000) };
+                    self.later(delay, Happening::ScopeDies(id, name));
+                }
                 Deed::Released { .. } | Deed::Limited { .. } => {}
             }
         }
@@ -182,11 +191,8 @@ impl World {
 
     /// Of a process that was there before it became calm: it does from now on what is expected of it.
     pub fn befriend(&mut self, id: &IncarnationId) {
-        let Some((runs, ended, others, hook, killed)) = self
-            .kernel
-            .tree(id)
-            .map(|tree| (tree.runs, tree.ended.is_some(), tree.others, tree.hook, tree.killed))
-        else {
+        let of = |tree: &Tree| (tree.runs, tree.ended.is_some(), tree.others, tree.hook, tree.killed);
+        let Some((runs, ended, others, hook, killed)) = self.kernel.tree(id).as_deref().map(of) else {
             return;
         };
         if killed {
@@ -197,6 +203,11 @@ impl World {
         }
         for _ in 0..others {
             self.later(5, Happening::OtherEnds(id.clone()));
+        }
+        let mut members = self.kernel.tree(id).map(|tree| tree.members.processes()).unwrap_or_default();
+        members.retain(|pid| !self.waits(id, *pid));
+        for pid in members {
+            self.later(5, Happening::MemberEnds(id.clone(), pid));
         }
         if ended {
             return;
@@ -215,6 +226,12 @@ impl World {
                 self.speaks_later(id, 100);
             }
         }
+    }
+
+    /// One of its processes waits for an answer of the supervisor.
+    fn waits(&self, id: &IncarnationId, pid: i32) -> bool {
+        let who = Who::Inside(id.clone(), pid);
+        self.insiders.iter().any(|number| self.callers[*number].who == who && self.callers[*number].waits())
     }
 
     /// What runs is the service itself, not a hook in a tree of its own.
@@ -266,6 +283,9 @@ impl World {
                     kernel.end_hook(id, *status);
                 }
             }
+            Happening::MemberEnds(id, pid) => kernel.end_member(id, *pid),
+            Happening::ScopeForks(id, name) => kernel.fork_within(id, name),
+            Happening::ScopeDies(id, name) => kernel.scope_dies(id, name),
             Happening::Dies(id) => kernel.die(id),
             Happening::Frozen(id, frozen) => kernel.set_frozen(id, *frozen),
             Happening::OutOfMemory(id, main) if is_up(id) => {

@@ -1,6 +1,8 @@
 //! Bugs that are put into the supervisor, each of which some rule must catch. They are between what the core and the topics decide and
 //! what is carried out, and between what has happened and those who deal with it. The shipped binary has no such place.
 
+use crate::containment;
+use crate::control::protocol::Request;
 use crate::core::effect::Effect;
 use crate::core::event::{Command, Event};
 use crate::core::fleet::{Place, ServiceId};
@@ -9,6 +11,7 @@ use crate::core::words::Want;
 use crate::daemon::Supervisor;
 use crate::daemon::inbox::Input;
 use crate::daemon::topics::definitions::found::Found;
+use crate::daemon::topics::scopes::ScopeAnswer;
 use std::cell::Cell;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +66,15 @@ pub enum Bug {
     RootIsNotAwaited,
     /// A gateway whose profile the root gateway serves has a process of its own all the same.
     ServedRunsAlone,
+    /// That a scope is empty is not heard.
+    ScopeEndIsIgnored,
+    /// A scope that is to be ended is taken for one that has ended.
+    ScopeTakenForEnded,
+    /// A scope has no bound.
+    ScopeBoundIsForgotten,
 }
 
-pub const ALL: [Bug; 24] = [
+pub const ALL: [Bug; 27] = [
     Bug::KillIsLost,
     Bug::SpawnIsLost,
     Bug::AcknowledgedBeforeTheCommit,
@@ -90,6 +99,9 @@ pub const ALL: [Bug; 24] = [
     Bug::InstancesAreOne,
     Bug::RootIsNotAwaited,
     Bug::ServedRunsAlone,
+    Bug::ScopeEndIsIgnored,
+    Bug::ScopeTakenForEnded,
+    Bug::ScopeBoundIsForgotten,
 ];
 
 thread_local! {
@@ -183,6 +195,18 @@ pub fn input(supervisor: &mut Supervisor, input: Input) -> Option<Input> {
         (Bug::LimitIsNotRecorded, Input::SetLimits(mut asked)) => {
             asked.persist = false;
             Some(Input::SetLimits(asked))
+        }
+        (Bug::ScopeEndIsIgnored, Input::Containment(containment::Event::ScopeEnded { .. })) => None,
+        (Bug::ScopeTakenForEnded, Input::Scope(conn, id, name, answer @ ScopeAnswer::Ending(true))) => {
+            let event = containment::Event::ScopeEnded { id: id.clone(), name: name.clone(), oom_kills: 0 };
+            supervisor.inbox.push(Input::Containment(event));
+            Some(Input::Scope(conn, id, name, answer))
+        }
+        (Bug::ScopeBoundIsForgotten, Input::Request(mut asked)) => {
+            if let Request::Scope { memory_max, .. } = &mut asked.request {
+                *memory_max = None;
+            }
+            Some(Input::Request(asked))
         }
         (Bug::RequestIsLost, Input::Request(asked)) if asked.request.targets().is_some() => None,
         (Bug::ReadyIsAssumed, Input::Core(id, event @ Event::Spawned { incarnation, .. })) => {

@@ -12,6 +12,7 @@ use crate::containment::played::Kernel;
 use crate::core::clock::Tick;
 use crate::core::fleet::ParallelStarts;
 use crate::core::signal::Signal;
+use crate::core::unit::ScopeName;
 use crate::daemon::boot::played::{Running, Stage};
 use crate::daemon::clock::wall_seconds;
 use crate::daemon::inbox::Input;
@@ -46,6 +47,11 @@ pub enum Happening {
     Forks(IncarnationId, usize),
     OtherEnds(IncarnationId),
     HookEnds(IncarnationId, i32, i32),
+    /// A process that has a number ends.
+    MemberEnds(IncarnationId, i32),
+    ScopeForks(IncarnationId, ScopeName),
+    /// A kill has reached all of it.
+    ScopeDies(IncarnationId, ScopeName),
     Dies(IncarnationId),
     Frozen(IncarnationId, bool),
     OutOfMemory(IncarnationId, bool),
@@ -62,6 +68,8 @@ pub enum Happening {
     HangsUp(usize),
     /// The next of the random loads.
     Load,
+    /// The next process that does something about scopes.
+    Scopes,
     KillSupervisor,
     CutPower,
     Start,
@@ -82,6 +90,9 @@ impl Happening {
             | Self::Forks(id, _)
             | Self::OtherEnds(id)
             | Self::HookEnds(id, ..)
+            | Self::MemberEnds(id, _)
+            | Self::ScopeForks(id, _)
+            | Self::ScopeDies(id, _)
             | Self::Dies(id)
             | Self::Frozen(id, _)
             | Self::OutOfMemory(id, _) => Some(id),
@@ -94,6 +105,7 @@ impl Happening {
             | Self::Reads(_)
             | Self::HangsUp(_)
             | Self::Load
+            | Self::Scopes
             | Self::KillSupervisor
             | Self::CutPower
             | Self::Start
@@ -129,12 +141,15 @@ impl Figures {
 
 pub struct World {
     pub dice: Dice,
+    pub scope_dice: Dice,
     pub story: Story,
     pub specs: BTreeMap<String, Spec>,
     pub stage: Stage,
     pub kernel: Kernel,
     pub running: Option<Running>,
     pub callers: Vec<Caller>,
+    /// Of those, processes of services that wait for an answer.
+    pub insiders: Vec<usize>,
     pub ledger: Ledger,
     pub figures: Figures,
     /// Nothing goes wrong any more.
@@ -188,14 +203,18 @@ impl World {
         kernel.leave_remains(bug == Some(Bug::RemainsAreLeft));
         let specs: BTreeMap<String, Spec> =
             fleet(&mut dice).into_iter().map(|spec| (spec.name.to_string(), spec)).collect();
+        let mut scope_dice = Dice::new(seed.rotate_left(32) ^ !seed);
+        let has_scopes = scope_dice.chance(60);
         let mut world = Self {
             dice,
+            scope_dice,
             story,
             specs,
             stage,
             kernel,
             running: None,
             callers: Vec::new(),
+            insiders: Vec::new(),
             ledger: Ledger::default(),
             figures: Figures { runs: 1, ..Figures::default() },
             calm: false,
@@ -220,6 +239,9 @@ impl World {
         }
         world.later(0, Happening::Start);
         world.later(100, Happening::Load);
+        if has_scopes {
+            world.later(100, Happening::Scopes);
+        }
         world
     }
 
@@ -309,6 +331,7 @@ impl World {
         if let Some(what) = due.and_then(|key| self.agenda.remove(&key)) {
             self.happen(what)?;
         }
+        super::scopes::hang_up_with_the_dead(self);
         if self.paused_until <= self.now {
             self.turn()?;
         }
@@ -374,6 +397,7 @@ impl World {
                 Happening::WallSet(by) => self.set_wall(by),
                 Happening::HangsUp(caller) => self.callers[caller].hang_up(),
                 Happening::Load => super::loads::load(self),
+                Happening::Scopes => super::scopes::load(self),
                 Happening::KillSupervisor => self.kill_supervisor(),
                 Happening::CutPower => self.cut_power()?,
                 Happening::Start => self.start(None, &[])?,
@@ -526,6 +550,7 @@ impl World {
                 ControlFlow::Continue(hurries) if hurries || heard => {}
                 ControlFlow::Continue(_) => {
                     super::rules::rested(self);
+                    super::rules::ends_are_told(self);
                     return Ok(());
                 }
                 ControlFlow::Break(over) => return self.over(over),

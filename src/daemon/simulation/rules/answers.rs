@@ -102,7 +102,7 @@ pub(super) fn judge(world: &mut World, index: usize) -> Result<(), String> {
         }
     }
     let caller = &world.callers[index];
-    if caller.is_stranger {
+    if caller.is_stranger() {
         let reads = matches!(caller.request.verb().right, Right::Read | Right::Administer);
         if caller.outcomes.iter().any(|(_, outcome)| outcome.ok) || (reads && caller.heard == Heard::End) {
             let method = caller.request.method();

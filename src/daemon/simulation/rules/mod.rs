@@ -1,17 +1,19 @@
 //! What must be so, whatever happens. Safety at each step, with the books of the world alone: what the kernel had, what was on the
 //! disk, what callers asked and heard. Liveness at the end, when nothing goes wrong any more.
 //!
-//! Here are the books. `starts` is about what the supervisor does to trees, `root` about the word of the root gateway, `answers` about
-//! what callers hear, `successors` about what outlives a supervisor, `rest` about the end.
+//! Here are the books. `starts` is about what the supervisor does to trees, `root` about the word of the root gateway, `scopes` about
+//! those, `answers` about what callers hear, `successors` about what outlives a supervisor, `rest` about the end.
 
 mod answers;
 mod rest;
 mod root;
+mod scopes;
 mod starts;
 mod successors;
 
 pub use rest::{at_rest, at_the_end};
 pub use root::{begins, rested};
+pub use scopes::{Before, before, ends_are_told, unit};
 pub use starts::did;
 pub use successors::{Heir, bequeath, inherit, recovered};
 
@@ -24,6 +26,7 @@ use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use answers::{asked_want, judge, look, persisted_limit};
 use root::{Root, Word};
+use scopes::Scopes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use successors::Heirloom;
@@ -77,6 +80,7 @@ pub struct Ledger {
     limits_given: BTreeMap<ServiceName, BTreeSet<u64>>,
     word: Option<Word>,
     root: Root,
+    scopes: Scopes,
     broken: Vec<String>,
 }
 
@@ -107,7 +111,7 @@ impl Ledger {
     }
 
     pub fn asked(&mut self, caller: &Caller) {
-        if caller.is_stranger {
+        if caller.is_stranger() {
             return;
         }
         let all = caller.names().is_none() && caller.request.targets().is_some();
@@ -189,6 +193,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
     look(world);
     for index in 0..world.callers.len() {
         judge(world, index)?;
+        scopes::judge(world, index)?;
     }
     match world.ledger.broken.first() {
         Some(broken) => Err(broken.clone()),

@@ -1,6 +1,7 @@
 //! What has become of everything when nothing goes wrong any more, and when all has ended.
 
 use super::root::root_word;
+use super::scopes::forgotten;
 use super::word;
 use crate::core::gateway::Phase;
 use crate::core::name::ServiceName;
@@ -70,7 +71,7 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
             ));
         }
     }
-    wrong.map_or(Ok(()), Err)
+    wrong.or_else(|| forgotten(world)).map_or(Ok(()), Err)
 }
 
 /// The end of a supervisor that was asked to: nothing is left.

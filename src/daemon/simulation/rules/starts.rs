@@ -1,6 +1,7 @@
 //! What the supervisor does to trees: it starts what is wanted when it may be started, and ends nobody unasked.
 
 use super::root::waits_for_the_root;
+use super::scopes;
 use crate::containment::IncarnationId;
 use crate::containment::played::Deed;
 use crate::control::protocol::Request;
@@ -51,6 +52,8 @@ pub fn did(world: &mut World, deed: &Deed) {
                     .broken(format!("life {} of {} was let go of with processes in it", id.n, id.name));
             }
         }
+        Deed::Scoped { id, name, pid, memory_max } => scopes::opens(world, id, name, *pid, *memory_max),
+        Deed::ScopeKilled { id, name } => scopes::kills(world, id, name),
         Deed::Released { .. }
         | Deed::Signalled { .. }
         | Deed::Froze { .. }
@@ -70,7 +73,7 @@ fn starts_rightly(world: &mut World, id: &IncarnationId) {
     // It may have come to the disk long after it was asked for.
     let last = world.ledger.asked.get(name).and_then(|last| world.callers.get(*last));
     let since = last.map_or(since, |caller| caller.asked.min(since));
-    let asked = world.callers.iter().filter(|caller| !caller.is_stranger).any(|caller| {
+    let asked = world.callers.iter().filter(|caller| !caller.is_stranger()).any(|caller| {
         let is_new = caller.asked >= since || caller.waits();
         starts(&caller.request) && caller.is_about(name) && is_new && !caller.was_refused(name)
     });

@@ -4,23 +4,28 @@
 //! [`Kernel`]. The kernel keeps the books that no supervisor can falsify: what lives, whose it is, what was ever there. A deed that
 //! no supervisor may do is kept as a fault of it.
 
-use super::IncarnationId;
-use super::event::{Event, EventQueue, HookError, SpawnError};
-use super::held::{Birth, Family, Held, Look, Mechanism, Watcher};
-use super::hold::{Containment, Home};
-use super::ladder::{Ground, Proof, Report};
-use super::processes::usage::Usage;
-use super::scopes::{HeldScope, ScopeError, ScopeRequest};
-use super::spawner::Spawner;
-use super::succession::adopt::Gone;
-use super::succession::predecessor::{Ended, Patience, Predecessor, Spared};
-use super::succession::record::AdoptionRecord;
+mod scopes;
+
+pub use scopes::{Count, Members};
+
+use crate::containment::IncarnationId;
+use crate::containment::event::{Event, EventQueue, HookError, SpawnError};
+use crate::containment::held::{Birth, Family, Held, Look, Mechanism, Watcher};
+use crate::containment::hold::{Containment, Home};
+use crate::containment::ladder::{Ground, Proof, Report};
+use crate::containment::processes::usage::Usage;
+use crate::containment::scopes::{HeldScope, ScopeError, ScopeRequest};
+use crate::containment::spawner::Spawner;
+use crate::containment::succession::adopt::Gone;
+use crate::containment::succession::predecessor::{Ended, Patience, Predecessor, Spared};
+use crate::containment::succession::record::AdoptionRecord;
 use crate::core::clock::Tick;
 use crate::core::exit::{Exit, Shortage};
 use crate::core::farewell::Farewell;
 use crate::core::limits::{Key, Limits, NotInForce, Value};
 use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
+use crate::core::unit::ScopeName;
 use crate::core::words::Rung;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::reap::played::Family as Children;
@@ -71,6 +76,17 @@ pub enum Deed {
         id: IncarnationId,
         empty: bool,
     },
+    /// It put a process into a new scope.
+    Scoped {
+        id: IncarnationId,
+        name: ScopeName,
+        pid: i32,
+        memory_max: Option<u64>,
+    },
+    ScopeKilled {
+        id: IncarnationId,
+        name: ScopeName,
+    },
 }
 
 /// One tree of processes, with what is known of it outside of it.
@@ -87,6 +103,7 @@ pub struct Tree {
     exit: Option<Exit>,
     /// Processes beside the main one.
     pub others: usize,
+    pub members: Members,
     pub hook: Option<i32>,
     pub frozen: bool,
     pub killed: bool,
@@ -101,7 +118,7 @@ pub struct Tree {
 
 impl Tree {
     pub fn is_empty(&self) -> bool {
-        self.ended.is_some() && self.others == 0 && self.hook.is_none()
+        self.ended.is_some() && self.others == 0 && self.hook.is_none() && self.members.is_empty()
     }
 
     pub fn oom_kills(&self) -> u64 {
@@ -123,6 +140,7 @@ struct State {
     children: Children,
     deeds: Vec<Deed>,
     faults: Vec<String>,
+    scope_counts: BTreeMap<(IncarnationId, ScopeName), Count>,
     news: BTreeSet<u32>,
     /// What clone(2) answers.
     no_process: bool,
@@ -144,6 +162,7 @@ impl Kernel {
             children: Children::begin(),
             deeds: Vec::new(),
             faults: Vec::new(),
+            scope_counts: BTreeMap::new(),
             news: BTreeSet::new(),
             no_process: false,
             leaves_remains: false,
@@ -280,6 +299,8 @@ impl Kernel {
 
     /// A kill has reached every process.
     pub fn die(&self, id: &IncarnationId) {
+        let members = self.tree(id).map(|tree| tree.members.processes()).unwrap_or_default();
+        self.state().members_end(id, &members);
         self.with(id, |tree, children| {
             tree.others = 0;
             tree.frozen = false;
@@ -321,6 +342,7 @@ impl Kernel {
         state.children.orphan_all();
         for tree in state.trees.values_mut() {
             (tree.slot, tree.foreign) = (None, true);
+            tree.members.are_not_watched();
             if !tree.runs && tree.ended.is_none() {
                 tree.ended = Some(Signal::KILL.number());
             }
@@ -336,7 +358,10 @@ impl Kernel {
     /// The supervisor becomes another program: its children stay its own.
     pub fn hand_over(&self) {
         let state = &mut *self.state();
-        state.trees.values_mut().for_each(|tree| tree.slot = None);
+        for tree in state.trees.values_mut() {
+            tree.slot = None;
+            tree.members.are_not_watched();
+        }
         state.trees.retain(|_, tree| !tree.is_empty());
         state.news.clear();
     }
@@ -406,6 +431,7 @@ impl Mechanism for Kernel {
             ended: None,
             exit: None,
             others: 0,
+            members: Members::default(),
             hook: None,
             frozen: false,
             killed: false,
@@ -445,6 +471,12 @@ impl Mechanism for Kernel {
 
     fn ready(&self, _which: u32, _now: Tick, _events: &mut EventQueue) -> Vec<u32> {
         std::mem::take(&mut self.state().news).into_iter().collect()
+    }
+
+    fn slot_of(&self, pid: i32) -> Option<(u32, Option<ScopeName>)> {
+        let state = self.0.borrow();
+        let of = |tree: &Tree| Some((tree.slot?, tree.members.scope_of(pid)?.cloned()));
+        state.trees.values().find_map(of)
     }
 
     fn end_predecessor(&self) -> Option<Ended> {
@@ -693,9 +725,13 @@ impl Held for Life {
 
     fn open_scope(
         &self,
-        _request: &ScopeRequest<'_>,
+        request: &ScopeRequest<'_>,
     ) -> Result<(Box<dyn HeldScope>, Vec<String>), ScopeError> {
-        Err(ScopeError::Gone)
+        Ok((self.kernel.open_scope(&self.id, request)?, Vec::new()))
+    }
+
+    fn find_scopes(&self, number: &mut dyn FnMut() -> u32) -> Vec<(ScopeName, u32, Box<dyn HeldScope>)> {
+        self.kernel.find_scopes(&self.id, number)
     }
 
     fn spare(&self, _spared: &mut Spared) {}
@@ -705,6 +741,7 @@ impl Held for Life {
         let Some(tree) = state.trees.get_mut(&self.id) else { return };
         let empty = tree.is_empty();
         tree.slot = None;
+        tree.members.are_not_watched();
         if empty {
             state.trees.remove(&self.id);
         }
