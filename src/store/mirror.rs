@@ -10,9 +10,13 @@ use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Most lines, and what comes before them, are no longer.
+const LINE: usize = 96;
+const HEAD: usize = 256;
 
 pub(super) const NAME: &str = "wants";
 const TEMPORARY: &str = "wants.tmp";
@@ -74,7 +78,8 @@ pub(super) fn read(dir: &StateDir, warnings: &mut Vec<String>) -> io::Result<Opt
 }
 
 pub(super) fn render(rows: &Rows) -> String {
-    let mut text = String::from(
+    let mut text = String::with_capacity(HEAD + rows.wants.len() * LINE);
+    text.push_str(
         "# What hermes-sup wants of each service, rewritten after changes. To change it use 'hermes-sup ctl'.\n",
     );
     // Writing to a String cannot fail.
@@ -85,10 +90,18 @@ pub(super) fn render(rows: &Rows) -> String {
             Want::Up => "up",
             Want::Down => "down",
         };
-        let by = row.asked_by_uid.map_or("-".to_owned(), |uid| uid.to_string());
-        let hash = row.definition_hash.map_or("-".to_owned(), |hash| format!("{hash:016x}"));
-        let cause = serde_json::Value::from(row.cause.as_str());
-        let _ = writeln!(text, "{name:<20} {want:<4} {} {by:>5} {hash:>16} {cause}", time(row.asked_at_ms));
+        let _ = write!(text, "{name:<20} {want:<4} ");
+        let _ = write_time(&mut text, row.asked_at_ms);
+        let _ = match row.asked_by_uid {
+            Some(uid) => write!(text, " {uid:>5}"),
+            None => write!(text, " {:>5}", "-"),
+        };
+        let _ = match row.definition_hash {
+            Some(hash) => write!(text, " {hash:016x}"),
+            None => write!(text, " {:>16}", "-"),
+        };
+        let cause = serde_json::to_string(row.cause.as_str()).unwrap_or_default();
+        let _ = writeln!(text, " {cause}");
     }
     let _ = writeln!(text, "# end of {} wants", rows.wants.len());
     text
@@ -150,11 +163,11 @@ fn optional<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>
     if text == "-" { Some(None) } else { read(text).map(Some) }
 }
 
-fn time(ms: u64) -> String {
+fn write_time(text: &mut String, ms: u64) -> fmt::Result {
     if ms < YEAR_10000_MS {
-        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+        write!(text, "{}", humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)))
     } else {
-        ms.to_string()
+        write!(text, "{ms}")
     }
 }
 

@@ -85,7 +85,7 @@ const MAX_PENDING: usize = 65_536;
 /// The name of the store's thread. It survives its panics, and says what it has lost.
 pub const THREAD: &str = "store";
 
-/// So many rows are worth a commit of their own while everything ends.
+/// So many rows at least are worth a commit of their own while everything ends.
 const MUCH: usize = 128;
 
 /// Where the state is and for whom.
@@ -406,10 +406,10 @@ impl Store {
         self.shared.state().busy_since
     }
 
-    /// Everything is about to end: much that nobody waits for is written at once from now on, beside the ends of the services.
-    /// The close of the store would have to wait for it.
-    pub fn hurry(&self) {
-        self.shared.state().hurries = true;
+    /// Everything is about to end, and so many rows are still to come. They are written beside the ends of the services, as the close
+    /// of the store would have to wait for them: each time the half of what is not written yet, so that few commits leave little.
+    pub fn hurry(&self, rows: usize) {
+        self.shared.state().to_come = Some(rows);
         self.shared.changed.notify_all();
     }
 
@@ -423,7 +423,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Unwritten::NotClosed`] when it did not end in time (it goes on unattended), or why something could not be written.
-    pub fn close(self, patience: Duration) -> Result<(), Unwritten> {
+    pub fn close(&self, patience: Duration) -> Result<(), Unwritten> {
         self.begin_to_close();
         let state = self.shared.state();
         let (state, _) = self
@@ -474,7 +474,8 @@ struct State {
     lazy_since: Option<Instant>,
     /// Some of what nobody waits for is not to wait either.
     is_urgent: bool,
-    hurries: bool,
+    /// While everything ends: the rows that are not written yet.
+    to_come: Option<usize>,
     busy_since: Option<Instant>,
     closing: bool,
     /// The thread has ended, with everything written or not.
@@ -527,7 +528,7 @@ impl State {
 
     /// So much waits that it is written at once.
     fn is_much(&self) -> bool {
-        self.hurries && self.pending.len() >= MUCH
+        self.to_come.is_some_and(|rows| self.pending.len() >= MUCH.max(rows / 2))
     }
 
     fn add(&mut self, changes: Vec<Change>, waited: bool) {

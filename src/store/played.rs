@@ -83,8 +83,7 @@ impl Hand {
         }
         // What is on the disk by now is all: the engine is left, not closed.
         (self.detach)();
-        let (writes, tickets, notes) = Default::default();
-        let ended = self.worker.turn(Batch { writes, tickets, notes, closing });
+        let ended = self.worker.turn(Batch { closing, ..Batch::default() });
         self.shared.state().ended = ended;
         false
     }

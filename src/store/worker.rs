@@ -49,10 +49,13 @@ pub(super) fn run(options: Options, wrap: Wrap, shared: Arc<Shared>) {
 }
 
 /// What one commit carries.
+#[derive(Default)]
 pub(super) struct Batch {
     pub(super) writes: Vec<(Write, Waited)>,
     pub(super) tickets: Vec<u64>,
     pub(super) notes: Notes,
+    /// Everything ends.
+    pub(super) hurries: bool,
     pub(super) closing: bool,
 }
 
@@ -290,9 +293,10 @@ impl Worker {
         }
         (state.lazy_since, state.is_urgent) = (None, false);
         state.busy_since = Some(now);
-        let writes = std::mem::take(&mut state.pending).into_values().collect();
+        let writes: Vec<_> = std::mem::take(&mut state.pending).into_values().collect();
+        state.to_come = state.to_come.map(|rows| rows.saturating_sub(writes.len()));
         let (tickets, notes) = (std::mem::take(&mut state.tickets), std::mem::take(&mut state.notes));
-        Ok(Batch { writes, tickets, notes, closing: state.closing })
+        Ok(Batch { writes, tickets, notes, hurries: state.to_come.is_some(), closing: state.closing })
     }
 
     /// When there will be something to do that nobody waits for.
@@ -314,7 +318,7 @@ impl Worker {
                     self.tell(StoreEvent::Committed { ticket });
                 }
                 self.trouble = None;
-                self.mirror_in_time(batch.closing || again);
+                self.mirror_in_time(batch.hurries || batch.closing || again);
             }
             Err(reason) => {
                 self.refuse(&mut batch.tickets, &reason);

@@ -227,6 +227,7 @@ fn a_disk_that_hangs_blocks_no_caller_and_too_much_is_refused() {
     assert!(error.to_string().contains("not closed within 20ms"), "{error}");
     disk.release();
     // Unattended it still writes all that it had accepted.
+    drop(store);
     let answered = events.iter().filter(|event| matches!(event, StoreEvent::Committed { .. })).count();
     assert!(answered > MAX_PENDING / 2);
     assert_eq!(home.reopened().runs[&name("a")].restarts, many);
@@ -249,6 +250,7 @@ fn one_command_for_five_thousand_services_fits() {
     disk.release();
     let Running { store, events, .. } = running;
     store.close(Duration::from_secs(60)).unwrap();
+    drop(store);
     let answered = events.iter().filter(|event| matches!(event, StoreEvent::Committed { .. })).count();
     assert_eq!(answered, 5001);
 }
