@@ -88,6 +88,13 @@ impl Listener {
         &self.path
     }
 
+    /// Removes the socket's file if it is still ours.
+    pub fn remove(&self) {
+        if identity(&self.path) == Ok(self.file) {
+            let _ = rustix::fs::unlink(&self.path);
+        }
+    }
+
     /// The next caller, if there is one.
     pub fn accept(&self) -> Result<OwnedFd, Errno> {
         retry_on_intr(|| rustix::net::accept_with(&self.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC))
@@ -102,9 +109,7 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if identity(&self.path) == Ok(self.file) {
-            let _ = rustix::fs::unlink(&self.path);
-        }
+        self.remove();
     }
 }
 

@@ -328,6 +328,18 @@ impl Server {
         crate::sys::peer::process(&self.connection(id)?.stream).ok()
     }
 
+    /// Sends what can be sent at once, closes every connection, and removes the socket.
+    pub fn close(&mut self) {
+        for mut connection in std::mem::take(&mut self.slots).into_iter().filter_map(|slot| slot.connection) {
+            if connection.is_stream() {
+                connection.tell_lost();
+                connection.say(&Reply::End);
+            }
+            let _ = connection.send();
+        }
+        self.listener.remove();
+    }
+
     /// The connections that ended while their request was under way, each once.
     pub fn take_gone(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.gone)
@@ -340,15 +352,8 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Sends what can be sent at once and closes everything; the listener removes its socket.
     fn drop(&mut self) {
-        for connection in self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut()) {
-            if connection.is_stream() {
-                connection.tell_lost();
-                connection.say(&Reply::End);
-            }
-            let _ = connection.send();
-        }
+        self.close();
     }
 }
 
