@@ -77,7 +77,7 @@ pub struct Living {
 }
 
 /// What is known about the readiness of a life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Readiness {
     /// The service has no way to report it.
     #[default]

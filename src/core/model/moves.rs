@@ -27,7 +27,7 @@ fn other() -> ServiceName {
     ServiceName::new("other").expect("a valid name")
 }
 
-/// What the world may do next.
+/// A step of the world.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Move {
     Command(Command),
@@ -62,7 +62,15 @@ pub(super) enum Move {
 }
 
 impl World {
+    /// What the world may do next.
     pub(super) fn moves(&self) -> Vec<Move> {
+        let mut moves = self.environment();
+        moves.extend(self.wishes());
+        moves
+    }
+
+    /// The moves that nobody may count on.
+    pub(super) fn wishes(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         if self.gone {
             return moves;
@@ -72,7 +80,6 @@ impl World {
             let stuck = self.gateway.stage() == Some(Stage::Stuck);
             moves.extend(COMMANDS.into_iter().filter(|c| stuck || *c != FORCE).map(Move::Command));
         }
-        moves.extend(self.environment());
         if self.scope == Scope::Scheduled {
             moves.push(Move::Due);
         }

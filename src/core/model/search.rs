@@ -26,12 +26,13 @@ fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     let mut next = 0;
     while next < found.worlds.len() {
         let world = found.worlds[next].clone();
-        let environment = world.environment();
-        for step in world.moves() {
+        let wishes = world.wishes().into_iter().map(|step| (step, false));
+        let steps = wishes.chain(world.environment().into_iter().map(|step| (step, true)));
+        for (step, environment) in steps {
             let mut after = world.clone();
             after
                 .apply(&step)
-                .map_err(|broken| broken.about(format_args!("{step:?} in {}", world.fingerprint())))?;
+                .map_err(|broken| broken.about(format_args!("{step:?} in {:?}", world.fingerprint())))?;
             found.edges += 1;
             let fresh = found.worlds.len();
             let at = *index.entry(after.key()).or_insert(fresh);
@@ -39,7 +40,7 @@ fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
                 found.worlds.push(after);
                 found.onward.push(Vec::new());
             }
-            if environment.contains(&step) {
+            if environment {
                 found.onward[next].push(at);
             }
         }
@@ -69,7 +70,9 @@ fn unanswerable(found: &Search) -> Option<Broken> {
         }
     }
     let bad = good.iter().position(|good| !good);
-    bad.map(|at| Broken::from(Rule::NobodyAnswers).about(found.worlds[at].fingerprint()))
+    bad.map(|at| {
+        Broken::from(Rule::NobodyAnswers).about(format_args!("{:?}", found.worlds[at].fingerprint()))
+    })
 }
 
 /// The search, or the first rule that does not hold.

@@ -6,11 +6,13 @@ use super::{Fault, Scope};
 use crate::core::clock::Tick;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::exit::Exit;
-use crate::core::gateway::{Gateway, Phase, Restored};
+use crate::core::gateway::{Gateway, Restored};
 use crate::core::policy::{BurstLimit, ExitRule, Hook, Hooks, Kind, Policy, RestartWhen};
 use crate::core::trace::After;
 use crate::core::words::Want;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,38 +145,55 @@ impl World {
         self.gateway.history().incarnation
     }
 
-    pub(super) fn phase_name(&self) -> String {
-        match self.gateway.phase() {
-            Phase::Backoff { .. } => "Backoff".to_owned(),
-            Phase::Ending(_) => self.gateway.fingerprint_ending(),
-            other => format!("{other:?}"),
-        }
-    }
-
     pub(super) fn key(&self) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        self.fingerprint().hash(&mut hasher);
-        hasher.finish()
+        let mut bytes = Bytes(Vec::with_capacity(128));
+        self.fingerprint().hash(&mut bytes);
+        bytes.finish()
     }
 
     /// What makes two worlds the same for the search: everything but absolute times and numbers.
-    pub(super) fn fingerprint(&self) -> String {
-        let phase = self.phase_name();
+    pub(super) fn fingerprint(&self) -> impl Debug + Hash {
         let disk: Vec<_> =
-            self.disk.iter().map(|(seq, want)| (self.gateway.fingerprint_seq(*seq), want)).collect();
-        format!(
-            "{phase} {} {:?} {} {} {} {:?} {disk:?} {:?} {:?} {} {:?}",
+            self.disk.iter().map(|(seq, want)| (self.gateway.fingerprint_seq(*seq), *want)).collect();
+        (
+            self.gateway.fingerprint_phase(),
             self.gateway.fingerprint(),
-            self.main,
-            self.tree,
-            self.tree_told,
-            self.killed,
+            (self.main, self.tree, self.tree_told, self.killed),
             (self.draining, self.finishing, self.reported, self.preparing, self.prepared, self.hook),
-            (self.on_disk, self.registered),
-            self.tickets.values().collect::<Vec<_>>(),
-            self.gone,
+            disk,
+            (self.on_disk, self.registered, self.gone),
+            self.tickets.values().copied().collect::<Vec<_>>(),
             (self.elsewhere, self.needed, self.given_up, self.unhealthy, self.run_is_due),
         )
+    }
+}
+
+/// Hashed as a whole: in a debug build the hash of each part by itself would be half of the search.
+struct Bytes(Vec<u8>);
+
+impl Hasher for Bytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    /// Which variant it is, or how many there are: nearly always a small number.
+    fn write_usize(&mut self, number: usize) {
+        match u8::try_from(number) {
+            Ok(small) if small < u8::MAX => self.0.push(small),
+            _ => {
+                self.0.push(u8::MAX);
+                self.0.extend_from_slice(&number.to_ne_bytes());
+            }
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&self.0);
+        hasher.finish()
     }
 }
