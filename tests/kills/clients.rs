@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// In this time each answer comes, on a machine that has other work too.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So many connections each thread of clients keeps open without reading. Four threads have more than a supervisor takes.
-const KEPT: usize = 70;
+/// So many connections each thread of clients keeps open without reading. Eight threads have more than a supervisor takes.
+const KEPT: usize = 35;
 
 /// A thread of clients.
 pub struct Crowd<'a> {

@@ -25,8 +25,8 @@ const CACHES: u64 = 3072;
 /// of which the supervisor uses nothing. That of the released binary, musl's, gives them back, and reads none of this.
 const GLIBC: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
-/// Threads of clients.
-const CROWDS: usize = 4;
+/// Threads of clients. They wait more than they work.
+const CROWDS: usize = 8;
 
 struct Endurance {
     world: World,
