@@ -10,11 +10,13 @@
 //! `census`, `show`, `cgroups`, `write`, `kill-nine`, `fill`, `remove`, `freeze` and `thaw` are what a shell would be asked if there were one.
 
 use crate::tools::{complain, fork, quit, say};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -24,9 +26,13 @@ use std::sync::{Arc, Mutex};
 const VOLUME: &str = "/opt/data";
 const PORT: &str = "/dev/ttyS1";
 
-/// `machine CMD…`
-pub fn machine(command: &[String]) -> i32 {
-    let done = prepare().and_then(|()| {
+/// `machine [--asleep] CMD…`
+pub fn machine(words: &[String]) -> i32 {
+    let (is_asleep, command) = match words.split_first() {
+        Some((first, rest)) if first == "--asleep" => (true, rest),
+        _ => (false, words),
+    };
+    let done = prepare(is_asleep).and_then(|()| {
         fork(|| serve().map_or_else(|error| failed("the second serial port", &error), |()| 0));
         let (program, args) = command.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
         Err(Command::new(program)
@@ -44,7 +50,7 @@ fn failed(what: &str, error: &std::io::Error) -> i32 {
     125
 }
 
-fn prepare() -> std::io::Result<()> {
+fn prepare(is_asleep: bool) -> std::io::Result<()> {
     let none = None::<&std::ffi::CStr>;
     for (kind, place) in [
         ("devtmpfs", "/dev"),
@@ -61,6 +67,9 @@ fn prepare() -> std::io::Result<()> {
     let console = rustix::fs::open("/dev/console", OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
     for stream in [rustix::stdio::dup2_stdin, rustix::stdio::dup2_stdout, rustix::stdio::dup2_stderr] {
         stream(&console)?;
+    }
+    if is_asleep {
+        sleep()?;
     }
     let mut modules: Vec<_> = std::fs::read_dir("/modules")?
         .collect::<Result<Vec<_>, _>>()?
@@ -79,14 +88,47 @@ fn prepare() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Answers until the machine ends.
-fn serve() -> std::io::Result<()> {
-    // The supervisor's end, and a signal to its process group, are not meant for us.
-    rustix::process::setsid()?;
+/// Returns once the machine is woken. Whoever saved it saved the time and the random numbers to come, too.
+fn sleep() -> std::io::Result<()> {
+    /// What was written when the machine was saved is not heard by those who wake it.
+    const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    /// linux/random.h, RNDRESEEDCRNG.
+    const RESEED: libc::Ioctl = 0x5207;
+    let mut port = port()?;
+    let mut is_woken = false;
+    while !is_woken {
+        port.write_all(format!("{}\n", serde_json::json!([0, 0, "asleep", ""])).as_bytes())?;
+        is_woken = poll(&mut [PollFd::new(&port, PollFlags::IN)], Some(&PAUSE))? > 0;
+    }
+    let mut line = String::new();
+    BufReader::new(port).read_line(&mut line)?;
+    let (now, seed): (u64, [u8; 32]) = serde_json::from_str(&line)?;
+    let now =
+        Timespec { tv_sec: (now / 1000).cast_signed(), tv_nsec: (now % 1000 * 1_000_000).cast_signed() };
+    rustix::time::clock_settime(rustix::time::ClockId::Realtime, now)?;
+    let mut random = File::options().write(true).open("/dev/random")?;
+    random.write_all(&seed)?;
+    // SAFETY: it takes no argument.
+    if unsafe { libc::ioctl(random.as_raw_fd(), RESEED) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The second serial port, which hands over every byte as it is.
+fn port() -> std::io::Result<File> {
     let port = File::from(rustix::fs::open(PORT, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?);
     let mut settings = rustix::termios::tcgetattr(&port)?;
     settings.make_raw();
     rustix::termios::tcsetattr(&port, rustix::termios::OptionalActions::Now, &settings)?;
+    Ok(port)
+}
+
+/// Answers until the machine ends.
+fn serve() -> std::io::Result<()> {
+    // The supervisor's end, and a signal to its process group, are not meant for us.
+    rustix::process::setsid()?;
+    let port = port()?;
     let answers = Arc::new(Mutex::new(port.try_clone()?));
     answer(&answers, &serde_json::json!([0, 0, "ready", ""]));
     for line in BufReader::new(port).lines() {

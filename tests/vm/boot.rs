@@ -2,7 +2,7 @@
 
 use crate::harness::{Setup, Volume, figure};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
@@ -70,4 +70,23 @@ fn shutdown_of_the_obedient_ends_at_once() {
     figure(&format!("shutdown of 20 obedient services: {:?}", end.after));
     assert_eq!(end.code, 0);
     assert!(end.after < Duration::from_secs(9), "it did not use up the budget: {:?}", end.after);
+}
+
+/// Two machines that begin with the same memory are two boots all the same, and know the time.
+#[test]
+fn a_machine_that_is_woken_is_a_boot_of_its_own() {
+    let setup = Setup::new().asleep(24);
+    let seen = [0, 1].map(|_| {
+        let before = SystemTime::now();
+        let volume = Volume::new(24);
+        let machine = setup.boot(&volume);
+        let since = machine.status()["supervisor"]["since"].as_str().expect("a moment").to_owned();
+        let since = humantime::parse_rfc3339(&since).expect("a moment");
+        let early = before.duration_since(since).unwrap_or_default();
+        assert!(early < Duration::from_secs(1), "{early:?} before it was switched on");
+        let id = machine.show("/proc/sys/kernel/random/boot_id");
+        assert_eq!(machine.shutdown(0).code, 0);
+        id
+    });
+    assert_ne!(seen[0], seen[1]);
 }

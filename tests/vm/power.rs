@@ -24,6 +24,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 const OPTIONS: &str = "HERMES_SUP_CUTS";
+/// The size of a volume.
+const MEBIBYTES: u64 = 24;
 /// So many cuts see the same volume.
 const A_LIFE: usize = 20;
 const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
@@ -397,13 +399,13 @@ fn check(machine: &Machine, promises: &mut Promises, tally: &Tally) {
 }
 
 /// Switches the machine on until it stays on: the power may fail while it boots.
-fn boot(volume: &Volume, dice: &mut Dice, tally: &Tally) -> Machine {
+fn boot(setup: &Setup, volume: &Volume, dice: &mut Dice, tally: &Tally) -> Machine {
     loop {
         let cut = dice.chance(20);
         if cut {
             volume.disk.cut_in(dice.between(1, 60));
         }
-        let booted = setup().boot_unless_cut(volume);
+        let booted = setup.boot_unless_cut(volume);
         volume.disk.stay_on();
         match booted {
             Some(machine) => return machine,
@@ -417,15 +419,15 @@ fn boot(volume: &Volume, dice: &mut Dice, tally: &Tally) -> Machine {
 }
 
 /// The cuts that one volume sees, from a new one on.
-fn live(options: &Options, tally: &Tally, dice: &mut Dice) {
+fn live(setup: &Setup, options: &Options, tally: &Tally, dice: &mut Dice) {
     let block = dice.pick(&[1024, 4096]).unwrap_or(4096);
-    let volume = Volume::with(24, block, split(dice));
+    let volume = Volume::with(MEBIBYTES, block, split(dice));
     let defined = Service { want: "down", nofile: Some(DEFINED.to_owned()), argument: None };
     let new = |known: Option<Service>| move |name: &&str| ((*name).to_owned(), Promise::new(known.clone()));
     let mut promises: Promises = SERVICES.iter().map(new(Some(defined))).collect();
     promises.extend(REGISTRANTS.as_flattened().iter().map(new(None)));
     for cut in 0.. {
-        let machine = boot(&volume, dice, tally);
+        let machine = boot(setup, &volume, dice, tally);
         check(&machine, &mut promises, tally);
         if cut == A_LIFE || options.is_over(tally) {
             // What is wanted up, runs.
@@ -459,16 +461,19 @@ fn is_late(wrong: &str) -> bool {
 fn what_was_answered_survives_power_cuts() {
     let options = Options::given();
     figure(&format!("power cuts: HERMES_SUP_VM_SEED={}", options.seed));
+    let setup = setup().asleep(MEBIBYTES);
     let (tally, began) = (Tally::default(), Instant::now());
     let mut dice = Dice::new(options.seed);
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {
-            let (mut dice, options, tally) = (split(&mut dice), &options, &tally);
+            let (mut dice, setup, options, tally) = (split(&mut dice), &setup, &options, &tally);
             scope.spawn(move || {
                 while !options.is_over(tally) {
                     let still = stood_still();
                     // One failure does not end the others.
-                    if let Err(wrong) = catch_unwind(AssertUnwindSafe(|| live(options, tally, &mut dice))) {
+                    if let Err(wrong) =
+                        catch_unwind(AssertUnwindSafe(|| live(setup, options, tally, &mut dice)))
+                    {
                         let text = wrong.downcast_ref::<String>().cloned();
                         let text = text.unwrap_or_else(|| "a panic".to_owned());
                         if stood_still() > still && is_late(&text) {
@@ -493,7 +498,7 @@ fn what_was_answered_survives_power_cuts() {
 #[test]
 fn what_was_answered_survives_a_torn_superblock() {
     for (block, arrives) in [(1024, 0), (4096, 1)] {
-        let volume = Volume::with(24, block, Dice::new(seed()));
+        let volume = Volume::with(MEBIBYTES, block, Dice::new(seed()));
         let machine = setup().boot(&volume);
         machine.ctl(&["start", "a"]).ok();
         machine.ctl(&["register", "r0", "--", "/adversary", "wait-signal"]).ok();

@@ -2,7 +2,7 @@
 
 use super::patience::{Patience, SLICE, stood_still};
 use super::setup::{Setup, Volume, mark};
-use super::{Disk, provided};
+use super::{Disk, asleep, provided};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -123,13 +123,16 @@ impl Machine {
         panic!("the emulated kernel locked up in each of {ATTEMPTS} boots");
     }
 
+    /// Switches it on. The second is the answer of its first stage.
     #[track_caller]
-    fn attempt(
+    pub(super) fn switch_on(
         setup: &Setup,
         volume: &Volume,
         initramfs: &Path,
         command: &str,
-    ) -> Result<Option<Self>, LockedUp> {
+        words: &[String],
+        wakes: bool,
+    ) -> (Self, Pending) {
         volume.disk.switch_on();
         let socket = volume.path("port");
         let _ = std::fs::remove_file(&socket);
@@ -160,6 +163,7 @@ impl Machine {
             "file=nbd+unix:///?socket={},if=virtio,format=raw,cache=writeback",
             volume.socket().display()
         ))
+        .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -172,10 +176,23 @@ impl Machine {
         let asked: Asked = Arc::new(Mutex::new(Some(HashMap::new())));
         let (sender, ready) = channel();
         asked.lock().expect("a lock").as_mut().expect("new").insert(0, sender);
-        hear(port.try_clone().expect("a descriptor"), Arc::clone(&asked));
+        hear(port.try_clone().expect("a descriptor"), Arc::clone(&asked), wakes);
         let disk = volume.disk.clone();
         let machine = Self { qemu, disk, console, port: Mutex::new(port), asked, next: AtomicU64::new(1) };
-        let mut pending = Pending { asked: "its first stage".into(), answer: ready, pid };
+        (machine, Pending { asked: "its first stage".into(), answer: ready, pid })
+    }
+
+    #[track_caller]
+    fn attempt(
+        setup: &Setup,
+        volume: &Volume,
+        initramfs: &Path,
+        command: &str,
+    ) -> Result<Option<Self>, LockedUp> {
+        let words = setup.asleep.iter().flat_map(|asleep| asleep.words()).collect::<Vec<_>>();
+        let (machine, mut pending) =
+            Self::switch_on(setup, volume, initramfs, command, &words, setup.asleep.is_some());
+        let pid = pending.pid;
         let mut patience = Patience::with(pid);
         loop {
             match pending.answer.recv_timeout(SLICE) {
@@ -351,6 +368,20 @@ impl Machine {
         self.ends(start)
     }
 
+    /// Waits until qemu has ended by itself.
+    #[track_caller]
+    pub(super) fn wait(&mut self) {
+        let patience = self.patience();
+        let ended = patience.until(|slice| {
+            let state = self.console.state.lock().expect("a lock");
+            let (state, _) =
+                self.console.changed.wait_timeout_while(state, slice, |state| !state.1).expect("a lock");
+            state.1.then_some(())
+        });
+        assert!(ended.is_some(), "no end of qemu\n{}", self.console());
+        let _ = self.qemu.wait();
+    }
+
     /// Waits for the machine to end by itself.
     #[track_caller]
     pub fn ends(mut self, since: Instant) -> End {
@@ -437,10 +468,21 @@ fn accept(listener: &UnixListener, console: &Console, pid: u32) -> UnixStream {
 }
 
 /// Passes answers to those who asked, until the machine ends.
-fn hear(port: UnixStream, asked: Asked) {
+/// Where it wakes the machine, it does so once.
+fn hear(mut port: UnixStream, asked: Asked, mut wakes: bool) {
+    let lines = BufReader::new(port.try_clone().expect("a descriptor"));
     std::thread::spawn(move || {
-        for line in BufReader::new(port).split(b'\n').map_while(Result::ok) {
-            let Ok((id, code, out, err)) = serde_json::from_slice(&line) else { continue };
+        let is_woken_here = wakes;
+        for line in lines.split(b'\n').map_while(Result::ok) {
+            let Ok((id, code, out, err)) = serde_json::from_slice::<(u64, i64, String, String)>(&line) else {
+                continue;
+            };
+            if is_woken_here && id == 0 && out == asleep::WORD {
+                if std::mem::take(&mut wakes) {
+                    let _ = port.write_all(asleep::wake().as_bytes());
+                }
+                continue;
+            }
             let waiting = asked.lock().expect("a lock").as_mut().and_then(|waiting| waiting.remove(&id));
             if let Some(sender) = waiting {
                 let _ = sender.send(Answer { code, out, err });

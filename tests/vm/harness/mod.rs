@@ -2,6 +2,7 @@
 //! gone when it is dropped.
 
 // That of the simulator.
+pub mod asleep;
 #[allow(dead_code)]
 #[path = "../../../src/daemon/simulation/dice.rs"]
 mod dice;

@@ -1,9 +1,11 @@
 //! What a machine is to be like, and the disk that outlives it.
 
+use super::asleep::Asleep;
 use super::machine::Machine;
 use super::{Dice, Disk, initramfs, seed};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// The last word of every command line of a service, by which the oracle counts its processes.
 pub fn mark(service: &str) -> String {
@@ -72,6 +74,8 @@ pub struct Setup {
     supervisor: Vec<String>,
     /// The cgroup in which the supervisor finds itself, as in a container; `None`: the root.
     pub cgroup: Option<&'static str>,
+    /// What its machines are woken from, instead of booted.
+    pub asleep: Option<Arc<Asleep>>,
 }
 
 impl Setup {
@@ -88,6 +92,7 @@ impl Setup {
             mebibytes: 512,
             supervisor: Vec::new(),
             cgroup: None,
+            asleep: None,
         }
     }
 
@@ -111,6 +116,16 @@ impl Setup {
         self
     }
 
+    /// Boots the kernel once, for all machines of this setup. From now on nothing may be changed of it, and `mebibytes` is the size of
+    /// their volumes.
+    #[track_caller]
+    pub fn asleep(mut self, mebibytes: u64) -> Self {
+        let volume = Volume::new(mebibytes);
+        let (initramfs, command) = self.provide(&volume);
+        self.asleep = Some(Arc::new(Asleep::new(&self, &volume, &initramfs, &command)));
+        self
+    }
+
     /// Switches the machine on; returns when the supervisor answers.
     #[track_caller]
     pub fn boot(&self, volume: &Volume) -> Machine {
@@ -120,12 +135,18 @@ impl Setup {
     /// The same; `None`: the power failed before.
     #[track_caller]
     pub fn boot_unless_cut(&self, volume: &Volume) -> Option<Machine> {
+        let (initramfs, command) = self.provide(volume);
+        Machine::start(self, volume, &initramfs, &command)
+    }
+
+    /// Its first file system, which goes with the volume, and the command of PID 1.
+    fn provide(&self, volume: &Volume) -> (PathBuf, String) {
         let initramfs = volume.path("initramfs");
         self.write_initramfs(&initramfs);
         let place = self.cgroup.map(|cgroup| ["/adversary", "in-cgroup", cgroup]);
         let words = place.iter().flatten().chain(&["/hermes-sup", "init"]).map(ToString::to_string);
         let command = [words.collect(), self.supervisor.clone()].concat();
-        Machine::start(self, volume, &initramfs, &command.join(" "))
+        (initramfs, command.join(" "))
     }
 
     fn write_initramfs(&self, path: &Path) {
