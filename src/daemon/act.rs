@@ -223,7 +223,6 @@ impl Supervisor {
                 Action::MainProgram(signal) => self.main.iter().for_each(|main| main.signal(signal)),
                 Action::EndServices { deadline, farewell } => {
                     self.containment.begin_to_close(farewell);
-                    self.store.hurry(self.fleet.trees());
                     let effects = self.fleet.shutdown(deadline, self.clock.now());
                     self.execute(effects);
                 }

@@ -85,9 +85,6 @@ const MAX_PENDING: usize = 65_536;
 /// The name of the store's thread. It survives its panics, and says what it has lost.
 pub const THREAD: &str = "store";
 
-/// So many rows at least are worth a commit of their own while everything ends.
-const MUCH: usize = 128;
-
 /// Where the state is and for whom.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -361,10 +358,10 @@ impl Store {
     pub fn commit_lazily(&self, changes: Vec<Change>) {
         let mut state = self.shared.state();
         if state.ended.is_none() {
-            let (waited_for, was_much) = (state.lazy_since.is_some(), state.is_much());
+            let waited_for = state.lazy_since.is_some();
             state.add(changes, false);
             // The thread knows already when the first of them is due: a crash or an exit wakes it no further.
-            if !waited_for || state.is_much() != was_much {
+            if !waited_for {
                 self.unannounced.store(true, Ordering::Relaxed);
             }
         }
@@ -406,10 +403,9 @@ impl Store {
         self.shared.state().busy_since
     }
 
-    /// Everything is about to end, and so many rows are still to come. They are written beside the ends of the services, as the close
-    /// of the store would have to wait for them: each time the half of what is not written yet, so that few commits leave little.
-    pub fn hurry(&self, rows: usize) {
-        self.shared.state().to_come = Some(rows);
+    /// What nobody waits for is written at once: beside other last things, as the close of the store would wait for it.
+    pub fn hurry(&self) {
+        self.shared.state().is_urgent = true;
         self.shared.changed.notify_all();
     }
 
@@ -474,8 +470,6 @@ struct State {
     lazy_since: Option<Instant>,
     /// Some of what nobody waits for is not to wait either.
     is_urgent: bool,
-    /// While everything ends: the rows that are not written yet.
-    to_come: Option<usize>,
     busy_since: Option<Instant>,
     closing: bool,
     /// The thread has ended, with everything written or not.
@@ -521,16 +515,6 @@ enum Boot {
 }
 
 impl State {
-    /// What nobody waits for is written at once.
-    fn is_due(&self) -> bool {
-        self.is_urgent || self.is_much()
-    }
-
-    /// So much waits that it is written at once.
-    fn is_much(&self) -> bool {
-        self.to_come.is_some_and(|rows| self.pending.len() >= MUCH.max(rows / 2))
-    }
-
     fn add(&mut self, changes: Vec<Change>, waited: bool) {
         for write in changes.into_iter().flat_map(writes) {
             let waited = if waited {

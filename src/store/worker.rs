@@ -54,8 +54,6 @@ pub(super) struct Batch {
     pub(super) writes: Vec<(Write, Waited)>,
     pub(super) tickets: Vec<u64>,
     pub(super) notes: Notes,
-    /// Everything ends.
-    pub(super) hurries: bool,
     pub(super) closing: bool,
 }
 
@@ -293,10 +291,9 @@ impl Worker {
         }
         (state.lazy_since, state.is_urgent) = (None, false);
         state.busy_since = Some(now);
-        let writes: Vec<_> = std::mem::take(&mut state.pending).into_values().collect();
-        state.to_come = state.to_come.map(|rows| rows.saturating_sub(writes.len()));
+        let writes = std::mem::take(&mut state.pending).into_values().collect();
         let (tickets, notes) = (std::mem::take(&mut state.tickets), std::mem::take(&mut state.notes));
-        Ok(Batch { writes, tickets, notes, hurries: state.to_come.is_some(), closing: state.closing })
+        Ok(Batch { writes, tickets, notes, closing: state.closing })
     }
 
     /// When there will be something to do that nobody waits for.
@@ -304,7 +301,7 @@ impl Worker {
         if self.trouble.is_some() {
             return Some(self.retry_at);
         }
-        let delay = if state.is_due() { Duration::ZERO } else { LAZY_DELAY };
+        let delay = if state.is_urgent { Duration::ZERO } else { LAZY_DELAY };
         let lazy = state.lazy_since.map(|since| since + delay);
         lazy.into_iter().chain(self.mirror_due).chain(self.ahead_due).min()
     }
@@ -318,7 +315,7 @@ impl Worker {
                     self.tell(StoreEvent::Committed { ticket });
                 }
                 self.trouble = None;
-                self.mirror_in_time(batch.hurries || batch.closing || again);
+                self.mirror_in_time(batch.closing || again);
             }
             Err(reason) => {
                 self.refuse(&mut batch.tickets, &reason);

@@ -296,11 +296,6 @@ impl Fleet {
         out
     }
 
-    /// How many services have a process tree.
-    pub fn trees(&self) -> usize {
-        self.trees
-    }
-
     /// Whether no service has a process tree any more.
     pub fn is_empty_handed(&self) -> bool {
         self.trees == 0

@@ -305,11 +305,12 @@ impl Supervisor {
 
     /// After the loop: what was written is written out, what was made is removed.
     fn say_goodbye(&mut self) {
+        // The disk takes what is known of the last ends while the rest is done.
+        self.store.hurry();
         if !self.logs.finish(LAST_WORDS) {
             slog::error!(self.log, "the last log lines could not be written");
         }
         self.take_last_mirrors();
-        // The disk takes what is known of the last ends while the rest is done.
         self.store.begin_to_close();
         self.containment.close();
         self.server.close();
