@@ -14,6 +14,8 @@ use crate::world::{self, PATIENCE, World};
 use std::io;
 use std::time::Duration;
 
+const QUIET: Duration = Duration::from_millis(2500);
+
 pub const NAMES: [&str; 7] = ["boot", "stop", "private", "pss", "processes", "wakeups", "idle-cpu"];
 
 pub fn run(bench: &mut Bench<'_>) {
@@ -59,19 +61,18 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
         return Err(io::Error::other(format!("not all services came up: {}", world.said())));
     };
     bench.results.add("boot", size, name, milliseconds(up.saturating_sub(launched.time)));
-    settle(&world, Duration::from_millis(100));
+    // What is put off, such as the history of starts, is written seconds after them, and is no part of rest or end: a container that is
+    // stopped has run for longer.
+    settle(&world);
     let wanted = |rows: &[&str]| rows.iter().any(|row| bench.options.wants_row(row));
     let (weighed, watched) = (
         wanted(&["private", "pss", "processes"]),
         wanted(&["wakeups", "idle-cpu"]) && (size >= 100 || !bench.options.quick),
     );
+    if first && watched {
+        idle(bench, name, size, &world);
+    }
     if first && (weighed || watched) {
-        // What is put off is not idleness: the history of starts is written seconds after them, and what they needed and
-        // nothing else does is given back.
-        settle(&world, Duration::from_millis(2500));
-        if watched {
-            idle(bench, name, size, &world);
-        }
         memory(bench, name, size, &world);
     }
     let asked = clock::now();
@@ -83,11 +84,11 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     Ok(())
 }
 
-/// At rest: nothing of the supervision was on a processor for `quiet`; after ten times that it is taken as it is.
-fn settle(world: &World, quiet: Duration) {
+/// At rest: nothing of the supervision was on a processor for [`QUIET`]; after ten times that it is taken as it is.
+fn settle(world: &World) {
     let mut before = process::activity(&process::supervision(&world.cgroup));
     for _ in 0..10 {
-        clock::window(quiet);
+        clock::window(QUIET);
         let after = process::activity(&process::supervision(&world.cgroup));
         if after == before {
             return;
