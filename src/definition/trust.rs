@@ -459,6 +459,11 @@ impl<'a> Walk<'a> {
 
     /// Who can change it? A group's right to write shows ACLs too: its bits are their mask (acl(5)).
     fn judge(&self, file: impl AsFd, stat: &Stat, what: &str) -> Trust {
+        // A simulation is its user's own, wherever in memory it lies.
+        #[cfg(test)]
+        if crate::sys::time::played::is_on() {
+            return Trust::Trusted;
+        }
         let owner = stat.st_uid;
         let by_owner = format!("{what} is owned by uid {owner}");
         let by_owner = match owner {

@@ -48,6 +48,8 @@ pub enum Deed {
         id: IncarnationId,
         pid: i32,
         program: String,
+        /// Whom it becomes, if anybody.
+        uid: Option<u32>,
         pids_max: Option<u64>,
     },
     /// It bounded the number of processes of a life that runs.
@@ -69,6 +71,7 @@ pub enum Deed {
         id: IncarnationId,
         pid: i32,
         program: String,
+        uid: Option<u32>,
     },
     HookEnded(IncarnationId),
     Adopted(IncarnationId),
@@ -442,8 +445,8 @@ impl Mechanism for Kernel {
             pass: birth.plan.pass.take(),
         };
         state.trees.insert(id.clone(), tree);
-        let (program, pids_max) = (program_of(birth.plan), pids_max(birth.limits));
-        state.deeds.push(Deed::Made { id: id.clone(), pid, program, pids_max });
+        let (program, uid, pids_max) = (program_of(birth.plan), uid_of(birth.plan), pids_max(birth.limits));
+        state.deeds.push(Deed::Made { id: id.clone(), pid, program, uid, pids_max });
         drop(state);
         Ok((Box::new(Life { id, kernel: self.clone(), said: Said::default() }), Vec::new()))
     }
@@ -509,6 +512,10 @@ fn pids_max(limits: &Limits) -> Option<u64> {
 fn program_of(plan: &ChildPlan) -> String {
     let words: Vec<_> = plan.argv().iter().map(|word| word.to_string_lossy()).collect();
     words.join(" ")
+}
+
+fn uid_of(plan: &ChildPlan) -> Option<u32> {
+    plan.identity.as_ref().map(|who| who.uid)
 }
 
 /// A tree as the supervisor that holds it sees it.
@@ -689,8 +696,8 @@ impl Held for Life {
         tree.hook = Some(pid);
         state.next_pid += 1;
         state.children.born(pid);
-        let program = program_of(plan);
-        state.deeds.push(Deed::Hook { id: self.id.clone(), pid, program });
+        let (program, uid) = (program_of(plan), uid_of(plan));
+        state.deeds.push(Deed::Hook { id: self.id.clone(), pid, program, uid });
         Ok(())
     }
 

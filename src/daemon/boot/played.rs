@@ -39,8 +39,10 @@ use crate::sys::posture;
 use crate::sys::signal::SignalFd;
 use mio::Poll;
 use std::cell::Cell;
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -111,7 +113,8 @@ impl Stage {
     /// As a start.
     pub fn start(&self, former: Option<Handover>) -> Result<Running, StartError> {
         let kernel = |what: &'static str| StartError::kernel(what);
-        std::fs::create_dir_all(self.runtime_dir()).map_err(kernel("make its runtime directory"))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.runtime_dir());
+        made.map_err(kernel("make its runtime directory"))?;
         let prepared = self.prepare(former)?;
         let (mut opened, mut store, logs) = self.open(&prepared)?;
         let contained = self.contain(&prepared, &mut opened)?;

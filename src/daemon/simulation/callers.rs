@@ -6,6 +6,7 @@ use crate::containment::IncarnationId;
 use crate::control::codec::{self, FrameBuffer};
 use crate::control::protocol::{Code, Outcome, Part, Reply, Request, Targets};
 use crate::sys::peer;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -22,7 +23,7 @@ pub enum Heard {
 }
 
 /// Of every stranger.
-const STRANGER: u32 = 4242;
+pub const STRANGER: u32 = 4242;
 
 /// Who a caller is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Who {
     Ours,
     /// A user who owns no service, and may do nothing.
     Stranger,
+    /// A user who owns services, and may act on those alone.
+    Owner(u32),
     /// A process of a life, which is asked nothing but what it is part of.
     Inside(IncarnationId, i32),
 }
@@ -39,6 +42,8 @@ pub enum Who {
 pub struct Caller {
     pub number: usize,
     pub who: Who,
+    /// The services that it may act on; `None`: on all.
+    pub owns: Option<BTreeSet<String>>,
     /// The scope that it asks about.
     pub scope: Option<Before>,
     pub request: Request,
@@ -57,7 +62,7 @@ pub struct Caller {
 impl Caller {
     /// Asks. `None`: nobody listens.
     pub fn ask(
-        (number, who): (usize, Who),
+        (number, who, owns): (usize, Who, Option<BTreeSet<String>>),
         scope: Option<Before>,
         socket: &Path,
         request: Request,
@@ -68,6 +73,7 @@ impl Caller {
         let connected = match &who {
             Who::Ours => UnixStream::connect(socket),
             Who::Stranger => peer::played::connect(socket, STRANGER, None),
+            Who::Owner(uid) => peer::played::connect(socket, *uid, None),
             Who::Inside(_, pid) => peer::played::connect(socket, own, u32::try_from(*pid).ok()),
         };
         let mut stream = connected.ok()?;
@@ -80,6 +86,7 @@ impl Caller {
         Some(Self {
             number,
             who,
+            owns,
             scope,
             request,
             asked: now,
@@ -92,8 +99,8 @@ impl Caller {
         })
     }
 
-    pub fn is_stranger(&self) -> bool {
-        self.who == Who::Stranger
+    pub fn may_act_on(&self, name: &str) -> bool {
+        self.owns.as_ref().is_none_or(|owns| owns.contains(name))
     }
 
     pub fn waits(&self) -> bool {
@@ -108,7 +115,11 @@ impl Caller {
         }
     }
 
+    /// It has asked for something to be done to it, and may.
     pub fn is_about(&self, name: &str) -> bool {
+        if !self.may_act_on(name) {
+            return false;
+        }
         match (&self.request, self.request.targets()) {
             (Request::Register(registration), _) => registration.name == name,
             (_, Some(Targets::Names(names))) => names.iter().any(|one| one == name),

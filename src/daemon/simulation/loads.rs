@@ -2,6 +2,7 @@
 
 use super::callers::{Caller, Who};
 use super::rules::{before, unit};
+use super::services::Spec;
 use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, SignalName, Targets, Until};
 use crate::core::signal::Signal;
@@ -122,10 +123,12 @@ fn call(world: &mut World, who: Who, request: Request, slow: u64) -> Option<usiz
     let number = world.callers.len();
     let (now, socket) = (world.now(), world.stage.socket());
     let scope = before(world, &who, &request);
-    let caller = Caller::ask((number, who), scope, &socket, request, now, now + slow)?;
+    let owns = owned(world, &who);
+    let caller = Caller::ask((number, who, owns), scope, &socket, request, now, now + slow)?;
     let whose = match &caller.who {
         Who::Ours => String::new(),
         Who::Stranger => ", a stranger".to_owned(),
+        Who::Owner(uid) => format!(", user {uid}"),
         Who::Inside(id, pid) => {
             world.insiders.push(number);
             format!(", process {pid} of {}", id.name)
@@ -135,6 +138,16 @@ fn call(world: &mut World, who: Who, request: Request, slow: u64) -> Option<usiz
     world.ledger.asked(&caller);
     world.callers.push(caller);
     Some(number)
+}
+
+/// The services that a caller may act on; `None`: on all.
+fn owned(world: &World, who: &Who) -> Option<BTreeSet<String>> {
+    let of = |uid: u32| world.specs.values().filter(move |spec| spec.user == Some(uid));
+    match who {
+        Who::Ours => None,
+        Who::Stranger | Who::Inside(..) => Some(BTreeSet::new()),
+        Who::Owner(uid) => Some(of(*uid).map(|spec| spec.name.to_string()).collect()),
+    }
 }
 
 fn targets(world: &mut World) -> Targets {
@@ -151,9 +164,41 @@ fn targets(world: &mut World) -> Targets {
 }
 
 fn ask_something(world: &mut World) {
+    let request = something(world);
+    ask(world, request);
+}
+
+/// A user who may own services asks for something, which may be about those of others; and the time of the next.
+pub fn load_of_owners(world: &mut World) {
+    if world.quiet || world.ended.is_some() {
+        return;
+    }
+    std::mem::swap(&mut world.dice, &mut world.owner_dice);
+    let pause = world.dice.delay(5000, 60_000);
+    let owners: BTreeSet<u32> = world.specs.values().filter_map(|spec| spec.user).collect();
+    let owner = world.dice.pick(&owners.into_iter().collect::<Vec<_>>());
+    // They may register nothing, and what others register is not moved by them.
+    let registered = world.registered;
+    let mut request = something(world);
+    world.registered = registered;
+    if world.dice.chance(50) {
+        let its = |spec: &&Spec| spec.user == owner;
+        let names: Vec<String> = world.specs.values().filter(its).map(|spec| spec.name.to_string()).collect();
+        let name = world.dice.pick(&names);
+        request = request.about(Targets::Names(name.into_iter().collect()));
+    }
+    std::mem::swap(&mut world.dice, &mut world.owner_dice);
+    if let Some(owner) = owner {
+        ask_as(world, Who::Owner(owner), request);
+        world.later(pause, Happening::Owners);
+    }
+}
+
+/// A random request.
+fn something(world: &mut World) -> Request {
     let targets = targets(world);
     let timeout_ms = world.dice.chance(20).then(|| world.dice.between(100, 20_000));
-    let request = match world.dice.between(0, 99) {
+    match world.dice.between(0, 99) {
         0..=21 => Request::Start { targets, timeout_ms, force: world.dice.chance(10) },
         22..=41 => Request::Stop { targets },
         42..=55 => {
@@ -185,8 +230,7 @@ fn ask_something(world: &mut World) {
         }
         98 => Request::Upgrade { program: None },
         _ => Request::List {},
-    };
-    ask(world, request);
+    }
 }
 
 fn register(world: &mut World) -> Request {

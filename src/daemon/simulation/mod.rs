@@ -164,7 +164,8 @@ fn every_planted_bug_is_caught() {
         panic!("{story}\nseed {seed}, without a bug: {why}");
     }
     let mut unnoticed = Vec::new();
-    for bug in planted::ALL {
+    let is_root = rustix::process::geteuid().is_root();
+    for bug in planted::ALL.into_iter().filter(|bug| is_root || !bug.is_of_root()) {
         match caught(bug) {
             Some((seed, Failure { why, .. })) => say(&format!("{bug:?}: seed {seed}: {why}")),
             None => unnoticed.push(bug),

@@ -40,7 +40,7 @@ impl World {
                     let delay = if self.calm { 1 } else { self.dice.delay(5, 500) };
                     self.later(delay, Happening::Frozen(id, frozen));
                 }
-                Deed::Hook { id, pid, program } => self.hook_runs(id, pid, &program),
+                Deed::Hook { id, pid, program, .. } => self.hook_runs(id, pid, &program),
                 Deed::HookEnded(id) => {
                     let hook = self.kernel.tree(&id).and_then(|tree| tree.hook);
                     if let Some(pid) = hook {

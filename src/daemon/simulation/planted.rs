@@ -1,6 +1,8 @@
 //! Bugs that are put into the supervisor, each of which some rule must catch. They are between what the core and the topics decide and
 //! what is carried out, and between what has happened and those who deal with it. The shipped binary has no such place.
 
+use super::callers::STRANGER;
+use super::services::OWNERS;
 use crate::containment;
 use crate::control::protocol::Request;
 use crate::core::effect::Effect;
@@ -12,6 +14,7 @@ use crate::daemon::Supervisor;
 use crate::daemon::inbox::Input;
 use crate::daemon::topics::definitions::found::Found;
 use crate::daemon::topics::scopes::ScopeAnswer;
+use crate::definition::resolved::RunAs;
 use std::cell::Cell;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,12 @@ pub enum Bug {
     RootIsNotAwaited,
     /// A gateway whose profile the root gateway serves has a process of its own all the same.
     ServedRunsAlone,
+    /// Every service runs as the gateway user.
+    UsersAreForgotten,
+    /// A user who owns a service is taken for one who owns none.
+    OwnersAreStrangers,
+    /// A user who owns a service is taken for root.
+    OwnersAreRoot,
     /// That a scope is empty is not heard.
     ScopeEndIsIgnored,
     /// A scope that is to be ended is taken for one that has ended.
@@ -74,7 +83,7 @@ pub enum Bug {
     ScopeBoundIsForgotten,
 }
 
-pub const ALL: [Bug; 27] = [
+pub const ALL: [Bug; 30] = [
     Bug::KillIsLost,
     Bug::SpawnIsLost,
     Bug::AcknowledgedBeforeTheCommit,
@@ -99,10 +108,20 @@ pub const ALL: [Bug; 27] = [
     Bug::InstancesAreOne,
     Bug::RootIsNotAwaited,
     Bug::ServedRunsAlone,
+    Bug::UsersAreForgotten,
+    Bug::OwnersAreStrangers,
+    Bug::OwnersAreRoot,
     Bug::ScopeEndIsIgnored,
     Bug::ScopeTakenForEnded,
     Bug::ScopeBoundIsForgotten,
 ];
+
+impl Bug {
+    /// About services of other users, which only a supervisor of root has.
+    pub fn is_of_root(self) -> bool {
+        matches!(self, Self::UsersAreForgotten | Self::OwnersAreStrangers | Self::OwnersAreRoot)
+    }
+}
 
 thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
@@ -119,6 +138,9 @@ pub fn found(found: &mut Found) {
     match PLANTED.get() {
         Some(Bug::RequirementsAreForgotten) => {
             services.values_mut().for_each(|definition| definition.requires.clear());
+        }
+        Some(Bug::UsersAreForgotten) => {
+            services.values_mut().for_each(|definition| definition.user = RunAs::Gateway);
         }
         Some(Bug::InstancesAreOne) => {
             let first = services.iter().find(|(name, _)| name.as_instance().is_some_and(|(_, n)| n == "1"));
@@ -190,6 +212,12 @@ pub fn input(supervisor: &mut Supervisor, input: Input) -> Option<Input> {
         }
         (Bug::AnybodyMay, Input::Request(mut asked)) => {
             asked.peer.uid = 0;
+            Some(Input::Request(asked))
+        }
+        (bug @ (Bug::OwnersAreStrangers | Bug::OwnersAreRoot), Input::Request(mut asked)) => {
+            if OWNERS.contains(&asked.peer.uid) {
+                asked.peer.uid = if bug == Bug::OwnersAreRoot { 0 } else { STRANGER };
+            }
             Some(Input::Request(asked))
         }
         (Bug::LimitIsNotRecorded, Input::SetLimits(mut asked)) => {

@@ -36,6 +36,8 @@ pub struct Spec {
     pub name: ServiceName,
     pub group: Group,
     pub kind: Kind,
+    /// Whom it runs as; `None`: the gateway user, which is ours.
+    pub user: Option<u32>,
     pub after: Vec<ServiceName>,
     pub requires: Vec<ServiceName>,
     pub reports: Reports,
@@ -64,6 +66,9 @@ pub fn meaning(program: &str) -> Option<(&str, Option<&str>)> {
     let mut words = program.strip_prefix(PROGRAM)?.split(' ');
     Some((words.next()?, words.next()))
 }
+
+/// Users who own services, if any are theirs.
+pub const OWNERS: [u32; 2] = [4343, 4344];
 
 /// The profiles beside the root profile.
 pub const PROFILES: [&str; 2] = ["coder", "writer"];
@@ -94,6 +99,16 @@ pub fn fleet(dice: &mut Dice) -> Vec<Spec> {
         specs.push(first);
     }
     specs
+}
+
+/// Gives some services to other users, which only a supervisor of root can have; with dice of their own.
+pub fn give_away(specs: &mut [Spec], dice: &mut Dice) {
+    if !dice.chance(50) || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for spec in specs.iter_mut().filter(|spec| spec.group == Group::Alone) {
+        spec.user = dice.chance(50).then(|| OWNERS[dice.index(OWNERS.len())]);
+    }
 }
 
 fn service_name(text: &str) -> ServiceName {
@@ -134,6 +149,7 @@ fn spec(dice: &mut Dice, name: ServiceName, after: Vec<ServiceName>, requires: V
         name,
         group: Group::Alone,
         kind,
+        user: None,
         after,
         requires,
         reports,
@@ -195,6 +211,9 @@ impl Spec {
             line(format_args!("instances = {count}"));
         }
         line(format_args!("autostart = {}", self.autostart));
+        if let Some(user) = self.user {
+            line(format_args!("user = \"{user}\""));
+        }
         if !self.after.is_empty() {
             line(format_args!("after = [{}]", list(&self.after)));
         }
@@ -245,6 +264,9 @@ impl Spec {
         }
         let names =
             |names: &[ServiceName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        if let Some(user) = self.user {
+            let _ = write!(words, ", of user {user}");
+        }
         if !self.after.is_empty() {
             let _ = write!(words, ", after {}", names(&self.after));
         }

@@ -5,7 +5,7 @@ use super::callers::Caller;
 use super::dice::Dice;
 use super::planted::{self, Bug};
 use super::rules::{Heir, Ledger};
-use super::services::{Spec, fleet};
+use super::services::{Spec, fleet, give_away};
 use super::story::Story;
 use crate::containment::IncarnationId;
 use crate::containment::played::Kernel;
@@ -70,6 +70,8 @@ pub enum Happening {
     Load,
     /// The next process that does something about scopes.
     Scopes,
+    /// The next user who asks for something.
+    Owners,
     KillSupervisor,
     CutPower,
     Start,
@@ -106,6 +108,7 @@ impl Happening {
             | Self::HangsUp(_)
             | Self::Load
             | Self::Scopes
+            | Self::Owners
             | Self::KillSupervisor
             | Self::CutPower
             | Self::Start
@@ -142,6 +145,7 @@ impl Figures {
 pub struct World {
     pub dice: Dice,
     pub scope_dice: Dice,
+    pub owner_dice: Dice,
     pub story: Story,
     pub specs: BTreeMap<String, Spec>,
     pub stage: Stage,
@@ -201,13 +205,17 @@ impl World {
         }
         planted::plant(bug);
         kernel.leave_remains(bug == Some(Bug::RemainsAreLeft));
+        let mut specs = fleet(&mut dice);
+        let mut owner_dice = Dice::new(seed.rotate_left(16) ^ !seed);
+        give_away(&mut specs, &mut owner_dice);
         let specs: BTreeMap<String, Spec> =
-            fleet(&mut dice).into_iter().map(|spec| (spec.name.to_string(), spec)).collect();
+            specs.into_iter().map(|spec| (spec.name.to_string(), spec)).collect();
         let mut scope_dice = Dice::new(seed.rotate_left(32) ^ !seed);
         let has_scopes = scope_dice.chance(60);
         let mut world = Self {
             dice,
             scope_dice,
+            owner_dice,
             story,
             specs,
             stage,
@@ -241,6 +249,9 @@ impl World {
         world.later(100, Happening::Load);
         if has_scopes {
             world.later(100, Happening::Scopes);
+        }
+        if world.specs.values().any(|spec| spec.user.is_some()) {
+            world.later(100, Happening::Owners);
         }
         world
     }
@@ -398,6 +409,7 @@ impl World {
                 Happening::HangsUp(caller) => self.callers[caller].hang_up(),
                 Happening::Load => super::loads::load(self),
                 Happening::Scopes => super::scopes::load(self),
+                Happening::Owners => super::loads::load_of_owners(self),
                 Happening::KillSupervisor => self.kill_supervisor(),
                 Happening::CutPower => self.cut_power()?,
                 Happening::Start => self.start(None, &[])?,

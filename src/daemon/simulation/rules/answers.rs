@@ -1,10 +1,10 @@
 //! What callers hear is true, and said once.
 
 use super::{Acknowledged, is_up, word};
-use crate::control::protocol::{Answer, Outcome, Request, Right};
+use crate::control::protocol::{Answer, Code, Outcome, Request, Right};
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
-use crate::daemon::simulation::callers::Heard;
+use crate::daemon::simulation::callers::{Caller, Heard};
 use crate::daemon::simulation::services::Kind;
 use crate::daemon::simulation::world::World;
 use std::collections::BTreeSet;
@@ -102,13 +102,7 @@ pub(super) fn judge(world: &mut World, index: usize) -> Result<(), String> {
         }
     }
     let caller = &world.callers[index];
-    if caller.is_stranger() {
-        let reads = matches!(caller.request.verb().right, Right::Read | Right::Administer);
-        if caller.outcomes.iter().any(|(_, outcome)| outcome.ok) || (reads && caller.heard == Heard::End) {
-            let method = caller.request.method();
-            return Err(format!("caller {number} had '{method}' done, and owns nothing here"));
-        }
-    }
+    is_permitted(caller)?;
     world.ledger.judged.insert(number, caller.outcomes.len());
     let must_answer_each = caller.heard == Heard::End && caller.request.verb().answer == Answer::Outcomes;
     if must_answer_each && let Some(names) = caller.names() {
@@ -119,6 +113,39 @@ pub(super) fn judge(world: &mut World, index: usize) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Who owns services has them acted on, and no others; who owns none has nothing done.
+fn is_permitted(caller: &Caller) -> Result<(), String> {
+    let Some(owns) = &caller.owns else { return Ok(()) };
+    let (number, method, right) = (caller.number, caller.request.method(), caller.request.verb().right);
+    let may_read = right == Right::Read && !owns.is_empty();
+    let not_its_own = |outcome: &&Outcome| outcome.ok && !may_read && !caller.may_act_on(&outcome.name);
+    let served = caller.heard == Heard::End
+        && (right == Right::Administer || (right == Right::Read && owns.is_empty()));
+    let outcomes = || caller.outcomes.iter().map(|(_, outcome)| outcome);
+    if let Some(outcome) = outcomes().find(not_its_own) {
+        return Err(format!(
+            "caller {number} had '{method}' done to {}, which it does not own",
+            outcome.name
+        ));
+    }
+    if served {
+        return Err(format!("caller {number} had '{method}' done, and may not"));
+    }
+    // Only root may raise a limit.
+    let may_all = !matches!(caller.request, Request::Set { .. });
+    let is_denied = |outcome: &Outcome| outcome.code == Code::NotPermitted && owns.contains(&outcome.name);
+    let denied = |outcome: &&Outcome| may_all && is_denied(outcome);
+    if let Some(outcome) = outcomes().find(denied) {
+        return Err(format!("caller {number} was not permitted to {method} {}, and owns it", outcome.name));
+    }
+    match &caller.heard {
+        Heard::Refused(text) if may_read && text.starts_with("not permitted") => {
+            Err(format!("caller {number} was not permitted to {method}, and owns services: {text}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What was said to be done is done.

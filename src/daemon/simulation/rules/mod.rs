@@ -111,9 +111,6 @@ impl Ledger {
     }
 
     pub fn asked(&mut self, caller: &Caller) {
-        if caller.is_stranger() {
-            return;
-        }
         let all = caller.names().is_none() && caller.request.targets().is_some();
         let mut names: Vec<String> = caller.names().unwrap_or_default().to_vec();
         if let Request::Register(registration) = &caller.request {
@@ -122,6 +119,7 @@ impl Ledger {
         if all {
             names.extend(self.on_disk.keys().cloned());
         }
+        names.retain(|name| caller.may_act_on(name));
         if persisted_limit(&caller.request).is_some() || asked_want(&caller.request) == Some(None) {
             for name in &names {
                 self.limits_asked.insert(name.clone(), caller.number);

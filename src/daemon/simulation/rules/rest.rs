@@ -61,6 +61,9 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
             wrong = Some(format!("{name} is still in backoff"));
         }
     }
+    if let Some(name) = world.specs.keys().find(|name| supervisor.fleet.id(name).is_none()) {
+        wrong = Some(format!("{name} has a definition, and is no service"));
+    }
     for n in 0..world.registered {
         let name = ServiceName::new(&format!("r{n}")).map_err(|error| error.to_string())?;
         let held = world.running.as_ref().and_then(|running| running.hands.store.want(&name));

@@ -13,7 +13,8 @@ use crate::daemon::simulation::world::World;
 /// The supervisor has done something.
 pub fn did(world: &mut World, deed: &Deed) {
     match deed {
-        Deed::Made { id, program, pids_max, .. } => {
+        Deed::Made { id, program, pids_max, uid, .. } => {
+            runs_as_its_user(world, id, *uid);
             world.ledger.programs.insert(id.clone(), program.clone());
             let meant = meaning(program);
             if meant.is_none_or(|(name, _)| name != id.name.as_str()) {
@@ -52,14 +53,24 @@ pub fn did(world: &mut World, deed: &Deed) {
                     .broken(format!("life {} of {} was let go of with processes in it", id.n, id.name));
             }
         }
+        Deed::Hook { id, uid, .. } => runs_as_its_user(world, id, *uid),
         Deed::Scoped { id, name, pid, memory_max } => scopes::opens(world, id, name, *pid, *memory_max),
         Deed::ScopeKilled { id, name } => scopes::kills(world, id, name),
         Deed::Released { .. }
         | Deed::Signalled { .. }
         | Deed::Froze { .. }
-        | Deed::Hook { .. }
         | Deed::HookEnded(_)
         | Deed::Adopted(_) => {}
+    }
+}
+
+/// What is executed for a service is so as its user.
+fn runs_as_its_user(world: &mut World, id: &IncarnationId, uid: Option<u32>) {
+    let own = rustix::process::geteuid().as_raw();
+    let user = world.specs.get(id.name.as_str()).and_then(|spec| spec.user).unwrap_or(own);
+    // Where we are not root, nobody becomes another user.
+    if uid.is_some_and(|uid| uid != user) {
+        world.ledger.broken(format!("{} was made to run as {uid:?}, and its user is {user}", id.name));
     }
 }
 
@@ -73,7 +84,7 @@ fn starts_rightly(world: &mut World, id: &IncarnationId) {
     // It may have come to the disk long after it was asked for.
     let last = world.ledger.asked.get(name).and_then(|last| world.callers.get(*last));
     let since = last.map_or(since, |caller| caller.asked.min(since));
-    let asked = world.callers.iter().filter(|caller| !caller.is_stranger()).any(|caller| {
+    let asked = world.callers.iter().any(|caller| {
         let is_new = caller.asked >= since || caller.waits();
         starts(&caller.request) && caller.is_about(name) && is_new && !caller.was_refused(name)
     });
