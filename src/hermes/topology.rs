@@ -31,7 +31,7 @@ pub const ROOT_PATIENCE: Duration = Duration::from_secs(60);
 const REFUSED: Exit = Exit::Code(78);
 
 /// A profile's mark that its owner wants no gateway to serve it (`hermes -p NAME gateway stop`, since Hermes 0.21.5).
-const PARKED: &str = "gateway.parked";
+pub const PARKED: &str = "gateway.parked";
 
 /// What a running gateway says in its state file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

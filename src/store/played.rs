@@ -98,6 +98,11 @@ impl Hand {
         self.worker.rows().and_then(|rows| rows.runs.get(name)).map_or(0, |row| row.restarts)
     }
 
+    /// The limit of this name that was set to last, in the words of the definition.
+    pub fn limit(&self, name: &ServiceName, limit: &str) -> Option<&str> {
+        self.worker.rows()?.limits.get(name)?.limits.get(limit).map(String::as_str)
+    }
+
     /// Something cannot be written now.
     pub fn is_troubled(&self) -> bool {
         self.worker.is_troubled()

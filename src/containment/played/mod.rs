@@ -217,6 +217,13 @@ impl Kernel {
         state.trees.iter().filter(|(_, tree)| !tree.is_empty()).map(|(id, _)| id.clone()).collect()
     }
 
+    /// A tree with processes in it that no supervisor holds.
+    pub fn unheld(&self) -> Option<IncarnationId> {
+        let state = self.0.borrow();
+        let is_unheld = |tree: &Tree| tree.slot.is_none() && !tree.is_empty();
+        state.trees.iter().find(|(_, tree)| is_unheld(tree)).map(|(id, _)| id.clone())
+    }
+
     /// Something is to be told to whom it concerns.
     pub fn has_news(&self) -> bool {
         !self.0.borrow().news.is_empty()

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! * `world` is the time and the order of things, `nature` what processes do, `loads` what is asked and what goes wrong, `scopes` what
-//!   processes ask for themselves, `services` the fleets, `callers` who asks, `rules` what must be so, `story` what is told of it,
+//!   processes ask for themselves, `conversations` what the root
+//!   gateway answers, `services` the fleets, `callers` who asks, `rules` what must be so, `story` what is told of it,
 //!   `planted` the bugs that must be found.
 //! * Played below the supervisor's own code: `containment::played` (a rung), `store::played` and `log::played` (their threads, and the
 //!   disk), `sys::time` and `sys::reap`, and `boot::played` (the steps of a start).
@@ -17,6 +18,7 @@
 //! A run has three parts: everything goes wrong; nothing goes wrong any more, and what is wanted must become so; a shutdown.
 
 mod callers;
+pub(in crate::daemon) mod conversations;
 mod dice;
 mod loads;
 mod nature;

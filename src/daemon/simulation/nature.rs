@@ -1,6 +1,7 @@
 //! What processes do: how each program reacts to what the supervisor does to it.
 
 use super::callers::Who;
+use super::conversations::is_marked;
 use super::services::{Group, Kind, PROFILES, Reports, Spec, meaning};
 use super::world::{Happening, World};
 use crate::containment::IncarnationId;
@@ -112,7 +113,7 @@ impl World {
     }
 
     /// Its state file, in which another process may have put a wish.
-    fn speaks(&mut self, id: &IncarnationId, served: &[String]) {
+    pub fn speaks(&mut self, id: &IncarnationId, served: &[String]) {
         let Some(pid) = self.kernel.tree(id).map(|tree| tree.main) else { return };
         self.story.tell(&format!("{} says that it serves {served:?}", id.name));
         let path = self.stage.home().join(state_json::FILE);
@@ -261,7 +262,12 @@ impl World {
                 self.ledger.ready.insert(id.clone());
             }
             Happening::Line(..) => {}
-            Happening::Serves(id, served) if is_up(id) => self.speaks(id, served),
+            Happening::Serves(id, served) if is_up(id) => {
+                let home = self.stage.home();
+                let served: Vec<String> =
+                    served.iter().filter(|name| !is_marked(&home, name)).cloned().collect();
+                self.speaks(id, &served);
+            }
             Happening::Serves(..) => {}
             Happening::Ends(id, ..) if kernel.tree(id).is_some_and(|tree| tree.frozen && !tree.killed) => {
                 self.later(100, what.clone());

@@ -10,11 +10,13 @@ use crate::core::event::{Command, Event};
 use crate::core::fleet::{Place, ServiceId};
 use crate::core::gateway::Elsewhere;
 use crate::core::words::Want;
-use crate::daemon::Supervisor;
 use crate::daemon::inbox::Input;
 use crate::daemon::topics::definitions::found::Found;
 use crate::daemon::topics::scopes::ScopeAnswer;
+use crate::daemon::topics::topology::About;
+use crate::daemon::{Notice, Supervisor};
 use crate::definition::resolved::RunAs;
+use crate::hermes::gateway_socket::Answer;
 use std::cell::Cell;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,10 @@ pub enum Bug {
     RootIsNotAwaited,
     /// A gateway whose profile the root gateway serves has a process of its own all the same.
     ServedRunsAlone,
+    /// The root gateway is not told what is asked of a profile that it serves.
+    RootIsNotTold,
+    /// What the root gateway refuses is taken for done.
+    RefusalTakenForDone,
     /// Every service runs as the gateway user.
     UsersAreForgotten,
     /// A user who owns a service is taken for one who owns none.
@@ -83,7 +89,7 @@ pub enum Bug {
     ScopeBoundIsForgotten,
 }
 
-pub const ALL: [Bug; 30] = [
+pub const ALL: [Bug; 32] = [
     Bug::KillIsLost,
     Bug::SpawnIsLost,
     Bug::AcknowledgedBeforeTheCommit,
@@ -108,6 +114,8 @@ pub const ALL: [Bug; 30] = [
     Bug::InstancesAreOne,
     Bug::RootIsNotAwaited,
     Bug::ServedRunsAlone,
+    Bug::RootIsNotTold,
+    Bug::RefusalTakenForDone,
     Bug::UsersAreForgotten,
     Bug::OwnersAreStrangers,
     Bug::OwnersAreRoot,
@@ -150,6 +158,12 @@ pub fn found(found: &mut Found) {
         }
         _ => {}
     }
+}
+
+/// What is not asked of the root gateway, and taken for done.
+pub fn conversation(about: &About) -> Option<Answer> {
+    let is_not_told = PLANTED.get() == Some(Bug::RootIsNotTold) && matches!(about, About::Command { .. });
+    is_not_told.then(Answer::default)
 }
 
 /// Where the work of a gateway is done.
@@ -219,6 +233,10 @@ pub fn input(supervisor: &mut Supervisor, input: Input) -> Option<Input> {
                 asked.peer.uid = if bug == Bug::OwnersAreRoot { 0 } else { STRANGER };
             }
             Some(Input::Request(asked))
+        }
+        (Bug::RefusalTakenForDone, Input::Notice(Notice::GatewayConversed(mut conversed))) => {
+            conversed.answer = conversed.answer.or_else(|_| Ok(Answer::default()));
+            Some(Input::Notice(Notice::GatewayConversed(conversed)))
         }
         (Bug::LimitIsNotRecorded, Input::SetLimits(mut asked)) => {
             asked.persist = false;

@@ -17,6 +17,7 @@ use crate::daemon::boot::played::{Running, Stage};
 use crate::daemon::clock::wall_seconds;
 use crate::daemon::inbox::Input;
 use crate::daemon::sources::{Room, read_token};
+use crate::daemon::topics::topology::About;
 use crate::daemon::upgrade::handover::Handover;
 use crate::daemon::{Over, Supervisor};
 use crate::store::played::{Disk, Mood};
@@ -72,6 +73,10 @@ pub enum Happening {
     Scopes,
     /// The next user who asks for something.
     Owners,
+    /// The next who asks for something about a named profile.
+    Profiles,
+    /// The root gateway answers on its socket.
+    RootAnswers(usize),
     KillSupervisor,
     CutPower,
     Start,
@@ -109,6 +114,8 @@ impl Happening {
             | Self::Load
             | Self::Scopes
             | Self::Owners
+            | Self::RootAnswers(_)
+            | Self::Profiles
             | Self::KillSupervisor
             | Self::CutPower
             | Self::Start
@@ -146,6 +153,11 @@ pub struct World {
     pub dice: Dice,
     pub scope_dice: Dice,
     pub owner_dice: Dice,
+    pub root_dice: Dice,
+    /// The root gateway has a control socket.
+    pub root_answers: bool,
+    /// What the supervisor asks the root gateway, until it is answered.
+    pub conversations: Vec<Option<(u32, About)>>,
     pub story: Story,
     pub specs: BTreeMap<String, Spec>,
     pub stage: Stage,
@@ -210,12 +222,16 @@ impl World {
         give_away(&mut specs, &mut owner_dice);
         let specs: BTreeMap<String, Spec> =
             specs.into_iter().map(|spec| (spec.name.to_string(), spec)).collect();
+        let mut root_dice = Dice::new(seed.rotate_left(8) ^ !seed);
         let mut scope_dice = Dice::new(seed.rotate_left(32) ^ !seed);
         let has_scopes = scope_dice.chance(60);
         let mut world = Self {
             dice,
             scope_dice,
             owner_dice,
+            root_answers: root_dice.chance(75),
+            root_dice,
+            conversations: Vec::new(),
             story,
             specs,
             stage,
@@ -249,6 +265,9 @@ impl World {
         world.later(100, Happening::Load);
         if has_scopes {
             world.later(100, Happening::Scopes);
+        }
+        if world.specs.values().any(Spec::is_root_gateway) {
+            world.later(5000, Happening::Profiles);
         }
         if world.specs.values().any(|spec| spec.user.is_some()) {
             world.later(100, Happening::Owners);
@@ -409,6 +428,8 @@ impl World {
                 Happening::HangsUp(caller) => self.callers[caller].hang_up(),
                 Happening::Load => super::loads::load(self),
                 Happening::Scopes => super::scopes::load(self),
+                Happening::Profiles => super::conversations::load(self),
+                Happening::RootAnswers(number) => super::conversations::answer(self, number),
                 Happening::Owners => super::loads::load_of_owners(self),
                 Happening::KillSupervisor => self.kill_supervisor(),
                 Happening::CutPower => self.cut_power()?,
@@ -451,6 +472,7 @@ impl World {
         self.story.tell("a supervisor starts");
         let _kept_until_it_runs = keep;
         super::rules::inherit(self);
+        let is_itself = former.is_some();
         let running =
             self.stage.start(former).map_err(|error| format!("the supervisor does not start: {error}"))?;
         // A life that it did not take over is over, and its number may be another one's.
@@ -462,6 +484,9 @@ impl World {
         self.running = Some(running);
         self.disk_at = None;
         super::rules::begins(self);
+        if !is_itself {
+            super::rules::nothing_is_left(self)?;
+        }
         super::rules::recovered(self)
     }
 
@@ -511,6 +536,7 @@ impl World {
     }
 
     fn supervisor_is_gone(&mut self) {
+        super::conversations::are_over(self);
         self.disk_at = None;
         self.paused_until = 0;
         for caller in &mut self.callers {
@@ -554,6 +580,7 @@ impl World {
             }
             let turned = supervisor.turn();
             self.deeds();
+            super::conversations::plan(self);
             for caller in &mut self.callers {
                 caller.read(self.now);
             }
@@ -593,6 +620,7 @@ impl World {
             }
             Over::Replaced(_) => {
                 self.story.did("becomes another program");
+                super::conversations::are_over(self);
                 let (handover, keep) = running.hand_over();
                 self.kernel.hand_over();
                 let text = serde_json::to_string(&handover).map_err(|error| error.to_string())?;

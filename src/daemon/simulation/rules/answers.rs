@@ -1,5 +1,6 @@
 //! What callers hear is true, and said once.
 
+use super::root::is_served;
 use super::{Acknowledged, is_up, word};
 use crate::control::protocol::{Answer, Code, Outcome, Request, Right};
 use crate::core::name::ServiceName;
@@ -7,6 +8,7 @@ use crate::core::words::Want;
 use crate::daemon::simulation::callers::{Caller, Heard};
 use crate::daemon::simulation::services::Kind;
 use crate::daemon::simulation::world::World;
+use crate::definition::template::DEFAULT_PROFILE;
 use std::collections::BTreeSet;
 
 /// The want that a request asks for; `None`: it leaves it as it is.
@@ -68,7 +70,11 @@ pub(super) fn look(world: &mut World) {
             // That it has ended may not be heard yet, while the supervisor stands still.
             let was_up = of.as_ref().and_then(|name| world.ledger.up_at.get(name));
             let may_be_up = was_up.is_some_and(|at| *at >= world.ledger.heard_all);
+            let is_served = is_served(world, &name);
             let seen = world.ledger.seen.entry((number, name)).or_default();
+            // One whose own processes still end is not the root gateway's yet.
+            let has_own = of.as_ref().is_some_and(|name| living.contains(name));
+            seen.unserved |= !is_served || has_own;
             seen.wants.insert(is_up(want));
             seen.up |= may_be_up || of.as_ref().is_some_and(|name| up.contains(name));
             seen.empty |= of.as_ref().is_none_or(|name| !living.contains(name));
@@ -189,8 +195,13 @@ fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), Str
     let spec = world.specs.get(&name);
     // Another gateway may do its work.
     let runs_at_times = spec.is_some_and(|spec| spec.kind != Kind::Daemon || spec.is_named_gateway());
+    let stops_root = world.callers[index].is_about(DEFAULT_PROFILE);
     match &request {
         Request::Stop { .. } | Request::Unregister { .. } if !seen.empty => lie("its tree was never empty"),
+        // Where the root gateway is stopped with it, that is when it ends.
+        Request::Stop { .. } if !seen.unserved && !stops_root => {
+            lie("the root gateway served it all the while")
+        }
         Request::Start { .. } | Request::Restart { .. } | Request::Once { .. }
             if !seen.up && !runs_at_times =>
         {

@@ -15,7 +15,7 @@ pub use rest::{at_rest, at_the_end};
 pub use root::{begins, rested};
 pub use scopes::{Before, before, ends_are_told, unit};
 pub use starts::did;
-pub use successors::{Heir, bequeath, inherit, recovered};
+pub use successors::{Heir, bequeath, inherit, nothing_is_left, recovered};
 
 use super::callers::Caller;
 use super::services::meaning;
@@ -42,6 +42,8 @@ struct Acknowledged {
 struct Seen {
     up: bool,
     empty: bool,
+    /// The root gateway did not do its work.
+    unserved: bool,
     wants: BTreeSet<Option<bool>>,
 }
 

@@ -74,6 +74,22 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
             ));
         }
     }
+    for (name, told) in &world.ledger.acknowledged {
+        let known = ServiceName::new(name).map_err(|error| error.to_string())?;
+        let held = world.running.as_ref().and_then(|running| running.hands.store.want(&known));
+        if held != told.want {
+            let (told, held) = (word(told.want), word(held));
+            wrong = Some(format!("{name} was acknowledged to be wanted {told}, and the disk says {held}"));
+        }
+    }
+    for (name, most) in &world.ledger.limits {
+        let known = ServiceName::new(name).map_err(|error| error.to_string())?;
+        let held = world.running.as_ref().and_then(|running| running.hands.store.limit(&known, "pids_max"));
+        let is_service = supervisor.fleet.id(name).is_some();
+        if is_service && held != Some(most.to_string().as_str()) {
+            wrong = Some(format!("{name} was given pids_max {most} for good, and the disk says {held:?}"));
+        }
+    }
     wrong.or_else(|| forgotten(world)).map_or(Ok(()), Err)
 }
 

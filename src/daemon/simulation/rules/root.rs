@@ -36,6 +36,11 @@ impl Ledger {
         self.word = Some(Word { life: life.clone(), served, is_read: false });
     }
 
+    /// The profiles that this life of the root gateway serves; `None`: it has not spoken.
+    pub fn served_by(&self, life: &IncarnationId) -> Option<&BTreeSet<String>> {
+        self.word.as_ref().filter(|word| word.life == *life).map(|word| &word.served)
+    }
+
     pub fn has_spoken(&self, life: &IncarnationId) -> bool {
         self.word.as_ref().is_some_and(|word| word.life == *life)
     }
@@ -45,6 +50,15 @@ impl Ledger {
 pub(super) fn root_word(world: &World) -> Option<&Word> {
     let word = world.ledger.word.as_ref()?;
     world.kernel.tree(&word.life).is_some_and(|tree| tree.is_up()).then_some(word)
+}
+
+/// The root gateway serves that profile, which the supervisor has had the time to read, and is not on its way out.
+pub(super) fn is_served(world: &World, name: &str) -> bool {
+    let goes_on = |word: &&Word| {
+        let is_killed = world.kernel.tree(&word.life).is_some_and(|tree| tree.killed);
+        word.is_read && !is_killed && !world.signalled.contains(&word.life)
+    };
+    root_word(world).filter(goes_on).is_some_and(|word| word.served.contains(name))
 }
 
 /// The gateway of a named profile is started: the root gateway does not serve it, and is not to be heard first.

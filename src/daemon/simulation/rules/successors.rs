@@ -80,6 +80,17 @@ pub fn recovered(world: &mut World) -> Result<(), String> {
     inherited(world)
 }
 
+/// What a supervisor that is no more has left, and the next one did not take over, has ended.
+///
+/// # Errors
+/// Something of it goes on.
+pub fn nothing_is_left(world: &World) -> Result<(), String> {
+    match world.kernel.unheld() {
+        Some(id) => Err(format!("life {} of {} goes on, and nobody holds it", id.n, id.name)),
+        None => Ok(()),
+    }
+}
+
 fn inherited(world: &mut World) -> Result<(), String> {
     let heirloom = std::mem::take(&mut world.ledger.heirloom);
     for life in &heirloom.lives {
