@@ -308,7 +308,7 @@ impl Worker {
 
     /// `again`: something could not be written before.
     fn handle(&mut self, batch: &mut Batch, again: bool) {
-        let done = self.reopen().and_then(|()| self.commit(&batch.writes, batch.closing, again));
+        let done = self.reopen().and_then(|()| self.commit(&batch.writes, again));
         match done {
             Ok(()) => {
                 for ticket in std::mem::take(&mut batch.tickets) {
@@ -364,7 +364,7 @@ impl Worker {
     }
 
     /// `again`: something could not be written before.
-    fn commit(&mut self, writes: &[(Write, Waited)], last: bool, again: bool) -> Result<(), Unwritten> {
+    fn commit(&mut self, writes: &[(Write, Waited)], again: bool) -> Result<(), Unwritten> {
         let (Some(session), Some(rows)) = (&mut self.session, &mut self.rows) else {
             return Err(Unwritten::NotOpen);
         };
@@ -410,10 +410,7 @@ impl Worker {
         }
         if done.is_ok() {
             rows.stamp = stamp;
-            // After the last one only the mirror is written, if a want has changed.
-            if !last || self.mirror_stale || wants_change {
-                all().for_each(|write| rows.apply(write.clone()));
-            }
+            all().for_each(|write| rows.apply(write.clone()));
             self.mirror_stale |= wants_change || all().any(|write| matches!(write, Write::Instance(_)));
         }
         for text in warnings {
