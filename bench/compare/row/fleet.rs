@@ -14,9 +14,10 @@ use crate::world::{self, PATIENCE, World};
 use std::io;
 use std::time::Duration;
 
-const QUIET: Duration = Duration::from_millis(2500);
-
 pub const NAMES: [&str; 7] = ["boot", "stop", "private", "pss", "processes", "wakeups", "idle-cpu"];
+
+/// A supervisor of which nothing ran for so long has nothing put off any more.
+const QUIET: Duration = Duration::from_millis(2500);
 
 pub fn run(bench: &mut Bench<'_>) {
     let plan: &[(usize, usize)] = if bench.options.quick {

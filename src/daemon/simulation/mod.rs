@@ -9,9 +9,8 @@
 //! ```
 //!
 //! * `world` is the time and the order of things, `nature` what processes do, `loads` what is asked and what goes wrong, `scopes` what
-//!   processes ask for themselves, `conversations` what the root
-//!   gateway answers, `services` the fleets, `callers` who asks, `rules` what must be so, `story` what is told of it,
-//!   `planted` the bugs that must be found.
+//!   processes ask for themselves, `conversations` what the root gateway answers, `services` the fleets, `callers` who asks, `rules`
+//!   what must be so, `story` what is told of it, `planted` the bugs that must be found.
 //! * Played below the supervisor's own code: `containment::played` (a rung), `store::played` and `log::played` (their threads, and the
 //!   disk), `sys::time` and `sys::reap`, and `boot::played` (the steps of a start).
 //!

@@ -1,8 +1,8 @@
 //! What the scenarios are told with: machines and their disks, commands inside, and the oracle. Whatever was made is
 //! gone when it is dropped.
 
-// That of the simulator.
 pub mod asleep;
+// That of the simulator.
 #[allow(dead_code)]
 #[path = "../../../src/daemon/simulation/dice.rs"]
 mod dice;
