@@ -5,6 +5,7 @@
 use super::codec::{self, FrameBuffer};
 use super::protocol::{Code, Outcome, Part, Refusal, RefusalKind, Reply, Request, Targets};
 use crate::core::clock::{LostTime, Tick};
+use crate::sys::peer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::{Errno, retry_on_intr};
@@ -304,13 +305,14 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     // Of a Unix socket it bounds connect(2) on a full backlog, too (af_unix.c, unix_stream_connect).
     set_socket_timeout(&stream, Timeout::Send, Some(CONNECT_PATIENCE))?;
     retry_on_intr(|| rustix::net::connect(&stream, &address))?;
-    Ok(stream)
+    // A copy of the socket may outlive the supervisor for a moment (`server::listener`).
+    if peer::has_ended(&stream) { Err(Errno::CONNREFUSED) } else { Ok(stream) }
 }
 
 /// Refuses a server that somebody else may have planted to give false answers or to collect what is sent to it.
 fn check_server(stream: &OwnedFd, path: &Path, search: &Search) -> Result<(), ClientError> {
-    let peer = crate::sys::peer::credentials(stream)
-        .map_err(|source| ClientError::Io { path: path.to_owned(), source })?;
+    let peer =
+        peer::credentials(stream).map_err(|source| ClientError::Io { path: path.to_owned(), source })?;
     let own = rustix::process::geteuid().as_raw();
     let owner = |dir: &Path| rustix::fs::statat(CWD, dir, AtFlags::empty()).ok().map(|stat| stat.st_uid);
     // Who names a socket chooses whom to trust; the directory says who can have made it.

@@ -83,6 +83,19 @@ pub fn process(socket: impl AsFd) -> io::Result<Pidfd> {
     Pidfd::open(pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?)
 }
 
+/// Whether the process that connected has ended, reaped or not (seen by a client: the process that began to listen). One
+/// outside our pid namespace may live.
+pub fn has_ended(socket: impl AsFd) -> bool {
+    match process(&socket) {
+        Ok(process) => process.has_ended(),
+        // Reaped: EINVAL before kernel 6.16 (kernel/fork.c, pidfd_prepare).
+        Err(error) => {
+            matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL))
+                && credentials(&socket).is_ok_and(|peer| peer.pid.is_some())
+        }
+    }
+}
+
 /// Callers who are another user, which a test that is not root cannot be, or a process that is not there. Their socket has a name,
 /// and that says who they are.
 #[cfg(test)]

@@ -92,6 +92,7 @@ extern "C" fn main(count: c_int, vector: *const *const c_char) -> c_int {
         "spin" => ends::spin(),
         "exchange" => ends::exchange(rest),
         "race" => racer::race(rest),
+        "leaves-socket" => output::leaves_socket(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "impostor" => output::impostor(rest.first().map_or("/tmp/fake.sock", String::as_str)),
         "seccomp" => sandbox::under_seccomp(rest),
         "world" => sandbox::world(rest),

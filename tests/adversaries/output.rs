@@ -77,6 +77,16 @@ pub fn holds_fds(count: u64) -> i32 {
     forever()
 }
 
+/// `leaves-socket PATH`: listens there and ends; a child that knows nothing of it holds a copy of its socket.
+pub fn leaves_socket(path: &str) -> i32 {
+    let listener = std::os::unix::net::UnixListener::bind(path).expect("a socket");
+    let own = std::env::current_exe().expect("a program");
+    let holder =
+        std::process::Command::new(own).arg("pause").stdin(std::os::fd::OwnedFd::from(listener)).spawn();
+    drop(holder.expect("a process"));
+    0
+}
+
 /// `impostor PATH`: listens there as if it were the supervisor, and says what it is asked.
 pub fn impostor(path: &str) -> i32 {
     use std::io::Read;

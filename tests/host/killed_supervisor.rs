@@ -5,6 +5,7 @@ use crate::harness::{Dice, End, Place, Rung, Setup, Supervisor, World, wait};
 use rustix::process::Signal;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// What is deaf to SIGTERM would keep each end waiting for ten seconds.
@@ -102,6 +103,22 @@ fn what_was_taken_over_crashes_like_anything_else(setup: Setup) {
     }
     world.ctl(&["stop", "wood"]).ok();
     world.assert_no_survivors("after stop");
+    supervisor.process.signal(Signal::TERM);
+    assert_eq!(supervisor.ends(), End::Code(0));
+}
+
+/// What a killed supervisor had cloned holds a copy of its socket until it executes: the next one was told that it is served.
+#[test]
+fn a_socket_of_which_a_copy_is_left_is_served_by_nobody() {
+    let mut world = World::new(Setup::new(Rung::Cgroup, Place::Child));
+    world.prepare();
+    std::fs::create_dir(world.path("/run/hermes-sup")).expect("a directory");
+    let mut dead = world.run_alone(&["/adversary", "leaves-socket", "/run/hermes-sup/control.sock"]);
+    assert_eq!(dead.wait_within(wait::PATIENCE), Some(End::Code(0)));
+    UnixStream::connect(world.socket()).expect("a connection: the copy is listened to");
+    let refused = world.ctl(&["list"]);
+    assert!(refused.err.contains("no supervisor answers"), "{refused:?}");
+    let mut supervisor = world.start();
     supervisor.process.signal(Signal::TERM);
     assert_eq!(supervisor.ends(), End::Code(0));
 }

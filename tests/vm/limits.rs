@@ -103,15 +103,15 @@ fn a_scope_is_bounded_and_the_processes_of_its_life_make_room() {
         .define(
             "worker",
             &format!(
-                "command = [{run}, '/adversary', 'tree', '5', '{mark}']\nautostart = false\n\
-                 [hooks]\npre_stop = ['/adversary', 'show', '/proc/self/cgroup']\n[stop]\ntimeout = '100ms'"
+                "command = [{run}, '/adversary', 'obey-but-child-ignores', '{mark}']\nautostart = false\n\
+                 [hooks]\npre_stop = ['/adversary', 'show', '/proc/self/cgroup']"
             ),
         )
         .boot(&volume);
     machine.ctl(&["start", "worker"]).ok();
-    machine.await_log("worker", "ready tree");
+    machine.await_log("worker", "ready obey-but-child-ignores");
     assert_eq!(file(&machine, "worker", "scope-w/memory.max"), (32 << 20).to_string());
-    assert_eq!(file(&machine, "worker", "scope-w/cgroup.procs").lines().count(), 6);
+    assert_eq!(file(&machine, "worker", "scope-w/cgroup.procs").lines().count(), 2);
     assert_eq!(file(&machine, "worker", "cgroup.subtree_control"), "memory");
     // Its hook is one more process of the life, and finds a place.
     machine.ctl(&["stop", "worker"]).ok();

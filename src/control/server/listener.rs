@@ -1,5 +1,6 @@
 //! The socket's file: made where nobody answers, with exactly its mode, and removed if it is still ours.
 
+use crate::sys::peer;
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -135,10 +136,13 @@ fn make_room(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenError> {
     }
     let probe = stream_socket().map_err(failed)?;
     match rustix::net::connect(&probe, address) {
-        // A full backlog is somebody, too.
-        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse(path.to_owned())),
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::CONNREFUSED) => rustix::fs::unlink(path).map_err(failed),
+        // A child that a killed supervisor had cloned and that has not executed yet still holds a copy of its socket, for
+        // a moment: the kernel connects callers, and nobody will answer them.
+        Ok(()) if peer::has_ended(&probe) => rustix::fs::unlink(path).map_err(failed),
+        // A full backlog is somebody, too.
+        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse(path.to_owned())),
         Err(errno) => Err(failed(errno)),
     }
 }
