@@ -221,6 +221,11 @@ impl Containment {
         self.by_pid.len()
     }
 
+    /// Whether this child of the daemon is one of those.
+    pub fn has_child(&self, pid: i32) -> bool {
+        self.by_pid.contains_key(&pid)
+    }
+
     pub(super) fn know_children(&mut self, slot: u32) {
         let children = self.held_in(slot).map(Held::children).unwrap_or_default();
         self.by_pid.extend(children.into_iter().flatten().map(|pid| (pid, Child::Of(slot))));

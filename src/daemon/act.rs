@@ -234,7 +234,7 @@ impl Supervisor {
                     self.reap();
                     // Most have none.
                     if self.topics.shutdown.has_children() {
-                        signal_orphans(signal);
+                        self.signal_orphans(signal);
                     }
                 }
                 Action::CheckProgram(program) => self.check_program(program),
@@ -393,12 +393,21 @@ impl Supervisor {
         // An end of it that this has brought to light comes after who waits for that.
         self.inbox.push(Input::Scope(conn, id, name, answer));
     }
-}
 
-fn signal_orphans(signal: Signal) {
-    for pid in containment::children_of_ours() {
-        if let Ok(orphan) = Pidfd::open(pid) {
-            let _ = orphan.send(signal);
+    /// Signals the children that belong to no life. A keeper that has said that its tree is empty ends by itself; only what hangs is
+    /// killed with the others. Process 1 does not wait for that either: the kernel ends all with it (pid_namespaces(7)).
+    fn signal_orphans(&mut self, signal: Signal) {
+        let mut children = containment::children_of_ours();
+        if signal != Signal::KILL {
+            children.retain(|pid| !self.containment.has_child(*pid));
+        }
+        if children.is_empty() && rustix::process::getpid().is_init() {
+            self.topics.shutdown.no_orphans();
+        }
+        for pid in children {
+            if let Ok(orphan) = Pidfd::open(pid) {
+                let _ = orphan.send(signal);
+            }
         }
     }
 }

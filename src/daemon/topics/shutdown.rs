@@ -46,6 +46,8 @@ enum Orphans {
         until: Tick,
     },
     Killed,
+    /// There are none. The kernel ends all other children with us.
+    Absent,
 }
 
 /// How it ends.
@@ -63,7 +65,9 @@ impl Deadlines for Shutdown {
         match closing.orphans {
             Orphans::Asked { until } => Some(until),
             Orphans::Spared if !closing.hurried => Some(closing.deadline),
-            Orphans::Spared | Orphans::Killed => Some(closing.deadline.after(LAST_PATIENCE)),
+            Orphans::Spared | Orphans::Killed | Orphans::Absent => {
+                Some(closing.deadline.after(LAST_PATIENCE))
+            }
         }
     }
 
@@ -101,6 +105,13 @@ impl Shutdown {
     pub fn children(&mut self, left: bool) {
         if let Some(closing) = &mut self.0 {
             closing.children_left = left;
+        }
+    }
+
+    /// No child belongs to nobody, and the kernel ends what else there is with us: nothing is waited for any longer.
+    pub fn no_orphans(&mut self) {
+        if let Some(closing) = &mut self.0 {
+            closing.orphans = Orphans::Absent;
         }
     }
 
@@ -223,7 +234,7 @@ impl Shutdown {
                 closing.orphans = Orphans::Killed;
                 actions.push(Action::Orphans(Signal::KILL));
             }
-            Orphans::Asked { .. } => {}
+            Orphans::Asked { .. } | Orphans::Absent => {}
             // A killed one's children fall to us: they are killed as they appear.
             Orphans::Killed => actions.push(Action::Orphans(Signal::KILL)),
         }
@@ -234,7 +245,8 @@ impl Shutdown {
     pub fn end(&self, main: bool, view: &View<'_>) -> Option<End> {
         let closing = self.0.as_ref()?;
         let services = view.fleet.is_empty_handed();
-        let over = services && (closing.gives_way || (!main && !closing.children_left));
+        let waits = closing.children_left && closing.orphans != Orphans::Absent;
+        let over = services && (closing.gives_way || (!main && !waits));
         let enough = closing.deadline.after(LAST_PATIENCE) <= view.now;
         let left = !over;
         let end = || match closing.gives_way {
@@ -324,6 +336,19 @@ mod tests {
         assert_eq!(shutdown.end(false, &world.view()), None);
         shutdown.children(false);
         assert_eq!(shutdown.end(false, &world.view()), Some(End::Exit { code: 0, left: false }));
+    }
+
+    #[test]
+    fn what_the_kernel_ends_with_us_is_not_waited_for() {
+        let world = World::default();
+        let mut shutdown = begun(&world);
+        assert_eq!(done(&shutdown.pass_time(false, &world.view())), ["orphans SIGTERM"]);
+        shutdown.children(true);
+        assert_eq!(shutdown.end(false, &world.view()), None);
+        shutdown.no_orphans();
+        assert_eq!(shutdown.end(true, &world.view()), None, "the main program runs");
+        assert_eq!(shutdown.end(false, &world.view()), Some(End::Exit { code: 0, left: false }));
+        assert!(done(&shutdown.pass_time(false, &world.view())).is_empty());
     }
 
     #[test]
