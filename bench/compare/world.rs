@@ -325,7 +325,7 @@ fn place(program: &Path, target: &Path) -> io::Result<()> {
     std::fs::hard_link(&program, target).or_else(|_| std::fs::copy(&program, target).map(drop))
 }
 
-fn cgroup_mount() -> io::Result<PathBuf> {
+pub fn cgroup_mount() -> io::Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     mounts
         .lines()

@@ -12,8 +12,9 @@ use crate::ground::Ground;
 use crate::options::Options;
 use crate::peer::{Peer, Service};
 use crate::record::Kind;
-use crate::world::{Layout, PATIENCE, service};
+use crate::world::{Layout, PATIENCE, cgroup_mount, service};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -111,6 +112,22 @@ fn unique() -> String {
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Its cgroup, wherever the engine has made it. The engine may count processes in a PID namespace of its own.
+fn cgroup(container: &str) -> io::Result<PathBuf> {
+    fn below(dir: &Path, id: &str) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(dir).ok()?.flatten();
+        let mut dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.find_map(|entry| {
+            let is_its = entry.file_name().to_string_lossy().contains(id);
+            if is_its { Some(entry.path()) } else { below(&entry.path(), id) }
+        })
+    }
+    let answer = Command::new("docker").args(["inspect", "--format={{.Id}}", container]).output()?;
+    let id = String::from_utf8_lossy(&answer.stdout);
+    let found = if id.trim().is_empty() { None } else { below(&cgroup_mount()?, id.trim()) };
+    found.ok_or_else(|| io::Error::other("the container has no cgroup"))
+}
+
 fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, fleet: &mut Fleet, size: usize) -> io::Result<()> {
     let container = Container(format!("hermes-sup-bench-{}", unique()));
     let (name, by) = (container.0.as_str(), peer.name());
@@ -131,6 +148,10 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, fleet: &mut Fleet, size: usize)
     let up = fleet.all_up(size, name)?;
     bench.results.add("boot", size, by, up);
     for turn in 1..=RESTARTS {
+        if turn == 1 {
+            // Who stops a container does not wait for the moment in which its last service has come up.
+            fleet::settle(&cgroup(name)?);
+        }
         let asked = clock::now();
         docker(Command::new("docker").args(["stop", "--time=60", name]))?;
         if turn == 1 {

@@ -12,6 +12,7 @@ use crate::record::Kind;
 use crate::results::FLOOR;
 use crate::world::{self, PATIENCE, World};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 pub const NAMES: [&str; 7] = ["boot", "stop", "private", "pss", "processes", "wakeups", "idle-cpu"];
@@ -64,7 +65,7 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     bench.results.add("boot", size, name, milliseconds(up.saturating_sub(launched.time)));
     // What is put off, such as the history of starts, is written seconds after them, and is no part of rest or end: a container that is
     // stopped has run for longer.
-    settle(&world);
+    settle(&world.cgroup);
     let wanted = |rows: &[&str]| rows.iter().any(|row| bench.options.wants_row(row));
     let (weighed, watched) = (
         wanted(&["private", "pss", "processes"]),
@@ -85,12 +86,13 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     Ok(())
 }
 
-/// At rest: nothing of the supervision was on a processor for [`QUIET`]; after ten times that it is taken as it is.
-fn settle(world: &World) {
-    let mut before = process::activity(&process::supervision(&world.cgroup));
+/// At rest: nothing of the supervision in `cgroup` was on a processor for [`QUIET`]; after ten times that it is taken as
+/// it is.
+pub(super) fn settle(cgroup: &Path) {
+    let mut before = process::activity(&process::supervision(cgroup));
     for _ in 0..10 {
         clock::window(QUIET);
-        let after = process::activity(&process::supervision(&world.cgroup));
+        let after = process::activity(&process::supervision(cgroup));
         if after == before {
             return;
         }
