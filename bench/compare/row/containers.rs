@@ -5,15 +5,15 @@
 //! `container-*` with the test service, which needs no time of its own; `gateway-*` with the Hermes gateway, on a volume that
 //! it has run on before. All prepare the volume as the image does; who has no scripts for that gets a shell in front.
 
-use super::{Bench, milliseconds};
+use super::{Bench, fleet, milliseconds};
 use crate::clock;
 use crate::events::Events;
 use crate::record::Kind;
 use crate::results::FLOOR;
-use crate::world::PATIENCE;
+use crate::world::{PATIENCE, cgroup_mount};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -103,22 +103,24 @@ pub fn run(bench: &mut Bench<'_>) {
     let Some(image) = bench.options.image.clone() else { return };
     if ["container-start", "container-stop"].iter().any(|row| bench.options.wants_row(row)) {
         let rounds = if bench.options.quick { 3 } else { 10 };
-        rows(bench, &image, ["container-start", "container-stop"], &SERVICES, rounds, |_| Ok(()));
+        rows(bench, &image, ["container-start", "container-stop"], &SERVICES, rounds, true, |_| Ok(()));
     }
     if ["gateway-start", "gateway-stop"].iter().any(|row| bench.options.wants_row(row)) {
         let rounds = if bench.options.quick { 2 } else { 7 };
-        rows(bench, &image, ["gateway-start", "gateway-stop"], &GATEWAYS, rounds, gateway);
+        rows(bench, &image, ["gateway-start", "gateway-stop"], &GATEWAYS, rounds, false, gateway);
     }
 }
 
 /// Each way gets a place of its own, in which `prepare` puts what is special, and one start that does not count: what is
-/// done once for a volume is no part of the figure.
+/// done once for a volume is no part of the figure. `rests`: it is stopped once its first process has come to rest; a gateway
+/// never does.
 fn rows(
     bench: &mut Bench<'_>,
     image: &str,
     rows: [&'static str; 2],
     ways: &'static [Way],
     rounds: usize,
+    rests: bool,
     prepare: fn(&Path) -> io::Result<()>,
 ) {
     let mut places = Vec::new();
@@ -136,7 +138,7 @@ fn rows(
     for round in 0..=rounds {
         crate::say(&format!("  {}, round {round} of {rounds}", rows[0]));
         fastrand::shuffle(&mut places);
-        places.retain_mut(|(way, dir, events)| match visit(image, way, dir.path(), events) {
+        places.retain_mut(|(way, dir, events)| match visit(image, way, dir.path(), events, rests) {
             Ok(_) if round == 0 => true,
             Ok([up, down]) => {
                 bench.results.add(rows[0], 0, way.name, up);
@@ -152,7 +154,7 @@ fn rows(
 }
 
 /// The two durations in ms.
-fn visit(image: &str, way: &Way, dir: &Path, events: &mut Events) -> io::Result<[f64; 2]> {
+fn visit(image: &str, way: &Way, dir: &Path, events: &mut Events, rests: bool) -> io::Result<[f64; 2]> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let container =
         format!("hermes-sup-bench-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -173,12 +175,33 @@ fn visit(image: &str, way: &Way, dir: &Path, events: &mut Events) -> io::Result<
         let started = events.wait(Kind::Started, PATIENCE);
         started.ok_or_else(|| io::Error::other(format!("nothing runs: {}", said(&container))))
     });
+    let rested = if rests && started.is_ok() {
+        cgroup(&container).map(|cgroup| fleet::settle(&cgroup))
+    } else {
+        Ok(())
+    };
     let asked = clock::now();
     let stopped = docker(Command::new("docker").arg("stop").args(way.stop).arg(&container));
     let end = clock::now();
     docker(Command::new("docker").args(["rm", "--force", "--volumes", &container]))?;
-    stopped?;
+    rested.and(stopped)?;
     Ok([milliseconds(started?.time.saturating_sub(begun)), milliseconds(end - asked)])
+}
+
+/// A container's cgroup, wherever the engine has made it. The engine may count processes in a PID namespace of its own.
+pub(super) fn cgroup(container: &str) -> io::Result<PathBuf> {
+    fn below(dir: &Path, id: &str) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(dir).ok()?.flatten();
+        let mut dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.find_map(|entry| {
+            let is_its = entry.file_name().to_string_lossy().contains(id);
+            if is_its { Some(entry.path()) } else { below(&entry.path(), id) }
+        })
+    }
+    let answer = Command::new("docker").args(["inspect", "--format={{.Id}}", container]).output()?;
+    let id = String::from_utf8_lossy(&answer.stdout);
+    let found = if id.trim().is_empty() { None } else { below(&cgroup_mount()?, id.trim()) };
+    found.ok_or_else(|| io::Error::other("the container has no cgroup"))
 }
 
 /// What all ways find in their place, for the test service.

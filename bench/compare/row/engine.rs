@@ -4,7 +4,7 @@
 //! One container gives a value for each: run, stopped, started again ten times. How long the engine itself takes to make a
 //! container is in no figure but `stop`.
 
-use super::containers::{docker, said};
+use super::containers::{cgroup, docker, said};
 use super::{Bench, fleet, milliseconds, patience};
 use crate::clock;
 use crate::events::Events;
@@ -12,9 +12,8 @@ use crate::ground::Ground;
 use crate::options::Options;
 use crate::peer::{Peer, Service};
 use crate::record::Kind;
-use crate::world::{Layout, PATIENCE, cgroup_mount, service};
+use crate::world::{Layout, PATIENCE, service};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -110,22 +109,6 @@ impl Drop for Container {
 fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Its cgroup, wherever the engine has made it. The engine may count processes in a PID namespace of its own.
-fn cgroup(container: &str) -> io::Result<PathBuf> {
-    fn below(dir: &Path, id: &str) -> Option<PathBuf> {
-        let entries = std::fs::read_dir(dir).ok()?.flatten();
-        let mut dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        dirs.find_map(|entry| {
-            let is_its = entry.file_name().to_string_lossy().contains(id);
-            if is_its { Some(entry.path()) } else { below(&entry.path(), id) }
-        })
-    }
-    let answer = Command::new("docker").args(["inspect", "--format={{.Id}}", container]).output()?;
-    let id = String::from_utf8_lossy(&answer.stdout);
-    let found = if id.trim().is_empty() { None } else { below(&cgroup_mount()?, id.trim()) };
-    found.ok_or_else(|| io::Error::other("the container has no cgroup"))
 }
 
 fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, fleet: &mut Fleet, size: usize) -> io::Result<()> {
