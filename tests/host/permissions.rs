@@ -3,6 +3,7 @@
 
 use crate::harness::setup::{ALICE, HERMES};
 use crate::harness::{Place, Rung, Setup, Supervisor, World};
+use hermes_sup::control::protocol::Targets;
 use serde_json::Value;
 
 /// Owns no service.
@@ -99,8 +100,8 @@ impl Board {
 
     /// What must be as it was after a refusal: of each service what is wanted, its state, its process and its limits.
     fn all(&self) -> Vec<Value> {
-        let document = self.world.ctl(&["--json", "status"]).json();
-        let services = document["services"].as_array().expect("services");
+        let services = self.world.statuses(Targets::All);
+        assert!(services.len() >= self.services.len());
         let parts = ["name", "want", "state", "frozen", "pid", "restarts", "limits"];
         services.iter().map(|row| parts.map(|part| row[part].clone()).to_vec().into()).collect()
     }

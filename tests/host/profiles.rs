@@ -16,7 +16,7 @@ old=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' gateway.lock 2>/dev/null)
 since=$(sed -n 's/.*"start_time":\([0-9]*\).*/\1/p' gateway.lock 2>/dev/null)
 if [ -n "$old" ] && [ "$(start "$old")" = "$since" ]; then
     case $* in *--replace*) ;; *) echo "already running"; exit 1 ;; esac
-    kill "$old"
+    kill "$old" || exit 1
     while [ "$(start "$old")" = "$since" ]; do :; done
 fi
 echo "{\"pid\":$$,\"start_time\":$(start $$)}" >gateway.lock

@@ -43,7 +43,8 @@ fn no_life_begins_beside_a_tree_whose_keeper_was_killed(setup: Setup) {
 
 /// The one whose pid inside is what `status` calls the main process.
 fn main_process(world: &World) -> crate::harness::process::Process {
-    let pid = world.status("single")["pid"].as_i64();
+    // It can have spoken before the supervisor knows that it is there.
+    let pid = world.wait_state("single", &["up"])["pid"].as_i64();
     let main = world.marked("exclusive").into_iter().find(|process| Some(i64::from(process.inner)) == pid);
     main.expect("the main process")
 }

@@ -1,11 +1,26 @@
-//! `hermes-sup ctl`, run as a person would run it, and what it answered.
+//! `hermes-sup ctl`, run as a person would run it, and what it answered; and the same question without a program for it.
 
-use super::wait;
+use super::wait::{self, PATIENCE};
+use hermes_sup::control::client::{Client, ClientError, Search};
+use hermes_sup::control::protocol::{Part, Request};
 use serde_json::Value;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// What the supervisor at `socket` answers, through the client of `ctl`: for what is looked at again and again, a program for each
+/// look would be most of the work.
+///
+/// # Errors
+/// As [`Client::call`].
+pub fn ask(socket: &Path, request: &Request) -> Result<Vec<Part>, ClientError> {
+    let search = Search { explicit: Some(socket.to_owned()), state: socket.to_owned() };
+    let mut parts = Vec::new();
+    Client::connect(&search)?.call(request, Some(PATIENCE), |part| parts.push(part))?;
+    Ok(parts)
+}
 
 /// What a command printed and how it ended.
 #[derive(Debug)]

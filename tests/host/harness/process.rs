@@ -15,9 +15,12 @@ pub struct Process {
     pub command: String,
 }
 
+fn bytes(pid: i32, name: &str) -> Option<Vec<u8>> {
+    std::fs::read(format!("/proc/{pid}/{name}")).ok()
+}
+
 fn file(pid: i32, name: &str) -> Option<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/{name}")).ok()?;
-    Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
+    Some(String::from_utf8_lossy(&bytes(pid, name)?).replace('\0', " "))
 }
 
 fn line<'a>(status: &'a str, key: &str) -> Option<&'a str> {
@@ -47,8 +50,10 @@ fn read(outer: i32) -> Option<Process> {
 
 /// Processes alive whose command line carries `mark`.
 pub fn marked(mark: &str) -> Vec<Process> {
+    // Thousands are looked through for a few.
+    let is_marked = |command: Vec<u8>| memchr::memmem::find(&command, mark.as_bytes()).is_some();
     pids()
-        .filter(|pid| file(*pid, "cmdline").is_some_and(|command| command.contains(mark)))
+        .filter(|pid| bytes(*pid, "cmdline").is_some_and(is_marked))
         .filter_map(read)
         .filter(|process| process.state != 'Z' && process.command.contains(mark))
         .collect()

@@ -14,6 +14,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// at again this often. Never the whole of a wait: each look can end it.
 const GLANCE: Duration = Duration::from_millis(15);
 
+/// A look that takes long, such as one through all processes, is a load for the neighbours: between two of them passes so many times
+/// as much.
+const REST: u32 = 4;
+
 /// A longer wait looks at the time so often.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -63,15 +67,17 @@ pub fn within<T>(patience: Duration, dir: &Path, mut look: impl FnMut() -> Optio
     // A directory that is not there yet is only glanced at.
     let _ = inotify::add_watch(&watch, dir, events);
     loop {
+        let begun = Instant::now();
         if let Some(found) = look() {
             return Some(found);
         }
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= deadline {
             return None;
         }
-        let now = Instant::now();
-        readable(watch.as_fd(), GLANCE);
-        deadline += stood_still(now, GLANCE);
+        let glance = GLANCE.max((now - begun) * REST).min(BEAT);
+        readable(watch.as_fd(), glance);
+        deadline += stood_still(now, glance);
         let mut events = [0u8; 4096];
         while rustix::io::read(&watch, &mut events).is_ok_and(|count| count > 0) {}
     }

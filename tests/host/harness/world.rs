@@ -1,13 +1,14 @@
 //! A world: a root directory, a cgroup and namespaces of its own, with the rights a container of some kind would have,
 //! and the supervisor in it. Everything is gone when it is dropped.
 
-use super::ctl::Answer;
+use super::ctl::{self, Answer};
 use super::launch::{End, Launched};
 use super::layout::{adversary_program, cgroup_mount, lay_out};
 use super::process::{self, Process};
 use super::setup::{HERMES, Place, Rung, Setup};
 use super::traces;
 use super::wait::{self, PATIENCE};
+use hermes_sup::control::protocol::{Part, Request, Targets};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::TcpListener;
@@ -190,7 +191,7 @@ impl World {
         let mut supervisor = Supervisor { process };
         wait::until("the supervisor to answer", &self.path("/run/hermes-sup"), || {
             assert!(supervisor.process.running(), "the supervisor ended at once:\n{}", self.stderr());
-            (self.ctl(&["list"]).code == 0).then_some(())
+            self.answers().then_some(())
         });
         supervisor
     }
@@ -201,7 +202,7 @@ impl World {
         process.wait_exec();
         let mut supervisor = Supervisor { process };
         wait::until("the supervisor to answer or to end", &self.path("/run/hermes-sup"), || {
-            (!supervisor.process.running() || self.ctl(&["list"]).code == 0).then_some(())
+            (!supervisor.process.running() || self.answers()).then_some(())
         });
         supervisor.process.running().then_some(supervisor)
     }
@@ -349,15 +350,28 @@ impl World {
         lines.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect()
     }
 
-    /// The one service `name` of `ctl --json status`.
+    /// Whether a supervisor answers.
+    pub fn answers(&self) -> bool {
+        ctl::ask(&self.socket(), &Request::List {}).is_ok()
+    }
+
+    /// Services, as `ctl --json status` has them.
+    #[track_caller]
+    pub fn statuses(&self, targets: Targets) -> Vec<Value> {
+        let parts = ctl::ask(&self.socket(), &Request::Status { targets }).expect("an answer");
+        let services = parts.into_iter().filter_map(|part| match part {
+            Part::Service(service) => Some(serde_json::to_value(service).expect("a document")),
+            _ => None,
+        });
+        services.collect()
+    }
+
+    /// The one service `name`.
     #[track_caller]
     pub fn status(&self, name: &str) -> Value {
-        let answer = self.ctl(&["--json", "status", name]);
-        assert!(answer.code == 0 || answer.code == 3, "{answer:?}");
-        let document = answer.json();
-        let services = document["services"].as_array().cloned().unwrap_or_default();
-        assert_eq!(services.len(), 1, "{answer:?}");
-        services.into_iter().next().expect("one service")
+        let mut services = self.statuses(Targets::Names(vec![name.to_owned()]));
+        assert_eq!(services.len(), 1, "{name}: {services:?}");
+        services.remove(0)
     }
 
     #[track_caller]
