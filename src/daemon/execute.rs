@@ -12,7 +12,7 @@ use crate::core::words::{Cause, State, Want};
 use crate::daemon::clock::wall_seconds;
 use crate::daemon::inbox::Input;
 use crate::daemon::services::launch_error::LaunchError;
-use crate::daemon::services::{Service, Told};
+use crate::daemon::services::{Gone, Service, Told};
 use crate::daemon::show::report;
 use crate::daemon::view::{decide, view};
 use crate::daemon::{Commit, STORE, Supervisor};
@@ -27,9 +27,14 @@ impl Supervisor {
         match effect {
             Effect::Record { seq, want } => {
                 let row = self.want_row(id, want, Cause::Operator);
-                self.commit(Commit::Want(id, seq), vec![Change::Want(name, row)]);
+                let change = match self.is_off_record(id) {
+                    true => Change::Forget(name),
+                    false => Change::Want(name, row),
+                };
+                self.commit(Commit::Want(id, seq), vec![change]);
             }
             Effect::Erase { seq } => self.commit(Commit::Want(id, seq), vec![Change::Forget(name)]),
+            Effect::SaveHistory if self.is_off_record(id) => {}
             Effect::SaveHistory => {
                 if let Some(gateway) = self.fleet.gateway(id) {
                     let hash = self.services.get(&id).map(|service| service.definition.hash);
@@ -192,6 +197,7 @@ impl Supervisor {
         self.topics.reclaiming.forget(id);
         self.topics.topology.forget(id);
         let removed = self.services.remove(&id);
+        let returns = removed.as_ref().is_some_and(|service| service.gone == Gone::Returns);
         let effects = self.fleet.remove(id, self.clock.now());
         self.execute(effects);
         if let Some(service) = removed {
@@ -202,20 +208,40 @@ impl Supervisor {
         }
         // Its slot may have come back while this one was leaving.
         decide!(self.scanning.scan());
+        if returns {
+            decide!(self.definitions.ask_reload(None));
+        }
     }
 
-    /// A service without a definition is dropped once it has stopped.
+    /// A service without a definition is dropped once it has stopped: first from the disk, so that nothing of what is not shown any
+    /// more comes back with a definition of that name.
     pub(super) fn drop_if_gone(&mut self, id: ServiceId) {
-        let Some(service) = self.services.get_mut(&id).filter(|service| service.gone) else { return };
+        let Some(service) = self.services.get_mut(&id).filter(|service| service.gone == Gone::Yes) else {
+            return;
+        };
         if self.fleet.gateway(id).is_some_and(|gateway| !gateway.has_tree()) {
-            service.gone = false;
+            service.gone = Gone::Dropped;
             let name = service.name.clone();
-            self.store.commit_lazily(vec![Change::Forget(name)]);
-            // Its log may take a while to close: until then nobody, and no backoff that ends, starts it again.
+            self.commit(Commit::Erased(id), vec![Change::Forget(name)]);
+            // That, and its log, may take a while: until then nobody, and no backoff that ends, starts it again.
             let effects = self.fleet.hold(id, "its definition is gone".to_owned(), self.clock.now());
             self.execute(effects);
-            self.retire(id);
         }
+    }
+
+    /// Its rows are not on the disk any more, or will not be when that can be written.
+    fn erased(&mut self, id: ServiceId, refused: bool) {
+        let Some(service) = self.services.get(&id).filter(|service| service.gone.is_off_record()) else {
+            return;
+        };
+        if refused {
+            self.store.commit_lazily(vec![Change::Forget(service.name.clone())]);
+        }
+        self.retire(id);
+    }
+
+    fn is_off_record(&self, id: ServiceId) -> bool {
+        self.services.get(&id).is_some_and(|service| service.gone.is_off_record())
     }
 
     // ---- The store ------------------------------------------------------------------------------------------------
@@ -241,6 +267,7 @@ impl Supervisor {
             StoreEvent::Committed { ticket } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::Recorded { seq }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, None),
+                Some(Commit::Erased(id)) => self.erased(id, false),
                 Some(Commit::Limits(setting)) => decide!(self.limits.recorded(*setting, None)),
                 Some(Commit::Dropped(name, ticket)) => {
                     self.topics.limits.forget_record(&name);
@@ -252,6 +279,7 @@ impl Supervisor {
             StoreEvent::Failed { ticket, reason } => match self.commits.remove(&ticket) {
                 Some(Commit::Want(id, seq)) => self.inbox.core(id, Event::NotRecorded { seq, reason }),
                 Some(Commit::Registration(registering)) => self.registered(*registering, Some(reason)),
+                Some(Commit::Erased(id)) => self.erased(id, true),
                 Some(Commit::Limits(setting)) => {
                     decide!(self.limits.recorded(*setting, Some(reason)));
                 }

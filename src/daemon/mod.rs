@@ -106,6 +106,8 @@ enum Commit {
     Want(ServiceId, u64),
     Registration(Box<serve::Registering>),
     Limits(Box<limits::Setting>),
+    /// What is on record of a service without a definition is erased.
+    Erased(ServiceId),
     /// A record that is no service is removed, for this caller.
     Dropped(ServiceName, crate::core::event::Ticket),
     /// A registration that is not to be on record after all, with what its caller is told then.

@@ -1,6 +1,6 @@
 //! Several of a kind from one file: `instances = 4`, and `NAME@ARGUMENT.toml`.
 
-use crate::harness::{Setup, World, wait};
+use crate::harness::{End, Setup, World, wait};
 
 fn workers(world: &World, count: u32, rest: &str) {
     let mark = &world.mark;
@@ -8,6 +8,29 @@ fn workers(world: &World, count: u32, rest: &str) {
         "worker",
         &format!("instances = {count}\ncommand = [\"/adversary\", \"pause\", \"{{instance}}\", \"{mark}\"]\n{rest}\n"),
     );
+}
+
+/// An instance that was taken away while nobody supervised came back with the want that it had had.
+#[test]
+fn instances_that_are_taken_away_between_two_starts_are_new_when_they_come_again() {
+    let mut world = World::new(Setup::plain());
+    workers(&world, 2, "");
+    let supervisor = world.start();
+    world.wait_state("worker@2", &["up"]);
+    world.ctl(&["stop", "worker@2"]).ok();
+    assert_eq!(supervisor.terminate(), End::Code(0));
+    workers(&world, 1, "");
+    let supervisor = world.start();
+    world.wait_state("worker@1", &["up"]);
+    assert!(
+        world.stderr().contains("worker@2: its definition has fewer instances now"),
+        "{}",
+        world.stderr()
+    );
+    assert_eq!(supervisor.terminate(), End::Code(0));
+    workers(&world, 2, "");
+    let _supervisor = world.start();
+    world.wait_state("worker@2", &["up"]);
 }
 
 /// Four copies of a worker were four files that differed in a number.

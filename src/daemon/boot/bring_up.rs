@@ -19,6 +19,7 @@ use crate::daemon::clock::wall_seconds;
 use crate::daemon::execute::history;
 use crate::daemon::main_program::MainProgram;
 use crate::daemon::surface::slots;
+use crate::daemon::topics::definitions::asleep::surplus;
 use crate::daemon::topics::definitions::found::{Found, Plan, first_want, is_profile};
 use crate::daemon::view::{decide, view};
 use crate::definition::template::DEFAULT_PROFILE;
@@ -36,7 +37,7 @@ impl Supervisor {
     /// All services become known. Returns where the database wants them, for [`Self::boot_fleet`].
     pub(in crate::daemon) fn boot_services(
         &mut self,
-        Plan { services, complaints, .. }: Plan,
+        plan: Plan,
         opened: &Opened,
         found: &Found,
         reconciled: &Reconciled,
@@ -44,6 +45,8 @@ impl Supervisor {
         cmd: &Cmd,
     ) -> BTreeMap<ServiceId, Restored> {
         let Inheritance { mut lives, goes_on, continued, stopped } = inheritance;
+        self.forget_surplus(opened, found, &plan);
+        let Plan { services, complaints, .. } = plan;
         for complaint in complaints {
             self.happened(protocol::Event::warning(EventKind::Refused, complaint));
         }
@@ -111,6 +114,7 @@ impl Supervisor {
                     gateways.push((name.clone(), shown));
                 }
             }
+            self.topics.definitions.wake(&name);
             let hash = definition.hash;
             let id = self.add_service(definition, record);
             if let Some((service, extra)) = self.services.get_mut(&id).zip(supervised) {
@@ -174,6 +178,19 @@ impl Supervisor {
             self.topics.topology.tell_later(later);
         }
         restored
+    }
+
+    /// Of instances that their file does not make any more nothing is remembered.
+    fn forget_surplus(&mut self, opened: &Opened, found: &Found, plan: &Plan) {
+        let surplus = surplus(opened, found, plan);
+        for name in &surplus {
+            slog::info!(self.log, "{name}: its definition has fewer instances now: it is forgotten");
+            self.topics.definitions.wake(name);
+            self.topics.limits.forget_record(name);
+        }
+        if !surplus.is_empty() {
+            self.store.commit_soon(surplus.into_iter().map(Change::Forget).collect());
+        }
     }
 
     /// The services go where the database wants them.

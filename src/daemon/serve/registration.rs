@@ -5,7 +5,7 @@ use crate::control::protocol::{Code, Outcome, Program, Registration, Reply, Requ
 use crate::control::server::ConnId;
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Gateway;
+use crate::core::gateway::{Gateway, History};
 use crate::core::name::{NameError, ServiceName};
 use crate::core::words::{Cause, Want};
 use crate::daemon::topics::definitions::Definitions;
@@ -203,6 +203,8 @@ impl Supervisor {
             );
         }
         self.topics.definitions.registered(&name);
+        // It has no past, whatever there was of that name.
+        self.store.commit_lazily(vec![Change::ForgetRun(name.clone())]);
         if want == Want::Up && self.topics.shutdown.is_on() {
             // It is on record, so this is a yes; nothing is begun any more.
             let outcome = Outcome::done(name.as_str(), State::Down, Some(REGISTERED_LATE.to_owned()));
@@ -210,7 +212,7 @@ impl Supervisor {
         }
         let registrant = record.registrant_uid;
         let id = self.add_service(definition, Some(record));
-        self.set_going(id, want, want == Want::Up);
+        self.set_going(id, want, want == Want::Up, History::default());
         if want == Want::Down {
             let outcome = Outcome::done(name.as_str(), State::Down, Some("registered".to_owned()));
             return self.inbox.answer(ticket, outcome);

@@ -2,11 +2,12 @@
 
 use crate::core::fingerprint::fingerprint;
 use crate::core::fleet::ServiceId;
-use crate::core::gateway::Restored;
+use crate::core::gateway::{History, Restored};
 use crate::core::words::{Cause, Want};
 use crate::daemon::Supervisor;
 use crate::daemon::boot::ownership::{Gateways, SWITCHED_OFF};
-use crate::daemon::services::Service;
+use crate::daemon::execute::history;
+use crate::daemon::services::{Gone, Service};
 use crate::daemon::topics::definitions::found::is_profile;
 use crate::daemon::topics::definitions::{Define, First, New};
 use crate::daemon::view::decide;
@@ -30,12 +31,15 @@ impl Supervisor {
                 }
             }
             Define::Changed { id, definition, record } => self.redefine(id, *definition, record),
-            Define::Back(id) => {
-                self.is_back(id);
-                self.services.get_mut(&id).into_iter().for_each(|service| service.gone = false);
-            }
+            Define::Back(id) => self.is_back(id),
             Define::Gone(id) => {
-                self.services.get_mut(&id).into_iter().for_each(|service| service.gone = true);
+                if let Some(service) = self.services.get_mut(&id) {
+                    service.gone = match service.gone {
+                        Gone::No => Gone::Yes,
+                        Gone::Returns => Gone::Dropped,
+                        gone @ (Gone::Yes | Gone::Dropped) => gone,
+                    };
+                }
                 self.drop_if_gone(id);
             }
             Define::OneTooMany(id) => {
@@ -47,22 +51,31 @@ impl Supervisor {
         }
     }
 
-    /// What was one instance too many, and is on its way out, may run again.
+    /// There is a definition again of what was on its way out.
     fn is_back(&mut self, id: ServiceId) {
-        if self.services.get(&id).is_some_and(|service| service.gone && service.name.as_instance().is_some())
-        {
-            let effects = self.fleet.unhold(id, self.clock.now());
-            self.execute(effects);
+        let Some(service) = self.services.get_mut(&id) else { return };
+        match service.gone {
+            Gone::No => {}
+            Gone::Yes => {
+                service.gone = Gone::No;
+                // What was one instance too many may run again.
+                if service.name.as_instance().is_some() {
+                    let effects = self.fleet.unhold(id, self.clock.now());
+                    self.execute(effects);
+                }
+            }
+            Gone::Dropped | Gone::Returns => service.gone = Gone::Returns,
         }
     }
 
     fn define_new(&mut self, New { definition, record, first, intent }: New) {
         match first {
             First::Seen(want, cause) => self.introduce(definition, record, (want, cause), intent.as_ref()),
-            First::Recorded(want) => {
+            First::Recorded(want, run) => {
                 let starts = want == Want::Up && !self.stays_down(&definition);
+                let past = run.map(|run| history(&run, definition.hash)).unwrap_or_default();
                 let id = self.add_service(definition, record);
-                self.set_going(id, want, starts);
+                self.set_going(id, want, starts, past);
             }
             First::Down { recorded } => drop(self.add_at_rest(definition, record, recorded)),
         }
@@ -83,16 +96,18 @@ impl Supervisor {
         let free = moved.is_none_or(|(_, free)| free);
         let starts = want == Want::Up && free && !self.stays_down(&definition);
         let id = self.add_service(definition, record);
-        let mut rows = vec![Change::Want(name.clone(), self.want_row(id, want, cause))];
+        // It has no past, whatever there was of that name.
+        let mut rows =
+            vec![Change::Want(name.clone(), self.want_row(id, want, cause)), Change::ForgetRun(name.clone())];
         rows.extend(self.know_mirror(id, want, None, intent).map(|row| Change::Mirrored(name, row)));
         self.store.commit_lazily(rows);
-        self.set_going(id, want, starts);
+        self.set_going(id, want, starts, History::default());
     }
 
-    /// A service without a past, whose want is on record, goes where that is; or stays down for now.
-    pub(in crate::daemon) fn set_going(&mut self, id: ServiceId, want: Want, starts: bool) {
+    /// A service with this past, whose want is on record, goes where that is; or stays down for now.
+    pub(in crate::daemon) fn set_going(&mut self, id: ServiceId, want: Want, starts: bool, past: History) {
         let in_force = if starts { Want::Up } else { Want::Down };
-        let restored = Restored::at_rest(in_force, in_force == want);
+        let restored = Restored { history: past, ..Restored::at_rest(in_force, in_force == want) };
         let effects = self.fleet.boot(BTreeMap::from([(id, restored)]), self.clock.now());
         self.execute(effects);
     }

@@ -8,6 +8,7 @@ use crate::core::fleet::ServiceId;
 use crate::core::gateway::Phase;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
+use crate::daemon::services::Gone;
 use crate::daemon::{Notice, Supervisor};
 use crate::hermes::state_json;
 use crate::store::{Change, MirroredRow};
@@ -42,7 +43,7 @@ impl Supervisor {
         });
         let told = |row: &MirroredRow| row.want == Want::Down;
         let due = |service: &crate::daemon::services::Service| {
-            !service.gone && !service.mirrored.as_ref().is_some_and(told)
+            service.gone == Gone::No && !service.mirrored.as_ref().is_some_and(told)
         };
         if !resting || !self.services.get(&id).is_some_and(|service| due(service)) {
             return;
@@ -86,8 +87,9 @@ impl Supervisor {
             Ok(row) => {
                 service.mirrored = Some(row.clone());
                 service.unmirrored = false;
+                let is_off_record = service.gone.is_off_record();
                 let known = self.fleet.gateway(id).is_some_and(|gateway| !gateway.is_retiring());
-                if known {
+                if known && !is_off_record {
                     self.store.commit_lazily(vec![Change::Mirrored(name.clone(), row)]);
                 }
             }

@@ -32,8 +32,7 @@ pub struct Service {
     pub definition: Definition,
     /// It was registered, with this record.
     pub record: Option<Box<RecordRow>>,
-    /// Its definition is gone; dropped once it is stopped.
-    pub gone: bool,
+    pub gone: Gone,
     /// Its log is open, with this policy.
     pub logged: Option<(LogPolicy, u32)>,
     /// What `gateway run` as the CMD had more than the template.
@@ -50,6 +49,27 @@ pub struct Service {
     /// What our own log last said of it.
     pub told: Option<Told>,
     pub first_start: First,
+}
+
+/// Whether its definition is gone: then it is dropped once it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    No,
+    Yes,
+    /// It has stopped. It goes when its rows are out of the database and its log is closed.
+    Dropped,
+    /// By now there is a definition again, which is read when it has gone.
+    Returns,
+}
+
+impl Gone {
+    /// Nothing more is to be written of it.
+    pub fn is_off_record(self) -> bool {
+        match self {
+            Self::No | Self::Yes => false,
+            Self::Dropped | Self::Returns => true,
+        }
+    }
 }
 
 /// A line about a service's state.
@@ -75,7 +95,7 @@ impl Service {
             name: definition.name.clone(),
             definition,
             record: record.map(Box::new),
-            gone: false,
+            gone: Gone::No,
             logged: None,
             extra_args: Vec::new(),
             mirrored: None,

@@ -11,6 +11,7 @@ use crate::core::words::HealthState;
 use crate::daemon::Supervisor;
 use crate::daemon::clock::{wall, wall_now};
 use crate::daemon::execute::log_dir;
+use crate::daemon::services::Gone;
 use crate::daemon::topics::schedules::Moment;
 use crate::daemon::view::Trees;
 use crate::definition::limits::inherited;
@@ -127,7 +128,7 @@ impl Supervisor {
         if let Some(next) = next_run.filter(|_| gateway.awaits_run()) {
             add(format!("next run at {}", local(next)));
         }
-        if service.gone {
+        if service.gone != Gone::No {
             add("definition gone".to_owned());
         }
         if let Some(why) = self.topics.definitions.refused_since(&service.name) {

@@ -2,9 +2,10 @@
 
 use super::callers::{Caller, Who};
 use super::rules::{before, unit};
-use super::services::Spec;
+use super::services::{Group, MOST_INSTANCES, Spec};
 use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, SignalName, Targets, Until};
+use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::store::played::Mood;
 use std::collections::BTreeSet;
@@ -88,10 +89,32 @@ fn redefine(world: &mut World) {
         spec.stop_timeout = timeout;
         world.ledger.redefined.insert(spec.name.clone());
     }
+    if world.count_dice.chance(60) {
+        let count = world.count_dice.between(1, MOST_INSTANCES);
+        recount(world, &file, count);
+    }
     world.define();
     world.story.tell(&format!("the definition of {file} is changed"));
     let restart = world.dice.chance(30);
     ask(world, Request::Reload { restart });
+}
+
+/// The file of several instances makes so many of them from now on.
+pub fn recount(world: &mut World, file: &str, count: u64) {
+    let is_one = |spec: &Spec| matches!(spec.group, Group::Instance(_)) && spec.file() == file;
+    let Some(one) = world.specs.values().find(|spec| is_one(spec)).cloned() else { return };
+    world.story.tell(&format!("{file} has {count} instances"));
+    world.recounted = true;
+    world.specs.retain(|_, spec| !is_one(spec));
+    for n in 1..=MOST_INSTANCES {
+        let name = ServiceName::new(&format!("{file}@{n}")).expect("a valid name");
+        if n > count {
+            world.ledger.is_meant_no_more(&name);
+        } else {
+            let spec = Spec { name: name.clone(), group: Group::Instance(count), ..one.clone() };
+            world.specs.insert(name.to_string(), spec);
+        }
+    }
 }
 
 /// A caller asks for something.

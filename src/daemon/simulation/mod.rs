@@ -29,6 +29,7 @@ mod stories;
 mod story;
 mod world;
 
+use crate::control::protocol::Request;
 use crate::core::signal::Signal;
 use planted::Bug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +79,10 @@ fn live(world: &mut World) -> Result<(), String> {
     while world.step(storm)? {}
     world.becalm();
     world.quiet = true;
+    if world.recounted {
+        // Who asked for it last may not have been heard.
+        loads::ask(world, Request::Reload { restart: false });
+    }
     let calm = world.now() + CALM;
     while world.step(calm)? {}
     rules::at_rest(world)?;

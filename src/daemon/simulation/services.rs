@@ -70,6 +70,9 @@ pub fn meaning(program: &str) -> Option<(&str, Option<&str>)> {
 /// Users who own services, if any are theirs.
 pub const OWNERS: [u32; 2] = [4343, 4344];
 
+/// Of one file.
+pub const MOST_INSTANCES: u64 = 4;
+
 /// The profiles beside the root profile.
 pub const PROFILES: [&str; 2] = ["coder", "writer"];
 

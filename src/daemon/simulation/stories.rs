@@ -1,9 +1,11 @@
 //! Stories of a supervisor at a chosen moment, where a random one seldom comes.
 
 use super::callers::Heard;
-use super::loads::ask;
+use super::loads::{ask, recount};
+use super::services::Group;
 use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, Targets};
+use crate::core::name::ServiceName;
 use crate::core::signal::Signal;
 use crate::core::words::Want;
 use crate::daemon::herald::Herald;
@@ -159,4 +161,122 @@ fn that_it_stops_is_told_however_soon_the_end_comes() {
     let mut words = [0; 512];
     let length = manager.recv(&mut words).unwrap();
     assert!(words[..length].starts_with(b"STOPPING=1\n"), "{}", String::from_utf8_lossy(&words[..length]));
+}
+
+/// The name, wanted how, and after how many restarts, as the supervisor that runs has it; `None`: it is not shown.
+fn shown(world: &World, name: &str) -> Option<(Want, u64)> {
+    let fleet = &world.supervisor()?.fleet;
+    let gateway = fleet.gateway(fleet.id(name)?)?;
+    Some((gateway.want(), gateway.history().restarts))
+}
+
+/// The supervisor is killed, and another one runs.
+fn is_followed(world: &mut World) {
+    world.kill_supervisor();
+    while world.running.is_none() {
+        assert!(world.step(world.now() + 60_000).unwrap());
+    }
+}
+
+fn is_asked(world: &mut World, request: Request) {
+    ask(world, request);
+    is_heard(world);
+}
+
+/// What was written of it a little later was not written at all, and came back with a definition of its name.
+#[test]
+fn what_a_reload_has_dropped_is_forgotten_however_soon_the_supervisor_is_killed() {
+    let mut told = 0;
+    for seed in 0..6 {
+        let mut world = at_rest(seed);
+        let name = last_that_is_up(&world);
+        if world.specs.get(&name).is_none_or(|spec| spec.group != Group::Alone || !spec.autostart) {
+            continue;
+        }
+        is_asked(&mut world, Request::Stop { targets: Targets::Names(vec![name.clone()]) });
+        pass(&mut world, 60_000);
+        assert_eq!(world.ledger.on_disk(&name), Some(Want::Down), "seed {seed}");
+        let file = world.stage.services().join(format!("{name}.toml"));
+        std::fs::remove_file(&file).unwrap();
+        world.ledger.is_meant_no_more(&ServiceName::new(&name).unwrap());
+        is_asked(&mut world, Request::Reload { restart: false });
+        while shown(&world, &name).is_some() {
+            assert!(world.step(world.now() + 60_000).unwrap(), "seed {seed}: it stays");
+        }
+        world.kill_supervisor();
+        world.define();
+        is_followed(&mut world);
+        assert_eq!(shown(&world, &name), Some((Want::Up, 0)), "seed {seed}: {name}");
+        told += 1;
+    }
+    assert!(told > 0);
+}
+
+/// They were remembered for ever, and had their old wants and restarts when there were more of them again.
+#[test]
+fn instances_that_are_taken_away_while_nobody_supervises_are_forgotten() {
+    let mut told = 0;
+    for seed in 0..12 {
+        let mut world = at_rest(seed);
+        let Some(spec) = world.specs.get("w@2").cloned() else { continue };
+        let want = if spec.autostart { Want::Up } else { Want::Down };
+        let targets = Targets::Names(vec!["w@2".to_owned()]);
+        let other = match want {
+            Want::Up => Request::Stop { targets },
+            Want::Down => Request::Start { targets, timeout_ms: None, force: false },
+        };
+        is_asked(&mut world, other);
+        pass(&mut world, 60_000);
+        assert_ne!(world.ledger.on_disk("w@2"), Some(want), "seed {seed}");
+        world.kill_supervisor();
+        recount(&mut world, "w", 1);
+        world.define();
+        is_followed(&mut world);
+        assert_eq!(shown(&world, "w@2"), None, "seed {seed}");
+        pass(&mut world, 10_000);
+        recount(&mut world, "w", 3);
+        world.define();
+        // With a reload or with the next start.
+        if seed % 2 == 0 {
+            is_asked(&mut world, Request::Reload { restart: false });
+            while shown(&world, "w@2").is_none() {
+                assert!(world.step(world.now() + 60_000).unwrap());
+            }
+        } else {
+            is_followed(&mut world);
+        }
+        assert_eq!(shown(&world, "w@2"), Some((want, 0)), "seed {seed}");
+        told += 1;
+    }
+    assert!(told > 1);
+}
+
+/// A volume that was mounted after the start: what somebody had stopped was started by the reload that found it.
+#[test]
+fn what_was_away_at_a_start_is_wanted_as_it_was_when_a_reload_finds_it() {
+    let mut told = 0;
+    for seed in 0..6 {
+        let mut world = at_rest(seed);
+        let name = last_that_is_up(&world);
+        if world.specs.get(&name).is_none_or(|spec| spec.group != Group::Alone || !spec.autostart) {
+            continue;
+        }
+        is_asked(&mut world, Request::Stop { targets: Targets::Names(vec![name.clone()]) });
+        pass(&mut world, 60_000);
+        let before = shown(&world, &name);
+        assert_eq!(before.map(|(want, _)| want), Some(Want::Down), "seed {seed}");
+        world.kill_supervisor();
+        std::fs::remove_file(world.stage.services().join(format!("{name}.toml"))).unwrap();
+        is_followed(&mut world);
+        pass(&mut world, 10_000);
+        assert_eq!(shown(&world, &name), None, "seed {seed}");
+        world.define();
+        is_asked(&mut world, Request::Reload { restart: false });
+        while shown(&world, &name).is_none() {
+            assert!(world.step(world.now() + 60_000).unwrap());
+        }
+        assert_eq!(shown(&world, &name), before, "seed {seed}");
+        told += 1;
+    }
+    assert!(told > 0);
 }

@@ -154,6 +154,9 @@ pub struct World {
     pub scope_dice: Dice,
     pub owner_dice: Dice,
     pub root_dice: Dice,
+    pub count_dice: Dice,
+    /// A definition of instances was given another number of them.
+    pub recounted: bool,
     /// The root gateway has a control socket.
     pub root_answers: bool,
     /// What the supervisor asks the root gateway, until it is answered.
@@ -231,6 +234,8 @@ impl World {
             owner_dice,
             root_answers: root_dice.chance(75),
             root_dice,
+            count_dice: Dice::new(seed.rotate_left(48) ^ !seed),
+            recounted: false,
             conversations: Vec::new(),
             story,
             specs,

@@ -11,7 +11,7 @@ use crate::core::gateway::Gateway;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, Want};
 use crate::daemon::act::{Action, Actions};
-use crate::daemon::services::Service;
+use crate::daemon::services::{Gone, Service};
 use crate::daemon::topics::definitions::record::TemplateError;
 use crate::daemon::topics::definitions::{Define, First, New};
 use crate::daemon::view::View;
@@ -158,7 +158,7 @@ impl Scanning {
         };
         let old = &service.definition;
         let mut actions = Actions::new();
-        if service.gone && old.slot.is_some() {
+        if service.gone != Gone::No && old.slot.is_some() {
             actions.push(Action::Define(Define::Back(id)));
         }
         if old.origin != definition.origin {
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(words(&scanning.read(Ok(found(vec![])), &world.view())), ["gone"]);
         scanning.rescan(conn(1), true, &world.view());
         assert_eq!(words(&scanning.read(Ok(found(vec![])), &world.view())), ["stop", "gone", "1: end"]);
-        world.services.get_mut(&id).unwrap().gone = true;
+        world.services.get_mut(&id).unwrap().gone = Gone::Yes;
         assert_eq!(words(&scanning.read(Ok(found(vec![coder()])), &world.view())), ["back"]);
         assert_eq!(world.view().life(id), Some(life));
     }

@@ -42,6 +42,7 @@ impl Loaded {
                 }
             }
         }
+        self.counts.insert(base.clone(), count);
     }
 
     /// Takes `NAME@.toml`, the text for instances of NAME whose own file is empty. It is never itself a service.

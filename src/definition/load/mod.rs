@@ -55,6 +55,8 @@ pub struct Loaded {
     pub remarks: Vec<Diagnostic>,
     /// The names of services of which there are several, with their instances.
     pub groups: BTreeMap<ServiceName, Vec<ServiceName>>,
+    /// Those of them that are of one file, and how many it makes. None of that is refused.
+    pub counts: BTreeMap<ServiceName, u64>,
     /// What `NAME@.toml` says, by its path without `.toml`.
     templates: BTreeMap<PathBuf, String>,
     outside: Vec<Outside>,

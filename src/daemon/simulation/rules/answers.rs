@@ -1,5 +1,6 @@
 //! What callers hear is true, and said once.
 
+use super::comings::may_be_gone;
 use super::root::is_served;
 use super::{Acknowledged, is_up, word};
 use crate::control::protocol::{Answer, Code, Outcome, Request, Right};
@@ -166,6 +167,7 @@ fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), Str
     // A stop beside an unregistration is done with that.
     let is_gone = outcome.message.as_deref() == Some("unregistered");
     let wanted = asked_want(&request).map(|want| want.filter(|_| !is_gone));
+    let wanted = wanted.filter(|_| !may_be_gone(world, &name));
     if let Some(want) = wanted {
         // Where nothing is on the disk, the next boot makes of the definition what this one has. To register what is registered
         // already changes no want.
@@ -188,7 +190,8 @@ fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), Str
         if !persist && !given {
             return lie("no life was given that limit");
         }
-        if persist && world.ledger.limits_asked.get(&name) == Some(&number) {
+        let lasts = persist && !may_be_gone(world, &name);
+        if lasts && world.ledger.limits_asked.get(&name) == Some(&number) {
             world.ledger.limits.insert(name.clone(), most);
         }
     }

@@ -5,6 +5,7 @@
 //! those, `answers` about what callers hear, `successors` about what outlives a supervisor, `rest` about the end.
 
 mod answers;
+mod comings;
 mod rest;
 mod root;
 mod scopes;
@@ -25,6 +26,7 @@ use crate::control::protocol::Request;
 use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use answers::{asked_want, judge, look, persisted_limit};
+use comings::Comings;
 use root::{Root, Word};
 use scopes::Scopes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +82,7 @@ pub struct Ledger {
     limits: BTreeMap<String, u64>,
     /// What lives were ever given.
     limits_given: BTreeMap<ServiceName, BTreeSet<u64>>,
+    comings: Comings,
     word: Option<Word>,
     root: Root,
     scopes: Scopes,
@@ -165,6 +168,7 @@ pub fn committed(world: &mut World) {
     let now = world.now();
     let mut names: BTreeSet<String> = world.specs.keys().cloned().collect();
     names.extend((0..world.registered).map(|n| format!("r{n}")));
+    names.extend(world.ledger.comings.names());
     world.ledger.troubled |= running.hands.store.is_troubled();
     for name in names {
         let Ok(known) = ServiceName::new(&name) else { continue };
@@ -191,6 +195,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
     let faults = world.kernel.take_faults();
     world.ledger.broken.extend(faults);
     look(world);
+    comings::check(world);
     for index in 0..world.callers.len() {
         judge(world, index)?;
         scopes::judge(world, index)?;

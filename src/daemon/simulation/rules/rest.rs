@@ -1,5 +1,6 @@
 //! What has become of everything when nothing goes wrong any more, and when all has ended.
 
+use super::comings::may_be_gone;
 use super::root::root_word;
 use super::scopes::forgotten;
 use super::word;
@@ -64,10 +65,15 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
     if let Some(name) = world.specs.keys().find(|name| supervisor.fleet.id(name).is_none()) {
         wrong = Some(format!("{name} has a definition, and is no service"));
     }
-    for n in 0..world.registered {
-        let name = ServiceName::new(&format!("r{n}")).map_err(|error| error.to_string())?;
+    let registered = (0..world.registered).map(|n| format!("r{n}"));
+    for name in registered.chain(world.ledger.comings.names()) {
+        let name = ServiceName::new(&name).map_err(|error| error.to_string())?;
         let held = world.running.as_ref().and_then(|running| running.hands.store.want(&name));
-        if supervisor.fleet.id(name.as_str()).is_none() && held.is_some() {
+        let is_service = supervisor.fleet.id(name.as_str()).is_some();
+        if is_service && may_be_gone(world, name.as_str()) {
+            wrong = Some(format!("{name} has no definition, and is a service"));
+        }
+        if !is_service && held.is_some() {
             wrong = Some(format!(
                 "{name} is no service any more, and the disk says that it is wanted {}",
                 word(held)

@@ -92,6 +92,7 @@ fn awaits_root(world: &World) -> bool {
 
 /// The supervisor begins: of the root gateway it knows what it has found.
 pub fn begins(world: &mut World) {
+    world.ledger.comings.begins();
     world.ledger.word.iter_mut().for_each(|word| word.is_read = false);
     world.ledger.root.is_awaited = awaits_root(world);
     world.ledger.root.starting.clear();

@@ -1,5 +1,6 @@
 //! What a supervisor leaves is what the next one finds.
 
+use super::comings::may_be_gone;
 use super::{committed, millis, word};
 use crate::containment::IncarnationId;
 use crate::core::name::ServiceName;
@@ -33,7 +34,9 @@ pub fn bequeath(world: &mut World, heir: Heir) {
     let is_late = world.now() < world.disk_hangs_until() + millis(AT_ONCE);
     let mut heirloom = Heirloom::default();
     for (id, gateway) in supervisor.fleet.ids().filter_map(|id| Some((id, supervisor.fleet.gateway(id)?))) {
-        let Some(name) = supervisor.fleet.name(id) else { continue };
+        let Some(name) = supervisor.fleet.name(id).filter(|name| !may_be_gone(world, name.as_str())) else {
+            continue;
+        };
         let lasted = now.since(gateway.since()) > A_WHILE && !world.ledger.troubled;
         let is_written = now.since(gateway.since()) > AT_ONCE && !world.ledger.troubled;
         let wanted = world.ledger.on_disk.get(name.as_str()).is_some_and(|(want, _)| *want == Some(Want::Up));
@@ -93,7 +96,7 @@ pub fn nothing_is_left(world: &World) -> Result<(), String> {
 
 fn inherited(world: &mut World) -> Result<(), String> {
     let heirloom = std::mem::take(&mut world.ledger.heirloom);
-    for life in &heirloom.lives {
+    for life in heirloom.lives.iter().filter(|life| !may_be_gone(world, life.name.as_str())) {
         if world.kernel.tree(life).is_none() {
             return Err(format!(
                 "life {} of {}, which was up and wanted, was not taken over",

@@ -4,6 +4,7 @@
 //! Invariants: a service whose definition is malformed or cannot be read keeps the one that it has; one that runs has a new
 //! definition from its next start on; nobody waits for a disk that hangs.
 
+pub mod asleep;
 pub mod found;
 mod readings;
 pub mod record;
@@ -20,6 +21,7 @@ use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::surface::slots::{Slots, run_in};
+use crate::daemon::topics::definitions::asleep::{Asleep, asleep};
 use crate::daemon::topics::definitions::found::{Plan, Unreadable, is_profile};
 use crate::daemon::topics::definitions::record::{DefineError, define, gateway};
 use crate::daemon::topics::definitions::refused::{Refusal, Refusals, dormant};
@@ -40,6 +42,8 @@ pub struct Definitions {
     refused: Refusals,
     /// Records that are no services now.
     dormant: BTreeMap<ServiceName, RecordRow>,
+    /// What is on record of those that have no definition now.
+    asleep: BTreeMap<ServiceName, Asleep>,
     /// The start did without what is still being read: what the database wants, for when that comes.
     late: Option<BTreeMap<ServiceName, Want>>,
 }
@@ -58,6 +62,7 @@ impl Definitions {
             template,
             refused: plan.refused.iter().map(refusal).collect(),
             dormant: dormant(&rows.records, plan),
+            asleep: asleep(rows, plan),
             late: late.then_some(wants),
         }
     }
@@ -103,8 +108,14 @@ impl Definitions {
         self.dormant.get(name)
     }
 
+    /// There is a service of this name now, or nothing on record of it any more.
+    pub fn wake(&mut self, name: &ServiceName) -> Option<Asleep> {
+        self.asleep.remove(name)
+    }
+
     /// A service of this name has been registered. It may have been refused until now.
     pub fn registered(&mut self, name: &ServiceName) {
+        self.wake(name);
         if self.dormant.remove(name).is_some() {
             self.refused.remove(name.as_str());
         }
@@ -114,6 +125,8 @@ impl Definitions {
     /// otherwise.
     pub fn recall(&mut self, rows: &store::Opened, view: &View<'_>) -> Actions {
         let mut actions = Actions::new();
+        let is_none = |(name, _): &(ServiceName, Asleep)| view.fleet.id(name.as_str()).is_none();
+        self.asleep.extend(asleep(rows, &Plan::default()).into_iter().filter(is_none));
         for (name, row) in &rows.records {
             if let Some(id) = view.fleet.id(name.as_str()) {
                 if view.service(id).is_some_and(|service| service.record.is_none()) {
@@ -125,6 +138,7 @@ impl Definitions {
             match self.of_record(name, row, view) {
                 Ok(definition) => {
                     let first = First::Down { recorded: want == Some(Want::Down) };
+                    self.wake(name);
                     let new = New { definition, record: Some(row.clone()), first, intent: None };
                     actions.push(Action::Define(Define::New(Box::new(new))));
                 }

@@ -8,7 +8,7 @@ use crate::core::gateway::Gateway;
 use crate::core::name::ServiceName;
 use crate::core::words::{Cause, State, Want};
 use crate::daemon::act::{Action, Actions};
-use crate::daemon::services::Service;
+use crate::daemon::services::{Gone, Service};
 use crate::daemon::topics::definitions::found::{Found, Plan, Unreadable, first_want};
 use crate::daemon::topics::definitions::readings::Reloading;
 use crate::daemon::topics::definitions::refused::Refusal;
@@ -18,7 +18,7 @@ use crate::definition::Definition;
 use crate::definition::resolved::Origin;
 use crate::definition::stamp::Stamp;
 use crate::hermes::state_json::Intent;
-use crate::store::RecordRow;
+use crate::store::{RecordRow, RunRow};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -61,8 +61,8 @@ pub struct New {
 pub enum First {
     /// Nothing is on record: this, because of that.
     Seen(Want, Cause),
-    /// This is on record, from before its definition was refused.
-    Recorded(Want),
+    /// This is on record, from before its definition was refused or away, and how it fared then.
+    Recorded(Want, Option<Box<RunRow>>),
     /// It stays down until somebody says otherwise; `recorded`: down is what is on record.
     Down { recorded: bool },
 }
@@ -94,26 +94,32 @@ impl Definitions {
     }
 
     fn introduce(
-        &self,
+        &mut self,
         definition: Definition,
         record: Option<RecordRow>,
         found: &Found,
         view: &View<'_>,
     ) -> [Action; 2] {
         let intent = found.intent(&definition, record.as_ref(), view.around);
-        let recorded = self.refused.get(definition.name.as_str()).and_then(Refusal::recorded);
-        let seen = || {
-            let (want, cause) = first_want(&definition, intent);
-            First::Seen(want, cause)
+        let refused = self.refused.get(definition.name.as_str()).and_then(Refusal::recorded);
+        let asleep = self.wake(&definition.name);
+        // A profile that comes brings its want along.
+        let recorded =
+            refused.or_else(|| asleep.as_ref().filter(|_| !is_profile(&definition)).map(|row| row.want));
+        let first = match recorded {
+            Some(want) => First::Recorded(want, asleep.and_then(|asleep| asleep.run).map(Box::new)),
+            None => {
+                let (want, cause) = first_want(&definition, intent);
+                First::Seen(want, cause)
+            }
         };
-        let first = recorded.map_or_else(seen, First::Recorded);
         let unseen = is_profile(&definition) && definition.slot.is_none();
         let shown = match &first {
-            First::Seen(want, _) | First::Recorded(want) if unseen => {
+            First::Seen(want, _) | First::Recorded(want, _) if unseen => {
                 Action::ShowGateway(definition.name.clone(), *want)
             }
             // Its slot may have gone since the files were read.
-            First::Seen(..) | First::Recorded(_) | First::Down { .. } => Action::Scan,
+            First::Seen(..) | First::Recorded(..) | First::Down { .. } => Action::Scan,
         };
         let new = New { intent: intent.cloned(), first, definition, record };
         [Action::Define(Define::New(Box::new(new))), shown]
@@ -149,7 +155,7 @@ impl Definitions {
                 // Its record cannot be read now, and stays with the service.
                 self.dormant.remove(&service.name);
             }
-            if is_kept(service, &found) || service.gone {
+            if is_kept(service, &found) || service.gone != Gone::No {
                 continue;
             }
             let of_file = counted(service);
@@ -295,7 +301,7 @@ impl Again<'_> {
             true => Define::Changed { id, definition: Box::new(definition), record },
             false => Define::Same { id, stamp: definition.stamp, record },
         };
-        let back = service.gone.then_some(Action::Define(Define::Back(id)));
+        let back = (service.gone != Gone::No).then_some(Action::Define(Define::Back(id)));
         let mut actions: Actions = back.into_iter().chain([Action::Define(define)]).collect();
         if !changed && !pending {
             return actions;

@@ -7,7 +7,7 @@ use crate::core::event::{Command, Event, Ticket};
 use crate::core::exit::Exit;
 use crate::core::fleet::ServiceId;
 use crate::core::words::{Cause, State};
-use crate::daemon::services::Service;
+use crate::daemon::services::{Gone, Service};
 use crate::daemon::topics::Deadlines;
 use crate::daemon::topics::definitions::found::Found;
 use crate::daemon::topics::definitions::readings::Reloading;
@@ -218,15 +218,15 @@ impl Story {
                 service.record = record.map(Box::new);
                 self.done.push(format!("redefine {}", service.name));
             }
-            Define::Back(id) => self.world.services.get_mut(&id).unwrap().gone = false,
+            Define::Back(id) => self.world.services.get_mut(&id).unwrap().gone = Gone::No,
             Define::Gone(id) => {
                 let service = self.world.services.get_mut(&id).unwrap();
-                service.gone = true;
+                service.gone = Gone::Yes;
                 self.done.push(format!("gone {}", service.name));
             }
             Define::OneTooMany(id) => {
                 let service = self.world.services.get_mut(&id).unwrap();
-                service.gone = true;
+                service.gone = Gone::Yes;
                 self.done.push(format!("too many {}", service.name));
             }
             Define::New(new) => {
@@ -276,7 +276,7 @@ fn what_is_new_is_added_what_is_gone_is_dropped_and_the_rest_is_not_touched() {
     story.files = [("a", "/bin/a"), ("b", "/bin/b"), ("c", "/bin/c")].into();
     story.reload(false);
     story.hears(&["1: end"]);
-    assert!(!story.service("b").gone);
+    assert_eq!(story.service("b").gone, Gone::No);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn a_malformed_definition_leaves_the_service_the_one_that_it_has() {
     story.reload(true);
     let line = "/etc/hermes-sup/services/a.toml: a comma is missing";
     story.hears(&["1: b down changed", &format!("1: reload [failed] {line}"), "1: end"]);
-    assert!(!story.service("a").gone);
+    assert_eq!(story.service("a").gone, Gone::No);
     assert_eq!(story.command("a"), "/bin/a");
     assert_eq!(story.log, [line]);
     let since = story.definitions.refused_since(&name("a"));
@@ -379,7 +379,7 @@ fn a_name_whose_definition_is_malformed_is_known_and_gets_what_was_wanted_of_it_
     story.reload(false);
     story.malformed.clear();
     story.reload(false);
-    story.does(&["new a Recorded(Down)", "new b Seen(Up, FirstBoot)"]);
+    story.does(&["new a Recorded(Down, None)", "new b Seen(Up, FirstBoot)"]);
     assert!(!story.definitions.is_refused("a", &story.world.fleet));
 }
 
@@ -556,7 +556,53 @@ fn what_the_start_did_without_is_booted_when_it_comes_and_said_to_nobody() {
     story.does(&["late c"]);
     story.malformed.clear();
     story.reload(false);
-    story.does(&["new b Recorded(Down)"]);
+    story.does(&["new b Recorded(Down, None)"]);
+}
+
+fn on_record(wants: &[(&str, Want)]) -> store::Opened {
+    let row = |want| WantRow {
+        want,
+        asked_by_uid: None,
+        asked_at_ms: 0,
+        cause: Cause::Operator,
+        definition_hash: None,
+    };
+    let wants = wants.iter().map(|(of, want)| (name(of), row(*want))).collect();
+    store::Opened { wants, ..store::Opened::default() }
+}
+
+/// A volume that was mounted after the start, then `reload`: what was stopped was started, for nobody knew of it any more.
+#[test]
+fn what_was_away_at_the_start_is_wanted_as_it_was_when_it_comes() {
+    let mut rows = on_record(&[("a", Want::Down), ("coder", Want::Up)]);
+    rows.runs.insert(name("a"), store::RunRow { restarts: 7, ..Default::default() });
+    let plan = Plan::default();
+    let definitions = Definitions::at_start(Some(Template::built_in()), &plan, &rows, false);
+    let mut story = Story { definitions, ..Story::default() };
+    story.files = [("a", "/bin/a"), ("b", "/bin/b")].into();
+    story.reload(false);
+    let past = format!("Some({:?})", rows.runs[&name("a")]);
+    story.does(&[&format!("new a Recorded(Down, {past})"), "new b Seen(Up, FirstBoot)"]);
+    // A profile has its want with it, or is a new one.
+    story.profiles = vec!["coder"];
+    story.reload(false);
+    story.does(&["new coder Seen(Down, FirstBoot)"]);
+}
+
+/// What is erased has no want that could come back.
+#[test]
+fn what_is_on_record_counts_once() {
+    let rows = on_record(&[("a", Want::Down)]);
+    let definitions = Definitions::at_start(Some(Template::built_in()), &Plan::default(), &rows, false);
+    let mut story = Story { definitions, ..Story::default() };
+    story.files = [("a", "/bin/a")].into();
+    story.reload(false);
+    story.does(&["new a Recorded(Down, None)"]);
+    let id = story.id("a");
+    story.world.services.remove(&id);
+    drop(story.world.fleet.remove(id, story.world.now));
+    story.reload(false);
+    story.does(&["new a Seen(Up, FirstBoot)"]);
 }
 
 #[test]
