@@ -28,6 +28,18 @@ pub enum Command {
     Unregister,
 }
 
+impl Command {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Once => "once",
+            Self::Unregister => "unregister",
+        }
+    }
+}
+
 /// A numbered life of a service. Events of a life that was given up are ignored.
 pub type Incarnation = u64;
 

@@ -111,6 +111,7 @@ impl Supervisor {
                 self.beside.remove(&life(incarnation));
                 decide!(self.scopes.released(&life(incarnation), false));
             }
+            Effect::Reply { ticket, outcome } if self.topics.topology.holds_back(id, ticket, &outcome) => {}
             Effect::Reply { ticket, outcome } => {
                 match (outcome, self.topics.topology.prepared_answer(id, ticket, &view!(self))) {
                     (Outcome::Done { unrecorded: None, .. }, Some(prepared)) => {

@@ -545,6 +545,7 @@ impl Supervisor {
             }
             Notice::RootHeard(heard) => decide!(self.topology.heard(heard)),
             Notice::GatewayConversed(conversed) => decide!(self.topology.conversed(conversed)),
+            Notice::ProfileMarked(marked) => decide!(self.topology.marked(marked)),
             Notice::GatewayEnded { id, began } => decide!(self.topology.ended(id, began)),
             Notice::Slots(slots) => {
                 self.surroundings = self.surroundings_now();

@@ -80,6 +80,8 @@ pub enum Notice {
     RootHeard(topology::Heard),
     /// The root gateway has answered a question, or is not going to.
     GatewayConversed(topology::Conversed),
+    /// The mark of a parked profile was put or taken away, or could not be.
+    ProfileMarked(topology::Marked),
     /// Whether a gateway that ended with 78 had begun to work.
     GatewayEnded {
         id: ServiceId,

@@ -6,8 +6,9 @@ use crate::harness::{End, Place, Rung, Setup, World, wait};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 
-/// The root gateway serves the profiles that `serves` in its home names (a JSON list), and runs without that file as one that
-/// serves only itself. It says so when `go` is there. A named one ends with the code in `refused`, if there is one.
+/// The root gateway serves the profiles that `serves` in its home names (a JSON list), `work` not where that is parked, and runs
+/// without that file as one that serves only itself. It says so when `wait` is not there. A named one ends with the code in
+/// `refused`, if there is one; none ends by a signal while `slow` is there.
 const HERMES: &str = r#"#!/bin/sh
 home=$HERMES_HOME
 echo "called $*"
@@ -15,11 +16,15 @@ echo "called $*"
 cd "$home" || exit 9
 [ ! -e refused ] || exit "$(cat refused)"
 wish=$(sed -n 's/.*"desired_state":"\([a-z]*\)".*/\1/p' gateway_state.json 2>/dev/null)
+served() {
+    [ ! -e profiles/work/gateway.parked ] || { echo '["default"]'; return; }
+    cat serves 2>/dev/null || echo '[]'
+}
 tell() {
-    echo "{\"pid\":$$,\"gateway_state\":\"$1\"${wish:+,\"desired_state\":\"$wish\"},\"served_profiles\":$(cat serves 2>/dev/null || echo '[]')}" >.state.$$
+    echo "{\"pid\":$$,\"gateway_state\":\"$1\"${wish:+,\"desired_state\":\"$wish\"},\"served_profiles\":$(served)}" >.state.$$
     mv .state.$$ gateway_state.json
 }
-trap 'tell stopped; exit 0' TERM
+trap 'while [ -e slow ]; do sleep 0.02; done; tell stopped; exit 0' TERM
 trap 'tell running; echo told again' USR2
 echo begun
 while [ -e wait ]; do sleep 0.02; done
@@ -208,6 +213,49 @@ fn what_cannot_be_done_for_a_served_profile_is_refused_and_changes_nothing() {
     assert_eq!(supervisor.terminate(), End::Code(0));
 }
 
+/// It was answered as done when the profile's own processes had ended, and the root gateway went on answering for it.
+#[test]
+fn a_stop_while_its_own_processes_end_is_a_stop_of_what_the_root_gateway_does() {
+    let mut world = world(&["default", "work"]);
+    let _supervisor = world.start();
+    world.wait_log("work", "ready gateway");
+    world.write_as_hermes(&format!("{WORK}/slow"), "");
+    world.write_as_hermes(&format!("{HOME}/serves"), r#"["default","work"]"#);
+    world.ctl(&["kill", "default", "USR2"]).ok();
+    world.wait_state("work", &["stopping"]);
+    let said = world.ctl(&["stop", "work"]).fails(1);
+    assert!(said.contains("'work' goes on: 'default' serves it"), "{said}");
+    remove(&world, &format!("{WORK}/slow"));
+    world.wait_state("work", &["served"]);
+    assert_eq!(world.want("work"), "up");
+}
+
+/// It left no mark for the root gateway, which took the profile up again when it was back.
+#[test]
+fn a_stop_while_the_root_gateway_restarts_holds_for_it() {
+    let mut world = world(&["default", "work"]);
+    world.write_as_hermes(&format!("{HOME}/serves"), r#"["default","work"]"#);
+    let _supervisor = world.start();
+    world.wait_state("work", &["served"]);
+    world.write_as_hermes(&format!("{HOME}/wait"), "");
+    world.ctl(&["kill", "default", "KILL"]).ok();
+    world.wait_log_times("default", "begun", 2);
+    let (world, mark) = (&world, world.path(&format!("{WORK}/gateway.parked")));
+    let said = std::thread::scope(|threads| {
+        let stop = threads.spawn(|| world.ctl(&["stop", "work"]));
+        wait::until("the mark", &world.path(WORK), || mark.exists().then_some(()));
+        assert!(!stop.is_finished(), "the root gateway may be serving it by now");
+        remove(world, &format!("{HOME}/wait"));
+        stop.join().expect("an answer").ok()
+    });
+    assert!(said.contains("work"), "{said}");
+    assert_eq!((world.want("work"), world.state("work")), ("down".to_owned(), "parked".to_owned()));
+    world.ctl(&["restart", "default"]).ok();
+    world.wait_log_times("default", "ready gateway", 3);
+    world.wait_state("work", &["parked"]);
+    assert_eq!(world.log("work"), "");
+}
+
 /// Kept up for `work` against its own want, the root gateway was stopped by the next supervisor, and started again when `work`
 /// had been refused once more.
 #[test]
@@ -249,7 +297,11 @@ victim=$(cat victim 2>/dev/null) && [ -e "$victim" ] && kill -TERM "$(cat "$vict
 echo begun"#;
     let program = world.write(
         "/opt/bin/hermes",
-        HERMES.replacen("trap 'tell stopped; exit 0' TERM", "", 1).replacen("echo begun", takes_over, 1),
+        HERMES.replacen("tell stopped; exit 0' TERM", "exit 1' TERM", 1).replacen(
+            "echo begun",
+            takes_over,
+            1,
+        ),
     );
     std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).expect("a mode");
     world.write_as_hermes(&format!("{HOME}/victim"), format!("{WORK}/pid"));

@@ -59,6 +59,14 @@ impl Gateway {
         self.phase == Phase::Held && self.gate == Gate::Turn
     }
 
+    /// Where its work is done, though processes of its own may still end.
+    pub fn placed_elsewhere(&self) -> Option<&Elsewhere> {
+        match &self.gate {
+            Gate::Elsewhere(place) => Some(place),
+            Gate::Open | Gate::Wait(_) | Gate::Turn | Gate::Ask(_) | Gate::Refused(_) => None,
+        }
+    }
+
     /// Where its work is done, while no process of its own is there.
     pub fn elsewhere(&self) -> Option<&Elsewhere> {
         match (&self.gate, self.phase) {

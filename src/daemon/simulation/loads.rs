@@ -1,7 +1,7 @@
 //! What is asked of the supervisor and what goes wrong around it, at random.
 
 use super::callers::{Caller, Who};
-use super::rules::{before, unit};
+use super::rules::{before, may_be_served, unit};
 use super::services::{Group, MOST_INSTANCES, Spec};
 use super::world::{Happening, World};
 use crate::control::protocol::{Program, Registration, Request, SignalName, Targets, Until};
@@ -145,6 +145,7 @@ pub fn ask_as(world: &mut World, who: Who, request: Request) {
 fn call(world: &mut World, who: Who, request: Request, slow: u64) -> Option<usize> {
     let number = world.callers.len();
     let (now, socket) = (world.now(), world.stage.socket());
+    may_be_served(world, number, &request);
     let scope = before(world, &who, &request);
     let owns = owned(world, &who);
     let caller = Caller::ask((number, who, owns), scope, &socket, request, now, now + slow)?;

@@ -162,7 +162,8 @@ pub fn found(found: &mut Found) {
 
 /// What is not asked of the root gateway, and taken for done.
 pub fn conversation(about: &About) -> Option<Answer> {
-    let is_not_told = PLANTED.get() == Some(Bug::RootIsNotTold) && matches!(about, About::Command { .. });
+    let is_not_told = PLANTED.get() == Some(Bug::RootIsNotTold)
+        && matches!(about, About::Command { .. } | About::Leave { .. });
     is_not_told.then(Answer::default)
 }
 

@@ -184,6 +184,9 @@ fn is_true(world: &mut World, index: usize, outcome: &Outcome) -> Result<(), Str
         if newest && !by_default && !is_there && !is_erased {
             world.ledger.acknowledged.insert(name.clone(), Acknowledged { want });
         }
+        if newest && matches!(request, Request::Stop { .. }) {
+            world.ledger.stops.done(number, &name);
+        }
     }
     if let (Some((most, persist)), Ok(known)) = (asked_limit(&request), ServiceName::new(&name)) {
         let given = world.ledger.limits_given.get(&known).is_some_and(|given| given.contains(&most));

@@ -13,7 +13,7 @@ mod starts;
 mod successors;
 
 pub use rest::{at_rest, at_the_end};
-pub use root::{begins, rested};
+pub use root::{begins, may_be_served, rested};
 pub use scopes::{Before, before, ends_are_told, unit};
 pub use starts::did;
 pub use successors::{Heir, bequeath, inherit, nothing_is_left, recovered};
@@ -27,7 +27,7 @@ use crate::core::name::ServiceName;
 use crate::core::words::Want;
 use answers::{asked_want, judge, look, persisted_limit};
 use comings::Comings;
-use root::{Root, Word};
+use root::{Root, Stops, Word};
 use scopes::Scopes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -85,6 +85,7 @@ pub struct Ledger {
     comings: Comings,
     word: Option<Word>,
     root: Root,
+    stops: Stops,
     scopes: Scopes,
     broken: Vec<String>,
 }
@@ -136,6 +137,7 @@ impl Ledger {
                 self.asked.insert(name.clone(), caller.number);
                 // Until it is answered, and for good if it never is, the disk may hold the one or the other.
                 self.acknowledged.remove(&name);
+                self.stops.end(&name);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What has become of everything when nothing goes wrong any more, and when all has ended.
 
 use super::comings::may_be_gone;
-use super::root::root_word;
+use super::root::{root_word, served_on};
 use super::scopes::forgotten;
 use super::word;
 use crate::core::gateway::Phase;
@@ -96,7 +96,7 @@ pub fn at_rest(world: &mut World) -> Result<(), String> {
             wrong = Some(format!("{name} was given pids_max {most} for good, and the disk says {held:?}"));
         }
     }
-    wrong.or_else(|| forgotten(world)).map_or(Ok(()), Err)
+    wrong.or_else(|| served_on(world)).or_else(|| forgotten(world)).map_or(Ok(()), Err)
 }
 
 /// The end of a supervisor that was asked to: nothing is left.

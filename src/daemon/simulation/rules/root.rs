@@ -2,6 +2,7 @@
 
 use super::{Ledger, millis};
 use crate::containment::IncarnationId;
+use crate::control::protocol::{Request, Targets};
 use crate::core::gateway::Phase;
 use crate::daemon::simulation::services::Spec;
 use crate::daemon::simulation::world::World;
@@ -16,6 +17,52 @@ pub(super) struct Word {
     pub(super) served: BTreeSet<String>,
     /// The supervisor has had the time to read it.
     is_read: bool,
+}
+
+/// Stops of named gateways that hold for the root gateway as well.
+#[derive(Debug, Default)]
+pub(super) struct Stops {
+    /// By caller and service: no process of its own was there, and the root gateway served it or had yet to speak.
+    asked: BTreeSet<(usize, String)>,
+    /// They were said to be done, and nobody has asked for anything else since.
+    hold: BTreeSet<String>,
+}
+
+impl Stops {
+    /// Somebody has asked for another want of it.
+    pub(super) fn end(&mut self, name: &str) {
+        self.hold.remove(name);
+    }
+
+    /// A stop was said to be done, and is the newest that was asked for.
+    pub(super) fn done(&mut self, number: usize, name: &str) {
+        if self.asked.remove(&(number, name.to_owned())) {
+            self.hold.insert(name.to_owned());
+        }
+    }
+}
+
+/// Somebody is about to ask for something.
+pub fn may_be_served(world: &mut World, number: usize, request: &Request) {
+    let Request::Stop { targets: Targets::Names(names) } = request else { return };
+    if names.iter().any(|name| name == DEFAULT_PROFILE) {
+        return;
+    }
+    let living = world.kernel.living();
+    let is_named = |name: &&String| world.specs.get(*name).is_some_and(Spec::is_named_gateway);
+    for name in names.iter().filter(is_named) {
+        let has_own = living.iter().any(|life| life.name.as_str() == name);
+        if !has_own && (world.ledger.root.is_awaited || is_served(world, name)) {
+            world.ledger.stops.asked.insert((number, name.clone()));
+        }
+    }
+}
+
+/// What the root gateway serves although somebody was told that it is stopped.
+pub(super) fn served_on(world: &World) -> Option<String> {
+    let served = &root_word(world)?.served;
+    let name = world.ledger.stops.hold.iter().find(|name| served.contains(*name))?;
+    Some(format!("{name} was stopped, and '{DEFAULT_PROFILE}' serves it"))
 }
 
 /// The root gateway, as far as others wait for it, when the supervisor was at rest last.

@@ -63,7 +63,7 @@ impl Requests {
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
             effect::Outcome::Overtaken(by) => {
-                let message = format!("'{name}': overtaken by a newer '{}'", word_of(by));
+                let message = format!("'{name}': overtaken by a newer '{}'", by.word());
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
         };
@@ -245,16 +245,6 @@ fn timed_out(ticket: Ticket, stub: &Stub, conn: Option<ConnId>, view: &View<'_>)
 }
 
 /// The verb of a command.
-pub(super) fn word_of(command: Command) -> &'static str {
-    match command {
-        Command::Start { .. } => "start",
-        Command::Stop => "stop",
-        Command::Restart => "restart",
-        Command::Once => "once",
-        Command::Unregister => "unregister",
-    }
-}
-
 /// The answer for one that `restart --rolling` did not come to.
 pub(super) fn not_restarted(
     conn: Option<ConnId>,

@@ -12,7 +12,7 @@ use crate::core::words::State;
 use crate::daemon::Commit;
 use crate::daemon::act::{Action, Actions};
 use crate::daemon::topics::limits::Asked;
-use crate::daemon::topics::requests::answers::{not_restarted, word_of};
+use crate::daemon::topics::requests::answers::not_restarted;
 use crate::daemon::topics::requests::{Awaited, Of, PendingRequest, Requests, part};
 use crate::daemon::view::View;
 use crate::store::Change;
@@ -110,7 +110,7 @@ impl Requests {
         if matches!(by, Command::Start { .. } | Command::Restart) {
             return actions;
         }
-        let why = format!("overtaken by a newer '{}'", word_of(by));
+        let why = format!("overtaken by a newer '{}'", by.word());
         for PendingRequest { conn, queue, .. } in self.requests.values_mut() {
             let (overtaken, left): (Vec<ServiceId>, Vec<ServiceId>) =
                 std::mem::take(queue).into_iter().partition(|id| ids.contains(id));

@@ -21,6 +21,8 @@ pub enum About {
     Rescan(Option<ServiceId>),
     /// An operator's command for a profile that it serves, or that is parked.
     Command { id: ServiceId, ticket: Ticket, command: Command, errand: Errand },
+    /// A profile that it serves, whose gateway was stopped before it said so.
+    Leave { id: ServiceId, errand: Errand },
 }
 
 impl About {
@@ -31,9 +33,17 @@ impl About {
     pub fn talk(&self, home: &Beneath, user: &Credentials, pid: u32) -> Result<Answer, AskError> {
         match self {
             Self::Rescan(_) => gateway_socket::ask(home, user, pid, &Verb::RescanProfiles, errand::PATIENCE),
-            Self::Command { errand, .. } => errand.run(home, user, pid),
+            Self::Command { errand, .. } | Self::Leave { errand, .. } => errand.run(home, user, pid),
         }
     }
+}
+
+/// A command for a profile about which the root gateway is being asked: its turn comes when that has answered.
+#[derive(Debug)]
+pub(super) struct Queued {
+    ticket: Ticket,
+    command: Command,
+    together: BTreeSet<ServiceId>,
 }
 
 /// What came of a conversation with the root gateway.
@@ -43,8 +53,18 @@ pub struct Conversed {
     pub answer: Result<Answer, AskError>,
 }
 
+impl Queued {
+    fn action(self, id: ServiceId) -> Action {
+        let Self { ticket, command, together } = self;
+        Action::Command { tickets: vec![(id, ticket)], command, together, in_turn: false }
+    }
+}
+
 impl Topology {
-    pub(super) fn converse(&self, about: About) -> Action {
+    pub(super) fn converse(&mut self, about: About) -> Action {
+        if let About::Command { id, .. } | About::Leave { id, .. } = about {
+            self.talks.entry(id).or_default();
+        }
         Action::Converse { pid: self.word().map(|word| word.pid), about }
     }
 
@@ -58,6 +78,19 @@ impl Topology {
             word.served.clone_from(served);
             self.moved = true;
         }
+        let id = match about {
+            About::Command { id, .. } | About::Leave { id, .. } => Some(id),
+            About::Rescan(_) => None,
+        };
+        let queued = id.and_then(|id| Some((id, self.talks.remove(&id)?)));
+        let mut actions = self.outcome_of(about, answer, view);
+        if let Some((id, queue)) = queued {
+            actions.extend(queue.into_iter().map(|next| next.action(id)));
+        }
+        actions
+    }
+
+    fn outcome_of(&mut self, about: About, answer: Result<Answer, AskError>, view: &View<'_>) -> Actions {
         match about {
             About::Rescan(None) => Actions::new(),
             About::Rescan(Some(id)) => {
@@ -67,6 +100,7 @@ impl Topology {
             About::Command { id, ticket, command, errand } => {
                 self.answer(id, ticket, command, &errand, answer.as_ref(), view)
             }
+            About::Leave { id, errand } => self.left_out(id, &errand, answer.as_ref(), view),
         }
     }
 
@@ -80,10 +114,17 @@ impl Topology {
         together: &BTreeSet<ServiceId>,
         view: &View<'_>,
     ) -> Actions {
-        let errand = self.errand(id, ticket, command, together, view);
-        let for_the_core = || Action::Core(id, Event::Command { ticket, command });
-        let asked = errand.map(|errand| self.converse(About::Command { id, ticket, command, errand }));
-        vec![asked.unwrap_or_else(for_the_core)]
+        if let Some(queue) = self.talks.get_mut(&id) {
+            // The newest wins, whichever the root gateway hears of first.
+            queue.push(Queued { ticket, command, together: together.clone() });
+            return Actions::new();
+        }
+        if let Some(errand) = self.errand(id, ticket, command, together, view) {
+            return vec![self.converse(About::Command { id, ticket, command, errand })];
+        }
+        let mut actions = self.beside_core(id, ticket, command, together, view);
+        actions.push(Action::Core(id, Event::Command { ticket, command }));
+        actions
     }
 
     fn errand(
@@ -95,7 +136,7 @@ impl Topology {
         view: &View<'_>,
     ) -> Option<Errand> {
         self.operator_asked(id, command, view);
-        let place = view.fleet.gateway(id).and_then(|gateway| gateway.elsewhere())?;
+        let place = view.fleet.gateway(id).and_then(|gateway| gateway.placed_elsewhere())?;
         let profile = named_profile(id, view)?;
         if root_gateway(view).is_some_and(|root| together.contains(&root)) {
             return None;
@@ -110,7 +151,7 @@ impl Topology {
     }
 
     /// Nobody wants the root gateway, and it is kept up for no service but these.
-    fn is_needed_only_by(&self, ids: &BTreeSet<ServiceId>, view: &View<'_>) -> bool {
+    pub(super) fn is_needed_only_by(&self, ids: &BTreeSet<ServiceId>, view: &View<'_>) -> bool {
         let root = root_gateway(view).and_then(|id| view.fleet.gateway(id));
         root.is_some_and(|root| root.needed_by().is_some()) && self.folded.is_subset(ids)
     }

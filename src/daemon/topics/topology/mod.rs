@@ -7,14 +7,18 @@
 //!
 //! * A named gateway that ends with 78 while nobody wants the root gateway may be of a version that has one gateway for all
 //!   profiles: then the root gateway is started for it ([`Event::Needed`]). Its own want stays.
-//! * What an operator asks of a served profile is asked of the root gateway, over its control socket.
+//! * What an operator asks of a served profile is asked of the root gateway, over its control socket. That it serves one counts, too,
+//!   while processes of the profile's own gateway still end.
+//! * A stop that comes when the root gateway cannot be asked holds for it all the same: `stops`.
 
 mod ends;
 mod errands;
+mod stops;
 #[cfg(test)]
 mod stories;
 
 pub use errands::{About, Conversed};
+pub use stops::Marked;
 
 use crate::control::protocol::Outcome;
 use crate::core::clock::Tick;
@@ -35,11 +39,13 @@ use crate::hermes::state_watch::StateWatch;
 use crate::hermes::topology::{self, Hold, ROOT_PATIENCE, Root, Seen, Word};
 use crate::sys::beneath::Beneath;
 use crate::sys::credentials::Credentials;
+use errands::Queued;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use stops::Stops;
 
 /// The life of the root gateway that is listened to.
 #[derive(Debug)]
@@ -84,6 +90,9 @@ pub struct Topology {
     boot_lines: Vec<BootLine>,
     /// An operator has stopped what was kept up: only an operator starts it again.
     fold_refused: bool,
+    /// Gateways about whose profiles the root gateway is being asked for an operator, and what was asked for since.
+    talks: BTreeMap<ServiceId, Vec<Queued>>,
+    stops: Stops,
     fights: Fights,
 }
 
@@ -232,13 +241,15 @@ impl Topology {
     /// A service has changed its state.
     pub fn changed(&mut self, id: ServiceId, view: &View<'_>) {
         let is_root = view.name(id).is_some_and(|name| name.as_str() == DEFAULT_PROFILE);
-        self.moved |= is_root || self.folded.contains(&id);
+        self.moved |= is_root || self.folded.contains(&id) || self.stops.contains(id);
     }
 
     /// A service is no more.
     pub fn forget(&mut self, id: ServiceId) {
         self.fights.forget(id);
         self.asking.remove(&id);
+        self.stops.forget(id);
+        self.talks.remove(&id);
         self.moved |= self.folded.remove(&id);
     }
 
@@ -291,13 +302,14 @@ impl Topology {
     /// gateway that cannot do without it is wanted up.
     pub fn placed(&mut self, view: &View<'_>) -> Actions {
         if !std::mem::take(&mut self.placed) {
-            return Actions::new();
+            return if view.closing { self.settle_stops(view) } else { Actions::new() };
         }
         let mut actions = Actions::new();
         if !matches!(self.hold, Hold::Until(_)) && !self.boot_lines.is_empty() {
             actions.push(Action::TellBoot(self.held_lines(view)));
         }
         actions.extend(self.settle_need(view));
+        actions.extend(self.settle_stops(view));
         actions
     }
 
@@ -377,6 +389,8 @@ impl Topology {
             followed.word = Some(word);
             self.moved = true;
         }
+        let mut parked = parked;
+        self.stops.correct(&mut parked);
         self.moved |= self.parked != parked;
         self.parked = parked;
         actions

@@ -1,6 +1,7 @@
 //! One gateway or many, as stories: the root gateway says what a test wants it to say.
 
 use super::*;
+use crate::core::effect;
 use crate::core::event::Command;
 use crate::core::exit::Exit;
 use crate::core::gateway::Elsewhere;
@@ -91,6 +92,13 @@ impl Story {
                 }
                 Action::TellBoot(lines) => self.done.extend(lines.into_iter().map(|(line, _)| line)),
                 Action::UnwatchRoot => self.done.push("unwatch".to_owned()),
+                Action::Command { tickets, command, together, in_turn: false } => {
+                    for (id, ticket) in tickets {
+                        let view = self.world.view();
+                        let actions = self.topology.command(id, ticket, command, &together, &view);
+                        self.act(actions);
+                    }
+                }
                 other => panic!("not expected: {other:?}"),
             }
         }
@@ -359,4 +367,201 @@ fn without_named_gateways_nobody_listens_to_the_root_gateway() {
     story.does(&["unwatch"]);
     assert!(story.world.fleet.id(name.as_str()).is_none());
     assert_eq!(story.topology.next_deadline(), None);
+}
+
+impl Story {
+    /// The mark of a parked profile is put or taken away, as the topic has asked.
+    fn marked(&mut self, id: ServiceId, done: io::Result<()>) {
+        let profile = named_profile(id, &self.world.view()).unwrap();
+        let parked = *self.topology.stops.marking.get(&profile).expect("it is to be marked");
+        let marked = Marked { id, profile, parked, done };
+        let actions = self.topology.marked(marked, &self.world.view());
+        self.act(actions);
+        self.settle();
+    }
+
+    /// `stop`, whose want is on the disk at once; whether the caller is answered now.
+    fn stop(&mut self, id: ServiceId) -> bool {
+        self.command(&[id], Command::Stop);
+        let name = self.world.fleet.name(id).unwrap();
+        assert_eq!(self.done.pop(), Some(format!("{name} Stop")), "the core takes it");
+        let seq = 1;
+        let effects = self.world.step(id, Event::Recorded { seq });
+        let replies: Vec<effect::Outcome> = effects
+            .into_iter()
+            .filter_map(|(_, effect)| match effect {
+                effect::Effect::Reply { outcome, .. } => Some(outcome),
+                _ => None,
+            })
+            .collect();
+        let held = replies.iter().any(|outcome| self.topology.holds_back(id, Ticket(1), outcome));
+        self.topology.changed(id, &self.world.view());
+        self.settle();
+        !replies.is_empty() && !held
+    }
+
+    /// The root gateway ends by itself, and is started again.
+    fn root_restarts(&mut self, root: ServiceId) {
+        self.exits(root, Exit::Code(1));
+        self.settle();
+        self.spawn(root, ROOT_PID);
+        self.settle();
+        self.does(&["unwatch"]);
+    }
+}
+
+/// The root gateway served the profile on while its own gateway was still ending, and `stop` said "down".
+#[test]
+fn a_stop_while_its_own_processes_end_is_asked_of_the_root_gateway_that_serves_the_profile() {
+    let (mut story, _, [a]) = Story::booted(["a"]);
+    story.says(&["default"], &[]);
+    story.spawn(a, 200);
+    story.says(&["default", "a"], &[]);
+    assert_eq!(story.state(a), State::Stopping, "it makes way");
+    story.command(&[a], Command::Stop);
+    assert!(matches!(story.talks[..], [About::Command { command: Command::Stop, .. }]), "{:?}", story.talks);
+    story.answers(done(&["default"]));
+    story.does(&["a Stop"]);
+    story.step(a, Event::Recorded { seq: 1 });
+    story.exits(a, Exit::Code(0));
+    assert_eq!((story.place(a), story.state(a)), (Some(&Elsewhere::Parked), State::Parked));
+    assert!(story.topology.prepared_answer(a, Ticket(1), &story.world.view()).is_some());
+}
+
+/// It left no mark, and the root gateway took the profile up again.
+#[test]
+fn a_stop_while_the_root_gateway_restarts_holds_for_it() {
+    let (mut story, root, [a]) = Story::booted(["a"]);
+    story.says(&["default", "a"], &[]);
+    story.root_restarts(root);
+    assert!(!story.stop(a), "the root gateway may have looked before the mark was there");
+    story.marked(a, Ok(()));
+    story.does(&[]);
+    // It had not.
+    story.says(&["default"], &["a"]);
+    story.does(&["a "]);
+    assert_eq!((story.state(a), story.talks.len()), (State::Parked, 0));
+    // A start takes the mark away.
+    let (mut story, root, [a]) = Story::booted(["a"]);
+    story.says(&["default"], &["a"]);
+    story.root_restarts(root);
+    story.command(&[a], Command::Start { force: false });
+    story.marked(a, Ok(()));
+    story.says(&["default", "a"], &[]);
+    assert_eq!(story.state(a), State::Served);
+}
+
+#[test]
+fn a_root_gateway_that_had_looked_before_the_mark_was_there_is_asked_to_leave_the_profile_out() {
+    for answer in [done(&["default"]), Err(AskError::NoSocket)] {
+        let (mut story, root, [a]) = Story::booted(["a"]);
+        story.says(&["default", "a"], &[]);
+        story.root_restarts(root);
+        assert!(!story.stop(a));
+        story.marked(a, Ok(()));
+        story.says(&["default", "a"], &["a"]);
+        assert!(matches!(story.talks[..], [About::Leave { .. }]), "{:?}", story.talks);
+        story.does(&[]);
+        let is_done = answer.is_ok();
+        story.answers(answer);
+        let told = story.done.remove(0);
+        if is_done {
+            assert_eq!((told.as_str(), story.state(a)), ("a ", State::Parked));
+        } else {
+            assert!(told.starts_with("a 'a' goes on: 'default' serves it"), "{told}");
+            assert_eq!(story.state(a), State::Served);
+        }
+    }
+}
+
+/// A gateway that runs is stopped without delay, and what the root gateway says of it later is followed.
+#[test]
+fn a_stop_of_what_has_a_process_does_not_wait_for_the_root_gateway() {
+    let (mut story, root, [a]) = Story::booted(["a"]);
+    story.says(&["default"], &[]);
+    story.spawn(a, 200);
+    story.root_restarts(root);
+    story.stop(a);
+    story.exits(a, Exit::Code(0));
+    assert_eq!(story.state(a), State::Down, "its answer is the core's");
+    story.marked(a, Ok(()));
+    story.says(&["default", "a"], &[]);
+    assert!(matches!(story.talks[..], [About::Leave { .. }]), "{:?}", story.talks);
+    story.answers(Err(AskError::NoSocket));
+    assert!(story.log.last().unwrap().contains("'a' goes on: 'default' serves it"), "{:?}", story.log);
+}
+
+#[test]
+fn where_the_root_gateway_waits_for_its_next_start_a_stop_is_answered_once_the_mark_is_there() {
+    for (done, told) in [
+        (Ok(()), "a "),
+        (
+            Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            "a 'a' is stopped, but 'default' may serve it when it runs: it cannot be marked as parked: read-only \
+             filesystem or storage medium",
+        ),
+    ] {
+        let (mut story, root, [a]) = Story::booted(["a"]);
+        story.says(&["default", "a"], &[]);
+        // The first failure restarts at once.
+        story.root_restarts(root);
+        story.exits(root, Exit::Code(1));
+        assert!(matches!(story.world.fleet.gateway(root).unwrap().phase(), Phase::Backoff { .. }));
+        story.settle();
+        story.done.clear();
+        assert!(!story.stop(a));
+        story.does(&[]);
+        story.marked(a, done);
+        story.does(&[told]);
+    }
+}
+
+/// The mark stays where it means nothing yet: another version, or another setting, may read it.
+#[test]
+fn a_stop_is_answered_when_the_root_gateway_serves_nobody_else_and_a_start_takes_the_mark_away() {
+    let (mut story, root, [a]) = Story::booted(["a"]);
+    story.says(&["default", "a"], &[]);
+    story.root_restarts(root);
+    assert!(!story.stop(a));
+    story.marked(a, Ok(()));
+    story.says(&[], &["a"]);
+    story.does(&["a "]);
+    assert!(story.topology.stops.marking.is_empty());
+    assert_eq!(story.state(a), State::Down);
+    story.command(&[a], Command::Start { force: false });
+    assert_eq!(story.topology.stops.marking.values().collect::<Vec<_>>(), [&false]);
+    story.does(&["a Start { force: false }"]);
+}
+
+/// The start found the profile served, and the stop before it came into force after it.
+#[test]
+fn of_two_commands_the_newer_one_wins_whatever_the_root_gateway_is_being_asked() {
+    let (mut story, _, [a]) = Story::booted(["a"]);
+    story.says(&["default", "a"], &[]);
+    story.command(&[a], Command::Stop);
+    story.command(&[a], Command::Start { force: false });
+    story.does(&[]);
+    story.answers(done(&["default"]));
+    assert!(matches!(story.talks[..], [About::Command { command: Command::Start { .. }, .. }]));
+    story.does(&["a Stop"]);
+    story.answers(done(&["default", "a"]));
+    story.does(&["a Start { force: false }"]);
+    assert_eq!(story.state(a), State::Served);
+}
+
+#[test]
+fn who_waits_for_the_root_gateway_hears_of_a_newer_command_and_of_the_end() {
+    let (mut story, root, [a]) = Story::booted(["a"]);
+    story.says(&["default", "a"], &[]);
+    story.root_restarts(root);
+    assert!(!story.stop(a));
+    story.command(&[a], Command::Start { force: false });
+    story.does(&["a 'a': overtaken by a newer 'start'", "a Start { force: false }"]);
+    let (mut story, root, [a]) = Story::booted(["a"]);
+    story.says(&["default", "a"], &[]);
+    story.root_restarts(root);
+    assert!(!story.stop(a));
+    story.world.closing = true;
+    story.settle();
+    story.does(&["a "]);
 }
