@@ -29,6 +29,7 @@ pub enum Command {
 }
 
 impl Command {
+    /// The verb.
     pub fn word(self) -> &'static str {
         match self {
             Self::Start { .. } => "start",

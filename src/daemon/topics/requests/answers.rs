@@ -244,7 +244,6 @@ fn timed_out(ticket: Ticket, stub: &Stub, conn: Option<ConnId>, view: &View<'_>)
     actions
 }
 
-/// The verb of a command.
 /// The answer for one that `restart --rolling` did not come to.
 pub(super) fn not_restarted(
     conn: Option<ConnId>,
