@@ -12,7 +12,7 @@ use crate::core::trace::After;
 use crate::core::words::Want;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,9 +146,9 @@ impl World {
     }
 
     pub(super) fn key(&self) -> u64 {
-        let mut bytes = Bytes(Vec::with_capacity(128));
-        self.fingerprint().hash(&mut bytes);
-        bytes.finish()
+        let mut sum = Sum(Sum::BASIS);
+        self.fingerprint().hash(&mut sum);
+        sum.finish()
     }
 
     /// What makes two worlds the same for the search: everything but absolute times and numbers.
@@ -168,32 +168,39 @@ impl World {
     }
 }
 
-/// Hashed as a whole: in a debug build the hash of each part by itself would be half of the search.
-struct Bytes(Vec<u8>);
+/// FNV-1a with 128 bits, folded: in a debug build SipHash, or a list of the bytes, would be a good part of the search.
+struct Sum(u128);
 
-impl Hasher for Bytes {
+impl Sum {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+    fn add(&mut self, byte: u8) {
+        self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(Self::PRIME);
+    }
+}
+
+impl Hasher for Sum {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        bytes.iter().for_each(|byte| self.add(*byte));
     }
 
     fn write_u8(&mut self, byte: u8) {
-        self.0.push(byte);
+        self.add(byte);
     }
 
     /// Which variant it is, or how many there are: nearly always a small number.
     fn write_usize(&mut self, number: usize) {
         match u8::try_from(number) {
-            Ok(small) if small < u8::MAX => self.0.push(small),
+            Ok(small) if small < u8::MAX => self.add(small),
             _ => {
-                self.0.push(u8::MAX);
-                self.0.extend_from_slice(&number.to_ne_bytes());
+                self.add(u8::MAX);
+                self.write(&number.to_ne_bytes());
             }
         }
     }
 
     fn finish(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&self.0);
-        hasher.finish()
+        (self.0 >> 64) as u64 ^ self.0 as u64
     }
 }
