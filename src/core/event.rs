@@ -29,15 +29,16 @@ pub enum Command {
 }
 
 impl Command {
-    /// The verb.
-    pub fn word(self) -> &'static str {
-        match self {
+    /// What an older command is told: this one has come since.
+    pub fn overtaking(self) -> String {
+        let verb = match self {
             Self::Start { .. } => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
             Self::Once => "once",
             Self::Unregister => "unregister",
-        }
+        };
+        format!("overtaken by a newer '{verb}'")
     }
 }
 

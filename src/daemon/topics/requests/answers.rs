@@ -63,7 +63,7 @@ impl Requests {
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
             effect::Outcome::Overtaken(by) => {
-                let message = format!("'{name}': overtaken by a newer '{}'", by.word());
+                let message = format!("'{name}': {}", by.overtaking());
                 Outcome::failed(name, Code::Failed, Some(state), message)
             }
         };

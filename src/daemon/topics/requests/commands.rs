@@ -110,7 +110,7 @@ impl Requests {
         if matches!(by, Command::Start { .. } | Command::Restart) {
             return actions;
         }
-        let why = format!("overtaken by a newer '{}'", by.word());
+        let why = by.overtaking();
         for PendingRequest { conn, queue, .. } in self.requests.values_mut() {
             let (overtaken, left): (Vec<ServiceId>, Vec<ServiceId>) =
                 std::mem::take(queue).into_iter().partition(|id| ids.contains(id));

@@ -1,6 +1,6 @@
 //! What is asked of the root gateway, and what its answers mean for those who wait.
 
-use super::{Topology, named_profile, root_gateway};
+use super::{Topology, has_root, named_profile, root_gateway};
 use crate::control::protocol::{Code, Outcome, State};
 use crate::core::event::{Command, Event, Ticket};
 use crate::core::fleet::ServiceId;
@@ -138,7 +138,7 @@ impl Topology {
         self.operator_asked(id, command, view);
         let place = view.fleet.gateway(id).and_then(|gateway| gateway.placed_elsewhere())?;
         let profile = named_profile(id, view)?;
-        if root_gateway(view).is_some_and(|root| together.contains(&root)) {
+        if has_root(together, view) {
             return None;
         }
         if command == Command::Stop && self.is_needed_only_by(together, view) {

@@ -113,6 +113,11 @@ fn root_gateway(view: &View<'_>) -> Option<ServiceId> {
     (directory == Path::new("")).then_some(id)
 }
 
+/// Whether the root gateway is one of these.
+fn has_root(ids: &BTreeSet<ServiceId>, view: &View<'_>) -> bool {
+    root_gateway(view).is_some_and(|root| ids.contains(&root))
+}
+
 /// The profile that a service is the gateway of, unless it is the root profile.
 fn named_profile(id: ServiceId, view: &View<'_>) -> Option<ServiceName> {
     let directory = view.service(id)?.gateway_directory(&view.options.home)?;

@@ -8,7 +8,7 @@
 //!   has no process.
 //! * A start takes the mark away again.
 
-use super::{About, Topology, named_profile, root_gateway};
+use super::{About, Topology, has_root, named_profile, root_gateway};
 use crate::control::protocol::{Code, Outcome, State};
 use crate::core::effect;
 use crate::core::event::{Command, Ticket};
@@ -100,10 +100,11 @@ impl Topology {
                 self.overtake_stop(id, command, view)
             }
         };
-        let with_root = root_gateway(view).is_some_and(|root| together.contains(&root));
         match command {
             Command::Stop
-                if self.is_in_doubt(id, view) && !with_root && !self.is_needed_only_by(together, view) =>
+                if self.is_in_doubt(id, view)
+                    && !has_root(together, view)
+                    && !self.is_needed_only_by(together, view) =>
             {
                 let has_tree = view.fleet.gateway(id).is_some_and(Gateway::has_tree);
                 let stop = self.stops.by_service.entry(id).or_default();
@@ -129,7 +130,7 @@ impl Topology {
         let Some((stop, name)) = self.stops.by_service.remove(&id).zip(view.name(id)) else {
             return Actions::new();
         };
-        let message = format!("'{name}': overtaken by a newer '{}'", by.word());
+        let message = format!("'{name}': {}", by.overtaking());
         let outcome = Outcome::failed(name.as_str(), Code::Failed, view.state(id), message);
         stop.answered.into_keys().map(|ticket| Action::Answer(ticket, outcome.clone())).collect()
     }
