@@ -31,6 +31,8 @@ pub const FOUND: &[&str] = &[
     "boot-again cgroup ENFILE 1 main open /sys/fs/cgroup/hermes-sup.#.probe.#.#.#",
     // The wait of a probe was interrupted, and taken for its end: its process and its cgroup stayed.
     "upgrade cgroup EINTR 1 main ppoll ",
+    // A wait of a probe failed, and what it had waited for kept the cgroup.
+    "boot cgroup ENOMEM 1 main ppoll ",
     // The go of a child was interrupted, and taken for its death.
     "restart cgroup EINTR 1 main write pipe:[#]+w",
 ];

@@ -97,7 +97,7 @@ fn try_place(instance: &str, mut place: Place) -> Tried {
     let tree = Tree::create(&place, &name, false).map_err(Refusal::from)?;
     place.born = try_birth(&tree);
     let result = try_leaf(&tree, place.born);
-    let _ = leaf::remove(tree.as_fd(), PROBE);
+    remains::clear(tree.as_fd());
     let removed = tree
         .remove()
         .map_err(|error| Refusal::from(NoTree::new(&place, &tree::directory_name(&name), &error)));
@@ -119,7 +119,7 @@ fn try_birth(tree: &Tree) -> bool {
         Ok(child.report.read())
     };
     let born = matches!(report(), Ok(clone::Progress::Failed(failure)) if failure.step == Step::Exec);
-    let _ = leaf::remove(tree.as_fd(), PROBE);
+    remains::clear(tree.as_fd());
     born
 }
 

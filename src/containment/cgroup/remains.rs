@@ -10,7 +10,7 @@ use crate::containment::processes::walk;
 use crate::containment::succession::predecessor::{Patience, pid_namespace};
 use crate::sys::time;
 use rustix::fs::{Mode, OFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const WORD: &str = ".probe.";
 const OLD: Duration = Duration::from_secs(120);
 
 /// What was killed in it has ended long before.
-const END: Duration = Duration::from_millis(50);
+const END: Duration = Duration::from_millis(500);
 
 /// Who makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,24 +83,25 @@ fn is_old(path: &Path) -> bool {
     changed.and_then(|at| time::wall().duration_since(at).ok()).is_some_and(|age| age > OLD)
 }
 
-/// What is in it was never told to go, and ends by itself.
 fn remove_one(path: &Path) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(dir) = rustix::fs::open(path, flags, Mode::empty()) else { return };
-    if is_populated(&dir) {
-        let _ = leaf::kill(dir.as_fd(), PROBE);
-    }
-    let patience = Patience::start(END);
-    while is_populated(&dir) && !patience.is_over() {
-        patience.wait(None, Duration::from_millis(1));
-    }
-    let _ = leaf::remove(dir.as_fd(), PROBE);
+    clear(dir.as_fd());
     // Where something lives in it after all, it stays.
     let _ = rustix::fs::rmdir(path);
 }
 
-fn is_populated(dir: &OwnedFd) -> bool {
-    leaf::populated(dir.as_fd(), PROBE).unwrap_or(false)
+/// Removes the life in a probe's directory. A process in it was never told to go; if it has not ended, it is killed.
+pub fn clear(tree: BorrowedFd<'_>) {
+    if leaf::remove(tree, PROBE).is_ok() {
+        return;
+    }
+    let _ = leaf::kill(tree, PROBE);
+    let patience = Patience::start(END);
+    while leaf::populated(tree, PROBE).unwrap_or(false) && !patience.is_over() {
+        patience.wait(None, Duration::from_millis(1));
+    }
+    let _ = leaf::remove(tree, PROBE);
 }
 
 #[cfg(test)]
@@ -130,6 +131,24 @@ mod tests {
         all.iter().for_each(|path| remove_one(path));
         assert_eq!(left, [false, true, true]);
         assert!(!all.iter().any(|path| path.exists()));
+    }
+
+    /// Where a wait had failed, its process kept the directory.
+    #[test]
+    fn a_process_that_a_probe_has_not_seen_end_goes_with_its_cgroup() {
+        let Ok(place) = own_place() else { return };
+        let path = place.dir.join(directory_name(&name("living")));
+        if std::fs::create_dir_all(path.join(PROBE)).is_err() {
+            return;
+        }
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let joined = std::fs::write(path.join(PROBE).join("cgroup.procs"), child.id().to_string());
+        remove_one(&path);
+        let left = path.exists();
+        let _ = child.kill();
+        child.wait().unwrap();
+        remove_one(&path);
+        assert!(joined.is_err() || !left, "{} is left", path.display());
     }
 
     #[test]
