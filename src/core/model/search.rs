@@ -1,65 +1,94 @@
 //! The search: every reachable world once, and whether from each of them everybody can be answered.
 
+use super::moves::Move;
 use super::rules::{Broken, Rule};
 use super::world::World;
 use super::{Fault, Scope};
 use crate::core::gateway::Phase;
 use crate::core::words::Want;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(super) struct Search {
-    pub(super) worlds: Vec<World>,
-    /// For each world, the worlds that the environment alone can make of it.
-    onward: Vec<Vec<usize>>,
+    /// A world is no longer needed once it was looked at: all of them together would be gigabytes.
+    seen: Vec<Seen>,
+    pub(super) phases: HashSet<Phase>,
     pub(super) edges: usize,
+}
+
+struct Seen {
+    /// The world that it was first made of, and the step that made it.
+    from: Option<(usize, Move)>,
+    /// The worlds that the environment alone can make of it.
+    onward: Vec<usize>,
+    /// No caller waits in it.
+    is_fine: bool,
+}
+
+impl Search {
+    pub(super) fn states(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn see(&mut self, world: &World, from: Option<(usize, Move)>) {
+        // A start that waits for another service is answered when that service moves, which is not a move of the environment.
+        let is_fine = world.tickets.is_empty() || world.gateway.phase() == Phase::Held;
+        self.phases.insert(world.gateway.fingerprint_phase());
+        self.seen.push(Seen { from, onward: Vec::new(), is_fine });
+    }
+
+    /// The steps that lead there.
+    fn way(&self, at: usize) -> Vec<&Move> {
+        let from = |at: &usize| self.seen[*at].from.as_ref().map(|(from, _)| *from);
+        let steps = std::iter::successors(Some(at), from);
+        let mut way: Vec<&Move> =
+            steps.filter_map(|at| self.seen[at].from.as_ref().map(|(_, step)| step)).collect();
+        way.reverse();
+        way
+    }
 }
 
 fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     let mut index: HashMap<u64, usize> = HashMap::new();
-    let mut found = Search { worlds: Vec::new(), onward: Vec::new(), edges: 0 };
+    let mut found = Search { seen: Vec::new(), phases: HashSet::new(), edges: 0 };
+    let mut waiting = Vec::new();
     for want in [Want::Down, Want::Up] {
         let world = World::new(fault, scope, want)?;
-        index.insert(world.key(), found.worlds.len());
-        found.worlds.push(world);
-        found.onward.push(Vec::new());
+        index.insert(world.key(), found.seen.len());
+        waiting.push((found.seen.len(), world.clone()));
+        found.see(&world, None);
     }
-    let mut next = 0;
-    while next < found.worlds.len() {
-        let world = found.worlds[next].clone();
+    while let Some((at, world)) = waiting.pop() {
         let wishes = world.wishes().into_iter().map(|step| (step, false));
         let steps = wishes.chain(world.environment().into_iter().map(|step| (step, true)));
         for (step, environment) in steps {
             let mut after = world.clone();
             after
                 .apply(&step)
-                .map_err(|broken| broken.about(format_args!("{step:?} in {:?}", world.fingerprint())))?;
+                .map_err(|broken| broken.about(format_args!("{step:?} after {:?}", found.way(at))))?;
             found.edges += 1;
-            let fresh = found.worlds.len();
-            let at = *index.entry(after.key()).or_insert(fresh);
-            if at == fresh {
-                found.worlds.push(after);
-                found.onward.push(Vec::new());
+            let fresh = found.seen.len();
+            let to = *index.entry(after.key()).or_insert(fresh);
+            if to == fresh {
+                found.see(&after, Some((at, step)));
+                waiting.push((to, after));
             }
             if environment {
-                found.onward[next].push(at);
+                found.seen[at].onward.push(to);
             }
         }
-        next += 1;
     }
     Ok(found)
 }
 
 /// A world from which the environment alone cannot reach one where no caller waits.
 fn unanswerable(found: &Search) -> Option<Broken> {
-    let mut inward = vec![Vec::new(); found.worlds.len()];
-    for (from, tos) in found.onward.iter().enumerate() {
-        for to in tos {
+    let mut inward = vec![Vec::new(); found.seen.len()];
+    for (from, seen) in found.seen.iter().enumerate() {
+        for to in &seen.onward {
             inward[*to].push(from);
         }
     }
-    // A start that waits for another service is answered when that service moves, which is not a move of the environment.
-    let fine = |world: &World| world.tickets.is_empty() || world.gateway.phase() == Phase::Held;
-    let mut good: Vec<bool> = found.worlds.iter().map(fine).collect();
+    let mut good: Vec<bool> = found.seen.iter().map(|seen| seen.is_fine).collect();
     let mut queue: Vec<usize> = (0..good.len()).filter(|at| good[*at]).collect();
     while let Some(at) = queue.pop() {
         for from in &inward[at] {
@@ -70,9 +99,7 @@ fn unanswerable(found: &Search) -> Option<Broken> {
         }
     }
     let bad = good.iter().position(|good| !good);
-    bad.map(|at| {
-        Broken::from(Rule::NobodyAnswers).about(format_args!("{:?}", found.worlds[at].fingerprint()))
-    })
+    bad.map(|at| Broken::from(Rule::NobodyAnswers).about(format_args!("after {:?}", found.way(at))))
 }
 
 /// The search, or the first rule that does not hold.
