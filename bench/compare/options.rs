@@ -100,9 +100,13 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|wanted| wanted == name)
     }
 
-    /// Of a plan of sizes and rounds, what is asked for.
+    /// Of a plan of sizes and rounds, what is asked for. How cost grows is seen in one world; elsewhere two sizes do.
     pub fn sizes(&self, plan: &[(usize, usize)]) -> Vec<(usize, usize)> {
-        let wanted = |(size, _): &&(usize, usize)| self.sizes.is_empty() || self.sizes.contains(size);
+        let wanted = |(size, _): &&(usize, usize)| match (&self.sizes[..], self.ground) {
+            ([], Ground::Memory) => true,
+            ([], _) => [100, 1000].contains(size),
+            (sizes, _) => sizes.contains(size),
+        };
         plan.iter().filter(wanted).copied().collect()
     }
 

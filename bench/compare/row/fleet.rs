@@ -86,11 +86,11 @@ fn visit(bench: &mut Bench<'_>, peer: &dyn Peer, services: &[Service], first: bo
     Ok(())
 }
 
-/// At rest: nothing of the supervision in `cgroup` was on a processor for [`QUIET`]; after ten times that it is taken as
-/// it is.
+/// At rest: nothing of the supervision in `cgroup` was on a processor for [`QUIET`]; after four times that it is taken as
+/// it is, for some wake up every second.
 pub(super) fn settle(cgroup: &Path) {
     let mut before = process::activity(&process::supervision(cgroup));
-    for _ in 0..10 {
+    for _ in 0..4 {
         clock::window(QUIET);
         let after = process::activity(&process::supervision(cgroup));
         if after == before {
