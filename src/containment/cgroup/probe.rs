@@ -97,13 +97,17 @@ fn try_place(instance: &str, mut place: Place) -> Tried {
     let tree = Tree::create(&place, &name, false).map_err(Refusal::from)?;
     place.born = try_birth(&tree);
     let result = try_leaf(&tree, place.born);
-    remains::clear(tree.as_fd());
-    let removed = tree
-        .remove()
+    let removed = leave(&tree)
         .map_err(|error| Refusal::from(NoTree::new(&place, &tree::directory_name(&name), &error)));
     result?;
     removed?;
     Ok(Rc::new(CgroupProof { place }))
+}
+
+/// Removes what was made for the probe. Where one of its waits has failed, something lives in it still.
+fn leave(tree: &Tree) -> io::Result<()> {
+    remains::clear(tree.as_fd());
+    tree.remove()
 }
 
 /// Whether a child that is born in its cgroup gets as far as its exec.
@@ -162,5 +166,32 @@ fn wait_populated(tree: &Tree, watch: &Watch, wanted: bool) -> Result<(), Why> {
         }
         // So that the next poll waits for something new.
         drop(watch.drain());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Its directory stayed for ever, and the next probe of the same process found it there.
+    #[test]
+    fn a_probe_whose_child_was_not_seen_to_end_leaves_nothing() {
+        let Ok(place) = discover::own_place() else { return };
+        let name = remains::name("living");
+        // Who may not make cgroups probes none.
+        let Ok(tree) = Tree::create(&place, &name, false) else { return };
+        leaf::create(tree.as_fd(), PROBE).unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let procs = tree.path().join(PROBE).join("cgroup.procs");
+        let joined = std::fs::write(&procs, child.id().to_string());
+        let left = leave(&tree);
+        let _ = child.kill();
+        child.wait().unwrap();
+        if left.is_err() {
+            leave(&tree).unwrap();
+        }
+        joined.unwrap();
+        left.unwrap();
     }
 }

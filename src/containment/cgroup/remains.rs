@@ -133,24 +133,6 @@ mod tests {
         assert!(!all.iter().any(|path| path.exists()));
     }
 
-    /// Where a wait had failed, its process kept the directory.
-    #[test]
-    fn a_process_that_a_probe_has_not_seen_end_goes_with_its_cgroup() {
-        let Ok(place) = own_place() else { return };
-        let path = place.dir.join(directory_name(&name("living")));
-        if std::fs::create_dir_all(path.join(PROBE)).is_err() {
-            return;
-        }
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let joined = std::fs::write(path.join(PROBE).join("cgroup.procs"), child.id().to_string());
-        remove_one(&path);
-        let left = path.exists();
-        let _ = child.kill();
-        child.wait().unwrap();
-        remove_one(&path);
-        assert!(joined.is_err() || !left, "{} is left", path.display());
-    }
-
     #[test]
     fn a_name_says_who_made_it() {
         let name = name("a1b2");
