@@ -75,9 +75,8 @@ impl World {
         if self.gone {
             return moves;
         }
-        // Also how many writes may be under way when a command comes.
-        let most = if matches!(self.scope, Scope::TwoCallers | Scope::Traced) { 2 } else { 1 };
-        if self.tickets.len() < most && self.disk.len() < most {
+        let callers = if self.scope == Scope::TwoCallers { 2 } else { 1 };
+        if self.tickets.len() < callers && self.disk.len() < 2 {
             let stuck = self.gateway.stage() == Some(Stage::Stuck);
             moves.extend(COMMANDS.into_iter().filter(|c| stuck || *c != FORCE).map(Move::Command));
         }
@@ -116,9 +115,7 @@ impl World {
         if self.closing && self.scope == Scope::Traced {
             moves.push(Move::KillNow);
         }
-        if !self.closing || self.scope == Scope::Traced {
-            moves.push(Move::Shutdown);
-        }
+        moves.push(Move::Shutdown);
         moves
     }
 

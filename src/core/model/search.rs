@@ -6,10 +6,10 @@ use super::world::World;
 use super::{Fault, Scope};
 use crate::core::gateway::Phase;
 use crate::core::words::Want;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 pub(super) struct Search {
-    /// A world is no longer needed once it was looked at: all of them together would be gigabytes.
+    /// Not the worlds themselves: there are more than a million, and each is needed until it was looked at.
     seen: Vec<Seen>,
     pub(super) phases: HashSet<Phase>,
     pub(super) edges: usize,
@@ -36,12 +36,13 @@ impl Search {
         self.seen.push(Seen { from, onward: Vec::new(), is_fine });
     }
 
-    /// The steps that lead there.
-    fn way(&self, at: usize) -> Vec<&Move> {
-        let from = |at: &usize| self.seen[*at].from.as_ref().map(|(from, _)| *from);
-        let steps = std::iter::successors(Some(at), from);
-        let mut way: Vec<&Move> =
-            steps.filter_map(|at| self.seen[at].from.as_ref().map(|(_, step)| step)).collect();
+    /// The fewest steps that lead there.
+    fn way(&self, mut at: usize) -> Vec<&Move> {
+        let mut way = Vec::new();
+        while let Some((from, step)) = &self.seen[at].from {
+            way.push(step);
+            at = *from;
+        }
         way.reverse();
         way
     }
@@ -50,14 +51,15 @@ impl Search {
 fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
     let mut index: HashMap<u64, usize> = HashMap::new();
     let mut found = Search { seen: Vec::new(), phases: HashSet::new(), edges: 0 };
-    let mut waiting = Vec::new();
+    // The first in is the first to be looked at, so the way to each is a shortest one.
+    let mut waiting = VecDeque::new();
     for want in [Want::Down, Want::Up] {
         let world = World::new(fault, scope, want)?;
         index.insert(world.key(), found.seen.len());
-        waiting.push((found.seen.len(), world.clone()));
+        waiting.push_back((found.seen.len(), world.clone()));
         found.see(&world, None);
     }
-    while let Some((at, world)) = waiting.pop() {
+    while let Some((at, world)) = waiting.pop_front() {
         let wishes = world.wishes().into_iter().map(|step| (step, false));
         let steps = wishes.chain(world.environment().into_iter().map(|step| (step, true)));
         for (step, environment) in steps {
@@ -70,7 +72,7 @@ fn search(fault: Fault, scope: Scope) -> Result<Search, Broken> {
             let to = *index.entry(after.key()).or_insert(fresh);
             if to == fresh {
                 found.see(&after, Some((at, step)));
-                waiting.push((to, after));
+                waiting.push_back((to, after));
             }
             if environment {
                 found.seen[at].onward.push(to);
